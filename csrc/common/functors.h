@@ -1,0 +1,29 @@
+// Included inside a namespace that has macros.h and the functions named below.
+// Per-pair mathematics of the reduces: each value stands beside its derivative.
+// V is float (device code, scalar host code) or a SIMD vector; the including file first provides, for its V,
+//   vexp(V), vlog1p_unit(V) (log(1 + y) for 0 <= y <= 1), vmax(V, V), vabs(V), vselect_positive(V x, V yes, V no).
+// `term` is what one kept pair adds to the statistic, `slope` its derivative in z;
+// `positive_term` / `positive_slope` are the same for a positive pair.
+struct Linear {  // positives of lse, relu and max: the sum of z itself
+  template <class V> CT_HD static V positive_term(V z) { return z; }
+  template <class V> CT_HD static V positive_slope(V) { return V{} + 1.f; }
+};
+
+struct Softplus : Linear {  // log(1 + e^z); a positive pair counts log(1 + e^-z)
+  template <class V> CT_HD static V term(V z) { return vmax(z, V{}) + vlog1p_unit(vexp(-vabs(z))); }
+  template <class V> CT_HD static V slope(V z) {
+    const V e = vexp(-vabs(z)), tail = e / (e + 1.f);  // sigmoid(-|z|): no overflow, no cancellation
+    return vselect_positive(z, 1.f - tail, tail);
+  }
+  template <class V> CT_HD static V positive_term(V z) { return term(-z); }
+  template <class V> CT_HD static V positive_slope(V z) { return -slope(-z); }
+};
+
+struct Relu : Linear {  // max(z, 0); the slope at 0 is 0, as in torch
+  template <class V> CT_HD static V term(V z) { return vmax(z, V{}); }
+  template <class V> CT_HD static V slope(V z) { return vselect_positive(z, V{} + 1.f, vselect_positive(-z, V{}, z)); }  // NaN stays NaN
+};
+
+struct Lse : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
+  template <class V> CT_HD static V slope(V z, V u) { return vexp(z - u); }
+};

@@ -1,0 +1,153 @@
+// Python module contrastile._cpu: picks the instruction set once, checks nothing (the Python layer does), keeps no state.
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+#if !defined(_WIN32)
+#include <pthread.h>
+#endif
+#include "cpu/block.h"
+
+namespace py = pybind11;
+
+namespace generic { extern const Kernels kernels; }
+#if defined(CONTRASTILE_X86)
+namespace avx2 { extern const Kernels kernels; }
+namespace avx512 { extern const Kernels kernels; }
+#if defined(CONTRASTILE_AVX512BF16)
+namespace avx512bf16 { extern const Kernels kernels; }
+#endif
+#endif
+
+static bool forked = false;  // libgomp's pool does not survive fork(): a parallel region in the child would hang
+
+static std::vector<const Kernels*> supported_kernels() {  // weakest first
+  std::vector<const Kernels*> found = {&generic::kernels};
+#if defined(CONTRASTILE_X86)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return found;
+  found.push_back(&avx2::kernels);
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") || !__builtin_cpu_supports("avx512dq") ||
+      !__builtin_cpu_supports("avx512vl"))
+    return found;
+  found.push_back(&avx512::kernels);
+#if defined(CONTRASTILE_AVX512BF16)
+  if (__builtin_cpu_supports("avx512bf16")) found.push_back(&avx512bf16::kernels);
+#endif
+#endif
+  return found;
+}
+
+static const Kernels& kernels() {  // CONTRASTILE_CPU_ISA can only lower the level; it exists for tests
+  static const Kernels* chosen = [] {
+    const auto found = supported_kernels();
+    const char* wanted = std::getenv("CONTRASTILE_CPU_ISA");
+    for (const Kernels* k : found)
+      if (wanted && std::string(wanted) == k->isa) return k;
+    return found.back();
+  }();
+  return *chosen;
+}
+
+template <class T, class Owner> static void pointer(py::class_<Owner>& cls, const char* name, T* Owner::*member) {
+  cls.def_property(
+      name, [member](const Owner& x) { return (uintptr_t)(x.*member); },
+      [member](Owner& x, uintptr_t address) { x.*member = (T*)address; });
+}
+
+static void bind_role(py::module_& m) {
+  py::class_<Role> role(m, "Role");
+  role.def(py::init<>());
+  role.def_readwrite("on", &Role::on);
+  pointer(role, "threshold", &Role::threshold);
+  pointer(role, "peak", &Role::peak);
+  pointer(role, "total", &Role::total);
+  pointer(role, "positive", &Role::positive);
+  pointer(role, "arg", &Role::arg);
+  pointer(role, "stat", &Role::stat);
+  pointer(role, "weight", &Role::weight);
+  pointer(role, "positive_weight", &Role::positive_weight);
+  pointer(role, "grad_sum", &Role::grad_sum);
+  pointer(role, "grad_score_sum", &Role::grad_score_sum);
+}
+
+template <class E> static void enumeration(py::class_<Block>& cls, const char* name, E Block::*member) {
+  cls.def_property(
+      name, [member](const Block& x) { return (int)(x.*member); }, [member](Block& x, int value) { x.*member = (E)value; });
+}
+
+static void bind_block(py::module_& m) {
+  py::class_<Block> block(m, "Block");
+  block.def(py::init<>());
+  pointer(block, "a", &Block::a);
+  pointer(block, "b", &Block::b);
+  block.def_readwrite("n", &Block::n).def_readwrite("m", &Block::m).def_readwrite("d", &Block::d);
+  block.def_readwrite("row_origin", &Block::row_origin).def_readwrite("col_origin", &Block::col_origin);
+  enumeration(block, "dtype", &Block::dtype);
+  pointer(block, "row_scale", &Block::row_scale);
+  pointer(block, "col_scale", &Block::col_scale);
+  pointer(block, "row_bias", &Block::row_bias);
+  pointer(block, "col_bias", &Block::col_bias);
+  pointer(block, "row_ids", &Block::row_ids);
+  pointer(block, "col_ids", &Block::col_ids);
+  pointer(block, "mask", &Block::mask);
+  block.def_readwrite("mask_stride", &Block::mask_stride);
+  enumeration(block, "keep", &Block::keep);
+  enumeration(block, "positives", &Block::positives);
+  block.def_readwrite("keep_positives", &Block::keep_positives).def_readwrite("square", &Block::square);
+  enumeration(block, "reduce", &Block::reduce);
+  block.def_readwrite("row", &Block::row).def_readwrite("col", &Block::col);
+  pointer(block, "scores", &Block::scores);
+  block.def_readwrite("score_stride", &Block::score_stride);
+  pointer(block, "grad", &Block::grad);
+  block.def_readwrite("grad_stride", &Block::grad_stride).def_readwrite("grad_bf16", &Block::grad_bf16);
+  block.def_readwrite("threads", &Block::threads);
+}
+
+PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
+#if !defined(_WIN32)
+  pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
+  bind_role(m);
+  bind_block(m);
+  m.def("isa", [] { return kernels().isa; });
+  m.def("supported_isas", [] {
+    py::list names;
+    for (const Kernels* k : supported_kernels()) names.append(k->isa);
+    return names;
+  });
+  m.def("native_bf16", [] { return kernels().native_bf16; });
+  m.def("column_padding", [] { return kernels().column_padding; });
+  m.def(
+      "packed_bytes", [](int64_t cols, int64_t d, int dtype) { return kernels().packed_bytes(cols, d, (DType)dtype); },
+      py::arg("m"), py::arg("d"), py::arg("dtype"));
+  m.def(
+      "pack",
+      [](uintptr_t b, int64_t cols, int64_t d, int dtype, uintptr_t out, int threads) {
+        py::gil_scoped_release release;
+        kernels().pack((const void*)b, cols, d, (DType)dtype, (void*)out, forked ? 1 : threads);
+      },
+      py::arg("b"), py::arg("m"), py::arg("d"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
+  m.def("stats", [](Block block) {
+    py::gil_scoped_release release;
+    if (forked) block.threads = 1;
+    kernels().stats(block);
+  });
+  m.def("coeff", [](Block block) {
+    py::gil_scoped_release release;
+    if (forked) block.threads = 1;
+    kernels().coeff(block);
+  });
+  m.def(
+      "gemm",
+      [](uintptr_t a, int64_t a_row, int64_t a_col, uintptr_t b, int64_t b_row, int64_t b_col, uintptr_t c, int64_t c_row,
+         int64_t rows, int64_t cols, int64_t k, int dtype, int threads) {
+        py::gil_scoped_release release;
+        kernels().gemm({(const void*)a, a_row, a_col}, {(const void*)b, b_row, b_col}, (float*)c, c_row, rows, cols, k,
+                       (DType)dtype, forked ? 1 : threads);
+      },
+      py::arg("a"), py::arg("a_row"), py::arg("a_col"), py::arg("b"), py::arg("b_row"), py::arg("b_col"), py::arg("c"),
+      py::arg("c_row"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("dtype"), py::arg("threads"));
+}

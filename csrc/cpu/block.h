@@ -1,0 +1,63 @@
+#pragma once
+// The boundary between Python and the kernels: one block of pairs (n rows of a) x (m columns of b), plain types only.
+#include <cstdint>
+
+enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };  // bfloat16 only where native_bf16
+enum class Keep : int32_t { kAll = 0, kNotSameIndex = 1, kNotSameId = 2, kSameId = 3 };
+enum class Positives : int32_t { kNone = 0, kSameIndex = 1, kSameId = 2 };
+enum class Reduce : int32_t { kLse = 0, kSoftplus = 1, kRelu = 2, kMax = 3 };
+
+// One direction of the statistic: rows reduce over columns, columns reduce over rows. Null pointer = absent.
+struct Role {
+  bool on = false;
+  const float* threshold = nullptr;  // pairs with z above it are dropped for this role
+  // stats writes these; lse uses peak and total, softplus and relu total, max peak and arg
+  float *peak = nullptr, *total = nullptr, *positive = nullptr;
+  int64_t* arg = nullptr;
+  // coeff reads these: finished statistic, its upstream gradient, upstream gradient of the positive sum
+  const float *stat = nullptr, *weight = nullptr, *positive_weight = nullptr;
+  // coeff writes these: sum of dL/dz, and of dL/dz * <a, b> * (scale of the other side)
+  float *grad_sum = nullptr, *grad_score_sum = nullptr;
+};
+
+struct Block {
+  const void* a = nullptr;     // (n, d) row-major
+  const void* b = nullptr;     // (m, d) packed by pack()
+  int64_t n = 0, m = 0, d = 0;
+  int64_t row_origin = 0, col_origin = 0;  // global index of the first row / column
+  DType dtype = DType::kFloat32;
+  const float *row_scale = nullptr, *col_scale = nullptr, *row_bias = nullptr, *col_bias = nullptr;
+  const int64_t *row_ids = nullptr, *col_ids = nullptr;
+  const uint8_t* mask = nullptr;  // (n, m), nonzero = keep
+  int64_t mask_stride = 0;
+  Keep keep = Keep::kAll;
+  Positives positives = Positives::kNone;
+  bool keep_positives = false;  // positives are kept whatever the other rules say
+  bool square = false;          // b is a: the pair (i, i) is never a positive of itself
+  Reduce reduce = Reduce::kLse;
+  Role row, col;
+  float* scores = nullptr;  // (n, score_stride) raw <a, b>: written by stats, read by coeff instead of recomputing
+  int64_t score_stride = 0;
+  void* grad = nullptr;  // coeff: dL/d<a, b>, (n, grad_stride), float32, or bfloat16 where grad_bf16
+  int64_t grad_stride = 0;
+  bool grad_bf16 = false;
+  int threads = 1;
+};
+
+// One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.
+struct Operand {
+  const void* data = nullptr;
+  int64_t row_stride = 0, col_stride = 0;
+};
+
+struct Kernels {
+  const char* isa;
+  bool native_bf16;    // bfloat16 pairs are multiplied directly, with fp32 accumulation
+  int column_padding;  // packed columns, scores and gradients are padded to a multiple of this
+  int64_t (*packed_bytes)(int64_t m, int64_t d, DType);
+  void (*pack)(const void* b, int64_t m, int64_t d, DType, void* out, int threads);
+  void (*stats)(const Block&);
+  void (*coeff)(const Block&);
+  // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
+  void (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
+};

@@ -1,0 +1,2 @@
+#define NS avx2
+#include "cpu/kernel.inc"

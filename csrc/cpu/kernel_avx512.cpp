@@ -1,0 +1,2 @@
+#define NS avx512
+#include "cpu/kernel.inc"

@@ -1,0 +1,2 @@
+#define NS avx512bf16
+#include "cpu/kernel.inc"

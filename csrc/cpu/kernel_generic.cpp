@@ -1,0 +1,2 @@
+#define NS generic
+#include "cpu/kernel.inc"

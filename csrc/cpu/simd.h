@@ -1,0 +1,90 @@
+#pragma once
+// A float vector of the width the file is compiled for, written with compiler vector extensions: one source serves
+// SSE2, AVX2, AVX-512 and non-x86 machines. C headers only: an inline std:: function emitted in a file with a wide
+// instruction set would be a weak symbol that the linker may hand to every caller.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+#include "common/macros.h"
+
+namespace NS {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+typedef float Vec __attribute__((vector_size(W * 4)));
+typedef int32_t IVec __attribute__((vector_size(W * 4)));
+typedef float UVec __attribute__((vector_size(W * 4), aligned(4), may_alias));
+
+CT_HD Vec load(const float* p) { return *(const UVec*)p; }
+CT_HD void store(float* p, Vec v) { *(UVec*)p = v; }
+CT_HD Vec splat(float x) { return Vec{} + x; }
+
+CT_HD Vec vmax(Vec a, Vec b) { return a > b ? a : b; }  // NaN in a gives b: totals, not peaks, carry NaN
+CT_HD Vec vabs(Vec a) { return (Vec)((IVec)a & 0x7fffffff); }
+CT_HD Vec vselect_positive(Vec x, Vec yes, Vec no) { return x > 0.f ? yes : no; }
+CT_HD Vec vselect(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
+
+CT_HD float hsum(Vec v) {
+  float parts[W], sum = 0.f;
+  memcpy(parts, &v, sizeof v);
+  for (int i = 0; i < W; ++i) sum += parts[i];
+  return sum;
+}
+CT_HD float hmax(Vec v) {
+  float parts[W], peak = -INFINITY;
+  memcpy(parts, &v, sizeof v);
+  for (int i = 0; i < W; ++i) peak = parts[i] > peak ? parts[i] : peak;
+  return peak;
+}
+
+// e^x to about 1.5 ulp on [-87.3, 88]; 0 below, clamped above; NaN stays NaN, e^-inf = 0.
+CT_HD Vec vexp(Vec x) {
+  const Vec low = splat(-87.3f), y = x > splat(88.f) ? splat(88.f) : x;
+  const Vec magic = splat(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer held in the low mantissa bits
+  const Vec shifted = y * 1.44269504f + magic;
+  const Vec n = shifted - magic;
+  const Vec r = (y - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  Vec p = splat(1.98756915e-4f);
+  p = p * r + 1.39819995e-3f;
+  p = p * r + 8.33345205e-3f;
+  p = p * r + 4.16657962e-2f;
+  p = p * r + 1.66666657e-1f;
+  p = p * r + 5.00000012e-1f;
+  p = (p * r) * r + r + 1.f;
+  const IVec exponent = ((IVec)shifted - (IVec)magic + 127) << 23;
+  return x < low ? Vec{} : p * (Vec)exponent;
+}
+
+// log(1 + y), 0 <= y <= 1, relative error below 2e-7: 2 atanh(y / (2 + y))
+CT_HD Vec vlog1p_unit(Vec y) {
+  const Vec s = y / (y + 2.f), q = s * s;
+  Vec p = splat(1.f / 15.f);
+  p = p * q + 1.f / 13.f;
+  p = p * q + 1.f / 11.f;
+  p = p * q + 1.f / 9.f;
+  p = p * q + 1.f / 7.f;
+  p = p * q + 1.f / 5.f;
+  p = p * q + 1.f / 3.f;
+  return 2.f * (s + s * q * p);
+}
+
+#if defined(__AVX512BF16__)
+CT_HD void store_bf16(uint16_t* p, Vec v) {
+  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+  memcpy(p, &h, sizeof h);
+}
+// acc += a.lo * b.lo + a.hi * b.hi per 32-bit lane of bf16 pairs, rounded once per product pair
+CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) {
+  return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
+}
+#endif
+
+}  // namespace NS

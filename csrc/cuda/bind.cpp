@@ -1,0 +1,41 @@
+// contrastile._cuda. The import calls nothing in the driver, so it works on machines without one.
+#include <pybind11/pybind11.h>
+#include <stdexcept>
+#include <string>
+#include "cuda/api.h"
+
+namespace py = pybind11;
+
+static void check(int error) {
+  if (error) throw std::runtime_error(std::string(cuda_error_name(error)) + ": " + cuda_error_string(error));
+}
+
+static py::tuple device_count() {
+  int count = 0;
+  const int error = cuda_device_count(&count);
+  return py::make_tuple(error ? 0 : count, error, cuda_error_name(error));
+}
+
+static py::tuple versions() {
+  int runtime = 0, driver = 0;
+  check(cuda_runtime_version(&runtime));
+  check(cuda_driver_version(&driver));
+  return py::make_tuple(runtime, driver);
+}
+
+static py::tuple device_properties(int device) {
+  DeviceProperties found;
+  check(cuda_device_properties(device, &found));
+  return py::make_tuple(found.name, py::make_tuple(found.major, found.minor), found.total_memory,
+                        found.multiprocessor_count);
+}
+
+PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
+  m.attr("archs") = CONTRASTILE_CUDA_ARCHS;
+  m.def("device_count", device_count, "(count, error code, error name); never raises, so that callers can say why.");
+  m.def("versions", versions, "(runtime linked in, newest runtime the driver serves), e.g. (13000, 0) without a driver.");
+  m.def("device_properties", device_properties, py::arg("device"),
+        "(name, (major, minor), total memory in bytes, multiprocessors); raises RuntimeError.");
+  m.def("error_name", cuda_error_name, py::arg("code"));
+  m.def("error_string", cuda_error_string, py::arg("code"));
+}

@@ -1,0 +1,7 @@
+"""Losses for multimodal and multi-view contrastive learning that never hold the matrix of similarities."""
+
+from .backends import BackendUnsupported, available_backends
+from .ops import PairStats, pair_loss, pair_reduce, row_lse
+
+__version__ = "0.1.0"
+__all__ = ["BackendUnsupported", "PairStats", "available_backends", "pair_loss", "pair_reduce", "row_lse"]

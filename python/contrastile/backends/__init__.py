@@ -1,0 +1,37 @@
+"""The backends in order of preference, and which of them can run what."""
+
+from __future__ import annotations
+
+import torch
+
+from .base import Backend, BackendUnsupported
+from .cpu import CpuBackend
+from .torch_tiles import TorchBackend
+
+__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
+
+BACKENDS: tuple[Backend, ...] = (CpuBackend(), TorchBackend())
+
+
+def backend_names() -> tuple[str, ...]:
+    return tuple(backend.name for backend in BACKENDS)
+
+
+def available_backends() -> dict[str, str | None]:
+    """Every backend with None if it can run on this machine, else the reason why not."""
+    return {backend.name: backend.unavailable() for backend in BACKENDS}
+
+
+def reason(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
+    return backend.unavailable() or backend.why_not(device, dtype)
+
+
+def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The named backend, or for "auto" the first that can run; a named one that cannot raises BackendUnsupported."""
+    for backend in BACKENDS:
+        if name in ("auto", backend.name) and reason(backend, device, dtype) is None:
+            return backend
+    reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
+    raise BackendUnsupported(
+        f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}"
+    )

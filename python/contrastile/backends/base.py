@@ -1,0 +1,46 @@
+"""What a backend is: two tile functions, one product, and an honest answer to whether it can run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..driver import Needs
+    from ..spec import Coefficients, Packed, PairBlock, SideStats
+
+
+class BackendUnsupported(RuntimeError):
+    """A backend named by the caller cannot run this call; the message says why, for every backend."""
+
+
+class Backend(Protocol):
+    """A way to compute tiles. `granularity`: chunk sizes are multiples of it; `padding`: of score columns."""
+
+    name: str
+    granularity: int
+    padding: int
+    keeps_scores: bool
+
+    def unavailable(self) -> str | None:
+        """Why the backend cannot run on this machine at all; None if it can."""
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Why the backend cannot run features of this device and dtype; None if it can."""
+
+    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type features are converted to, once, before the sweeps (exact: wider or equal)."""
+
+    def prepare(self, features: Tensor) -> Packed | None:
+        """Columns in the layout the tile functions want, made once per call."""
+
+    def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
+        """Partial statistics of the block's rows and, where block.col.on, of its columns."""
+
+    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+        """dL/d<a, b> of the block from the finished statistics and their upstream gradients."""
+
+    def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""

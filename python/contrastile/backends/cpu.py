@@ -1,0 +1,157 @@
+"""The `cpu` backend: C++ tiles with the epilogue fused into the product, so scores stay in the first-level cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..spec import Coefficients, PairBlock, Reduce, Side, SideStats
+from . import native
+
+if TYPE_CHECKING:
+    from ..driver import Needs
+
+FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
+SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread costs more than it gives
+
+
+@dataclass
+class PackedColumns:
+    """Panels of columns, one row per panel of `width` columns."""
+
+    panels: Tensor  # (panels, bytes of one panel) uint8
+    width: int
+
+    def at(self, start: int) -> PackedColumns:
+        return PackedColumns(self.panels[start // self.width :], self.width)
+
+
+class CpuBackend:
+    name = "cpu"
+    keeps_scores = True
+
+    def __init__(self) -> None:
+        self.module: Any = native.cpu
+        self.padding = self.granularity = self.module.column_padding() if self.module else 1
+        self.native_bf16 = bool(self.module and self.module.native_bf16())
+
+    def unavailable(self) -> str | None:
+        if self.module is None:
+            return f"the compiled module is not installed ({native.import_errors['_cpu']})"
+        return None
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if device.type != "cpu":
+            return f"features are on {device}, it needs cpu"
+        if dtype == torch.float64:
+            return "it computes in float32; float64 features need the torch backend"
+        return None
+
+    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.bfloat16 if dtype == torch.bfloat16 and self.native_bf16 else torch.float32
+
+    def prepare(self, features: Tensor) -> PackedColumns:
+        m, d = features.shape
+        code, width = dtype_code(features), self.padding
+        panels = -(-m // width)
+        out = torch.empty(panels, self.module.packed_bytes(width, d, code), dtype=torch.uint8)
+        self.module.pack(features.data_ptr(), m, d, code, out.data_ptr(), threads_for(m * d * 64))
+        return PackedColumns(out, width)
+
+    def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        if x.dtype == torch.float32:
+            out.addmm_(x, y)
+            return
+        (p, q), d = x.shape, y.shape[1]
+        self.module.gemm(
+            x.data_ptr(), x.stride(0), x.stride(1), y.data_ptr(), y.stride(1), y.stride(0),
+            out.data_ptr(), out.stride(0), p, d, q, BFLOAT16, threads_for(p * q * d),
+        )  # fmt: skip
+
+    def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
+        native_block = self.native_block(block)
+        row, row_role = self.new_stats(block, block.row)
+        native_block.row = row_role
+        col = None
+        if (block.spec.cols or block.spec.square) and block.col.on:
+            col, native_block.col = self.new_stats(block, block.col)
+        self.module.stats(native_block)
+        return row, col
+
+    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+        native_block = self.native_block(block)
+        n, m = len(block.row), len(block.col)
+        width = -(-m // self.padding) * self.padding
+        grad = torch.empty(n, width, dtype=block.row.features.dtype)
+        result = Coefficients(
+            grad=grad[:, :m],
+            row_bias=torch.empty(n) if needs.row_bias else None,
+            col_bias=torch.empty(m) if needs.col_bias else None,
+            row_scale=torch.empty(n) if needs.row_scale else None,
+            col_scale=torch.empty(m) if needs.col_scale else None,
+        )
+        native_block.grad, native_block.grad_stride = grad.data_ptr(), width
+        native_block.grad_bf16 = grad.dtype == torch.bfloat16
+        native_block.row = self.weighted_role(block.row, True, result.row_bias, result.row_scale)
+        on = (block.spec.cols or block.spec.square) and block.col.on
+        native_block.col = self.weighted_role(block.col, on, result.col_bias, result.col_scale)
+        self.module.coeff(native_block)
+        return result
+
+    def native_block(self, block: PairBlock) -> Any:
+        """The C++ view of a block; the tensors behind its pointers are owned by `block`."""
+        spec, row, col = block.spec, block.row, block.col
+        assert isinstance(col.prepared, PackedColumns)
+        x = self.module.Block()
+        x.a, x.b = row.features.data_ptr(), col.prepared.panels.data_ptr()
+        x.n, x.m, x.d = len(row), len(col), row.features.shape[1]
+        x.row_origin, x.col_origin = row.origin, col.origin
+        x.dtype = dtype_code(row.features)
+        x.row_scale, x.col_scale = address(row.scale), address(col.scale)
+        x.row_bias, x.col_bias = address(row.bias), address(col.bias)
+        x.row_ids, x.col_ids = address(row.ids), address(col.ids)
+        if block.mask is not None:
+            x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
+        x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
+        x.keep_positives, x.square = spec.keep_positives, spec.square
+        if block.scores is not None:
+            x.scores, x.score_stride = block.scores.data_ptr(), block.scores.stride(0)
+        x.threads = threads_for(x.n * x.m * max(x.d, 16))
+        return x
+
+    def new_stats(self, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
+        n, reduce, role = len(side), block.spec.reduce, self.module.Role()
+        stats = SideStats(
+            peak=torch.empty(n) if reduce in (Reduce.LSE, Reduce.MAX) else None,
+            total=torch.empty(n) if reduce != Reduce.MAX else None,
+            positive=torch.empty(n),
+            arg=torch.empty(n, dtype=torch.int64) if reduce == Reduce.MAX else None,
+        )
+        role.on, role.threshold = True, address(side.threshold)
+        role.peak, role.total = address(stats.peak), address(stats.total)
+        role.positive, role.arg = address(stats.positive), address(stats.arg)
+        return stats, role
+
+    def weighted_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+        role = self.module.Role()
+        role.on = on
+        role.grad_sum, role.grad_score_sum = address(grad_sum), address(grad_score_sum)
+        if on:
+            role.threshold, role.stat = address(side.threshold), address(side.stat)
+            role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
+        return role
+
+
+def address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def dtype_code(features: Tensor) -> int:
+    return BFLOAT16 if features.dtype == torch.bfloat16 else FLOAT32
+
+
+def threads_for(work: int) -> int:
+    return 1 if work < SERIAL_WORK else torch.get_num_threads()

@@ -1,0 +1,36 @@
+"""Command line: ``python -m contrastile info | demo | selftest``.
+
+Losses never print; these commands do. Each command module offers ``add_arguments(parser)`` and
+``run(options) -> exit code``.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import contrastile
+from contrastile.cli import demo, info, selftest
+
+__all__ = ["main"]
+
+_COMMANDS = {"info": info, "demo": demo, "selftest": selftest}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 success, 1 a check failed, 2 cannot run."""
+    options = _parser().parse_args(argv)
+    code: int = options.run(options)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="contrastile", description="Contrastive losses without the N x N matrix."
+    )
+    parser.add_argument("--version", action="version", version=contrastile.__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,179 @@
+"""Show versions, hardware, backends and settings of this installation."""
+
+import argparse
+import ctypes
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import contrastile
+from contrastile.backends import native
+
+Section = dict[str, Any]
+
+_OPENMP = re.compile(r"lib(?:gomp|iomp|omp)[^/]*\.so[^/]*$")
+_CUDA_RUNTIME = re.compile(r"libcudart[^/]*\.so[^/]*$")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(options: argparse.Namespace) -> int:
+    report = collect()
+    print(json.dumps(report, indent=2) if options.json else _format_report(report))
+    return 0
+
+
+def collect() -> dict[str, Any]:
+    """Everything a bug report needs, as JSON-ready sections; absent things are None."""
+    # backends first: probing them maps the native libraries that _cpu_section then lists
+    backends = contrastile.available_backends()
+    native_errors = dict(native.import_errors)
+    report: dict[str, Any] = {
+        "versions": _versions(),
+        "cpu": _cpu_section(native_errors),
+        "cuda": _cuda_section(),
+        "backends": {name: reason or "available" for name, reason in backends.items()},
+        "native modules": {name: native_errors.get(name, "loaded") for name in ("_cpu", "_cuda")},
+        "environment": {
+            k: v for k, v in sorted(os.environ.items()) if k.startswith("CONTRASTILE_")
+        },
+    }
+    report["warnings"] = _warnings(report)
+    return report
+
+
+def _versions() -> Section:
+    return {
+        "contrastile": contrastile.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "triton": _installed_version("triton"),
+        "numpy": _installed_version("numpy"),
+    }
+
+
+def _installed_version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_section(native_errors: dict[str, str]) -> Section:
+    return {
+        "model": _cpu_model(),
+        "instruction set": None if "_cpu" in native_errors else _native_isa(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "OpenMP runtimes": _mapped_libraries(_OPENMP),
+    }
+
+
+def _native_isa() -> str:
+    from contrastile import _cpu
+
+    return str(_cpu.isa())
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        # Arm kernels list no model name
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if match:
+            return match[1]
+    if platform.system() == "Darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _mapped_libraries(pattern: re.Pattern[str]) -> list[str]:
+    """Paths of the shared libraries in this process whose name matches (Linux; empty elsewhere)."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return []
+    paths = {line.split(maxsplit=5)[-1] for line in maps.read_text().splitlines() if "/" in line}
+    return sorted({os.path.realpath(path) for path in paths if pattern.search(path)})
+
+
+def _cuda_section() -> Section:
+    return {
+        "torch build": torch.version.cuda,
+        "torch HIP build": torch.version.hip,
+        "runtime": _cuda_runtime_version(),
+        "driver": _nvidia_driver_version(),
+        "driver supports CUDA": _call_version("libcuda.so.1", "cuDriverGetVersion"),
+        "devices": [_describe_device(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def _nvidia_driver_version() -> str | None:
+    path = Path("/sys/module/nvidia/version")
+    return path.read_text().strip() if path.exists() else None
+
+
+def _cuda_runtime_version() -> str | None:
+    mapped = _mapped_libraries(_CUDA_RUNTIME)
+    return _call_version(mapped[0], "cudaRuntimeGetVersion") if mapped else None
+
+
+def _call_version(library: str, function: str) -> str | None:
+    """Version from a CUDA query ``int f(int* version)``; None where it is not installed."""
+    version = ctypes.c_int()
+    try:
+        status = getattr(ctypes.CDLL(library), function)(ctypes.byref(version))
+    except OSError:
+        return None
+    # CUDA packs 12.4 as 12040
+    return f"{version.value // 1000}.{version.value % 1000 // 10}" if status == 0 else None
+
+
+def _describe_device(index: int) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    gib = properties.total_memory / 2**30
+    return f"{properties.name}, capability {properties.major}.{properties.minor}, {gib:.0f} GiB"
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    runtimes = report["cpu"]["OpenMP runtimes"]
+    if len(runtimes) < 2:
+        return []
+    return [
+        f"{len(runtimes)} OpenMP runtimes are mapped: their thread pools compete for the same "
+        "cores. Import torch before other packages, or remove the duplicate."
+    ]
+
+
+def _format_report(report: dict[str, Any]) -> str:
+    sections = {title: section for title, section in report.items() if title != "warnings"}
+    width = max(len(key) for section in sections.values() for key in section)
+    blocks = [
+        f"{title}\n{_format_section(section, width)}"
+        for title, section in sections.items()
+        if section
+    ]
+    return "\n\n".join([*blocks, *(f"WARNING: {warning}" for warning in report["warnings"])])
+
+
+def _format_section(section: Section, width: int) -> str:
+    return "\n".join(
+        f"  {(key if position == 0 else '').ljust(width)}  {text}"
+        for key, value in section.items()
+        for position, text in enumerate(_value_texts(value))
+    )
+
+
+def _value_texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return ["none" if item is None else str(item) for item in values or [None]]

@@ -1,0 +1,402 @@
+"""Walks the blocks of a pair reduction; every loss and every backend goes through these loops.
+
+A backend supplies two tile functions (stats, coeff); chunks, merges, score reuse and the output products dA = G B and
+dB = G^T A are here, once. Blocks of a square call (b is a) cover the triangle: a chunk of rows meets itself (row role)
+and the columns after it (both roles), so that each unordered pair is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .backends.base import Backend
+from .spec import PairBlock, PairCall, PairSpec, Reduce, Side, SideStats
+
+WORKSPACE = 32 << 20  # bytes of scores or coefficients held at a time
+MAX_CHUNK = 1024  # rows; larger chunks no longer raise the rate of the output products
+MIN_CHUNK = 128  # rows; below this, columns are split instead
+SQUARE_CHUNK = 512  # the chunk's own square is computed in full, so chunks of a square call stay small
+
+
+@dataclass
+class Step:
+    """Rows [start, stop) against columns [first, last) of block `index`; `mirrored`: both roles of a square call."""
+
+    start: int
+    stop: int
+    index: int
+    first: int
+    last: int
+    mirrored: bool = False
+
+
+def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator[Step]:
+    """The blocks of a call, chunk of rows by chunk of rows, in an order that depends on shapes alone."""
+    n, widths = len(call.rows), [len(block) for block in call.blocks]
+    rows = chunk or chunk_rows(call, backend)
+    columns = max(backend.granularity, WORKSPACE // (4 * rows) // backend.granularity * backend.granularity)
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        if call.spec.square:
+            yield Step(start, stop, 0, start, stop)
+            for first in range(stop, n, columns):
+                yield Step(start, stop, 0, first, min(first + columns, n), mirrored=True)
+            continue
+        for index, width in enumerate(widths):
+            for first in range(0, width, columns):
+                yield Step(start, stop, index, first, min(first + columns, width))
+
+
+def chunk_rows(call: PairCall, backend: Backend) -> int:
+    """Rows per chunk: a multiple of the backend's granularity whose scores fit the workspace."""
+    width = max((len(block) for block in call.blocks), default=1)
+    fit = WORKSPACE // (4 * max(width, 1))
+    most = SQUARE_CHUNK if call.spec.square else MAX_CHUNK
+    rows = max(min(fit, most), MIN_CHUNK)
+    return max(rows // backend.granularity, 1) * backend.granularity
+
+
+def block_of(call: PairCall, step: Step, scores: Tensor | None = None) -> PairBlock:
+    row = call.rows.slice(step.start, step.stop)
+    col = call.blocks[step.index].slice(step.first, step.last)
+    if call.spec.square:
+        col = replace(col, on=step.mirrored)
+    mask = call.mask
+    if mask is not None:
+        origin = call.blocks[step.index].origin - call.blocks[0].origin
+        mask = mask[step.start : step.stop, origin + step.first : origin + step.last]
+    return PairBlock(call.spec, row, col, mask, scores)
+
+
+class ScoreStore:
+    """Raw scores kept from stats for coeff, first blocks first, while they fit the buffer."""
+
+    def __init__(self, buffer: Tensor | None, padding: int) -> None:
+        self.buffer, self.padding, self.used = buffer, padding, 0
+
+    def next(self, step: Step) -> Tensor | None:
+        rows = step.stop - step.start
+        width = -(-(step.last - step.first) // self.padding) * self.padding
+        if self.buffer is None or self.used + rows * width > len(self.buffer):
+            self.buffer = None  # later blocks are recomputed, also when they are smaller
+            return None
+        part = self.buffer[self.used : self.used + rows * width].view(rows, width)
+        self.used += rows * width
+        return part
+
+
+# ---- statistics ---------------------------------------------------------------------------------------------------
+
+
+def empty_stats(spec: PairSpec, like: Tensor, n: int) -> SideStats:
+    """The neutral element for n items."""
+    dtype = stat_dtype(like.dtype)
+    peak = torch.full((n,), -torch.inf, dtype=dtype, device=like.device)
+    total = torch.zeros((n,), dtype=dtype, device=like.device)
+    arg = torch.full((n,), -1, dtype=torch.int64, device=like.device)
+    return SideStats(
+        peak=peak if spec.reduce in (Reduce.LSE, Reduce.MAX) else None,
+        total=total if spec.reduce != Reduce.MAX else None,
+        positive=torch.zeros_like(total),
+        arg=arg if spec.reduce == Reduce.MAX else None,
+    )
+
+
+def stat_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def merge(spec: PairSpec, x: SideStats, y: SideStats) -> SideStats:
+    """Joins two partial statistics of the same items: tiles, chunks, column blocks or ranks."""
+    positive = x.positive + y.positive if x.positive is not None and y.positive is not None else None
+    if spec.reduce == Reduce.MAX:
+        assert x.peak is not None and y.peak is not None and x.arg is not None and y.arg is not None
+        better = (y.peak > x.peak) | (y.peak.isnan() & ~x.peak.isnan())
+        return SideStats(
+            torch.where(better, y.peak, x.peak), None, positive, torch.where(better, y.arg, x.arg)
+        )
+    assert x.total is not None and y.total is not None
+    if spec.reduce != Reduce.LSE:
+        return SideStats(None, x.total + y.total, positive, None)
+    assert x.peak is not None and y.peak is not None
+    peak = torch.maximum(x.peak, y.peak)
+    base = torch.where(peak == -torch.inf, 0.0, peak)
+    total = x.total * (x.peak - base).exp() + y.total * (y.peak - base).exp()
+    return SideStats(peak, total, positive, None)
+
+
+def finish(spec: PairSpec, stats: SideStats) -> Tensor:
+    if spec.reduce == Reduce.MAX:
+        assert stats.peak is not None
+        return stats.peak
+    assert stats.total is not None
+    if spec.reduce != Reduce.LSE:
+        return stats.total
+    assert stats.peak is not None
+    return stats.peak + stats.total.log()
+
+
+class Running:
+    """The statistic of one side while blocks arrive."""
+
+    def __init__(self, spec: PairSpec, side: Side) -> None:
+        self.spec, self.side = spec, side
+        self.stats: SideStats | None = None
+
+    def add(self, start: int, stop: int, part: SideStats) -> None:
+        if self.stats is None and stop - start == len(self.side):
+            self.stats = part
+            return
+        here = self.result().slice(start, stop)
+        joined = merge(self.spec, here, part)
+        for name in ("peak", "total", "positive", "arg"):
+            target, value = getattr(here, name), getattr(joined, name)
+            if target is not None and value is not None:
+                target.copy_(value)
+
+    def result(self) -> SideStats:
+        if self.stats is None:
+            self.stats = empty_stats(self.spec, self.side.features, len(self.side))
+        return self.stats
+
+
+def statistics(
+    call: PairCall, backend: Backend, store: ScoreStore, steps: list[Step] | None = None
+) -> tuple[Running, list[Running]]:
+    """Runs stats over all blocks: (rows, one per column block). Scores are kept as far as the store reaches."""
+    rows = Running(call.spec, call.rows)
+    cols = [Running(call.spec, block) for block in call.blocks]
+    for step in steps if steps is not None else plan(call, backend):
+        row, col = backend.stats(block_of(call, step, store.next(step)))
+        rows.add(step.start, step.stop, row)
+        if col is not None:
+            (rows if step.mirrored else cols[step.index]).add(step.first, step.last, col)
+    return rows, cols
+
+
+# ---- gradients ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Needs:
+    """Which gradients are wanted."""
+
+    a: bool
+    blocks: list[bool]
+    row_scale: bool = False
+    col_scale: bool = False
+    row_bias: bool = False
+    col_bias: bool = False
+
+    def any(self) -> bool:
+        rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias)
+        return self.a or any(self.blocks) or any(rest)
+
+
+@dataclass
+class Gradients:
+    """Accumulators, float32 (float64 for float64 features); None where not wanted."""
+
+    a: Tensor | None
+    blocks: list[Tensor | None]
+    row_scale: Tensor | None
+    col_scale: Tensor | None
+    row_bias: Tensor | None
+    col_bias: Tensor | None
+
+
+def new_gradients(call: PairCall, needs: Needs) -> Gradients:
+    features = call.rows.features
+    dtype = stat_dtype(features.dtype)
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=features.device)
+
+    n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
+    return Gradients(
+        a=zeros(n, d) if needs.a else None,
+        blocks=[zeros(len(block), d) if need else None for block, need in zip(call.blocks, needs.blocks, strict=False)],
+        row_scale=zeros(n) if needs.row_scale else None,
+        col_scale=zeros(m) if needs.col_scale else None,
+        row_bias=zeros(n) if needs.row_bias else None,
+        col_bias=zeros(m) if needs.col_bias else None,
+    )
+
+
+def add_block(call: PairCall, step: Step, backend: Backend, grads: Gradients, block: PairBlock, needs: Needs) -> None:
+    """Adds one block's share to every accumulator."""
+    part = backend.coeff(block, needs)
+    to_col = grads.a if call.spec.square else grads.blocks[step.index]
+    if grads.a is not None:
+        backend.accumulate(grads.a[step.start : step.stop], part.grad, block.col.features)
+    if to_col is not None:
+        backend.accumulate(to_col[step.first : step.last], part.grad.T, block.row.features)
+    offset = call.blocks[step.index].origin - call.blocks[0].origin
+    for name, start, stop in (
+        ("row_scale", step.start, step.stop),
+        ("row_bias", step.start, step.stop),
+        ("col_scale", offset + step.first, offset + step.last),
+        ("col_bias", offset + step.first, offset + step.last),
+    ):
+        target, value = getattr(grads, name), getattr(part, name)
+        if target is not None and value is not None:
+            target[start:stop] += value
+
+
+def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore) -> Gradients:
+    """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
+    grads = new_gradients(call, needs)
+    for step in plan(call, backend):
+        add_block(call, step, backend, grads, block_of(call, step, store.next(step)), needs)
+    return grads
+
+
+def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> Side:
+    if weight is None:
+        weight = torch.zeros_like(stat)
+    return replace(side, stat=stat, weight=weight, positive_weight=positive_weight)
+
+
+# ---- scalar mode: loss and gradients in one sweep -------------------------------------------------------------------
+
+
+@dataclass
+class Weights:
+    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns."""
+
+    row: Tensor
+    row_positive: Tensor | None = None
+    col: Tensor | None = None
+    col_positive: Tensor | None = None
+
+
+def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
+    """Contribution of one side; an item with nothing kept (statistic -inf) contributes 0."""
+    total = stat.new_zeros(())
+    if weight is not None:
+        total = total + torch.where(stat == -torch.inf, 0.0, stat) @ weight
+    if positive_weight is not None:
+        assert positive is not None
+        total = total + positive @ positive_weight
+    return total
+
+
+def scalar(
+    call: PairCall, backend: Backend, weights: Weights, needs: Needs, budget: int
+) -> tuple[Tensor, Gradients | None]:
+    """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
+    if not needs.any():
+        rows, cols = statistics(call, backend, ScoreStore(None, 1))
+        return scalar_value(call, rows, cols, weights), None
+    width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks)
+    if not (call.spec.cols or call.spec.square) and 4 * width * MIN_CHUNK <= WORKSPACE:
+        return one_sided_scalar(call, backend, weights, needs, width)
+    return two_sweep_scalar(call, backend, weights, needs, budget)
+
+
+def scalar_value(call: PairCall, rows: Running, cols: list[Running], weights: Weights) -> Tensor:
+    stats = rows.result()
+    value = weighted(finish(call.spec, stats), weights.row, stats.positive, weights.row_positive)
+    if call.spec.cols:
+        stat, positive = joined_columns(call, cols)
+        value = value + weighted(stat, weights.col, positive, weights.col_positive)
+    return value
+
+
+def joined_columns(call: PairCall, cols: list[Running]) -> tuple[Tensor, Tensor]:
+    results = [running.result() for running in cols]
+    stats = [finish(call.spec, result) for result in results]
+    positives = [result.positive for result in results if result.positive is not None]
+    if len(stats) == 1:
+        return stats[0], positives[0]
+    return torch.cat(stats), torch.cat(positives)
+
+
+def one_sided_scalar(
+    call: PairCall, backend: Backend, weights: Weights, needs: Needs, width: int
+) -> tuple[Tensor, Gradients]:
+    """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
+    grads = new_gradients(call, needs)
+    n, rows = len(call.rows), chunk_rows(call, backend)
+    rows = max(min(rows, WORKSPACE // (4 * max(width, 1))) // backend.granularity, 1) * backend.granularity
+    buffer = new_buffer(call, min(rows, n) * width)
+    value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
+    for start in range(0, n, rows):
+        part = Weights(*(None if w is None else w[start : start + rows] for w in vars(weights).values()))
+        chunk = replace_rows(call, call.rows.slice(start, min(start + rows, n)), call.mask, start)
+        steps = list(plan(chunk, backend, rows))
+        running, _ = statistics(chunk, backend, backend_store(backend, buffer), steps)
+        stats = running.result()
+        stat = finish(call.spec, stats)
+        value = value + weighted(stat, part.row, stats.positive, part.row_positive)
+        chunk.rows = with_weights(chunk.rows, stat, part.row, part.row_positive)
+        store = backend_store(backend, buffer)
+        here = slice_gradients(grads, start, min(start + rows, n))
+        for step in steps:
+            add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step)), needs)
+    return value, grads
+
+
+def backend_store(backend: Backend, buffer: Tensor | None) -> ScoreStore:
+    return ScoreStore(buffer if backend.keeps_scores else None, backend.padding)
+
+
+def replace_rows(call: PairCall, rows: Side, mask: Tensor | None, start: int) -> PairCall:
+    part = None if mask is None else mask[start : start + len(rows)]
+    return PairCall(call.spec, rows, call.blocks, part)
+
+
+def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
+    def rows(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[start:stop]
+
+    return replace(grads, a=rows(grads.a), row_scale=rows(grads.row_scale), row_bias=rows(grads.row_bias))
+
+
+def two_sweep_scalar(
+    call: PairCall, backend: Backend, weights: Weights, needs: Needs, budget: int
+) -> tuple[Tensor, Gradients]:
+    """Columns are complete only after all rows: statistics first, then coefficients from kept or recomputed scores."""
+    buffer = score_buffer(call, backend, budget)
+    rows, cols = statistics(call, backend, backend_store(backend, buffer))
+    value = scalar_value(call, rows, cols, weights)
+    set_weights(call, rows, cols, weights)
+    return value, gradients(call, backend, needs, backend_store(backend, buffer))
+
+
+def set_weights(call: PairCall, rows: Running, cols: list[Running], weights: Weights) -> None:
+    stat = finish(call.spec, rows.result())
+    call.rows = with_weights(call.rows, stat, weights.row, weights.row_positive)
+    if call.spec.square:
+        call.blocks = [with_weights(call.blocks[0], stat, weights.row, weights.row_positive)]
+        return
+    if not call.spec.cols:
+        return
+    joined, _ = joined_columns(call, cols)
+    attach_columns(call, joined, weights.col, weights.col_positive)
+
+
+def attach_columns(call: PairCall, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> None:
+    """Gives every column block its part of vectors over all columns."""
+    start = 0
+    for index, block in enumerate(call.blocks):
+        stop = start + len(block)
+        parts = [None if x is None else x[start:stop] for x in (weight, positive_weight)]
+        call.blocks[index] = with_weights(block, stat[start:stop], *parts)
+        start = stop
+
+
+def score_buffer(call: PairCall, backend: Backend, budget: int) -> Tensor | None:
+    """Memory for scores kept between the sweeps, at most `budget` bytes."""
+    if not backend.keeps_scores or budget <= 0:
+        return None
+    width = sum(len(block) + backend.padding for block in call.blocks)
+    return new_buffer(call, min(budget // stat_dtype(call.dtype).itemsize, len(call.rows) * width))
+
+
+def new_buffer(call: PairCall, size: int) -> Tensor:
+    return torch.empty(size, dtype=stat_dtype(call.dtype), device=call.rows.features.device)

@@ -1,0 +1,106 @@
+"""Argument checks: every message names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def tensor(name: str, x: Any) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    return x
+
+
+def features(name: str, x: Any, *, ndim: int = 2) -> Tensor:
+    x = tensor(name, x)
+    shape = "(N, D)" if ndim == 2 else "(N, K, D)"
+    if x.dim() != ndim:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
+    if x.dtype not in FEATURE_DTYPES:
+        raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
+    return x
+
+
+def same_width(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.shape[-1] != other.shape[-1]:
+        raise ValueError(
+            f"{name} must have the width of {other_name}, {other.shape[-1]}, got {x.shape[-1]}"
+        )
+
+
+def same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    if x.shape != other.shape:
+        raise ValueError(f"{name} must have the shape of {other_name}, {tuple(other.shape)}, got {tuple(x.shape)}")
+
+
+def same_device(name: str, x: Tensor, device: torch.device) -> None:
+    if x.device != device:
+        raise ValueError(f"{name} must be on {device} like the features, got {x.device}")
+
+
+def vector(name: str, x: Any, size: int, device: torch.device) -> Tensor:
+    x = tensor(name, x)
+    if x.dim() != 1 or x.shape[0] != size:
+        raise ValueError(f"{name} must have shape ({size},), got {tuple(x.shape)}")
+    if not x.dtype.is_floating_point:
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    same_device(name, x, device)
+    return x
+
+
+def ids(name: str, x: Any, size: int, device: torch.device) -> Tensor:
+    x = tensor(name, x)
+    if x.dtype not in ID_DTYPES:
+        raise TypeError(f"{name} must hold integers, got {x.dtype}")
+    if x.dim() != 1 or x.shape[0] != size:
+        raise ValueError(f"{name} must have shape ({size},), got {tuple(x.shape)}")
+    same_device(name, x, device)
+    return x.to(torch.int64)
+
+
+def bool_mask(name: str, x: Any, n: int, m: int, device: torch.device) -> Tensor:
+    x = tensor(name, x)
+    if x.dtype != torch.bool:
+        raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
+    if tuple(x.shape) != (n, m):
+        raise ValueError(f"{name} must have shape ({n}, {m}), got {tuple(x.shape)}")
+    same_device(name, x, device)
+    return x
+
+
+def scalar(name: str, x: Any, *, positive: bool = False) -> float | Tensor:
+    """A finite Python number, or a 0-dim floating tensor (its value is not read: that would stop the device)."""
+    if isinstance(x, Tensor):
+        if x.dim() != 0 and tuple(x.shape) != (1,):
+            raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(x.shape)}")
+        if not x.dtype.is_floating_point:
+            raise TypeError(f"{name} must be floating point, got {x.dtype}")
+        return x.reshape(())
+    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        raise TypeError(f"{name} must be a number or a 0-dim tensor, got {type(x).__name__}")
+    if not math.isfinite(x) or (positive and x <= 0):
+        raise ValueError(f"{name} must be finite{' and > 0' if positive else ''}, got {x}")
+    return float(x)
+
+
+def choice(name: str, x: Any, allowed: tuple[str, ...]) -> str:
+    if x not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {x!r}")
+    return str(x)
+
+
+def budget(x: Any) -> int | None:
+    if x is None:
+        return None
+    if isinstance(x, bool) or not isinstance(x, int):
+        raise TypeError(f"memory_budget must be an int (bytes) or None, got {type(x).__name__}")
+    if x < 0:
+        raise ValueError(f"memory_budget must be >= 0 bytes, got {x}")
+    return x

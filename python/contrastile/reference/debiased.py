@@ -1,0 +1,68 @@
+"""Debiased contrastive losses: a denominator corrected for negatives of the anchor's own class."""
+
+import torch
+from torch import Tensor
+
+from ._dense import Scalar, other_instances, reduce_rows, two_view_logits, unit
+
+
+def debiased_info_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: Scalar = 0.5,
+    tau_plus: float = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """InfoNCE whose negatives k_j, j != i, are corrected for a share tau_plus of false negatives.
+
+        loss_i = -log( e^{z_ii} / (e^{z_ii} + g_i) ),   z_ij = <q_i, k_j> / temperature,   K = N-1
+        g_i    = max( (sum_{j != i} e^{z_ij} - K tau_plus e^{z_ii}) / (1 - tau_plus),
+                      K e^{-1/temperature} )
+
+    Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8, one positive, in-batch negatives.
+    """
+    logits = unit(query, normalize) @ unit(key, normalize).T / temperature
+    negative = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    rows = _debiased(logits, logits.diagonal(), negative, len(logits) - 1, temperature, tau_plus)
+    return reduce_rows(rows, reduction)
+
+
+def debiased_nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: Scalar = 0.5,
+    tau_plus: float = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """`debiased_info_nce` over the 2N rows [z1; z2], against both views of the other instances.
+
+        loss_i = -log( e^{z_ip} / (e^{z_ip} + g_i) ),   p = the other view of row i,   K = 2N-2
+        g_i    = max( (sum_{k of other instances} e^{z_ik} - K tau_plus e^{z_ip}) / (1 - tau_plus),
+                      K e^{-1/temperature} )
+
+    Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8; official code chingyaoc/DCL @7d6345f,
+    main.py `train`.
+    """
+    logits, positive = two_view_logits(unit(z1, normalize), unit(z2, normalize), temperature)
+    count = len(logits) - 2
+    rows = _debiased(logits, positive, other_instances(z1), count, temperature, tau_plus)
+    return reduce_rows(rows, reduction)
+
+
+def _debiased(
+    logits: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    count: int,
+    temperature: Scalar,
+    tau_plus: float,
+) -> Tensor:
+    """log(1 + g_i / e^{z_ip}) per row; g is divided by e^{z_ip} inside, to keep exp in range."""
+    relative = (logits - positive[:, None]).masked_fill(~negative, -torch.inf).exp().sum(dim=1)
+    estimate = (relative - count * tau_plus) / (1 - tau_plus)
+    floor = count * torch.exp(-1 / temperature - positive)
+    return torch.log1p(torch.maximum(estimate, floor))

@@ -1,0 +1,58 @@
+"""Decoupled contrastive losses: the positive is not in the denominator."""
+
+import torch
+from torch import Tensor
+
+from ._dense import Scalar, masked_logsumexp, other_instances, reduce_rows, two_view_logits, unit
+
+
+def dcl(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: Scalar = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """NT-Xent with the positive removed from the denominator, over the 2N rows [z1; z2].
+
+        loss_i = -z_{i,p(i)} + log sum_{k of other instances} e^{z_ik}
+
+    0 if there is no other instance.
+
+    Source: Yeh et al. 2022 (arXiv 2110.06848), L_DC; re-implementation
+    raminnakhli/Decoupled-Contrastive-Learning @0b9b76d, loss/dcl.py `DCL`, whose sum over both
+    directions is twice this mean.
+    """
+    z1, z2 = unit(z1, normalize), unit(z2, normalize)
+    return reduce_rows(_decoupled(z1, z2, temperature, torch.ones_like(z1[:, 0])), reduction)
+
+
+def dclw(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: Scalar = 0.1,
+    sigma: float = 0.5,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """DCL with its positives weighted by the negative von Mises-Fisher function.
+
+        loss_i = -w_i z_{i,p(i)} + log sum_{k of other instances} e^{z_ik}
+        w_i    = 2 - e^{<z1_i,z2_i>/sigma} / mean_j e^{<z1_j,z2_j>/sigma}
+
+    Both views share w_i, and gradient flows through it. 0 if there is no other instance.
+
+    Source: Yeh et al. 2022 (arXiv 2110.06848), L_DCW; code as for `dcl`, `DCLW`.
+    """
+    z1, z2 = unit(z1, normalize), unit(z2, normalize)
+    weight = 2 - len(z1) * ((z1 * z2).sum(dim=1) / sigma).softmax(dim=0)
+    return reduce_rows(_decoupled(z1, z2, temperature, weight), reduction)
+
+
+def _decoupled(z1: Tensor, z2: Tensor, temperature: Scalar, weight: Tensor) -> Tensor:
+    logits, positive = two_view_logits(z1, z2, temperature)
+    negative = other_instances(z1)
+    rows = masked_logsumexp(logits, negative) - weight.repeat(2) * positive
+    return torch.where(negative.any(dim=1), rows, torch.zeros_like(rows))

@@ -1,0 +1,145 @@
+"""What a pair reduction computes: the static facts (PairSpec) and one call's tensors (Side, PairCall)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Keep(IntEnum):
+    """Which pairs enter the statistic (before thresholds and the user mask). Values equal csrc/cpu/block.h."""
+
+    ALL = 0
+    NOT_SAME_INDEX = 1
+    NOT_SAME_ID = 2
+    SAME_ID = 3
+
+
+class Positives(IntEnum):
+    """Which pairs are positives, summed apart from the statistic. Values equal csrc/cpu/block.h."""
+
+    NONE = 0
+    SAME_INDEX = 1
+    SAME_ID = 2
+
+
+class Reduce(IntEnum):
+    """How the kept z of a row are reduced. Values equal csrc/cpu/block.h."""
+
+    LSE = 0
+    SOFTPLUS = 1
+    RELU = 2
+    MAX = 3
+
+
+@dataclass(frozen=True)
+class PairSpec:
+    """Static facts of a reduction: they never depend on tensor values."""
+
+    reduce: Reduce = Reduce.LSE
+    keep: Keep = Keep.ALL
+    positives: Positives = Positives.NONE
+    keep_positives: bool = False  # positives stay in the statistic whatever the other rules say
+    cols: bool = False  # also reduce every column over the rows
+    square: bool = False  # b is a: each pair is visited once, i is never its own positive
+
+
+class Packed(Protocol):
+    """Columns in a backend's own layout."""
+
+    def at(self, start: int) -> Packed:
+        """The columns from `start` (a multiple of the backend's granularity) on."""
+        ...
+
+
+@dataclass
+class Side:
+    """The rows (or columns) of a block: features and everything that is one number per item."""
+
+    features: Tensor  # (n, d)
+    origin: int = 0  # global index of the first item
+    scale: Tensor | None = None  # (n,) float32, multiplies the score
+    bias: Tensor | None = None  # (n,)
+    ids: Tensor | None = None  # (n,) int64
+    threshold: Tensor | None = None  # (n,), pairs with z above it are dropped for this side's statistic
+    on: bool = True  # whether this side's statistic is wanted
+    # the following three are needed for gradients only
+    stat: Tensor | None = None  # (n,) finished statistic
+    weight: Tensor | None = None  # (n,) upstream gradient of the statistic
+    positive_weight: Tensor | None = None  # (n,) upstream gradient of the sum over positives
+    prepared: Packed | None = None  # what Backend.prepare made of the features, for columns
+
+    def __len__(self) -> int:
+        return self.features.shape[0]
+
+    def slice(self, start: int, stop: int) -> Side:
+        if start == 0 and stop == len(self):
+            return self
+        names = ("features", "scale", "bias", "ids", "threshold", "stat", "weight", "positive_weight")
+        parts = {
+            name: value[start:stop] for name in names if (value := getattr(self, name)) is not None
+        }
+        prepared = None if self.prepared is None else self.prepared.at(start)
+        return replace(self, **parts, origin=self.origin + start, prepared=prepared)
+
+
+@dataclass
+class SideStats:
+    """Partial statistic of one side: a monoid. LSE: log(total) + peak; sums: total; max: peak, arg."""
+
+    peak: Tensor | None  # (n,)
+    total: Tensor | None  # (n,)
+    positive: Tensor | None  # (n,) sum over positive pairs
+    arg: Tensor | None  # (n,) int64 global index of the maximum on the other side, -1 = none
+
+    def slice(self, start: int, stop: int) -> SideStats:
+        if start == 0 and stop == next(
+            len(x) for x in (self.total, self.peak, self.arg) if x is not None
+        ):
+            return self
+        return SideStats(
+            *(
+                None if x is None else x[start:stop]
+                for x in (self.peak, self.total, self.positive, self.arg)
+            )
+        )
+
+
+@dataclass
+class PairCall:
+    """One reduction of `rows` against the blocks of columns. In a square call blocks is [rows]."""
+
+    spec: PairSpec
+    rows: Side
+    blocks: list[Side]
+    mask: Tensor | None = None  # (n, m) bool over all blocks
+    dtype: torch.dtype = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dtype = self.rows.features.dtype
+
+
+@dataclass
+class PairBlock:
+    """What a backend's tile functions see: some rows against some columns."""
+
+    spec: PairSpec
+    row: Side
+    col: Side
+    mask: Tensor | None = None  # (n, m) bool
+    scores: Tensor | None = None  # (n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
+
+
+@dataclass
+class Coefficients:
+    """Backward of one block: grad is dL/d<a,b>; the sums are dL/dbias and dL/dscale of either side."""
+
+    grad: Tensor  # (n, m), the backend's compute dtype
+    row_bias: Tensor | None = None
+    col_bias: Tensor | None = None
+    row_scale: Tensor | None = None
+    col_scale: Tensor | None = None

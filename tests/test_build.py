@@ -1,0 +1,196 @@
+"""The native modules and the packages that setup.py makes. Nothing here needs a network."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("pybind11", reason="the build requirements are not installed")
+ROOT = Path(__file__).resolve().parents[1]
+LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF files with nm")
+
+
+def _load_setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("contrastile_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+setup = _load_setup()
+
+
+def _run(*command: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    words = [str(word) for word in command]
+    return subprocess.run(
+        words, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
+    )
+
+
+def _symbols(path: Path | str, *options: str) -> list[tuple[str, str]]:
+    """(type letter, name) of the symbols that nm lists."""
+    listed = _run("nm", "-P", *options, path)
+    assert listed.returncode == 0, listed.stderr
+    return [(line.split()[1], line.split()[0]) for line in listed.stdout.splitlines()]
+
+
+def _native(name: str) -> Path:
+    spec = importlib.util.find_spec(f"contrastile.{name}")
+    if spec is None or spec.origin is None:
+        pytest.skip(f"contrastile.{name} is not built")
+    return Path(spec.origin)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked source distribution, made from a copy so that the working tree stays clean."""
+    folder = tmp_path_factory.mktemp("sdist")
+    ignore = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
+    tree = shutil.copytree(ROOT, folder / "tree", ignore=ignore)
+    script = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    done = _run(sys.executable, "-c", script, cwd=tree, CONTRASTILE_CUDA="0")
+    assert done.returncode == 0, done.stderr
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return unpacked
+
+
+def _files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_source_distribution_holds_all_native_sources(sdist: Path) -> None:
+    """Also the headers and the CUDA files, which no extension lists as sources."""
+    expected = _files(ROOT / "csrc")
+    assert {path.suffix for path in expected} >= {".cpp", ".cu", ".h", ".map"}
+    assert _files(sdist / "csrc") == expected
+
+
+@LINUX
+def test_kernel_objects_hold_no_weak_symbols() -> None:
+    """The linker may give one file's weak symbol to all: an AVX-512 body would run on any CPU."""
+    kernels = [unit for unit in setup.cpu_units() if unit[0].stem.startswith("kernel_")]
+    assert kernels
+    for path in setup.compile_units(kernels):
+        symbols = _symbols(path)
+        assert any(letter in "TDR" for letter, _ in symbols), "no global symbol: nm was misread"
+        assert [symbol for symbol in symbols if symbol[0] in "WVu"] == []
+
+
+@LINUX
+@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
+def test_module_exports_its_init_function_only(name: str) -> None:
+    assert _symbols(_native(name), "-D", "--defined-only") == [("T", f"PyInit_{name}")]
+
+
+def test_object_name_follows_all_that_the_object_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects are reused by name, so a name that misses a dependency would keep stale code."""
+    monkeypatch.setattr(setup, "CSRC", tmp_path)
+    source, header = tmp_path / "cpu" / "bind.cpp", tmp_path / "common" / "functors.h"
+    for path in (source, header):
+        path.parent.mkdir()
+        path.write_text("int x;")
+    command = [*setup.CXX, "-O3"]
+    names = [setup.object_path(source, command), setup.object_path(source, [*command, "-g"])]
+    for path in (source, header):
+        path.write_text("int y;")
+        names.append(setup.object_path(source, command))
+    assert len(set(names)) == 4
+    assert setup.object_path(source, command) == names[-1]
+
+
+LOSSES_WITHOUT_NATIVE_MODULES = """
+import sys
+import torch
+import contrastile
+from contrastile import reference
+
+assert contrastile.__file__.startswith(sys.argv[1]), contrastile.__file__
+assert contrastile.available_backends()["torch"] is None
+assert contrastile.available_backends()["cpu"], "a pure wheel has no C++ backend"
+torch.manual_seed(0)
+x, y = (torch.nn.functional.normalize(torch.randn(9, 5, dtype=torch.float64), dim=1) for _ in "xy")
+labels = torch.arange(9) // 3
+calls = {
+    "info_nce": (x, y), "clip_loss": (x, y, 10.0), "siglip_loss": (x, y, 10.0, -5.0),
+    "nt_xent": (x, y), "sup_con": (x, labels), "dcl": (x, y), "uniformity": (x, y),
+}
+for name, args in calls.items():
+    for backend in ("auto", "torch"):
+        leaf = args[0].clone().requires_grad_()
+        loss = getattr(contrastile, name)(leaf, *args[1:], backend=backend)
+        loss.backward()
+        twin = args[0].clone().requires_grad_()
+        dense = getattr(reference, name)(twin, *args[1:])
+        dense.backward()
+        torch.testing.assert_close(loss, dense, msg=lambda text: f"{name}: {text}")
+        torch.testing.assert_close(leaf.grad, twin.grad, msg=lambda text: f"{name}: {text}")
+print("ran", len(calls), "losses")
+"""
+
+
+def test_install_without_a_compiler_runs_every_loss_on_torch(sdist: Path, tmp_path: Path) -> None:
+    env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "auto", "CONTRASTILE_CUDA": "0"}
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    done = _run(*pip, "wheel", sdist, "-w", tmp_path, "--no-build-isolation", "--no-deps", **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("contrastile-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    assert not [name for name in names if name.endswith((".so", ".pyd", ".cpp", ".h"))]
+    assert names >= {
+        "contrastile/py.typed",
+        "contrastile/_cuda.pyi",
+        "contrastile/triton_kernels/__init__.py",
+    }
+    # -S: no .pth files, so that an editable install cannot lend its native modules to the wheel
+    path = os.pathsep.join([str(tmp_path / "site"), *filter(os.path.isdir, sys.path)])
+    child = (sys.executable, "-S", "-c", LOSSES_WITHOUT_NATIVE_MODULES, tmp_path / "site")
+    done = _run(*child, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "ran 7 losses\n"
+
+
+def test_required_module_that_cannot_be_built_fails_the_build(sdist: Path, tmp_path: Path) -> None:
+    env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "1", "CONTRASTILE_CUDA": "0"}
+    done = _run(sys.executable, "setup.py", "build", "-b", tmp_path, cwd=sdist, **env)
+    assert done.returncode != 0
+    assert "no-such-compiler" in done.stderr
+
+
+WITHOUT_DEVICES = """
+from importlib import import_module
+cuda = import_module("contrastile._cuda")
+count, code, name = cuda.device_count()
+assert (count, code != 0, name) == (0, True, cuda.error_name(code)), (count, code, name)
+assert name.startswith("cudaError") and cuda.error_string(code)
+runtime, driver = cuda.versions()
+assert runtime >= 11000 and driver >= 0
+try:
+    cuda.device_properties(0)
+except RuntimeError as error:
+    assert str(error).startswith("cudaError"), error
+else:
+    raise AssertionError("device_properties found a device")
+print("ok", cuda.archs)
+"""
+
+
+def test_cuda_module_imports_and_answers_without_a_device() -> None:
+    _native("_cuda")
+    done = _run(sys.executable, "-c", WITHOUT_DEVICES, CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ok ")

@@ -1,0 +1,212 @@
+"""The commands of ``python -m contrastile``, as a user runs them: in a process of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import contrastile
+from contrastile.cli import demo_data, info, main, memory_probe, selftest
+from contrastile.cli.table import format_table
+
+_SECTIONS = ("versions", "cpu", "cuda", "backends", "native modules")
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(contrastile.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, **environment}
+    command = [sys.executable, "-m", "contrastile", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_info_prints_every_section_aligned():
+    done = _run("info")
+    assert done.returncode == 0, done.stderr
+    assert all(re.search(rf"^{section}$", done.stdout, re.MULTILINE) for section in _SECTIONS)
+    values = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    starts = {match.start(1) for line in values if (match := re.match(r"  \S.*?\s{2,}(\S)", line))}
+    assert len(starts) == 1
+
+
+def test_info_json_agrees_with_the_process():
+    done = _run("info", "--json", CONTRASTILE_EXAMPLE="1")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["versions"]["contrastile"] == contrastile.__version__
+    assert report["backends"]["torch"] == "available"
+    assert report["environment"]["CONTRASTILE_EXAMPLE"] == "1"
+    assert report["cpu"]["threads"] >= 1
+
+
+def test_info_warns_of_two_openmp_runtimes():
+    report = info.collect()
+    report["cpu"]["OpenMP runtimes"] = ["/a/libgomp.so.1"]
+    assert info._warnings(report) == []
+    report["cpu"]["OpenMP runtimes"] = ["/a/libgomp.so.1", "/b/libiomp5.so"]
+    assert "2 OpenMP runtimes" in info._warnings(report)[0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("libgomp.so.1", True),
+        ("libgomp-a49a47f9.so.1.0.0", True),
+        ("libiomp5.so", True),
+        ("libomp.so", True),
+        ("libcomposite.so", False),
+        ("libc.so.6", False),
+    ],
+)
+def test_openmp_runtimes_are_told_by_name(name, found):
+    assert bool(info._OPENMP.search(f"/usr/lib/{name}")) == found
+
+
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich"])
+def test_demo_without_an_optional_package_says_how_to_install_it(package, tmp_path):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(f"raise ImportError('no {package} here')")
+    source = str(Path(contrastile.__file__).parents[1])
+    done = _run("demo", "--quick", PYTHONPATH=os.pathsep.join([str(tmp_path), source]))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert f"no {package} here" in done.stderr
+    assert "pip install contrastile[demo]" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def quick_demo(tmp_path_factory):
+    for package in ("sklearn", "matplotlib", "rich"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    return _run("demo", "--quick", "--out", str(folder)), folder
+
+
+def test_quick_demo_beats_chance_with_every_loss(quick_demo):
+    done, _ = quick_demo
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = re.findall(r"^(\S.*?)\s+([\d.]+)%\s+([\d.]+)%\s+(\d+)x", done.stdout, re.MULTILINE)
+    trained = {name: (float(before), float(after)) for name, before, after, _ in rows}
+    names = {"clip_loss", "siglip_loss", "info_nce", "nt_xent", "dcl", "sup_con"}
+    assert names <= trained.keys()
+    assert "alignment + uniformity" in trained
+    chance = float(re.search(r"chance ([\d.]+)%", done.stdout)[1])
+    assert all(before < 3 * chance for before, _ in trained.values())
+    assert all(after > 5 * chance for _, after in trained.values())
+
+
+@pytest.mark.parametrize("name", ["losses.png", "memory.png"])
+def test_quick_demo_draws_figures(quick_demo, name):
+    done, folder = quick_demo
+    assert str(folder / name) in done.stdout
+    from matplotlib.image import imread
+
+    pixels = imread(folder / name)[..., :3]
+    assert min(pixels.shape[:2]) > 400
+    ink = (pixels < 0.9).any(axis=-1)
+    assert 0.005 < ink.mean() < 0.5
+    # the curves: pixels with a clear hue
+    assert np.count_nonzero(np.ptp(pixels, axis=-1) > 0.3) > 500
+
+
+def test_demo_fails_when_training_learns_nothing(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    from contrastile.cli import demo_train
+
+    blind = {"zero": demo_train.Objective(lambda x, y, *_: 0 * (x.sum() + y.sum()))}
+    monkeypatch.setattr(demo_train, "make_objectives", lambda: blind)
+    monkeypatch.setattr(memory_probe, "measure", lambda implementation, rows: rows)
+    assert main(["demo", "--quick", "--epochs", "1", "--out", str(tmp_path)]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_views_of_a_scan_are_what_they_are_called():
+    images = torch.arange(2 * 64.0).view(2, 8, 8)
+    views = demo_data.make_views(images)
+    assert torch.equal(views["left half"].view(2, 8, 4), images[:, :, :4])
+    assert torch.equal(views["right half"].view(2, 8, 4), images[:, :, 4:])
+    assert torch.equal(views["crop"].view(2, 6, 6), images[:, 1:7, 1:7])
+
+
+def test_random_crops_are_windows_of_their_own_scan():
+    images = torch.rand(50, 8, 8)
+    crops = demo_data.make_views(images, torch.Generator().manual_seed(0))["crop"].view(50, 6, 6)
+    windows = images.unfold(1, 6, 1).unfold(2, 6, 1)  # (50, 3, 3, 6, 6)
+    matches = (windows == crops[:, None, None]).all(-1).all(-1)
+    assert (matches.flatten(1).sum(1) == 1).all()
+    assert matches.any(0).all()  # every position occurs
+
+
+def test_stroke_directions_tell_horizontal_from_vertical():
+    image = torch.zeros(1, 8, 8)
+    image[:, 3:5] = 1  # a horizontal bar
+    across, down = (demo_data.make_views(x)["strokes"] for x in (image, image.transpose(1, 2)))
+    cos_across, cos_down = across.view(2, 8, 8)[0], down.view(2, 8, 8)[0]
+    assert cos_across.sum() < 0 < cos_down.sum()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures"
+)
+def test_memory_probe_sees_the_dense_matrix():
+    rows = 2048
+    matrix = 4 * rows * rows
+    assert 2 * matrix < memory_probe.measure("dense", rows) < 12 * matrix
+
+
+def test_memory_probe_reports_failure():
+    with pytest.raises(memory_probe.ProbeError, match="exit code 1"):
+        memory_probe.measure("no such implementation", 8)
+
+
+def test_quick_selftest_passes():
+    done = _run("selftest", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for loss in ("info_nce", "clip_loss", "siglip_loss", "sup_con", "uniformity"):
+        assert re.search(rf"^{loss}\s+torch\s+float64\s+\S+\s+ok$", done.stdout, re.MULTILINE)
+
+
+def test_selftest_reports_failures_and_errors(monkeypatch, capsys):
+    def broken(card, backend, dtype, n, d):
+        if card.name == "clip_loss":
+            raise RuntimeError("broken on purpose")
+        return selftest.CheckResult(worst=0.5, ok=card.name != "dcl", detail="wrong on purpose")
+
+    monkeypatch.setattr(selftest, "check_card", broken)
+    assert main(["selftest", "--quick"]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"^FAIL clip_loss, torch, float32: .*broken on purpose", printed, re.MULTILINE)
+    assert "FAIL dcl, torch, float32: wrong on purpose" in printed
+    assert "FAIL info_nce" not in printed
+
+
+def test_selftest_lowers_the_temperature():
+    cards = {card.name: card for card in selftest.CATALOG}
+    generator = torch.Generator().manual_seed(0)
+    for name in ("info_nce", "clip_loss"):
+        (variant,) = selftest._at_low_temperature(cards[name])
+        case = variant.make_inputs(4, 3, generator, torch.float32)
+        changed = [*case.args, *case.kwargs.values()]
+        assert any(float(x) in (0.005, 200.0) for x in changed if torch.as_tensor(x).numel() == 1)
+    assert selftest._at_low_temperature(cards["alignment"]) == []
+
+
+def test_table_aligns_text_left_and_figures_right():
+    table = format_table(["loss", "n"], [["clip", "1"], ["dcl", "100"]], "<>")
+    assert table.splitlines() == ["loss    n", "----  ---", "clip    1", "dcl   100"]
+
+
+def test_unknown_command_is_refused():
+    done = _run("no-such-command")
+    assert done.returncode == 2
+    assert "invalid choice" in done.stderr
