@@ -186,19 +186,8 @@ def test_selftest_reports_failures_and_errors(monkeypatch, capsys):
     assert main(["selftest", "--quick"]) == 1
     printed = capsys.readouterr().out
     assert re.search(r"^FAIL clip_loss, torch, float32: .*broken on purpose", printed, re.MULTILINE)
-    assert "FAIL dcl, torch, float32: wrong on purpose" in printed
+    assert "FAIL dcl, torch, float32: 1 x 7: wrong on purpose" in printed
     assert "FAIL info_nce" not in printed
-
-
-def test_selftest_lowers_the_temperature():
-    cards = {card.name: card for card in selftest.CATALOG}
-    generator = torch.Generator().manual_seed(0)
-    for name in ("info_nce", "clip_loss"):
-        (variant,) = selftest._at_low_temperature(cards[name])
-        case = variant.make_inputs(4, 3, generator, torch.float32)
-        changed = [*case.args, *case.kwargs.values()]
-        assert any(float(x) in (0.005, 200.0) for x in changed if torch.as_tensor(x).numel() == 1)
-    assert selftest._at_low_temperature(cards["alignment"]) == []
 
 
 def test_table_aligns_text_left_and_figures_right():

@@ -256,7 +256,7 @@ def test_siglip_equals_its_loop(ids, bias):
     text_ids = ids.get("text_ids", image_ids)
 
     def positive(i, j):
-        return i == j or (image_ids is not None and image_ids[i].item() == text_ids[j].item())
+        return i == j if image_ids is None else image_ids[i].item() == text_ids[j].item()
 
     rows = loop_siglip(A.tolist(), B.tolist(), 2.0, bias or 0.0, positive)
     assert_equal(reference.siglip_loss(A, B, 2.0, bias, reduction="none", **ids), rows)

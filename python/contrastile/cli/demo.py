@@ -38,13 +38,13 @@ class _Sizes:
 
 
 _FULL = _Sizes(
-    epochs=40,
+    epochs=25,
     memory_points={
         "dense": (1024, 2048, 4096, 8192),
         "contrastile": (1024, 2048, 4096, 8192, 16384, 32768),
     },
 )
-_QUICK = _Sizes(epochs=16, memory_points={"dense": (1024, 4096), "contrastile": (1024, 4096, 8192)})
+_QUICK = _Sizes(epochs=8, memory_points={"dense": (1024, 4096), "contrastile": (1024, 4096, 8192)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,7 @@ def save_memory(measured: dict[str, Series], path: Path) -> None:
         color, marker, label = styles[implementation]
         sizes = [peak / _MIB for peak in series.values()]
         panel.plot(list(series), sizes, color=color, marker=marker, linewidth=1.8, label=label)
+        _label_last_point(panel, series, color)
     _scale_memory_axes(panel, sorted({rows for series in measured.values() for rows in series}))
     panel.set_title(
         "Memory of one CLIP loss, forward and backward\n"
@@ -77,6 +78,17 @@ def save_memory(measured: dict[str, Series], path: Path) -> None:
     )
     panel.legend(loc="upper left", frameon=False)
     figure.savefig(path)
+
+
+def _label_last_point(panel: "Axes", series: Series, color: str) -> None:
+    for rows, peak in list(series.items())[-1:]:  # none where nothing could be measured
+        panel.annotate(
+            f"{peak / _MIB:,.0f} MiB",
+            (rows, peak / _MIB),
+            xytext=(8, -4),
+            textcoords="offset points",
+            color=color,
+        )
 
 
 def _scale_memory_axes(panel: "Axes", ticks: list[int]) -> None:
@@ -88,6 +100,7 @@ def _scale_memory_axes(panel: "Axes", ticks: list[int]) -> None:
     panel.set_xticks(ticks, [f"{rows:,}" for rows in ticks])
     panel.minorticks_off()
     panel.yaxis.set_major_formatter(lambda mebibytes, _: f"{mebibytes:,g}")
+    panel.margins(x=0.12)  # room for the last labels
     panel.set_xlabel("batch size N (pairs)")
     panel.set_ylabel("peak extra memory (MiB)")
     _tidy(panel)

@@ -36,13 +36,14 @@ def collect() -> dict[str, Any]:
     """Everything a bug report needs, as JSON-ready sections; absent things are None."""
     # backends first: probing them maps the native libraries that _cpu_section then lists
     backends = contrastile.available_backends()
-    native_errors = dict(native.import_errors)
     report: dict[str, Any] = {
         "versions": _versions(),
-        "cpu": _cpu_section(native_errors),
+        "cpu": _cpu_section(),
         "cuda": _cuda_section(),
         "backends": {name: reason or "available" for name, reason in backends.items()},
-        "native modules": {name: native_errors.get(name, "loaded") for name in ("_cpu", "_cuda")},
+        "native modules": {
+            name: native.import_errors.get(name, "loaded") for name in ("_cpu", "_cuda")
+        },
         "environment": {
             k: v for k, v in sorted(os.environ.items()) if k.startswith("CONTRASTILE_")
         },
@@ -69,20 +70,14 @@ def _installed_version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_section(native_errors: dict[str, str]) -> Section:
+def _cpu_section() -> Section:
     return {
         "model": _cpu_model(),
-        "instruction set": None if "_cpu" in native_errors else _native_isa(),
+        "instruction set": native.cpu.isa() if native.cpu else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "OpenMP runtimes": _mapped_libraries(_OPENMP),
     }
-
-
-def _native_isa() -> str:
-    from contrastile import _cpu
-
-    return str(_cpu.isa())
 
 
 def _cpu_model() -> str:
@@ -114,6 +109,7 @@ def _cuda_section() -> Section:
         "runtime": _cuda_runtime_version(),
         "driver": _nvidia_driver_version(),
         "driver supports CUDA": _call_version("libcuda.so.1", "cuDriverGetVersion"),
+        "architectures in _cuda": native.cuda.archs if native.cuda else None,
         "devices": [_describe_device(index) for index in range(torch.cuda.device_count())],
     }
 

@@ -34,7 +34,7 @@ def measure(implementation: str, rows: int) -> int:
         ProbeError: the process failed; the message holds its exit code and last line.
     """
     command = [sys.executable, "-m", __name__, implementation, str(rows)]
-    # glibc: a fixed threshold gives every freed block back at once; kept ones would hide in the base
+    # glibc: a fixed threshold gives each freed block back at once: none hides in the base
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -59,7 +59,8 @@ def _random_rows(rows: int) -> torch.Tensor:
 
 
 def _run_once(implementation: str, features: list[torch.Tensor]) -> None:
-    loss = _LOSSES[implementation](*features, 1 / 0.07)
+    images, texts = features
+    loss = _LOSSES[implementation](images, texts, 1 / 0.07)
     torch.autograd.grad(loss, features)
 
 

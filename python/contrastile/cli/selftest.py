@@ -4,30 +4,23 @@ Errors are relative to the budget of ``contrastile.testing.error_budget``: 1 is 
 """
 
 import argparse
-import dataclasses
-import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 
 import contrastile
-from contrastile.catalog import CATALOG, Case, LossCard
+from contrastile.catalog import CATALOG, LossCard
 from contrastile.cli.table import format_table
 from contrastile.testing import CheckResult, check_card
 
-_SHAPES = (
-    (1, 7),
-    (2, 16),
-    (13, 33),
-    (127, 65),
-)  # (rows, features): a single pair, primes, odd widths
-_QUICK_SHAPES = ((1, 7), (13, 33))
+Shapes = tuple[tuple[int, int], ...]  # (rows, features)
+
+_SHAPES: Shapes = ((1, 7), (2, 16), (13, 33), (127, 65), (257, 96))
+_QUICK_SHAPES: Shapes = ((1, 7), (13, 33))
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_LOW_TEMPERATURE = 0.005
+_NO_BACKEND = "-"  # shown for a loss without pairs, which is ordinary PyTorch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    shapes = _QUICK_SHAPES if options.quick else _SHAPES
     backends = contrastile.available_backends()
+    usable = [name for name, reason in backends.items() if reason is None]
+    shapes = _QUICK_SHAPES if options.quick else _SHAPES
     rows = [
         _Row(card.name, backend, dtype, _worst_check(card, backend, dtype, shapes))
         for card in CATALOG
-        for backend, reason in backends.items()
-        if reason is None
+        for backend in (usable if card.gemm else [_NO_BACKEND])
         for dtype in _dtypes(backend)
     ]
     _print_rows(rows)
@@ -59,14 +52,8 @@ class _Row:
     result: CheckResult
 
     def cells(self) -> list[str]:
-        verdict = "ok" if self.result.ok else "FAIL"
-        return [
-            self.loss,
-            self.backend,
-            _dtype_name(self.dtype),
-            f"{self.result.worst:.2g}",
-            verdict,
-        ]
+        error, verdict = f"{self.result.worst:.2g}", "ok" if self.result.ok else "FAIL"
+        return [self.loss, self.backend, _dtype_name(self.dtype), error, verdict]
 
 
 def _print_rows(rows: list[_Row]) -> None:
@@ -83,51 +70,21 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def _dtypes(backend: str) -> tuple[torch.dtype, ...]:
-    # the compiled backends compute in float32 at most
-    return (*_DTYPES, torch.float64) if backend == "torch" else _DTYPES
+    # the compiled backends compute in float32
+    return (*_DTYPES, torch.float64) if backend in ("torch", _NO_BACKEND) else _DTYPES
 
 
-def _worst_check(
-    card: LossCard, backend: str, dtype: torch.dtype, shapes: tuple[tuple[int, int], ...]
-) -> CheckResult:
+def _worst_check(card: LossCard, backend: str, dtype: torch.dtype, shapes: Shapes) -> CheckResult:
     results = _checks(card, backend, dtype, shapes)
     return min(results, key=lambda result: (result.ok, -result.worst))
 
 
 def _checks(
-    card: LossCard, backend: str, dtype: torch.dtype, shapes: tuple[tuple[int, int], ...]
+    card: LossCard, backend: str, dtype: torch.dtype, shapes: Shapes
 ) -> Iterator[CheckResult]:
-    for variant in (card, *_at_low_temperature(card)):
-        for rows, features in shapes:
-            try:
-                yield check_card(variant, backend, dtype, rows, features)
-            except Exception as error:  # one broken loss must not hide the others
-                detail = f"{type(error).__name__}: {error} at {rows} x {features}"
-                yield CheckResult(worst=math.inf, ok=False, detail=detail)
-
-
-def _at_low_temperature(card: LossCard) -> list[LossCard]:
-    """The loss where its softmax is nearly a maximum; nothing where there is no temperature."""
-    values = {"temperature": _LOW_TEMPERATURE, "logit_scale": 1 / _LOW_TEMPERATURE}
-    names = list(inspect.signature(card.function).parameters)
-    return [_with_argument(card, names, name, values[name]) for name in names if name in values]
-
-
-def _with_argument(card: LossCard, names: list[str], name: str, value: float) -> LossCard:
-    def make_inputs(n: int, d: int, generator: torch.Generator, dtype: torch.dtype) -> Case:
-        case = card.make_inputs(n, d, generator, dtype)
-        position = names.index(name)
-        if position < len(case.args):
-            args = list(case.args)
-            args[position] = _like(args[position], value)
-            return dataclasses.replace(case, args=tuple(args))
-        changed = {name: _like(case.kwargs.get(name), value)}
-        return dataclasses.replace(case, kwargs={**case.kwargs, **changed})
-
-    return dataclasses.replace(card, make_inputs=make_inputs)
-
-
-def _like(old: Any, value: float) -> Any:
-    if isinstance(old, Tensor):
-        return torch.full_like(old, value).requires_grad_(old.requires_grad)
-    return value
+    for rows, features in shapes:
+        try:
+            result = check_card(card, backend, dtype, rows, features)
+        except Exception as error:  # one broken loss must not hide the others
+            result = CheckResult(math.inf, False, f"{type(error).__name__}: {error}")
+        yield CheckResult(result.worst, result.ok, f"{rows} x {features}: {result.detail}")

@@ -24,9 +24,9 @@ TAGS = (torch.Tag.pt2_compliant_tag,)
 CALL = (
     "Tensor a, Tensor[] blocks, Tensor scale, Tensor? col_scale, Tensor? row_bias, Tensor? col_bias, "
     "Tensor? row_ids, Tensor? col_ids, Tensor? row_threshold, Tensor? col_threshold, Tensor? mask, "
-    "int reduce, int keep, int positives, bool keep_positives, bool cols, bool square, str backend"
-)  # square: b is a, blocks is empty
-CALL_ARGS = 18  # arguments in CALL; each operator below adds its own after them
+    "int reduce, int keep, int positives, bool keep_positives, bool cols, bool square, ScalarType compute, str backend"
+)  # compute: the type features are multiplied in; square: b is a, blocks is empty
+CALL_ARGS = 19  # arguments in CALL; each operator below adds its own after them
 LIB.define(
     f"pair_stats({CALL}, int budget) -> "
     "(Tensor row_stat, Tensor col_stat, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
@@ -67,16 +67,17 @@ def build_call(
     keep_positives: bool,
     cols: bool,
     square: bool,
+    compute: torch.dtype,
     backend: str,
 ) -> tuple[PairCall, Backend]:
-    chosen = select(backend, a.device, a.dtype)
-    compute, stat = chosen.compute_dtype(a.dtype), driver.stat_dtype(a.dtype)
+    chosen = select(backend, a.device, compute)
+    kind, stat = chosen.compute_dtype(compute), driver.stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()
 
     rows = Side(
-        a.to(compute).contiguous(),
+        converted(a, compute, kind),
         scale=scale.to(stat).expand(a.shape[0]).contiguous(),
         bias=vector(row_bias),
         ids=None if row_ids is None else row_ids.contiguous(),
@@ -95,7 +96,7 @@ def build_call(
     )  # fmt: skip
     for block in blocks:
         stop = start + block.shape[0]
-        features = block.to(compute).contiguous()
+        features = converted(block, compute, kind)
         parts = {
             name: None if (x := getattr(whole, name)) is None else x[start:stop]
             for name in ("scale", "bias", "ids", "threshold")
@@ -103,6 +104,11 @@ def build_call(
         sides.append(Side(features, start, on=cols, prepared=chosen.prepare(features), **parts))
         start = stop
     return PairCall(spec, rows, sides, None if mask is None else mask.contiguous()), chosen
+
+
+def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
+    """Features rounded to the type asked for, in the type (as wide or wider) the backend multiplies."""
+    return features.to(compute).to(kind).contiguous()
 
 
 def joined(running: list[driver.Running], name: str, like: Tensor) -> Tensor:
@@ -212,7 +218,7 @@ def fake_stats(*args: Any) -> tuple[Tensor, ...]:
     def empty(size: Any, kind: torch.dtype = dtype) -> Tensor:
         return a.new_empty((size,), dtype=kind)
 
-    backend = select(args[17], a.device, a.dtype)
+    backend = select(args[18], a.device, args[17])
     width = n + backend.padding if square else m + backend.padding * len(blocks)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
     return (

@@ -52,6 +52,7 @@ def pair_reduce(
     keep_positives: bool = False,
     cols: bool = False,
     memory_budget: int | None = None,
+    compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> PairStats:
     """Reduces all pairs of rows and columns to one number per row (and per column) without holding the N x M scores.
@@ -81,6 +82,8 @@ def pair_reduce(
         cols: Also reduce columns, from the same pass.
         memory_budget: Bytes of scores kept from forward for backward; None or 0 recomputes them (8 instead of 6 N M D
             FLOP). Not for "max".
+        compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the features'
+            type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch". A named backend never falls back: it raises BackendUnsupported.
 
     Returns:
@@ -91,7 +94,7 @@ def pair_reduce(
     """
     args, square = _arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, backend,
+        positives, keep_positives, cols, compute_dtype, backend,
     )  # fmt: skip
     budget = check.budget(memory_budget) or 0
     if reduce == "max":
@@ -138,6 +141,7 @@ def pair_loss(
     keep_positives: bool = False,
     cols: bool = False,
     memory_budget: int | None = None,
+    compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
@@ -158,7 +162,7 @@ def pair_loss(
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     args, square = _arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, backend,
+        positives, keep_positives, cols, compute_dtype, backend,
     )  # fmt: skip
     n = a.shape[0]
     m = n if square else sum(x.shape[0] for x in args[1])
@@ -211,6 +215,7 @@ def _arguments(
     positives: str | None,
     keep_positives: bool,
     cols: bool,
+    compute_dtype: torch.dtype | None,
     backend: str,
 ) -> tuple[tuple[Any, ...], bool]:
     """Checks everything once and returns the operators' common arguments, and whether the call is square."""
@@ -252,7 +257,7 @@ def _arguments(
         a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"], vectors["col_bias"], row_ids, col_ids,
         _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
         int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not square,
-        square, backend,
+        square, _compute_dtype(compute_dtype, a), backend,
     ), square  # fmt: skip
 
 
@@ -280,6 +285,14 @@ def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     for block in blocks:
         dtype = torch.promote_types(dtype, block.dtype)
     return a.to(dtype), [block.to(dtype) for block in blocks]
+
+
+def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
+    if compute_dtype is None:
+        return a.dtype
+    if compute_dtype not in check.FEATURE_DTYPES or (a.dtype == torch.float64) != (compute_dtype == torch.float64):
+        raise ValueError(f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}")
+    return compute_dtype
 
 
 def as_tensor(x: float | Tensor, like: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def siglip_loss(
 
         loss = 1/N sum_ij -log sigmoid( y_ij (logit_scale <x_i, t_j> + logit_bias) )
 
-    y_ij = 1 if i = j or the ids are equal, else -1. "sum": not divided by N; "none": the sum over
+    y_ij = 1 if i = j (with ids: exactly where the ids are equal), else -1. "sum": not divided by N; "none": the sum over
     texts of each image, (N,).
 
     Source: Zhai et al. 2023 (arXiv 2303.15343), Sec. 3.2; official code google-research/big_vision
@@ -35,6 +35,6 @@ def siglip_loss(
         logits = logits + logit_bias
     matched = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     if image_ids is not None:
-        matched |= image_ids[:, None] == (image_ids if text_ids is None else text_ids)[None, :]
+        matched = image_ids[:, None] == (image_ids if text_ids is None else text_ids)[None, :]
     # logsigmoid, not softplus: torch's softplus drops 2e-9 above 20, too much for float64
     return reduce_rows(-F.logsigmoid(torch.where(matched, logits, -logits)).sum(dim=1), reduction)

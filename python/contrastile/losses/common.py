@@ -1,0 +1,96 @@
+"""What the loss compositions share: argument checks, temperatures, reductions, the nn.Module base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import check
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """Two (N, D) batches of equal shape and device, of one dtype, unit-norm if asked."""
+    check.same_shape(y_name, check.features(y_name, y), x_name, check.features(x_name, x))
+    check.same_device(y_name, y, x.device)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return unit(x.to(dtype), normalize), unit(y.to(dtype), normalize)
+
+
+def unit(x: Tensor, normalize: bool) -> Tensor:
+    """Unit rows, normalised in float32 and rounded once to x's type (half-precision norms would leave rows off by 2^-9)."""
+    return F.normalize(wide(x), dim=-1).to(x.dtype) if normalize else x
+
+
+def inverse(temperature: float | Tensor, n: int | None = None) -> float | Tensor:
+    """1 / temperature; a vector of n temperatures is allowed where n is given."""
+    if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n:
+        return check.vector("temperature", temperature, n, temperature.device).reciprocal()
+    value = check.scalar("temperature", temperature, positive=True)
+    return value.reciprocal() if isinstance(value, Tensor) else 1.0 / value
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in the type of the statistics: float64 stays, everything else is float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def paired_dot(x: Tensor, y: Tensor) -> Tensor:
+    """<x_i, y_i> per row, accumulated in the type of the statistics."""
+    return (wide(x) * wide(y)).sum(-1)
+
+
+def zero(*tensors: Tensor) -> Tensor:
+    """The documented loss of an empty batch: 0, connected to its inputs so that backward gives zero gradients."""
+    return torch.stack([wide(x).sum() * 0.0 for x in tensors]).sum()
+
+
+def zeros(n: int, *tensors: Tensor) -> Tensor:
+    return zero(*tensors).expand(n).clone()
+
+
+def reduced(rows: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" else rows.sum()
+
+
+def weight_of(reduction: str, n: int) -> float:
+    """The weight of one row in a scalar reduction."""
+    return 1.0 / n if reduction == "mean" else 1.0
+
+
+class LossModule(nn.Module):
+    """Base of the module twins: keeps the options of `function`, and optionally learns one positive factor.
+
+    A learned factor is a parameter in log space, `log_<name>`, so that it stays positive; without it the module has no
+    parameters and an empty state_dict.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, learn: str | None = None, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.learn = learn
+        if learn is not None:
+            start = check.scalar(learn, options.pop(learn), positive=True)
+            self.register_parameter(f"log_{learn}", nn.Parameter(torch.tensor(math.log(start))))
+
+    def learned(self) -> dict[str, Tensor]:
+        return {} if self.learn is None else {self.learn: getattr(self, f"log_{self.learn}").exp()}
+
+    def forward(self, *tensors: Tensor, **named: Any) -> Tensor:
+        """Calls the function with the module's options; the arguments are the function's tensors."""
+        return type(self).function(*tensors, **{**self.options, **self.learned(), **named})
+
+    def extra_repr(self) -> str:
+        shown = {name: value for name, value in self.options.items() if value is not None}
+        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return text if self.learn is None else f"learned {self.learn}={float(self.learned()[self.learn].detach()):.4g}, {text}"

@@ -1,0 +1,390 @@
+"""Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops import check, pair_loss, pair_reduce
+from .common import (
+    REDUCTIONS,
+    LossModule,
+    feature_pair,
+    inverse,
+    paired_dot,
+    reduced,
+    unit,
+    weight_of,
+    wide,
+    zero,
+    zeros,
+)
+
+NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
+
+
+@dataclass
+class Softmax:
+    """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
+
+    query: Tensor
+    key: Tensor
+    scale: float | Tensor
+    negatives: Tensor | None = None
+    hard: Tensor | None = None
+    row_ids: Tensor | None = None
+    col_ids: Tensor | None = None
+    margin: float | Tensor | None = None
+    smoothing: float = 0.0
+    symmetric: bool = False
+
+    def pairs(self) -> dict[str, Any]:
+        """Arguments of pair_reduce / pair_loss."""
+        options: dict[str, Any] = {"scale": self.scale, "positives": "same_index", "cols": self.symmetric}
+        if self.row_ids is not None:
+            options.update(keep="not_same_id", keep_positives=True, row_ids=self.row_ids, col_ids=self.col_ids)
+        if self.margin is not None:
+            limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
+            extra = 0 if self.negatives is None else self.negatives.shape[0]
+            options.update(keep_positives=True, row_threshold=limit)
+            if self.symmetric:  # columns of the extra negatives have weight 0; their threshold is never used
+                options["col_threshold"] = torch.cat([limit, limit.new_zeros(extra)])
+        return options
+
+    def blocks(self) -> list[Tensor]:
+        return [self.key] if self.negatives is None else [self.key, self.negatives]
+
+    def loss(self, reduction: str, **engine: Any) -> Tensor:
+        if self.smoothing or self.hard is not None:
+            # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
+            engine["compute_dtype"] = self.query.dtype
+            self.query, self.key = wide(self.query), wide(self.key)
+            self.negatives = None if self.negatives is None else wide(self.negatives)
+        if reduction == "none" or self.hard is not None:
+            return reduced(self.rows(**engine), reduction)
+        n = self.query.shape[0]
+        weight = weight_of(reduction, n) * (0.5 if self.symmetric else 1.0)
+        shares: dict[str, Any] = {"row_weight": weight, "row_positive_weight": -weight * (1.0 - self.smoothing)}
+        if self.symmetric:
+            shares |= self.column_shares(weight)
+        value = pair_loss(self.query, self.blocks(), **shares, **self.pairs(), **engine)
+        if self.smoothing:
+            value = value - self.smoothing * reduced(self.mean_logits(), reduction)
+        return value
+
+    def column_shares(self, weight: float) -> dict[str, Any]:
+        positive = -weight * (1.0 - self.smoothing)
+        if self.negatives is None:
+            return {"col_weight": weight, "col_positive_weight": positive}
+        own = wide(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
+        own[: self.key.shape[0]] = 1.0  # only the paired keys are anchors of the key -> query direction
+        return {"col_weight": own * weight, "col_positive_weight": own * positive}
+
+    def rows(self, **engine: Any) -> Tensor:
+        """Per-row losses, (N,)."""
+        n = self.query.shape[0]
+        stats = pair_reduce(self.query, self.blocks(), **self.pairs(), **engine)
+        assert stats.row_positives is not None
+        lse, positive = stats.rows, stats.row_positives
+        if self.hard is not None:
+            lse = torch.logaddexp(lse, self.hard_logits().logsumexp(1)) if self.hard.shape[1] else lse
+        if self.symmetric:
+            assert stats.cols is not None
+            lse = 0.5 * (lse + stats.cols[:n])
+        rows = lse - (1.0 - self.smoothing) * positive
+        return rows - self.smoothing * self.mean_logits() if self.smoothing else rows
+
+    def hard_logits(self) -> Tensor:
+        """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
+        assert self.hard is not None
+        scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
+        return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
+
+    def mean_logits(self) -> Tensor:
+        """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
+        extra = 0 if self.negatives is None else self.negatives.shape[0]
+        hard = 0 if self.hard is None else self.hard.shape[1]
+        total = wide(self.query) @ sum_rows(self.blocks())
+        if self.hard is not None:
+            total = total + (wide(self.query) * wide(self.hard).sum(1)).sum(1)
+        mean = self.scale * total / (self.key.shape[0] + extra + hard)
+        if not self.symmetric:
+            return mean
+        back = self.scale * (wide(self.key) @ sum_rows([self.query])) / self.query.shape[0]
+        return 0.5 * (mean + back)
+
+
+def sum_rows(blocks: list[Tensor]) -> Tensor:
+    return torch.stack([wide(block).sum(0) for block in blocks]).sum(0)
+
+
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    negatives: Tensor | None = None,
+    hard_negatives: Tensor | None = None,
+    query_ids: Tensor | None = None,
+    key_ids: Tensor | None = None,
+    negative_ids: Tensor | None = None,
+    false_negative_margin: float | None = None,
+    label_smoothing: float = 0.0,
+    symmetric: bool = False,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """InfoNCE: every query must find its own key among all keys of the batch and any further negatives.
+
+        L_i = log sum_j e^{z_ij} - z_ii,    z_ij = <q_i, k_j> / temperature,    j over [key | negatives | hard_negatives_i]
+
+    Args:
+        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        temperature: > 0; float, 0-dim tensor or (N,) tensor per query. Dimensionless, divides the similarity.
+        negatives: Columns shared by all queries (a queue, other documents), (M, D).
+        hard_negatives: Private columns of each query, (N, K, D). Holds N K logits.
+        query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). A column with the row's id is no negative of that row
+            (its own positive stays). key_ids default to query_ids; negatives without ids are always kept.
+        false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity units).
+            No gradient flows through the decision; ties are decided at rounding error.
+        label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
+            torch.nn.functional.cross_entropy. Not with ids or margin.
+        symmetric: Mean of query -> key and key -> query, from one pass; the extra negatives belong to the queries.
+        reduction: "mean" | "sum" over rows, or "none": (N,).
+        memory_budget, backend: As in pair_reduce / pair_loss.
+
+    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
+
+    Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report, arXiv 2506.05176.
+    """
+    n = check.features("query", query).shape[0]
+    check.choice("reduction", reduction, REDUCTIONS)
+    query, key = feature_pair("query", query, "key", key, normalize)
+    scale = inverse(temperature, n)
+    smoothing = smoothing_share(label_smoothing)
+    if symmetric and isinstance(scale, Tensor) and scale.dim() == 1:
+        raise ValueError("temperature must be one number with symmetric=True, got one per query")
+    if smoothing and (query_ids is not None or false_negative_margin is not None):
+        raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+    if negatives is not None:
+        negatives = unit(extra_columns("negatives", negatives, query), normalize)
+    if hard_negatives is not None:
+        hard_negatives = unit(private_columns(hard_negatives, query), normalize)
+    row_ids, col_ids = softmax_ids(query, query_ids, key_ids, negative_ids, negatives)
+    margin = None if false_negative_margin is None else check.scalar("false_negative_margin", false_negative_margin)
+    if n == 0:
+        return zero(query, key) if reduction != "none" else zeros(0, query, key)
+    problem = Softmax(query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric)
+    return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
+
+
+def smoothing_share(label_smoothing: float) -> float:
+    value = check.scalar("label_smoothing", label_smoothing)
+    if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
+        raise ValueError(f"label_smoothing must be a number in [0, 1), got {label_smoothing}")
+    return value
+
+
+def extra_columns(name: str, x: Tensor, query: Tensor) -> Tensor:
+    check.same_width(name, check.features(name, x), "query", query)
+    check.same_device(name, x, query.device)
+    return x
+
+
+def private_columns(x: Tensor, query: Tensor) -> Tensor:
+    check.same_width("hard_negatives", check.features("hard_negatives", x, ndim=3), "query", query)
+    if x.shape[0] != query.shape[0]:
+        raise ValueError(f"hard_negatives must have shape ({query.shape[0]}, K, D), got {tuple(x.shape)}")
+    check.same_device("hard_negatives", x, query.device)
+    return x
+
+
+def softmax_ids(
+    query: Tensor, query_ids: Tensor | None, key_ids: Tensor | None, negative_ids: Tensor | None, negatives: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Ids of rows and of all columns; (None, None) without query_ids."""
+    if query_ids is None:
+        if key_ids is not None or negative_ids is not None:
+            raise ValueError("key_ids and negative_ids need query_ids")
+        return None, None
+    n, device = query.shape[0], query.device
+    rows = check.ids("query_ids", query_ids, n, device)
+    cols = rows if key_ids is None else check.ids("key_ids", key_ids, n, device)
+    if negative_ids is not None and negatives is None:
+        raise ValueError("negative_ids need negatives")
+    if negatives is None:
+        return rows, cols
+    m = negatives.shape[0]
+    extra = rows.new_full((m,), NO_ID) if negative_ids is None else check.ids("negative_ids", negative_ids, m, device)
+    return rows, torch.cat([cols, extra])
+
+
+def clip_loss(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: float | Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    image_ids: Tensor | None = None,
+    text_ids: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """CLIP: the mean of the image -> text and text -> image cross-entropies over the batch.
+
+        L = 1/2N sum_i [ log sum_j e^{z_ij} + log sum_j e^{z_ji} - 2 z_ii ],      z_ij = logit_scale * <image_i, text_j>
+
+    Args:
+        image_features, text_features: (N, D), unit rows expected, or normalize=True.
+        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
+        label_smoothing, image_ids, text_ids, reduction, memory_budget, backend: As in info_nce.
+
+    Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget).
+
+    Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
+    smoothing = smoothing_share(label_smoothing)
+    if smoothing and image_ids is not None:
+        raise ValueError("label_smoothing cannot be combined with ids")
+    if image_ids is None and text_ids is not None:
+        raise ValueError("text_ids need image_ids")
+    row_ids, col_ids = softmax_ids(image, image_ids, text_ids, None, None)
+    scale = check.scalar("logit_scale", logit_scale)
+    if image.shape[0] == 0:
+        return zero(image, text) if reduction != "none" else zeros(0, image, text)
+    problem = Softmax(
+        image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True
+    )
+    return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
+
+
+def two_views(z1: Tensor, z2: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """The 2N rows [z1; z2] and the instance each belongs to."""
+    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
+    return torch.cat([z1, z2]), torch.arange(z1.shape[0], device=z1.device).repeat(2)
+
+
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """NT-Xent (SimCLR): each of the 2N views must find the other view of its instance among the 2N - 1 others.
+
+        L_i = log sum_{j != i} e^{<x_i, x_j> / temperature} - <x_i, x_p(i)> / temperature,      x = [z1; z2]
+
+    Args:
+        z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
+        temperature: > 0, float or 0-dim tensor.
+        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first.
+
+    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once.
+
+    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    x, instance = two_views(z1, z2, normalize)
+    scale = inverse(temperature)
+    if x.shape[0] == 0:
+        return zero(x) if reduction != "none" else zeros(0, x)
+    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, memory_budget, backend)
+
+
+def positive_pair_loss(
+    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, memory_budget: int | None, backend: str
+) -> Tensor:
+    """lse over the kept pairs minus the one positive, for x against itself."""
+    options: dict[str, Any] = {
+        "scale": scale, "keep": keep, "positives": "same_id", "row_ids": ids, "memory_budget": memory_budget,
+        "backend": backend,
+    }  # fmt: skip
+    if reduction == "none":
+        stats = pair_reduce(x, **options)
+        assert stats.row_positives is not None
+        return stats.rows - stats.row_positives
+    weight = weight_of(reduction, x.shape[0])
+    return pair_loss(x, row_weight=weight, row_positive_weight=-weight, **options)
+
+
+class InfoNCE(LossModule):
+    """Module twin of info_nce; forward(query, key, negatives=..., hard_negatives=..., query_ids=..., ...)."""
+
+    function = staticmethod(info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        false_negative_margin: float | None = None,
+        label_smoothing: float = 0.0,
+        symmetric: bool = False,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            "temperature" if learnable_temperature else None, temperature=temperature,
+            false_negative_margin=false_negative_margin, label_smoothing=label_smoothing, symmetric=symmetric,
+            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
+
+
+class ClipLoss(LossModule):
+    """Module twin of clip_loss. forward(image_features, text_features, logit_scale=...); with learnable_scale=True the
+    module owns the scale (parameter log_logit_scale, starting at init_scale) and the argument is left out."""
+
+    function = staticmethod(clip_loss)
+
+    def __init__(
+        self,
+        *,
+        learnable_scale: bool = False,
+        init_scale: float = 1.0 / 0.07,
+        label_smoothing: float = 0.0,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        own = {"logit_scale": init_scale} if learnable_scale else {}
+        super().__init__(
+            "logit_scale" if learnable_scale else None, **own, label_smoothing=label_smoothing, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
+
+
+class NTXent(LossModule):
+    """Module twin of nt_xent; forward(z1, z2)."""
+
+    function = staticmethod(nt_xent)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip

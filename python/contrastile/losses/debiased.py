@@ -1,0 +1,128 @@
+"""Debiased contrastive losses: the class prior tau_plus corrects for negatives that are positives in truth."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops import check, pair_reduce
+from .common import REDUCTIONS, LossModule, feature_pair, inverse, reduced, zeros
+from .contrastive import two_views
+
+
+def debiased_info_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    tau_plus: float = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Debiased InfoNCE with the other keys of the batch as negatives (K = N - 1 per query).
+
+        g_i = max( (sum_{j != i} e^{z_ij} - K tau_plus e^{z_ii}) / (1 - tau_plus),  K e^{-1 / temperature} )
+        L_i = -log( e^{z_ii} / (e^{z_ii} + g_i) ),      z_ij = <q_i, k_j> / temperature
+
+    Everything is evaluated in logs, so a temperature of 0.005 neither overflows nor loses the correction.
+
+    Args:
+        query, key: Pairs, (N, D), unit rows expected (the floor e^{-1/temperature} assumes it), or normalize=True.
+        temperature: > 0, float or 0-dim tensor.
+        tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE but for the floor.
+        reduction: "mean" | "sum" over rows, or "none": (N,). A single pair has no negative: loss 0.
+
+    Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8.
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    query, key = feature_pair("query", query, "key", key, normalize)
+    prior, scale, n = class_prior(tau_plus), inverse(temperature), query.shape[0]
+    if n <= 1:
+        return reduced_empty(n, reduction, query, key)
+    stats = pair_reduce(
+        query, key, scale=scale, keep="not_same_index", positives="same_index", memory_budget=memory_budget, backend=backend
+    )
+    assert stats.row_positives is not None
+    return reduced(debiased_rows(stats.rows, stats.row_positives, n - 1, prior, scale), reduction)
+
+
+def debiased_nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    tau_plus: float = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Debiased SimCLR as the official code computes it: 2N rows, K = 2N - 2 negatives from both views.
+
+    Formula and arguments as in debiased_info_nce with x = [z1; z2]; "none" gives (2N,), z1's rows first.
+
+    Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy").
+    """
+    check.choice("reduction", reduction, REDUCTIONS)
+    x, instance = two_views(z1, z2, normalize)
+    prior, scale, n = class_prior(tau_plus), inverse(temperature), x.shape[0]
+    if n <= 2:
+        return reduced_empty(n, reduction, x)
+    stats = pair_reduce(
+        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget, backend=backend
+    )
+    assert stats.row_positives is not None
+    return reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
+
+
+def debiased_rows(negative: Tensor, positive: Tensor, count: int, prior: float, scale: float | Tensor) -> Tensor:
+    """L_i from the log-sum-exp of the negatives and the positive logit, with everything divided by e^positive."""
+    ratio = negative - positive  # log of (sum over negatives / positive)
+    removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
+    corrected = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)
+    floor = math.log(count) - scale - positive
+    return F.softplus(torch.maximum(corrected - math.log1p(-prior), floor))
+
+
+def class_prior(tau_plus: float) -> float:
+    value = check.scalar("tau_plus", tau_plus)
+    if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
+        raise ValueError(f"tau_plus must be a number in [0, 1), got {tau_plus}")
+    return value
+
+
+def reduced_empty(n: int, reduction: str, *tensors: Tensor) -> Tensor:
+    rows = zeros(n, *tensors)
+    return rows if reduction == "none" else rows.sum()
+
+
+class DebiasedInfoNCE(LossModule):
+    """Module twin of debiased_info_nce; forward(query, key)."""
+
+    function = staticmethod(debiased_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        tau_plus: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            temperature=temperature, tau_plus=tau_plus, normalize=normalize, reduction=reduction,
+            memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
+
+
+class DebiasedNTXent(DebiasedInfoNCE):
+    """Module twin of debiased_nt_xent; forward(z1, z2)."""
+
+    function = staticmethod(debiased_nt_xent)

@@ -1,0 +1,133 @@
+"""Comparison of a loss with its float64 reference by an error budget taken from data, not from flat tolerances.
+
+Truth is the reference in float64 on the very values the loss gets (after their rounding to the input type). The twin is
+the same reference in float32. A result is right when it is as close to the truth as the twin, within a factor and two
+roundings that no implementation avoids: of the result to its own type, and of logits, which changes every e^z by the
+relative amount eps * |z| and so a coefficient of size scale / N by that part, also where coefficients cancel:
+
+    error <= 2 * (twin error + eps(result type) * max |truth| + eps(float32) * largest |z| * max(max |truth|, scale / N))
+             + smallest number
+
+For features max |truth| is taken over all of them: coefficients are rounded to the input type once, for all products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .catalog import Case, LossCard
+
+EPS = {
+    torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11
+}  # fmt: skip
+SMALLEST = {  # results below are lost to underflow, in float32 also inside the kernels (e^z below e^-87.3 is 0)
+    torch.float64: 2.0**-1022, torch.float32: 2.0**-126, torch.bfloat16: 2.0**-126, torch.float16: 2.0**-24
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Errors relative to their budgets; 1 is the limit."""
+
+    worst: float
+    ok: bool
+    detail: str  # the quantity with the worst ratio, its error and its budget
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A value and the gradient of every floating-point tensor argument."""
+
+    value: Tensor
+    grads: dict[str, Tensor]
+
+
+def largest(x: Tensor) -> float:
+    return x.abs().max().item() if x.numel() else 0.0
+
+
+def error_budget(twin_error: float, size: float, dtype: torch.dtype, magnitude: float, coefficient: float) -> float:
+    """The formula above for a result of type `dtype`: size is max |truth|, magnitude the largest |z|, coefficient scale / N."""
+    low = EPS[torch.float64 if dtype == torch.float64 else torch.float32]
+    rounding = EPS[dtype] * size + low * magnitude * max(size, coefficient)
+    return 2.0 * (twin_error + rounding) + SMALLEST[dtype] * max(magnitude, 1.0)
+
+
+def run(function: Callable[..., Tensor], case: Case, convert: Callable[[Tensor], Tensor], **extra: Any) -> Outcome:
+    """Calls function on converted copies of the case's arguments and differentiates a fixed weighting of the result."""
+    leaves: dict[str, Tensor] = {}
+
+    def prepare(name: str, x: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            return x
+        leaves[name] = convert(x).detach().clone().requires_grad_()
+        return leaves[name]
+
+    args = [prepare(str(i), x) for i, x in enumerate(case.args)]
+    kwargs = {name: prepare(name, x) for name, x in case.kwargs.items()}
+    value = function(*args, **kwargs, **extra)
+    weight = torch.linspace(0.5, 1.5, max(value.numel(), 1), dtype=value.dtype)[: value.numel()]
+    (value * weight.reshape(value.shape)).sum().backward()
+    grads = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves.items()}
+    return Outcome(value.detach(), grads)
+
+
+def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
+    """The loss against its reference, value and every gradient. `extra`: backend, memory_budget, reduction."""
+    shared = {name: x for name, x in extra.items() if name == "reduction"}
+    dtype = next(x.dtype for x in case.args if isinstance(x, Tensor))
+    low = torch.float64 if dtype == torch.float64 else torch.float32
+    truth = run(card.reference, case, Tensor.double, **shared)
+    twin = run(card.reference, case, lambda x: x.to(low), **shared)
+    found = run(card.function, case, lambda x: x.double() if dtype == torch.float64 else x, **extra)
+    n = max(len(case.args[0]), 1)
+    feature_size = max(largest(g) for g in truth.grads.values() if g.dim() >= 2)
+    checks = [ratio("value", found.value, truth.value, twin.value, (low, largest(truth.value), case.magnitude, 1.0))]
+    for name, grad in found.grads.items():
+        true = truth.grads[name]
+        if grad.dim() >= 2:  # unit rows: coefficients of features are at most scale / N
+            sizes = (grad.dtype, feature_size, case.magnitude, case.magnitude / n)
+        else:  # summed over pairs: terms are z / parameter, times a softmax weight
+            smallest = float(argument(case, name).abs().min()) if true.numel() else 1.0
+            sizes = (grad.dtype, largest(true), case.magnitude, case.magnitude / max(smallest, 1e-30))
+        checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes))
+    worst, detail = max(checks, key=lambda check: check[0])
+    return CheckResult(worst, worst <= 1.0, detail)
+
+
+def argument(case: Case, name: str) -> Any:
+    return case.args[int(name)] if name.isdigit() else case.kwargs[name]
+
+
+def ratio(
+    name: str, found: Tensor, truth: Tensor, twin: Tensor, sizes: tuple[torch.dtype, float, float, float]
+) -> tuple[float, str]:
+    """Error over budget; infinite for a wrong shape or a value that is not finite."""
+    if found.shape != truth.shape or not torch.isfinite(found).all():
+        return float("inf"), f"{name}: shape {tuple(found.shape)}, finite {bool(torch.isfinite(found).all())}"
+    error = largest(found.double() - truth)
+    dtype, size, magnitude, coefficient = sizes
+    # float64 has no lower-precision twin to measure: eight roundings stand for its error
+    twin_error = 8.0 * EPS[dtype] * size if dtype == torch.float64 else largest(twin.double() - truth)
+    budget = error_budget(twin_error, size, dtype, magnitude, coefficient)
+    return error / budget, f"{name}: error {error:.1e}, budget {budget:.1e}"
+
+
+def check_card(card: LossCard, backend: str, dtype: torch.dtype, n: int, d: int) -> CheckResult:
+    """The worst of all variants of a loss on one backend, type and size."""
+    worst = CheckResult(0.0, True, "")
+    for index, (variant, maker) in enumerate(card.variants.items()):
+        generator = torch.Generator().manual_seed(1000 * n + 10 * d + index)
+        extra = {"backend": backend} if card.gemm else {}
+        case = maker(n, d, generator, dtype)
+        if case.kwargs.get("normalize") and dtype in (torch.bfloat16, torch.float16):
+            continue  # rounds the unit rows to the input type; the reference does not
+        result = compare(card, case, **extra)
+        if result.worst >= worst.worst:
+            worst = CheckResult(result.worst, result.ok, f"{variant}: {result.detail}")
+    return worst
