@@ -12,10 +12,13 @@ import pytest
 import torch
 
 import contrastile
-from contrastile.cli import demo_data, info, main, memory_probe, selftest
+from contrastile.cli import demo_data, demo_train, info, main, memory_probe, selftest
 from contrastile.cli.table import format_table
 
 _SECTIONS = ("versions", "cpu", "cuda", "backends", "native modules")
+
+# tiny problems on several threads take ten times as long where another job uses the cores
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +90,7 @@ def quick_demo(tmp_path_factory):
     for package in ("sklearn", "matplotlib", "rich"):
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
-    return _run("demo", "--quick", "--out", str(folder)), folder
+    return _run("demo", "--quick", "--out", str(folder), **_ONE_THREAD), folder
 
 
 def test_quick_demo_beats_chance_with_every_loss(quick_demo):
@@ -117,17 +120,33 @@ def test_quick_demo_draws_figures(quick_demo, name):
     assert np.count_nonzero(np.ptp(pixels, axis=-1) > 0.3) > 500
 
 
-def test_demo_fails_when_training_learns_nothing(monkeypatch, tmp_path, capsys):
-    pytest.importorskip("sklearn")
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("rich")
-    from contrastile.cli import demo_train
-
+@pytest.fixture
+def tiny_demo(monkeypatch, tmp_path):
+    """Runs the demo in this process with one loss that learns nothing and the given probe."""
+    for package in ("sklearn", "matplotlib", "rich"):
+        pytest.importorskip(package)
     blind = {"zero": demo_train.Objective(lambda x, y, *_: 0 * (x.sum() + y.sum()))}
     monkeypatch.setattr(demo_train, "make_objectives", lambda: blind)
-    monkeypatch.setattr(memory_probe, "measure", lambda implementation, rows: rows)
-    assert main(["demo", "--quick", "--epochs", "1", "--out", str(tmp_path)]) == 1
-    assert "FAILED" in capsys.readouterr().out
+
+    def run(measure):
+        monkeypatch.setattr(memory_probe, "measure", measure)
+        return main(["demo", "--quick", "--epochs", "1", "--out", str(tmp_path)])
+
+    return run
+
+
+def test_demo_fails_when_training_learns_nothing(tiny_demo, capsys):
+    assert tiny_demo(lambda implementation, rows: rows) == 1
+    assert "FAILED: not above 5x chance: zero" in capsys.readouterr().out
+
+
+def test_demo_says_what_memory_could_not_be_measured(tiny_demo, tmp_path, capsys):
+    def refuse(implementation, rows):
+        raise memory_probe.ProbeError("killed")
+
+    tiny_demo(refuse)
+    assert "memory of dense at N = 1024 not measured: killed" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
 
 
 def test_views_of_a_scan_are_what_they_are_called():
@@ -170,7 +189,7 @@ def test_memory_probe_reports_failure():
 
 
 def test_quick_selftest_passes():
-    done = _run("selftest", "--quick")
+    done = _run("selftest", "--quick", **_ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
     for loss in ("info_nce", "clip_loss", "siglip_loss", "sup_con", "uniformity"):
         assert re.search(rf"^{loss}\s+torch\s+float64\s+\S+\s+ok$", done.stdout, re.MULTILINE)

@@ -106,12 +106,25 @@ static void bind_block(py::module_& m) {
   block.def_readwrite("threads", &Block::threads);
 }
 
+static void bind_whole(py::module_& m) {
+  py::class_<Whole> whole(m, "Whole");
+  whole.def(py::init<>());
+  whole.def_readwrite("block", &Whole::block);
+  pointer(whole, "row_weight", &Whole::row_weight);
+  pointer(whole, "row_positive_weight", &Whole::row_positive_weight);
+  pointer(whole, "col_weight", &Whole::col_weight);
+  pointer(whole, "col_positive_weight", &Whole::col_positive_weight);
+  pointer(whole, "grad_a", &Whole::grad_a);
+  pointer(whole, "grad_b", &Whole::grad_b);
+}
+
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #if !defined(_WIN32)
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
   bind_role(m);
   bind_block(m);
+  bind_whole(m);
   m.def("isa", [] { return kernels().isa; });
   m.def("supported_isas", [] {
     py::list names;
@@ -139,6 +152,12 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     py::gil_scoped_release release;
     if (forked) block.threads = 1;
     kernels().coeff(block);
+  });
+  m.def("whole", [](Whole problem) {  // returns the loss
+    py::gil_scoped_release release;
+    if (forked) problem.block.threads = 1;
+    kernels().whole(problem);
+    return problem.loss;
   });
   m.def(
       "gemm",

@@ -44,6 +44,14 @@ struct Block {
   int threads = 1;
 };
 
+// A small problem with everything done in one call; block.b is not packed, block.scores and block.grad are not used.
+struct Whole {
+  Block block;
+  const float *row_weight = nullptr, *row_positive_weight = nullptr, *col_weight = nullptr, *col_positive_weight = nullptr;
+  float *grad_a = nullptr, *grad_b = nullptr;  // (n, d), (m, d), added to; may be the same where b is a
+  float loss = 0.f;
+};
+
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.
 struct Operand {
   const void* data = nullptr;
@@ -58,6 +66,7 @@ struct Kernels {
   void (*pack)(const void* b, int64_t m, int64_t d, DType, void* out, int threads);
   void (*stats)(const Block&);
   void (*coeff)(const Block&);
+  void (*whole)(Whole&);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   void (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
 };

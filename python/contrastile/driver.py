@@ -17,9 +17,9 @@ from .backends.base import Backend
 from .spec import PairBlock, PairCall, PairSpec, Reduce, Side, SideStats
 
 WORKSPACE = 32 << 20  # bytes of scores or coefficients held at a time
-MAX_CHUNK = 1024  # rows; larger chunks no longer raise the rate of the output products
+MAX_CHUNK = 768  # rows; larger chunks no longer raise the rate of the output products
 MIN_CHUNK = 128  # rows; below this, columns are split instead
-SQUARE_CHUNK = 512  # the chunk's own square is computed in full, so chunks of a square call stay small
+SQUARE_CHUNK = 384  # the chunk's own square is computed in full, so chunks of a square call stay small
 
 
 @dataclass
@@ -58,6 +58,12 @@ def chunk_rows(call: PairCall, backend: Backend) -> int:
     most = SQUARE_CHUNK if call.spec.square else MAX_CHUNK
     rows = max(min(fit, most), MIN_CHUNK)
     return max(rows // backend.granularity, 1) * backend.granularity
+
+
+def prepare(call: PairCall, backend: Backend) -> None:
+    """Puts the columns into the backend's layout, once for all chunks."""
+    for block in call.blocks:
+        block.prepared = backend.prepare(block.features)
 
 
 def block_of(call: PairCall, step: Step, scores: Tensor | None = None) -> PairBlock:
@@ -289,6 +295,10 @@ def scalar(
     call: PairCall, backend: Backend, weights: Weights, needs: Needs, budget: int
 ) -> tuple[Tensor, Gradients | None]:
     """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
+    if needs.any() and backend.takes_whole(call):
+        grads = new_gradients(call, needs)
+        return backend.whole(call, weights, grads), grads
+    prepare(call, backend)
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(call, rows, cols, weights), None

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..driver import Needs
-    from ..spec import Coefficients, Packed, PairBlock, SideStats
+    from ..driver import Gradients, Needs, Weights
+    from ..spec import Coefficients, Packed, PairBlock, PairCall, SideStats
 
 
 class BackendUnsupported(RuntimeError):
@@ -41,6 +41,12 @@ class Backend(Protocol):
 
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
         """dL/d<a, b> of the block from the finished statistics and their upstream gradients."""
+
+    def takes_whole(self, call: PairCall) -> bool:
+        """Whether a scalar-mode call is so small that `whole` should do it all at once."""
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        """The weighted sum of the statistics; adds the gradients to the (zeroed) accumulators."""
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""

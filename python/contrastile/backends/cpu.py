@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, PairBlock, Reduce, Side, SideStats
+from ..spec import Coefficients, PairBlock, PairCall, Reduce, Side, SideStats
 from . import native
 
 if TYPE_CHECKING:
-    from ..driver import Needs
+    from ..driver import Gradients, Needs, Weights
 
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
+WHOLE_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
 SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread costs more than it gives
 
 
@@ -101,12 +102,31 @@ class CpuBackend:
         self.module.coeff(native_block)
         return result
 
-    def native_block(self, block: PairBlock) -> Any:
-        """The C++ view of a block; the tensors behind its pointers are owned by `block`."""
+    def takes_whole(self, call: PairCall) -> bool:
+        return len(call.blocks) == 1 and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        square = call.spec.square
+        block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
+        problem, native_block = self.module.Whole(), self.native_block(block, block.col.features)
+        native_block.grad_bf16 = block.row.features.dtype == torch.bfloat16
+        native_block.row = self.plain_role(block.row, True, grads.row_bias, grads.row_scale)
+        native_block.col = self.plain_role(block.col, call.spec.cols, grads.col_bias, grads.col_scale)
+        problem.block = native_block
+        problem.row_weight, problem.row_positive_weight = address(weights.row), address(weights.row_positive)
+        problem.col_weight, problem.col_positive_weight = address(weights.col), address(weights.col_positive)
+        problem.grad_a = address(grads.a)
+        problem.grad_b = problem.grad_a if square else address(grads.blocks[0])
+        return torch.tensor(self.module.whole(problem))
+
+    def native_block(self, block: PairBlock, columns: Tensor | None = None) -> Any:
+        """The C++ view of a block; the tensors behind its pointers are owned by `block`. Columns default to packed."""
         spec, row, col = block.spec, block.row, block.col
-        assert isinstance(col.prepared, PackedColumns)
+        if columns is None:
+            assert isinstance(col.prepared, PackedColumns)
+            columns = col.prepared.panels
         x = self.module.Block()
-        x.a, x.b = row.features.data_ptr(), col.prepared.panels.data_ptr()
+        x.a, x.b = row.features.data_ptr(), columns.data_ptr()
         x.n, x.m, x.d = len(row), len(col), row.features.shape[1]
         x.row_origin, x.col_origin = row.origin, col.origin
         x.dtype = dtype_code(row.features)
@@ -135,12 +155,18 @@ class CpuBackend:
         role.positive, role.arg = address(stats.positive), address(stats.arg)
         return stats, role
 
-    def weighted_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+    def plain_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
         role = self.module.Role()
         role.on = on
         role.grad_sum, role.grad_score_sum = address(grad_sum), address(grad_score_sum)
         if on:
-            role.threshold, role.stat = address(side.threshold), address(side.stat)
+            role.threshold = address(side.threshold)
+        return role
+
+    def weighted_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+        role = self.plain_role(side, on, grad_sum, grad_score_sum)
+        if on:
+            role.stat = address(side.stat)
             role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
         return role
 

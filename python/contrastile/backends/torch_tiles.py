@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..spec import Coefficients, Keep, PairBlock, Positives, Reduce, Side, SideStats
+from ..spec import Coefficients, Keep, PairBlock, PairCall, Positives, Reduce, Side, SideStats
 
 if TYPE_CHECKING:
-    from ..driver import Needs
+    from ..driver import Gradients, Needs, Weights
 
 
 class TorchBackend:
@@ -34,6 +34,12 @@ class TorchBackend:
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         out.addmm_(x, y)
+
+    def takes_whole(self, call: PairCall) -> bool:
+        return False
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        raise NotImplementedError
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         z = affine(block, raw_scores(block, fill=True))

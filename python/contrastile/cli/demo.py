@@ -44,7 +44,7 @@ _FULL = _Sizes(
         "contrastile": (1024, 2048, 4096, 8192, 16384, 32768),
     },
 )
-_QUICK = _Sizes(epochs=8, memory_points={"dense": (1024, 4096), "contrastile": (1024, 4096, 8192)})
+_QUICK = _Sizes(epochs=6, memory_points={"dense": (1024, 4096), "contrastile": (1024, 8192)})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ def _make_trainer(epochs: int, seed: int) -> Trainer:
 
 def _train_all(trainer: Trainer) -> list[Outcome]:
     objectives = demo_train.make_objectives()
-    with _one_thread(), _progress(len(objectives) * trainer.steps) as advance:
+    with _one_thread(), _progress("training", len(objectives) * trainer.steps) as advance:
         return [
             trainer.fit(name, objective, partial(advance, name))
             for name, objective in objectives.items()
@@ -146,14 +146,14 @@ def _report_recall(outcomes: Sequence[Outcome]) -> bool:
 
 def _measure_memory(points: dict[str, tuple[int, ...]]) -> dict[str, Series]:
     measured: dict[str, Series] = {implementation: {} for implementation in points}
-    with _progress(sum(map(len, points.values()))) as advance:
+    with _progress("memory", sum(map(len, points.values()))) as advance:
         for implementation, all_rows in points.items():
             for rows in all_rows:
                 try:
                     measured[implementation][rows] = memory_probe.measure(implementation, rows)
                 except memory_probe.ProbeError as error:
                     print(f"memory of {implementation} at N = {rows} not measured: {error}")
-                advance(f"memory, {implementation}")
+                advance(f"{implementation}, N = {rows}")
     return measured
 
 
@@ -162,8 +162,10 @@ def _save_figures(outcomes: Sequence[Outcome], measured: dict[str, Series], fold
 
     losses, memory = folder / "losses.png", folder / "memory.png"
     demo_plots.save_losses(outcomes, 1 / _HELD_OUT, losses)
-    demo_plots.save_memory(measured, memory)
-    print(f"\nwrote {losses.resolve()}\nwrote {memory.resolve()}")
+    print(f"\nwrote {losses.resolve()}")
+    if any(measured.values()):
+        demo_plots.save_memory(measured, memory)
+        print(f"wrote {memory.resolve()}")
 
 
 @contextmanager
@@ -178,10 +180,11 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A progress bar; call the yielded function with a description to advance it by one."""
+def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar; call the yielded function with the part just done to advance it."""
     from rich.progress import Progress
 
     with Progress() as bar:
-        task = bar.add_task("", total=total)
-        yield lambda description: bar.update(task, advance=1, description=description)
+        task = bar.add_task(title, total=total)
+        yield lambda part: bar.update(task, advance=1, description=f"{title}: {part}")
+        bar.update(task, description=title)

@@ -100,7 +100,7 @@ def _scale_memory_axes(panel: "Axes", ticks: list[int]) -> None:
     panel.set_xticks(ticks, [f"{rows:,}" for rows in ticks])
     panel.minorticks_off()
     panel.yaxis.set_major_formatter(lambda mebibytes, _: f"{mebibytes:,g}")
-    panel.margins(x=0.12)  # room for the last labels
+    panel.margins(x=0.14)  # room for the last labels
     panel.set_xlabel("batch size N (pairs)")
     panel.set_ylabel("peak extra memory (MiB)")
     _tidy(panel)

@@ -24,14 +24,14 @@ _LOSSES = {"dense": reference.clip_loss, "contrastile": contrastile.clip_loss}
 
 
 class ProbeError(RuntimeError):
-    """The measuring process ended without a figure, for instance for lack of memory."""
+    """The measuring process gave no figure, for instance for lack of memory."""
 
 
 def measure(implementation: str, rows: int) -> int:
     """Peak bytes beyond the inputs that ``implementation`` needs for ``rows`` pairs.
 
     Raises:
-        ProbeError: the process failed; the message holds its exit code and last line.
+        ProbeError: the process failed or saw no rise; the message says which.
     """
     command = [sys.executable, "-m", __name__, implementation, str(rows)]
     # glibc: a fixed threshold gives each freed block back at once: none hides in the base
@@ -40,6 +40,8 @@ def measure(implementation: str, rows: int) -> int:
     if done.returncode != 0:
         last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ProbeError(f"exit code {done.returncode}: {last_line}")
+    if int(done.stdout) <= 0:
+        raise ProbeError("the peak did not rise above the memory held before")
     return int(done.stdout)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import REDUCTIONS, LossModule, inverse, paired_dot, reduced
+from .common import REDUCTIONS, LossModule, inverse, paired_dot, reduced, wide
 from .contrastive import positive_pair_loss, two_views
 from .debiased import reduced_empty
 
@@ -67,10 +67,12 @@ def dclw(
     scale, inverse_sigma, n = inverse(temperature), inverse(sigma), x.shape[0] // 2
     if n <= 1:
         return reduced_empty(2 * n, reduction, x)
+    compute, x = x.dtype, wide(x)  # the gradient through w meets the engine's in float32 and is rounded once
     weight = 2.0 - n * torch.softmax(paired_dot(x[:n], x[n:]) * inverse_sigma, dim=0)
     stats = pair_reduce(
-        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget, backend=backend
-    )
+        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget,
+        compute_dtype=compute, backend=backend,
+    )  # fmt: skip
     assert stats.row_positives is not None
     return reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
 

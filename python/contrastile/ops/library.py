@@ -1,17 +1,20 @@
-"""The engine's torch.library operators: schemas, implementations, fakes, autograd.
+"""The engine's torch.library operators, and the autograd functions over them.
 
 pair_stats returns the statistics (differentiable; its backward recomputes the scores), pair_loss a weighted sum of them
 whose gradients are formed in the forward sweep. Scale and biases are tensors, so values never cause a recompilation.
-Backward operators refuse to be differentiated: their second derivative would otherwise be silently wrong.
+Autograd is torch.autograd.Function over the raw operators, not register_autograd: the latter walks every argument as a
+tree once an operator takes a list of tensors, which costs more than a whole small loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .. import driver
 from ..backends import select
@@ -43,7 +46,6 @@ LIB.define(
     "Tensor? col_positive_weight, int budget, bool[] needs) -> (Tensor, Tensor[])",
     tags=TAGS,
 )
-LIB.define("pair_loss_backward(Tensor gout, Tensor[] grads, Tensor[] like) -> Tensor[]", tags=TAGS)
 
 
 # ---- from operator arguments to a call of the driver ----------------------------------------------------------------
@@ -87,7 +89,6 @@ def build_call(
     if square:
         # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
         col = Side(rows.features, bias=vector(col_bias), ids=rows.ids, threshold=rows.threshold)
-        col.prepared = chosen.prepare(col.features)
         return PairCall(spec, rows, [col], None), chosen
     sides, start = [], 0
     whole = Side(
@@ -101,7 +102,7 @@ def build_call(
             name: None if (x := getattr(whole, name)) is None else x[start:stop]
             for name in ("scale", "bias", "ids", "threshold")
         }
-        sides.append(Side(features, start, on=cols, prepared=chosen.prepare(features), **parts))
+        sides.append(Side(features, start, on=cols, **parts))
         start = stop
     return PairCall(spec, rows, sides, None if mask is None else mask.contiguous()), chosen
 
@@ -145,6 +146,7 @@ def pair_stats(*args: Any) -> tuple[Tensor, ...]:
     budget = args[CALL_ARGS]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
+        driver.prepare(call, backend)
         buffer = driver.score_buffer(call, backend, budget)
         rows, cols = driver.statistics(call, backend, driver.ScoreStore(buffer, backend.padding))
         row = rows.result()
@@ -165,6 +167,7 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
     row_stat, col_stat, scores, row_weight, col_weight, row_positive, col_positive, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
+        driver.prepare(call, backend)
         some = call.spec.positives != Positives.NONE
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_stat, *row_weights)
@@ -181,6 +184,7 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
         return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
 
 
+@torch.no_grad()
 def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     row, row_positive, col, col_positive, budget, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
@@ -190,14 +194,10 @@ def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
         return value, [] if grads is None else flat_gradients(grads, args[2])
 
 
-def pair_loss_backward(gout: Tensor, grads: list[Tensor], like: list[Tensor]) -> list[Tensor]:
-    # scaled in float32 before the cast: a loss scaler's factor reaches float16 gradients before they can underflow
-    return [(g * gout).to(x.dtype) for g, x in zip(grads, like, strict=True)]
-
-
-def no_autocast(x: Tensor) -> Any:
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """The engine computes in its inputs' type; autocast around the call must not reach into it."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 # ---- fakes ----------------------------------------------------------------------------------------------------------
@@ -238,91 +238,138 @@ def fake_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     return a.new_empty((), dtype=dtype), grads
 
 
-def fake_loss_backward(gout: Tensor, grads: list[Tensor], like: list[Tensor]) -> list[Tensor]:
-    return [g.new_empty(g.shape, dtype=x.dtype) for g, x in zip(grads, like, strict=True)]
-
-
-# ---- autograd -------------------------------------------------------------------------------------------------------
-
-
-def save_call(ctx: Any, args: Sequence[Any], *more: Tensor) -> None:
-    """Saves the tensors of a call; ctx.statics keeps the rest."""
-    a, blocks, *optional = args[:11]
-    present = [x for x in optional if x is not None]
-    ctx.save_for_backward(a, *blocks, *present, *more)
-    ctx.shape = len(blocks), [x is not None for x in optional]
-    ctx.statics = args[11:CALL_ARGS]
-
-
-def restore_call(ctx: Any) -> tuple[list[Any], tuple[Tensor, ...]]:
-    count, flags = ctx.shape
-    a, *rest = ctx.saved_tensors
-    blocks, rest = rest[:count], rest[count:]
-    present = iter(rest)
-    optional = [next(present) if flag else None for flag in flags]
-    return [a, list(blocks), *optional, *ctx.statics], tuple(present)
-
-
-def input_needs(ctx: Any) -> list[bool]:
-    a, blocks, scale, col_scale, row_bias, col_bias = ctx.needs_input_grad[:6]
-    return [a, scale, col_scale, row_bias, col_bias, *blocks]
-
-
-def gradients_by_input(grads: Sequence[Tensor], needs: Sequence[bool], total: int) -> tuple[Any, ...]:
-    """Spreads flat gradients over an operator's `total` inputs."""
-    flat = iter(grads)
-    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
-    return (a, blocks, scale, col_scale, row_bias, col_bias) + (None,) * (total - 6)
-
-
-def setup_stats(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    row_stat, col_stat, _, _, row_arg, col_arg, scores = output
-    ctx.mark_non_differentiable(row_arg, col_arg, scores)
-    save_call(ctx, inputs, row_stat, col_stat, scores)
-
-
-def backward_stats(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-    call, (row_stat, col_stat, scores) = restore_call(ctx)
-    needs = input_needs(ctx)
-    row, col, row_positive, col_positive = gouts[:4]
-    grads = torch.ops.contrastile.pair_stats_backward.default(
-        *call, row_stat, col_stat, scores, row, col, row_positive, col_positive, needs
-    )
-    return gradients_by_input(grads, needs, CALL_ARGS + 1)
-
-
-def setup_loss(ctx: Any, inputs: Sequence[Any], output: tuple[Tensor, list[Tensor]]) -> None:
-    ctx.needs = inputs[-1]
-    like = [x.new_empty(0) for x in wanted_inputs(inputs, ctx.needs)]  # carries the dtypes
-    ctx.save_for_backward(*output[1], *like)
-
-
-def backward_loss(ctx: Any, gout: Tensor, _grads: Any) -> tuple[Any, ...]:
-    saved = ctx.saved_tensors
-    half = len(saved) // 2
-    grads = torch.ops.contrastile.pair_loss_backward.default(gout, list(saved[:half]), list(saved[half:]))
-    return gradients_by_input(grads, ctx.needs, CALL_ARGS + 6)
-
-
-def refuse_double_backward(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError(
-        "contrastile: double backward (create_graph=True) is not supported; contrastile.reference has the same losses "
-        "in plain torch, differentiable any number of times"
-    )
-
-
 def _register() -> None:
-    for name, implementation, fake, backward, setup in (
-        ("pair_stats", pair_stats, fake_stats, backward_stats, setup_stats),
-        ("pair_stats_backward", pair_stats_backward, fake_stats_backward, refuse_double_backward, None),
-        ("pair_loss", pair_loss, fake_loss, backward_loss, setup_loss),
-        ("pair_loss_backward", pair_loss_backward, fake_loss_backward, refuse_double_backward, None),
+    for name, implementation, fake in (
+        ("pair_stats", pair_stats, fake_stats),
+        ("pair_stats_backward", pair_stats_backward, fake_stats_backward),
+        ("pair_loss", pair_loss, fake_loss),
     ):
         LIB.impl(name, implementation, "CompositeExplicitAutograd")
         torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
-        torch.library.register_autograd(
-            f"contrastile::{name}", backward, setup_context=setup or (lambda ctx, inputs, output: None), lib=LIB
-        )
 
 
 _register()
+
+# ---- autograd -------------------------------------------------------------------------------------------------------
+# Functions take (statics, TENSORS optional tensors, *blocks): autograd sees every tensor as an argument of its own.
+
+TENSORS = 10  # a, scale .. mask: the tensor arguments of CALL but for the blocks
+
+
+def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> list[Any]:
+    """The arguments of CALL from a Function's own."""
+    a, *rest = tensors[:TENSORS]
+    return [a, list(tensors[TENSORS:]), *rest, *statics]
+
+
+def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
+    flat = iter(grads)
+    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
+    return (a, scale, col_scale, row_bias, col_bias, *(None,) * (TENSORS - 5), *blocks)
+
+
+def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
+    return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
+
+
+class StatsFunction(torch.autograd.Function):
+    """Vector mode: forward returns the outputs of pair_stats."""
+
+    @staticmethod
+    def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
+        row_stat, col_stat, _, _, row_arg, col_arg, scores = output
+        ctx.mark_non_differentiable(row_arg, col_arg, scores)
+        ctx.statics = statics
+        ctx.save_for_backward(*tensors, row_stat, col_stat, scores)
+        return tuple(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
+        *tensors, row_stat, col_stat, scores = ctx.saved_tensors
+        needs = tensor_needs(ctx.needs_input_grad[2:])
+        grads = StatsBackward.apply(ctx.statics, needs, *gouts[:4], row_stat, col_stat, scores, *tensors)
+        return (None, None, *by_input(grads, needs))
+
+
+class StatsBackward(torch.autograd.Function):
+    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
+        row, col, row_positive, col_positive, row_stat, col_stat, scores, *inputs = tensors
+        grads = torch.ops.contrastile.pair_stats_backward.default(
+            *operator_args(statics, inputs), row_stat, col_stat, scores, row, col, row_positive, col_positive, needs
+        )
+        return tuple(grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
+class LossFunction(torch.autograd.Function):
+    """Scalar mode: forward forms the loss and its gradients, backward scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
+    ) -> Tensor:
+        args = operator_args(statics, tensors)
+        loss, grads = run_loss(args, more, needs)
+        ctx.needs, ctx.dtypes = needs, [x.dtype for x in wanted_inputs(args, needs)]
+        ctx.save_for_backward(*grads)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled  # grad mode is on for create_graph=True
+        return (None, None, None, *by_input(scale(gout, ctx.dtypes, *ctx.saved_tensors), ctx.needs))
+
+
+def scaled(gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
+    """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow."""
+    return tuple((g * gout).to(dtype) for g, dtype in zip(grads, dtypes, strict=True))
+
+
+class ScaleGradients(torch.autograd.Function):
+    """`scaled`, refusing to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
+        return scaled(gout, dtypes, *grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
+NO_DOUBLE_BACKWARD = (
+    "contrastile: double backward (create_graph=True) is not supported; contrastile.reference has the same losses "
+    "in plain torch, differentiable any number of times"
+)
+
+
+def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
+    """Differentiable pair_stats for the arguments of CALL."""
+    a, blocks, *rest = args
+    return StatsFunction.apply(tuple(rest[TENSORS - 1 :]), budget, a, *rest[: TENSORS - 1], *blocks)  # type: ignore[no-any-return]
+
+
+def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+    """Differentiable pair_loss for the arguments of CALL."""
+    if not any(needs):
+        return run_loss(args, more, needs)[0]
+    a, blocks, *rest = args
+    return LossFunction.apply(tuple(rest[TENSORS - 1 :]), needs, more, a, *rest[: TENSORS - 1], *blocks)  # type: ignore[no-any-return]
+
+
+def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
+    if not torch.compiler.is_compiling() and type(args[0]) in PLAIN and _get_current_dispatch_mode() is None:
+        return pair_loss(*args, *more, needs)
+    return torch.ops.contrastile.pair_loss.default(*args, *more, needs)  # type: ignore[no-any-return]
+
+
+PLAIN = (Tensor, torch.nn.Parameter)

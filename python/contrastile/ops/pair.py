@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backends import backend_names
-from . import check, library  # noqa: F401  library registers the operators
+from . import check, library
 from ..spec import Keep, Positives, Reduce
 
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs, unless told otherwise
@@ -102,7 +102,7 @@ def pair_reduce(
             raise ValueError("reduce='max' sums no positives; for pairs by index use (a * b).sum(1)")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    rows, columns, row_positive, col_positive, *_ = torch.ops.contrastile.pair_stats.default(*args, budget)
+    rows, columns, row_positive, col_positive, *_ = library.stats(args, budget)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows, row_positive
     some = positives is not None
@@ -166,7 +166,7 @@ def pair_loss(
     )  # fmt: skip
     n = a.shape[0]
     m = n if square else sum(x.shape[0] for x in args[1])
-    row, row_positive = _weight("row_weight", row_weight, n, a), _weight("row_positive_weight", row_positive_weight, n, a)
+    row, row_positive = _weight("row_weight", row_weight, n, args[0]), _weight("row_positive_weight", row_positive_weight, n, args[0])
     col = col_positive = None
     if cols:
         col, col_positive = _weight("col_weight", col_weight, m, a), _weight("col_positive_weight", col_positive_weight, m, a)
@@ -176,9 +176,9 @@ def pair_loss(
         row_positive = col_positive = None
     given = check.budget(memory_budget)
     needs = _needs(args)
-    return torch.ops.contrastile.pair_loss.default(
-        *args, row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given, needs
-    )[0]
+    return library.loss(
+        args, (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given), needs
+    )
 
 
 def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:

@@ -1,0 +1,95 @@
+"""Calls to try: random features with any choice of scales, biases, ids, thresholds and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from oracle import Call, logits
+
+BACKEND_DTYPES = [
+    *(("torch", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)),
+    *(("cpu", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+]
+EXTRAS = (
+    "row_scale",
+    "col_scale",
+    "row_bias",
+    "col_bias",
+    "row_threshold",
+    "col_threshold",
+    "mask",
+)
+
+
+def make_call(
+    n: int,
+    m: int | None,
+    d: int,
+    dtype: torch.dtype = torch.float32,
+    *extras: str,
+    blocks: int = 1,
+    scale: float = 4.0,
+    seed: int = 0,
+    constant: Iterable[str] = (),
+    **options: Any,
+) -> Call:
+    """Random features with the extras asked for; m=None: b is a. Ids repeat.
+
+    For reduce="relu" features, scales and biases are small multiples of powers of two, so that z
+    is exact in float32 and its sign does not depend on rounding.
+    """
+    g = torch.Generator().manual_seed(seed)
+    grid, columns = options.get("reduce") == "relu", n if m is None else m
+    stat = torch.float64 if dtype == torch.float64 else torch.float32
+    a = features(n, d, grid, g).to(dtype)
+    b = None if m is None else features(m, d, grid, g).to(dtype).tensor_split(blocks)
+    options["scale"] = torch.tensor(scale, dtype=stat)
+    if "row_scale" in extras:
+        options["scale"] = factors(n, 2.0, 9.0, grid, g).to(stat)
+    if "col_scale" in extras:
+        options["col_scale"] = factors(columns, 0.5, 2.0, grid, g).to(stat)
+    for name, size in (("row_bias", n), ("col_bias", columns)):
+        if name in extras:
+            bias = torch.rand(size, generator=g, dtype=torch.float64) * 4 - 2
+            options[name] = ((bias * 4).round() / 4 if grid else bias).to(stat)
+    options["row_ids"] = torch.randint(0, n // 3 + 1, (n,), generator=g)
+    if m is not None:
+        options["col_ids"] = torch.randint(0, n // 3 + 1, (m,), generator=g)
+    if "mask" in extras:
+        options["mask"] = torch.rand(n, columns, generator=g) < 0.7
+    return with_thresholds(Call(a, b, options, frozenset(constant)), extras)
+
+
+def features(rows: int, d: int, grid: bool, g: Generator) -> Tensor:
+    x = torch.randn(rows, d, generator=g)
+    return (x * 2).round() / 4 if grid else F.normalize(x, dim=1) if d > 1 else x  # no equal rows
+
+
+def factors(size: int, low: float, high: float, grid: bool, g: Generator) -> Tensor:
+    x = low + (high - low) * torch.rand(size, generator=g, dtype=torch.float64)
+    return x.log2().round().exp2() if grid else x
+
+
+def with_thresholds(call: Call, extras: Iterable[str]) -> Call:
+    z = logits(call.double())
+    limits = {
+        name: between(x).to(call.stat_dtype())
+        for name, x in (("row_threshold", z), ("col_threshold", z.T))
+        if name in extras
+    }
+    return replace(call, options=call.options | limits)
+
+
+def between(z: Tensor) -> Tensor:
+    """One threshold per row, in the widest gap of its upper half: rounding moves no pair across."""
+    if z.shape[1] < 2:
+        return z.new_full((z.shape[0],), 1e3)
+    upper = z.sort(1).values[:, z.shape[1] // 2 - 1 :]
+    widest = upper.diff(dim=1).argmax(1, keepdim=True)
+    return (upper.gather(1, widest) + upper.gather(1, widest + 1)).squeeze(1) / 2

@@ -1,0 +1,313 @@
+"""A dense float64 oracle of pair_reduce and pair_loss, and an error budget for each number.
+
+The oracle is written from the docstrings. The budget is a rounding analysis of the very data,
+element by element: z is off by about eps * |z| (with all signs positive, as sums may cancel), a
+slope by that much times itself, and gradients of features once more by the rounding of coefficients
+to the type they are multiplied in. ROUNDINGS is the only free constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrastile import pair_loss, pair_reduce
+from contrastile.testing import EPS, SMALLEST
+
+ROUNDINGS = (
+    4.0  # how many worst-case roundings of one product, sum or exponential may meet in a number
+)
+VECTORS = ("scale", "col_scale", "row_bias", "col_bias")  # options that take gradients
+STATISTICS = ("rows", "cols", "row_positives", "col_positives")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of pair_reduce: b is a tuple of column blocks, or None for a itself."""
+
+    a: Tensor
+    b: tuple[Tensor, ...] | None
+    options: dict[str, Any] = field(default_factory=dict)
+    constant: frozenset[str] = frozenset()  # names of tensors that take no gradient
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What could take a gradient; a bias that serves rows and columns appears once."""
+        found = {"a": self.a} | {f"b[{i}]": x for i, x in enumerate(self.b or ())}
+        given = {name: x for name in VECTORS if isinstance(x := self.options.get(name), Tensor)}
+        if self.shared_bias():
+            del given["col_bias"]
+        return found | given
+
+    def leaves(self) -> list[str]:
+        return [name for name in self.tensors() if name not in self.constant]
+
+    def shared_bias(self) -> bool:
+        bias = self.options.get("row_bias")
+        return bias is not None and bias is self.options.get("col_bias")
+
+    def using(self, tensors: dict[str, Tensor]) -> Call:
+        b = None if self.b is None else tuple(tensors[f"b[{i}]"] for i in range(len(self.b)))
+        options = self.options | {name: x for name, x in tensors.items() if name in VECTORS}
+        if self.shared_bias():
+            options["col_bias"] = options["row_bias"]
+        return replace(self, a=tensors["a"], b=b, options=options)
+
+    def compute_dtype(self) -> torch.dtype:
+        dtype = self.a.dtype
+        for x in self.b or ():
+            dtype = torch.promote_types(dtype, x.dtype)
+        return self.options.get("compute_dtype") or dtype
+
+    def stat_dtype(self) -> torch.dtype:
+        return torch.float64 if self.a.dtype == torch.float64 else torch.float32
+
+    def double(self) -> Call:
+        """The same call in float64 on the values the engine multiplies."""
+        compute = self.compute_dtype()
+        tensors = {
+            name: (x.detach().to(compute) if name[0] in "ab" else x.detach()).double()
+            for name, x in self.tensors().items()
+        }
+        return self.using(tensors)
+
+
+@dataclass(frozen=True)
+class Result:
+    values: dict[str, Tensor]
+    grads: dict[str, Tensor]
+
+
+# ---- the docstring of pair_reduce
+
+
+def logits(call: Call, absolute: bool = False) -> Tensor:
+    """z_ij = scale_i * col_scale_j * <a_i, b_j> + row_bias_i + col_bias_j."""
+    a, b = call.a, call.a if call.b is None else torch.cat(call.b)
+    scale = call.options.get("scale", 1.0)
+    if not isinstance(scale, Tensor) and absolute:
+        scale = abs(scale)
+    z = (scale.unsqueeze(1) if isinstance(scale, Tensor) and scale.dim() else scale) * (a @ b.T)
+    for name, dim in (("col_scale", 0), ("row_bias", 1), ("col_bias", 0)):
+        if (x := call.options.get(name)) is not None:
+            z = z * x.unsqueeze(dim) if name == "col_scale" else z + x.unsqueeze(dim)
+    return z
+
+
+def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Which pairs each row keeps, which each column keeps, which are positive."""
+    n, m = z.shape
+    same_index = torch.arange(n)[:, None] == torch.arange(m)
+    row_ids, col_ids = call.options.get("row_ids"), call.options.get("col_ids")
+    col_ids = row_ids if call.b is None and col_ids is None else col_ids
+    same_id = None if row_ids is None else row_ids[:, None] == col_ids
+    keep = {
+        "all": torch.ones(n, m, dtype=torch.bool),
+        "not_same_index": ~same_index,
+        "not_same_id": None if same_id is None else ~same_id,
+        "same_id": same_id,
+    }[call.options.get("keep", "all")]
+    positive = {
+        None: torch.zeros(n, m, dtype=torch.bool),
+        "same_index": same_index,
+        "same_id": same_id,
+    }[call.options.get("positives")]
+    if call.b is None:
+        positive = positive & ~same_index  # an item is never its own positive
+    if (mask := call.options.get("mask")) is not None:
+        keep = keep & mask
+    keeps = []
+    for name, dim in (("row_threshold", 1), ("col_threshold", 0)):
+        threshold = call.options.get(name)
+        below = keep if threshold is None else keep & (z <= threshold.double().unsqueeze(dim))
+        keeps.append(below | positive if call.options.get("keep_positives") else below)
+    return keeps[0], keeps[1], positive
+
+
+def reduced(reduce: str, z: Tensor, keep: Tensor, dim: int) -> Tensor:
+    if reduce == "softplus":
+        return torch.where(keep, torch.logaddexp(z, torch.zeros_like(z)), 0.0).sum(dim)
+    if reduce == "relu":
+        return torch.where(keep, F.relu(z), 0.0).sum(dim)
+    z = z.masked_fill(~keep, -torch.inf)
+    if reduce == "lse":
+        return z.logsumexp(dim)
+    nothing = z.new_full((z.shape[0], 1) if dim else (1, z.shape[1]), -torch.inf)
+    return torch.cat([z, nothing], dim).amax(dim)
+
+
+def statistics(call: Call, z: Tensor) -> dict[str, Tensor]:
+    keep_rows, keep_cols, positive = rules(call, z.detach())
+    reduce = call.options.get("reduce", "lse")
+    term = torch.logaddexp(-z, torch.zeros_like(z)) if reduce == "softplus" else z
+    chosen = torch.where(positive, term, 0.0)
+    found = {"rows": reduced(reduce, z, keep_rows, 1)}
+    if call.options.get("cols"):
+        found["cols"] = reduced(reduce, z, keep_cols, 0)
+    if call.options.get("positives"):
+        found["row_positives"] = chosen.sum(1)
+        if call.options.get("cols"):
+            found["col_positives"] = chosen.sum(0)
+    return found
+
+
+# ---- truth and budget
+
+
+def upstream(call: Call, seed: int = 7) -> dict[str, Tensor]:
+    """A weight of either sign for every statistic: its upstream gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    found = statistics(call.double(), logits(call.double()))
+    return {
+        name: torch.randn(x.shape, generator=generator, dtype=torch.float64).to(call.stat_dtype())
+        for name, x in found.items()
+    }
+
+
+def differentiated(
+    outputs: Iterable[Tensor], weights: Iterable[Tensor], leaves: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    pairs = [(x, w.to(x.dtype)) for x, w in zip(outputs, weights, strict=True) if x.requires_grad]
+    if pairs:
+        torch.autograd.backward([x for x, _ in pairs], [w for _, w in pairs])
+    return {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves.items()}
+
+
+def with_leaves(call: Call) -> tuple[Call, dict[str, Tensor]]:
+    """The call on new leaves with the strides and offsets of its tensors."""
+    names = call.leaves()
+    tensors = {name: x.detach().requires_grad_(name in names) for name, x in call.tensors().items()}
+    return call.using(tensors), {name: tensors[name] for name in names}
+
+
+def oracle(call: Call, weights: dict[str, Tensor]) -> tuple[Result, Result]:
+    """Truth and budget."""
+    exact, leaves = with_leaves(call.double())
+    z = logits(exact)
+    if z.requires_grad:
+        z.retain_grad()
+    values = statistics(exact, z)
+    grads = differentiated(values.values(), weights.values(), leaves)
+    truth = Result({name: x.detach() for name, x in values.items()}, grads)
+    dz = torch.zeros_like(z) if z.grad is None else z.grad
+    return truth, budget(call, truth, weights, z.detach(), dz)
+
+
+def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz: Tensor) -> Result:
+    low = ROUNDINGS * EPS[call.stat_dtype()]
+    double = call.double()
+    absolute, leaves = with_leaves(
+        double.using({name: x.abs() for name, x in double.tensors().items()})
+    )
+    size = logits(absolute, absolute=True)
+    largest = size.max().item() if size.numel() else 0.0
+    values, coefficient = {}, torch.zeros_like(z)
+    for name, x in truth.values.items():
+        dim = 1 if name.startswith("row") else 0
+        slope = slopes(double, z, name)
+        one = (
+            1.0 if name in ("rows", "cols") and call.options.get("reduce", "lse") == "lse" else 0.0
+        )
+        finite = torch.where(x.isfinite(), x, 0.0)
+        values[name] = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
+        coefficient += slope * weights[name].double().abs().unsqueeze(dim)
+    fine = low * (1.0 + largest) * coefficient
+    coarse = fine + EPS[call.compute_dtype()] * dz.abs()
+    grads = {}
+    for kind, error in (("features", coarse), ("vectors", fine)):
+        names = [name for name in leaves if (name[0] in "ab") == (kind == "features")]
+        found = torch.autograd.grad(
+            size, [leaves[name] for name in names], error, retain_graph=True, allow_unused=True
+        ) if names and size.requires_grad else []  # fmt: skip
+        for name, share in zip(names, found, strict=True):
+            dtype = call.tensors()[name].dtype
+            grads[name] = (
+                share + EPS[dtype] * truth.grads[name].abs() + SMALLEST[dtype] * (1.0 + largest)
+            )
+    return Result(values, grads)
+
+
+def slopes(call: Call, z: Tensor, name: str) -> Tensor:
+    """|d statistic / dz|, (N, M)."""
+    z = z.clone().requires_grad_()
+    return torch.autograd.grad(statistics(call, z)[name].sum(), z)[0].abs()
+
+
+# ---- the engine against it
+
+
+def engine(call: Call, weights: dict[str, Tensor], **options: Any) -> Result:
+    """pair_reduce, differentiated with the weights as upstream gradients."""
+    call, leaves = with_leaves(call)
+    found = pair_reduce(call.a, call.b, **call.options, **options)
+    values = {name: x for name in STATISTICS if (x := getattr(found, name)) is not None}
+    assert values.keys() == weights.keys()
+    grads = differentiated(values.values(), weights.values(), leaves)
+    return Result({name: x.detach() for name, x in values.items()}, grads)
+
+
+def engine_loss(call: Call, weights: dict[str, Tensor], **options: Any) -> Result:
+    """pair_loss with the weights: rows -> row_weight, row_positives -> row_positive_weight."""
+    call, leaves = with_leaves(call)
+    named = {f"{name[:-1]}_weight": weight for name, weight in weights.items()}
+    found = pair_loss(call.a, call.b, **named, **call.options, **options)
+    return Result({"loss": found.detach()}, differentiated([found], [torch.ones(())], leaves))
+
+
+def scalar_of(
+    truth: Result, limit: Result, weights: dict[str, Tensor], low: float
+) -> tuple[Result, Result]:
+    """Truth and budget of the weighted sum; an empty row contributes 0."""
+    value, error = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for name, weight in weights.items():
+        finite = torch.where(truth.values[name] == -torch.inf, 0.0, truth.values[name])
+        value += weight.double() @ finite
+        error += weight.double().abs() @ (limit.values[name] + ROUNDINGS * low * finite.abs())
+    return Result({"loss": value}, truth.grads), Result({"loss": error}, limit.grads)
+
+
+def check(call: Call, **options: Any) -> float:
+    """Asserts that all pair_reduce and pair_loss return is within its budget; the worst ratio."""
+    weights = upstream(call)
+    truth, limit = oracle(call, weights)
+    worst = compare(call, engine(call, weights, **options), truth, limit)
+    if call.options.get("reduce") == "max":  # pair_loss does not offer it
+        return worst
+    truth, limit = scalar_of(truth, limit, weights, EPS[call.stat_dtype()])
+    return max(worst, compare(call, engine_loss(call, weights, **options), truth, limit))
+
+
+def compare(call: Call, found: Result, truth: Result, limit: Result) -> float:
+    for name, x in found.values.items():
+        assert x.dtype == call.stat_dtype(), f"{name}: dtype {x.dtype}"
+    for name, x in found.grads.items():
+        assert x.dtype == call.tensors()[name].dtype, f"d{name}: dtype {x.dtype}"
+    values = [within(k, x, truth.values[k], limit.values[k]) for k, x in found.values.items()]
+    grads = [within(f"d{k}", x, truth.grads[k], limit.grads[k]) for k, x in found.grads.items()]
+    return max(values + grads)
+
+
+def within(name: str, found: Tensor, truth: Tensor, limit: Tensor) -> float:
+    """Error over budget, at most 1; infinities must agree exactly, and NaN is never right."""
+    assert found.shape == truth.shape, (
+        f"{name}: shape {tuple(found.shape)}, expected {tuple(truth.shape)}"
+    )
+    infinite = truth.isinf()
+    assert torch.equal(found[infinite].double(), truth[infinite]), (
+        f"{name}: {found[infinite]} for {truth[infinite]}"
+    )
+    assert found[~infinite].isfinite().all(), (
+        f"{name}: {int((~found[~infinite].isfinite()).sum())} values not finite"
+    )
+    ratio = torch.where(infinite, 0.0, (found.double() - truth).abs() / limit.clamp_min(1e-300))
+    ratio = torch.where(found.double() == truth, 0.0, ratio)
+    worst = ratio.max().item() if ratio.numel() else 0.0
+    if worst > 1.0:
+        at = tuple(i.item() for i in torch.unravel_index(ratio.argmax(), ratio.shape))
+        numbers = f"{found[at].item()} for {truth[at].item()}"
+        raise AssertionError(f"{name}{list(at)}: {numbers}, {worst:.3g} times the budget")
+    return worst

@@ -1,0 +1,1 @@
+"""Losses of this package against the same losses of other packages (requirements-peers.txt)."""

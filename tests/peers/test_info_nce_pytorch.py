@@ -1,0 +1,88 @@
+"""info_nce against info-nce-pytorch, which always normalises its rows.
+
+Its negative_keys replace the keys of the batch: a query then meets its own key and the negatives only. Here `negatives`
+and `hard_negatives` come in addition, and equal ids take the keys of the batch away.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+
+from contrastile import info_nce
+
+from .agreement import (
+    BACKENDS,
+    BACKENDS_AND_DTYPES,
+    LONG,
+    SHAPES,
+    assert_agreement,
+    rows,
+    two_view_case,
+    without_in_batch_keys,
+)
+from .standins import load
+
+pytestmark = pytest.mark.peers
+
+TEMPERATURES = pytest.mark.parametrize("temperature", [0.5, 0.1, 0.01])
+ours = partial(info_nce, normalize=True)
+ours_without_in_batch_keys = partial(without_in_batch_keys, normalize=True)
+
+
+def peer_in_batch(query, key, **options):
+    return load("info_nce").info_nce(query, key, **options)
+
+
+def peer_unpaired(query, key, *, negatives, **options):
+    return load("info_nce").info_nce(query, key, negatives, negative_mode="unpaired", **options)
+
+
+def peer_paired(query, key, *, hard_negatives, **options):
+    return load("info_nce").info_nce(query, key, hard_negatives, negative_mode="paired", **options)
+
+
+def peer_with_everything(query, key, *, negatives, **options):
+    """The other keys of the batch and the negatives, copied out for every query: (N, N - 1 + M, D)."""
+    n, d = query.shape
+    others = key.expand(n, n, d)[~torch.eye(n, dtype=torch.bool)].view(n, n - 1, d)
+    listed = torch.cat([others, negatives.expand(n, *negatives.shape)], dim=1)
+    return peer_paired(query, key, hard_negatives=listed, **options)
+
+
+@BACKENDS_AND_DTYPES
+@TEMPERATURES
+@pytest.mark.parametrize(("n", "d"), [*SHAPES, LONG])
+def test_in_batch_info_nce_equals_the_peer(n, d, temperature, dtype, backend):
+    assert_agreement(ours, peer_in_batch, two_view_case(n, d, dtype, temperature), backend=backend)
+
+
+@BACKENDS_AND_DTYPES
+@TEMPERATURES
+@pytest.mark.parametrize(("n", "m", "d"), [(2, 1, 3), (17, 40, 5), (131, 30, 40)])
+def test_unpaired_negatives_equal_negatives_without_in_batch_keys(n, m, d, temperature, dtype, backend):
+    case = two_view_case(n, d, dtype, temperature, negatives=rows(m, d, seed=m, dtype=dtype, norms=True))
+    assert_agreement(ours_without_in_batch_keys, peer_unpaired, case, backend=backend)
+
+
+@BACKENDS_AND_DTYPES
+@TEMPERATURES
+@pytest.mark.parametrize(("n", "k", "d"), [(2, 1, 3), (17, 4, 5), (131, 3, 40)])
+def test_paired_negatives_equal_hard_negatives_without_in_batch_keys(n, k, d, temperature, dtype, backend):
+    hard_negatives = rows(n, k, d, seed=n, dtype=dtype, norms=True)
+    case = two_view_case(n, d, dtype, temperature, hard_negatives=hard_negatives)
+    assert_agreement(ours_without_in_batch_keys, peer_paired, case, backend=backend)
+
+
+@BACKENDS_AND_DTYPES
+@pytest.mark.parametrize(("n", "m", "d"), [(2, 1, 3), (33, 20, 16)])
+def test_negatives_beside_the_batch_equal_the_peer_given_all_of_them(n, m, d, dtype, backend):
+    case = two_view_case(n, d, dtype, 0.1, negatives=rows(m, d, seed=m, dtype=dtype, norms=True))
+    assert_agreement(ours, peer_with_everything, case, backend=backend)
+
+
+@BACKENDS
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions_equal_the_peers(reduction, backend):
+    case = two_view_case(33, 16, torch.float32, 0.1)
+    assert_agreement(ours, peer_in_batch, case, backend=backend, reduction=reduction)
