@@ -19,9 +19,7 @@ from torch import Tensor
 from contrastile import pair_loss, pair_reduce
 from contrastile.testing import EPS, SMALLEST
 
-ROUNDINGS = (
-    4.0  # how many worst-case roundings of one product, sum or exponential may meet in a number
-)
+ROUNDINGS = 4.0  # how many worst-case roundings of one product, sum or exponential may meet in a number
 VECTORS = ("scale", "col_scale", "row_bias", "col_bias")  # options that take gradients
 STATISTICS = ("rows", "cols", "row_positives", "col_positives")
 
@@ -137,7 +135,7 @@ def reduced(reduce: str, z: Tensor, keep: Tensor, dim: int) -> Tensor:
     if reduce == "lse":
         return z.logsumexp(dim)
     nothing = z.new_full((z.shape[0], 1) if dim else (1, z.shape[1]), -torch.inf)
-    return torch.cat([z, nothing], dim).amax(dim)
+    return torch.cat([z, nothing], dim).max(dim).values  # the first of equals
 
 
 def statistics(call: Call, z: Tensor) -> dict[str, Tensor]:
@@ -200,18 +198,14 @@ def oracle(call: Call, weights: dict[str, Tensor]) -> tuple[Result, Result]:
 def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz: Tensor) -> Result:
     low = ROUNDINGS * EPS[call.stat_dtype()]
     double = call.double()
-    absolute, leaves = with_leaves(
-        double.using({name: x.abs() for name, x in double.tensors().items()})
-    )
+    absolute, leaves = with_leaves(double.using({name: x.abs() for name, x in double.tensors().items()}))
     size = logits(absolute, absolute=True)
     largest = size.max().item() if size.numel() else 0.0
     values, coefficient = {}, torch.zeros_like(z)
     for name, x in truth.values.items():
         dim = 1 if name.startswith("row") else 0
         slope = slopes(double, z, name)
-        one = (
-            1.0 if name in ("rows", "cols") and call.options.get("reduce", "lse") == "lse" else 0.0
-        )
+        one = 1.0 if name in ("rows", "cols") and call.options.get("reduce", "lse") == "lse" else 0.0
         finite = torch.where(x.isfinite(), x, 0.0)
         values[name] = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
         coefficient += slope * weights[name].double().abs().unsqueeze(dim)
@@ -225,9 +219,7 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
         ) if names and size.requires_grad else []  # fmt: skip
         for name, share in zip(names, found, strict=True):
             dtype = call.tensors()[name].dtype
-            grads[name] = (
-                share + EPS[dtype] * truth.grads[name].abs() + SMALLEST[dtype] * (1.0 + largest)
-            )
+            grads[name] = share + EPS[dtype] * truth.grads[name].abs() + SMALLEST[dtype] * (1.0 + largest)
     return Result(values, grads)
 
 
@@ -258,9 +250,7 @@ def engine_loss(call: Call, weights: dict[str, Tensor], **options: Any) -> Resul
     return Result({"loss": found.detach()}, differentiated([found], [torch.ones(())], leaves))
 
 
-def scalar_of(
-    truth: Result, limit: Result, weights: dict[str, Tensor], low: float
-) -> tuple[Result, Result]:
+def scalar_of(truth: Result, limit: Result, weights: dict[str, Tensor], low: float) -> tuple[Result, Result]:
     """Truth and budget of the weighted sum; an empty row contributes 0."""
     value, error = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for name, weight in weights.items():
@@ -293,16 +283,10 @@ def compare(call: Call, found: Result, truth: Result, limit: Result) -> float:
 
 def within(name: str, found: Tensor, truth: Tensor, limit: Tensor) -> float:
     """Error over budget, at most 1; infinities must agree exactly, and NaN is never right."""
-    assert found.shape == truth.shape, (
-        f"{name}: shape {tuple(found.shape)}, expected {tuple(truth.shape)}"
-    )
+    assert found.shape == truth.shape, f"{name}: shape {tuple(found.shape)}, expected {tuple(truth.shape)}"
     infinite = truth.isinf()
-    assert torch.equal(found[infinite].double(), truth[infinite]), (
-        f"{name}: {found[infinite]} for {truth[infinite]}"
-    )
-    assert found[~infinite].isfinite().all(), (
-        f"{name}: {int((~found[~infinite].isfinite()).sum())} values not finite"
-    )
+    assert torch.equal(found[infinite].double(), truth[infinite]), f"{name}: {found[infinite]} for {truth[infinite]}"
+    assert found[~infinite].isfinite().all(), f"{name}: {int((~found[~infinite].isfinite()).sum())} values not finite"
     ratio = torch.where(infinite, 0.0, (found.double() - truth).abs() / limit.clamp_min(1e-300))
     ratio = torch.where(found.double() == truth, 0.0, ratio)
     worst = ratio.max().item() if ratio.numel() else 0.0

@@ -30,9 +30,7 @@ setup = _load_setup()
 
 def _run(*command: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
-    return subprocess.run(
-        words, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run(words, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
 
 
 def _symbols(path: Path | str, *options: str) -> list[tuple[str, str]]:
@@ -93,9 +91,7 @@ def test_module_exports_its_init_function_only(name: str) -> None:
     assert _symbols(_native(name), "-D", "--defined-only") == [("T", f"PyInit_{name}")]
 
 
-def test_object_name_follows_all_that_the_object_depends_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_object_name_follows_all_that_the_object_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects are reused by name, so a name that misses a dependency would keep stale code."""
     monkeypatch.setattr(setup, "CSRC", tmp_path)
     source, header = tmp_path / "cpu" / "bind.cpp", tmp_path / "common" / "functors.h"

@@ -174,9 +174,7 @@ def test_stroke_directions_tell_horizontal_from_vertical():
     assert cos_across.sum() < 0 < cos_down.sum()
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures"
-)
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures")
 def test_memory_probe_sees_the_dense_matrix():
     rows = 2048
     matrix = 4 * rows * rows

@@ -49,9 +49,7 @@ def test_every_reduce_keep_and_positives(backend, dtype, reduce, keep, positives
     """With all scales, biases, thresholds, a mask and two column blocks at once."""
     options = {"reduce": reduce, "keep": keep, "cols": True} | positives_of(reduce, positives)
     for keep_positives in (False, True):
-        call = make_call(
-            37, 53, 19, dtype, *EXTRAS, blocks=2, keep_positives=keep_positives, **options
-        )
+        call = make_call(37, 53, 19, dtype, *EXTRAS, blocks=2, keep_positives=keep_positives, **options)
         check(call, backend=backend)
 
 
@@ -151,9 +149,7 @@ def test_one_gradient_alone(backend, leaf):
     """Whatever needs no gradient costs none and changes nothing; a queue is such a column block."""
     for cols in (False, True):
         extras = ("row_scale", "col_scale", "row_bias", "col_bias")
-        call = make_call(
-            40, 75, 10, torch.float32, *extras, blocks=2, positives="same_index", cols=cols
-        )
+        call = make_call(40, 75, 10, torch.float32, *extras, blocks=2, positives="same_index", cols=cols)
         call = replace(call, constant=frozenset(call.tensors()) - {leaf})
         check(call, backend=backend)
 

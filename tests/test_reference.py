@@ -127,8 +127,7 @@ def as_loop_options(options):
         "label_smoothing": "smoothing",
     }
     loop = {
-        names.get(name, name): value.tolist() if torch.is_tensor(value) else value
-        for name, value in options.items()
+        names.get(name, name): value.tolist() if torch.is_tensor(value) else value for name, value in options.items()
     }
     if "query_ids" in loop:
         loop.setdefault("key_ids", loop["query_ids"])
@@ -147,9 +146,7 @@ def test_info_nce_equals_its_loop(name, symmetric):
     assert_equal(reference.info_nce(A, B, reduction="sum", **arguments), sum(rows))
 
 
-@pytest.mark.parametrize(
-    "name", ["ids", "all_ids", "one_id", "margin", "negative_margin", "ids_and_margin"]
-)
+@pytest.mark.parametrize("name", ["ids", "all_ids", "one_id", "margin", "negative_margin", "ids_and_margin"])
 def test_every_masking_case_removes_something(name):
     """Guards the data: a case whose mask hits nothing would prove nothing."""
     options = INFO_NCE_CASES[name]
@@ -183,9 +180,7 @@ def test_info_nce_equals_torch_cross_entropy(smoothing):
     logits = A @ torch.cat([B, NEGATIVES]).T / 0.07
     logits = torch.cat([logits, (HARD @ A[:, :, None]).squeeze(2) / 0.07], dim=1)
     expected = F.cross_entropy(logits, torch.arange(N), label_smoothing=smoothing)
-    loss = reference.info_nce(
-        A, B, negatives=NEGATIVES, hard_negatives=HARD, label_smoothing=smoothing
-    )
+    loss = reference.info_nce(A, B, negatives=NEGATIVES, hard_negatives=HARD, label_smoothing=smoothing)
     assert_equal(loss, expected)
 
 
@@ -396,9 +391,7 @@ def loop_sup_con(rows, labels, temperature):
     return losses, counted
 
 
-@pytest.mark.parametrize(
-    "labels", [[0, 0, 0, 0], [0, 1, 0, 1], [3, 1, 3, 2], [0, 1, 2, 3]], ids=str
-)
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 0, 1], [3, 1, 3, 2], [0, 1, 2, 3]], ids=str)
 def test_sup_con_equals_its_loop(labels):
     losses, counted = loop_sup_con(A.tolist(), labels, 0.7)
     arguments = (A, torch.tensor(labels))
@@ -431,9 +424,7 @@ def test_sup_con_of_instances_is_nt_xent():
 def test_uniformity_equals_its_loop():
     a, b = A.tolist(), B.tolist()
     within = [math.exp(-0.3 * distance(a[i], a[j]) ** 2) for i in range(N) for j in range(i)]
-    across = [
-        math.exp(-0.3 * distance(a[i], b[j]) ** 2) for i in range(N) for j in range(N) if i != j
-    ]
+    across = [math.exp(-0.3 * distance(a[i], b[j]) ** 2) for i in range(N) for j in range(N) if i != j]
     assert_equal(reference.uniformity(A, t=0.3), math.log(mean(within)))
     assert_equal(reference.uniformity(A, B, t=0.3), math.log(mean(across)))
 
@@ -456,9 +447,7 @@ PAIR_LOSSES = {
     "clip_loss": lambda x, y, **kw: reference.clip_loss(x, y, 2.0, **kw),
     "siglip_loss": lambda x, y, **kw: reference.siglip_loss(x, y, 2.0, -1.0, **kw),
     **{name: getattr(reference, name) for name in TWO_VIEW_LOOPS},
-    "sup_con": lambda x, y, **kw: reference.sup_con(
-        torch.stack([x, y], dim=1), IDS[: len(x)], **kw
-    ),
+    "sup_con": lambda x, y, **kw: reference.sup_con(torch.stack([x, y], dim=1), IDS[: len(x)], **kw),
 }
 
 
@@ -492,10 +481,7 @@ GRADIENT_CASES = {
         lambda *t: reference.siglip_loss(*t, image_ids=IDS),
         (A, B, scalar(2.0), scalar(-1.0)),
     ),
-    **{
-        name: (with_temperature(getattr(reference, name)), (A, B, LEARNABLE))
-        for name in TWO_VIEW_LOOPS
-    },
+    **{name: (with_temperature(getattr(reference, name)), (A, B, LEARNABLE)) for name in TWO_VIEW_LOOPS},
     **{
         f"{name}_at_its_floor": (
             with_temperature(getattr(reference, name), tau_plus=0.9),
@@ -536,9 +522,7 @@ def test_normalize_reaches_the_extra_negatives():
         return x / x.square().sum(dim=-1, keepdim=True).sqrt()
 
     loss = reference.info_nce(A, B, negatives=NEGATIVES, hard_negatives=HARD, normalize=True)
-    expected = reference.info_nce(
-        unit(A), unit(B), negatives=unit(NEGATIVES), hard_negatives=unit(HARD)
-    )
+    expected = reference.info_nce(unit(A), unit(B), negatives=unit(NEGATIVES), hard_negatives=unit(HARD))
     assert_equal(loss, expected)
 
 

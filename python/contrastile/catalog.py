@@ -1,10 +1,11 @@
-"""One row per loss: where it comes from, its dense reference, and inputs to try it on. Tests, selftest and docs read it."""
+"""One row per loss: where it comes from, its dense reference, and inputs to try it on. Tests, selftest and docs
+read it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +39,11 @@ class LossCard:
 
     @property
     def function(self) -> Callable[..., Tensor]:
-        return getattr(losses, self.name)
+        return cast(Callable[..., Tensor], getattr(losses, self.name))
 
     @property
     def reference(self) -> Callable[..., Tensor]:
-        return getattr(reference, self.name)
+        return cast(Callable[..., Tensor], getattr(reference, self.name))
 
     @property
     def module(self) -> type[nn.Module]:

@@ -122,9 +122,7 @@ def merge(spec: PairSpec, x: SideStats, y: SideStats) -> SideStats:
     if spec.reduce == Reduce.MAX:
         assert x.peak is not None and y.peak is not None and x.arg is not None and y.arg is not None
         better = (y.peak > x.peak) | (y.peak.isnan() & ~x.peak.isnan())
-        return SideStats(
-            torch.where(better, y.peak, x.peak), None, positive, torch.where(better, y.arg, x.arg)
-        )
+        return SideStats(torch.where(better, y.peak, x.peak), None, positive, torch.where(better, y.arg, x.arg))
     assert x.total is not None and y.total is not None
     if spec.reduce != Reduce.LSE:
         return SideStats(None, x.total + y.total, positive, None)
@@ -336,16 +334,17 @@ def one_sided_scalar(
     buffer = new_buffer(call, min(rows, n) * width)
     value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
     for start in range(0, n, rows):
-        part = Weights(*(None if w is None else w[start : start + rows] for w in vars(weights).values()))
-        chunk = replace_rows(call, call.rows.slice(start, min(start + rows, n)), call.mask, start)
+        stop = min(start + rows, n)
+        positive_weight = None if weights.row_positive is None else weights.row_positive[start:stop]
+        chunk = replace_rows(call, call.rows.slice(start, stop), call.mask, start)
         steps = list(plan(chunk, backend, rows))
         running, _ = statistics(chunk, backend, backend_store(backend, buffer), steps)
         stats = running.result()
         stat = finish(call.spec, stats)
-        value = value + weighted(stat, part.row, stats.positive, part.row_positive)
-        chunk.rows = with_weights(chunk.rows, stat, part.row, part.row_positive)
+        value = value + weighted(stat, weights.row[start:stop], stats.positive, positive_weight)
+        chunk.rows = with_weights(chunk.rows, stat, weights.row[start:stop], positive_weight)
         store = backend_store(backend, buffer)
-        here = slice_gradients(grads, start, min(start + rows, n))
+        here = slice_gradients(grads, start, stop)
         for step in steps:
             add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step)), needs)
     return value, grads

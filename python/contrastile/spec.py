@@ -80,9 +80,7 @@ class Side:
         if start == 0 and stop == len(self):
             return self
         names = ("features", "scale", "bias", "ids", "threshold", "stat", "weight", "positive_weight")
-        parts = {
-            name: value[start:stop] for name in names if (value := getattr(self, name)) is not None
-        }
+        parts = {name: value[start:stop] for name in names if (value := getattr(self, name)) is not None}
         prepared = None if self.prepared is None else self.prepared.at(start)
         return replace(self, **parts, origin=self.origin + start, prepared=prepared)
 
@@ -97,15 +95,10 @@ class SideStats:
     arg: Tensor | None  # (n,) int64 global index of the maximum on the other side, -1 = none
 
     def slice(self, start: int, stop: int) -> SideStats:
-        if start == 0 and stop == next(
-            len(x) for x in (self.total, self.peak, self.arg) if x is not None
-        ):
+        if start == 0 and stop == next(len(x) for x in (self.total, self.peak, self.arg) if x is not None):
             return self
         return SideStats(
-            *(
-                None if x is None else x[start:stop]
-                for x in (self.peak, self.total, self.positive, self.arg)
-            )
+            *(None if x is None else x[start:stop] for x in (self.peak, self.total, self.positive, self.arg))
         )
 
 

@@ -32,6 +32,4 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
         if name in ("auto", backend.name) and reason(backend, device, dtype) is None:
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
-    raise BackendUnsupported(
-        f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}"
-    )
+    raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")

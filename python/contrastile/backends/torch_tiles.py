@@ -1,4 +1,5 @@
-"""The `torch` backend: tiles in plain torch on any device and dtype. Also what the other backends are tested against."""
+"""The `torch` backend: tiles in plain torch on any device and dtype. Also what the other backends are tested
+against."""
 
 from __future__ import annotations
 
@@ -117,9 +118,7 @@ def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     return positive, drop
 
 
-def role_z(
-    block: PairBlock, side: Side, z: Tensor, positive: Tensor | None, drop: Tensor | None, dim: int
-) -> Tensor:
+def role_z(block: PairBlock, side: Side, z: Tensor, positive: Tensor | None, drop: Tensor | None, dim: int) -> Tensor:
     """z with dropped pairs at -inf; NaN is above no threshold, so it stays."""
     if (threshold := across(side.threshold, dim)) is not None:
         above = z > threshold
@@ -141,9 +140,7 @@ def softplus(z: Tensor) -> Tensor:  # F.softplus turns linear above 20, which is
     return z.clamp_min(0) + torch.log1p(torch.exp(-z.abs()))
 
 
-def reduce_side(
-    block: PairBlock, side: Side, z: Tensor, chosen: Tensor | None, other: Side, dim: int
-) -> SideStats:
+def reduce_side(block: PairBlock, side: Side, z: Tensor, chosen: Tensor | None, other: Side, dim: int) -> SideStats:
     positive = z.new_zeros(len(side)) if chosen is None else chosen.sum(dim)
     reduce = block.spec.reduce
     if reduce == Reduce.SOFTPLUS:

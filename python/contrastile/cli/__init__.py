@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="contrastile", description="Contrastive losses without the N x N matrix."
-    )
+    parser = argparse.ArgumentParser(prog="contrastile", description="Contrastive losses without the N x N matrix.")
     parser.add_argument("--version", action="version", version=contrastile.__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():

@@ -59,12 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help=f"epochs per loss (default: {_FULL.epochs}, quick {_QUICK.epochs})",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of split, weights and batches (default: 0)"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer epochs and smaller batches in memory.png"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of split, weights and batches (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="fewer epochs and smaller batches in memory.png")
 
 
 def _positive(text: str) -> int:
@@ -113,10 +109,7 @@ def _make_trainer(epochs: int, seed: int) -> Trainer:
 def _train_all(trainer: Trainer) -> list[Outcome]:
     objectives = demo_train.make_objectives()
     with _one_thread(), _progress("training", len(objectives) * trainer.steps) as advance:
-        return [
-            trainer.fit(name, objective, partial(advance, name))
-            for name, objective in objectives.items()
-        ]
+        return [trainer.fit(name, objective, partial(advance, name)) for name, objective in objectives.items()]
 
 
 def _report_recall(outcomes: Sequence[Outcome]) -> bool:

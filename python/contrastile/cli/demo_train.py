@@ -28,9 +28,7 @@ class Objective(nn.Module):
     def __init__(self, pair_loss: PairLoss, /, **scalars: float) -> None:
         super().__init__()
         self.pair_loss = pair_loss
-        self.scalars = nn.ParameterDict(
-            {name: nn.Parameter(torch.tensor(value)) for name, value in scalars.items()}
-        )
+        self.scalars = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in scalars.items()})
 
     def forward(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
         """Loss of one pair of views; x, y (N, D) unit rows, labels (N,)."""
@@ -50,18 +48,12 @@ def make_objectives() -> dict[str, Objective]:
             bias=-10.0,
         ),
         "info_nce": Objective(lambda x, y, *_: c.info_nce(x, y, temperature=0.07)),
-        "debiased_info_nce": Objective(
-            lambda x, y, *_: c.debiased_info_nce(x, y, temperature=0.1, tau_plus=0.01)
-        ),
+        "debiased_info_nce": Objective(lambda x, y, *_: c.debiased_info_nce(x, y, temperature=0.1, tau_plus=0.01)),
         "nt_xent": Objective(lambda x, y, *_: c.nt_xent(x, y, temperature=0.1)),
-        "debiased_nt_xent": Objective(
-            lambda x, y, *_: c.debiased_nt_xent(x, y, temperature=0.1, tau_plus=0.01)
-        ),
+        "debiased_nt_xent": Objective(lambda x, y, *_: c.debiased_nt_xent(x, y, temperature=0.1, tau_plus=0.01)),
         "dcl": Objective(lambda x, y, *_: c.dcl(x, y, temperature=0.1)),
         "dclw": Objective(lambda x, y, *_: c.dclw(x, y, temperature=0.1)),
-        "sup_con": Objective(
-            lambda x, y, labels, _: c.sup_con(torch.stack([x, y], 1), labels, temperature=0.1)
-        ),
+        "sup_con": Objective(lambda x, y, labels, _: c.sup_con(torch.stack([x, y], 1), labels, temperature=0.1)),
         "alignment + uniformity": Objective(
             lambda x, y, *_: c.alignment(x, y) + (c.uniformity(x) + c.uniformity(y)) / 2
         ),
@@ -73,14 +65,10 @@ class Encoders(nn.Module):
 
     def __init__(self, views: dict[str, Tensor]) -> None:
         super().__init__()
-        self.perceptrons = nn.ModuleDict(
-            {name: _perceptron(view.shape[1]) for name, view in views.items()}
-        )
+        self.perceptrons = nn.ModuleDict({name: _perceptron(view.shape[1]) for name, view in views.items()})
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {
-            name: F.normalize(self.perceptrons[name](view), dim=1) for name, view in views.items()
-        }
+        return {name: F.normalize(self.perceptrons[name](view), dim=1) for name, view in views.items()}
 
 
 def _perceptron(features: int) -> nn.Sequential:
@@ -137,19 +125,15 @@ class Trainer:
         curve = torch.tensor(losses).view(self.epochs, -1).mean(1).tolist()
         return Outcome(name, curve, before, measure_recall(encoders, self.held_out), seconds)
 
-    def _steps(
-        self, encoders: Encoders, objective: Objective, advance: Callable[[], None]
-    ) -> Iterator[float]:
+    def _steps(self, encoders: Encoders, objective: Objective, advance: Callable[[], None]) -> Iterator[float]:
         generator = torch.Generator().manual_seed(self.seed)
         optimizer, schedule = _optimization(encoders, objective, self.steps)
-        for rows in itertools.chain.from_iterable(
-            _batches(len(self.train), generator) for _ in range(self.epochs)
-        ):
+        for rows in itertools.chain.from_iterable(_batches(len(self.train), generator) for _ in range(self.epochs)):
             batch = self.train.select(rows)
             embeddings = encoders(make_views(batch.images, generator))
             loss = _mean_over_pairs(objective, embeddings, batch.labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             advance()
@@ -186,10 +170,7 @@ def measure_recall(encoders: Encoders, scans: Scans) -> Recall:
     embeddings = encoders(make_views(scans.images))
     encoders.train()
     truth = torch.arange(len(scans))
-    hits = [
-        _nearest(embeddings[x], embeddings[y]) == truth
-        for x, y in itertools.permutations(embeddings, 2)
-    ]
+    hits = [_nearest(embeddings[x], embeddings[y]) == truth for x, y in itertools.permutations(embeddings, 2)]
     found = _nearest(embeddings["left half"], embeddings["right half"])
     return Recall(
         same_scan=_fraction(torch.stack(hits)),

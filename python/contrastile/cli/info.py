@@ -41,12 +41,8 @@ def collect() -> dict[str, Any]:
         "cpu": _cpu_section(),
         "cuda": _cuda_section(),
         "backends": {name: reason or "available" for name, reason in backends.items()},
-        "native modules": {
-            name: native.import_errors.get(name, "loaded") for name in ("_cpu", "_cuda")
-        },
-        "environment": {
-            k: v for k, v in sorted(os.environ.items()) if k.startswith("CONTRASTILE_")
-        },
+        "native modules": {name: native.import_errors.get(name, "loaded") for name in ("_cpu", "_cuda")},
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("CONTRASTILE_")},
     }
     report["warnings"] = _warnings(report)
     return report
@@ -154,11 +150,7 @@ def _warnings(report: dict[str, Any]) -> list[str]:
 def _format_report(report: dict[str, Any]) -> str:
     sections = {title: section for title, section in report.items() if title != "warnings"}
     width = max(len(key) for section in sections.values() for key in section)
-    blocks = [
-        f"{title}\n{_format_section(section, width)}"
-        for title, section in sections.items()
-        if section
-    ]
+    blocks = [f"{title}\n{_format_section(section, width)}" for title, section in sections.items() if section]
     return "\n\n".join([*blocks, *(f"WARNING: {warning}" for warning in report["warnings"])])
 
 

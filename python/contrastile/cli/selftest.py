@@ -79,9 +79,7 @@ def _worst_check(card: LossCard, backend: str, dtype: torch.dtype, shapes: Shape
     return min(results, key=lambda result: (result.ok, -result.worst))
 
 
-def _checks(
-    card: LossCard, backend: str, dtype: torch.dtype, shapes: Shapes
-) -> Iterator[CheckResult]:
+def _checks(card: LossCard, backend: str, dtype: torch.dtype, shapes: Shapes) -> Iterator[CheckResult]:
     for rows, features in shapes:
         try:
             result = check_card(card, backend, dtype, rows, features)

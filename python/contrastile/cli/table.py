@@ -15,9 +15,6 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]], alignmen
     widths = [max(map(len, column)) for column in columns]
     lines = [headers, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "  ".join(
-            f"{cell:{side}{width}}"
-            for cell, side, width in zip(line, alignment, widths, strict=True)
-        ).rstrip()
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, alignment, widths, strict=True)).rstrip()
         for line in lines
     )

@@ -24,7 +24,7 @@ def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool
 
 
 def unit(x: Tensor, normalize: bool) -> Tensor:
-    """Unit rows, normalised in float32 and rounded once to x's type (half-precision norms would leave rows off by 2^-9)."""
+    """Unit rows, normalised in float32 and rounded once to x's type: half-precision norms are off by 2^-9."""
     return F.normalize(wide(x), dim=-1).to(x.dtype) if normalize else x
 
 
@@ -93,4 +93,8 @@ class LossModule(nn.Module):
     def extra_repr(self) -> str:
         shown = {name: value for name, value in self.options.items() if value is not None}
         text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
-        return text if self.learn is None else f"learned {self.learn}={float(self.learned()[self.learn].detach()):.4g}, {text}"
+        return (
+            text
+            if self.learn is None
+            else f"learned {self.learn}={float(self.learned()[self.learn].detach()):.4g}, {text}"
+        )

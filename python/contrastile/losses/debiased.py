@@ -45,7 +45,13 @@ def debiased_info_nce(
     if n <= 1:
         return reduced_empty(n, reduction, query, key)
     stats = pair_reduce(
-        query, key, scale=scale, keep="not_same_index", positives="same_index", memory_budget=memory_budget, backend=backend
+        query,
+        key,
+        scale=scale,
+        keep="not_same_index",
+        positives="same_index",
+        memory_budget=memory_budget,
+        backend=backend,
     )
     assert stats.row_positives is not None
     return reduced(debiased_rows(stats.rows, stats.row_positives, n - 1, prior, scale), reduction)
@@ -74,7 +80,13 @@ def debiased_nt_xent(
     if n <= 2:
         return reduced_empty(n, reduction, x)
     stats = pair_reduce(
-        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget, backend=backend
+        x,
+        scale=scale,
+        keep="not_same_id",
+        positives="same_id",
+        row_ids=instance,
+        memory_budget=memory_budget,
+        backend=backend,
     )
     assert stats.row_positives is not None
     return reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
@@ -125,4 +137,4 @@ class DebiasedInfoNCE(LossModule):
 class DebiasedNTXent(DebiasedInfoNCE):
     """Module twin of debiased_nt_xent; forward(z1, z2)."""
 
-    function = staticmethod(debiased_nt_xent)
+    function = staticmethod(debiased_nt_xent)  # type: ignore[assignment]  # other names of the same two arguments

@@ -92,7 +92,11 @@ class DCL(LossModule):
         backend: str = "auto",
     ) -> None:
         super().__init__(
-            temperature=temperature, normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend
+            temperature=temperature,
+            normalize=normalize,
+            reduction=reduction,
+            memory_budget=memory_budget,
+            backend=backend,
         )
 
 

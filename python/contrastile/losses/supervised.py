@@ -27,7 +27,8 @@ def sup_con(
         P(i) = other rows with i's label
 
     Args:
-        features: (N, D), or (N, V, D): V views, each a row with its sample's label. Unit rows expected, or normalize=True.
+        features: (N, D), or (N, V, D): V views, each a row with its sample's label. Unit rows expected, or
+        normalize=True.
         labels: (N,) integers.
         temperature: > 0, float or 0-dim tensor.
         reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (N, V). A row
@@ -35,7 +36,8 @@ def sup_con(
 
     Returns: float32, nats. Cost: 4 (N V)^2 D FLOP forward and backward.
 
-    Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by temperature / base_temperature.
+    Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by temperature /
+    base_temperature.
     """
     check.choice("reduction", reduction, REDUCTIONS)
     shape = check.features("features", features, ndim=3 if check.tensor("features", features).dim() == 3 else 2).shape
@@ -47,7 +49,8 @@ def sup_con(
         return zero(x) if reduction != "none" else zeros(0, x).reshape(shape[:-1])
     share, has_positive = positive_shares(ids, x.dtype)
     options: dict[str, Any] = {
-        "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget": memory_budget,
+        "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":
+        memory_budget,
         "backend": backend,
     }  # fmt: skip
     if reduction == "none":

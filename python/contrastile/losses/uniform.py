@@ -40,7 +40,8 @@ def uniformity(
     row_bias = -scale * x.square().sum(1)
     col_bias = row_bias if y is None else -scale * y.square().sum(1)
     rows = pair_reduce(
-        x, y, scale=2.0 * scale, row_bias=row_bias, col_bias=col_bias, keep="not_same_index", memory_budget=memory_budget,
+        x, y, scale=2.0 * scale, row_bias=row_bias, col_bias=col_bias, keep="not_same_index",
+        memory_budget=memory_budget,
         compute_dtype=compute, backend=backend,
     ).rows  # fmt: skip
     return torch.logsumexp(rows, 0) - math.log(n * (n - 1))
@@ -61,7 +62,8 @@ def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
     x, y = feature_pair("x", x, "y", y, normalize=False)
     if x.shape[0] == 0:
         return zero(x, y)
-    return torch.linalg.vector_norm(wide(x) - wide(y), dim=1).pow(power).mean()
+    distance: Tensor = torch.linalg.vector_norm(wide(x) - wide(y), dim=1)
+    return distance.pow(power).mean()
 
 
 class Uniformity(LossModule):

@@ -12,14 +12,14 @@ FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def tensor(name: str, x: Any) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
-    return x
+def tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+    return value
 
 
-def features(name: str, x: Any, *, ndim: int = 2) -> Tensor:
-    x = tensor(name, x)
+def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:
+    x = tensor(name, value)
     shape = "(N, D)" if ndim == 2 else "(N, K, D)"
     if x.dim() != ndim:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
@@ -30,9 +30,7 @@ def features(name: str, x: Any, *, ndim: int = 2) -> Tensor:
 
 def same_width(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
     if x.shape[-1] != other.shape[-1]:
-        raise ValueError(
-            f"{name} must have the width of {other_name}, {other.shape[-1]}, got {x.shape[-1]}"
-        )
+        raise ValueError(f"{name} must have the width of {other_name}, {other.shape[-1]}, got {x.shape[-1]}")
 
 
 def same_shape(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
@@ -45,8 +43,8 @@ def same_device(name: str, x: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name} must be on {device} like the features, got {x.device}")
 
 
-def vector(name: str, x: Any, size: int, device: torch.device) -> Tensor:
-    x = tensor(name, x)
+def vector(name: str, value: Any, size: int, device: torch.device) -> Tensor:
+    x = tensor(name, value)
     if x.dim() != 1 or x.shape[0] != size:
         raise ValueError(f"{name} must have shape ({size},), got {tuple(x.shape)}")
     if not x.dtype.is_floating_point:
@@ -55,8 +53,8 @@ def vector(name: str, x: Any, size: int, device: torch.device) -> Tensor:
     return x
 
 
-def ids(name: str, x: Any, size: int, device: torch.device) -> Tensor:
-    x = tensor(name, x)
+def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
+    x = tensor(name, value)
     if x.dtype not in ID_DTYPES:
         raise TypeError(f"{name} must hold integers, got {x.dtype}")
     if x.dim() != 1 or x.shape[0] != size:
@@ -65,8 +63,8 @@ def ids(name: str, x: Any, size: int, device: torch.device) -> Tensor:
     return x.to(torch.int64)
 
 
-def bool_mask(name: str, x: Any, n: int, m: int, device: torch.device) -> Tensor:
-    x = tensor(name, x)
+def bool_mask(name: str, value: Any, n: int, m: int, device: torch.device) -> Tensor:
+    x = tensor(name, value)
     if x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
     if tuple(x.shape) != (n, m):

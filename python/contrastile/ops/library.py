@@ -1,9 +1,8 @@
-"""The engine's torch.library operators, and the autograd functions over them.
+"""The engine's torch.library operators: schemas, implementations, fakes. Their autograd is in autograd.py.
 
-pair_stats returns the statistics (differentiable; its backward recomputes the scores), pair_loss a weighted sum of them
-whose gradients are formed in the forward sweep. Scale and biases are tensors, so values never cause a recompilation.
-Autograd is torch.autograd.Function over the raw operators, not register_autograd: the latter walks every argument as a
-tree once an operator takes a list of tensors, which costs more than a whole small loss.
+pair_stats returns the statistics, pair_stats_backward recomputes the scores and returns gradients; pair_loss returns a
+weighted sum of the statistics with its gradients, formed in the forward sweep. Scale and biases are tensors, so values
+never cause a recompilation.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .. import driver
 from ..backends import select
@@ -29,7 +27,8 @@ CALL = (
     "Tensor? row_ids, Tensor? col_ids, Tensor? row_threshold, Tensor? col_threshold, Tensor? mask, "
     "int reduce, int keep, int positives, bool keep_positives, bool cols, bool square, ScalarType compute, str backend"
 )  # compute: the type features are multiplied in; square: b is a, blocks is empty
-CALL_ARGS = 19  # arguments in CALL; each operator below adds its own after them
+NAMES = [argument.split()[-1] for argument in CALL.split(", ")]
+CALL_ARGS = len(NAMES)  # each operator below adds its own arguments after these
 LIB.define(
     f"pair_stats({CALL}, int budget) -> "
     "(Tensor row_stat, Tensor col_stat, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
@@ -46,6 +45,11 @@ LIB.define(
     "Tensor? col_positive_weight, int budget, bool[] needs) -> (Tensor, Tensor[])",
     tags=TAGS,
 )
+
+
+def arg(args: Sequence[Any], name: str) -> Any:
+    """The argument of CALL with this name."""
+    return args[NAMES.index(name)]
 
 
 # ---- from operator arguments to a call of the driver ----------------------------------------------------------------
@@ -175,12 +179,10 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
             weighted = driver.with_weights(call.blocks[0], row_stat, *row_weights)
             call.blocks = [weighted]
         elif call.spec.cols:
-            driver.attach_columns(
-                call, col_stat, col_weight.contiguous(), col_positive.contiguous() if some else None
-            )
+            driver.attach_columns(call, col_stat, col_weight.contiguous(), col_positive.contiguous() if some else None)
         store = driver.ScoreStore(scores if len(scores) else None, backend.padding)
         grads = driver.gradients(call, backend, needed(needs), store)
-        flat = flat_gradients(grads, args[2])
+        flat = flat_gradients(grads, arg(args, "scale"))
         return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
 
 
@@ -191,7 +193,7 @@ def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
         call, backend = build_call(*args[:CALL_ARGS])
         weights = driver.Weights(row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(needs), budget)
-        return value, [] if grads is None else flat_gradients(grads, args[2])
+        return value, [] if grads is None else flat_gradients(grads, arg(args, "scale"))
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -204,22 +206,23 @@ def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def fake_sizes(args: Sequence[Any]) -> tuple[Any, Any]:
-    a, blocks, square = args[0], args[1], args[16]
-    return a.shape[0], a.shape[0] if square else sum(block.shape[0] for block in blocks)
+    a, blocks = args[:2]
+    return a.shape[0], a.shape[0] if arg(args, "square") else sum(block.shape[0] for block in blocks)
 
 
 def fake_stats(*args: Any) -> tuple[Tensor, ...]:
-    a, blocks, reduce, cols, square, budget = args[0], args[1], args[11], args[15], args[16], args[CALL_ARGS]
+    a, blocks, budget = args[0], args[1], args[CALL_ARGS]
     n, m = fake_sizes(args)
     dtype = driver.stat_dtype(a.dtype)
-    col_n = m if cols else 0
-    is_max = reduce == Reduce.MAX
+    col_n = m if arg(args, "cols") else 0
+    is_max = arg(args, "reduce") == Reduce.MAX
 
     def empty(size: Any, kind: torch.dtype = dtype) -> Tensor:
-        return a.new_empty((size,), dtype=kind)
+        out: Tensor = a.new_empty((size,), dtype=kind)
+        return out
 
-    backend = select(args[18], a.device, args[17])
-    width = n + backend.padding if square else m + backend.padding * len(blocks)
+    backend = select(arg(args, "backend"), a.device, arg(args, "compute"))
+    width = n + backend.padding if arg(args, "square") else m + backend.padding * len(blocks)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
     return (
         empty(n), empty(col_n), empty(n), empty(col_n),
@@ -249,127 +252,3 @@ def _register() -> None:
 
 
 _register()
-
-# ---- autograd -------------------------------------------------------------------------------------------------------
-# Functions take (statics, TENSORS optional tensors, *blocks): autograd sees every tensor as an argument of its own.
-
-TENSORS = 10  # a, scale .. mask: the tensor arguments of CALL but for the blocks
-
-
-def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> list[Any]:
-    """The arguments of CALL from a Function's own."""
-    a, *rest = tensors[:TENSORS]
-    return [a, list(tensors[TENSORS:]), *rest, *statics]
-
-
-def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
-    flat = iter(grads)
-    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
-    return (a, scale, col_scale, row_bias, col_bias, *(None,) * (TENSORS - 5), *blocks)
-
-
-def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
-    return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
-
-
-class StatsFunction(torch.autograd.Function):
-    """Vector mode: forward returns the outputs of pair_stats."""
-
-    @staticmethod
-    def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
-        row_stat, col_stat, _, _, row_arg, col_arg, scores = output
-        ctx.mark_non_differentiable(row_arg, col_arg, scores)
-        ctx.statics = statics
-        ctx.save_for_backward(*tensors, row_stat, col_stat, scores)
-        return tuple(output)
-
-    @staticmethod
-    def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_stat, col_stat, scores = ctx.saved_tensors
-        needs = tensor_needs(ctx.needs_input_grad[2:])
-        grads = StatsBackward.apply(ctx.statics, needs, *gouts[:4], row_stat, col_stat, scores, *tensors)
-        return (None, None, *by_input(grads, needs))
-
-
-class StatsBackward(torch.autograd.Function):
-    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
-
-    @staticmethod
-    def forward(ctx: Any, statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-        row, col, row_positive, col_positive, row_stat, col_stat, scores, *inputs = tensors
-        grads = torch.ops.contrastile.pair_stats_backward.default(
-            *operator_args(statics, inputs), row_stat, col_stat, scores, row, col, row_positive, col_positive, needs
-        )
-        return tuple(grads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
-
-
-class LossFunction(torch.autograd.Function):
-    """Scalar mode: forward forms the loss and its gradients, backward scales them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
-    ) -> Tensor:
-        args = operator_args(statics, tensors)
-        loss, grads = run_loss(args, more, needs)
-        ctx.needs, ctx.dtypes = needs, [x.dtype for x in wanted_inputs(args, needs)]
-        ctx.save_for_backward(*grads)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled  # grad mode is on for create_graph=True
-        return (None, None, None, *by_input(scale(gout, ctx.dtypes, *ctx.saved_tensors), ctx.needs))
-
-
-def scaled(gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
-    """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow."""
-    return tuple((g * gout).to(dtype) for g, dtype in zip(grads, dtypes, strict=True))
-
-
-class ScaleGradients(torch.autograd.Function):
-    """`scaled`, refusing to be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
-        return scaled(gout, dtypes, *grads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
-
-
-NO_DOUBLE_BACKWARD = (
-    "contrastile: double backward (create_graph=True) is not supported; contrastile.reference has the same losses "
-    "in plain torch, differentiable any number of times"
-)
-
-
-def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
-    """Differentiable pair_stats for the arguments of CALL."""
-    a, blocks, *rest = args
-    return StatsFunction.apply(tuple(rest[TENSORS - 1 :]), budget, a, *rest[: TENSORS - 1], *blocks)  # type: ignore[no-any-return]
-
-
-def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
-    """Differentiable pair_loss for the arguments of CALL."""
-    if not any(needs):
-        return run_loss(args, more, needs)[0]
-    a, blocks, *rest = args
-    return LossFunction.apply(tuple(rest[TENSORS - 1 :]), needs, more, a, *rest[: TENSORS - 1], *blocks)  # type: ignore[no-any-return]
-
-
-def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    if not torch.compiler.is_compiling() and type(args[0]) in PLAIN and _get_current_dispatch_mode() is None:
-        return pair_loss(*args, *more, needs)
-    return torch.ops.contrastile.pair_loss.default(*args, *more, needs)  # type: ignore[no-any-return]
-
-
-PLAIN = (Tensor, torch.nn.Parameter)

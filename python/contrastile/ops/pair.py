@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ..backends import backend_names
-from . import check, library
 from ..spec import Keep, Positives, Reduce
+from . import autograd, check
 
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs, unless told otherwise
 
@@ -61,19 +61,22 @@ def pair_reduce(
         rows_i = reduce over the kept j of z_ij,      cols_j = reduce over the kept i of z_ij
 
     with reduce "lse" log sum e^z, "softplus" sum log(1 + e^z), "relu" sum max(z, 0), "max" max z. What is linear in the
-    scores needs no pairs, except the sum over positives: it is computed in the same tiles so that in bfloat16 it cancels
+    scores needs no pairs, except the sum over positives: it is computed in the same tiles so that in bfloat16 it
+    cancels
     against the statistic's gradient before rounding, not after.
 
     Args:
         a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
-        b: Columns, (M, D); several tensors are column blocks joined in order (shared negatives, queues: a block that needs
+        b: Columns, (M, D); several tensors are column blocks joined in order (shared negatives, queues: a block that
+        needs
             no gradient costs none); None means a itself (each unordered pair is computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse").
         reduce: "lse" | "softplus" | "relu" | "max".
         keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair).
         row_ids, col_ids: (N,), (M,) integers; for b=None only row_ids.
-        row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's statistic.
+        row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's
+        statistic.
             No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
         positives: None | "same_index" | "same_id": which pairs are summed into row_positives / col_positives: sum of z
@@ -82,7 +85,8 @@ def pair_reduce(
         cols: Also reduce columns, from the same pass.
         memory_budget: Bytes of scores kept from forward for backward; None or 0 recomputes them (8 instead of 6 N M D
             FLOP). Not for "max".
-        compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the features'
+        compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
+        features'
             type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch". A named backend never falls back: it raises BackendUnsupported.
 
@@ -102,7 +106,7 @@ def pair_reduce(
             raise ValueError("reduce='max' sums no positives; for pairs by index use (a * b).sum(1)")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    rows, columns, row_positive, col_positive, *_ = library.stats(args, budget)
+    rows, columns, row_positive, col_positive, *_ = autograd.stats(args, budget)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows, row_positive
     some = positives is not None
@@ -148,7 +152,8 @@ def pair_loss(
 
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
 
-    The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores of
+    The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the
+    scores of
     a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing contributes 0.
     With cols=True the columns are complete only after the last row: scores are kept while they fit memory_budget
     (default 64 MiB, released before the call returns) and recomputed beyond it.
@@ -166,19 +171,20 @@ def pair_loss(
     )  # fmt: skip
     n = a.shape[0]
     m = n if square else sum(x.shape[0] for x in args[1])
-    row, row_positive = _weight("row_weight", row_weight, n, args[0]), _weight("row_positive_weight", row_positive_weight, n, args[0])
-    col = col_positive = None
-    if cols:
-        col, col_positive = _weight("col_weight", col_weight, m, a), _weight("col_positive_weight", col_positive_weight, m, a)
-    if square and cols:  # z is symmetric: column weights act on the same statistics
-        row, row_positive, col, col_positive = row + col, row_positive + col_positive, None, None
-    if positives is None:
-        row_positive = col_positive = None
+    like = args[0]
+    row = _weight("row_weight", row_weight, n, like)
+    col = _weight("col_weight", col_weight, m, like) if cols else None
+    row_positive = col_positive = None
+    if positives is not None:
+        row_positive = _weight("row_positive_weight", row_positive_weight, n, like)
+        col_positive = _weight("col_positive_weight", col_positive_weight, m, like) if cols else None
+    if square and col is not None:  # z is symmetric: column weights act on the same statistics
+        row, col = row + col, None
+        if row_positive is not None and col_positive is not None:
+            row_positive, col_positive = row_positive + col_positive, None
     given = check.budget(memory_budget)
     needs = _needs(args)
-    return library.loss(
-        args, (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given), needs
-    )
+    return autograd.loss(args, (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given), needs)
 
 
 def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
@@ -187,7 +193,7 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
         if x.requires_grad:
             raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
         return check.vector(name, x, size, like.device).to(dtype).contiguous()
-    return torch.full((size,), check.scalar(name, x), dtype=dtype, device=like.device)
+    return torch.full((size,), float(check.scalar(name, x)), dtype=dtype, device=like.device)
 
 
 def _needs(args: Sequence[Any]) -> list[bool]:
@@ -247,16 +253,16 @@ def _arguments(
         "col_scale": (col_scale, m), "row_bias": (row_bias, n), "col_bias": (col_bias, m),
         "row_threshold": (row_threshold, n), "col_threshold": (col_threshold, m),
     }  # fmt: skip
-    vectors = {
-        name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()
-    }
+    vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
     if mask is not None:
         mask = check.bool_mask("mask", mask, n, m, device)
     a, blocks = _promote(a, blocks)
     return (
-        a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"], vectors["col_bias"], row_ids, col_ids,
+        a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"], vectors["col_bias"], row_ids,
+        col_ids,
         _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
-        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not square,
+        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not
+        square,
         square, _compute_dtype(compute_dtype, a), backend,
     ), square  # fmt: skip
 
@@ -291,7 +297,9 @@ def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
     if compute_dtype is None:
         return a.dtype
     if compute_dtype not in check.FEATURE_DTYPES or (a.dtype == torch.float64) != (compute_dtype == torch.float64):
-        raise ValueError(f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}")
+        raise ValueError(
+            f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}"
+        )
     return compute_dtype
 
 

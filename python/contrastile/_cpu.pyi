@@ -1,0 +1,79 @@
+"""The native CPU module: addresses in, nothing checked. Built from csrc/cpu; block.h documents every field."""
+
+class Role:
+    on: bool
+    threshold: int
+    peak: int
+    total: int
+    positive: int
+    arg: int
+    stat: int
+    weight: int
+    positive_weight: int
+    grad_sum: int
+    grad_score_sum: int
+
+class Block:
+    a: int
+    b: int
+    n: int
+    m: int
+    d: int
+    row_origin: int
+    col_origin: int
+    dtype: int
+    row_scale: int
+    col_scale: int
+    row_bias: int
+    col_bias: int
+    row_ids: int
+    col_ids: int
+    mask: int
+    mask_stride: int
+    keep: int
+    positives: int
+    keep_positives: bool
+    square: bool
+    reduce: int
+    row: Role
+    col: Role
+    scores: int
+    score_stride: int
+    grad: int
+    grad_stride: int
+    grad_bf16: bool
+    threads: int
+
+class Whole:
+    block: Block
+    row_weight: int
+    row_positive_weight: int
+    col_weight: int
+    col_positive_weight: int
+    grad_a: int
+    grad_b: int
+
+def isa() -> str: ...
+def supported_isas() -> list[str]: ...
+def native_bf16() -> bool: ...
+def column_padding() -> int: ...
+def packed_bytes(m: int, d: int, dtype: int) -> int: ...
+def pack(b: int, m: int, d: int, dtype: int, out: int, threads: int) -> None: ...
+def stats(block: Block) -> None: ...
+def coeff(block: Block) -> None: ...
+def whole(problem: Whole) -> float: ...
+def gemm(
+    a: int,
+    a_row: int,
+    a_col: int,
+    b: int,
+    b_row: int,
+    b_col: int,
+    c: int,
+    c_row: int,
+    m: int,
+    n: int,
+    k: int,
+    dtype: int,
+    threads: int,
+) -> None: ...

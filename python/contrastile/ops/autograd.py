@@ -1,0 +1,145 @@
+"""Autograd over the operators of library.py.
+
+torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list of
+tensors, which costs more than a whole small loss. Functions take (statics, TENSORS optional tensors, *blocks), so that
+autograd sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be
+silently wrong otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from .library import pair_loss, wanted_inputs
+
+TENSORS = 10  # a, scale .. mask: the tensor arguments of CALL but for the blocks
+
+
+def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> list[Any]:
+    """The arguments of CALL from a Function's own."""
+    a, *rest = tensors[:TENSORS]
+    return [a, list(tensors[TENSORS:]), *rest, *statics]
+
+
+def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
+    flat = iter(grads)
+    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
+    return (a, scale, col_scale, row_bias, col_bias, *(None,) * (TENSORS - 5), *blocks)
+
+
+def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
+    return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
+
+
+class StatsFunction(torch.autograd.Function):
+    """Vector mode: forward returns the outputs of pair_stats."""
+
+    @staticmethod
+    def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
+        row_stat, col_stat, _, _, row_arg, col_arg, scores = output
+        ctx.mark_non_differentiable(row_arg, col_arg, scores)
+        ctx.statics = statics
+        ctx.save_for_backward(*tensors, row_stat, col_stat, scores)
+        return tuple(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
+        *tensors, row_stat, col_stat, scores = ctx.saved_tensors
+        needs = tensor_needs(ctx.needs_input_grad[2:])
+        inputs = (*gouts[:4], row_stat, col_stat, scores, *tensors)
+        grads = StatsBackward.apply(ctx.statics, needs, *inputs)  # type: ignore[no-untyped-call]
+        return (None, None, *by_input(grads, needs))
+
+
+class StatsBackward(torch.autograd.Function):
+    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
+        row, col, row_positive, col_positive, row_stat, col_stat, scores, *inputs = tensors
+        grads = torch.ops.contrastile.pair_stats_backward.default(
+            *operator_args(statics, inputs), row_stat, col_stat, scores, row, col, row_positive, col_positive, needs
+        )
+        return tuple(grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
+class LossFunction(torch.autograd.Function):
+    """Scalar mode: forward forms the loss and its gradients, backward scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
+    ) -> Tensor:
+        args = operator_args(statics, tensors)
+        loss, grads = run_loss(args, more, needs)
+        ctx.needs, ctx.dtypes = needs, [x.dtype for x in wanted_inputs(args, needs)]
+        ctx.save_for_backward(*grads)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled  # grad mode is on for create_graph=True
+        return (None, None, None, *by_input(scale(gout, ctx.dtypes, *ctx.saved_tensors), ctx.needs))
+
+
+def scaled(gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
+    """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow."""
+    return tuple((g * gout).to(dtype) for g, dtype in zip(grads, dtypes, strict=True))
+
+
+class ScaleGradients(torch.autograd.Function):
+    """`scaled`, refusing to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
+        return scaled(gout, dtypes, *grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
+NO_DOUBLE_BACKWARD = (
+    "contrastile: double backward (create_graph=True) is not supported; contrastile.reference has the same losses "
+    "in plain torch, differentiable any number of times"
+)
+
+
+def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
+    """Differentiable pair_stats for the arguments of CALL."""
+    a, blocks, *rest = args
+    statics, rest = tuple(rest[TENSORS - 1 :]), rest[: TENSORS - 1]
+    outputs: tuple[Tensor, ...] = StatsFunction.apply(statics, budget, a, *rest, *blocks)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+    """Differentiable pair_loss for the arguments of CALL."""
+    if not any(needs):
+        return run_loss(args, more, needs)[0]
+    a, blocks, *rest = args
+    statics, rest = tuple(rest[TENSORS - 1 :]), rest[: TENSORS - 1]
+    value: Tensor = LossFunction.apply(statics, needs, more, a, *rest, *blocks)  # type: ignore[no-untyped-call]
+    return value
+
+
+def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
+    if not torch.compiler.is_compiling() and type(args[0]) in PLAIN and _get_current_dispatch_mode() is None:
+        return pair_loss(*args, *more, needs)
+    value, grads = torch.ops.contrastile.pair_loss.default(*args, *more, needs)
+    return value, grads
+
+
+PLAIN = (Tensor, torch.nn.Parameter)

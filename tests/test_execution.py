@@ -1,0 +1,205 @@
+"""How the engine runs: determinism, threads, instruction sets, input layouts, nothing changed in place."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import contrastile
+from cases import EXTRAS, make_call
+from contrastile import pair_loss, pair_reduce
+from contrastile.backends import native
+from oracle import check, engine, engine_loss, upstream
+
+BACKENDS = ("torch", "cpu")
+REDUCES = ("lse", "softplus", "relu", "max")
+on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
+on_every_reduce = pytest.mark.parametrize("reduce", REDUCES)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def runs(call, **options):
+    """What pair_reduce and pair_loss return and their gradients, as one flat list."""
+    weights = upstream(call)
+    results = [engine(call, weights, **options)]
+    if call.options.get("reduce") != "max":
+        results.append(engine_loss(call, weights, **options))
+    return [x for result in results for x in (*result.values.values(), *result.grads.values())]
+
+
+def assert_equal_bits(first, second):
+    for x, y in zip(first, second, strict=True):
+        assert torch.equal(x, y)
+
+
+# ---- determinism and threads
+
+
+@pytest.mark.parametrize("options", [{}, {"cols": True}, {"memory_budget": 10**6}], ids=str)
+@on_every_reduce
+@on_every_backend
+def test_two_runs_give_equal_bits(backend, reduce, options, threads):
+    for m in (330, None):
+        call = make_call(300, m, 40, torch.float32, "row_bias", reduce=reduce, **options)
+        assert_equal_bits(runs(call, backend=backend), runs(call, backend=backend))
+
+
+@on_every_reduce
+@on_every_backend
+def test_any_number_of_threads_is_right(backend, reduce, threads):
+    positives = {} if reduce == "max" else {"positives": "same_index"}
+    for m in (330, None):
+        options = {"reduce": reduce, "cols": True} | (positives if m else {})
+        check(make_call(300, m, 20, torch.bfloat16, "row_bias", **options), backend=backend)
+
+
+def python(code, **environment):
+    folders = (Path(contrastile.__file__).parents[1], Path(__file__).parent)
+    path = os.pathsep.join(map(str, folders))
+    environment = {**os.environ, "PYTHONPATH": path, **environment}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+    return done.stdout.split()
+
+
+GRID = """
+import itertools, torch
+from cases import EXTRAS, make_call
+from oracle import check
+from contrastile.backends import native
+torch.set_num_threads(2)
+shapes = ((1, 1, 1), (13, 70, 19), (40, 300, 33), (300, 330, 20))
+dtypes = (torch.float32, torch.bfloat16)
+for shape, dtype, reduce in itertools.product(shapes, dtypes, ("lse", "softplus", "relu", "max")):
+    for extras in ((), EXTRAS):
+        positives = None if reduce == "max" else "same_index"
+        options = {"reduce": reduce, "positives": positives, "cols": True}
+        check(make_call(*shape, dtype, *extras, **options), backend="cpu")
+print(native.cpu.isa())
+"""
+
+
+@pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
+@pytest.mark.parametrize("isa", [] if native.cpu is None else native.cpu.supported_isas())
+def test_every_instruction_set_is_right(isa):
+    assert python(GRID, CONTRASTILE_CPU_ISA=isa) == [isa]
+
+
+@pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
+@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
+def test_fewer_threads_than_asked_for(limit):
+    """OpenMP may start fewer threads than requested; their share of the rows is done all the same."""
+    assert python(GRID, **limit)
+
+
+# ---- layouts of the inputs
+
+
+def transposed(x):
+    return x.t().contiguous().t() if x.dim() == 2 else strided(x)
+
+
+def strided(x):
+    wide = x.new_zeros([2 * size for size in x.shape])
+    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
+    return view.copy_(x)
+
+
+def offset(x):
+    return torch.cat([x.new_zeros(3), x.flatten()])[3:].view(x.shape)
+
+
+def negated(x):
+    """A lazily negated view, as the imaginary part of a conjugate is."""
+    if x.dtype not in (torch.float32, torch.float64):
+        return x
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
+@pytest.mark.parametrize("layout", [transposed, strided, offset, negated])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@on_every_backend
+def test_any_layout_gives_the_same_bits(backend, dtype, layout):
+    for reduce in REDUCES:
+        options = {"reduce": reduce, "keep": "not_same_id", "cols": True}
+        call = make_call(40, 70, 19, dtype, *EXTRAS, **options)
+        other = replace(
+            call,
+            a=layout(call.a),
+            b=tuple(layout(x) for x in call.b),
+            options={
+                name: layout(x) if isinstance(x, torch.Tensor) and x.dim() else x for name, x in call.options.items()
+            },
+        )
+        assert_equal_bits(runs(other, backend=backend), runs(call, backend=backend))
+
+
+@on_every_backend
+def test_expanded_inputs(backend):
+    """Stride 0: one row shown many times."""
+    row, scale = torch.randn(1, 9, generator=torch.Generator()), torch.tensor([2.0])
+    call = make_call(40, 70, 9, positives="same_index", cols=True)
+    views = {"scale": scale.expand(40), "mask": torch.ones(1, 1, dtype=torch.bool).expand(40, 70)}
+    views["row_ids"] = torch.zeros(1, dtype=torch.int64).expand(40)
+    call = replace(call, a=row.expand(40, 9), options=call.options | views)
+    copies = {name: x.clone() for name, x in views.items()}
+    copied = replace(call, a=call.a.clone(), options=call.options | copies)
+    assert_equal_bits(runs(call, backend=backend), runs(copied, backend=backend))
+
+
+@on_every_backend
+def test_upstream_gradients_of_any_layout(backend):
+    call = make_call(40, 70, 9, cols=True)
+    grads = []
+    for weights in (torch.ones(()).expand(40), torch.ones(80)[::2], torch.ones(40)):
+        a = call.a.clone().requires_grad_()
+        pair_reduce(a, call.b, cols=True, backend=backend).rows.backward(weights)
+        grads.append(a.grad)
+    assert torch.equal(grads[0], grads[2]) and torch.equal(grads[1], grads[2])
+
+
+@pytest.mark.parametrize("memory_budget", [None, 10**6])
+@on_every_reduce
+@on_every_backend
+def test_inputs_are_never_changed(backend, reduce, memory_budget):
+    call = make_call(40, 70, 9, torch.float32, *EXTRAS, blocks=2, reduce=reduce, cols=True)
+    weights = upstream(call)
+    tensors = [call.a, *call.b, *weights.values()]
+    tensors += [x for x in call.options.values() if isinstance(x, torch.Tensor)]
+    before = [(x.clone(), x._version) for x in tensors]
+    for function in (engine,) if reduce == "max" else (engine, engine_loss):
+        function(call, weights, backend=backend, memory_budget=memory_budget)
+    for x, (copy, version) in zip(tensors, before, strict=True):
+        assert torch.equal(x, copy) and x._version == version
+
+
+@on_every_backend
+def test_autocast_does_not_reach_into_the_engine(backend):
+    call = make_call(40, 70, 33, positives="same_index", cols=True)
+    expected = runs(call, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_equal_bits(runs(call, backend=backend), expected)
+
+
+@on_every_backend
+def test_nothing_is_recorded_without_grad(backend):
+    call = make_call(40, 70, 9, positives="same_index", cols=True)
+    expected = runs(call, backend=backend)
+    leaves = {"a": call.a.clone().requires_grad_(), "b": call.b, **call.options}
+    with torch.no_grad():
+        found = pair_reduce(**leaves, backend=backend)
+        loss = pair_loss(**leaves, backend=backend)
+    assert not any(x.requires_grad for x in (*found, loss))
+    assert torch.equal(found.rows, expected[0])
