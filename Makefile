@@ -14,7 +14,7 @@ NATIVE := setup.py $(shell find csrc -type f)
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m contrastile demo
 
-test: $(VENV)/.installed-dev lint
+test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
 	$(BIN)/python -m pytest --benchmark-disable
 
 bench: $(VENV)/.installed-dev
@@ -46,6 +46,11 @@ $(VENV)/.installed-dev: export CONTRASTILE_CPU = 1
 # editable: Python files are used in place; a change below csrc or to the pins reinstalls (unchanged objects are kept)
 $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -e '.[$*]'
+	touch $@
+
+# the packages tests/peers compares with, without their own dependencies (2 MB)
+$(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
+	$(PIP) install -q --no-deps -r requirements-peers.txt
 	touch $@
 
 # the build requirements come first, because editable installs build in this environment

@@ -207,10 +207,13 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
         slope = slopes(double, z, name)
         one = 1.0 if name in ("rows", "cols") and call.options.get("reduce", "lse") == "lse" else 0.0
         finite = torch.where(x.isfinite(), x, 0.0)
-        values[name] = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
+        rounding = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
+        values[name] = rounding + 2 * z.shape[dim] * SMALLEST[call.stat_dtype()]
         coefficient += slope * weights[name].double().abs().unsqueeze(dim)
     fine = low * (1.0 + largest) * coefficient
-    coarse = fine + EPS[call.compute_dtype()] * dz.abs()
+    # b=None: z_ij = z_ji, so the parts of dz that rows and columns give may be rounded apart
+    rounded = coefficient if call.b is None else dz.abs()
+    coarse = fine + EPS[call.compute_dtype()] * rounded
     grads = {}
     for kind, error in (("features", coarse), ("vectors", fine)):
         names = [name for name in leaves if (name[0] in "ab") == (kind == "features")]

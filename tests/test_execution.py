@@ -104,6 +104,26 @@ def test_fewer_threads_than_asked_for(limit):
     assert python(GRID, **limit)
 
 
+FLUSH = """
+import torch
+from cases import make_call
+from oracle import check
+from dataclasses import replace
+torch.set_flush_denormal(True)
+for dtype in (torch.float32, torch.bfloat16):
+    call = make_call(40, 70, 20, dtype, positives="same_index", cols=True)
+    a, b = call.a.clone(), call.b[0].clone()
+    a[:, 1::2], b[:, ::3] = 0.0, 0.0
+    for backend in ("torch", "cpu"):
+        check(replace(call, a=a, b=(b,)), backend=backend)
+"""
+
+
+def test_flushing_denormals_does_not_touch_pairs_of_bfloat16():
+    """Two bfloat16 of which one is 0 look like a denormal float32; they are no number."""
+    python(FLUSH)
+
+
 # ---- layouts of the inputs
 
 

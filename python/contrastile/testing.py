@@ -92,7 +92,10 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
     share = 1.0 if extra.get("reduction", "mean") != "mean" else 1.0 / n  # weight of one row
     total = 1.0 if found.value.dim() else n * share  # weight of the rows behind one value
     feature_size = max(largest(g) for g in truth.grads.values() if g.dim() >= 2)
-    checks = [ratio("value", found.value, truth.value, twin.value, (low, largest(truth.value), case.magnitude, total))]
+    # float64 has no lower-precision twin to measure: some roundings, more for longer sums, stand for its error
+    unmeasured = EPS[torch.float64] * (8.0 + math.sqrt(n)) if low == torch.float64 else 0.0
+    value_sizes = (low, largest(truth.value), case.magnitude, total)
+    checks = [ratio("value", found.value, truth.value, twin.value, value_sizes, unmeasured)]
     for name, grad in found.grads.items():
         true = truth.grads[name]
         if grad.dim() >= 2:  # unit rows: coefficients of features are at most scale * (weight of a row)
@@ -101,7 +104,7 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
             smallest = float(argument(case, name).abs().min()) if true.numel() else 1.0
             every = 1.0 if grad.dim() else n * share
             sizes = (grad.dtype, largest(true), case.magnitude, every * case.magnitude / max(smallest, 1e-30))
-        checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes))
+        checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes, unmeasured))
     worst, detail = max(checks, key=lambda check: check[0])
     return CheckResult(worst, worst <= 1.0, detail)
 
@@ -111,15 +114,19 @@ def argument(case: Case, name: str) -> Any:
 
 
 def ratio(
-    name: str, found: Tensor, truth: Tensor, twin: Tensor, sizes: tuple[torch.dtype, float, float, float]
+    name: str,
+    found: Tensor,
+    truth: Tensor,
+    twin: Tensor,
+    sizes: tuple[torch.dtype, float, float, float],
+    unmeasured: float,
 ) -> tuple[float, str]:
     """Error over budget; infinite for a wrong shape or a value that is not finite."""
     if found.shape != truth.shape or not torch.isfinite(found).all():
         return float("inf"), f"{name}: shape {tuple(found.shape)}, finite {bool(torch.isfinite(found).all())}"
     error = largest(found.double() - truth)
     dtype, size, magnitude, coefficient = sizes
-    # float64 has no lower-precision twin to measure: eight roundings stand for its error
-    twin_error = 8.0 * EPS[dtype] * size if dtype == torch.float64 else largest(twin.double() - truth)
+    twin_error = largest(twin.double() - truth) + unmeasured * size
     budget = error_budget(twin_error, size, dtype, magnitude, coefficient)
     if not math.isfinite(budget):
         return float("inf"), f"{name}: the float32 twin is not finite"

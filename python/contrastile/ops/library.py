@@ -186,7 +186,6 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
         return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
 
 
-@torch.no_grad()
 def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     row, row_positive, col, col_positive, budget, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):

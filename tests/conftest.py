@@ -1,0 +1,77 @@
+"""What every test runs under: a fixed seed, poisoned memory, and options for GPUs and slow tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import contrastile
+from contrastile.backends import native
+
+# cuBLAS is deterministic, and torch does not warn of it, only with a workspace of fixed size
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("contrastile")
+    group.addoption(
+        "--run-gpu",
+        choices=("auto", "require", "skip"),
+        default="auto",
+        help="tests marked gpu: auto runs them where there is a GPU, require fails without one",
+    )
+    group.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "unpoisoned: leaves torch.empty and its kin alone")
+    if config.getoption("--run-gpu") == "require" and not torch.cuda.is_available():
+        raise pytest.UsageError("--run-gpu=require: torch finds no GPU on this machine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skipped = {}
+    if config.getoption("--run-gpu") == "skip":
+        skipped["gpu"] = "--run-gpu=skip"
+    elif not torch.cuda.is_available():
+        skipped["gpu"] = "needs a GPU"
+    if not config.getoption("--run-slow"):
+        skipped["slow"] = "needs --run-slow"
+    for item in items:
+        for mark, reason in skipped.items():
+            if item.get_closest_marker(mark) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_report_header() -> str:
+    backends = ", ".join(
+        name if reason is None else f"no {name} ({reason})" for name, reason in contrastile.available_backends().items()
+    )
+    isa = native.cpu.isa() if native.cpu else "none"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    threads = torch.get_num_threads()
+    return f"contrastile: torch {torch.__version__}, {threads} threads, isa {isa}, gpu {gpu}, backends {backends}"
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poison(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fills fresh memory with NaN (integers: their largest value), so that what is read before it is written shows.
+
+    torch does this in torch.empty itself, below every caller, but only under deterministic algorithms; warn_only keeps
+    operations without a deterministic form usable. Tests of determinism take the mark `unpoisoned`.
+    """
+    if request.node.get_closest_marker("unpoisoned") is not None:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])

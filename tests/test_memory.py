@@ -1,0 +1,177 @@
+"""Memory is O(N D), never N x N: what autograd saves, and the peak of a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import contrastile
+from contrastile import pair_loss, pair_reduce, reference
+
+D = 16
+MIB = 2**20
+BACKENDS = ("torch", "cpu")
+
+
+def saved_bytes(function, *leaves):
+    """Bytes of all tensors a graph holds, each storage once; leaves and what they share are free."""
+    storages = {}
+
+    def pack(x):
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        value = function(*leaves)
+    assert value.requires_grad
+    own = {x.untyped_storage().data_ptr() for x in leaves}
+    return sum(size for pointer, size in storages.items() if pointer not in own)
+
+
+def unit(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(n, D, generator=generator), dim=1).requires_grad_()
+
+
+def labels(n):
+    return torch.arange(n) % 7
+
+
+LOSSES = {
+    "info_nce": lambda m, x, y: m.info_nce(x, y),
+    "info_nce ids": lambda m, x, y: m.info_nce(x, y, query_ids=labels(len(x)), symmetric=True),
+    "info_nce none": lambda m, x, y: m.info_nce(x, y, negatives=y, reduction="none").sum(),
+    "clip_loss": lambda m, x, y: m.clip_loss(x, y, 10.0),
+    "clip_loss none": lambda m, x, y: m.clip_loss(x, y, 10.0, reduction="none").sum(),
+    "clip_loss smoothing": lambda m, x, y: m.clip_loss(x, y, 10.0, label_smoothing=0.1),
+    "siglip_loss": lambda m, x, y: m.siglip_loss(x, y, 10.0, -10.0),
+    "nt_xent": lambda m, x, y: m.nt_xent(x, y),
+    "debiased_info_nce": lambda m, x, y: m.debiased_info_nce(x, y),
+    "debiased_nt_xent": lambda m, x, y: m.debiased_nt_xent(x, y),
+    "sup_con": lambda m, x, y: m.sup_con(x, labels(len(x))) + y.sum() * 0,
+    "dcl": lambda m, x, y: m.dcl(x, y),
+    "dclw": lambda m, x, y: m.dclw(x, y),
+    "uniformity": lambda m, x, y: m.uniformity(x, y),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_saves_rows_not_pairs(backend, name):
+    """Twice the rows, twice the bytes: a few copies of the features and some numbers per row."""
+    used = [
+        saved_bytes(lambda x, y: LOSSES[name](Using(contrastile, backend), x, y), unit(n, 1), unit(n, 2))
+        for n in (512, 1024)
+    ]
+    assert used[1] <= 2 * used[0] + 4096
+    assert used[1] <= 6 * 1024 * D * 4 + 64 * 1024
+
+
+class Using:
+    """contrastile's functions with a backend filled in."""
+
+    def __init__(self, module, backend):
+        self.module, self.backend = module, backend
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: getattr(self.module, name)(*args, backend=self.backend, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["info_nce", "clip_loss", "siglip_loss", "nt_xent"])
+def test_the_dense_reference_saves_pairs(name):
+    """The measure itself works: it sees the N x N matrix where there is one."""
+    used = saved_bytes(lambda x, y: LOSSES[name](reference, x, y), unit(512, 1), unit(512, 2))
+    assert used >= 512 * 512 * 4
+
+
+@pytest.mark.parametrize("budget", [0, 100_000, 10 * MIB])
+@pytest.mark.parametrize("m", [700, None])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_budget_bounds_what_is_kept_for_backward(backend, m, budget):
+    a, b = unit(600, 1), None if m is None else unit(m, 2)
+    leaves = [x for x in (a, b) if x is not None]
+
+    def rows(*_):
+        return pair_reduce(a, b, cols=True, memory_budget=budget, backend=backend).rows
+
+    without = saved_bytes(lambda *_: pair_reduce(a, b, cols=True, backend=backend).rows, *leaves)
+    assert saved_bytes(rows, *leaves) <= without + budget
+    if budget > 600 * 800 * 4:
+        assert saved_bytes(rows, *leaves) >= without + 600 * 600 * 4 / 2  # it is used, too
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pair_loss_keeps_no_scores(backend):
+    a, b = unit(600, 1), unit(700, 2)
+    used = saved_bytes(lambda *_: pair_loss(a, b, cols=True, backend=backend), a, b)
+    assert used <= 2 * 1300 * D * 4
+
+
+# ---- peak of a process
+
+PROBE = """
+import re, sys, torch, contrastile
+from pathlib import Path
+
+torch.set_num_threads(2)
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+def step(n):
+    x, y = (torch.nn.functional.normalize(torch.randn(n, 64), dim=1).requires_grad_() for _ in "ab")
+    CALL.backward()
+
+step(40)
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+before = peak()
+step(8192)
+print(peak() - before)
+"""
+PAIRS = 8192 * 8192 * 4  # bytes of the float32 matrix that is never held
+CLIP = "contrastile.clip_loss(x, y, 14.3, backend='{}', memory_budget={})"
+CLIP_ROWS = CLIP[:-1] + ", reduction='none').sum()"
+
+
+def can_forget_the_peak():
+    return Path("/proc/self/clear_refs").exists() and os.access("/proc/self/clear_refs", os.W_OK)
+
+
+def peak_bytes(call):
+    """Peak memory of forward and backward at N = 8192, D = 64, beyond what the process had."""
+    path = str(Path(contrastile.__file__).parents[1])
+    # glibc: a fixed threshold gives every freed block back at once, so that none hides in the base
+    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.replace("CALL", call)],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return int(done.stdout)
+
+
+needs_linux = pytest.mark.skipif(not can_forget_the_peak(), reason="needs Linux's /proc")
+
+
+@needs_linux
+def test_the_dense_reference_peaks_above_the_matrix():
+    assert peak_bytes("contrastile.reference.clip_loss(x, y, 14.3)") > PAIRS
+
+
+@needs_linux
+@pytest.mark.parametrize(
+    "call, limit",
+    [
+        (CLIP.format("cpu", 0), PAIRS / 3),
+        (CLIP.format("cpu", "None"), PAIRS / 3 + 64 * MIB),  # pair_loss may hold 64 MiB unless told
+        (CLIP_ROWS.format("cpu", 0), PAIRS / 3),
+        (CLIP_ROWS.format("cpu", 100 * MIB), PAIRS / 3 + 100 * MIB),
+        (CLIP.format("torch", 0), PAIRS * 0.75),
+    ],
+)
+def test_the_peak_stays_below_the_matrix(call, limit):
+    assert peak_bytes(call) < limit
