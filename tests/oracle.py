@@ -211,8 +211,8 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
         values[name] = rounding + 2 * z.shape[dim] * SMALLEST[call.stat_dtype()]
         coefficient += slope * weights[name].double().abs().unsqueeze(dim)
     fine = low * (1.0 + largest) * coefficient
-    # b=None: z_ij = z_ji, so the parts of dz that rows and columns give may be rounded apart
-    rounded = coefficient if call.b is None else dz.abs()
+    # b=None: what a gets as rows and as columns may be rounded apart
+    rounded = 2 * coefficient if call.b is None else dz.abs()
     coarse = fine + EPS[call.compute_dtype()] * rounded
     grads = {}
     for kind, error in (("features", coarse), ("vectors", fine)):

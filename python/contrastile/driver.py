@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .spec import PairBlock, PairCall, PairSpec, Reduce, Side, SideStats
+from .spec import Gradients, Needs, PairBlock, PairCall, PairSpec, Reduce, Side, SideStats, Weights
 
 WORKSPACE = 32 << 20  # bytes of scores or coefficients held at a time
 MAX_CHUNK = 768  # rows; larger chunks no longer raise the rate of the output products
@@ -185,34 +185,6 @@ def statistics(
 # ---- gradients ----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Needs:
-    """Which gradients are wanted."""
-
-    a: bool
-    blocks: list[bool]
-    row_scale: bool = False
-    col_scale: bool = False
-    row_bias: bool = False
-    col_bias: bool = False
-
-    def any(self) -> bool:
-        rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias)
-        return self.a or any(self.blocks) or any(rest)
-
-
-@dataclass
-class Gradients:
-    """Accumulators, float32 (float64 for float64 features); None where not wanted."""
-
-    a: Tensor | None
-    blocks: list[Tensor | None]
-    row_scale: Tensor | None
-    col_scale: Tensor | None
-    row_bias: Tensor | None
-    col_bias: Tensor | None
-
-
 def new_gradients(call: PairCall, needs: Needs) -> Gradients:
     features = call.rows.features
     dtype = stat_dtype(features.dtype)
@@ -266,16 +238,6 @@ def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weigh
 
 
 # ---- scalar mode: loss and gradients in one sweep -------------------------------------------------------------------
-
-
-@dataclass
-class Weights:
-    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns."""
-
-    row: Tensor
-    row_positive: Tensor | None = None
-    col: Tensor | None = None
-    col_positive: Tensor | None = None
 
 
 def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:

@@ -136,3 +136,41 @@ class Coefficients:
     col_bias: Tensor | None = None
     row_scale: Tensor | None = None
     col_scale: Tensor | None = None
+
+
+@dataclass
+class Needs:
+    """Which gradients are wanted."""
+
+    a: bool
+    blocks: list[bool]
+    row_scale: bool = False
+    col_scale: bool = False
+    row_bias: bool = False
+    col_bias: bool = False
+
+    def any(self) -> bool:
+        rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias)
+        return self.a or any(self.blocks) or any(rest)
+
+
+@dataclass
+class Gradients:
+    """Accumulators, float32 (float64 for float64 features); None where not wanted."""
+
+    a: Tensor | None
+    blocks: list[Tensor | None]
+    row_scale: Tensor | None
+    col_scale: Tensor | None
+    row_bias: Tensor | None
+    col_bias: Tensor | None
+
+
+@dataclass
+class Weights:
+    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns."""
+
+    row: Tensor
+    row_positive: Tensor | None = None
+    col: Tensor | None = None
+    col_positive: Tensor | None = None

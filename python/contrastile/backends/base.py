@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ..driver import Gradients, Needs, Weights
-    from ..spec import Coefficients, Packed, PairBlock, PairCall, SideStats
+from ..spec import Coefficients, Gradients, Needs, Packed, PairBlock, PairCall, SideStats, Weights
 
 
 class BackendUnsupported(RuntimeError):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, PairBlock, PairCall, Reduce, Side, SideStats
+from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall, Reduce, Side, SideStats, Weights
 from . import native
-
-if TYPE_CHECKING:
-    from ..driver import Gradients, Needs, Weights
 
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
 WHOLE_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call

@@ -3,16 +3,23 @@ against."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..spec import Coefficients, Keep, PairBlock, PairCall, Positives, Reduce, Side, SideStats
-
-if TYPE_CHECKING:
-    from ..driver import Gradients, Needs, Weights
+from ..spec import (
+    Coefficients,
+    Gradients,
+    Keep,
+    Needs,
+    PairBlock,
+    PairCall,
+    Positives,
+    Reduce,
+    Side,
+    SideStats,
+    Weights,
+)
 
 
 class TorchBackend:

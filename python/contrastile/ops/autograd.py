@@ -1,7 +1,7 @@
 """Autograd over the operators of library.py.
 
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
-of tensors, which costs more than a whole small loss. Functions take (statics, TENSORS optional tensors, *blocks), so that
+of tensors, which costs more than a whole small loss. Functions take (statics, TENSORS optional tensors, *blocks): so
 autograd sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be
 silently wrong otherwise.
 """

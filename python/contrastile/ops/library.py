@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
-from ..spec import Keep, PairCall, PairSpec, Positives, Reduce, Side
+from ..spec import Gradients, Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side, Weights
 
 LIB = torch.library.Library("contrastile", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -121,13 +121,13 @@ def joined(running: list[driver.Running], name: str, like: Tensor) -> Tensor:
     return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
 
-def needed(needs: Sequence[bool]) -> driver.Needs:
+def needed(needs: Sequence[bool]) -> Needs:
     """Order: a, scale, col_scale, row_bias, col_bias, then the blocks."""
     a, row_scale, col_scale, row_bias, col_bias, *blocks = needs
-    return driver.Needs(a, list(blocks), row_scale, col_scale, row_bias, col_bias)
+    return Needs(a, list(blocks), row_scale, col_scale, row_bias, col_bias)
 
 
-def flat_gradients(grads: driver.Gradients, scale: Tensor) -> list[Tensor]:
+def flat_gradients(grads: Gradients, scale: Tensor) -> list[Tensor]:
     """The wanted gradients in the order of `needed`, scale summed to its own shape."""
     row_scale = grads.row_scale
     if row_scale is not None and scale.dim() == 0:
@@ -190,7 +190,7 @@ def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     row, row_positive, col, col_positive, budget, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
-        weights = driver.Weights(row, row_positive, col, col_positive)
+        weights = Weights(row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(needs), budget)
         return value, [] if grads is None else flat_gradients(grads, arg(args, "scale"))
 
