@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unpoisoned: leaves torch.empty and its kin alone")
+    torch.set_num_threads(1)  # a second thread makes small problems slower; tests of threads set their own number
     if config.getoption("--run-gpu") == "require" and not torch.cuda.is_available():
         raise pytest.UsageError("--run-gpu=require: torch finds no GPU on this machine")
 
@@ -52,8 +53,7 @@ def pytest_report_header() -> str:
     )
     isa = native.cpu.isa() if native.cpu else "none"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    threads = torch.get_num_threads()
-    return f"contrastile: torch {torch.__version__}, {threads} threads, isa {isa}, gpu {gpu}, backends {backends}"
+    return f"contrastile: torch {torch.__version__}, {os.cpu_count()} cores, isa {isa}, gpu {gpu}, backends {backends}"
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +75,11 @@ def poison(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -46,6 +46,7 @@ def assert_equal_bits(first, second):
 # ---- determinism and threads
 
 
+@pytest.mark.unpoisoned
 @pytest.mark.parametrize("options", [{}, {"cols": True}, {"memory_budget": 10**6}], ids=str)
 @on_every_reduce
 @on_every_backend

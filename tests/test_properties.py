@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call
+from cases import BACKEND_DTYPES, EXTRAS, make_call, one_thread  # noqa: F401
 from contrastile import driver, pair_reduce, row_lse
 from contrastile.spec import PairSpec, Reduce, SideStats
 from oracle import STATISTICS, check, oracle, upstream
@@ -49,7 +49,7 @@ def calls(draw, dtypes=(torch.float32,), extras=EXTRAS, keeps=KEEPS, reduces=RED
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=150)
+@settings(ENGINE, max_examples=150)
 @given(data=st.data())
 def test_any_call_agrees_with_the_oracle(backend, data):
     dtypes = [dtype for name, dtype in BACKEND_DTYPES if name == backend]
@@ -84,7 +84,7 @@ def permuted(call, rows, cols):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=60)
+@settings(ENGINE, max_examples=60)
 @given(call=calls(keeps=("all", "same_id", "not_same_id"), square=False), seed=st.integers(0, 999))
 def test_permuting_items_permutes_statistics(backend, call, seed):
     assume(call.options["positives"] != "same_index")
@@ -99,7 +99,7 @@ def test_permuting_items_permutes_statistics(backend, call, seed):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=60)
+@settings(ENGINE, max_examples=60)
 @given(call=calls(square=False), cuts=st.lists(st.integers(0, 80), max_size=5))
 def test_splitting_columns_into_blocks_changes_nothing(backend, call, cuts):
     whole = torch.cat(call.b)
@@ -110,7 +110,7 @@ def test_splitting_columns_into_blocks_changes_nothing(backend, call, cuts):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=60)
+@settings(ENGINE, max_examples=60)
 @given(call=calls(extras=(), keeps=("all", "same_id", "not_same_id"), square=False))
 def test_columns_are_the_rows_of_the_exchanged_call(backend, call):
     b = torch.cat(call.b)
@@ -124,7 +124,7 @@ def test_columns_are_the_rows_of_the_exchanged_call(backend, call):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=60)
+@settings(ENGINE, max_examples=60)
 @given(call=calls(extras=(), reduces=("lse",), square=False), shift=st.floats(-300, 300, width=16))
 def test_a_bias_shifts_row_lse(backend, call, shift):
     call = replace(call, options=call.options | {"cols": False, "positives": None})
@@ -138,7 +138,7 @@ def test_a_bias_shifts_row_lse(backend, call, shift):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(extras=(), keeps=("all",), reduces=("lse",), square=False))
 def test_equal_and_other_ids_together_are_all_pairs(backend, call):
     options = {"scale": call.options["scale"], "backend": backend}
@@ -150,7 +150,7 @@ def test_equal_and_other_ids_together_are_all_pairs(backend, call):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(max_examples=40)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(extras=(), square=False), power=st.integers(-6, 6))
 def test_a_power_of_two_moves_freely_between_features_and_scale(backend, call, power):
     """Exactly: it changes exponents only."""
@@ -184,7 +184,7 @@ def assert_same(x, y, spec):
 
 
 @pytest.mark.parametrize("reduce", list(Reduce))
-@settings(max_examples=60)
+@settings(ENGINE, max_examples=60)
 @given(data=st.data())
 def test_merge_is_a_commutative_monoid(reduce, data):
     spec = PairSpec(reduce)

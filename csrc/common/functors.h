@@ -20,7 +20,7 @@ struct Softplus : Linear {  // log(1 + e^z); a positive pair counts log(1 + e^-z
 };
 
 struct Relu : Linear {  // max(z, 0); the slope at 0 is 0, as in torch
-  template <class V> CT_HD static V term(V z) { return vmax(z, V{}); }
+  template <class V> CT_HD static V term(V z) { return vmax(V{}, z); }  // this order keeps NaN
   template <class V> CT_HD static V slope(V z) { return vselect_positive(z, V{} + 1.f, vselect_positive(-z, V{}, z)); }  // NaN stays NaN
 };
 

@@ -46,6 +46,7 @@ static const Kernels& kernels() {  // CONTRASTILE_CPU_ISA can only lower the lev
     const char* wanted = std::getenv("CONTRASTILE_CPU_ISA");
     for (const Kernels* k : found)
       if (wanted && std::string(wanted) == k->isa) return k;
+    if (wanted) throw std::runtime_error(std::string("CONTRASTILE_CPU_ISA=") + wanted + " is not supported here");
     return found.back();
   }();
   return *chosen;
@@ -96,7 +97,7 @@ static void bind_block(py::module_& m) {
   block.def_readwrite("mask_stride", &Block::mask_stride);
   enumeration(block, "keep", &Block::keep);
   enumeration(block, "positives", &Block::positives);
-  block.def_readwrite("keep_positives", &Block::keep_positives).def_readwrite("square", &Block::square);
+  block.def_readwrite("keep_positives", &Block::keep_positives).def_readwrite("same", &Block::same);
   enumeration(block, "reduce", &Block::reduce);
   block.def_readwrite("row", &Block::row).def_readwrite("col", &Block::col);
   pointer(block, "scores", &Block::scores);

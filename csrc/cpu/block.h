@@ -33,7 +33,7 @@ struct Block {
   Keep keep = Keep::kAll;
   Positives positives = Positives::kNone;
   bool keep_positives = false;  // positives are kept whatever the other rules say
-  bool square = false;          // b is a: the pair (i, i) is never a positive of itself
+  bool same = false;            // b is a: an item is never its own positive
   Reduce reduce = Reduce::kLse;
   Role row, col;
   float* scores = nullptr;  // (n, score_stride) raw <a, b>: written by stats, read by coeff instead of recomputing

@@ -33,7 +33,7 @@ class Block:
     keep: int
     positives: int
     keep_positives: bool
-    square: bool
+    same: bool
     reduce: int
     row: Role
     col: Role

@@ -195,7 +195,10 @@ def new_gradients(call: PairCall, needs: Needs) -> Gradients:
     n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
     return Gradients(
         a=zeros(n, d) if needs.a else None,
-        blocks=[zeros(len(block), d) if need else None for block, need in zip(call.blocks, needs.blocks, strict=False)],
+        blocks=[
+            zeros(len(block), d) if need else None
+            for block, need in zip(call.blocks, needs.blocks or [False], strict=True)
+        ],
         row_scale=zeros(n) if needs.row_scale else None,
         col_scale=zeros(m) if needs.col_scale else None,
         row_bias=zeros(n) if needs.row_bias else None,

@@ -45,7 +45,8 @@ class PairSpec:
     positives: Positives = Positives.NONE
     keep_positives: bool = False  # positives stay in the statistic whatever the other rules say
     cols: bool = False  # also reduce every column over the rows
-    square: bool = False  # b is a: each pair is visited once, i is never its own positive
+    same: bool = False  # b is a: an item is never its own positive
+    square: bool = False  # b is a and z symmetric: each unordered pair is visited once
 
 
 class Packed(Protocol):

@@ -55,7 +55,7 @@ class CpuBackend:
         m, d = features.shape
         code, width = dtype_code(features), self.padding
         panels = -(-m // width)
-        out = torch.empty(panels, self.module.packed_bytes(width, d, code), dtype=torch.uint8)
+        out = torch.empty(panels, self.module.packed_bytes(width, d, code), dtype=torch.uint8, device="cpu")
         self.module.pack(features.data_ptr(), m, d, code, out.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
@@ -83,13 +83,13 @@ class CpuBackend:
         native_block = self.native_block(block)
         n, m = len(block.row), len(block.col)
         width = -(-m // self.padding) * self.padding
-        grad = torch.empty(n, width, dtype=block.row.features.dtype)
+        grad = torch.empty(n, width, dtype=block.row.features.dtype, device="cpu")
         result = Coefficients(
             grad=grad[:, :m],
-            row_bias=torch.empty(n) if needs.row_bias else None,
-            col_bias=torch.empty(m) if needs.col_bias else None,
-            row_scale=torch.empty(n) if needs.row_scale else None,
-            col_scale=torch.empty(m) if needs.col_scale else None,
+            row_bias=empty(n) if needs.row_bias else None,
+            col_bias=empty(m) if needs.col_bias else None,
+            row_scale=empty(n) if needs.row_scale else None,
+            col_scale=empty(m) if needs.col_scale else None,
         )
         native_block.grad, native_block.grad_stride = grad.data_ptr(), width
         native_block.grad_bf16 = grad.dtype == torch.bfloat16
@@ -114,7 +114,7 @@ class CpuBackend:
         problem.col_weight, problem.col_positive_weight = address(weights.col), address(weights.col_positive)
         problem.grad_a = address(grads.a)
         problem.grad_b = problem.grad_a if square else address(grads.blocks[0])
-        return torch.tensor(self.module.whole(problem))
+        return torch.tensor(self.module.whole(problem), dtype=torch.float32, device="cpu")
 
     def native_block(self, block: PairBlock, columns: Tensor | None = None) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`. Columns default to packed."""
@@ -133,7 +133,7 @@ class CpuBackend:
         if block.mask is not None:
             x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
         x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
-        x.keep_positives, x.square = spec.keep_positives, spec.square
+        x.keep_positives, x.same = spec.keep_positives, spec.same
         if block.scores is not None:
             x.scores, x.score_stride = block.scores.data_ptr(), block.scores.stride(0)
         x.threads = threads_for(x.n * x.m * max(x.d, 16))
@@ -142,10 +142,10 @@ class CpuBackend:
     def new_stats(self, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
         n, reduce, role = len(side), block.spec.reduce, self.module.Role()
         stats = SideStats(
-            peak=torch.empty(n) if reduce in (Reduce.LSE, Reduce.MAX) else None,
-            total=torch.empty(n) if reduce != Reduce.MAX else None,
-            positive=torch.empty(n),
-            arg=torch.empty(n, dtype=torch.int64) if reduce == Reduce.MAX else None,
+            peak=empty(n) if reduce in (Reduce.LSE, Reduce.MAX) else None,
+            total=empty(n) if reduce != Reduce.MAX else None,
+            positive=empty(n),
+            arg=torch.empty(n, dtype=torch.int64, device="cpu") if reduce == Reduce.MAX else None,
         )
         role.on, role.threshold = True, address(side.threshold)
         role.peak, role.total = address(stats.peak), address(stats.total)
@@ -166,6 +166,11 @@ class CpuBackend:
             role.stat = address(side.stat)
             role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
         return role
+
+
+def empty(n: int) -> Tensor:
+    """Type and device are named everywhere: the kernels must not depend on torch's global defaults."""
+    return torch.empty(n, dtype=torch.float32, device="cpu")
 
 
 def address(x: Tensor | None) -> int:

@@ -119,7 +119,7 @@ def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     if spec.positives == Positives.SAME_INDEX:
         positive = same_index
     elif spec.positives == Positives.SAME_ID:
-        positive = same_id & ~same_index if spec.square else same_id
+        positive = same_id & ~same_index if spec.same else same_id
     if spec.keep_positives and positive is not None and drop is not None:
         drop = drop & ~positive
     return positive, drop

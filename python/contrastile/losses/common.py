@@ -30,7 +30,7 @@ def unit(x: Tensor, normalize: bool) -> Tensor:
 
 def inverse(temperature: float | Tensor, n: int | None = None) -> float | Tensor:
     """1 / temperature; a vector of n temperatures is allowed where n is given."""
-    if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n:
+    if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n != 1:
         return check.vector("temperature", temperature, n, temperature.device).reciprocal()
     value = check.scalar("temperature", temperature, positive=True)
     return value.reciprocal() if isinstance(value, Tensor) else 1.0 / value
@@ -46,13 +46,24 @@ def paired_dot(x: Tensor, y: Tensor) -> Tensor:
     return (wide(x) * wide(y)).sum(-1)
 
 
-def zero(*tensors: Tensor) -> Tensor:
-    """The documented loss of an empty batch: 0, connected to its inputs so that backward gives zero gradients."""
-    return torch.stack([wide(x).sum() * 0.0 for x in tensors]).sum()
+def zero(features: Tensor, *others: Tensor | float | None) -> Tensor:
+    """The documented loss of an empty batch: 0, connected to all inputs so that backward gives zero gradients."""
+    value = wide(features).sum() * 0.0
+    for x in others:
+        if isinstance(x, Tensor):
+            value = value + (wide(x).sum() * 0.0).to(value.dtype)
+    return value
 
 
-def zeros(n: int, *tensors: Tensor) -> Tensor:
-    return zero(*tensors).expand(n).clone()
+def reduced_empty(n: int, reduction: str, features: Tensor, *others: Tensor | float | None) -> Tensor:
+    """`zero` for each of n rows, reduced."""
+    value = zero(features, *others)
+    return value.expand(n).clone() if reduction == "none" else value
+
+
+def log_count(count: int, like: Tensor) -> Tensor:
+    """log of a number of items. math.log would make torch.compile compile anew for every batch size."""
+    return like.new_full((), count).log()
 
 
 def reduced(rows: Tensor, reduction: str) -> Tensor:
@@ -84,7 +95,7 @@ class LossModule(nn.Module):
             self.register_parameter(f"log_{learn}", nn.Parameter(torch.tensor(math.log(start))))
 
     def learned(self) -> dict[str, Tensor]:
-        return {} if self.learn is None else {self.learn: getattr(self, f"log_{self.learn}").exp()}
+        return {} if self.learn is None else {self.learn: wide(getattr(self, f"log_{self.learn}")).exp()}
 
     def forward(self, *tensors: Tensor, **named: Any) -> Tensor:
         """Calls the function with the module's options; the arguments are the function's tensors."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_loss, pair_reduce
+from ..ops import check, no_autocast, pair_loss, pair_reduce
 from .common import (
-    REDUCTIONS,
     LossModule,
     feature_pair,
     inverse,
@@ -19,8 +18,6 @@ from .common import (
     unit,
     weight_of,
     wide,
-    zero,
-    zeros,
 )
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
@@ -58,6 +55,10 @@ class Softmax:
         return [self.key] if self.negatives is None else [self.key, self.negatives]
 
     def loss(self, reduction: str, **engine: Any) -> Tensor:
+        with no_autocast(self.query):
+            return self.full_precision_loss(reduction, **engine)
+
+    def full_precision_loss(self, reduction: str, **engine: Any) -> Tensor:
         if self.smoothing or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
             engine["compute_dtype"] = self.query.dtype
@@ -101,19 +102,20 @@ class Softmax:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
         assert self.hard is not None
         scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
+        with no_autocast(self.query):
+            return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
         extra = 0 if self.negatives is None else self.negatives.shape[0]
         hard = 0 if self.hard is None else self.hard.shape[1]
-        total = wide(self.query) @ sum_rows(self.blocks())
+        total = (wide(self.query) * sum_rows(self.blocks())).sum(1)
         if self.hard is not None:
             total = total + (wide(self.query) * wide(self.hard).sum(1)).sum(1)
         mean = self.scale * total / (self.key.shape[0] + extra + hard)
         if not self.symmetric:
             return mean
-        back = self.scale * (wide(self.key) @ sum_rows([self.query])) / self.query.shape[0]
+        back = self.scale * (wide(self.key) * sum_rows([self.query])).sum(1) / self.query.shape[0]
         return 0.5 * (mean + back)
 
 
@@ -167,24 +169,42 @@ def info_nce(
     2506.05176.
     """
     n = check.features("query", query).shape[0]
-    check.choice("reduction", reduction, REDUCTIONS)
-    query, key = feature_pair("query", query, "key", key, normalize)
-    scale = inverse(temperature, n)
+    check_options(reduction, memory_budget, backend)
+    query, key = feature_pair("query", query, "key", key, normalize=False)
+    scale = inverse(temperature, query, n)
     smoothing = smoothing_share(label_smoothing)
     if symmetric and isinstance(scale, Tensor) and scale.dim() == 1:
         raise ValueError("temperature must be one number with symmetric=True, got one per query")
     if smoothing and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+    dtype = query.dtype
     if negatives is not None:
-        negatives = unit(extra_columns("negatives", negatives, query), normalize)
+        dtype = torch.promote_types(dtype, extra_columns("negatives", negatives, query).dtype)
     if hard_negatives is not None:
-        hard_negatives = unit(private_columns(hard_negatives, query), normalize)
+        dtype = torch.promote_types(dtype, private_columns(hard_negatives, query).dtype)
+    query, key = unit(query.to(dtype), normalize), unit(key.to(dtype), normalize)
+    negatives = None if negatives is None else unit(negatives.to(dtype), normalize)
+    hard_negatives = None if hard_negatives is None else unit(hard_negatives.to(dtype), normalize)
+    query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
     row_ids, col_ids = softmax_ids(query, query_ids, key_ids, negative_ids, negatives)
-    margin = None if false_negative_margin is None else check.scalar("false_negative_margin", false_negative_margin)
+    margin = false_negative_margin
+    if margin is not None:
+        margin = check.scalar("false_negative_margin", margin, device=query.device)
     if n == 0:
-        return zero(query, key) if reduction != "none" else zeros(0, query, key)
+        return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
     problem = Softmax(query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric)
     return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
+
+
+def promoted(
+    query: Tensor, key: Tensor, negatives: Tensor | None, hard: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """All features in one type, as torch promotes them."""
+    dtype = query.dtype
+    for extra in (negatives, hard):
+        dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
+    negatives = None if negatives is None else negatives.to(dtype)
+    return query.to(dtype), key.to(dtype), negatives, None if hard is None else hard.to(dtype)
 
 
 def smoothing_share(label_smoothing: float) -> float:
@@ -258,17 +278,15 @@ def clip_loss(
 
     Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
     smoothing = smoothing_share(label_smoothing)
     if smoothing and image_ids is not None:
         raise ValueError("label_smoothing cannot be combined with ids")
-    if image_ids is None and text_ids is not None:
-        raise ValueError("text_ids need image_ids")
-    row_ids, col_ids = softmax_ids(image, image_ids, text_ids, None, None)
-    scale = check.scalar("logit_scale", logit_scale)
+    row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
+    scale = check.scalar("logit_scale", logit_scale, device=image.device)
     if image.shape[0] == 0:
-        return zero(image, text) if reduction != "none" else zeros(0, image, text)
+        return reduced_empty(0, reduction, image, text, scale)
     problem = Softmax(image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True)
     return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
 
@@ -302,11 +320,11 @@ def nt_xent(
 
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     x, instance = two_views(z1, z2, normalize)
-    scale = inverse(temperature)
+    scale = inverse(temperature, x)
     if x.shape[0] == 0:
-        return zero(x) if reduction != "none" else zeros(0, x)
+        return reduced_empty(0, reduction, x, scale)
     return positive_pair_loss(x, instance, scale, "not_same_index", reduction, memory_budget, backend)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import REDUCTIONS, LossModule, feature_pair, inverse, reduced, zeros
+from .common import LossModule, feature_pair, inverse, reduced
 from .contrastive import two_views
 
 
@@ -39,11 +39,11 @@ def debiased_info_nce(
 
     Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     query, key = feature_pair("query", query, "key", key, normalize)
-    prior, scale, n = class_prior(tau_plus), inverse(temperature), query.shape[0]
+    prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
     if n <= 1:
-        return reduced_empty(n, reduction, query, key)
+        return reduced_empty(n, reduction, query, key, scale)
     stats = pair_reduce(
         query,
         key,
@@ -74,11 +74,11 @@ def debiased_nt_xent(
 
     Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy").
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     x, instance = two_views(z1, z2, normalize)
-    prior, scale, n = class_prior(tau_plus), inverse(temperature), x.shape[0]
+    prior, scale, n = class_prior(tau_plus), inverse(temperature, x), x.shape[0]
     if n <= 2:
-        return reduced_empty(n, reduction, x)
+        return reduced_empty(n, reduction, x, scale)
     stats = pair_reduce(
         x,
         scale=scale,
@@ -97,7 +97,7 @@ def debiased_rows(negative: Tensor, positive: Tensor, count: int, prior: float, 
     ratio = negative - positive  # log of (sum over negatives / positive)
     removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
     corrected = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)
-    floor = math.log(count) - scale - positive
+    floor = log_count(count, positive) - scale - positive
     return F.softplus(torch.maximum(corrected - math.log1p(-prior), floor))
 
 
@@ -106,11 +106,6 @@ def class_prior(tau_plus: float) -> float:
     if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
         raise ValueError(f"tau_plus must be a number in [0, 1), got {tau_plus}")
     return value
-
-
-def reduced_empty(n: int, reduction: str, *tensors: Tensor) -> Tensor:
-    rows = zeros(n, *tensors)
-    return rows if reduction == "none" else rows.sum()
 
 
 class DebiasedInfoNCE(LossModule):

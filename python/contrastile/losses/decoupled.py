@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_reduce
-from .common import REDUCTIONS, LossModule, inverse, paired_dot, reduced, wide
+from ..ops import pair_reduce
+from .common import LossModule, inverse, paired_dot, reduced, wide
 from .contrastive import positive_pair_loss, two_views
-from .debiased import reduced_empty
 
 
 def dcl(
@@ -35,11 +34,11 @@ def dcl(
 
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DC.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     x, instance = two_views(z1, z2, normalize)
-    scale = inverse(temperature)
+    scale = inverse(temperature, x)
     if x.shape[0] <= 2:
-        return reduced_empty(x.shape[0], reduction, x)
+        return reduced_empty(x.shape[0], reduction, x, scale)
     return positive_pair_loss(x, instance, scale, "not_same_id", reduction, memory_budget, backend)
 
 
@@ -62,11 +61,11 @@ def dclw(
 
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DCW.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     x, instance = two_views(z1, z2, normalize)
-    scale, inverse_sigma, n = inverse(temperature), inverse(sigma), x.shape[0] // 2
+    scale, inverse_sigma, n = inverse(temperature, x), inverse(sigma, x, name="sigma"), x.shape[0] // 2
     if n <= 1:
-        return reduced_empty(2 * n, reduction, x)
+        return reduced_empty(2 * n, reduction, x, scale, inverse_sigma)
     compute, x = x.dtype, wide(x)  # the gradient through w meets the engine's in float32 and is rounded once
     weight = 2.0 - n * torch.softmax(paired_dot(x[:n], x[n:]) * inverse_sigma, dim=0)
     stats = pair_reduce(

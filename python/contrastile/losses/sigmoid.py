@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import check, pair_loss, pair_reduce
-from .common import REDUCTIONS, LossModule, feature_pair, weight_of, zero, zeros
-from .contrastive import softmax_ids
+from .common import LossModule, feature_pair, weight_of
+from .contrastive import pair_ids
 
 
 def siglip_loss(
@@ -42,16 +42,14 @@ def siglip_loss(
 
     Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip SigLipLoss.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
-    if image_ids is None and text_ids is not None:
-        raise ValueError("text_ids need image_ids")
-    row_ids, col_ids = softmax_ids(image, image_ids, text_ids, None, None)
-    scale = check.scalar("logit_scale", logit_scale)
+    row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
+    scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
     n = image.shape[0]
     if n == 0:
-        return zero(image, text) if reduction != "none" else zeros(0, image, text)
+        return reduced_empty(0, reduction, image, text, scale, bias)
     rule = "index" if row_ids is None else "id"
     options: dict[str, Any] = {
         "scale": scale, "row_bias": bias, "reduce": "softplus", "keep": f"not_same_{rule}", "positives": f"same_{rule}",
@@ -68,9 +66,9 @@ def siglip_loss(
 def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:
     if logit_bias is None:
         return None
-    bias = check.scalar("logit_bias", logit_bias)
+    bias = check.scalar("logit_bias", logit_bias, device=image.device)
     n = image.shape[0]
-    return bias.expand(n) if isinstance(bias, Tensor) else torch.full((n,), bias, device=image.device)
+    return bias.expand(n) if isinstance(bias, Tensor) else wide(image.new_empty(0)).new_full((n,), bias)
 
 
 class SigLipLoss(LossModule):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
-from .common import REDUCTIONS, LossModule, inverse, unit, zero, zeros
+from .common import LossModule, inverse, unit
 
 
 def sup_con(
@@ -39,14 +39,14 @@ def sup_con(
     Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by temperature /
     base_temperature.
     """
-    check.choice("reduction", reduction, REDUCTIONS)
+    check_options(reduction, memory_budget, backend)
     shape = check.features("features", features, ndim=3 if check.tensor("features", features).dim() == 3 else 2).shape
     x = unit(features.reshape(-1, shape[-1]), normalize)
     ids = check.ids("labels", labels, shape[0], features.device)
     ids = ids.repeat_interleave(shape[1]) if len(shape) == 3 else ids
-    scale, n = inverse(temperature), x.shape[0]
+    scale, n = inverse(temperature, x), x.shape[0]
     if n == 0:
-        return zero(x) if reduction != "none" else zeros(0, x).reshape(shape[:-1])
+        return reduced_empty(0, reduction, x, scale).reshape(shape[:-1] if reduction == "none" else ())
     share, has_positive = positive_shares(ids, x.dtype)
     options: dict[str, Any] = {
         "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -27,14 +26,14 @@ def uniformity(
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
-    scale = check.scalar("t", t, positive=True)
+    check_options("mean", memory_budget, backend)
     if y is None:
         check.features("x", x)
     else:
         x, y = feature_pair("x", x, "y", y, normalize=False)
-    n = x.shape[0]
+    scale, n = check.scalar("t", t, positive=True, device=x.device), x.shape[0]
     if n < 2:
-        return zero(x) if y is None else zero(x, y)
+        return zero(x, y, scale)
     compute = x.dtype  # features are widened so that the two parts of a distance's gradient cancel before rounding
     x, y = wide(x), None if y is None else wide(y)
     row_bias = -scale * x.square().sum(1)
@@ -44,7 +43,7 @@ def uniformity(
         memory_budget=memory_budget,
         compute_dtype=compute, backend=backend,
     ).rows  # fmt: skip
-    return torch.logsumexp(rows, 0) - math.log(n * (n - 1))
+    return torch.logsumexp(rows, 0) - log_count(n * (n - 1), rows)
 
 
 def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:

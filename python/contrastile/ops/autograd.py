@@ -83,27 +83,32 @@ class LossFunction(torch.autograd.Function):
     ) -> Tensor:
         args = operator_args(statics, tensors)
         loss, grads = run_loss(args, more, needs)
-        ctx.needs, ctx.dtypes = needs, [x.dtype for x in wanted_inputs(args, needs)]
-        ctx.save_for_backward(*grads)
+        ctx.needs = needs
+        ctx.save_for_backward(*grads, *wanted_inputs(args, needs))
         return loss
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled  # grad mode is on for create_graph=True
-        return (None, None, None, *by_input(scale(gout, ctx.dtypes, *ctx.saved_tensors), ctx.needs))
+        # grad mode is on for create_graph=True; only then may somebody differentiate the result
+        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled
+        return (None, None, None, *by_input(scale(gout, *ctx.saved_tensors), ctx.needs))
 
 
-def scaled(gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
-    """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow."""
-    return tuple((g * gout).to(dtype) for g, dtype in zip(grads, dtypes, strict=True))
+def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
+    """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow.
+
+    `saved` holds the gradients, then the inputs they belong to.
+    """
+    half = len(saved) // 2
+    return tuple((g * gout).to(x.dtype) for g, x in zip(saved[:half], saved[half:], strict=True))
 
 
 class ScaleGradients(torch.autograd.Function):
-    """`scaled`, refusing to be differentiated."""
+    """`scaled`, refusing to be differentiated. The inputs are arguments so that the result requires grad."""
 
     @staticmethod
-    def forward(ctx: Any, gout: Tensor, dtypes: list[torch.dtype], *grads: Tensor) -> tuple[Tensor, ...]:
-        return scaled(gout, dtypes, *grads)
+    def forward(ctx: Any, gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
+        return scaled(gout, *saved)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -136,7 +141,8 @@ def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tenso
 
 def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    if not torch.compiler.is_compiling() and type(args[0]) in PLAIN and _get_current_dispatch_mode() is None:
+    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    if not watched and type(args[0]) in PLAIN and not args[0].is_meta:
         return pair_loss(*args, *more, needs)
     value, grads = torch.ops.contrastile.pair_loss.default(*args, *more, needs)
     return value, grads

@@ -56,11 +56,11 @@ def vector(name: str, value: Any, size: int, device: torch.device) -> Tensor:
 def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     x = tensor(name, value)
     if x.dtype not in ID_DTYPES:
-        raise TypeError(f"{name} must hold integers, got {x.dtype}")
+        raise TypeError(f"{name} must be int64, int32, int16, int8 or uint8, got {x.dtype}")
     if x.dim() != 1 or x.shape[0] != size:
         raise ValueError(f"{name} must have shape ({size},), got {tuple(x.shape)}")
     same_device(name, x, device)
-    return x.to(torch.int64)
+    return x.to(torch.int64).contiguous()
 
 
 def bool_mask(name: str, value: Any, n: int, m: int, device: torch.device) -> Tensor:
@@ -73,17 +73,19 @@ def bool_mask(name: str, value: Any, n: int, m: int, device: torch.device) -> Te
     return x
 
 
-def scalar(name: str, x: Any, *, positive: bool = False) -> float | Tensor:
+def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:
     """A finite Python number, or a 0-dim floating tensor (its value is not read: that would stop the device)."""
     if isinstance(x, Tensor):
         if x.dim() != 0 and tuple(x.shape) != (1,):
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
+        if device is not None:
+            same_device(name, x, device)
         return x.reshape(())
     if isinstance(x, bool) or not isinstance(x, (int, float)):
         raise TypeError(f"{name} must be a number or a 0-dim tensor, got {type(x).__name__}")
-    if not math.isfinite(x) or (positive and x <= 0):
+    if not -math.inf < x < math.inf or (positive and x <= 0):  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite{' and > 0' if positive else ''}, got {x}")
     return float(x)
 
@@ -101,4 +103,4 @@ def budget(x: Any) -> int | None:
         raise TypeError(f"memory_budget must be an int (bytes) or None, got {type(x).__name__}")
     if x < 0:
         raise ValueError(f"memory_budget must be >= 0 bytes, got {x}")
-    return x
+    return min(x, torch.iinfo(torch.int64).max)

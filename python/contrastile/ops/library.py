@@ -25,8 +25,12 @@ TAGS = (torch.Tag.pt2_compliant_tag,)
 CALL = (
     "Tensor a, Tensor[] blocks, Tensor scale, Tensor? col_scale, Tensor? row_bias, Tensor? col_bias, "
     "Tensor? row_ids, Tensor? col_ids, Tensor? row_threshold, Tensor? col_threshold, Tensor? mask, "
-    "int reduce, int keep, int positives, bool keep_positives, bool cols, bool square, ScalarType compute, str backend"
-)  # compute: the type features are multiplied in; square: b is a, blocks is empty
+    "int reduce, int keep, int positives, bool keep_positives, bool cols, bool same, bool square, "
+    "ScalarType compute, str backend"
+)
+# compute: the type features are multiplied in. same: b is a. square: the same, and z symmetric: blocks is empty and
+# row_bias acts on both sides.
+# row_ids without col_ids: columns have the rows' ids. (A tensor given twice could not be traced by torch.compile.)
 NAMES = [argument.split()[-1] for argument in CALL.split(", ")]
 CALL_ARGS = len(NAMES)  # each operator below adds its own arguments after these
 LIB.define(
@@ -72,6 +76,7 @@ def build_call(
     positives: int,
     keep_positives: bool,
     cols: bool,
+    same: bool,
     square: bool,
     compute: torch.dtype,
     backend: str,
@@ -89,10 +94,12 @@ def build_call(
         ids=None if row_ids is None else row_ids.contiguous(),
         threshold=vector(row_threshold),
     )
-    spec = PairSpec(Reduce(reduce), Keep(keep), Positives(positives), keep_positives, cols, square)
+    if col_ids is None:
+        col_ids = rows.ids
+    spec = PairSpec(Reduce(reduce), Keep(keep), Positives(positives), keep_positives, cols, same, square)
     if square:
         # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
-        col = Side(rows.features, bias=vector(col_bias), ids=rows.ids, threshold=rows.threshold)
+        col = Side(rows.features, bias=rows.bias, ids=rows.ids, threshold=rows.threshold)
         return PairCall(spec, rows, [col], None), chosen
     sides, start = [], 0
     whole = Side(
@@ -121,18 +128,20 @@ def joined(running: list[driver.Running], name: str, like: Tensor) -> Tensor:
     return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
 
-def needed(needs: Sequence[bool]) -> Needs:
+def needed(needs: Sequence[bool], square: bool) -> Needs:
     """Order: a, scale, col_scale, row_bias, col_bias, then the blocks."""
     a, row_scale, col_scale, row_bias, col_bias, *blocks = needs
-    return Needs(a, list(blocks), row_scale, col_scale, row_bias, col_bias)
+    return Needs(a, list(blocks), row_scale, col_scale, row_bias, row_bias if square else col_bias)
 
 
-def flat_gradients(grads: Gradients, scale: Tensor) -> list[Tensor]:
+def flat_gradients(grads: Gradients, scale: Tensor, square: bool) -> list[Tensor]:
     """The wanted gradients in the order of `needed`, scale summed to its own shape."""
-    row_scale = grads.row_scale
+    row_scale, row_bias, col_bias = grads.row_scale, grads.row_bias, grads.col_bias
+    if square and row_bias is not None and col_bias is not None:
+        row_bias, col_bias = row_bias + col_bias, None
     if row_scale is not None and scale.dim() == 0:
         row_scale = row_scale.sum()
-    every = [grads.a, row_scale, grads.col_scale, grads.row_bias, grads.col_bias, *grads.blocks]
+    every = [grads.a, row_scale, grads.col_scale, row_bias, col_bias, *grads.blocks]
     return [x for x in every if x is not None]
 
 
@@ -152,7 +161,10 @@ def pair_stats(*args: Any) -> tuple[Tensor, ...]:
         call, backend = build_call(*args[:CALL_ARGS])
         driver.prepare(call, backend)
         buffer = driver.score_buffer(call, backend, budget)
-        rows, cols = driver.statistics(call, backend, driver.ScoreStore(buffer, backend.padding))
+        store = driver.ScoreStore(buffer, backend.padding)
+        rows, cols = driver.statistics(call, backend, store)
+        if buffer is not None:
+            buffer[store.used :].zero_()  # an output holds no uninitialised memory
         row = rows.result()
         row_stat = driver.finish(call.spec, row)
         none = row_stat.new_empty(0)
@@ -181,8 +193,8 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
         elif call.spec.cols:
             driver.attach_columns(call, col_stat, col_weight.contiguous(), col_positive.contiguous() if some else None)
         store = driver.ScoreStore(scores if len(scores) else None, backend.padding)
-        grads = driver.gradients(call, backend, needed(needs), store)
-        flat = flat_gradients(grads, arg(args, "scale"))
+        grads = driver.gradients(call, backend, needed(needs, call.spec.square), store)
+        flat = flat_gradients(grads, arg(args, "scale"), call.spec.square)
         return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
 
 
@@ -190,15 +202,18 @@ def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     row, row_positive, col, col_positive, budget, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
-        weights = Weights(row, row_positive, col, col_positive)
-        value, grads = driver.scalar(call, backend, weights, needed(needs), budget)
-        return value, [] if grads is None else flat_gradients(grads, arg(args, "scale"))
+        rest = (None if w is None else w.contiguous() for w in (row_positive, col, col_positive))
+        weights = Weights(row.contiguous(), *rest)
+        value, grads = driver.scalar(call, backend, weights, needed(needs, call.spec.square), budget)
+        return value, [] if grads is None else flat_gradients(grads, arg(args, "scale"), call.spec.square)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """The engine computes in its inputs' type; autocast around the call must not reach into it."""
     kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 # ---- fakes ----------------------------------------------------------------------------------------------------------

@@ -8,20 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..backends import backend_names
-from ..spec import Keep, Positives, Reduce
 from . import autograd, check
+from .arguments import arguments
 
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs, unless told otherwise
-
-REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
-KEEPS = {
-    "all": Keep.ALL,
-    "not_same_index": Keep.NOT_SAME_INDEX,
-    "not_same_id": Keep.NOT_SAME_ID,
-    "same_id": Keep.SAME_ID,
-}
-POSITIVES = {None: Positives.NONE, "same_index": Positives.SAME_INDEX, "same_id": Positives.SAME_ID}
 
 
 class PairStats(NamedTuple):
@@ -86,8 +76,7 @@ def pair_reduce(
         memory_budget: Bytes of scores kept from forward for backward; None or 0 recomputes them (8 instead of 6 N M D
             FLOP). Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
-        features'
-            type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
+            features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch". A named backend never falls back: it raises BackendUnsupported.
 
     Returns:
@@ -96,19 +85,21 @@ def pair_reduce(
     Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
-    args, square = _arguments(
+    args, square = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, compute_dtype, backend,
     )  # fmt: skip
     budget = check.budget(memory_budget) or 0
     if reduce == "max":
         if positives is not None:
-            raise ValueError("reduce='max' sums no positives; for pairs by index use (a * b).sum(1)")
+            raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
+        if memory_budget:
+            raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    rows, columns, row_positive, col_positive, *_ = autograd.stats(args, budget)
+    rows, columns, row_positive, col_positive, *_ = autograd.stats(args, budget if any(_needs(args)) else 0)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
-        columns, col_positive = rows, row_positive
+        columns, col_positive = rows.clone(), row_positive.clone()
     some = positives is not None
     return PairStats(
         rows, columns if cols else None, row_positive if some else None, col_positive if some and cols else None
@@ -165,7 +156,8 @@ def pair_loss(
     """
     if reduce == "max":
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
-    args, square = _arguments(
+    _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
+    args, square = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, compute_dtype, backend,
     )  # fmt: skip
@@ -187,6 +179,23 @@ def pair_loss(
     return autograd.loss(args, (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given), needs)
 
 
+def _refuse_idle_weights(
+    positives: str | None,
+    cols: bool,
+    row_positive: float | Tensor,
+    col: float | Tensor,
+    col_positive: float | Tensor,
+) -> None:
+    """A weight of something that is not computed is a mistake of the caller's."""
+    for name, weight, useful, need in (
+        ("row_positive_weight", row_positive, positives is not None, "positives"),
+        ("col_weight", col, cols, "cols=True"),
+        ("col_positive_weight", col_positive, cols and positives is not None, "cols=True and positives"),
+    ):
+        if not useful and (isinstance(weight, Tensor) or weight != 0.0):
+            raise ValueError(f"{name} must not be given without {need}: it would have no effect")
+
+
 def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     if isinstance(x, Tensor):
@@ -204,143 +213,27 @@ def _needs(args: Sequence[Any]) -> list[bool]:
     return [x is not None and x.requires_grad for x in (a, scale, col_scale, row_bias, col_bias, *blocks)]
 
 
-def _arguments(
-    a: Tensor,
-    b: Tensor | Sequence[Tensor] | None,
-    scale: float | Tensor,
-    col_scale: Tensor | None,
-    row_bias: Tensor | None,
-    col_bias: Tensor | None,
-    reduce: str,
-    keep: str,
-    row_ids: Tensor | None,
-    col_ids: Tensor | None,
-    row_threshold: Tensor | None,
-    col_threshold: Tensor | None,
-    mask: Tensor | None,
-    positives: str | None,
-    keep_positives: bool,
-    cols: bool,
-    compute_dtype: torch.dtype | None,
-    backend: str,
-) -> tuple[tuple[Any, ...], bool]:
-    """Checks everything once and returns the operators' common arguments, and whether the call is square."""
-    _refuse_transforms()
-    a = check.features("a", a)
-    device = a.device
-    check.choice("backend", backend, ("auto", *backend_names()))
-    check.choice("reduce", reduce, tuple(REDUCES))
-    check.choice("keep", keep, tuple(KEEPS))
-    if positives not in POSITIVES:
-        raise ValueError(f"positives must be None, 'same_index' or 'same_id', got {positives!r}")
-    blocks = _blocks(a, b)
-    n, m = a.shape[0], sum(x.shape[0] for x in blocks)
-    if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n:
-        scale = check.vector("scale", scale, n, device)
-    else:
-        scale = as_tensor(check.scalar("scale", scale), a)
-    if b is None and col_ids is None:
-        col_ids = row_ids
-    if (row_ids is None) != (col_ids is None):
-        raise ValueError("row_ids and col_ids must be given together")
-    if row_ids is None and ("id" in keep or positives == "same_id"):
-        raise ValueError(f"keep={keep!r}, positives={positives!r} compare ids: row_ids and col_ids must be given")
-    if row_ids is not None and col_ids is not None:
-        row_ids, col_ids = check.ids("row_ids", row_ids, n, device), check.ids("col_ids", col_ids, m, device)
-    thresholds = (row_threshold, col_threshold) if cols else (col_threshold,)
-    square = b is None and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *thresholds))
-    optional = {
-        "col_scale": (col_scale, m), "row_bias": (row_bias, n), "col_bias": (col_bias, m),
-        "row_threshold": (row_threshold, n), "col_threshold": (col_threshold, m),
-    }  # fmt: skip
-    vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
-    if mask is not None:
-        mask = check.bool_mask("mask", mask, n, m, device)
-    a, blocks = _promote(a, blocks)
-    return (
-        a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"], vectors["col_bias"], row_ids,
-        col_ids,
-        _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
-        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not
-        square,
-        square, _compute_dtype(compute_dtype, a), backend,
-    ), square  # fmt: skip
-
-
-def _symmetric(
-    scale: Tensor, row_bias: Tensor | None, col_bias: Tensor | None, others: tuple[Tensor | None, ...]
-) -> bool:
-    """Whether z_ij = z_ji for b=None, so that half of the pairs are enough."""
-    return scale.dim() == 0 and row_bias is col_bias and all(x is None for x in others)
-
-
-def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-    given = [a] if b is None else [b] if isinstance(b, Tensor) else list(b)
-    for index, block in enumerate(given):
-        name = "b" if len(given) == 1 else f"b[{index}]"
-        check.features(name, block)
-        check.same_width(name, block, "a", a)
-        check.same_device(name, block, a.device)
-    if not given:
-        raise ValueError("b must hold at least one block of columns, got an empty sequence")
-    return given
-
-
-def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    dtype = a.dtype
-    for block in blocks:
-        dtype = torch.promote_types(dtype, block.dtype)
-    return a.to(dtype), [block.to(dtype) for block in blocks]
-
-
-def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
-    if compute_dtype is None:
-        return a.dtype
-    if compute_dtype not in check.FEATURE_DTYPES or (a.dtype == torch.float64) != (compute_dtype == torch.float64):
-        raise ValueError(
-            f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}"
-        )
-    return compute_dtype
-
-
-def as_tensor(x: float | Tensor, like: Tensor) -> Tensor:
-    """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
-    if isinstance(x, Tensor):
-        check.same_device("scale", x, like.device)
-        return x
-    return torch.tensor(x, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32, device=like.device)
-
-
-def _detached(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach()
-
-
-def _refuse_transforms() -> None:
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "contrastile: torch.func transforms (grad, vmap, jvp, ...) are not supported by the fused operators; "
-            "contrastile.reference has the same losses in plain torch"
-        )
-
-
 def _maximum(args: tuple[Any, ...], cols: bool) -> tuple[Tensor, Tensor | None]:
     """The maximum is z at the saved argmax: ordinary torch, so autograd needs no second sweep over pairs."""
-    a, blocks, scale, col_scale, row_bias, col_bias, *_ = args
+    a, blocks, scale, col_scale, row_bias, col_bias, *_, compute, _backend = args
     with torch.no_grad():
         *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*args, 0)
-    b = torch.cat(blocks) if blocks else a
-    every = torch.arange(a.shape[0], device=a.device), torch.arange(b.shape[0], device=a.device)
+    col_bias = col_bias if blocks else row_bias  # a square call has one bias for both sides
+    wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+    # widened before they are gathered: a column that many rows choose adds up its gradient in float32
+    left = a.to(compute).to(wide)
+    right = torch.cat([block.to(compute).to(wide) for block in blocks]) if blocks else left
 
     def z_at(i: Tensor, j: Tensor, found: Tensor) -> Tensor:
-        z = (a[i].to(found_dtype) * b[j].to(found_dtype)).sum(1) * (scale[i] if scale.dim() else scale)
-        for vector, index in ((col_scale, j),):
-            z = z if vector is None else z * vector[index]
-        for vector, index in ((row_bias, i), (col_bias, j)):
-            z = z if vector is None else z + vector[index]
-        return torch.where(found < 0, -torch.inf, z)
+        if not (left.shape[0] and right.shape[0]):  # nothing to gather; still a part of the graph
+            return torch.where(found < 0, -torch.inf, (left.sum() + right.sum()).expand(found.shape))
+        z = (left[i] * right[j]).sum(1) * (scale[i] if scale.dim() else scale)
+        z = z if col_scale is None else z * col_scale[j]
+        for bias, index in ((row_bias, i), (col_bias, j)):
+            z = z if bias is None else z + bias[index]
+        return torch.where(found < 0, -torch.inf, z).to(wide)
 
-    found_dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
-    rows = z_at(every[0], row_arg.clamp_min(0), row_arg) if b.shape[0] else a.new_full(a.shape[:1], -torch.inf)
+    rows = z_at(torch.arange(left.shape[0], device=a.device), row_arg.clamp_min(0), row_arg)
     if not cols:
         return rows, None
-    return rows, z_at(col_arg.clamp_min(0), every[1], col_arg) if a.shape[0] else b.new_full(b.shape[:1], -torch.inf)
+    return rows, z_at(col_arg.clamp_min(0), torch.arange(right.shape[0], device=a.device), col_arg)

@@ -1,0 +1,173 @@
+"""The common arguments of pair_reduce and pair_loss, checked once and brought into the operators' form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..backends import backend_names
+from ..spec import Keep, Positives, Reduce
+from . import check
+
+REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
+KEEPS = {
+    "all": Keep.ALL,
+    "not_same_index": Keep.NOT_SAME_INDEX,
+    "not_same_id": Keep.NOT_SAME_ID,
+    "same_id": Keep.SAME_ID,
+}
+POSITIVES = {None: Positives.NONE, "same_index": Positives.SAME_INDEX, "same_id": Positives.SAME_ID}
+
+
+def arguments(
+    a: Tensor,
+    b: Tensor | Sequence[Tensor] | None,
+    scale: float | Tensor,
+    col_scale: Tensor | None,
+    row_bias: Tensor | None,
+    col_bias: Tensor | None,
+    reduce: str,
+    keep: str,
+    row_ids: Tensor | None,
+    col_ids: Tensor | None,
+    row_threshold: Tensor | None,
+    col_threshold: Tensor | None,
+    mask: Tensor | None,
+    positives: str | None,
+    keep_positives: bool,
+    cols: bool,
+    compute_dtype: torch.dtype | None,
+    backend: str,
+) -> tuple[tuple[Any, ...], bool]:
+    """Checks everything once and returns the operators' common arguments, and whether the call is square."""
+    _refuse_transforms()
+    a = check.features("a", a)
+    device = a.device
+    check.choice("backend", backend, ("auto", *backend_names()))
+    check.choice("reduce", reduce, tuple(REDUCES))
+    check.choice("keep", keep, tuple(KEEPS))
+    if positives is not None:
+        check.choice("positives", positives, ("same_index", "same_id"))
+    blocks = _blocks(a, b)
+    n, m = a.shape[0], sum(x.shape[0] for x in blocks)
+    if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n != 1:
+        scale = check.vector("scale", scale, n, device)
+    else:
+        scale = as_tensor("scale", check.scalar("scale", scale), a)
+    if b is None:
+        if col_ids is not None:
+            raise ValueError("col_ids must be None for b=None: columns are the rows and have row_ids")
+        if positives == "same_index":
+            raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
+        col_ids = row_ids
+    _refuse_unused(
+        {"row_ids, col_ids": row_ids, "col_threshold": col_threshold, "keep_positives": keep_positives or None},
+        {
+            "row_ids, col_ids": keep.endswith("_id") or positives == "same_id",
+            "col_threshold": cols,
+            "keep_positives": positives,
+        },
+    )
+    if (row_ids is None) != (col_ids is None):
+        raise ValueError("row_ids and col_ids must be given together")
+    if row_ids is None and (keep.endswith("_id") or positives == "same_id"):
+        raise ValueError(f"keep={keep!r}, positives={positives!r} compare ids: row_ids and col_ids must be given")
+    if row_ids is not None and col_ids is not None:
+        row_ids, col_ids = check.ids("row_ids", row_ids, n, device), check.ids("col_ids", col_ids, m, device)
+    thresholds = (row_threshold, col_threshold) if cols else ()
+    square = b is None and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *thresholds))
+    optional = {
+        "col_scale": (col_scale, m), "row_bias": (row_bias, n), "col_bias": (col_bias, m),
+        "row_threshold": (row_threshold, n), "col_threshold": (col_threshold, m),
+    }  # fmt: skip
+    vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
+    if mask is not None:
+        mask = check.bool_mask("mask", mask, n, m, device)
+    if col_ids is row_ids:
+        col_ids = None
+    a, blocks = _promote(a, blocks)
+    return (
+        a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"],
+        None if square else vectors["col_bias"], row_ids, col_ids,
+        _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
+        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not square, b is None,
+        square, _compute_dtype(compute_dtype, a), backend,
+    ), square  # fmt: skip
+
+
+def _symmetric(
+    scale: Tensor, row_bias: Tensor | None, col_bias: Tensor | None, others: tuple[Tensor | None, ...]
+) -> bool:
+    """Whether z_ij = z_ji for b=None, so that half of the pairs are enough."""
+    return scale.dim() == 0 and row_bias is col_bias and all(x is None for x in others)
+
+
+def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+    if b is not None and not isinstance(b, (Tensor, list, tuple)):
+        raise TypeError(f"b must be a tensor, a list of tensors or None, got {type(b).__name__}")
+    given = [a] if b is None else [b] if isinstance(b, Tensor) else list(b)
+    for index, block in enumerate(given):
+        name = "b" if len(given) == 1 else f"b[{index}]"
+        check.features(name, block)
+        check.same_width(name, block, "a", a)
+        check.same_device(name, block, a.device)
+    if not given:
+        raise ValueError("b must hold at least one block of columns, got an empty sequence")
+    return given
+
+
+def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    dtype = a.dtype
+    for block in blocks:
+        dtype = torch.promote_types(dtype, block.dtype)
+    a = a.to(dtype)
+    # torch.compile cannot trace a tensor that is given twice
+    return a, [block.view_as(block) if block is a else block.to(dtype) for block in blocks]
+
+
+def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
+    if compute_dtype is None:
+        return a.dtype
+    if compute_dtype not in check.FEATURE_DTYPES or (a.dtype == torch.float64) != (compute_dtype == torch.float64):
+        raise ValueError(
+            f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}"
+        )
+    return compute_dtype
+
+
+def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
+    if isinstance(x, Tensor):
+        check.same_device(name, x, like.device)
+        return x
+    return torch.tensor(x, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32, device=like.device)
+
+
+def _detached(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()
+
+
+def _refuse_unused(given: dict[str, Any], useful: dict[str, Any]) -> None:
+    """An argument that nothing would read is a mistake of the caller's, not something to ignore."""
+    needs = {
+        "row_ids, col_ids": "a keep or positives rule that compares ids",
+        "col_threshold": "cols=True",
+        "keep_positives": "positives",
+    }
+    for name, value in given.items():
+        if value is not None and not useful[name]:
+            raise ValueError(f"{name} must not be given without {needs[name]}: it would have no effect")
+
+
+def _refuse_transforms() -> None:
+    if torch.compiler.is_compiling():
+        return
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise RuntimeError(
+            "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
+            "contrastile.reference has the same losses in plain torch"
+        )

@@ -1,0 +1,82 @@
+"""Losses of the catalog as test parameters, and calls of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from contrastile import backends
+from contrastile.catalog import CATALOG, Case, LossCard
+
+HALF = (torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.float64, *HALF)
+
+
+def usable(device: str, dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[tuple[str, torch.dtype]]:
+    """Every backend that can run on the device, with each type it takes."""
+    pairs = [(backend, dtype) for backend in backends.BACKENDS for dtype in dtypes]
+    return [(b.name, dtype) for b, dtype in pairs if backends.reason(b, torch.device(device), dtype) is None]
+
+
+def id_of(value: Any) -> str | None:
+    return value.name if isinstance(value, LossCard) else str(value).removeprefix("torch.") if value else None
+
+
+every_variant = pytest.mark.parametrize(
+    "card, variant", [(card, variant) for card in CATALOG for variant in card.variants], ids=id_of
+)
+every_loss = pytest.mark.parametrize("card", CATALOG, ids=id_of)
+every_pair_loss = pytest.mark.parametrize("card", [card for card in CATALOG if card.gemm], ids=id_of)
+
+
+def make(card: LossCard, variant: str, n: int, d: int, dtype: torch.dtype = torch.float32) -> Case:
+    generator = torch.Generator().manual_seed(100 * n + d)
+    return card.variants[variant](n, d, generator, dtype)
+
+
+def takes(card: LossCard, option: str) -> bool:
+    return option in inspect.signature(card.function).parameters
+
+
+def default(card: LossCard, n: int = 12, d: int = 8, dtype: torch.dtype = torch.float32) -> Case:
+    return make(card, next(iter(card.variants)), n, d, dtype)
+
+
+def each_tensor(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
+    """The case with every floating-point tensor replaced."""
+
+    def changed(x: Any) -> Any:
+        return change(x) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+    kwargs = {name: changed(x) for name, x in case.kwargs.items()}
+    return Case(tuple(map(changed, case.args)), kwargs, case.magnitude)
+
+
+def leaves(case: Case) -> list[Tensor]:
+    """The tensors of a case that take a gradient."""
+    return [x for x in (*case.args, *case.kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def differentiable(case: Case) -> Case:
+    return each_tensor(case, lambda x: x.detach().clone().requires_grad_())
+
+
+def call(card: LossCard, case: Case, **options: Any) -> Tensor:
+    return card.function(*case.args, **case.kwargs, **options)
+
+
+def gradients(card: LossCard, case: Case, upstream: float = 1.0, **options: Any) -> list[Tensor]:
+    """Gradients of every leaf of a differentiable copy of the case."""
+    case = differentiable(case)
+    (call(card, case, **options).sum() * upstream).backward()
+    return [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves(case)]
+
+
+def rows_of(card: LossCard, case: Case) -> int:
+    """Length of reduction="none"."""
+    return call(card, case, reduction="none").numel()

@@ -1,0 +1,235 @@
+"""Every loss on every backend and type against its float64 reference, and the conventions for degenerate batches."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import contrastile
+from contrastile.catalog import CATALOG
+from contrastile.testing import compare
+from loss_cases import (
+    HALF,
+    call,
+    default,
+    differentiable,
+    each_tensor,
+    every_loss,
+    every_pair_loss,
+    every_variant,
+    gradients,
+    id_of,
+    leaves,
+    make,
+    takes,
+    usable,
+)
+
+FULL = (torch.float32, torch.float64)
+on_full_precision = pytest.mark.parametrize("backend, dtype", usable("cpu", FULL), ids=id_of)
+on_half_precision = pytest.mark.parametrize("backend, dtype", usable("cpu", HALF), ids=id_of)
+LARGE = 530  # above the size that a backend may treat as one small problem
+
+
+def engine(card, backend):
+    """The option of losses that run on backends; the others run in plain torch once."""
+    if not card.gemm and backend != "torch":
+        pytest.skip("no pairs, no backend")
+    return {"backend": backend} if card.gemm else {}
+
+
+def assert_close(result):
+    assert result.ok, result.detail
+
+
+# ---- accuracy
+
+
+@every_variant
+@on_full_precision
+@pytest.mark.parametrize("n, d", [(1, 7), (2, 3), (33, 16)])
+def test_value_and_gradients_equal_the_reference(card, variant, backend, dtype, n, d):
+    assert_close(compare(card, make(card, variant, n, d, dtype), **engine(card, backend)))
+
+
+@every_variant
+@on_half_precision
+@pytest.mark.parametrize("n, d", [(5, 17), (48, 8)])
+def test_half_precision_rounds_once(card, variant, backend, dtype, n, d):
+    case = make(card, variant, n, d, dtype)
+    if case.kwargs.get("normalize"):
+        pytest.skip("rounds the unit rows to the input type, which the reference does not; has a test of its own")
+    assert_close(compare(card, case, **engine(card, backend)))
+
+
+@every_loss
+@on_half_precision
+def test_a_single_pair_in_half_precision(card, backend, dtype):
+    assert_close(compare(card, default(card, 1, 7, dtype), **engine(card, backend)))
+
+
+@every_variant
+@pytest.mark.parametrize("backend, dtype", usable("cpu", (torch.float32, torch.bfloat16)), ids=id_of)
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_reductions_equal_the_reference(card, variant, backend, dtype, reduction):
+    case = make(card, variant, 33, 16, dtype)
+    if not takes(card, "reduction"):
+        pytest.skip("one number by definition")
+    if case.kwargs.get("normalize") and dtype in HALF:
+        pytest.skip("rounds the unit rows to the input type, which the reference does not")
+    assert_close(compare(card, case, reduction=reduction, **engine(card, backend)))
+
+
+@every_pair_loss
+@pytest.mark.parametrize("backend, dtype", usable("cpu", (torch.float32, torch.bfloat16)), ids=id_of)
+def test_batches_beyond_one_small_problem(card, backend, dtype, two_threads):
+    assert_close(compare(card, default(card, LARGE, 20, dtype), backend=backend))
+
+
+@pytest.mark.parametrize("name", ["clip_loss", "nt_xent"])
+@pytest.mark.parametrize("budget", [0, 1, 700_000, 1 << 40], ids=lambda b: f"{b} bytes")
+@pytest.mark.parametrize("backend, dtype", usable("cpu", (torch.float32,)), ids=id_of)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_any_memory_budget_is_right(name, budget, backend, dtype, reduction):
+    card = next(card for card in CATALOG if card.name == name)
+    case = default(card, LARGE, 12, dtype)
+    assert_close(compare(card, case, backend=backend, memory_budget=budget, reduction=reduction))
+
+
+@pytest.mark.gpu
+@every_loss
+@pytest.mark.parametrize("n, d", [(1, 7), (33, 16), (LARGE, 40)])
+def test_gpu_backends_equal_the_reference(card, n, d):
+    for backend, dtype in usable("cuda"):
+        case = each_tensor(default(card, n, d, dtype), torch.Tensor.cuda)
+        args = tuple(x.cuda() if isinstance(x, torch.Tensor) else x for x in case.args)
+        result = compare(card, dataclasses.replace(case, args=args), **({"backend": backend} if card.gemm else {}))
+        assert result.ok, f"{backend}, {dtype}: {result.detail}"
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=id_of)
+@pytest.mark.parametrize("card", [card for card in CATALOG if takes(card, "normalize")], ids=id_of)
+def test_normalize_rounds_unit_rows_to_the_input_type(card, dtype):
+    case = each_tensor(default(card), lambda x: (3.0 * x).to(dtype) if x.dim() > 1 else x)
+    unit = each_tensor(case, lambda x: F.normalize(x.float(), dim=-1).to(dtype) if x.dim() > 1 else x)
+    assert torch.equal(call(card, case, normalize=True), call(card, unit))
+
+
+@every_loss
+def test_results_are_float32_or_float64_and_gradients_keep_their_type(card):
+    for dtype, expected in zip((*HALF, *FULL), (torch.float32,) * 3 + (torch.float64,), strict=True):
+        case = default(card, dtype=dtype)
+        assert call(card, case).dtype == expected
+        assert call(card, case).dim() == 0
+        assert [g.dtype for g in gradients(card, case)] == [x.dtype for x in leaves(case)]
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.bfloat16), (torch.float16, torch.float64)], ids=str)
+@pytest.mark.parametrize("name", ["info_nce", "clip_loss", "nt_xent", "uniformity", "alignment"])
+def test_mixed_types_promote_like_torch(name, dtypes):
+    card = next(card for card in CATALOG if card.name == name)
+    x, y, *rest = make(card, "two sets" if name == "uniformity" else "default", 9, 8).args
+    x, y = x.to(dtypes[0]), y.to(dtypes[1])
+    wide = torch.promote_types(*dtypes)
+    assert torch.equal(card.function(x, y, *rest), card.function(x.to(wide), y.to(wide), *rest))
+
+
+def test_extra_negatives_of_another_type_promote_too():
+    q, k, extra = (F.normalize(torch.randn(6, 8, dtype=torch.float64), dim=-1) for _ in range(3))
+    for name, more in (("negatives", extra), ("hard_negatives", extra[:, None])):
+        expected = contrastile.info_nce(q.float().double(), k.float().double(), **{name: more})
+        found = contrastile.info_nce(q.float(), k.float(), **{name: more})
+        assert found.dtype == torch.float64, name
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=id_of)
+def test_a_temperature_in_half_precision_is_inverted_in_float32(dtype):
+    q, k = (F.normalize(torch.randn(20, 8), dim=-1) for _ in range(2))
+    temperature = torch.tensor(0.07, dtype=dtype)
+    for loss in (contrastile.info_nce, contrastile.nt_xent, contrastile.debiased_info_nce):
+        found, expected = loss(q, k, temperature=temperature), loss(q, k, temperature=float(temperature))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+# ---- conventions
+
+
+def test_sum_mean_and_none_agree():
+    for card in CATALOG:
+        if not takes(card, "reduction"):
+            continue
+        case = default(card)
+        rows = call(card, case, reduction="none")
+        counted = rows.numel() if card.name != "sup_con" else int((rows != 0).sum())
+        torch.testing.assert_close(call(card, case, reduction="sum"), rows.sum())
+        torch.testing.assert_close(call(card, case), rows.sum() / counted)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@every_loss
+def test_an_empty_batch_is_zero_with_zero_gradients(card, reduction):
+    """Also for a temperature or scale: an optimizer or DDP must not find a parameter without gradient."""
+    whole = default(card)
+    cut = each_tensor(whole, lambda x: x[:0] if x.dim() > 1 else x)
+    args = tuple(x[:0] if isinstance(x, torch.Tensor) and x.dtype == torch.int64 else x for x in cut.args)
+    case = differentiable(dataclasses.replace(cut, args=args))
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    value = call(card, case, **options)
+    shape = (0,) if reduction == "none" and options else ()
+    assert torch.equal(value, torch.zeros(shape))
+    value.sum().backward()
+    for x in leaves(case):
+        assert x.grad is not None
+        assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("name", ["debiased_info_nce", "debiased_nt_xent", "dcl", "dclw", "uniformity", "sup_con"])
+def test_one_item_has_no_pairs_and_loss_zero(name):
+    """dcl: the denominator is empty; sup_con: no positive; uniformity: no pair."""
+    card = next(card for card in CATALOG if card.name == name)
+    case = differentiable(default(card, 1))
+    value = call(card, case)
+    value.backward()
+    assert torch.equal(value, torch.zeros(()))
+    assert all(x.grad is not None and torch.equal(x.grad, torch.zeros_like(x)) for x in leaves(case))
+
+
+@pytest.mark.parametrize("backend", [name for name, _ in usable("cpu", (torch.float32,))])
+def test_rows_without_positives_do_not_count(backend):
+    x, labels = F.normalize(torch.randn(6, 8), dim=-1), torch.tensor([0, 0, 1, 2, 2, 3])
+    x.requires_grad_()
+    rows = contrastile.sup_con(x, labels, reduction="none", backend=backend)
+    assert torch.equal(rows == 0, torch.tensor([False, False, True, False, False, True]))
+    mean = contrastile.sup_con(x, labels, backend=backend)
+    torch.testing.assert_close(mean, rows.sum() / 4)
+    nothing = contrastile.sup_con(x, torch.arange(6), backend=backend)
+    assert torch.equal(nothing, torch.zeros(()))
+    assert torch.equal(torch.autograd.grad(nothing, x)[0], torch.zeros_like(x))
+
+
+def test_views_of_sup_con_are_rows_with_their_samples_label():
+    x, labels = F.normalize(torch.randn(5, 3, 8), dim=-1), torch.tensor([0, 1, 0, 2, 3])
+    flat = contrastile.sup_con(x.flatten(0, 1), labels.repeat_interleave(3), reduction="none")
+    assert torch.equal(contrastile.sup_con(x, labels, reduction="none"), flat.view(5, 3))
+
+
+@pytest.mark.parametrize("options", [{"false_negative_margin": -3.0}, {"query_ids": torch.zeros(7, dtype=torch.int64)}])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_own_positive_is_never_removed(options, symmetric):
+    """With every other column removed, the softmax has one candidate and the loss is exactly 0."""
+    q, k = (F.normalize(torch.randn(7, 8), dim=-1) for _ in range(2))
+    assert contrastile.info_nce(q, k, symmetric=symmetric, **options).abs() < 1e-6
+
+
+@every_loss
+@pytest.mark.parametrize("parameter", ["temperature", "t"])
+def test_numbers_and_tensors_are_the_same_parameter(card, parameter):
+    if not takes(card, parameter):
+        pytest.skip(f"has no {parameter}")
+    case = default(card)
+    args = case.args
+    found = [card.function(*args, **{parameter: value}) for value in (0.25, torch.tensor(0.25), torch.tensor([0.25]))]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
