@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -28,15 +27,6 @@ EXTRAS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """For modules of many small calls (they import it): a second thread only costs time there."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_call(
     n: int,
     m: int | None,
@@ -50,6 +40,8 @@ def make_call(
     **options: Any,
 ) -> Call:
     """Random features with the extras asked for; m=None: b is a. Ids repeat.
+
+    What the other options make useless is left out, as it would be refused.
 
     For reduce="relu" features, scales and biases are small multiples of powers of two, so that z
     is exact in float32 and its sign does not depend on rounding.
@@ -68,11 +60,16 @@ def make_call(
         if name in extras:
             bias = torch.rand(size, generator=g, dtype=torch.float64) * 4 - 2
             options[name] = ((bias * 4).round() / 4 if grid else bias).to(stat)
-    options["row_ids"] = torch.randint(0, n // 3 + 1, (n,), generator=g)
-    if m is not None:
-        options["col_ids"] = torch.randint(0, n // 3 + 1, (m,), generator=g)
+    if str(options.get("keep")).endswith("_id") or options.get("positives") == "same_id":
+        options["row_ids"] = torch.randint(0, n // 3 + 1, (n,), generator=g)
+        if m is not None:
+            options["col_ids"] = torch.randint(0, n // 3 + 1, (m,), generator=g)
     if "mask" in extras:
         options["mask"] = torch.rand(n, columns, generator=g) < 0.7
+    if not options.get("positives"):
+        options.pop("keep_positives", None)
+    if not options.get("cols"):
+        extras = tuple(name for name in extras if name != "col_threshold")
     return with_thresholds(Call(a, b, options, frozenset(constant)), extras)
 
 

@@ -238,6 +238,8 @@ def slopes(call: Call, z: Tensor, name: str) -> Tensor:
 def engine(call: Call, weights: dict[str, Tensor], **options: Any) -> Result:
     """pair_reduce, differentiated with the weights as upstream gradients."""
     call, leaves = with_leaves(call)
+    if call.options.get("reduce") == "max":  # its backward needs no scores
+        options.pop("memory_budget", None)
     found = pair_reduce(call.a, call.b, **call.options, **options)
     values = {name: x for name in STATISTICS if (x := getattr(found, name)) is not None}
     assert values.keys() == weights.keys()

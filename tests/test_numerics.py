@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import contrastile
-from cases import BACKEND_DTYPES, EXTRAS, make_call, one_thread  # noqa: F401
+from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce
 from contrastile.catalog import CATALOG
 from contrastile.testing import EPS

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call, one_thread  # noqa: F401
+from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu
 from oracle import VECTORS, check, engine, upstream

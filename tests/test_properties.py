@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call, one_thread  # noqa: F401
+from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_reduce, row_lse
 from contrastile.spec import PairSpec, Reduce, SideStats
 from oracle import STATISTICS, check, oracle, upstream
 
 REDUCES = ("lse", "softplus", "relu", "max")
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id")
-settings.register_profile("engine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("engine")
+SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+ENGINE = settings(deadline=None, derandomize=True, suppress_health_check=SLOW)
 
 
 def strided(x):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backends import backend_names
 from ..ops import check
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -28,12 +29,21 @@ def unit(x: Tensor, normalize: bool) -> Tensor:
     return F.normalize(wide(x), dim=-1).to(x.dtype) if normalize else x
 
 
-def inverse(temperature: float | Tensor, n: int | None = None) -> float | Tensor:
-    """1 / temperature; a vector of n temperatures is allowed where n is given."""
+def check_options(reduction: str, memory_budget: int | None, backend: str) -> None:
+    """Also for the batches that are too small to reach the engine, which checks its own options."""
+    check.choice("reduction", reduction, REDUCTIONS)
+    check.choice("backend", backend, ("auto", *backend_names()))
+    check.budget(memory_budget)
+
+
+def inverse(
+    temperature: float | Tensor, like: Tensor, n: int | None = None, name: str = "temperature"
+) -> float | Tensor:
+    """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given."""
     if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n != 1:
-        return check.vector("temperature", temperature, n, temperature.device).reciprocal()
-    value = check.scalar("temperature", temperature, positive=True)
-    return value.reciprocal() if isinstance(value, Tensor) else 1.0 / value
+        return wide(check.vector(name, temperature, n, like.device)).reciprocal()
+    value = check.scalar(name, temperature, positive=True, device=like.device)
+    return wide(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
 
 
 def wide(x: Tensor) -> Tensor:

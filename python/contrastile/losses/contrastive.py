@@ -11,10 +11,12 @@ from torch import Tensor
 from ..ops import check, no_autocast, pair_loss, pair_reduce
 from .common import (
     LossModule,
+    check_options,
     feature_pair,
     inverse,
     paired_dot,
     reduced,
+    reduced_empty,
     unit,
     weight_of,
     wide,
@@ -55,10 +57,6 @@ class Softmax:
         return [self.key] if self.negatives is None else [self.key, self.negatives]
 
     def loss(self, reduction: str, **engine: Any) -> Tensor:
-        with no_autocast(self.query):
-            return self.full_precision_loss(reduction, **engine)
-
-    def full_precision_loss(self, reduction: str, **engine: Any) -> Tensor:
         if self.smoothing or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
             engine["compute_dtype"] = self.query.dtype
@@ -177,17 +175,14 @@ def info_nce(
         raise ValueError("temperature must be one number with symmetric=True, got one per query")
     if smoothing and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
-    dtype = query.dtype
-    if negatives is not None:
-        dtype = torch.promote_types(dtype, extra_columns("negatives", negatives, query).dtype)
-    if hard_negatives is not None:
-        dtype = torch.promote_types(dtype, private_columns(hard_negatives, query).dtype)
-    query, key = unit(query.to(dtype), normalize), unit(key.to(dtype), normalize)
-    negatives = None if negatives is None else unit(negatives.to(dtype), normalize)
-    hard_negatives = None if hard_negatives is None else unit(hard_negatives.to(dtype), normalize)
+    negatives = None if negatives is None else extra_columns("negatives", negatives, query)
+    hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
     query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
+    query, key = unit(query, normalize), unit(key, normalize)
+    negatives = None if negatives is None else unit(negatives, normalize)
+    hard_negatives = None if hard_negatives is None else unit(hard_negatives, normalize)
     row_ids, col_ids = softmax_ids(query, query_ids, key_ids, negative_ids, negatives)
-    margin = false_negative_margin
+    margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
     if n == 0:
@@ -228,6 +223,18 @@ def private_columns(x: Tensor, query: Tensor) -> Tensor:
     return x
 
 
+def pair_ids(
+    x: Tensor, row_name: str, row_ids: Tensor | None, col_name: str, col_ids: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Ids of the rows and of as many columns; (None, None) without row_ids."""
+    if row_ids is None:
+        if col_ids is not None:
+            raise ValueError(f"{col_name} need {row_name}")
+        return None, None
+    rows = check.ids(row_name, row_ids, x.shape[0], x.device)
+    return rows, rows if col_ids is None else check.ids(col_name, col_ids, x.shape[0], x.device)
+
+
 def softmax_ids(
     query: Tensor,
     query_ids: Tensor | None,
@@ -236,19 +243,15 @@ def softmax_ids(
     negatives: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Ids of rows and of all columns; (None, None) without query_ids."""
-    if query_ids is None:
-        if key_ids is not None or negative_ids is not None:
-            raise ValueError("key_ids and negative_ids need query_ids")
-        return None, None
-    n, device = query.shape[0], query.device
-    rows = check.ids("query_ids", query_ids, n, device)
-    cols = rows if key_ids is None else check.ids("key_ids", key_ids, n, device)
-    if negative_ids is not None and negatives is None:
-        raise ValueError("negative_ids need negatives")
-    if negatives is None:
+    if negative_ids is not None and (negatives is None or query_ids is None):
+        raise ValueError(f"negative_ids need {'negatives' if negatives is None else 'query_ids'}")
+    rows, cols = pair_ids(query, "query_ids", query_ids, "key_ids", key_ids)
+    if rows is None or cols is None or negatives is None:
         return rows, cols
     m = negatives.shape[0]
-    extra = rows.new_full((m,), NO_ID) if negative_ids is None else check.ids("negative_ids", negative_ids, m, device)
+    extra = rows.new_full((m,), NO_ID)
+    if negative_ids is not None:
+        extra = check.ids("negative_ids", negative_ids, m, query.device)
     return rows, torch.cat([cols, extra])
 
 

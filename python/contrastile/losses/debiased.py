@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import LossModule, feature_pair, inverse, reduced
+from .common import LossModule, check_options, feature_pair, inverse, log_count, reduced, reduced_empty
 from .contrastive import two_views
 
 

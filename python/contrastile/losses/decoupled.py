@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import pair_reduce
-from .common import LossModule, inverse, paired_dot, reduced, wide
+from .common import LossModule, check_options, inverse, paired_dot, reduced, reduced_empty, wide
 from .contrastive import positive_pair_loss, two_views
 
 

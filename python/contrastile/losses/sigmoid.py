@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import check, pair_loss, pair_reduce
-from .common import LossModule, feature_pair, weight_of
+from .common import LossModule, check_options, feature_pair, reduced_empty, weight_of, wide
 from .contrastive import pair_ids
 
 

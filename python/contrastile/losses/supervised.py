@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
-from .common import LossModule, inverse, unit
+from .common import LossModule, check_options, inverse, reduced_empty, unit
 
 
 def sup_con(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import LossModule, feature_pair, wide, zero
+from .common import LossModule, check_options, feature_pair, log_count, wide, zero
 
 
 def uniformity(

@@ -94,8 +94,8 @@ def arguments(
         a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"],
         None if square else vectors["col_bias"], row_ids, col_ids,
         _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
-        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), bool(cols) and not square, b is None,
-        square, _compute_dtype(compute_dtype, a), backend,
+        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), 
+        bool(cols) and not square, b is None, square, _compute_dtype(compute_dtype, a), backend,
     ), square  # fmt: skip
 
 
