@@ -47,13 +47,15 @@ def assert_equal_bits(first, second):
 
 
 @pytest.mark.unpoisoned
-@pytest.mark.parametrize("options", [{}, {"cols": True}, {"memory_budget": 10**6}], ids=str)
+@pytest.mark.parametrize("memory_budget", [None, 10**6])
+@pytest.mark.parametrize("cols", [False, True])
 @on_every_reduce
 @on_every_backend
-def test_two_runs_give_equal_bits(backend, reduce, options, threads):
+def test_two_runs_give_equal_bits(backend, reduce, cols, memory_budget, threads):
     for m in (330, None):
-        call = make_call(300, m, 40, torch.float32, "row_bias", reduce=reduce, **options)
-        assert_equal_bits(runs(call, backend=backend), runs(call, backend=backend))
+        call = make_call(300, m, 40, torch.float32, "row_bias", reduce=reduce, cols=cols)
+        options = {"backend": backend, "memory_budget": memory_budget}
+        assert_equal_bits(runs(call, **options), runs(call, **options))
 
 
 @on_every_reduce
@@ -80,29 +82,34 @@ import itertools, torch
 from cases import EXTRAS, make_call
 from oracle import check
 from contrastile.backends import native
-torch.set_num_threads(2)
-shapes = ((1, 1, 1), (13, 70, 19), (40, 300, 33), (300, 330, 20))
+torch.set_num_threads(THREADS)
 dtypes = (torch.float32, torch.bfloat16)
-for shape, dtype, reduce in itertools.product(shapes, dtypes, ("lse", "softplus", "relu", "max")):
+for shape, dtype, reduce in itertools.product(SHAPES, dtypes, ("lse", "softplus", "relu", "max")):
     for extras in ((), EXTRAS):
         positives = None if reduce == "max" else "same_index"
         options = {"reduce": reduce, "positives": positives, "cols": True}
         check(make_call(*shape, dtype, *extras, **options), backend="cpu")
 print(native.cpu.isa())
 """
+needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
 
 
-@pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
+def grid(threads, *shapes):
+    return GRID.replace("THREADS", str(threads)).replace("SHAPES", str(shapes))
+
+
+@needs_cpu_module
 @pytest.mark.parametrize("isa", [] if native.cpu is None else native.cpu.supported_isas())
 def test_every_instruction_set_is_right(isa):
-    assert python(GRID, CONTRASTILE_CPU_ISA=isa) == [isa]
+    code = grid(1, (1, 1, 1), (13, 70, 19), (40, 300, 33))
+    assert python(code, CONTRASTILE_CPU_ISA=isa) == [isa]
 
 
-@pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
+@needs_cpu_module
 @pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
 def test_fewer_threads_than_asked_for(limit):
     """OpenMP may start fewer threads than requested; their share of the rows is done all the same."""
-    assert python(GRID, **limit)
+    assert python(grid(2, (300, 330, 20)), **limit)
 
 
 FLUSH = """
@@ -171,7 +178,7 @@ def test_any_layout_gives_the_same_bits(backend, dtype, layout):
 def test_expanded_inputs(backend):
     """Stride 0: one row shown many times."""
     row, scale = torch.randn(1, 9, generator=torch.Generator()), torch.tensor([2.0])
-    call = make_call(40, 70, 9, positives="same_index", cols=True)
+    call = make_call(40, 70, 9, positives="same_index", keep="not_same_id", cols=True)
     views = {"scale": scale.expand(40), "mask": torch.ones(1, 1, dtype=torch.bool).expand(40, 70)}
     views["row_ids"] = torch.zeros(1, dtype=torch.int64).expand(40)
     call = replace(call, a=row.expand(40, 9), options=call.options | views)
