@@ -100,20 +100,17 @@ def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which pairs each row keeps, which each column keeps, which are positive."""
     n, m = z.shape
     same_index = torch.arange(n)[:, None] == torch.arange(m)
-    row_ids, col_ids = call.options.get("row_ids"), call.options.get("col_ids")
-    col_ids = row_ids if call.b is None and col_ids is None else col_ids
+    row_ids = call.options.get("row_ids")
+    col_ids = row_ids if call.b is None else call.options.get("col_ids")
     same_id = None if row_ids is None else row_ids[:, None] == col_ids
+    none = torch.zeros(n, m, dtype=torch.bool)
     keep = {
-        "all": torch.ones(n, m, dtype=torch.bool),
+        "all": ~none,
         "not_same_index": ~same_index,
         "not_same_id": None if same_id is None else ~same_id,
         "same_id": same_id,
     }[call.options.get("keep", "all")]
-    positive = {
-        None: torch.zeros(n, m, dtype=torch.bool),
-        "same_index": same_index,
-        "same_id": same_id,
-    }[call.options.get("positives")]
+    positive = {None: none, "same_index": same_index, "same_id": same_id}[call.options.get("positives")]
     if call.b is None:
         positive = positive & ~same_index  # an item is never its own positive
     if (mask := call.options.get("mask")) is not None:

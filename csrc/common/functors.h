@@ -25,5 +25,5 @@ struct Relu : Linear {  // max(z, 0); the slope at 0 is 0, as in torch
 };
 
 struct Lse : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
-  template <class V> CT_HD static V slope(V z, V u) { return vexp(z - u); }
+  template <class V> CT_HD static V slope(V z, V peak, V log_total) { return vexp((z - peak) - log_total); }
 };

@@ -14,7 +14,8 @@ struct Role {
   // stats writes these; lse uses peak and total, softplus and relu total, max peak and arg
   float *peak = nullptr, *total = nullptr, *positive = nullptr;
   int64_t* arg = nullptr;
-  // coeff reads these: finished statistic, its upstream gradient, upstream gradient of the positive sum
+  // coeff reads these: the finished statistic as pairs (peak, log total), so that z - statistic keeps its digits where both
+  // are large; its upstream gradient; the upstream gradient of the positive sum
   const float *stat = nullptr, *weight = nullptr, *positive_weight = nullptr;
   // coeff writes these: sum of dL/dz, and of dL/dz * <a, b> * (scale of the other side)
   float *grad_sum = nullptr, *grad_score_sum = nullptr;

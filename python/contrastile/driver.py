@@ -134,14 +134,16 @@ def merge(spec: PairSpec, x: SideStats, y: SideStats) -> SideStats:
 
 
 def finish(spec: PairSpec, stats: SideStats) -> Tensor:
-    if spec.reduce == Reduce.MAX:
-        assert stats.peak is not None
-        return stats.peak
-    assert stats.total is not None
+    """The statistic in parts, (n, 2): (peak, log total) for LSE, else (value, 0); the statistic is their sum.
+
+    At scale 100 one number would leave a converged model's loss and p_ii - 1 with four digits fewer.
+    """
     if spec.reduce != Reduce.LSE:
-        return stats.total
-    assert stats.peak is not None
-    return stats.peak + stats.total.log()
+        value = stats.peak if spec.reduce == Reduce.MAX else stats.total
+        assert value is not None
+        return torch.stack([value, torch.zeros_like(value)], 1)
+    assert stats.peak is not None and stats.total is not None
+    return torch.stack([stats.peak, stats.total.log()], 1)
 
 
 class Running:
@@ -236,7 +238,7 @@ def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore)
 
 def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> Side:
     if weight is None:
-        weight = torch.zeros_like(stat)
+        weight = torch.zeros_like(stat[:, 0])
     return replace(side, stat=stat, weight=weight, positive_weight=positive_weight)
 
 
@@ -245,13 +247,14 @@ def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weigh
 
 def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
     """Contribution of one side; an item with nothing kept (statistic -inf) contributes 0."""
-    total = stat.new_zeros(())
+    total = stat.new_zeros((), dtype=torch.float64)  # the statistic and the positive are large and nearly equal
     if weight is not None:
-        total = total + torch.where(stat == -torch.inf, 0.0, stat) @ weight
+        whole = stat.double().sum(1)
+        total = total + torch.where(whole == -torch.inf, 0.0, whole) @ weight.double()
     if positive_weight is not None:
         assert positive is not None
-        total = total + positive @ positive_weight
-    return total
+        total = total + positive.double() @ positive_weight.double()
+    return total.to(stat.dtype)
 
 
 def scalar(

@@ -69,7 +69,7 @@ class Side:
     threshold: Tensor | None = None  # (n,), pairs with z above it are dropped for this side's statistic
     on: bool = True  # whether this side's statistic is wanted
     # the following three are needed for gradients only
-    stat: Tensor | None = None  # (n,) finished statistic
+    stat: Tensor | None = None  # (n, 2) finished statistic in parts, see driver.finish
     weight: Tensor | None = None  # (n,) upstream gradient of the statistic
     positive_weight: Tensor | None = None  # (n,) upstream gradient of the sum over positives
     prepared: Packed | None = None  # what Backend.prepare made of the features, for columns

@@ -174,8 +174,8 @@ def side_grad(
     elif reduce == Reduce.RELU:
         slope = torch.where(z > 0, 1.0, torch.where(z <= 0, 0.0, z))
     else:
-        stat = torch.where(side.stat == -torch.inf, 0.0, side.stat)
-        slope = (z - stat.unsqueeze(dim)).exp()
+        peak, log_total = torch.where(side.stat == -torch.inf, 0.0, side.stat).unbind(1)
+        slope = (z - peak.unsqueeze(dim) - log_total.unsqueeze(dim)).exp()
     return slope * side.weight.unsqueeze(dim)
 
 

@@ -297,7 +297,9 @@ def clip_loss(
 def two_views(z1: Tensor, z2: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """The 2N rows [z1; z2] and the instance each belongs to."""
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    return torch.cat([z1, z2]), torch.arange(z1.shape[0], device=z1.device).repeat(2)
+    with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
+        x = torch.cat([z1, z2])
+    return x, torch.arange(z1.shape[0], device=z1.device).repeat(2)
 
 
 def nt_xent(

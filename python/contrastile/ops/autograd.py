@@ -38,22 +38,21 @@ def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
 
 
 class StatsFunction(torch.autograd.Function):
-    """Vector mode: forward returns the outputs of pair_stats."""
+    """Vector mode: row and column statistics, row and column sums over positives."""
 
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
-        row_stat, col_stat, _, _, row_arg, col_arg, scores = output
-        ctx.mark_non_differentiable(row_arg, col_arg, scores)
+        row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
-        ctx.save_for_backward(*tensors, row_stat, col_stat, scores)
-        return tuple(output)
+        ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
+        return row_parts.sum(1), col_parts.sum(1), row_positive, col_positive
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_stat, col_stat, scores = ctx.saved_tensors
+        *tensors, row_parts, col_parts, scores = ctx.saved_tensors
         needs = tensor_needs(ctx.needs_input_grad[2:])
-        inputs = (*gouts[:4], row_stat, col_stat, scores, *tensors)
+        inputs = (*gouts, row_parts, col_parts, scores, *tensors)
         grads = StatsBackward.apply(ctx.statics, needs, *inputs)  # type: ignore[no-untyped-call]
         return (None, None, *by_input(grads, needs))
 
@@ -63,9 +62,9 @@ class StatsBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-        row, col, row_positive, col_positive, row_stat, col_stat, scores, *inputs = tensors
+        row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
         grads = torch.ops.contrastile.pair_stats_backward.default(
-            *operator_args(statics, inputs), row_stat, col_stat, scores, row, col, row_positive, col_positive, needs
+            *operator_args(statics, inputs), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
         )
         return tuple(grads)
 

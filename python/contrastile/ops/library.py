@@ -35,12 +35,12 @@ NAMES = [argument.split()[-1] for argument in CALL.split(", ")]
 CALL_ARGS = len(NAMES)  # each operator below adds its own arguments after these
 LIB.define(
     f"pair_stats({CALL}, int budget) -> "
-    "(Tensor row_stat, Tensor col_stat, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
+    "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
     "Tensor scores)",
     tags=TAGS,
 )
 LIB.define(
-    f"pair_stats_backward({CALL}, Tensor row_stat, Tensor col_stat, Tensor scores, Tensor row_weight, "
+    f"pair_stats_backward({CALL}, Tensor row_parts, Tensor col_parts, Tensor scores, Tensor row_weight, "
     "Tensor col_weight, Tensor row_positive_weight, Tensor col_positive_weight, bool[] needs) -> Tensor[]",
     tags=TAGS,
 )
@@ -166,32 +166,32 @@ def pair_stats(*args: Any) -> tuple[Tensor, ...]:
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
         row = rows.result()
-        row_stat = driver.finish(call.spec, row)
-        none = row_stat.new_empty(0)
-        none_arg = row_stat.new_empty(0, dtype=torch.int64)
-        col_stat = col_positive = none
+        row_parts = driver.finish(call.spec, row)
+        none = row_parts.new_empty(0)
+        none_arg = row_parts.new_empty(0, dtype=torch.int64)
+        col_parts, col_positive = row_parts.new_empty(0, 2), none
         if call.spec.cols:
-            col_stat, col_positive = driver.joined_columns(call, cols)
+            col_parts, col_positive = driver.joined_columns(call, cols)
         row_arg = none_arg if row.arg is None else row.arg
         col_arg = none_arg if row.arg is None or not call.spec.cols else joined(cols, "arg", none_arg)
         positive = none if row.positive is None else row.positive
         scores = none.clone() if buffer is None else buffer
-        return row_stat, col_stat.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
+        return row_parts, col_parts.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
 
 
 def pair_stats_backward(*args: Any) -> list[Tensor]:
-    row_stat, col_stat, scores, row_weight, col_weight, row_positive, col_positive, needs = args[CALL_ARGS:]
+    row_parts, col_parts, scores, row_weight, col_weight, row_positive, col_positive, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
         driver.prepare(call, backend)
         some = call.spec.positives != Positives.NONE
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
-        call.rows = driver.with_weights(call.rows, row_stat, *row_weights)
+        call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
         if call.spec.square:
-            weighted = driver.with_weights(call.blocks[0], row_stat, *row_weights)
+            weighted = driver.with_weights(call.blocks[0], row_parts, *row_weights)
             call.blocks = [weighted]
         elif call.spec.cols:
-            driver.attach_columns(call, col_stat, col_weight.contiguous(), col_positive.contiguous() if some else None)
+            driver.attach_columns(call, col_parts, col_weight.contiguous(), col_positive.contiguous() if some else None)
         store = driver.ScoreStore(scores if len(scores) else None, backend.padding)
         grads = driver.gradients(call, backend, needed(needs, call.spec.square), store)
         flat = flat_gradients(grads, arg(args, "scale"), call.spec.square)
@@ -239,7 +239,7 @@ def fake_stats(*args: Any) -> tuple[Tensor, ...]:
     width = n + backend.padding if arg(args, "square") else m + backend.padding * len(blocks)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
     return (
-        empty(n), empty(col_n), empty(n), empty(col_n),
+        a.new_empty((n, 2), dtype=dtype), a.new_empty((col_n, 2), dtype=dtype), empty(n), empty(col_n),
         empty(n if is_max else 0, torch.int64), empty(col_n if is_max else 0, torch.int64), empty(size),
     )  # fmt: skip
 

@@ -97,7 +97,7 @@ def pair_reduce(
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    rows, columns, row_positive, col_positive, *_ = autograd.stats(args, budget if any(_needs(args)) else 0)
+    rows, columns, row_positive, col_positive = autograd.stats(args, budget if any(_needs(args)) else 0)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
     some = positives is not None

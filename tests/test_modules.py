@@ -1,0 +1,198 @@
+"""The nn.Module twins: the same numbers as the functions, and good manners as modules."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+import contrastile
+from contrastile import losses
+from contrastile.catalog import CATALOG
+from loss_cases import call, default, every_loss, id_of, leaves, takes
+
+TWINS = [
+    cls for cls in map(losses.__dict__.get, losses.__all__) if isinstance(cls, type) and issubclass(cls, nn.Module)
+]
+every_twin = pytest.mark.parametrize("cls", TWINS, ids=lambda cls: cls.__name__)
+SCALED = ("logit_scale", "logit_bias")  # forward takes them: they belong to the model, not to the loss
+
+
+def learnable(cls):
+    """The constructor's switch, if the field learns this loss's temperature or scale."""
+    return next((name for name in inspect.signature(cls).parameters if name.startswith("learnable")), None)
+
+
+LEARNERS = [cls for cls in TWINS if learnable(cls)]
+every_learner = pytest.mark.parametrize("cls", LEARNERS, ids=lambda cls: cls.__name__)
+
+
+def card_of(cls):
+    return next(card for card in CATALOG if card.function is cls.function)
+
+
+def inputs_of(cls, **options):
+    """Positional tensors of the default case; with a learning module, those without the scale it owns."""
+    case = default(card_of(cls), **options)
+    return [x for x in case.args if x.dim()] if learnable(cls) else list(case.args)
+
+
+def test_every_loss_has_one_twin_and_every_twin_a_loss():
+    assert {cls.function for cls in TWINS} == {card.function for card in CATALOG}
+    assert len(TWINS) == len(CATALOG)
+    assert set(TWINS) == {card.module for card in CATALOG}
+
+
+@every_loss
+def test_a_module_computes_what_its_function_does(card):
+    case = default(card)
+    assert torch.equal(card.module()(*case.args, **case.kwargs), call(card, case))
+
+
+@every_loss
+def test_modules_have_the_defaults_of_their_functions(card):
+    case = default(card)
+    tensors = case.args
+    assert torch.equal(card.module()(*tensors), card.function(*tensors))
+    ours, theirs = inspect.signature(card.module).parameters, inspect.signature(card.function).parameters
+    for name in ours.keys() & theirs.keys():
+        assert ours[name].default == theirs[name].default, name
+
+
+@every_loss
+def test_modules_take_every_option_of_their_function(card):
+    """Tensors go to forward, everything else to the constructor."""
+    tensors = {"negatives", "hard_negatives", *SCALED}
+    expected = {
+        name
+        for name, parameter in inspect.signature(card.function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith("_ids")
+    } - tensors
+    assert expected <= set(inspect.signature(card.module).parameters)
+
+
+@pytest.mark.parametrize("card", [card for card in CATALOG if takes(card, "reduction")], ids=id_of)
+def test_options_reach_the_function(card):
+    case = default(card)
+    options = {"reduction": "none", "normalize": True, "backend": "torch", "memory_budget": 0}
+    case_options = dict(case.kwargs)
+    expected = card.function(*case.args, **case_options, **options)
+    assert torch.equal(card.module(**options)(*case.args, **case_options), expected)
+    overridden = card.module()(*case.args, **case_options, **options)
+    assert torch.equal(overridden, expected)
+
+
+@every_twin
+def test_modules_without_learning_have_no_state(cls):
+    module = cls()
+    assert list(module.parameters()) == list(module.buffers()) == []
+    assert module.state_dict() == {}
+    module.load_state_dict({}, strict=True)
+    assert module.half().train().eval().to("cpu") is module
+
+
+@every_learner
+def test_what_is_learned_is_in_the_state_and_gets_a_gradient(cls):
+    module = cls(**{learnable(cls): True})
+    before = copy.deepcopy(module.state_dict())
+    assert {"log_temperature", "log_logit_scale"} & before.keys()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module(*inputs_of(cls)).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs() > 0, name
+    optimizer.step()
+    assert all(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    module.load_state_dict(before)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@every_learner
+def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
+    start = 0.2
+    name = "temperature" if "temperature" in inspect.signature(cls).parameters else "logit_scale"
+    extra = {"temperature": start} if name == "temperature" else {"init_scale": start}
+    module = cls(**{learnable(cls): True}, **extra)
+    factor = torch.tensor(start, requires_grad=True)
+    bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}
+    tensors = inputs_of(cls)
+    found, expected = module(*tensors), cls.function(*tensors, **{name: factor}, **bias)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    log_parameter = getattr(module, f"log_{name}")
+    torch.testing.assert_close(log_parameter.grad, factor.grad * start)  # d/dlog t = t d/dt
+
+
+@every_learner
+def test_a_learned_factor_stays_positive_under_any_update(cls):
+    module = cls(**{learnable(cls): True})
+    with torch.no_grad():
+        next(module.parameters()).sub_(50.0)
+    factor = next(iter(module.learned().values()))
+    assert factor > 0
+
+
+@every_twin
+def test_repr_shows_the_options(cls):
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    given = {"backend": "torch", "memory_budget": 4096, "alpha": 3.0}
+    options = {name: value for name, value in given.items() if name in defaults}
+    text = repr(cls(**options))
+    assert text.startswith(f"{cls.__name__}(") and text.endswith(")")
+    for name, value in {**defaults, **options}.items():
+        hidden = value is None or name.startswith(("learnable", "init_"))
+        assert hidden or f"{name}={value!r}" in text
+
+
+@every_learner
+def test_repr_shows_what_is_learned(cls):
+    module = cls(**{learnable(cls): True})
+    with torch.no_grad():
+        next(module.parameters()).zero_()
+    assert "=1," in repr(module)
+
+
+@every_twin
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("learn", [False, True])
+def test_copies_are_equal_and_independent(cls, copied, learn):
+    if learn and not learnable(cls):
+        pytest.skip("learns nothing")
+    module = cls(**({learnable(cls): True} if learn else {}))
+    twin = copied(module)
+    tensors = inputs_of(cls) if learn else default(card_of(cls)).args
+    assert repr(twin) == repr(module)
+    assert torch.equal(twin(*tensors), module(*tensors))
+    if learn:
+        with torch.no_grad():
+            next(twin.parameters()).add_(1.0)
+        assert not torch.equal(twin(*tensors), module(*tensors))
+
+
+@every_learner
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=id_of)
+def test_a_module_of_another_type_computes_in_full_precision(cls, dtype):
+    """Only the parameter is rounded; its exponential and its inverse are not."""
+    module = cls(**{learnable(cls): True}).to(dtype)
+    wide = copy.deepcopy(module).double()
+    tensors = inputs_of(cls)
+    torch.testing.assert_close(module(*tensors), wide(*tensors), rtol=1e-6, atol=2e-6)
+    module(*tensors).backward()
+    assert all(p.grad.dtype == dtype for p in module.parameters())
+
+
+def test_modules_nest_in_models():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.loss = nn.Linear(8, 8), contrastile.InfoNCE(learnable_temperature=True)
+
+        def forward(self, x, y):
+            return self.loss(self.encoder(x), self.encoder(y), negatives=self.encoder(x[:3]))
+
+    model = Model()
+    assert set(model.state_dict()) == {"encoder.weight", "encoder.bias", "loss.log_temperature"}
+    model(*leaves(default(CATALOG[0]))[:2]).backward()
+    assert all(p.grad is not None for p in model.parameters())

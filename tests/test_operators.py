@@ -1,0 +1,265 @@
+"""The operators inside PyTorch: opcheck, meta and fake tensors, double backward, torch.func, autocast, checkpointing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+import contrastile
+from contrastile import pair_reduce
+from loss_cases import (
+    call,
+    default,
+    differentiable,
+    each_tensor,
+    every_loss,
+    every_pair_loss,
+    every_variant,
+    gradients,
+    id_of,
+    leaves,
+    make,
+    takes,
+    usable,
+)
+
+N, M, D = 12, 7, 5
+OPERATORS = ("pair_stats", "pair_stats_backward", "pair_loss")
+BACKENDS = [name for name, _ in usable("cpu", (torch.float32,))]
+
+
+# ---- opcheck
+
+
+class Recorder(TorchDispatchMode):
+    """The arguments of every call of an operator of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "contrastile":
+            self.calls.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def use_everything(backend):
+    """Calls that give every operator every argument that it can take."""
+    x, y, z = torch.randn(N, D), torch.randn(M, D), torch.randn(3, D)
+    rows, cols, ids = torch.rand(N), torch.rand(M + 3), torch.arange(N) % 3
+    options = {"scale": rows, "col_scale": cols, "row_bias": -rows, "col_bias": cols, "cols": True}
+    options |= {"row_threshold": rows + 1, "col_threshold": cols + 1, "mask": torch.rand(N, M + 3) < 0.8}
+    options |= {"row_ids": ids, "col_ids": torch.arange(M + 3) % 4, "keep": "not_same_id", "positives": "same_id"}
+    given = {name: v.requires_grad_() if name in ("scale", "row_bias") else v for name, v in options.items()}
+    for value in (x, y):
+        value.requires_grad_()
+    for memory_budget in (0, 300, 4096):
+        stats = pair_reduce(x, [y, z], **given, memory_budget=memory_budget, backend=backend)
+        sum(s.sum() for s in stats).backward()
+    weights = {"row_weight": torch.rand(N), "col_weight": torch.rand(M + 3), "row_positive_weight": -0.5}
+    contrastile.pair_loss(x, [y, z], **given, **weights, backend=backend).backward()
+    square = {"keep": "not_same_index", "positives": "same_id", "row_ids": ids, "backend": backend}
+    pair_reduce(x, **square).rows.sum().backward()
+    contrastile.pair_loss(x, **square, row_positive_weight=-1.0).backward()
+    for reduce in ("softplus", "relu"):
+        pair_reduce(x, y, reduce=reduce, cols=True, backend=backend).rows.sum().backward()
+    pair_reduce(x, y, reduce="max", cols=True, backend=backend)
+    pair_reduce(x.bfloat16(), y.bfloat16(), backend=backend).rows.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_operators_pass_opcheck(backend):
+    with Recorder() as recorder:
+        use_everything(backend)
+    assert {func._opname for func, _ in recorder.calls} == set(OPERATORS)
+    for func, args in recorder.calls:
+        detached = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.detach().clone(), args)
+        opcheck(func, detached)
+
+
+def test_operators_are_opaque_to_the_dispatcher():
+    """A mode that counts operators (a profiler, FLOP counters) sees the engine's, also in the fast path of losses."""
+    case = differentiable(default(contrastile.catalog.CATALOG[0]))
+    with Recorder() as recorder:
+        call(contrastile.catalog.CATALOG[0], case).backward()
+    assert [func._opname for func, _ in recorder.calls] == ["pair_loss"]
+
+
+# ---- meta and fake tensors
+
+
+def shapes(card, case, **options):
+    value = call(card, case, **options)
+    value.sum().backward()
+    return [(x.shape, x.dtype, x.device.type) for x in (value, *(leaf.grad for leaf in leaves(case)))]
+
+
+@every_variant
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_fake_tensors_have_the_shapes_of_real_ones(card, variant, reduction):
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    case = make(card, variant, 9, D)
+    expected = shapes(card, differentiable(case), **options)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = each_tensor(case, mode.from_tensor)
+        ids = {name: mode.from_tensor(x) for name, x in case.kwargs.items() if name.endswith("_ids")}
+        fake.kwargs.update(ids)
+        assert shapes(card, each_tensor(fake, lambda x: x.clone().requires_grad_()), **options) == expected
+
+
+@every_loss
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_meta_tensors_have_the_shapes_of_real_ones(card, reduction, backend):
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    options |= {"backend": backend} if card.gemm else {}
+    case = default(card)
+    expected = [(shape, dtype) for shape, dtype, _ in shapes(card, differentiable(case), **options)]
+    args = tuple(x.to("meta") if isinstance(x, torch.Tensor) else x for x in case.args)
+    kwargs = {name: x.to("meta") if isinstance(x, torch.Tensor) else x for name, x in case.kwargs.items()}
+    meta = differentiable(contrastile.catalog.Case(args, kwargs))
+    found = shapes(card, meta, **options)
+    assert [(shape, dtype) for shape, dtype, _ in found] == expected
+    assert {device for *_, device in found} == {"meta"}
+
+
+# ---- derivatives that the engine does not have
+
+
+@every_pair_loss
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_double_backward_is_refused(card, reduction):
+    """It would be silently wrong: the other terms of what is differentiated hide the missing one."""
+    case = differentiable(default(card))
+    x = leaves(case)[0]
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    (gradient,) = torch.autograd.grad(call(card, case, **options).sum(), x, create_graph=True)
+    assert gradient.requires_grad
+    with pytest.raises(RuntimeError, match="double backward .* is not supported"):
+        (gradient.square().sum() + x.square().sum()).backward()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_double_backward_is_refused_whatever_requires_grad(reduction):
+    x, y = torch.randn(2, 6, D).unbind()
+    for name in ("temperature", "query", "key"):
+        tensors = {"query": x, "key": y, "temperature": torch.tensor(0.5)}
+        leaf = tensors[name] = tensors[name].clone().requires_grad_()
+        value = contrastile.info_nce(**tensors, reduction=reduction).sum()
+        (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+        with pytest.raises(RuntimeError, match="double backward"):
+            gradient.sum().backward()
+
+
+def test_the_first_gradient_with_create_graph_is_right():
+    for card in contrastile.catalog.CATALOG:
+        case = differentiable(default(card))
+        found = torch.autograd.grad(call(card, case), leaves(case), create_graph=True, allow_unused=True)
+        for x, y in zip(found, gradients(card, case), strict=True):
+            assert torch.equal(x, y)
+
+
+def test_the_maximum_can_be_differentiated_twice():
+    x, y = torch.randn(N, D, requires_grad=True), torch.randn(M, D, requires_grad=True)
+    scale = torch.tensor(1.5, requires_grad=True)
+    grads = []
+    for rows in (pair_reduce(x, y, scale=scale, reduce="max").rows, (scale * (x @ y.T)).amax(1)):
+        first = torch.autograd.grad(rows.square().sum(), (x, y, scale), create_graph=True)
+        grads.append(torch.autograd.grad(sum(g.square().sum() for g in first), (x, y, scale)))
+    for found, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+TRANSFORMS = {
+    "grad": lambda f, x: torch.func.grad(f)(x),
+    "vmap": lambda f, x: torch.vmap(f)(x[None]),
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,)),
+    "vjp": lambda f, x: torch.func.vjp(f, x),
+    "jacrev": lambda f, x: torch.func.jacrev(f)(x),
+    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x),
+    "hessian": lambda f, x: torch.func.hessian(f)(x),
+}
+
+
+@every_pair_loss
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_function_transforms_are_refused(card, transform):
+    case = default(card)
+    with pytest.raises(RuntimeError, match=r"torch\.func transforms .* are not supported.*contrastile\.reference"):
+        TRANSFORMS[transform](lambda x: card.function(x, *case.args[1:], **case.kwargs), case.args[0])
+
+
+@every_pair_loss
+@pytest.mark.parametrize("trained", [False, True], ids=["constant", "requires grad"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_forward_mode_differentiation_is_refused(card, trained, reduction):
+    """A tangent that is dropped is a derivative of zero, silently."""
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    case = default(card)
+    x = case.args[0].clone().requires_grad_(trained)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises((RuntimeError, NotImplementedError), match="forward|jvp"):
+            card.function(dual, *case.args[1:], **case.kwargs, **options)
+
+
+def test_batched_gradients_are_right_or_refused():
+    x, y = torch.randn(N, D, requires_grad=True), torch.randn(N, D)
+    factors = torch.tensor([1.0, -2.0, 0.5])
+    value = contrastile.info_nce(x, y)
+    (many,) = torch.autograd.grad(value, x, factors, is_grads_batched=True, retain_graph=True)
+    assert torch.equal(many, factors[:, None, None] * torch.autograd.grad(value, x)[0])
+    rows = contrastile.info_nce(x, y, reduction="none")
+    with pytest.raises(RuntimeError, match="contrastile"):
+        torch.autograd.grad(rows, x, torch.eye(N), is_grads_batched=True)
+
+
+# ---- autocast and checkpointing
+
+
+@every_variant
+@pytest.mark.parametrize("region", [torch.bfloat16, torch.float16], ids=id_of)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=id_of)
+def test_autocast_changes_nothing(card, variant, region, dtype):
+    """The type of the inputs decides, not the region: rounding logits of 100 to bfloat16 would be wrong by e^0.2."""
+    case = differentiable(make(card, variant, 20, D, dtype))
+    expected = call(card, case)
+    with torch.autocast("cpu", dtype=region):
+        found = call(card, case)
+    assert found.dtype == expected.dtype == torch.float32
+    assert torch.equal(found, expected)
+    pairs = (torch.autograd.grad(value, leaves(case), allow_unused=True) for value in (found, expected))
+    for x, y in zip(*pairs, strict=True):
+        assert (x is None and y is None) or torch.equal(x, y)
+
+
+def test_features_made_under_autocast_are_taken_in_their_own_type():
+    layer, x = torch.nn.Linear(D, D), torch.randn(N, D)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = layer(x)
+        assert features.dtype == torch.bfloat16
+        loss = contrastile.nt_xent(F.normalize(features, dim=-1), features, normalize=True)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert layer.weight.grad.dtype == torch.float32
+    assert layer.weight.grad.isfinite().all()
+
+
+@every_loss
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_gives_equal_gradients(card, reentrant):
+    case = default(card)
+    expected = gradients(card, case)
+    again = differentiable(case)
+
+    def loss(*args):
+        return card.function(*args, **again.kwargs)
+
+    checkpoint(loss, *again.args, use_reentrant=reentrant).backward()
+    for x, y in zip(leaves(again), expected, strict=True):
+        assert torch.equal(torch.zeros_like(x) if x.grad is None else x.grad, y)
