@@ -206,10 +206,11 @@ def test_infinity_never_gives_a_wrong_finite_number(backend, dtype, reduce, valu
 
 
 @on_every_backend
-def test_a_row_of_minus_infinities_is_not_an_empty_row(backend):
-    """It keeps pairs; that all of them are -inf must reach the loss."""
-    a, b = torch.tensor([[-torch.inf], [1.0]]), torch.ones(3, 1)
-    assert not pair_loss(a, b, backend=backend).isfinite()
+def test_a_pair_at_minus_infinity_counts_as_not_kept(backend):
+    """As documented: a bias of -inf masks, so a row of such pairs is an empty row."""
+    a, b, bias = torch.ones(2, 1), torch.ones(3, 1), torch.tensor([-torch.inf, 0.0])
+    assert pair_reduce(a, b, row_bias=bias, backend=backend).rows[0] == -torch.inf
+    torch.testing.assert_close(pair_loss(a, b, row_bias=bias, backend=backend), 1.0 + torch.tensor(3.0).log())
 
 
 @pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)

@@ -211,5 +211,5 @@ def test_merge_never_loses_nan(reduce):
         if getattr(good, name) is not None:
             getattr(good, name).fill_(3.0)
     for order in ([bad, good, good], [good, bad, good], [good, good, bad]):
-        found = driver.finish(spec, fold(lambda x, y: driver.merge(spec, x, y), order))
+        found = driver.finish(spec, fold(lambda x, y: driver.merge(spec, x, y), order)).sum(1)
         assert torch.equal(found.isnan(), torch.arange(n) == 2)

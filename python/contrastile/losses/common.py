@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backends import backend_names
 from ..ops import check
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -32,7 +31,7 @@ def unit(x: Tensor, normalize: bool) -> Tensor:
 def check_options(reduction: str, memory_budget: int | None, backend: str) -> None:
     """Also for the batches that are too small to reach the engine, which checks its own options."""
     check.choice("reduction", reduction, REDUCTIONS)
-    check.choice("backend", backend, ("auto", *backend_names()))
+    check.backend(backend)
     check.budget(memory_budget)
 
 

@@ -96,6 +96,10 @@ def choice(name: str, x: Any, allowed: tuple[str, ...]) -> str:
     return str(x)
 
 
+def backend(x: Any) -> str:
+    return choice("backend", x, ("auto", *backend_names()))
+
+
 def budget(x: Any) -> int | None:
     if x is None:
         return None
