@@ -1,4 +1,4 @@
-"""Bad input: ValueError or TypeError, before anything is computed, that names the argument, what was expected and came."""
+"""Bad input: ValueError or TypeError whose message names the argument, what was expected and what came."""
 
 import math
 

@@ -1,6 +1,7 @@
 """Bad ids, extra negatives and combinations of options, and bad vectors, masks and weights of the engine."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_ids_of_any_integer_type_are_the_same(name, dtype):
 @on_ids
 def test_ids_of_a_wrong_shape_or_device(name):
     for ids in (IDS[:5], IDS[None], IDS[0]):
-        with refuses(ValueError, rf"^{name} must have shape \(6,\)", rf"got {tuple(ids.shape)}".replace("(", r"\(")[:-1]):
+        with refuses(ValueError, rf"^{name} must have shape \(6,\)", f"got {re.escape(str(tuple(ids.shape)))}"):
             ID_ARGUMENTS[name](ids)
     with refuses(ValueError, f"^{name} must be on cpu", "got meta"):
         ID_ARGUMENTS[name](IDS.to("meta"))
@@ -135,8 +136,7 @@ def engine_call(name, value):
 @pytest.mark.parametrize("name", [*VECTORS, *WEIGHTS])
 def test_vectors(name):
     for value in (torch.ones(5), torch.ones(N, 1), torch.ones(())):
-        shape = str(tuple(value.shape)).replace("(", r"\(").replace(")", r"\)")
-        with refuses(ValueError, rf"^{name} must have shape \(6,\)", f"got {shape}"):
+        with refuses(ValueError, rf"^{name} must have shape \(6,\)", f"got {re.escape(str(tuple(value.shape)))}"):
             engine_call(name, value)
     with refuses(TypeError, f"^{name} must be floating point", "got torch.int64"):
         engine_call(name, IDS)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..backends import backend_names
 from ..spec import Keep, Positives, Reduce
 from . import check
 
@@ -47,7 +46,7 @@ def arguments(
     _refuse_transforms()
     a = check.features("a", a)
     device = a.device
-    check.choice("backend", backend, ("auto", *backend_names()))
+    check.backend(backend)
     check.choice("reduce", reduce, tuple(REDUCES))
     check.choice("keep", keep, tuple(KEEPS))
     if positives is not None:
