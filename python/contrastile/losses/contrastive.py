@@ -62,6 +62,7 @@ class Softmax:
             engine["compute_dtype"] = self.query.dtype
             self.query, self.key = wide(self.query), wide(self.key)
             self.negatives = None if self.negatives is None else wide(self.negatives)
+            self.hard = None if self.hard is None else wide(self.hard)
         if reduction == "none" or self.hard is not None:
             return reduced(self.rows(**engine), reduction)
         n = self.query.shape[0]

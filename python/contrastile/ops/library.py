@@ -250,6 +250,7 @@ def fake_stats_backward(*args: Any) -> list[Tensor]:
 
 def fake_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     a, needs = args[0], args[-1]
+    select(arg(args, "backend"), a.device, arg(args, "compute"))  # a named backend that cannot run says so here too
     dtype = driver.stat_dtype(a.dtype)
     grads = [a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
     return a.new_empty((), dtype=dtype), grads
