@@ -5,9 +5,8 @@ the same reference in float32. A result is right when it is as close to the trut
 roundings that no implementation avoids: of the result to its own type, and of logits, which changes every e^z by the
 relative amount eps * |z| and so a coefficient of size scale / N by that part, also where coefficients cancel:
 
-    error <= 2 * (twin error + eps(result type) * max |truth| + eps(float32) * largest |z| * max(max |truth|, scale /
-    N))
-             + smallest number
+    error <= 2 * (twin error + eps(result type) * max |truth| + eps(float32) * largest |z| *
+             max(max |truth|, scale / N)) + smallest number
 
 For features max |truth| is taken over all of them: coefficients are rounded to the input type once, for all products.
 """
@@ -54,8 +53,8 @@ def largest(x: Tensor) -> float:
 
 
 def error_budget(twin_error: float, size: float, dtype: torch.dtype, magnitude: float, coefficient: float) -> float:
-    """The formula above for a result of type `dtype`: size is max |truth|, magnitude the largest |z|, coefficient
-    scale / N."""
+    """The formula above for a result of type `dtype`: size is max |truth|, magnitude the largest |z|,
+    coefficient scale / N."""
     low = EPS[torch.float64 if dtype == torch.float64 else torch.float32]
     rounding = EPS[dtype] * size + low * magnitude * max(size, coefficient)
     return 2.0 * (twin_error + rounding) + SMALLEST[dtype] * max(magnitude, 1.0)
@@ -135,8 +134,7 @@ def ratio(
 
 def comparable(case: Case, n: int) -> bool:
     """Whether a half-precision case has a budget: normalize rounds unit rows to the input type, which the reference
-    does
-    not; and with one row the true gradient is 0, so that only the rounding of coefficients is left to see."""
+    does not; and with one row the true gradient is 0, so that only the rounding of coefficients is left to see."""
     mixed = {"label_smoothing", "hard_negatives"} & set(case.kwargs)
     return not case.kwargs.get("normalize") and not (n == 1 and mixed)
 

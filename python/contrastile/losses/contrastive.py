@@ -142,8 +142,8 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE: every query must find its own key among all keys of the batch and any further negatives.
 
-        L_i = log sum_j e^{z_ij} - z_ii,    z_ij = <q_i, k_j> / temperature,    j over [key | negatives |
-        hard_negatives_i]
+        L_i = log sum_j e^{z_ij} - z_ii,    z_ij = <q_i, k_j> / temperature,
+        j over [key | negatives | hard_negatives_i]
 
     Args:
         query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
@@ -151,11 +151,9 @@ def info_nce(
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
         hard_negatives: Private columns of each query, (N, K, D). Holds N K logits.
         query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). A column with the row's id is no negative of
-        that row
-            (its own positive stays). key_ids default to query_ids; negatives without ids are always kept.
+            that row (its own positive stays). key_ids default to query_ids; negatives without ids are always kept.
         false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity
-        units).
-            No gradient flows through the decision; ties are decided at rounding error.
+            units). No gradient flows through the decision; ties are decided at rounding error.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Mean of query -> key and key -> query, from one pass; the extra negatives belong to the queries.
@@ -164,8 +162,8 @@ def info_nce(
 
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
 
-    Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report, arXiv
-    2506.05176.
+    Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
+    arXiv 2506.05176.
     """
     n = check.features("query", query).shape[0]
     check_options(reduction, memory_budget, backend)

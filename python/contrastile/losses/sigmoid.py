@@ -28,8 +28,8 @@ def siglip_loss(
 ) -> Tensor:
     """SigLIP: every image-text pair is a binary classification, matched or not.
 
-        L = 1/N sum_ij log(1 + e^{-y_ij z_ij}),   z_ij = logit_scale <image_i, text_j> + logit_bias,   y_ij = +1 if
-        matched else -1
+        L = 1/N sum_ij log(1 + e^{-y_ij z_ij}),   z_ij = logit_scale <image_i, text_j> + logit_bias,
+        y_ij = +1 if matched else -1
 
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.

@@ -28,7 +28,7 @@ def sup_con(
 
     Args:
         features: (N, D), or (N, V, D): V views, each a row with its sample's label. Unit rows expected, or
-        normalize=True.
+            normalize=True.
         labels: (N,) integers.
         temperature: > 0, float or 0-dim tensor.
         reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (N, V). A row
@@ -36,8 +36,8 @@ def sup_con(
 
     Returns: float32, nats. Cost: 4 (N V)^2 D FLOP forward and backward.
 
-    Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by temperature /
-    base_temperature.
+    Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by
+    temperature / base_temperature.
     """
     check_options(reduction, memory_budget, backend)
     shape = check.features("features", features, ndim=3 if check.tensor("features", features).dim() == 3 else 2).shape

@@ -52,22 +52,19 @@ def pair_reduce(
 
     with reduce "lse" log sum e^z, "softplus" sum log(1 + e^z), "relu" sum max(z, 0), "max" max z. What is linear in the
     scores needs no pairs, except the sum over positives: it is computed in the same tiles so that in bfloat16 it
-    cancels
-    against the statistic's gradient before rounding, not after.
+    cancels against the statistic's gradient before rounding, not after.
 
     Args:
         a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
         b: Columns, (M, D); several tensors are column blocks joined in order (shared negatives, queues: a block that
-        needs
-            no gradient costs none); None means a itself (each unordered pair is computed once).
+            needs no gradient costs none); None means a itself (each unordered pair is computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse").
         reduce: "lse" | "softplus" | "relu" | "max".
         keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair).
         row_ids, col_ids: (N,), (M,) integers; for b=None only row_ids.
         row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's
-        statistic.
-            No gradient.
+            statistic. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
         positives: None | "same_index" | "same_id": which pairs are summed into row_positives / col_positives: sum of z
             ("softplus": sum of log(1 + e^-z)), whether kept or not. For b=None an item is never its own positive.
@@ -144,8 +141,7 @@ def pair_loss(
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
 
     The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the
-    scores of
-    a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs
+    scores of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs
     at z = -inf, contributes 0.
     With cols=True the columns are complete only after the last row: scores are kept while they fit memory_budget
     (default 64 MiB, released before the call returns) and recomputed beyond it.

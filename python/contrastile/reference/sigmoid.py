@@ -23,8 +23,7 @@ def siglip_loss(
         loss = 1/N sum_ij -log sigmoid( y_ij (logit_scale <x_i, t_j> + logit_bias) )
 
     y_ij = 1 if i = j (with ids: exactly where the ids are equal), else -1. "sum": not divided by N; "none": the sum
-    over
-    texts of each image, (N,).
+    over texts of each image, (N,).
 
     Source: Zhai et al. 2023 (arXiv 2303.15343), Sec. 3.2; official code google-research/big_vision
     @0127fb6, trainers/proj/image_text/siglip.py.
