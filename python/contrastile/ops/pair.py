@@ -140,9 +140,9 @@ def pair_loss(
 
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
 
-    The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the
-    scores of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs
-    at z = -inf, contributes 0.
+    The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores
+    of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
+    z = -inf, contributes 0.
     With cols=True the columns are complete only after the last row: scores are kept while they fit memory_budget
     (default 64 MiB, released before the call returns) and recomputed beyond it.
 
