@@ -1,7 +1,8 @@
 // Included inside a namespace that has macros.h and the functions named below.
 // Per-pair mathematics of the reduces: each value stands beside its derivative.
 // V is float (device code, scalar host code) or a SIMD vector; the including file first provides, for its V,
-//   vexp(V), vlog1p_unit(V) (log(1 + y) for 0 <= y <= 1), vmax(V, V), vabs(V), vselect_positive(V x, V yes, V no).
+//   vexp(V), vlog(V), vsqrt(V), vlog1p_unit(V) (log(1 + y) for 0 <= y <= 1), vmax(V, V), vabs(V),
+//   vselect_positive(V x, V yes, V no).
 // `term` is what one kept pair adds to the statistic, `slope` its derivative in z;
 // `positive_term` / `positive_slope` are the same for a positive pair.
 struct Linear {  // positives of lse, relu and max: the sum of z itself
@@ -26,4 +27,20 @@ struct Relu : Linear {  // max(z, 0); the slope at 0 is 0, as in torch
 
 struct Lse : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
   template <class V> CT_HD static V slope(V z, V peak, V log_total) { return vexp((z - peak) - log_total); }
+};
+
+// Scores as functions of q > 0, the squared distance of a row from a column's flat.
+struct SquaredDistance {
+  template <class V> CT_HD static V value(V q) { return q; }
+  template <class V> CT_HD static V slope(V) { return V{} + 1.f; }
+};
+
+struct Distance {
+  template <class V> CT_HD static V value(V q) { return vsqrt(q); }
+  template <class V> CT_HD static V slope(V q) { return 0.5f / vsqrt(q); }
+};
+
+struct LogDistance {
+  template <class V> CT_HD static V value(V q) { return vlog(q); }
+  template <class V> CT_HD static V slope(V q) { return 1.f / q; }
 };

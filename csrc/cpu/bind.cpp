@@ -91,6 +91,11 @@ static void bind_block(py::module_& m) {
   pointer(block, "col_scale", &Block::col_scale);
   pointer(block, "row_bias", &Block::row_bias);
   pointer(block, "col_bias", &Block::col_bias);
+  block.def_readwrite("tiles", &Block::tiles).def_readwrite("b_tile", &Block::b_tile);
+  enumeration(block, "score", &Block::score);
+  block.def_readwrite("offset", &Block::offset).def_readwrite("floor", &Block::floor);
+  pointer(block, "row_norm", &Block::row_norm);
+  pointer(block, "col_norm", &Block::col_norm);
   pointer(block, "row_ids", &Block::row_ids);
   pointer(block, "col_ids", &Block::col_ids);
   pointer(block, "mask", &Block::mask);
@@ -101,9 +106,10 @@ static void bind_block(py::module_& m) {
   enumeration(block, "reduce", &Block::reduce);
   block.def_readwrite("row", &Block::row).def_readwrite("col", &Block::col);
   pointer(block, "scores", &Block::scores);
-  block.def_readwrite("score_stride", &Block::score_stride);
+  block.def_readwrite("score_stride", &Block::score_stride).def_readwrite("score_tile", &Block::score_tile);
   pointer(block, "grad", &Block::grad);
   block.def_readwrite("grad_stride", &Block::grad_stride).def_readwrite("grad_bf16", &Block::grad_bf16);
+  block.def_readwrite("grad_tile", &Block::grad_tile);
   block.def_readwrite("threads", &Block::threads);
 }
 

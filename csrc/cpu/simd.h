@@ -76,6 +76,26 @@ CT_HD Vec vlog1p_unit(Vec y) {
   return 2.f * (s + s * q * p);
 }
 
+CT_HD Vec vsqrt(Vec x) {
+  Vec y;
+  for (int k = 0; k < W; ++k) y[k] = sqrtf(x[k]);
+  return y;
+}
+
+// log x for normal x > 0, relative error below 3e-7; inf and NaN stay
+CT_HD Vec vlog(Vec x) {
+  const IVec bits = (IVec)x, exponent = (bits - 0x3f3504f3) >> 23;  // x = 2^exponent m, sqrt(1/2) <= m < sqrt(2)
+  const Vec m = (Vec)(bits - (exponent << 23));
+  const Vec s = (m - 1.f) / (m + 1.f), q = s * s;
+  Vec p = splat(2.f / 9.f);
+  p = p * q + 2.f / 7.f;
+  p = p * q + 2.f / 5.f;
+  p = p * q + 2.f / 3.f;
+  const Vec e = __builtin_convertvector(exponent, Vec);
+  const Vec y = e * 0.693359375f + (s * q * p + (2.f * s - e * 2.12194440e-4f));
+  return x < splat(INFINITY) ? y : x;
+}
+
 #if defined(__AVX512BF16__)
 CT_HD void store_bf16(uint16_t* p, Vec v) {
   const __m256bh h = _mm512_cvtneps_pbh((__m512)v);

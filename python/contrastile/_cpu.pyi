@@ -16,6 +16,8 @@ class Role:
 class Block:
     a: int
     b: int
+    tiles: int
+    b_tile: int
     n: int
     m: int
     d: int
@@ -26,6 +28,11 @@ class Block:
     col_scale: int
     row_bias: int
     col_bias: int
+    score: int
+    offset: bool
+    floor: float
+    row_norm: int
+    col_norm: int
     row_ids: int
     col_ids: int
     mask: int
@@ -39,8 +46,10 @@ class Block:
     col: Role
     scores: int
     score_stride: int
+    score_tile: int
     grad: int
     grad_stride: int
+    grad_tile: int
     grad_bf16: bool
     threads: int
 

@@ -38,7 +38,8 @@ def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator
     """The blocks of a call, chunk of rows by chunk of rows, in an order that depends on shapes alone."""
     n, widths = len(call.rows), [len(block) for block in call.blocks]
     rows = chunk or chunk_rows(call, backend)
-    columns = max(backend.granularity, WORKSPACE // (4 * rows) // backend.granularity * backend.granularity)
+    columns = WORKSPACE // (4 * rows * call.tiles) // backend.granularity * backend.granularity
+    columns = max(backend.granularity, columns)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         if call.spec.square:
@@ -54,7 +55,7 @@ def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator
 def chunk_rows(call: PairCall, backend: Backend) -> int:
     """Rows per chunk: a multiple of the backend's granularity whose scores fit the workspace."""
     width = max((len(block) for block in call.blocks), default=1)
-    fit = WORKSPACE // (4 * max(width, 1))
+    fit = WORKSPACE // (4 * max(width, 1) * call.tiles)
     most = SQUARE_CHUNK if call.spec.square else MAX_CHUNK
     rows = max(min(fit, most), MIN_CHUNK)
     return max(rows // backend.granularity, 1) * backend.granularity
@@ -84,14 +85,15 @@ class ScoreStore:
     def __init__(self, buffer: Tensor | None, padding: int) -> None:
         self.buffer, self.padding, self.used = buffer, padding, 0
 
-    def next(self, step: Step) -> Tensor | None:
+    def next(self, step: Step, tiles: int) -> Tensor | None:
         rows = step.stop - step.start
         width = -(-(step.last - step.first) // self.padding) * self.padding
-        if self.buffer is None or self.used + rows * width > len(self.buffer):
+        size = tiles * rows * width
+        if self.buffer is None or self.used + size > len(self.buffer):
             self.buffer = None  # later blocks are recomputed, also when they are smaller
             return None
-        part = self.buffer[self.used : self.used + rows * width].view(rows, width)
-        self.used += rows * width
+        part = self.buffer[self.used : self.used + size].view(tiles, rows, width)
+        self.used += size
         return part
 
 
@@ -177,7 +179,7 @@ def statistics(
     rows = Running(call.spec, call.rows)
     cols = [Running(call.spec, block) for block in call.blocks]
     for step in steps if steps is not None else plan(call, backend):
-        row, col = backend.stats(block_of(call, step, store.next(step)))
+        row, col = backend.stats(block_of(call, step, store.next(step, call.tiles)))
         rows.add(step.start, step.stop, row)
         if col is not None:
             (rows if step.mirrored else cols[step.index]).add(step.first, step.last, col)
@@ -198,7 +200,7 @@ def new_gradients(call: PairCall, needs: Needs) -> Gradients:
     return Gradients(
         a=zeros(n, d) if needs.a else None,
         blocks=[
-            zeros(len(block), d) if need else None
+            zeros(*block.features.shape) if need else None
             for block, need in zip(call.blocks, needs.blocks or [False], strict=True)
         ],
         row_scale=zeros(n) if needs.row_scale else None,
@@ -212,10 +214,12 @@ def add_block(call: PairCall, step: Step, backend: Backend, grads: Gradients, bl
     """Adds one block's share to every accumulator."""
     part = backend.coeff(block, needs)
     to_col = grads.a if call.spec.square else grads.blocks[step.index]
-    if grads.a is not None:
-        backend.accumulate(grads.a[step.start : step.stop], part.grad, block.col.features)
-    if to_col is not None:
-        backend.accumulate(to_col[step.first : step.last], part.grad.T, block.row.features)
+    for tile, grad in enumerate(part.grad):
+        if grads.a is not None:
+            backend.accumulate(grads.a[step.start : step.stop], grad, block.col.tiles[tile])
+        if to_col is not None:
+            target = to_col[tile] if to_col.dim() == 3 else to_col
+            backend.accumulate(target[step.first : step.last], grad.T, block.row.features)
     offset = call.blocks[step.index].origin - call.blocks[0].origin
     for name, start, stop in (
         ("row_scale", step.start, step.stop),
@@ -232,7 +236,7 @@ def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore)
     """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
     grads = new_gradients(call, needs)
     for step in plan(call, backend):
-        add_block(call, step, backend, grads, block_of(call, step, store.next(step)), needs)
+        add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
     return grads
 
 
@@ -268,7 +272,7 @@ def scalar(
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(call, rows, cols, weights), None
-    width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks)
+    width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
     if not (call.spec.cols or call.spec.square) and 4 * width * MIN_CHUNK <= WORKSPACE:
         return one_sided_scalar(call, backend, weights, needs, width)
     return two_sweep_scalar(call, backend, weights, needs, budget)
@@ -314,7 +318,7 @@ def one_sided_scalar(
         store = backend_store(backend, buffer)
         here = slice_gradients(grads, start, stop)
         for step in steps:
-            add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step)), needs)
+            add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step, call.tiles)), needs)
     return value, grads
 
 
@@ -371,7 +375,7 @@ def score_buffer(call: PairCall, backend: Backend, budget: int) -> Tensor | None
     """Memory for scores kept between the sweeps, at most `budget` bytes."""
     if not backend.keeps_scores or budget <= 0:
         return None
-    width = sum(len(block) + backend.padding for block in call.blocks)
+    width = sum(len(block) + backend.padding for block in call.blocks) * call.tiles
     return new_buffer(call, min(budget // stat_dtype(call.dtype).itemsize, len(call.rows) * width))
 
 

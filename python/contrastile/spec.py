@@ -17,6 +17,7 @@ class Keep(IntEnum):
     NOT_SAME_INDEX = 1
     NOT_SAME_ID = 2
     SAME_ID = 3
+    NOT_SAME_INDEX_OR_ID = 4
 
 
 class Positives(IntEnum):
@@ -25,6 +26,24 @@ class Positives(IntEnum):
     NONE = 0
     SAME_INDEX = 1
     SAME_ID = 2
+    KEPT = 3  # every pair that keep and mask leave: the sum over candidates, as label smoothing needs it
+
+
+class Score(IntEnum):
+    """What z is made of. All but DOT are functions of q, the squared distance of a_i from the flat of column j: the
+    point b_0j (with offset) plus the span of orthonormal directions b_tj. Values equal csrc/cpu/block.h.
+
+        q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - sum_t <a_i, b_tj>^2
+    """
+
+    DOT = 0  # <a, b>; the biases are added to z
+    SQUARED_DISTANCE = 1  # q
+    DISTANCE = 2  # sqrt q
+    LOG_DISTANCE = 3  # log q
+
+
+# q below this share of row_bias + col_bias is the rounding of its own terms: it is raised to it, with slope 0
+FLOOR = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
 
 
 class Reduce(IntEnum):
@@ -47,6 +66,8 @@ class PairSpec:
     cols: bool = False  # also reduce every column over the rows
     same: bool = False  # b is a: an item is never its own positive
     square: bool = False  # b is a and z symmetric: each unordered pair is visited once
+    score: Score = Score.DOT
+    offset: bool = True  # scores but DOT: the first tile of the columns is a point, the rest are directions
 
 
 class Packed(Protocol):
@@ -61,7 +82,7 @@ class Packed(Protocol):
 class Side:
     """The rows (or columns) of a block: features and everything that is one number per item."""
 
-    features: Tensor  # (n, d)
+    features: Tensor  # (n, d); columns of several tiles: (t, n, d)
     origin: int = 0  # global index of the first item
     scale: Tensor | None = None  # (n,) float32, multiplies the score
     bias: Tensor | None = None  # (n,)
@@ -75,13 +96,19 @@ class Side:
     prepared: Packed | None = None  # what Backend.prepare made of the features, for columns
 
     def __len__(self) -> int:
-        return self.features.shape[0]
+        return self.features.shape[-2]
+
+    @property
+    def tiles(self) -> Tensor:
+        """The features as (t, n, d)."""
+        return self.features if self.features.dim() == 3 else self.features.unsqueeze(0)
 
     def slice(self, start: int, stop: int) -> Side:
         if start == 0 and stop == len(self):
             return self
-        names = ("features", "scale", "bias", "ids", "threshold", "stat", "weight", "positive_weight")
+        names = ("scale", "bias", "ids", "threshold", "stat", "weight", "positive_weight")
         parts = {name: value[start:stop] for name in names if (value := getattr(self, name)) is not None}
+        parts["features"] = self.features[..., start:stop, :]
         prepared = None if self.prepared is None else self.prepared.at(start)
         return replace(self, **parts, origin=self.origin + start, prepared=prepared)
 
@@ -116,6 +143,11 @@ class PairCall:
     def __post_init__(self) -> None:
         self.dtype = self.rows.features.dtype
 
+    @property
+    def tiles(self) -> int:
+        """Dot products per pair."""
+        return max((len(block.tiles) for block in self.blocks), default=1)
+
 
 @dataclass
 class PairBlock:
@@ -125,14 +157,14 @@ class PairBlock:
     row: Side
     col: Side
     mask: Tensor | None = None  # (n, m) bool
-    scores: Tensor | None = None  # (n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
+    scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
 
 
 @dataclass
 class Coefficients:
     """Backward of one block: grad is dL/d<a,b>; the sums are dL/dbias and dL/dscale of either side."""
 
-    grad: Tensor  # (n, m), the backend's compute dtype
+    grad: Tensor  # (t, n, m), the backend's compute dtype
     row_bias: Tensor | None = None
     col_bias: Tensor | None = None
     row_scale: Tensor | None = None

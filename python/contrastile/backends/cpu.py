@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall, Reduce, Side, SideStats, Weights
+from ..spec import FLOOR, Coefficients, Gradients, Needs, PairBlock, PairCall, Reduce, Score, Side, SideStats, Weights
 from . import native
 
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
@@ -20,11 +20,11 @@ SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread cost
 class PackedColumns:
     """Panels of columns, one row per panel of `width` columns."""
 
-    panels: Tensor  # (panels, bytes of one panel) uint8
+    panels: Tensor  # (tiles, panels, bytes of one panel) uint8
     width: int
 
     def at(self, start: int) -> PackedColumns:
-        return PackedColumns(self.panels[start // self.width :], self.width)
+        return PackedColumns(self.panels[:, start // self.width :], self.width)
 
 
 class CpuBackend:
@@ -52,11 +52,12 @@ class CpuBackend:
         return torch.bfloat16 if dtype == torch.bfloat16 and self.native_bf16 else torch.float32
 
     def prepare(self, features: Tensor) -> PackedColumns:
-        m, d = features.shape
-        code, width = dtype_code(features), self.padding
-        panels = -(-m // width)
-        out = torch.empty(panels, self.module.packed_bytes(width, d, code), dtype=torch.uint8, device="cpu")
-        self.module.pack(features.data_ptr(), m, d, code, out.data_ptr(), threads_for(m * d * 64))
+        tiles = features if features.dim() == 3 else features.unsqueeze(0)
+        (count, m, d), code, width = tiles.shape, dtype_code(features), self.padding
+        size = self.module.packed_bytes(width, d, code)
+        out = torch.empty(count, -(-m // width), size, dtype=torch.uint8, device="cpu")
+        for tile, panels in zip(tiles, out, strict=True):
+            self.module.pack(tile.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
@@ -83,15 +84,15 @@ class CpuBackend:
         native_block = self.native_block(block)
         n, m = len(block.row), len(block.col)
         width = -(-m // self.padding) * self.padding
-        grad = torch.empty(n, width, dtype=block.row.features.dtype, device="cpu")
+        grad = torch.empty(len(block.col.tiles), n, width, dtype=block.row.features.dtype, device="cpu")
         result = Coefficients(
-            grad=grad[:, :m],
+            grad=grad[:, :, :m],
             row_bias=empty(n) if needs.row_bias else None,
             col_bias=empty(m) if needs.col_bias else None,
             row_scale=empty(n) if needs.row_scale else None,
             col_scale=empty(m) if needs.col_scale else None,
         )
-        native_block.grad, native_block.grad_stride = grad.data_ptr(), width
+        native_block.grad, native_block.grad_stride, native_block.grad_tile = grad.data_ptr(), width, n * width
         native_block.grad_bf16 = grad.dtype == torch.bfloat16
         native_block.row = self.weighted_role(block.row, True, result.row_bias, result.row_scale)
         on = (block.spec.cols or block.spec.square) and block.col.on
@@ -100,7 +101,8 @@ class CpuBackend:
         return result
 
     def takes_whole(self, call: PairCall) -> bool:
-        return len(call.blocks) == 1 and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
+        dot = call.spec.score == Score.DOT
+        return dot and len(call.blocks) == 1 and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         square = call.spec.square
@@ -124,18 +126,27 @@ class CpuBackend:
             columns = col.prepared.panels
         x = self.module.Block()
         x.a, x.b = row.features.data_ptr(), columns.data_ptr()
+        x.tiles, x.b_tile = len(col.tiles), columns.stride(0)
         x.n, x.m, x.d = len(row), len(col), row.features.shape[1]
         x.row_origin, x.col_origin = row.origin, col.origin
         x.dtype = dtype_code(row.features)
         x.row_scale, x.col_scale = address(row.scale), address(col.scale)
-        x.row_bias, x.col_bias = address(row.bias), address(col.bias)
+        if spec.score == Score.DOT:
+            x.row_bias, x.col_bias = address(row.bias), address(col.bias)
+        else:
+            x.row_norm, x.col_norm = address(row.bias), address(col.bias)
+            x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
         x.row_ids, x.col_ids = address(row.ids), address(col.ids)
         if block.mask is not None:
             x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
         x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
         x.keep_positives, x.same = spec.keep_positives, spec.same
         if block.scores is not None:
-            x.scores, x.score_stride = block.scores.data_ptr(), block.scores.stride(0)
+            x.scores, x.score_stride, x.score_tile = (
+                block.scores.data_ptr(),
+                block.scores.stride(1),
+                block.scores.stride(0),
+            )
         x.threads = threads_for(x.n * x.m * max(x.d, 16))
         return x
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..spec import (
+    FLOOR,
     Coefficients,
     Gradients,
     Keep,
@@ -16,6 +17,7 @@ from ..spec import (
     PairCall,
     Positives,
     Reduce,
+    Score,
     Side,
     SideStats,
     Weights,
@@ -50,7 +52,7 @@ class TorchBackend:
         raise NotImplementedError
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
-        z = affine(block, raw_scores(block, fill=True))
+        z = affine(block, score_of(block, dot_tiles(block, fill=True)))
         positive, drop = rules(block)
         chosen = None if positive is None else torch.where(positive, positive_term(block, z), 0.0)
         row = reduce_side(block, block.row, role_z(block, block.row, z, positive, drop, 1), chosen, block.col, 1)
@@ -60,7 +62,8 @@ class TorchBackend:
         return row, col
 
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
-        s = raw_scores(block, fill=False)
+        dots = dot_tiles(block, fill=False)
+        s = score_of(block, dots)
         z = affine(block, s)
         positive, drop = rules(block)
         g = side_grad(block, block.row, z, positive, drop, 1)
@@ -70,14 +73,52 @@ class TorchBackend:
             weight = add(weight, across(block.col.positive_weight, 0))
         if positive is not None and weight is not None:
             g = g + torch.where(positive, weight * positive_slope(block, z), 0.0)
-        return coefficients(block, s, g, needs)
+        return coefficients(block, dots, s, g, needs)
 
 
-def raw_scores(block: PairBlock, fill: bool) -> Tensor:
+def dot_tiles(block: PairBlock, fill: bool) -> Tensor:
+    """The raw products <a_i, b_tj>, (t, n, m)."""
+    row, tiles = block.row.features, block.col.tiles
     if block.scores is None:
-        return block.row.features @ block.col.features.T
-    scores = block.scores[:, : len(block.col)]
-    return torch.mm(block.row.features, block.col.features.T, out=scores) if fill else scores
+        return torch.stack([row @ tile.T for tile in tiles]) if len(tiles) > 1 else (row @ tiles[0].T).unsqueeze(0)
+    scores = block.scores[:, :, : len(block.col)]
+    for tile, out in zip(tiles, scores, strict=True) if fill else ():
+        torch.mm(row, tile.T, out=out)
+    return scores
+
+
+def score_of(block: PairBlock, dots: Tensor) -> Tensor:
+    if block.spec.score == Score.DOT:
+        return dots[0]
+    q, floor = squared_distance(block, dots)
+    q = torch.maximum(q, floor)
+    if block.spec.score == Score.DISTANCE:
+        return q.sqrt()
+    return q.log() if block.spec.score == Score.LOG_DISTANCE else q
+
+
+def squared_distance(block: PairBlock, dots: Tensor) -> tuple[Tensor, Tensor]:
+    """q and the floor it is raised to, see spec.Score and spec.FLOOR."""
+    norms = dots.new_zeros(())
+    for dim, side in ((1, block.row), (0, block.col)):
+        if (bias := across(side.bias, dim)) is not None:
+            norms = norms + bias
+    offset = int(block.spec.offset)
+    q = norms - 2.0 * dots[0] if offset else norms
+    for dot in dots[offset:]:
+        q = q - dot.square()
+    return q, norms * FLOOR[dots.dtype] + 1e-30
+
+
+def score_slope(block: PairBlock, dots: Tensor, s: Tensor) -> Tensor:
+    """d score / dq."""
+    q, floor = squared_distance(block, dots)
+    slope = torch.ones_like(q)
+    if block.spec.score == Score.DISTANCE:
+        slope = 0.5 / s
+    elif block.spec.score == Score.LOG_DISTANCE:
+        slope = torch.maximum(q, floor).reciprocal()
+    return torch.where(q <= floor, 0.0, slope)
 
 
 def across(vector: Tensor | None, dim: int) -> Tensor | None:
@@ -94,6 +135,8 @@ def affine(block: PairBlock, s: Tensor) -> Tensor:
     for dim, side in ((1, block.row), (0, block.col)):
         if (scale := across(side.scale, dim)) is not None:
             z = z * scale
+    if block.spec.score != Score.DOT:
+        return z  # its biases are inside the score
     for dim, side in ((1, block.row), (0, block.col)):
         if (bias := across(side.bias, dim)) is not None:
             z = z + bias
@@ -104,7 +147,8 @@ def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     """Which pairs are positive, and which both sides drop; None = no pair."""
     spec, row, col = block.spec, block.row, block.col
     positive = drop = None
-    if Keep.NOT_SAME_INDEX == spec.keep or spec.positives != Positives.NONE:
+    by_index = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
+    if by_index or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
         rows = torch.arange(row.origin, row.origin + len(row), device=row.features.device)
         cols = torch.arange(col.origin, col.origin + len(col), device=row.features.device)
         same_index = rows[:, None] == cols
@@ -112,6 +156,8 @@ def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
         same_id = row.ids[:, None] == col.ids
     if spec.keep == Keep.NOT_SAME_INDEX:
         drop = same_index
+    elif spec.keep == Keep.NOT_SAME_INDEX_OR_ID:
+        drop = same_index | same_id
     elif spec.keep != Keep.ALL:
         drop = same_id if spec.keep == Keep.NOT_SAME_ID else ~same_id
     if block.mask is not None:
@@ -120,6 +166,9 @@ def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
         positive = same_index
     elif spec.positives == Positives.SAME_ID:
         positive = same_id & ~same_index if spec.same else same_id
+    elif spec.positives == Positives.KEPT:
+        everything = torch.ones(len(row), len(col), dtype=torch.bool, device=row.features.device)
+        positive = everything if drop is None else ~drop
     if spec.keep_positives and positive is not None and drop is not None:
         drop = drop & ~positive
     return positive, drop
@@ -179,13 +228,20 @@ def side_grad(
     return slope * side.weight.unsqueeze(dim)
 
 
-def coefficients(block: PairBlock, s: Tensor, g: Tensor, needs: Needs) -> Coefficients:
+def coefficients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Needs) -> Coefficients:
     row_scale, col_scale = across(block.row.scale, 1), across(block.col.scale, 0)
     by_row = g if row_scale is None else g * row_scale
+    grad = by_row if col_scale is None else by_row * col_scale
+    bias, tiles = g, grad.unsqueeze(0)
+    if block.spec.score != Score.DOT:
+        bias = torch.where(grad == 0, grad, grad * score_slope(block, dots, s))  # dL/dq
+        tiles = -2.0 * bias * dots
+        if block.spec.offset:
+            tiles[0] = -2.0 * bias
     return Coefficients(
-        grad=by_row if col_scale is None else by_row * col_scale,
-        row_bias=g.sum(1) if needs.row_bias else None,
-        col_bias=g.sum(0) if needs.col_bias else None,
+        grad=tiles,
+        row_bias=bias.sum(1) if needs.row_bias else None,
+        col_bias=bias.sum(0) if needs.col_bias else None,
         row_scale=(g * s if col_scale is None else g * s * col_scale).sum(1) if needs.row_scale else None,
         col_scale=(by_row * s).sum(0) if needs.col_scale else None,
     )

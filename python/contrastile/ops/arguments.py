@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..spec import Keep, Positives, Reduce
+from ..spec import Keep, Positives, Reduce, Score
 from . import check
 
 REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
@@ -18,8 +18,20 @@ KEEPS = {
     "not_same_index": Keep.NOT_SAME_INDEX,
     "not_same_id": Keep.NOT_SAME_ID,
     "same_id": Keep.SAME_ID,
+    "not_same_index_or_id": Keep.NOT_SAME_INDEX_OR_ID,
 }
-POSITIVES = {None: Positives.NONE, "same_index": Positives.SAME_INDEX, "same_id": Positives.SAME_ID}
+POSITIVES = {
+    None: Positives.NONE,
+    "same_index": Positives.SAME_INDEX,
+    "same_id": Positives.SAME_ID,
+    "kept": Positives.KEPT,
+}
+SCORES = {
+    "dot": Score.DOT,
+    "squared_distance": Score.SQUARED_DISTANCE,
+    "distance": Score.DISTANCE,
+    "log_distance": Score.LOG_DISTANCE,
+}
 
 
 def arguments(
@@ -39,6 +51,8 @@ def arguments(
     positives: str | None,
     keep_positives: bool,
     cols: bool,
+    score: str,
+    offset: bool,
     compute_dtype: torch.dtype | None,
     backend: str,
 ) -> tuple[tuple[Any, ...], bool]:
@@ -50,9 +64,11 @@ def arguments(
     check.choice("reduce", reduce, tuple(REDUCES))
     check.choice("keep", keep, tuple(KEEPS))
     if positives is not None:
-        check.choice("positives", positives, ("same_index", "same_id"))
-    blocks = _blocks(a, b)
-    n, m = a.shape[0], sum(x.shape[0] for x in blocks)
+        check.choice("positives", positives, ("same_index", "same_id", "kept"))
+    check.choice("score", score, tuple(SCORES))
+    blocks = _blocks(a, b, tiles=score != "dot")
+    _check_score(score, offset, b, row_bias, reduce)
+    n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
     if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n != 1:
         scale = check.vector("scale", scale, n, device)
     else:
@@ -68,7 +84,7 @@ def arguments(
         {
             "row_ids, col_ids": keep.endswith("_id") or positives == "same_id",
             "col_threshold": cols,
-            "keep_positives": positives,
+            "keep_positives": positives not in (None, "kept"),
         },
     )
     if (row_ids is None) != (col_ids is None):
@@ -93,8 +109,9 @@ def arguments(
         a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"],
         None if square else vectors["col_bias"], row_ids, col_ids,
         _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
-        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives), 
-        bool(cols) and not square, b is None, square, _compute_dtype(compute_dtype, a), backend,
+        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives),
+        bool(cols) and not square, b is None, square, int(SCORES[score]), bool(offset),
+        _compute_dtype(compute_dtype, a), backend,
     ), square  # fmt: skip
 
 
@@ -105,13 +122,30 @@ def _symmetric(
     return scale.dim() == 0 and row_bias is col_bias and all(x is None for x in others)
 
 
-def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+def _check_score(
+    score: str, offset: bool, b: Tensor | Sequence[Tensor] | None, row_bias: Tensor | None, reduce: str
+) -> None:
+    if score == "dot":
+        if not offset:
+            raise ValueError("offset must be True with score='dot': it would have no effect")
+        return
+    if row_bias is None:
+        raise ValueError(f"row_bias must be given with score={score!r}: it holds the squared norms of the rows")
+    if b is None and not offset:
+        raise ValueError("offset must be True for b=None: rows as directions of each other have no meaning")
+    if reduce == "max":
+        raise ValueError(f"reduce='max' must not be combined with score={score!r}: it is offered for 'dot' alone")
+
+
+def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, tiles: bool) -> list[Tensor]:
     if b is not None and not isinstance(b, (Tensor, list, tuple)):
         raise TypeError(f"b must be a tensor, a list of tensors or None, got {type(b).__name__}")
     given = [a] if b is None else [b] if isinstance(b, Tensor) else list(b)
     for index, block in enumerate(given):
         name = "b" if len(given) == 1 else f"b[{index}]"
-        check.features(name, block)
+        check.features(name, block, ndim=3 if tiles and isinstance(block, Tensor) and block.dim() == 3 else 2)
+        if block.shape[:-2] != given[0].shape[:-2]:
+            raise ValueError(f"{name} must have the tiles of b[0], {given[0].shape[:-2]}, got {block.shape[:-2]}")
         check.same_width(name, block, "a", a)
         check.same_device(name, block, a.device)
     if not given:
@@ -155,7 +189,7 @@ def _refuse_unused(given: dict[str, Any], useful: dict[str, Any]) -> None:
     needs = {
         "row_ids, col_ids": "a keep or positives rule that compares ids",
         "col_threshold": "cols=True",
-        "keep_positives": "positives",
+        "keep_positives": "positives by index or id",
     }
     for name, value in given.items():
         if value is not None and not useful[name]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
-from ..spec import Gradients, Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side, Weights
+from ..spec import Gradients, Keep, Needs, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
 
 LIB = torch.library.Library("contrastile", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag,)
@@ -26,7 +26,7 @@ CALL = (
     "Tensor a, Tensor[] blocks, Tensor scale, Tensor? col_scale, Tensor? row_bias, Tensor? col_bias, "
     "Tensor? row_ids, Tensor? col_ids, Tensor? row_threshold, Tensor? col_threshold, Tensor? mask, "
     "int reduce, int keep, int positives, bool keep_positives, bool cols, bool same, bool square, "
-    "ScalarType compute, str backend"
+    "int score, bool offset, ScalarType compute, str backend"
 )
 # compute: the type features are multiplied in. same: b is a. square: the same, and z symmetric: blocks is empty and
 # row_bias acts on both sides.
@@ -78,6 +78,8 @@ def build_call(
     cols: bool,
     same: bool,
     square: bool,
+    score: int,
+    offset: bool,
     compute: torch.dtype,
     backend: str,
 ) -> tuple[PairCall, Backend]:
@@ -96,7 +98,9 @@ def build_call(
     )
     if col_ids is None:
         col_ids = rows.ids
-    spec = PairSpec(Reduce(reduce), Keep(keep), Positives(positives), keep_positives, cols, same, square)
+    spec = PairSpec(
+        Reduce(reduce), Keep(keep), Positives(positives), keep_positives, cols, same, square, Score(score), offset
+    )
     if square:
         # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
         col = Side(rows.features, bias=rows.bias, ids=rows.ids, threshold=rows.threshold)
@@ -107,7 +111,7 @@ def build_call(
         ids=None if col_ids is None else col_ids.contiguous(),
     )  # fmt: skip
     for block in blocks:
-        stop = start + block.shape[0]
+        stop = start + block.shape[-2]
         features = converted(block, compute, kind)
         parts = {
             name: None if (x := getattr(whole, name)) is None else x[start:stop]
@@ -221,7 +225,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 def fake_sizes(args: Sequence[Any]) -> tuple[Any, Any]:
     a, blocks = args[:2]
-    return a.shape[0], a.shape[0] if arg(args, "square") else sum(block.shape[0] for block in blocks)
+    return a.shape[0], a.shape[0] if arg(args, "square") else sum(block.shape[-2] for block in blocks)
 
 
 def fake_stats(*args: Any) -> tuple[Tensor, ...]:
@@ -237,6 +241,7 @@ def fake_stats(*args: Any) -> tuple[Tensor, ...]:
 
     backend = select(arg(args, "backend"), a.device, arg(args, "compute"))
     width = n + backend.padding if arg(args, "square") else m + backend.padding * len(blocks)
+    width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
     return (
         a.new_empty((n, 2), dtype=dtype), a.new_empty((col_n, 2), dtype=dtype), empty(n), empty(col_n),

@@ -41,6 +41,8 @@ def pair_reduce(
     positives: str | None = None,
     keep_positives: bool = False,
     cols: bool = False,
+    score: str = "dot",
+    offset: bool = True,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
@@ -56,20 +58,32 @@ def pair_reduce(
 
     Args:
         a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
-        b: Columns, (M, D); several tensors are column blocks joined in order (shared negatives, queues: a block that
-            needs no gradient costs none); None means a itself (each unordered pair is computed once).
+        b: Columns, (M, D), or for distances (T, M, D); several tensors are column blocks joined in order (shared
+            negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse").
         reduce: "lse" | "softplus" | "relu" | "max".
-        keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair).
+        keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair) |
+            "not_same_index_or_id" (drop both).
         row_ids, col_ids: (N,), (M,) integers; for b=None only row_ids.
         row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's
             statistic. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
-        positives: None | "same_index" | "same_id": which pairs are summed into row_positives / col_positives: sum of z
-            ("softplus": sum of log(1 + e^-z)), whether kept or not. For b=None an item is never its own positive.
+        positives: None | "same_index" | "same_id" | "kept": which pairs are summed into row_positives / col_positives:
+            sum of z ("softplus": sum of log(1 + e^-z)), whether kept or not. For b=None an item is never its own
+            positive. "kept": the pairs that keep and mask leave (thresholds do not matter), for label smoothing.
         keep_positives: Positives stay in the statistic whatever keep, thresholds and mask say.
         cols: Also reduce columns, from the same pass.
+        score: "dot", or a function of the squared distance of row i from the flat of column j, the point b_0j plus
+            the span of the orthonormal directions b_1j, b_2j, ..:
+
+                z_ij = scale_i * col_scale_j * f(q_ij),   "distance": sqrt q, "squared_distance": q, "log_distance": log q
+                q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - <a_i, b_1j>^2 - <a_i, b_2j>^2 - ..
+
+            with the biases |a_i|^2 and |b_0j|^2 (the point must be orthogonal to the directions). b (M, D) is points
+            only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
+            gradient 0. Cost: T times that of "dot". Not with reduce="max".
+        offset: False: the flats pass through 0, and every tile of b is a direction.
         memory_budget: Bytes of scores kept from forward for backward; None or 0 recomputes them (8 instead of 6 N M D
             FLOP). Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
@@ -84,7 +98,7 @@ def pair_reduce(
     """
     args, square = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, compute_dtype, backend,
+        positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
     budget = check.budget(memory_budget) or 0
     if reduce == "max":
@@ -132,6 +146,8 @@ def pair_loss(
     positives: str | None = None,
     keep_positives: bool = False,
     cols: bool = False,
+    score: str = "dot",
+    offset: bool = True,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
@@ -156,10 +172,10 @@ def pair_loss(
     _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
     args, square = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, compute_dtype, backend,
+        positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
     n = a.shape[0]
-    m = n if square else sum(x.shape[0] for x in args[1])
+    m = n if square else sum(x.shape[-2] for x in args[1])
     like = args[0]
     row = _weight("row_weight", row_weight, n, like)
     col = _weight("col_weight", col_weight, m, like) if cols else None
