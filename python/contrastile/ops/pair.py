@@ -59,7 +59,8 @@ def pair_reduce(
     Args:
         a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
         b: Columns, (M, D), or for distances (T, M, D); several tensors are column blocks joined in order (shared
-            negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is computed once).
+            negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is
+            computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse").
         reduce: "lse" | "softplus" | "relu" | "max".
@@ -74,10 +75,11 @@ def pair_reduce(
             positive. "kept": the pairs that keep and mask leave (thresholds do not matter), for label smoothing.
         keep_positives: Positives stay in the statistic whatever keep, thresholds and mask say.
         cols: Also reduce columns, from the same pass.
-        score: "dot", or a function of the squared distance of row i from the flat of column j, the point b_0j plus
-            the span of the orthonormal directions b_1j, b_2j, ..:
+        score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus
+            the span of the orthonormal directions b_1j, b_2j, ..: "distance" sqrt q, "squared_distance" q,
+            "log_distance" log q:
 
-                z_ij = scale_i * col_scale_j * f(q_ij),   "distance": sqrt q, "squared_distance": q, "log_distance": log q
+                z_ij = scale_i * col_scale_j * f(q_ij)
                 q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - <a_i, b_1j>^2 - <a_i, b_2j>^2 - ..
 
             with the biases |a_i|^2 and |b_0j|^2 (the point must be orthogonal to the directions). b (M, D) is points

@@ -1,0 +1,123 @@
+"""Areas of matched triangles and the TRIANGLE loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops import check
+from ..ops.basis import basis
+from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
+from .contrastive import smoothing_share
+from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
+
+
+def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Area of the triangle with the matched vectors as corners.
+
+        A_i = 1/2 sqrt(|u_i|^2 |w_i|^2 - <u_i, w_i>^2),      u = anchor - x,  w = anchor - y
+
+    From residual vectors, so the relative error is that of the differences also for thin triangles; the gradient is
+    bounded by the sides. Unlike a volume it sees signs.
+
+    Args: anchor, x, y: (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
+
+    Returns: (N,), float32 (float64 for float64 inputs).
+
+    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE, utils/area.py.
+    """
+    check.same_shape("x", check.features("x", x), "anchor", check.features("anchor", anchor))
+    a, x, y = (wide(v) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y)))
+    return 0.5 * product(basis([x - a, y - a], 0)[1])
+
+
+def triangle_loss(
+    anchor: Tensor,
+    x: Tensor,
+    y: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    label_smoothing: float = 0.1,
+    squared: bool = True,
+    symmetric: bool = True,
+    key_offset: int = 0,
+    detach_keys: bool = False,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """TRIANGLE: the anchor must find the other two modalities of its sample by the smallest triangle, and they it.
+
+        z_ij = -Q_ij / temperature,     Q_ij = 2 area(a_i, x_j, y_j)^2   (squared=False: the area itself)
+        L = mean_i 1/2 [ CE(row i of z, i) + CE(column i of z, i) ]
+
+    Args:
+        anchor: (N, D). x, y: (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit rows expected, or
+            normalize=True. float32 | bfloat16 | float16 | float64.
+        squared: The official training logit; its gradient is bounded and vanishes at area 0.
+        temperature, label_smoothing, symmetric, key_offset, detach_keys, reduction, memory_budget, backend: As in
+            gram_loss.
+
+    Returns: float32 (float64 for float64 inputs), nats.
+
+    Cost: 16 N M D FLOP forward and backward: Q = 1/2 |x - y|^2 (distance of the anchor from the line through x and y)^2
+    takes two dot products per pair. In half precision the line's point and direction are rounded once to the features'
+    type.
+
+    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE, model/triangle.py and utils/area.py.
+    """
+    check_options(reduction, memory_budget, backend)
+    tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]
+    check_gathered(anchor, "x", x, key_offset)
+    scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
+    if anchor.shape[0] == 0:
+        return reduced_empty(0, reduction, *tensors, scale)
+
+    def build(given: list[Tensor]) -> TupleProblem:
+        return triangle_problem(given, -scale, smoothing, key_offset, squared)
+
+    return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
+
+
+def triangle_problem(
+    tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
+) -> TupleProblem:
+    anchor, x, y = tensors
+    left, right = wide(x), wide(y)
+    (direction,), (side,) = basis([right - left], 1)
+    point = left - (left * direction).sum(1, keepdim=True) * direction  # of the line, the nearest to 0
+    own = slice(key_offset, key_offset + anchor.shape[0])
+    size = area(anchor, x[own], y[own])
+    tiles, norm = torch.stack([point, direction]), point.square().sum(1)
+    if squared:
+        columns = Columns(tiles, 0.5 * side.square(), norm, "squared_distance", offset=True)
+        return TupleProblem(anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
+    columns = Columns(tiles, 0.5 * side, norm, "distance", offset=True)
+    return TupleProblem(anchor, columns, size, scale, smoothing, key_offset)
+
+
+class TriangleLoss(LossModule):
+    """Module twin of triangle_loss; forward(anchor, x, y)."""
+
+    function = staticmethod(triangle_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        label_smoothing: float = 0.1,
+        squared: bool = True,
+        symmetric: bool = True,
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
+            squared=squared, symmetric=symmetric, detach_keys=detach_keys, normalize=normalize, reduction=reduction,
+            memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip

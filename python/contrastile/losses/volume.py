@@ -1,0 +1,171 @@
+"""Gram volumes of matched tuples and the GRAM loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops import check
+from ..ops.basis import basis
+from ..spec import FLOOR
+from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
+from .contrastive import smoothing_share
+from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
+
+
+def gram_volume(*modalities: Tensor) -> Tensor:
+    """Volume of the parallelotope that matched vectors span: 0 if they depend linearly, 1 if they are orthonormal.
+
+        V_i = sqrt(det G_i),     G_i = Gram matrix of (x_1i, ..., x_ki)
+
+    From residual vectors in float64, not from determinants: relative error about 1e-7 also where the modalities are
+    nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Gradient bounded by the volume of the
+    other vectors; where V is 0 it is 0 for a vector in the span of those before it. V does not see signs: x and -x span
+    the same volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
+
+    Args: modalities: k >= 2 tensors (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
+
+    Returns: (N,), float32 (float64 for float64 inputs). Cost O(N D k^2), memory O(N D k).
+
+    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 3; official code ispamm/GRAM, utils/volume.py, which
+    takes sqrt |det| in float32 and has the gradient NaN or infinite at V = 0.
+    """
+    if len(modalities) < 2:
+        raise ValueError(f"modalities must be at least two tensors, got {len(modalities)}")
+    names = [f"modalities[{i}]" for i in range(len(modalities))]
+    check.same_shape(names[1], check.features(names[1], modalities[1]), names[0], modalities[0])
+    return product(basis(check_tuples(names, modalities), 0)[1])
+
+
+def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
+    """Volume of every anchor with the other modalities of every sample: (N, M), for retrieval-sized inputs.
+
+        V_ij = volume(a_i, x_1j, ..., x_(k-1)j) = h_j * distance of a_i from the span of sample j's vectors,
+        h_j = volume(x_1j, ..., x_(k-1)j)
+
+    Holds k N x M matrices, also for the backward pass; gram_loss holds none. Pairs closer to alignment than float32 dot
+    products can tell (squared distance below 2^-20 |a_i|^2) get that distance and no gradient; gram_volume is exact
+    for matched tuples.
+
+    Args: anchor: (N, D). others: k - 1 >= 1 tensors (M, D). Not normalised here.
+    """
+    anchor, *rest = check_tuples(*named(anchor, others))
+    directions, lengths = basis(rest, len(rest))
+    a = wide(anchor)
+    norm = a.square().sum(1, keepdim=True)
+    square = norm - sum((a @ direction.T).square() for direction in directions)
+    return torch.maximum(square, norm * FLOOR[a.dtype] + 1e-30).sqrt() * product(lengths)
+
+
+def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[Tensor]]:
+    if not others:
+        raise ValueError("others must be at least one tensor, got none")
+    return ["anchor", *(f"others[{i}]" for i in range(len(others)))], [anchor, *others]
+
+
+def gram_loss(
+    anchor: Tensor,
+    *others: Tensor,
+    temperature: float | Tensor = 0.07,
+    label_smoothing: float = 0.1,
+    symmetric: bool = True,
+    key_offset: int = 0,
+    present: Tensor | None = None,
+    detach_keys: bool = False,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """GRAM: the anchor must find the other modalities of its sample by the smallest Gram volume, and they the anchor.
+
+        z_ij = -volume(a_i, x_1j, ..., x_(k-1)j) / temperature
+        L = mean_i 1/2 [ CE(row i of z, i) + CE(column i of z, i) ]
+
+    Args:
+        anchor: (N, D). others: k - 1 >= 1 tensors (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit
+            rows expected, or normalize=True. float32 | bfloat16 | float16 | float64.
+        temperature: > 0, float or 0-dim tensor (the official code learns it unclamped, from 0.07).
+        label_smoothing: In [0, 1), over all candidates, as in torch.nn.functional.cross_entropy. The official code
+            uses 0.1.
+        symmetric: Both directions, from one pass; False: anchor -> others only.
+        key_offset: The tuple of anchor i is row key_offset + i of the others; only the N own tuples look for their
+            anchor among the N anchors.
+        present: (N, k) bool, column 0 the anchor: a tuple's volume is over the modalities it has. Samples without their
+            anchor, or with nothing but it, take no part. Missing features may hold anything. Only with M = N.
+        detach_keys: The official training code's gather, which detaches the candidates even on one device: each
+            direction gives gradient only to its queries. Costs two passes.
+        reduction: "mean" (over the samples that take part) | "sum", or "none": (N,), 0 for the others.
+        memory_budget, backend: As in pair_reduce.
+
+    Returns: float32 (float64 for float64 inputs), nats. Nobody taking part: 0.
+
+    Cost: 8 (k - 1) N M D FLOP forward and backward. The orthonormal directions of every sample's other vectors are
+    formed once (O(M D k^2)), so a pair needs k - 1 dot products and no k x k determinant; in half precision they are
+    rounded once to the features' type. Volumes do not see signs, see gram_volume.
+
+    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 6; official code ispamm/GRAM, model/gram.py.
+    """
+    check_options(reduction, memory_budget, backend)
+    anchor, *rest = check_tuples(*named(anchor, others))
+    check_gathered(anchor, "others[0]", rest[0], key_offset)
+    scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
+    n, tensors = anchor.shape[0], [anchor, *rest]
+    if present is not None:
+        if rest[0].shape[0] != n:
+            raise ValueError(f"present must be None with gathered keys, {rest[0].shape[0]} for {n} anchors")
+        present = check.bool_mask("present", present, n, len(tensors), anchor.device)
+        tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
+    if n == 0:
+        return reduced_empty(0, reduction, anchor, scale, *rest)
+    tensors = [unit(x, normalize) for x in tensors]
+
+    def build(given: list[Tensor]) -> TupleProblem:
+        return volume_problem(given, -scale, smoothing, key_offset, present)
+
+    return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
+
+
+def volume_problem(
+    tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, present: Tensor | None
+) -> TupleProblem:
+    anchor, *others = tensors
+    n, m = anchor.shape[0], others[0].shape[0]
+    if n == m:  # one basis serves both: the anchor comes last, its residual closes the matched volume
+        directions, lengths = basis([*others, anchor], len(others))
+        if present is not None:  # a missing modality is a zero vector: no direction, and it counts as a factor of 1
+            lengths = torch.where(torch.cat([present[:, 1:], present[:, :1]], 1).T, lengths, 1.0)
+        factor = product(lengths[:-1])
+        volume = factor * lengths[-1]
+    else:
+        directions, lengths = basis(others, len(others))
+        factor = product(lengths)
+        volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
+    part = None if present is None else present[:, 0] & present[:, 1:].any(1)
+    columns = Columns(directions, factor, None, "distance", offset=False)
+    return TupleProblem(anchor, columns, volume, scale, smoothing, key_offset, part)
+
+
+class GramLoss(LossModule):
+    """Module twin of gram_loss; forward(anchor, *others, present=...)."""
+
+    function = staticmethod(gram_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        label_smoothing: float = 0.1,
+        symmetric: bool = True,
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
+            symmetric=symmetric, detach_keys=detach_keys, normalize=normalize, reduction=reduction,
+            memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
