@@ -17,7 +17,7 @@ from torch import Tensor
 from .autograd import NO_DOUBLE_BACKWARD
 from .library import LIB, TAGS, no_autocast
 
-CHUNK = 256  # samples at a time: a few megabytes in float64
+CHUNK = 128  # samples at a time: a few megabytes in float64
 NEGLIGIBLE = 8.0  # roundings of a vector below which its residual is none: it lies in the span of those before it
 
 LIB.define("basis(Tensor[] vectors, int count, ScalarType dtype) -> (Tensor, Tensor)", tags=TAGS)
@@ -46,75 +46,64 @@ def exact_dtype(x: Tensor) -> torch.dtype:
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 
-def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, list[Tensor]]]:
+def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """The vectors of some samples at a time, (n, t, d)."""
     for start in range(0, vectors[0].shape[0], CHUNK):
         part = slice(start, start + CHUNK)
-        yield part, [x[part].to(exact_dtype(x)) for x in vectors]
+        yield part, torch.stack([x[part].to(exact_dtype(x)) for x in vectors], 1)
 
 
-def gram_schmidt(vectors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Directions (t, n, d) and lengths (t, n)."""
-    directions = torch.zeros(len(vectors), *vectors[0].shape, dtype=vectors[0].dtype, device=vectors[0].device)
-    lengths = []
-    for s, x in enumerate(vectors):
-        done, residual = directions[:s], x
+def gram_schmidt(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions (n, t, d) and lengths (n, t, 1)."""
+    directions, lengths = torch.zeros_like(x), torch.zeros_like(x[:, :, :1])
+    negligible = NEGLIGIBLE * torch.finfo(x.dtype).eps * x.norm(dim=2, keepdim=True)
+    for s in range(x.shape[1]):
+        residual, done = x[:, s : s + 1], directions[:, :s]
         for _ in range(2 if s else 0):  # once leaves the rounding of large projections in a small residual
-            residual = residual - ((done * residual).sum(-1, keepdim=True) * done).sum(0)
-        whole, length = x.norm(dim=1), residual.norm(dim=1)
-        length = torch.where(length <= NEGLIGIBLE * torch.finfo(x.dtype).eps * whole, 0.0, length)
-        directions[s] = residual * inverse_or_zero(length).unsqueeze(1)
-        lengths.append(length)
-    return directions, torch.stack(lengths)
-
-
-def inverse_or_zero(length: Tensor) -> Tensor:
-    return torch.where(length == 0, 0.0, length.reciprocal())
+            residual = torch.baddbmm(residual, torch.bmm(residual, done.mT), done, alpha=-1)
+        length = residual.norm(dim=2, keepdim=True)
+        length = torch.where(length <= negligible[:, s : s + 1], 0.0, length)
+        torch.mul(residual, torch.where(length == 0, 0.0, length.reciprocal()), out=directions[:, s : s + 1])
+        lengths[:, s : s + 1] = length
+    return directions, lengths
 
 
 def basis_forward(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    m, d = vectors[0].shape
     like = vectors[0]
-    directions = torch.empty(count, m, d, dtype=dtype, device=like.device)
-    lengths = torch.empty(len(vectors), m, dtype=dtype, device=like.device)
+    directions = torch.empty(count, *like.shape, dtype=dtype, device=like.device)
+    lengths = torch.empty(len(vectors), like.shape[0], dtype=dtype, device=like.device)
     with no_autocast(like):
-        for part, given in chunks(vectors):
-            found, residual = gram_schmidt(given)
-            directions[:, part] = found[:count]
-            lengths[:, part] = residual
+        for part, x in chunks(vectors):
+            found, residual = gram_schmidt(x)
+            directions[:, part] = found[:, :count].transpose(0, 1)
+            lengths[:, part] = residual.squeeze(2).T
     return directions, lengths
 
 
 def basis_backward(vectors: Sequence[Tensor], grad_directions: Tensor, grad_lengths: Tensor) -> list[Tensor]:
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in vectors]
     with no_autocast(vectors[0]):
-        for part, given in chunks(vectors):
-            directions, lengths = gram_schmidt(given)
-            upstream = grad_directions[:, part].to(directions.dtype), grad_lengths[:, part].to(directions.dtype)
-            for grad, value in zip(grads, chunk_gradient(given, directions, lengths, *upstream), strict=True):
+        for part, x in chunks(vectors):
+            upstream = grad_directions[:, part].transpose(0, 1).to(x.dtype), grad_lengths[:, part].T.to(x.dtype)
+            for grad, value in zip(grads, chunk_gradient(x, *upstream).unbind(1), strict=True):
                 grad[part] = value
     return grads
 
 
-def chunk_gradient(
-    vectors: list[Tensor], directions: Tensor, lengths: Tensor, grad_directions: Tensor, grad_lengths: Tensor
-) -> list[Tensor]:
+def chunk_gradient(x: Tensor, grad_directions: Tensor, grad_lengths: Tensor) -> Tensor:
     """The backward pass of a QR factorisation. X = L E, with C symmetric:
 
     grad X = L^-T (grad E + C E),   C_ss = L_ss grad L_ss - <grad E_s, E_s>,   C_su = -<grad E_s, E_u> for s > u
     """
-    count, t = len(grad_directions), len(vectors)
-    inner = torch.einsum("snd,und->nsu", grad_directions, directions).tril()
-    lower = torch.zeros(inner.shape[0], t, t, dtype=inner.dtype, device=inner.device)
-    lower[:, :count] = -inner
-    symmetric = lower + lower.tril(-1).mT + torch.diag_embed((lengths * grad_lengths).T)
-    right = torch.einsum("nsu,und->snd", symmetric, directions)
-    right[:count] += grad_directions
-    inverse, grads = inverse_or_zero(lengths), list(right)
-    for s in reversed(range(t)):  # a vector of length 0 has no direction and gets no gradient
-        grads[s] = grads[s] * inverse[s].unsqueeze(1)
-        for u in range(s):
-            grads[u] = grads[u] - (vectors[s] * directions[u]).sum(1, keepdim=True) * grads[s]
-    return grads
+    count = grad_directions.shape[1]
+    directions, lengths = gram_schmidt(x)
+    lower = x.new_zeros(x.shape[0], x.shape[1], x.shape[1])
+    lower[:, :count] = -torch.bmm(grad_directions, directions.mT).tril()
+    symmetric = lower + lower.tril(-1).mT + torch.diag_embed(lengths.squeeze(2) * grad_lengths)
+    none = lengths == 0  # such a vector has no direction and gets no gradient
+    factor = torch.bmm(x, directions.mT).tril(-1) + torch.diag_embed(torch.where(none, 1.0, lengths).squeeze(2))
+    inverse = torch.linalg.solve_triangular(factor.mT, torch.diag_embed((~none).squeeze(2).to(x.dtype)), upper=True)
+    return torch.baddbmm(torch.bmm(inverse @ symmetric, directions), inverse[:, :, :count], grad_directions)
 
 
 class BasisFunction(torch.autograd.Function):
