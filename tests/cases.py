@@ -66,7 +66,7 @@ def make_call(
             options["col_ids"] = torch.randint(0, n // 3 + 1, (m,), generator=g)
     if "mask" in extras:
         options["mask"] = torch.rand(n, columns, generator=g) < 0.7
-    if not options.get("positives"):
+    if options.get("positives") in (None, "kept"):
         options.pop("keep_positives", None)
     if not options.get("cols"):
         extras = tuple(name for name in extras if name != "col_threshold")

@@ -109,18 +109,26 @@ def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "not_same_index": ~same_index,
         "not_same_id": None if same_id is None else ~same_id,
         "same_id": same_id,
+        "not_same_index_or_id": None if same_id is None else ~same_index & ~same_id,
     }[call.options.get("keep", "all")]
+    if (mask := call.options.get("mask")) is not None:
+        keep = keep & mask
+    if call.options.get("positives") == "kept":
+        return *thresholded(call, z, keep, none), keep
     positive = {None: none, "same_index": same_index, "same_id": same_id}[call.options.get("positives")]
     if call.b is None:
         positive = positive & ~same_index  # an item is never its own positive
-    if (mask := call.options.get("mask")) is not None:
-        keep = keep & mask
+    return *thresholded(call, z, keep, positive), positive
+
+
+def thresholded(call: Call, z: Tensor, keep: Tensor, positive: Tensor) -> list[Tensor]:
+    """What rows keep and what columns keep."""
     keeps = []
     for name, dim in (("row_threshold", 1), ("col_threshold", 0)):
         threshold = call.options.get(name)
         below = keep if threshold is None else keep & (z <= threshold.double().unsqueeze(dim))
         keeps.append(below | positive if call.options.get("keep_positives") else below)
-    return keeps[0], keeps[1], positive
+    return keeps
 
 
 def reduced(reduce: str, z: Tensor, keep: Tensor, dim: int) -> Tensor:

@@ -10,8 +10,8 @@ from contrastile import driver, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu
 from oracle import VECTORS, check, engine, upstream
 
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id")
-POSITIVES = (None, "same_index", "same_id")
+KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+POSITIVES = (None, "same_index", "same_id", "kept")
 REDUCES = ("lse", "softplus", "relu", "max")
 BACKENDS = ("torch", "cpu")
 SHAPES = [
@@ -73,7 +73,7 @@ def test_ragged_shapes(backend, dtype, reduce, shape):
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 37, 65])
-@pytest.mark.parametrize("positives", [None, "same_id"])
+@pytest.mark.parametrize("positives", [None, "same_id", "kept"])
 @pytest.mark.parametrize("keep", KEEPS)
 @on_every_backend_and_dtype
 def test_square(backend, dtype, keep, positives, n):
