@@ -11,10 +11,17 @@ import torch.nn.functional as F
 
 import contrastile
 from contrastile import pair_loss, pair_reduce, reference
+from contrastile.ops import pair
 
 D = 16
 MIB = 2**20
 BACKENDS = ("torch", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    """By default a small problem's scores are kept from forward to backward; here only what a call asks for is."""
+    monkeypatch.setattr(pair, "STATS_BUDGET", 0)
 
 
 def saved_bytes(function, *leaves):
@@ -55,6 +62,16 @@ LOSSES = {
     "sup_con": lambda m, x, y: m.sup_con(x, labels(len(x))) + y.sum() * 0,
     "dcl": lambda m, x, y: m.dcl(x, y),
     "dclw": lambda m, x, y: m.dclw(x, y),
+    "dhel": lambda m, x, y: m.dhel(x, y),
+    "mv_infonce": lambda m, x, y: m.mv_infonce([x, y]),
+    "mv_infonce across": lambda m, x, y: m.mv_infonce([x, y], negatives="cross_view"),
+    "mv_dhel": lambda m, x, y: m.mv_dhel([x, y]),
+    "mv_dhel none": lambda m, x, y: m.mv_dhel([x, y], reduction="none").sum(),
+    "pvc": lambda m, x, y: m.pvc([x, y]),
+    "kcl": lambda m, x, y: m.kcl(x, y),
+    "kcl log": lambda m, x, y: m.kcl(x, y, kernel="log"),
+    "kcl riesz": lambda m, x, y: m.kcl(x, y, kernel="riesz"),
+    "cuaxu": lambda m, x, y: m.cuaxu(x, y),
     "uniformity": lambda m, x, y: m.uniformity(x, y),
 }
 
@@ -86,6 +103,15 @@ def test_the_dense_reference_saves_pairs(name):
     """The measure itself works: it sees the N x N matrix where there is one."""
     used = saved_bytes(lambda x, y: LOSSES[name](reference, x, y), unit(512, 1), unit(512, 2))
     assert used >= 512 * 512 * 4
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_the_default_keeps_no_more_than_it_says(backend, monkeypatch):
+    monkeypatch.setattr(pair, "STATS_BUDGET", 300_000)
+    a, b = unit(600, 1), unit(700, 2)
+    without = saved_bytes(lambda x, y: pair_reduce(x, y, memory_budget=0, backend=backend).rows, a, b)
+    kept = saved_bytes(lambda x, y: pair_reduce(x, y, backend=backend).rows, a, b) - without
+    assert 150_000 <= kept <= 300_000
 
 
 @pytest.mark.parametrize("budget", [0, 100_000, 10 * MIB])

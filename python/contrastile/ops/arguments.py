@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ..spec import Keep, Positives, Reduce, Score
 from . import check
@@ -57,7 +56,7 @@ def arguments(
     backend: str,
 ) -> tuple[tuple[Any, ...], bool]:
     """Checks everything once and returns the operators' common arguments, and whether the call is square."""
-    _refuse_transforms()
+    check.no_transforms()
     a = check.features("a", a)
     device = a.device
     check.backend(backend)
@@ -194,13 +193,3 @@ def _refuse_unused(given: dict[str, Any], useful: dict[str, Any]) -> None:
     for name, value in given.items():
         if value is not None and not useful[name]:
             raise ValueError(f"{name} must not be given without {needs[name]}: it would have no effect")
-
-
-def _refuse_transforms() -> None:
-    if torch.compiler.is_compiling():
-        return
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        raise RuntimeError(
-            "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
-            "contrastile.reference has the same losses in plain torch"
-        )

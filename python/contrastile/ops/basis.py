@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import check
 from .autograd import NO_DOUBLE_BACKWARD
 from .library import LIB, TAGS, no_autocast
 
@@ -38,6 +39,7 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
     Args: vectors: t tensors (M, D) of one type. Returns: directions (count, M, D) and lengths (t, M), float32 (float64
     for float64 vectors).
     """
+    check.no_transforms()
     directions, lengths = BasisFunction.apply(count, *vectors)  # type: ignore[no-untyped-call]
     return directions, lengths
 

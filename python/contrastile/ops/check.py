@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..backends import backend_names
 
@@ -110,3 +111,13 @@ def budget(x: Any) -> int | None:
     if x < 0:
         raise ValueError(f"memory_budget must be >= 0 bytes, got {x}")
     return min(x, torch.iinfo(torch.int64).max)
+
+
+def no_transforms() -> None:
+    if torch.compiler.is_compiling():
+        return
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise RuntimeError(
+            "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
+            "contrastile.reference has the same losses in plain torch"
+        )

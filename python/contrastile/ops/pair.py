@@ -11,7 +11,8 @@ from torch import Tensor
 from . import autograd, check
 from .arguments import arguments
 
-LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs, unless told otherwise
+STATS_BUDGET = 32 << 20  # bytes of scores pair_reduce may keep from forward to backward, unless told otherwise
+LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
 
 
 class PairStats(NamedTuple):
@@ -86,8 +87,8 @@ def pair_reduce(
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
         offset: False: the flats pass through 0, and every tile of b is a direction.
-        memory_budget: Bytes of scores kept from forward for backward; None or 0 recomputes them (8 instead of 6 N M D
-            FLOP). Not for "max".
+        memory_budget: Bytes of scores kept from forward for backward, default 32 MiB; what does not fit is recomputed
+            (8 instead of 6 N M D FLOP). Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch". A named backend never falls back: it raises BackendUnsupported.
@@ -102,7 +103,7 @@ def pair_reduce(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
-    budget = check.budget(memory_budget) or 0
+    budget = check.budget(memory_budget)
     if reduce == "max":
         if positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
@@ -110,6 +111,7 @@ def pair_reduce(
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
+    budget = STATS_BUDGET if budget is None else budget
     rows, columns, row_positive, col_positive = autograd.stats(args, budget if any(_needs(args)) else 0)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
