@@ -1,0 +1,193 @@
+"""Symile: k modalities at once, scored by the multilinear inner product of one row of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..ops import check, no_autocast, pair_reduce
+from ..ops.arguments import as_tensor
+from ..ops.multilinear import tuple_margins
+from .common import LossModule, check_options, reduced, reduced_empty, unit, wide
+
+NEGATIVES = ("n", "n_squared")
+
+
+def symile_loss(
+    *modalities: Tensor,
+    logit_scale: float | Tensor,
+    negatives: str = "n",
+    generator: Generator | None = None,
+    permutations: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Symile: each modality in turn is the anchor whose rows must tell their own tuple from mixed ones.
+
+        L_i = mean_m [ log sum_{t in T_m(i)} e^{z_t} - z_(i, .., i) ],      z_t = logit_scale sum_d prod_l x_l[t_l, d]
+
+    T_m(i) holds the true tuple (i, .., i) and tuples with t_m = i of the other modalities' rows:
+
+    - negatives="n": N - 1 of them. One random permutation pi per anchor m and other modality l; column j != i is
+      t_l = pi_ml(j). As in the official code a true tuple may come back as a negative by chance.
+    - negatives="n_squared": all others of the N^(k-1) tuples (N^2 for three modalities).
+
+    Args:
+        modalities: k >= 2 batches of the same N items, each (N, D), float32 | bfloat16 | float16 | float64. Unit rows
+            or not, as the model wants it (normalize=True makes them); the score has no 1 / D.
+        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
+        generator: Draws the permutations; default torch's global one of the features' device. The order of the draws is
+            that of the official code, so that on CPU equal seeds give equal permutations.
+        permutations: (k, k - 1, N) int64 row numbers instead of drawn ones: permutations[m, j] is pi of the j-th of the
+            modalities other than m. Neither generator nor permutations with "n_squared".
+        reduction: "mean" | "sum" over items, or "none": (N,), the mean over anchors of each item.
+        memory_budget: Bytes of scores kept from forward for backward, over all anchors. None or 0 recomputes them.
+        backend: As in pair_reduce.
+
+    Returns: float32 (float64 for float64 inputs), nats. A batch of one item, or none, gives 0. Products of rows are not
+        exact in half precision, so that half-precision features are multiplied in float32.
+    Cost, forward + backward: "n" 8 N^2 D FLOP per anchor, 8 k N^2 D together; "n_squared" 8 N^k D for all anchors
+        together. Memory O(k^2 N D) and O(k N D).
+
+    Source: Saporta et al. 2024, arXiv 2411.01053; rajesh-lab/symile, symile/loss.py.
+    """
+    check_options(reduction, memory_budget, backend)
+    check.choice("negatives", negatives, NEGATIVES)
+    features = [wide(x) for x in batches(modalities, normalize)]
+    first, n = features[0], features[0].shape[0]
+    scale = check.scalar("logit_scale", logit_scale, device=first.device)
+    if negatives == "n":
+        orders = row_orders(features, generator, permutations)
+    elif generator is not None or permutations is not None:
+        raise ValueError("generator and permutations must be None with negatives='n_squared': it draws nothing")
+    if n <= 1:
+        return reduced_empty(n, reduction, first, *features[1:], scale)
+    if negatives == "n":
+        budget = (memory_budget or 0) // len(features)
+        margins = shuffled_margins(features, scale, orders, memory_budget=budget, backend=backend)
+    else:
+        scale = wide(as_tensor("logit_scale", scale, first))
+        margins = tuple_margins(features, scale, memory_budget=memory_budget or 0, backend=backend)
+    rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
+    return reduced(rows, reduction)
+
+
+def batches(modalities: Sequence[Tensor], normalize: bool) -> list[Tensor]:
+    """(N, D) batches of equal shape and device, of one dtype, unit-norm if asked."""
+    if len(modalities) < 2:
+        raise ValueError(f"modalities must be two batches or more, got {len(modalities)}")
+    first = check.features("modalities[0]", modalities[0])
+    dtype = first.dtype
+    for index, x in enumerate(modalities[1:], start=1):
+        name = f"modalities[{index}]"
+        check.same_shape(name, check.features(name, x), "modalities[0]", first)
+        check.same_device(name, x, first.device)
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [unit(x.to(dtype), normalize) for x in modalities]
+
+
+def row_orders(features: Sequence[Tensor], generator: Generator | None, permutations: Tensor | None) -> Tensor:
+    """(k, k - 1, N) permutations of the non-anchor modalities, given or drawn anchor by anchor."""
+    k, n, device = len(features), features[0].shape[0], features[0].device
+    if permutations is None:
+        source = device if generator is None else generator.device
+        drawn = [torch.randperm(n, generator=generator, device=source) for _ in range(k * (k - 1))]
+        return torch.stack(drawn).view(k, k - 1, n).to(device)
+    if generator is not None:
+        raise ValueError("generator must be None where permutations are given")
+    given = check.tensor("permutations", permutations)
+    if given.dtype != torch.int64:
+        raise TypeError(f"permutations must be int64, got {given.dtype}")
+    if tuple(given.shape) != (k, k - 1, n):
+        raise ValueError(f"permutations must have shape ({k}, {k - 1}, {n}), got {tuple(given.shape)}")
+    check.same_device("permutations", given, device)
+    return given
+
+
+def shuffled_margins(features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, **engine: Any) -> Tensor:
+    """What a row's N - 1 shuffled tuples weigh against its true one, (k, N): log sum_negatives e^z - z_true."""
+    true = scale * product_of(features).sum(1)
+    margins = []
+    for m, anchor in enumerate(features):
+        others = [*features[:m], *features[m + 1 :]]
+        # index_select, not indexing: its gradient has one term per row of a permutation and so a fixed order
+        product = product_of([x.index_select(0, order) for x, order in zip(others, orders[m].unbind(), strict=True)])
+        # the diagonal belongs to the true tuple: without it, small losses come from no difference of large numbers
+        margins.append(pair_reduce(anchor, product, scale=scale, keep="not_same_index", **engine).rows - true)
+    return torch.stack(margins)
+
+
+def product_of(rows: Sequence[Tensor]) -> Tensor:
+    product = rows[0]
+    for x in rows[1:]:
+        product = product * x
+    return product
+
+
+def mip_similarity(candidates: Tensor, queries: Sequence[Tensor], *, logit_scale: float | Tensor = 1.0) -> Tensor:
+    """Multilinear inner products of every candidate with every tuple of queries, for retrieval and zero-shot use.
+
+        s_ij = logit_scale sum_d c_j[d] prod_l q_l[i, d]
+
+    Args:
+        candidates: (M, D), the modality to be found.
+        queries: The other modalities, each (N, D), or (D,) for a row that all queries share.
+        logit_scale: Multiplies the scores; float or 0-dim tensor.
+
+    Returns: (N, M), (1, M) where every query is a (D,) vector; float32 (float64 for float64 inputs). Dense, in plain
+        torch, differentiable: meant for the sizes of retrieval, not of a training batch.
+
+    Source: Saporta et al. 2024, arXiv 2411.01053; rajesh-lab/symile, symile/similarity.py.
+    """
+    check.features("candidates", candidates)
+    if isinstance(queries, Tensor) or not isinstance(queries, Sequence):
+        raise TypeError(f"queries must be a list of tensors, one per modality, got {type(queries).__name__}")
+    if not queries:
+        raise ValueError("queries must hold at least one tensor, got an empty sequence")
+    scale = check.scalar("logit_scale", logit_scale, device=candidates.device)
+    rows = [query_rows(f"queries[{index}]", x, candidates) for index, x in enumerate(queries)]
+    lengths = sorted({len(x) for x in rows} - {1})
+    if len(lengths) > 1:
+        raise ValueError(f"queries must have one number of rows, got {lengths}")
+    with no_autocast(candidates):
+        product = product_of([wide(x) for x in rows])
+        dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
+        return scale * (product.to(dtype) @ candidates.to(dtype).T)
+
+
+def query_rows(name: str, x: Tensor, candidates: Tensor) -> Tensor:
+    """(N, D) or (1, D) rows of one query modality."""
+    rows = check.tensor(name, x)
+    rows = check.features(name, rows.unsqueeze(0) if rows.dim() == 1 else rows)
+    check.same_width(name, rows, "candidates", candidates)
+    check.same_device(name, rows, candidates.device)
+    return rows
+
+
+class Symile(LossModule):
+    """Module twin of symile_loss. forward(*modalities, logit_scale=..., generator=..., permutations=...); with
+    learnable_scale=True the module owns the scale (parameter log_logit_scale, starting at init_scale)."""
+
+    function = staticmethod(symile_loss)
+
+    def __init__(
+        self,
+        negatives: str = "n",
+        *,
+        learnable_scale: bool = False,
+        init_scale: float = 1.0 / 0.07,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        own = {"logit_scale": init_scale} if learnable_scale else {}
+        super().__init__(
+            "logit_scale" if learnable_scale else None, **own, negatives=negatives, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
