@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ..ops import pair_reduce
-from .common import LossModule, check_options, inverse, paired_dot, reduced, reduced_empty, wide
+from ..ops import pair_loss, pair_reduce
+from .common import (
+    LossModule,
+    check_options,
+    feature_pair,
+    inverse,
+    paired_dot,
+    reduced,
+    reduced_empty,
+    weight_of,
+    wide,
+)
 from .contrastive import positive_pair_loss, two_views
 
 
@@ -76,6 +89,65 @@ def dclw(
     return reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
 
 
+def dhel(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor = 0.3,
+    include_augs: bool = True,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Decoupled hyperspherical energy: positives attract, instances repel each other within each view only.
+
+        L_i = log sum_{j != i} e^{s(a_i, a_j)} + log sum_{j != i} e^{s(b_i, b_j)} - s(a_i, b_i),
+        s(x, y) = <x, y> / temperature,      a = z1, b = z2
+
+    Args:
+        z1, z2: Anchors and their positives (augmentations), (N, D), unit rows expected, or normalize=True.
+        temperature: > 0, float or 0-dim tensor.
+        include_augs: False drops the second sum, so that the positives do not repel each other.
+        reduction: "mean" | "sum" over the N pairs, or "none": (N,). N = 1 leaves the sums empty: value 0.
+
+    Returns: float32, nats; may be negative. Cost: 8 N^2 D FLOP forward and backward (4 without the second sum), a
+    quarter less where the scores fit memory_budget (for scalar reductions 64 MiB unless told otherwise).
+
+    Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which forms e^s.
+    """
+    check_options(reduction, memory_budget, backend)
+    if not isinstance(include_augs, bool):
+        raise TypeError(f"include_augs must be a bool, got {type(include_augs).__name__}")
+    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
+    scale, n, compute = inverse(temperature, z1), z1.shape[0], z1.dtype
+    if n <= 1:
+        return reduced_empty(n, reduction, z1, z2, scale)
+    z1, z2 = wide(z1), wide(z2)
+    views = (z1, z2) if include_augs else (z1,)
+    energy = view_energy(views, scale, reduction, compute, memory_budget, backend)
+    return energy - reduced(scale * paired_dot(z1, z2), reduction)
+
+
+def view_energy(
+    views: Sequence[Tensor],
+    scale: float | Tensor,
+    reduction: str,
+    compute: torch.dtype,
+    memory_budget: int | None,
+    backend: str,
+) -> Tensor:
+    """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""
+    options: dict[str, Any] = {
+        "scale": scale, "keep": "not_same_index", "memory_budget": memory_budget, "compute_dtype": compute,
+        "backend": backend,
+    }  # fmt: skip
+    if reduction == "none":
+        return torch.stack([pair_reduce(x, **options).rows for x in views]).sum(0)
+    weight = weight_of(reduction, views[0].shape[0])
+    return torch.stack([pair_loss(x, row_weight=weight, **options) for x in views]).sum()
+
+
 class DCL(LossModule):
     """Module twin of dcl; forward(z1, z2)."""
 
@@ -117,4 +189,25 @@ class DCLW(LossModule):
         super().__init__(
             temperature=temperature, sigma=sigma, normalize=normalize, reduction=reduction, memory_budget=memory_budget,
             backend=backend,
+        )  # fmt: skip
+
+
+class DHEL(LossModule):
+    """Module twin of dhel; forward(z1, z2)."""
+
+    function = staticmethod(dhel)
+
+    def __init__(
+        self,
+        temperature: float = 0.3,
+        *,
+        include_augs: bool = True,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            temperature=temperature, include_augs=include_augs, normalize=normalize, reduction=reduction,
+            memory_budget=memory_budget, backend=backend,
         )  # fmt: skip

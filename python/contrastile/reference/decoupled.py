@@ -51,6 +51,32 @@ def dclw(
     return reduce_rows(_decoupled(z1, z2, temperature, weight), reduction)
 
 
+def dhel(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: Scalar = 0.3,
+    include_augs: bool = True,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Decoupled hyperspherical energy: the denominator of a positive pair holds each view against itself only.
+
+        loss_i = -log [ e^{<a_i,b_i>/temperature} / (A_i B_i) ]
+        A_i = sum_{j != i} e^{<a_i,a_j>/temperature},  B_i the same of b, or 1 without include_augs
+
+    0 if there is no other instance.
+
+    Source: Koromilas et al. 2024 (arXiv 2405.18045); official code pakoromilas/DHEL-KCL @dc5a477, losses.py `DHEL`.
+    """
+    a, b = unit(z1, normalize), unit(z2, normalize)
+    other = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
+    rows = masked_logsumexp(a @ a.T / temperature, other) - (a * b).sum(dim=1) / temperature
+    if include_augs:
+        rows = rows + masked_logsumexp(b @ b.T / temperature, other)
+    return reduce_rows(torch.where(other.any(dim=1), rows, torch.zeros_like(rows)), reduction)
+
+
 def _decoupled(z1: Tensor, z2: Tensor, temperature: Scalar, weight: Tensor) -> Tensor:
     logits, positive = two_view_logits(z1, z2, temperature)
     negative = other_instances(z1)
