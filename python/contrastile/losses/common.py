@@ -45,6 +45,12 @@ def inverse(
     return wide(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
 
 
+def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False) -> float | Tensor:
+    """A finite number, or a 0-dim tensor in like's type: one in another would decide the type of the loss."""
+    value = check.scalar(name, x, positive=positive, device=like.device)
+    return value.to(like.dtype) if isinstance(value, Tensor) else value
+
+
 def wide(x: Tensor) -> Tensor:
     """x in the type of the statistics: float64 stays, everything else is float32."""
     return x if x.dtype == torch.float64 else x.float()

@@ -34,15 +34,21 @@ def uniformity(
     scale, n = check.scalar("t", t, positive=True, device=x.device), x.shape[0]
     if n < 2:
         return zero(x, y, scale)
-    compute = x.dtype  # features are widened so that the two parts of a distance's gradient cancel before rounding
-    x, y = wide(x), None if y is None else wide(y)
-    row_bias = -scale * x.square().sum(1)
-    col_bias = row_bias if y is None else -scale * y.square().sum(1)
+    return log_potential(wide(x), None if y is None else wide(y), scale, x.dtype, memory_budget, backend)
+
+
+def log_potential(
+    x: Tensor, y: Tensor | None, t: float | Tensor, compute: torch.dtype, memory_budget: int | None, backend: str
+) -> Tensor:
+    """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
+    before they are rounded."""
+    row_bias = -t * x.square().sum(1)
+    col_bias = row_bias if y is None else -t * y.square().sum(1)
     rows = pair_reduce(
-        x, y, scale=2.0 * scale, row_bias=row_bias, col_bias=col_bias, keep="not_same_index",
-        memory_budget=memory_budget,
+        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index", memory_budget=memory_budget,
         compute_dtype=compute, backend=backend,
     ).rows  # fmt: skip
+    n = x.shape[0]
     return torch.logsumexp(rows, 0) - log_count(n * (n - 1), rows)
 
 

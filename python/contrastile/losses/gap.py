@@ -1,0 +1,157 @@
+"""CLIP with the terms that close the gap between modalities: uniformity, alignment, cross-modal uniformity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .common import LossModule, check_options, feature_pair, number, wide, zero
+from .contrastive import Softmax
+from .uniform import log_potential
+
+
+def cua(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: float | Tensor = 100.0,
+    *,
+    t: float = 2.0,
+    clip_weight: float | Tensor = 1.0,
+    uniformity_weight: float | Tensor = 1.0,
+    alignment_weight: float | Tensor = 1.0,
+    normalize: bool = False,
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """CUA: CLIP, plus the uniformity of each modality and the alignment of pairs, which the gap between them spoils.
+
+        L = clip_weight * clip_loss(x, y, logit_scale)
+            + uniformity_weight * 1/2 [ U(x) + U(y) ] + alignment_weight * mean_i |x_i - y_i|^2
+        U(x) = log mean_{i < j} e^{-t |x_i - x_j|^2},      x = image_features, y = text_features
+
+    Args:
+        image_features, text_features: (N, D), unit rows expected, or normalize=True.
+        logit_scale: As in clip_loss; the paper keeps it at 100.
+        t: > 0, inverse squared length.
+        clip_weight, uniformity_weight, alignment_weight: float or 0-dim tensor; a term of weight 0.0 is not computed.
+
+    Returns: float32, one number for the batch. N = 1 has no pairs: the alignment alone. Cost: 16 N^2 D FLOP forward
+    and backward.
+
+    Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
+    """
+    weights = {"clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight}
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend)
+
+
+def cuaxu(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: float | Tensor = 100.0,
+    *,
+    t: float = 2.0,
+    clip_weight: float | Tensor = 1.0,
+    uniformity_weight: float | Tensor = 1.0,
+    alignment_weight: float | Tensor = 1.0,
+    cross_uniformity_weight: float | Tensor = 1.0,
+    normalize: bool = False,
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """CUAXU: `cua`, plus the uniformity between the modalities.
+
+        L = cua(x, y, ...) + cross_uniformity_weight * log mean_{i != j} e^{-t |x_i - y_j|^2}
+
+    Positive pairs are excluded from the cross term. Arguments as in cua; cross_uniformity_weight like the others.
+    Cost: 24 N^2 D FLOP forward and backward.
+
+    Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
+    """
+    weights = {
+        "clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight,
+        "cross_uniformity": cross_uniformity_weight,
+    }  # fmt: skip
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend)
+
+
+def gap_loss(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: float | Tensor,
+    t: float,
+    weights: dict[str, float | Tensor],
+    normalize: bool,
+    memory_budget: int | None,
+    backend: str,
+) -> Tensor:
+    """The weighted terms. All see widened features, so that their gradients meet before they are rounded."""
+    check_options("mean", memory_budget, backend)
+    x, y = feature_pair("image_features", image, "text_features", text, normalize)
+    compute, n = x.dtype, x.shape[0]
+    x, y = wide(x), wide(y)
+    scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
+    weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
+    loss = zero(x, y, scale, width, *weights.values())
+    engine = {"memory_budget": memory_budget, "backend": backend}
+
+    def wanted(name: str, least: int) -> bool:
+        weight = weights.get(name, 0.0)
+        return n >= least and (isinstance(weight, Tensor) or weight != 0.0)
+
+    if wanted("clip", 1):
+        clip = Softmax(x, y, scale, symmetric=True).loss("mean", compute_dtype=compute, **engine)
+        loss = loss + weights["clip"] * clip
+    if wanted("uniformity", 2):
+        both = torch.stack([log_potential(z, None, width, compute, memory_budget, backend) for z in (x, y)])
+        loss = loss + weights["uniformity"] * both.mean()
+    if wanted("alignment", 1):
+        loss = loss + weights["alignment"] * (x - y).square().sum(1).mean()
+    if wanted("cross_uniformity", 2):
+        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, compute, memory_budget, backend)
+    return loss
+
+
+class CUA(LossModule):
+    """Module twin of cua; forward(image_features, text_features) or with logit_scale."""
+
+    function = staticmethod(cua)
+
+    def __init__(
+        self,
+        *,
+        t: float = 2.0,
+        clip_weight: float = 1.0,
+        uniformity_weight: float = 1.0,
+        alignment_weight: float = 1.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
+            normalize=normalize, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip
+
+
+class CUAXU(LossModule):
+    """Module twin of cuaxu; forward(image_features, text_features) or with logit_scale."""
+
+    function = staticmethod(cuaxu)
+
+    def __init__(
+        self,
+        *,
+        t: float = 2.0,
+        clip_weight: float = 1.0,
+        uniformity_weight: float = 1.0,
+        alignment_weight: float = 1.0,
+        cross_uniformity_weight: float = 1.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
+            cross_uniformity_weight=cross_uniformity_weight, normalize=normalize, memory_budget=memory_budget,
+            backend=backend,
+        )  # fmt: skip

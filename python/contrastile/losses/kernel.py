@@ -1,0 +1,149 @@
+"""Kernel contrastive losses: the mean kernel of positive pairs against that of all pairs within each view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..ops import check, pair_loss, pair_reduce
+from ..spec import FLOOR
+from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
+
+KERNELS = ("gaussian", "log", "imq", "riesz", "gaussian_riesz")
+
+
+def kcl(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    kernel: str = "gaussian",
+    t: float | Tensor = 2.0,
+    s: float = 2.0,
+    gamma: float | Tensor = 16.0,
+    normalize: bool = False,
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Kernel contrastive loss: positives lie close by one kernel, the items of each view spread out by it.
+
+        L = -2 mean_i K(a_i, b_i) + gamma [ mean_{i<j} E(a_i, a_j) + mean_{i<j} E(b_i, b_j) ],      a = z1, b = z2
+
+        kernel            K, of positives           E, of pairs within a view        d = distance
+        "gaussian"        e^{-t d^2}                the same
+        "log"             -log(t d^2 + 1)           -1/2 log(t d^2 + 1)
+        "imq"             t / sqrt(t^2 + d^2)       the same
+        "riesz"           d^-s (s < 0: -d^-s)       the same
+        "gaussian_riesz"  e^{-t d^2}                d^-s (s < 0: -d^-s)
+
+    The factor 1/2 in the "log" row is the official code's. Where E is a power, its mean is the exponential of a
+    log-sum-exp of -log d^2, so that a single close pair cannot overflow the sum before it overflows the mean.
+
+    Args:
+        z1, z2: Anchors and their positives, (N, D), unit rows in the paper, or normalize=True.
+        kernel: See above.
+        t: > 0, float or 0-dim tensor: inverse squared length ("imq": a length, c in the official code).
+        s: Not 0; the exponent of "riesz" and of the energy of "gaussian_riesz". No gradient.
+        gamma: Weight of the energies. float or 0-dim tensor.
+
+    Returns: float32, one number for the batch. N = 1 has no pairs within a view: their mean counts as 0. Squared
+    distances are differences of squared norms, so in float32 those below 2^-20 (|x|^2 + |y|^2) are raised to that, with
+    gradient 0 (float64: 2^-46); it keeps "riesz" finite for duplicates, where its formula is not.
+    Cost: 8 N^2 D FLOP forward and backward: each unordered pair once.
+
+    Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has one number for
+    t and s, and t = 2 for the positives of "gaussian_riesz".
+    """
+    check_options("mean", memory_budget, backend)
+    check.choice("kernel", kernel, KERNELS)
+    a, b = feature_pair("z1", z1, "z2", z2, normalize)
+    compute = a.dtype  # features are widened so that the two parts of a distance's gradient cancel before rounding
+    a, b = wide(a), wide(b)
+    width, power = number("t", t, a, positive=True), exponent(s)
+    weight = number("gamma", gamma, a)
+    if a.shape[0] == 0:
+        return zero(a, b, width, weight)
+    inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)
+    energies = [Kernel(inner, width, power).energy(x, compute, memory_budget, backend) for x in (a, b)]
+    return weight * (energies[0] + energies[1]) - 2.0 * Kernel(outer, width, power).alignment(a, b)
+
+
+def exponent(s: float) -> float:
+    value = check.scalar("s", s)
+    if isinstance(value, Tensor) or value == 0.0:
+        raise ValueError(f"s must be a number other than 0, got {s}")
+    return value
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of the distance of two points, and its means."""
+
+    name: str
+    t: float | Tensor
+    s: float
+
+    def alignment(self, a: Tensor, b: Tensor) -> Tensor:
+        """mean_i K(a_i, b_i)."""
+        square = (a - b).square().sum(1)
+        if self.name == "gaussian":
+            return torch.exp(-self.t * square).mean()
+        if self.name == "log":
+            return -torch.log1p(self.t * square).mean()
+        if self.name == "imq":
+            return (self.t * torch.rsqrt(self.t * self.t + square)).mean()
+        floor = FLOOR[a.dtype] * (a.square().sum(1) + b.square().sum(1)) + 1e-30
+        return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s).mean()
+
+    def energy(self, x: Tensor, compute: torch.dtype, memory_budget: int | None, backend: str) -> Tensor:
+        """mean_{i < j} E(x_i, x_j); 0 without pairs. Each score is linear in log E, or E itself for "log"."""
+        n = x.shape[0]
+        if n < 2:
+            return zero(x, self.t)
+        norms = x.square().sum(1)
+        if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
+            bias = norms + 0.5 / self.t
+            total = pair_loss(
+                x, row_weight=0.0, row_positive_weight=1.0 / (n * (n - 1)), row_bias=bias, col_bias=bias,
+                score="log_distance", keep="not_same_index", positives="kept", memory_budget=memory_budget,
+                compute_dtype=compute, backend=backend,
+            )  # fmt: skip
+            return -0.5 * (total + torch.as_tensor(self.t, dtype=x.dtype, device=x.device).log())
+        score, (scale, bias) = "log_distance", self.of_log_distance(norms)
+        if self.name == "gaussian":  # -t d^2 is a dot product and biases
+            score, scale, bias = "dot", 2.0 * self.t, -self.t * norms
+        rows = pair_reduce(
+            x, scale=scale, row_bias=bias, col_bias=bias, score=score, keep="not_same_index",
+            memory_budget=memory_budget, compute_dtype=compute, backend=backend,
+        ).rows  # fmt: skip
+        mean = torch.exp(torch.logsumexp(rows, 0) - log_count(n * (n - 1), rows))
+        return self.t * mean if self.name == "imq" else self.sign() * mean
+
+    def of_log_distance(self, norms: Tensor) -> tuple[float | Tensor, Tensor]:
+        """Factor of log q that makes log E, and the share of each point in q: |x|^2, for "imq" of t^2 + d^2."""
+        return (-0.5, norms + 0.5 * self.t * self.t) if self.name == "imq" else (-0.5 * self.s, norms)
+
+    def sign(self) -> float:
+        return -1.0 if self.name == "riesz" and self.s < 0.0 else 1.0
+
+
+class KCL(LossModule):
+    """Module twin of kcl; forward(z1, z2)."""
+
+    function = staticmethod(kcl)
+
+    def __init__(
+        self,
+        kernel: str = "gaussian",
+        *,
+        t: float = 2.0,
+        s: float = 2.0,
+        gamma: float = 16.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            kernel=kernel, t=t, s=s, gamma=gamma, normalize=normalize, memory_budget=memory_budget, backend=backend
+        )
