@@ -1,0 +1,161 @@
+"""PMRL: the singular values of each sample's modalities, and the directions that lead them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops import check, pair_reduce
+from .common import LossModule, check_options, inverse, reduced, reduced_empty, unit, wide, zero
+
+
+def pmrl_loss(
+    *modalities: Tensor,
+    singular_temperature: float | Tensor = 0.05,
+    instance_temperature: float | Tensor = 0.1,
+    normalize: bool = False,
+    reduction: str = "mean",
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """PMRL: every sample's modalities shall span one direction (no anchor), and samples different directions.
+
+        Z_i = [m_1i .. m_ki] (D x k) with singular values s_i1 >= s_i2 >= .. and leading left singular vector u_i
+        L_i = log sum_r e^{(s_ir - s_i1) / singular_temperature}
+            + log sum_j e^{(<u_i, u_j> - 1) / instance_temperature}
+
+    Z_i has min(k, D) singular values. They come from the k x k Gram matrix in float64 (float32 on devices without):
+    s_ir is exact to 4e-8 s_i1, and 0 below that. The sign of u_i is the one with <u_i, mean_m m_mi> >= 0; the official
+    code leaves it to the solver, so that its value changes with flips that mean nothing. Where the modalities' mean is
+    orthogonal to u_i the sign is still arbitrary.
+
+    Gradients: of s_ir, the outer product of its singular vectors (0 where s_ir counts as 0). Of u_i, terms with
+    1 / g_r, g_r = s_i1^2 - s_ir^2; as g_r / (g_r^2 + (e s_i1^2)^2) with e = 1e-6 (float64: 2e-15) they stay finite, and
+    are 0 where the leading direction is not unique. A sample of zero vectors has u_i = 0 and gets no gradient.
+
+    Args:
+        modalities: Two or more, (N, D) each, row i of all belongs to sample i; unit rows expected, or normalize=True.
+        singular_temperature: > 0, float or 0-dim tensor; 0.05 is the paper's for fine-tuning, 0.01 for pre-training.
+        instance_temperature: > 0, float or 0-dim tensor.
+        reduction: "mean" | "sum" | "none" (N,). N = 1: the first term alone.
+
+    Returns: float32 (float64 for float64 features), nats. Cost: 4 N^2 D FLOP forward and backward, and O(N D k^2).
+
+    Source: PMRL, arXiv 2507.17343, L_intra and L_inter; official code Xiaohao-Liu/PMRL, without its matching term.
+    """
+    check_options(reduction, memory_budget, backend)
+    z = matched(modalities, normalize)
+    sharpness = inverse(singular_temperature, z, name="singular_temperature")
+    scale = inverse(instance_temperature, z, name="instance_temperature")
+    if z.numel() == 0:
+        return reduced_empty(z.shape[0], reduction, z, sharpness, scale)
+    singular, leading = spectrum(z)
+    rest = torch.logsumexp((singular[:, :-1] - singular[:, -1:]) * sharpness, 1)
+    intra = -F.logsigmoid(-rest).to(leading.dtype)  # log(1 + e^rest): a small loss keeps its digits
+    return reduced(intra + _instance(leading, scale, memory_budget, backend), reduction)
+
+
+def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
+    """Mean of the samples' largest singular values, the quantity that pmrl_loss raises.
+
+        A = mean_i s_i1,      for k unit vectors from 1 (all orthogonal) to sqrt(k) (all equal up to sign)
+
+    Args: modalities and normalize as in pmrl_loss. Returns: float32 (float64 for float64 features); 0 for no samples.
+
+    Source: PMRL, arXiv 2507.17343, L_intra.
+    """
+    z = matched(modalities, normalize)
+    if z.numel() == 0:
+        return zero(z)
+    singular, leading = spectrum(z)
+    return singular[:, -1].mean().to(leading.dtype)
+
+
+def matched(modalities: tuple[Tensor, ...], normalize: bool) -> Tensor:
+    """The modalities as one wide (N, k, D) tensor, rounded to their common type."""
+    if len(modalities) < 2:
+        raise ValueError(f"modalities must be at least two tensors, got {len(modalities)}")
+    first, dtype = check.features("modalities[0]", modalities[0]), modalities[0].dtype
+    for index, x in enumerate(modalities[1:], start=1):
+        name = f"modalities[{index}]"
+        check.same_shape(name, check.features(name, x), "modalities[0]", first)
+        check.same_device(name, x, first.device)
+        dtype = torch.promote_types(dtype, x.dtype)
+    return torch.stack([wide(unit(x.to(dtype), normalize)) for x in modalities], 1)
+
+
+def precise(x: Tensor) -> Tensor:
+    """float64, where a squared singular value keeps the digits of its root; float32 on Apple's GPUs, which lack it."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the columns z (N, k, D): singular values (N, min(k, D)), ascending, in the type of `precise`, and leading left
+    singular vectors (N, D).
+
+    The eigensolver is not differentiated: with w fixed, w_r^T K w_r has the gradient of the r-th eigenvalue, and w_1
+    moves by sum_r w_r (w_r^T dK w_1) / (l_1 - l_r). Its own backward divides by all gaps, also those of no concern.
+    """
+    result, count = z.dtype, min(z.shape[1:])
+    z = precise(z)
+    gram = z @ z.mT
+    values, w = _eigh(gram.detach())
+    along = gram @ w
+    eigenvalues = (w * along).sum(1)
+    noise = 8.0 * torch.finfo(gram.dtype).eps * eigenvalues[:, -1:].detach()
+    real = ~(eigenvalues <= noise)  # so that NaN stays NaN
+    singular = torch.where(real, torch.where(real, eigenvalues, 1.0).sqrt(), 0.0)
+
+    coupling = (w[:, :, :-1] * along[:, :, -1:]).sum(1)  # 0, but for its gradient
+    turn = (coupling - coupling.detach()) * _inverse_gap(values, 8.0 * torch.finfo(result).eps)
+    first = w[:, :, -1] + (w[:, :, :-1] * turn[:, None]).sum(2)
+    first = torch.where(w[:, :, -1].sum(1, keepdim=True) < 0, -first, first)
+    leading = (first[:, None] @ z)[:, 0] / torch.where(real, singular, 1.0)[:, -1:]
+    return singular[:, -count:], torch.where(real[:, -1:], leading, 0.0).to(result)
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors; of the identity for matrices that are not finite, which raise."""
+    finite = gram.isfinite().all(2).all(1)[:, None, None]
+    eye = torch.eye(gram.shape[2], dtype=gram.dtype, device=gram.device)
+    values, vectors = torch.linalg.eigh(torch.where(finite, gram, eye))
+    return values, vectors
+
+
+def _inverse_gap(values: Tensor, resolution: float) -> Tensor:
+    """1 / (l_1 - l_r), bounded as documented; 0 where all eigenvalues are 0."""
+    gap = values[:, -1:] - values[:, :-1]
+    square = gap.square() + (resolution * values[:, -1:]).square()
+    return torch.where(square > 0, gap / square, 0.0)
+
+
+def _instance(leading: Tensor, scale: float | Tensor, memory_budget: int | None, backend: str) -> Tensor:
+    """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
+    if leading.shape[0] == 1:
+        return leading.sum(1) * 0.0 + scale * 0.0
+    rows = pair_reduce(
+        leading, scale=scale, keep="not_same_index", memory_budget=memory_budget, backend=backend
+    ).rows  # fmt: skip
+    return -F.logsigmoid(scale - rows)
+
+
+class PMRL(LossModule):
+    """Module twin of pmrl_loss; forward(*modalities)."""
+
+    function = staticmethod(pmrl_loss)
+
+    def __init__(
+        self,
+        singular_temperature: float = 0.05,
+        instance_temperature: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: str = "mean",
+        memory_budget: int | None = None,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(
+            singular_temperature=singular_temperature, instance_temperature=instance_temperature, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
+        )  # fmt: skip

@@ -1,0 +1,71 @@
+"""Dense volumes under the names of GRAM's official code, for code that is being ported."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops import check
+
+
+def volume_computation(language: Tensor, *inputs: Tensor) -> Tensor:
+    """Volume of every language row with every sample's other modalities, as the official GRAM code computes it.
+
+        V_ij = sqrt( |det G_ij| ),   G_ij = Gram matrix of (language_i, inputs_0j, inputs_1j, ...)
+
+    Dots in the type of the features, determinant and root in float32: near V = 0 it is rounding noise of 1e-4 or so
+    instead of 0, and its gradient is NaN or infinite where the determinant is exactly 0. gram_volume,
+    gram_volume_matrix and gram_loss have neither defect.
+
+    Memory: N M k^2 floats for the Gram matrices of k modalities, about twice that with the gradient: for small inputs
+    and for comparing. To train, use gram_loss, which holds none of it.
+
+    Args:
+        language: (N, D). inputs: one or more, (M, D) each, of one dtype and device.
+
+    Returns: (N, M) float32.
+
+    Source: Cicchetti et al. 2025, arXiv 2412.11959; the official code's utils/volume.py.
+    """
+    check.features("language", language)
+    if not inputs:
+        raise ValueError("inputs must be at least one tensor, got none")
+    for index, x in enumerate(inputs):
+        name = f"inputs[{index}]"
+        check.same_shape(name, check.features(name, x), "inputs[0]", check.features("inputs[0]", inputs[0]))
+        check.same_width(name, x, "language", language)
+        check.same_device(name, x, language.device)
+        if x.dtype != language.dtype:
+            raise TypeError(f"{name} must have the dtype of language, {language.dtype}, got {x.dtype}")
+    others = torch.stack(inputs, 1)  # (M, k-1, D)
+    shape = (language.shape[0], others.shape[0])
+    dots = torch.einsum("nd,mrd->nmr", language, others)
+    square = torch.einsum("nd,nd->n", language, language)[:, None, None].expand(*shape, 1)
+    rest = (others @ others.transpose(1, 2)).expand(*shape, -1, -1)
+    first = torch.cat([square, dots], -1)[:, :, None]
+    gram = torch.cat([first, torch.cat([dots[..., None], rest], -1)], 2)
+    return torch.det(gram.float()).abs().sqrt()
+
+
+def volume_computation3(language: Tensor, video: Tensor, audio: Tensor) -> Tensor:
+    """volume_computation of three modalities: language (N, D), video and audio (M, D); returns (N, M) float32.
+
+    Source: arXiv 2412.11959, official code.
+    """
+    return volume_computation(language, video, audio)
+
+
+def volume_computation4(language: Tensor, video: Tensor, audio: Tensor, subtitles: Tensor) -> Tensor:
+    """volume_computation of four modalities: language (N, D), video, audio and subtitles (M, D); (N, M) float32.
+
+    Source: arXiv 2412.11959, official code.
+    """
+    return volume_computation(language, video, audio, subtitles)
+
+
+def volume_computation5(language: Tensor, video: Tensor, audio: Tensor, subtitles: Tensor, depth: Tensor) -> Tensor:
+    """volume_computation of five modalities: language (N, D), video, audio, subtitles and depth (M, D); (N, M) float32.
+
+    Source: arXiv 2412.11959, official code.
+    """
+    return volume_computation(language, video, audio, subtitles, depth)
