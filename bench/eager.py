@@ -34,3 +34,42 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 def uniformity(x: Tensor) -> Tensor:
     return torch.pdist(x.float(), p=2).pow(2).mul(-2).exp().mean().log()
+
+
+def gram(anchor: Tensor, *others: Tensor, temperature: float, matrices: int = 2) -> Tensor:
+    """One k x k Gram determinant per pair, two cross-entropies: the computation of ispamm/GRAM on one rank.
+
+    Its training code forms the volumes once for each direction; matrices=1 forms them once for both.
+    """
+    rows = gram_volumes(anchor, *others)
+    cols = rows.T if matrices == 1 else gram_volumes(anchor, *others).T
+    labels = torch.arange(len(anchor), device=anchor.device)
+    return sum(F.cross_entropy(-z / temperature, labels, label_smoothing=0.1) for z in (rows, cols)) / 2
+
+
+def gram_volumes(anchor: Tensor, *others: Tensor) -> Tensor:
+    """(N, N), from an N x N x k x k tensor."""
+    n, vectors = len(anchor), [anchor, *others]
+
+    def entry(i: int, j: int) -> Tensor:
+        x, y = vectors[i], vectors[j]
+        if i == 0 and j == 0:
+            return (x * x).sum(1, keepdim=True).expand(n, n)
+        if i == 0 or j == 0:
+            return anchor @ (y if i == 0 else x).T
+        return (x * y).sum(1).expand(n, n)
+
+    rows = [torch.stack([entry(i, j) for j in range(len(vectors))], -1) for i in range(len(vectors))]
+    return torch.det(torch.stack(rows, -2).float()).abs().sqrt()
+
+
+def symile_n_squared(*modalities: Tensor, scale: Tensor) -> Tensor:
+    """Each anchor against the products of all tuples of the others, N^2 x D: the computation of the symile package."""
+    n = len(modalities[0])
+    labels = torch.arange(n, device=modalities[0].device)
+    losses = []
+    for m, anchor in enumerate(modalities):
+        x, y = (other for index, other in enumerate(modalities) if index != m)
+        shifted = [x * y.roll(-shift, 0) for shift in range(n)]  # column i of the first block is the true tuple
+        losses.append(F.cross_entropy(scale * anchor @ torch.cat(shifted).T, labels))
+    return torch.stack(losses).mean()

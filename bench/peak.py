@@ -15,10 +15,14 @@ import contrastile
 import eager
 
 SCALE = torch.tensor(14.3)
-LOSSES = {
-    "clip": lambda a, b: contrastile.clip_loss(a, b, SCALE),
-    "nt_xent": contrastile.nt_xent,
-    "eager_clip": lambda a, b: eager.clip(a, b, SCALE),
+LOSSES = {  # with the number of batches they take
+    "clip": (2, lambda a, b: contrastile.clip_loss(a, b, SCALE)),
+    "nt_xent": (2, contrastile.nt_xent),
+    "eager_clip": (2, lambda a, b: eager.clip(a, b, SCALE)),
+    "gram": (4, contrastile.gram_loss),
+    "eager_gram": (4, lambda *x: eager.gram(*x, temperature=0.07)),
+    "symile": (3, lambda *x: contrastile.symile_loss(*x, logit_scale=SCALE, negatives="n_squared")),
+    "eager_symile": (3, lambda *x: eager.symile_n_squared(*x, scale=SCALE)),
 }
 
 
@@ -30,13 +34,13 @@ def status(field: str) -> int:
 
 
 def main(loss: str, n: int, d: int, dtype: str) -> None:
-    kind = getattr(torch, dtype)
-    warm = [torch.randn(32, d).to(kind).requires_grad_() for _ in range(2)]
-    LOSSES[loss](*warm).backward()
-    inputs = [F.normalize(torch.randn(n, d), dim=1).to(kind).requires_grad_() for _ in range(2)]
+    kind, (count, function) = getattr(torch, dtype), LOSSES[loss]
+    warm = [torch.randn(32, d).to(kind).requires_grad_() for _ in range(count)]
+    function(*warm).backward()
+    inputs = [F.normalize(torch.randn(n, d), dim=1).to(kind).requires_grad_() for _ in range(count)]
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     before = status("VmRSS")
-    LOSSES[loss](*inputs).backward()
+    function(*inputs).backward()
     print(json.dumps({"loss": loss, "n": n, "d": d, "dtype": dtype, "peak_extra_bytes": status("VmHWM") - before}))
 
 
