@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,7 +55,23 @@ def each_tensor(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
         return change(x) if isinstance(x, Tensor) and x.is_floating_point() else x
 
     kwargs = {name: changed(x) for name, x in case.kwargs.items()}
-    return Case(tuple(map(changed, case.args)), kwargs, case.magnitude)
+    return replace(case, args=tuple(map(changed, case.args)), kwargs=kwargs)
+
+
+def emptied(case: Case) -> Case:
+    """The case with no items: features without rows, labels and permutations without entries."""
+
+    def cut(x: Any) -> Any:
+        return x[..., :0] if isinstance(x, Tensor) and x.dtype == torch.int64 else x
+
+    case = each_tensor(case, lambda x: x[..., :0, :] if x.dim() > 1 else x)
+    kwargs = {name: cut(x) for name, x in case.kwargs.items()}
+    return replace(case, args=tuple(map(cut, case.args)), kwargs=kwargs)
+
+
+def required(case: Case) -> dict[str, Any]:
+    """Keyword arguments that a call cannot do without, or would draw at random."""
+    return {name: case.kwargs[name] for name in ("logit_scale", "permutations") if name in case.kwargs}
 
 
 def leaves(case: Case) -> list[Tensor]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import contrastile
-from contrastile.cli import demo_data, demo_train, info, main, memory_probe, selftest
+from contrastile.cli import demo_data, demo_train, demo_views, info, main, memory_probe, selftest
 from contrastile.cli.table import format_table
 
 _SECTIONS = ("versions", "cpu", "cuda", "backends", "native modules")
@@ -106,7 +106,21 @@ def test_quick_demo_beats_chance_with_every_loss(quick_demo):
     assert all(after > 5 * chance for _, after in trained.values())
 
 
-@pytest.mark.parametrize("name", ["losses.png", "memory.png"])
+def test_quick_demo_finds_the_third_view_with_every_loss(quick_demo):
+    """The table of three views: every loss far above chance for every missing view, none before training."""
+    printed = quick_demo[0].stdout.partition("three views:")[2]
+    share = r"\s+([\d.]+)%"
+    rows = re.findall(rf"^(\S.*?){share * 5}\s+[\d.]+$", printed, re.MULTILINE)
+    recall = {name: list(map(float, numbers)) for name, *numbers in rows}
+    assert recall.keys() == {"gram_loss", "symile_loss", "mv_dhel", "clip_loss, pairwise"}
+    chance = float(re.search(r"chance ([\d.]+)%", printed)[1])
+    for before, after, *views in recall.values():
+        assert before < 5 * chance
+        assert min(views) > 10 * chance
+        assert after == pytest.approx(sum(views) / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["losses.png", "memory.png", "views.png"])
 def test_quick_demo_draws_figures(quick_demo, name):
     done, folder = quick_demo
     assert str(folder / name) in done.stdout
@@ -122,11 +136,13 @@ def test_quick_demo_draws_figures(quick_demo, name):
 
 @pytest.fixture
 def tiny_demo(monkeypatch, tmp_path):
-    """Runs the demo in this process with one loss that learns nothing and the given probe."""
+    """Runs the demo in this process with losses that learn nothing and the given probe."""
     for package in ("sklearn", "matplotlib", "rich"):
         pytest.importorskip(package)
     blind = {"zero": demo_train.Objective(lambda x, y, *_: 0 * (x.sum() + y.sum()))}
     monkeypatch.setattr(demo_train, "make_objectives", lambda: blind)
+    nothing = demo_views.TripleObjective(lambda x, _: 0 * sum(x).sum(), lambda x, y, z: 0 * x @ z.T)
+    monkeypatch.setattr(demo_views, "make_objectives", lambda seed: {"no view": nothing})
 
     def run(measure):
         monkeypatch.setattr(memory_probe, "measure", measure)
@@ -137,7 +153,9 @@ def tiny_demo(monkeypatch, tmp_path):
 
 def test_demo_fails_when_training_learns_nothing(tiny_demo, capsys):
     assert tiny_demo(lambda implementation, rows: rows) == 1
-    assert "FAILED: not above 5x chance: zero" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "FAILED: not above 5x chance: zero" in printed
+    assert "FAILED: not above 5x chance: no view" in printed
 
 
 def test_demo_says_what_memory_could_not_be_measured(tiny_demo, tmp_path, capsys):
@@ -146,7 +164,25 @@ def test_demo_says_what_memory_could_not_be_measured(tiny_demo, tmp_path, capsys
 
     tiny_demo(refuse)
     assert "memory of dense at N = 1024 not measured: killed" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"losses.png", "views.png"}
+
+
+def test_the_missing_view_is_found_by_the_score_given():
+    scans = demo_data.Scans(torch.rand(40, 8, 8), torch.zeros(40, dtype=torch.int64))
+    encoders = demo_train.Encoders(demo_data.make_views(scans.images))
+    right = demo_views.missing_view_recall(encoders, lambda x, y, z: torch.eye(len(z)), scans)
+    wrong = demo_views.missing_view_recall(encoders, lambda x, y, z: torch.eye(len(z)).roll(1, 1), scans)
+    assert right == dict.fromkeys(demo_views.VIEWS, 1.0)
+    assert wrong == dict.fromkeys(demo_views.VIEWS, 0.0)
+
+
+def test_every_three_view_score_is_best_for_the_view_it_looks_for():
+    """In the span of the two given, at their sum, or along their product."""
+    x, y = torch.nn.functional.normalize(torch.randn(2, 12, 64), dim=2)
+    for name, objective in demo_views.make_objectives(0).items():
+        best = torch.nn.functional.normalize(x * y if name == "symile_loss" else x + y, dim=1)
+        assert torch.equal(objective.score(x, y, best).argmax(1), torch.arange(12)), name
+        assert not torch.equal(objective.score(x, y, best.roll(1, 0)).argmax(1), torch.arange(12)), name
 
 
 def test_views_of_a_scan_are_what_they_are_called():

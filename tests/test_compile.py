@@ -13,6 +13,11 @@ def labels(x):
     return torch.arange(x.shape[0]) // 2
 
 
+def shuffled(x, y, t):
+    orders = torch.stack([torch.arange(x.shape[0]).roll(step + 1) for step in range(6)]).view(3, 2, -1)
+    return contrastile.symile_loss(x, y, x + y, logit_scale=1 / t, permutations=orders)
+
+
 def smoothed(x, y, t):
     return contrastile.info_nce(x, y, temperature=t, negatives=y[:3], hard_negatives=x[:, None], label_smoothing=0.1)
 
@@ -37,6 +42,21 @@ CALLS = {
     "debiased_nt_xent": lambda x, y, t: contrastile.debiased_nt_xent(x, y, temperature=t),
     "dcl": lambda x, y, t: contrastile.dcl(x, y, temperature=t),
     "dclw": lambda x, y, t: contrastile.dclw(x, y, temperature=t),
+    "dhel": lambda x, y, t: contrastile.dhel(x, y, temperature=t),
+    "mv_infonce": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t),
+    "mv_infonce across": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t, negatives="cross_view"),
+    "mv_dhel": lambda x, y, t: contrastile.mv_dhel(torch.stack([x, y, x + y]), temperature=t),
+    "pvc": lambda x, y, t: contrastile.pvc((x, y, x + y), temperature=t),
+    "view averages": lambda x, y, t: contrastile.pairwise_aggregate(
+        [x, y, x + y], contrastile.nt_xent, mode="average", temperature=t
+    ),
+    "symile_loss": shuffled,
+    "symile n_squared": lambda x, y, t: contrastile.symile_loss(x, y, x + y, logit_scale=1 / t, negatives="n_squared"),
+    "kcl": lambda x, y, t: contrastile.kcl(x, y, t=1 / t),
+    "kcl log": lambda x, y, t: contrastile.kcl(x, y, kernel="log", t=1 / t, gamma=t),
+    "kcl imq": lambda x, y, t: contrastile.kcl(x, y, kernel="imq", t=1 / t),
+    "kcl riesz": lambda x, y, t: contrastile.kcl(x, y, kernel="gaussian_riesz", t=1 / t, s=-1.0),
+    "cuaxu": lambda x, y, t: contrastile.cuaxu(x, y, 1 / t, t=1 / t),
     "uniformity": lambda x, y, t: contrastile.uniformity(x, t=1 / t),
     "alignment": lambda x, y, t: contrastile.alignment(x, y) * t,
     "uniformity of two": lambda x, y, t: contrastile.uniformity(x, y, t=1 / t),

@@ -8,17 +8,22 @@ import torch
 import contrastile
 from contrastile import BackendUnsupported, available_backends, pair_loss, pair_reduce, row_lse
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, each_tensor, every_loss, every_pair_loss, id_of, takes
+from loss_cases import call, default, emptied, every_loss, every_pair_loss, id_of, takes
 
 N, D = 6, 4
 X, Y = torch.randn(2, N, D, generator=torch.Generator().manual_seed(0)).unbind()
 IDS = torch.arange(N)
 ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_loss}
-PAIRS = {card.name: card.function for card in CATALOG if card.name != "sup_con"} | ENGINES
+ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc"}  # one argument holds all features: tests of their own
+PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
+PAIRS["triangle_loss"] = lambda anchor, x, **options: contrastile.triangle_loss(anchor, x, x, **options)
+GATHERED = {"gram_loss", "triangle_loss"}  # take more columns than rows
 NAMES = {  # what each function calls its two batches
     "info_nce": ("query", "key"), "debiased_info_nce": ("query", "key"),
-    "clip_loss": ("image_features", "text_features"), "siglip_loss": ("image_features", "text_features"),
+    **dict.fromkeys(("clip_loss", "siglip_loss", "cua", "cuaxu"), ("image_features", "text_features")),
     "uniformity": ("x", "y"), "alignment": ("x", "y"), **dict.fromkeys(ENGINES, ("a", "b")),
+    "symile_loss": (r"modalities\[0\]", r"modalities\[1\]"), "pmrl_loss": (r"modalities\[0\]", r"modalities\[1\]"),
+    "gram_loss": ("anchor", "others"), "triangle_loss": ("anchor", "x"),
 }  # fmt: skip
 
 
@@ -27,7 +32,7 @@ def names(function):
 
 
 def run(name, x, y, **options):
-    scale = {"logit_scale": 5.0} if name in ("clip_loss", "siglip_loss") else {}
+    scale = {"logit_scale": 5.0} if name in ("clip_loss", "siglip_loss", "symile_loss") else {}
     return PAIRS[name](x, y, **scale, **options)
 
 
@@ -69,7 +74,7 @@ def test_second_batch(name, bad):
         run(name, X, y)
 
 
-@pytest.mark.parametrize("name", [name for name in PAIRS if name not in ENGINES])
+@pytest.mark.parametrize("name", [name for name in PAIRS if name not in (*ENGINES, *GATHERED)])
 def test_batches_of_different_lengths(name):
     x_name, y_name = names(name)
     with refuses(ValueError, y_name, f"shape of {x_name}", r"\(6, 4\)", r"got \(5, 4\)"):
@@ -106,7 +111,8 @@ def test_features_of_sup_con(features, labels, error, words):
 # ---- numbers: temperatures, scales, biases, exponents
 
 NUMBERS = {"temperature", "t", "sigma", "tau_plus", "alpha", "logit_scale", "logit_bias", "label_smoothing"}
-NUMBERS |= {"false_negative_margin"}
+NUMBERS |= {"false_negative_margin", "gamma", "clip_weight", "uniformity_weight", "alignment_weight"}
+NUMBERS |= {"cross_uniformity_weight"}
 POSITIVE = {"temperature", "t", "sigma", "alpha"}
 SHARES = {"tau_plus", "label_smoothing"}
 WITH_NUMBER = [(card, name) for card in CATALOG for name in sorted(NUMBERS) if takes(card, name)]
@@ -200,20 +206,20 @@ def test_memory_budgets(card):
 @every_pair_loss
 def test_options_are_checked_for_empty_batches_too(card):
     """A misspelt option must not wait for the first batch that is large enough."""
-    empty = each_tensor(default(card), lambda x: x[:0] if x.dim() > 1 else x)
-    args = tuple(x[:0] if x.dtype == torch.int64 else x for x in empty.args)
+    empty = emptied(default(card))
     for option, value in (("backend", "gpu"), ("memory_budget", -1), ("reduction", "avg")):
         if takes(card, option):
             with refuses(ValueError, f"^{option} must be"):
-                card.function(*args, **empty.kwargs, **{option: value})
+                call(card, empty, **{option: value})
 
 
 @every_loss
 def test_misspelt_options_and_positional_ones(card):
     with refuses(TypeError, "temprature"):
         call(card, default(card), temprature=0.1)
-    with refuses(TypeError, "positional"):
-        card.function(X, Y, 5.0, 0.0, 0.1)
+    if card.name not in ("symile_loss", "gram_loss", "pmrl_loss"):  # take any number of batches
+        with refuses(TypeError, "positional"):
+            card.function(X, Y, 5.0, 0.0, 0.1)
 
 
 # ---- backends

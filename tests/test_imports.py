@@ -29,10 +29,11 @@ ALLOWED = {
     "backends": ("spec", "backends.base", "backends.native", "triton_kernels"),  # a backend knows no other backend
     "driver": ("spec", "backends.base"),
     "ops": ("spec", "backends", "driver", "ops"),
-    "losses": ("ops", "losses"),
+    "losses": ("ops", "losses", "spec"),
     "reference": ("reference",),  # written from the papers, so that it can be wrong only by itself
     "distributed": ("losses", "ops", "driver", "backends", "spec"),
     "compat": ("losses", "ops", "reference", "compat"),
+    "metrics": ("losses", "ops"),
     "catalog": ("losses", "reference"),
     "testing": ("catalog",),
     "cli": ("",),
@@ -104,7 +105,8 @@ def test_optional_packages_are_imported_where_they_are_used(module):
 def test_the_reference_needs_torch_alone():
     for module in (m for m in MODULES if below(m, "contrastile.reference")):
         roots = {name.partition(".")[0] for name in imports(module, ast.walk(tree(module)))}
-        assert roots <= {"math", "torch", "contrastile", "__future__", "itertools", "functools"}, module
+        allowed = {"math", "torch", "contrastile", "__future__", "itertools", "functools", "collections", "typing"}
+        assert roots <= allowed, module
 
 
 # ---- importing in a fresh process
@@ -221,7 +223,9 @@ def test_all_is_complete():
         }
         assert defined == {name for name in module.__all__ if not inspect.ismodule(getattr(module, name))}
     assert set(losses.__all__) <= set(contrastile.__all__)
-    assert {name for name in losses.__all__ if name.islower()} == set(reference.__all__)
+    functions = {name for name in losses.__all__ if name.islower()}
+    ported = {name for name in functions if name.startswith("volume_computation")}  # dense: references themselves
+    assert functions - ported == set(reference.__all__)
 
 
 def test_star_import_gives_what_all_says():

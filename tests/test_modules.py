@@ -11,7 +11,7 @@ from torch import nn
 import contrastile
 from contrastile import losses
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, every_loss, id_of, leaves, takes
+from loss_cases import call, default, every_loss, id_of, leaves, required, takes
 
 TWINS = [
     cls for cls in map(losses.__dict__.get, losses.__all__) if isinstance(cls, type) and issubclass(cls, nn.Module)
@@ -39,6 +39,11 @@ def inputs_of(cls, **options):
     return [x for x in case.args if x.dim()] if learnable(cls) else list(case.args)
 
 
+def named_of(cls):
+    """What a learning module still needs by name, less the scale it owns."""
+    return {name: x for name, x in required(default(card_of(cls))).items() if name not in SCALED}
+
+
 def test_every_loss_has_one_twin_and_every_twin_a_loss():
     assert {cls.function for cls in TWINS} == {card.function for card in CATALOG}
     assert len(TWINS) == len(CATALOG)
@@ -54,8 +59,8 @@ def test_a_module_computes_what_its_function_does(card):
 @every_loss
 def test_modules_have_the_defaults_of_their_functions(card):
     case = default(card)
-    tensors = case.args
-    assert torch.equal(card.module()(*tensors), card.function(*tensors))
+    named = required(case)
+    assert torch.equal(card.module()(*case.args, **named), card.function(*case.args, **named))
     ours, theirs = inspect.signature(card.module).parameters, inspect.signature(card.function).parameters
     for name in ours.keys() & theirs.keys():
         assert ours[name].default == theirs[name].default, name
@@ -64,7 +69,7 @@ def test_modules_have_the_defaults_of_their_functions(card):
 @every_loss
 def test_modules_take_every_option_of_their_function(card):
     """Tensors go to forward, everything else to the constructor."""
-    tensors = {"negatives", "hard_negatives", *SCALED}
+    tensors = {"negatives", "hard_negatives", "generator", "permutations", "present", *SCALED}
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()
@@ -99,7 +104,7 @@ def test_what_is_learned_is_in_the_state_and_gets_a_gradient(cls):
     before = copy.deepcopy(module.state_dict())
     assert {"log_temperature", "log_logit_scale"} & before.keys()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    module(*inputs_of(cls)).backward()
+    module(*inputs_of(cls), **named_of(cls)).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs() > 0, name
     optimizer.step()
@@ -117,7 +122,8 @@ def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     factor = torch.tensor(start, requires_grad=True)
     bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}
     tensors = inputs_of(cls)
-    found, expected = module(*tensors), cls.function(*tensors, **{name: factor}, **bias)
+    named = named_of(cls)
+    found, expected = module(*tensors, **named), cls.function(*tensors, **{name: factor}, **bias, **named)
     torch.testing.assert_close(found, expected)
     found.backward()
     expected.backward()
@@ -163,12 +169,13 @@ def test_copies_are_equal_and_independent(cls, copied, learn):
     module = cls(**({learnable(cls): True} if learn else {}))
     twin = copied(module)
     tensors = inputs_of(cls) if learn else default(card_of(cls)).args
+    named = named_of(cls) if learn else required(default(card_of(cls)))
     assert repr(twin) == repr(module)
-    assert torch.equal(twin(*tensors), module(*tensors))
+    assert torch.equal(twin(*tensors, **named), module(*tensors, **named))
     if learn:
         with torch.no_grad():
             next(twin.parameters()).add_(1.0)
-        assert not torch.equal(twin(*tensors), module(*tensors))
+        assert not torch.equal(twin(*tensors, **named), module(*tensors, **named))
 
 
 @every_learner
@@ -177,9 +184,9 @@ def test_a_module_of_another_type_computes_in_full_precision(cls, dtype):
     """Only the parameter is rounded; its exponential and its inverse are not."""
     module = cls(**{learnable(cls): True}).to(dtype)
     wide = copy.deepcopy(module).double()
-    tensors = inputs_of(cls)
-    torch.testing.assert_close(module(*tensors), wide(*tensors), rtol=1e-6, atol=2e-6)
-    module(*tensors).backward()
+    tensors, named = inputs_of(cls), named_of(cls)
+    torch.testing.assert_close(module(*tensors, **named), wide(*tensors, **named), rtol=1e-6, atol=2e-6)
+    module(*tensors, **named).backward()
     assert all(p.grad.dtype == dtype for p in module.parameters())
 
 

@@ -4,6 +4,7 @@ The loops know nothing of the references: they take nested lists and use `math` 
 """
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -448,7 +449,17 @@ PAIR_LOSSES = {
     "siglip_loss": lambda x, y, **kw: reference.siglip_loss(x, y, 2.0, -1.0, **kw),
     **{name: getattr(reference, name) for name in TWO_VIEW_LOOPS},
     "sup_con": lambda x, y, **kw: reference.sup_con(torch.stack([x, y], dim=1), IDS[: len(x)], **kw),
+    "dhel": reference.dhel,
+    "mv_infonce": lambda x, y, **kw: reference.mv_infonce([x, y, 2.0 * y - x], **kw),
+    "mv_infonce_across": lambda x, y, **kw: reference.mv_infonce([x, y], negatives="cross_view", **kw),
+    "mv_dhel": lambda x, y, **kw: reference.mv_dhel(torch.stack([x, y, x - y]), **kw),
+    "pvc": lambda x, y, **kw: reference.pvc([x, y, x + y], **kw),
+    "pvc_arithmetic": lambda x, y, **kw: reference.pvc([x, y, x + y], aggregation="arithmetic", **kw),
+    "pairwise_aggregate": lambda x, y, **kw: reference.pairwise_aggregate([x, y, y], reference.nt_xent, **kw),
 }
+
+
+KERNELS = ("gaussian", "log", "imq", "riesz", "gaussian_riesz")
 
 
 def with_temperature(loss, **options):
@@ -494,11 +505,23 @@ GRADIENT_CASES = {
         (A, LEARNABLE),
     ),
     "sup_con_one_row": (lambda x: reference.sup_con(x, IDS[:1]), (A[:1],)),
+    **{
+        name: (lambda x, y, t, loss=PAIR_LOSSES[name]: loss(x, y, temperature=t), (A, B, LEARNABLE))
+        for name in ("dhel", "mv_infonce", "mv_infonce_across", "mv_dhel", "pvc", "pvc_arithmetic")
+    },
     "dcl_one_pair": (reference.dcl, (A[:1], B[:1])),
     "dclw_one_pair": (reference.dclw, (A[:1], B[:1])),
     "uniformity": (reference.uniformity, (A,)),
     "uniformity_two_sides": (reference.uniformity, (A, B)),
     "alignment": (reference.alignment, (A, B)),
+    **{
+        f"kcl_{name}": (
+            lambda x, y, t, g, name=name: reference.kcl(x, y, kernel=name, t=t, gamma=g),
+            (A, B, LEARNABLE, LEARNABLE),
+        )
+        for name in KERNELS
+    },
+    "cuaxu": (lambda x, y, t, w: reference.cuaxu(x, y, 2.0, t=t, uniformity_weight=w), (A, B, LEARNABLE, LEARNABLE)),
 }
 
 
@@ -510,7 +533,11 @@ def test_first_and_second_derivatives_are_right(name, check):
     assert check(function, leaves)
 
 
-@pytest.mark.parametrize("name", PAIR_LOSSES)
+# of views that are sums of others: norms do not carry over
+SUMS = {"mv_infonce", "mv_dhel", "pvc", "pvc_arithmetic"}
+
+
+@pytest.mark.parametrize("name", sorted(PAIR_LOSSES.keys() - SUMS))
 def test_normalize_divides_by_the_norm(name):
     loss = PAIR_LOSSES[name]
     unit = [x / x.square().sum(dim=1, keepdim=True).sqrt() for x in (A, B)]
@@ -534,6 +561,9 @@ def test_unknown_reductions_are_refused(name):
 
 ALL_LOSSES = {
     **PAIR_LOSSES,
+    **{f"kcl_{name}": partial(reference.kcl, kernel=name) for name in KERNELS},
+    "cua": reference.cua,
+    "cuaxu": reference.cuaxu,
     "alignment": reference.alignment,
     "uniformity": lambda x, y: reference.uniformity(x),
     "uniformity_two_sides": reference.uniformity,
@@ -560,7 +590,10 @@ def test_an_empty_batch_gives_its_scale_no_gradient(name):
     assert loss.item() == 0 and all((g == 0).all() for g in gradients)
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL_LOSSES) - {"alignment", "siglip_loss"}))
+WITH_ALIGNMENT = {"alignment", "cua", "cuaxu", *(f"kcl_{name}" for name in KERNELS)}
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL_LOSSES) - WITH_ALIGNMENT - {"siglip_loss"}))
 def test_one_pair_has_nothing_to_contrast(name):
     """N = 1: no negative, no other instance, no pair. SupCon still has the other view only."""
     x, y = (t[:1].clone().requires_grad_() for t in (A, B))
@@ -593,4 +626,7 @@ def test_every_floating_dtype_works(name, dtype):
 
 def test_all_names_are_exported():
     assert reference.__all__ == sorted(reference.__all__)
-    assert {*PAIR_LOSSES, "alignment", "uniformity"} == set(reference.__all__)
+    variants = {"mv_infonce_across", "pvc_arithmetic", "uniformity_two_sides", *(f"kcl_{name}" for name in KERNELS)}
+    elsewhere = {"area", "gram_loss", "gram_volume", "gram_volume_matrix", "triangle_loss"}  # tests/test_<name>.py
+    elsewhere |= {"pmrl_loss", "singular_alignment"}
+    assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)

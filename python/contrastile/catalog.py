@@ -16,11 +16,20 @@ from . import losses, reference
 
 @dataclass(frozen=True)
 class Case:
-    """Arguments of one call. `magnitude`: the largest |logit|, which sets the size of float32 rounding."""
+    """Arguments of one call. `magnitude`: the largest |logit|, which sets the size of float32 rounding.
+    `views`: the first argument is (k, N, D), not (N, D). `derived`: what is multiplied is computed from the features,
+    so half precision rounds once more."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     magnitude: float = 1.0
+    views: bool = False
+    derived: bool = False
+
+    @property
+    def n(self) -> int:
+        """The size of the batch."""
+        return int(self.args[0].shape[1 if self.views else 0])
 
 
 CaseMaker = Callable[[int, int, Generator, torch.dtype], Case]
@@ -36,6 +45,7 @@ class LossCard:
     equation: str
     gemm: int  # forward + backward cost is gemm * N^2 * D FLOP (N: rows the loss works on), 0 = no pairs
     variants: dict[str, CaseMaker]
+    times: str = ""  # what multiplies that, for k modalities or views
 
     @property
     def function(self) -> Callable[..., Tensor]:
@@ -126,12 +136,80 @@ def labelled(temperature: float, classes: float, views: int = 0) -> CaseMaker:
     return make
 
 
+def several_views(count: int, temperature: float, **options: Any) -> CaseMaker:
+    """Related batches as one (count, n, d) tensor."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        x = unit_rows(n, d, g, dtype)
+        views = torch.stack([related(x, g) for _ in range(count)])
+        return Case((views,), {"temperature": scalar(temperature), **options}, 1.0 / temperature, views=True)
+
+    return make
+
+
 def points(count: int, radius: float = 1.0, **options: Any) -> CaseMaker:
     """One or two clouds of points, not on the sphere unless radius is 1."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         clouds = tuple((unit_rows(n, d, g, torch.float32) * radius).to(dtype) for _ in range(count))
         return Case(clouds, options, 4.0 * radius**2 * options.get("t", 2.0))
+
+    return make
+
+
+def tuples(
+    count: int, temperatures: dict[str, float], noise: float = 0.5, derived: bool = False, **options: Any
+) -> CaseMaker:
+    """Matched modalities of the same samples, and temperatures that take a gradient."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        first = unit_rows(n, max(d, 2 * count), g, dtype)  # fewer dimensions than modalities: every volume is 0
+        others = [related(first, g, noise) for _ in range(count - 1)]
+        kwargs = {name: scalar(value) for name, value in temperatures.items()}
+        return Case((first, *others), {**kwargs, **options}, count / min(temperatures.values()), derived=derived)
+
+    return make
+
+
+def volumes(count: int, temperature: float = 0.07, **options: Any) -> CaseMaker:
+    return tuples(count, {"temperature": temperature}, derived=True, **options)
+
+
+DENSE_TUPLES = 64  # items up to which a reference that holds all N^3 tuples is cheap
+
+
+def mips(count: int, scale: float, radius: float = 1.0, **options: Any) -> CaseMaker:
+    """Modalities of the same items for multilinear inner products, with fixed permutations where they are drawn."""
+    every = options.get("negatives") == "n_squared"
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        n = min(n, DENSE_TUPLES) if every else n
+        first = unit_rows(n, d, g, torch.float32)
+        rows = [(radius * x).to(dtype) for x in (first, *(related(first, g) for _ in range(count - 1)))]
+        kwargs = {"logit_scale": scalar(scale), **options}
+        if not every:
+            orders = [torch.randperm(n, generator=g) for _ in range(count * (count - 1))]
+            kwargs["permutations"] = torch.stack(orders).view(count, count - 1, n)
+        terms = torch.stack(rows).double().prod(0).abs().sum(1)
+        return Case(tuple(rows), kwargs, scale * float(terms.max()))
+
+    return make
+
+
+def kernel_pairs(**options: Any) -> CaseMaker:
+    """Two related batches for a kernel of distances; t and gamma take gradients."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        x = unit_rows(n, d, g, dtype)
+        y = related(x, g)
+        kwargs = {"gamma": scalar(16.0), **options}
+        if options.get("kernel") != "riesz":
+            kwargs["t"] = scalar(2.0)
+        magnitude = 8.0
+        if "riesz" in options.get("kernel", ""):  # a rounding of d^2 counts by its share of the smallest
+            pairs = [torch.pdist(x.float()), torch.pdist(y.float()), (x.float() - y.float()).norm(dim=1)]
+            magnitude = max(8.0, 2.0 * abs(options.get("s", 2.0)) / float(torch.cat(pairs).min()) ** 2)
+        return Case((x, y), kwargs, magnitude)
 
     return make
 
@@ -198,11 +276,121 @@ CATALOG: tuple[LossCard, ...] = (
         {"default": pair(0.1), "sigma": pair(0.1, sigma=1.0)},
     ),
     LossCard(
+        "dhel", "two views, repulsion within each view only", "arXiv 2405.18045", "DHEL", 8,
+        {
+            "default": pair(0.3),
+            "low temperature": pair(0.005),
+            "anchors only": pair(0.1, include_augs=False),
+            "normalize": pair(0.2, normalize=True),
+        },
+    ),
+    LossCard(
+        "mv_infonce", "k views, one softmax per instance", "arXiv 2507.06979", "MV-InfoNCE", 4,
+        {
+            "default": several_views(3, 0.5),
+            "low temperature": several_views(3, 0.005),
+            "eight views": several_views(8, 0.1),
+            "across views": several_views(3, 0.2, negatives="cross_view"),
+            "sharp across views": several_views(4, 0.01, negatives="cross_view"),
+            "normalize": several_views(2, 0.2, normalize=True),
+        },
+    ),
+    LossCard(
+        "mv_dhel", "k views, repulsion within each view only", "arXiv 2507.06979", "MV-DHEL", 4,
+        {
+            "default": several_views(3, 0.5),
+            "low temperature": several_views(3, 0.005),
+            "eight views": several_views(8, 0.1),
+            "normalize": several_views(2, 0.2, normalize=True),
+        },
+    ),
+    LossCard(
+        "pvc", "k views, each pair against the negatives", "arXiv 2403.05490", "poly-view", 4,
+        {
+            "default": several_views(3, 0.2),
+            "sharp": several_views(4, 0.01),
+            "arithmetic": several_views(4, 0.2, aggregation="arithmetic"),
+            "sharp arithmetic": several_views(3, 0.005, aggregation="arithmetic"),
+            "normalize": several_views(2, 0.2, normalize=True),
+        },
+    ),
+    LossCard(
+        "kcl", "two views, kernels instead of a softmax", "arXiv 2405.18045", "KCL", 8,
+        {
+            "default": kernel_pairs(),
+            "log": kernel_pairs(kernel="log"),
+            "imq": kernel_pairs(kernel="imq"),
+            "riesz": kernel_pairs(kernel="riesz"),
+            "negative riesz": kernel_pairs(kernel="riesz", s=-1.5),
+            "gaussian riesz": kernel_pairs(kernel="gaussian_riesz", s=1.0),
+        },
+    ),
+    LossCard(
+        "cua", "image-text without a gap: CLIP, uniformity, alignment", "arXiv 2405.18570", "L_CUA", 16,
+        {
+            "default": scaled(100.0),
+            "weights": scaled(20.0, t=1.0, clip_weight=0.3, uniformity_weight=0.5, alignment_weight=2.0),
+        },
+    ),
+    LossCard(
+        "cuaxu", "the same with uniformity across modalities", "arXiv 2405.18570", "L_CUAXU", 24,
+        {
+            "default": scaled(100.0),
+            "weights": scaled(20.0, t=3.0, clip_weight=0.0, cross_uniformity_weight=2.0),
+        },
+    ),
+    LossCard(
         "uniformity", "spread on the sphere, metric or term", "arXiv 2005.10242", "eq. 4", 4,
         {"default": points(1), "not unit": points(1, 1.7), "two sets": points(2), "wide": points(1, t=5.0)},
     ),
     LossCard(
         "alignment", "closeness of positives, metric or term", "arXiv 2005.10242", "eq. 3", 0,
         {"default": points(2), "alpha 1": points(2, alpha=1.0)},
+    ),
+    LossCard(
+        "gram_loss", "k modalities, volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,
+        {
+            "default": volumes(3),
+            "two": volumes(2),
+            "four": volumes(4),
+            "low temperature": volumes(3, 0.005),
+            "no smoothing": volumes(5, label_smoothing=0.0),
+            "one direction": volumes(3, symmetric=False),
+            "detached": volumes(3, detach_keys=True),
+            "normalize": volumes(3, normalize=True),
+        },
+        "(k-1)",
+    ),
+    LossCard(
+        "triangle_loss", "three modalities, area of their triangle", "NeurIPS 2025", "official code", 16,
+        {
+            "default": volumes(3),
+            "area": volumes(3, squared=False),
+            "low temperature": volumes(3, 0.005, label_smoothing=0.0),
+            "detached": volumes(3, detach_keys=True),
+        },
+    ),
+    LossCard(
+        "pmrl_loss", "any number of modalities, none the anchor", "arXiv 2507.17343", "L_intra + L_inter", 4,
+        {
+            "default": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}),
+            "two": tuples(2, {"singular_temperature": 0.05, "instance_temperature": 0.1}),
+            "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}, noise=0.8),
+            "normalize": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}, normalize=True),
+        },
+    ),
+    LossCard(
+        "symile_loss", "k modalities, one score for all of them", "arXiv 2411.01053", "official code", 24,
+        {
+            "default": mips(3, 14.3),
+            "scale 100": mips(3, 100.0),
+            "two": mips(2, 14.3),
+            "four": mips(4, 50.0),
+            "not unit": mips(3, 1.0, radius=8.0),
+            "normalize": mips(3, 14.3, radius=3.0, normalize=True),
+            "n_squared": mips(3, 14.3, negatives="n_squared"),
+            "n_squared scale 100": mips(3, 100.0, negatives="n_squared"),
+            "n_squared not unit": mips(3, 1.0, radius=8.0, negatives="n_squared"),
+        },
     ),
 )  # fmt: skip

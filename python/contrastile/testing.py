@@ -9,13 +9,16 @@ relative amount eps * |z| and so a coefficient of size scale / N by that part, a
              max(max |truth|, scale / N)) + smallest number
 
 For features max |truth| is taken over all of them: coefficients are rounded to the input type once, for all products.
+Where the loss derives what it multiplies from the features (Case.derived), half precision rounds that too: the twin
+error then includes what one more rounding of the features does to the reference, in the worst of four draws.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +29,7 @@ from .catalog import Case, LossCard
 EPS = {
     torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11
 }  # fmt: skip
+HALF = (torch.bfloat16, torch.float16)
 SMALLEST = {  # results below are lost to underflow, in float32 also inside the kernels (e^z below e^-87.3 is 0)
     torch.float64: 2.0**-1022, torch.float32: 2.0**-126, torch.bfloat16: 2.0**-126, torch.float16: 2.0**-24
 }  # fmt: skip
@@ -87,7 +91,10 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
     truth = run(card.reference, case, Tensor.double, **shared)
     twin = run(card.reference, case, lambda x: x.to(low), **shared)
     found = run(card.function, case, lambda x: x.double() if dtype == torch.float64 else x, **extra)
-    n = max(len(case.args[0]), 1)
+    if case.derived and dtype in HALF:
+        rough = [run(card.reference, case, partial(roughened, dtype, seed), **shared) for seed in range(4)]
+        twin = further(truth, twin, rough)
+    n = max(case.n, 1)
     share = 1.0 if extra.get("reduction", "mean") != "mean" else 1.0 / n  # weight of one row
     total = 1.0 if found.value.dim() else n * share  # weight of the rows behind one value
     feature_size = max(largest(g) for g in truth.grads.values() if g.dim() >= 2)
@@ -106,6 +113,22 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
         checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes, unmeasured))
     worst, detail = max(checks, key=lambda check: check[0])
     return CheckResult(worst, worst <= 1.0, detail)
+
+
+def roughened(dtype: torch.dtype, seed: int, x: Tensor) -> Tensor:
+    """Features in float64, each off by up to one more rounding to `dtype`."""
+    noise = 2.0 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 1.0
+    return x.double() * (1.0 + EPS[dtype] * noise) if x.dim() > 1 else x.double()
+
+
+def further(truth: Outcome, twin: Outcome, rough: Sequence[Outcome]) -> Outcome:
+    """Off from the truth by as much as the twin and the worst of the rough outcomes are off together."""
+
+    def together(true: Tensor, x: Tensor, others: list[Tensor]) -> Tensor:
+        return true + (x.double() - true).abs() + torch.stack([(y - true).abs() for y in others]).amax(0)
+
+    grads = {name: together(g, twin.grads[name], [x.grads[name] for x in rough]) for name, g in truth.grads.items()}
+    return Outcome(together(truth.value, twin.value, [x.value for x in rough]), grads)
 
 
 def argument(case: Case, name: str) -> Any:
@@ -146,7 +169,7 @@ def check_card(card: LossCard, backend: str, dtype: torch.dtype, n: int, d: int)
         generator = torch.Generator().manual_seed(1000 * n + 10 * d + index)
         extra = {"backend": backend} if card.gemm else {}
         case = maker(n, d, generator, dtype)
-        if dtype in (torch.bfloat16, torch.float16) and not comparable(case, n):
+        if dtype in HALF and not comparable(case, n):
             continue
         result = compare(card, case, **extra)
         if not result.worst < worst.worst:

@@ -110,6 +110,7 @@ class TriangleLoss(LossModule):
         label_smoothing: float = 0.1,
         squared: bool = True,
         symmetric: bool = True,
+        key_offset: int = 0,
         detach_keys: bool = False,
         normalize: bool = False,
         reduction: str = "mean",
@@ -118,6 +119,6 @@ class TriangleLoss(LossModule):
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
-            squared=squared, symmetric=symmetric, detach_keys=detach_keys, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            squared=squared, symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
         )  # fmt: skip

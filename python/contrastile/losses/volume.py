@@ -158,6 +158,7 @@ class GramLoss(LossModule):
         learnable_temperature: bool = False,
         label_smoothing: float = 0.1,
         symmetric: bool = True,
+        key_offset: int = 0,
         detach_keys: bool = False,
         normalize: bool = False,
         reduction: str = "mean",
@@ -166,6 +167,6 @@ class GramLoss(LossModule):
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
-            symmetric=symmetric, detach_keys=detach_keys, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
+            reduction=reduction, memory_budget=memory_budget, backend=backend,
         )  # fmt: skip

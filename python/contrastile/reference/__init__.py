@@ -8,21 +8,44 @@ for an oracle. An empty batch gives 0 with zero gradients.
 
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
-from .decoupled import dcl, dclw
+from .decoupled import dcl, dclw, dhel
+from .gap import cua, cuaxu
+from .kernel import kcl
+from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
+from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
 from .supervised import sup_con
+from .symile import mip_similarity, symile_loss
 from .uniform import alignment, uniformity
+from .volume import area, gram_loss, gram_volume, gram_volume_matrix, triangle_loss
 
 __all__ = [
     "alignment",
+    "area",
     "clip_loss",
+    "cua",
+    "cuaxu",
     "dcl",
     "dclw",
     "debiased_info_nce",
     "debiased_nt_xent",
+    "dhel",
+    "gram_loss",
+    "gram_volume",
+    "gram_volume_matrix",
     "info_nce",
+    "kcl",
+    "mip_similarity",
+    "mv_dhel",
+    "mv_infonce",
     "nt_xent",
+    "pairwise_aggregate",
+    "pmrl_loss",
+    "pvc",
     "siglip_loss",
+    "singular_alignment",
     "sup_con",
+    "symile_loss",
+    "triangle_loss",
     "uniformity",
 ]
