@@ -362,7 +362,7 @@ CATALOG: tuple[LossCard, ...] = (
         "(k-1)",
     ),
     LossCard(
-        "triangle_loss", "three modalities, area of their triangle", "NeurIPS 2025", "official code", 16,
+        "triangle_loss", "three modalities, area of their triangle", "arXiv 2509.24734", "official code", 16,
         {
             "default": volumes(3),
             "area": volumes(3, squared=False),
@@ -373,10 +373,11 @@ CATALOG: tuple[LossCard, ...] = (
     LossCard(
         "pmrl_loss", "any number of modalities, none the anchor", "arXiv 2507.17343", "L_intra + L_inter", 4,
         {
-            "default": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}),
-            "two": tuples(2, {"singular_temperature": 0.05, "instance_temperature": 0.1}),
-            "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}, noise=0.8),
-            "normalize": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}, normalize=True),
+            "default": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}, noise=2.0),
+            "warm": tuples(3, {"singular_temperature": 0.5, "instance_temperature": 0.5}, noise=2.0),
+            "two": tuples(2, {"singular_temperature": 0.3, "instance_temperature": 0.2}, noise=1.5),
+            "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}),
+            "normalize": tuples(3, {"singular_temperature": 0.2, "instance_temperature": 0.3}, noise=1, normalize=True),
         },
     ),
     LossCard(

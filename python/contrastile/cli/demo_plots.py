@@ -1,4 +1,4 @@
-"""The demo's two figures. matplotlib is imported where used: it is an optional package."""
+"""The demo's three figures. matplotlib is imported where used: it is an optional package."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contrastile.cli.demo_train import Outcome
+from contrastile.cli.demo_views import VIEWS, ViewsOutcome
 from contrastile.cli.memory_probe import FEATURES, Series
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#2166ac", "#d95f02", "#666666"
+_BAR_COLORS = ("#2166ac", "#5aae61", "#d95f02", "#9970ab", "#878787")
 _COLUMNS = 5
 _MIB = 2**20
 
@@ -55,6 +57,31 @@ def _draw_curve(panel: "Axes", outcome: Outcome) -> None:
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
     )
     _tidy(panel)
+
+
+def save_views(outcomes: Sequence[ViewsOutcome], chance: float, path: Path) -> None:
+    """Recall of the missing view as bars: a group per view, a colour per loss."""
+    figure = _new_figure(width=8.5, height=4.8)
+    panel = figure.subplots()
+    width = 0.8 / len(outcomes)
+    for index, outcome in enumerate(outcomes):
+        places = [group + (index - (len(outcomes) - 1) / 2) * width for group in range(len(VIEWS))]
+        heights = [100 * outcome.after[name] for name in VIEWS]
+        color = _BAR_COLORS[index % len(_BAR_COLORS)]
+        bars = panel.bar(places, heights, 0.92 * width, color=color, label=outcome.name)
+        panel.bar_label(bars, fmt="%.0f", padding=2, fontsize=8, color=_GREY)
+    panel.axhline(100 * chance, color="black", linewidth=1.0, linestyle="--", label=f"chance, {chance:.2%}")
+    panel.set_xticks(range(len(VIEWS)), [f"find the {name}" for name in VIEWS])
+    panel.set_ylim(0, 108)
+    panel.set_ylabel("recall@1 (%)")
+    panel.set_title(
+        "Three views of held-out handwritten digits: the third from the other two\n"
+        "each loss retrieves with the score it trains",
+        fontsize=11,
+    )
+    _tidy(panel)
+    figure.legend(loc="outside lower center", ncols=len(outcomes) + 1, frameon=False, fontsize=9)
+    figure.savefig(path)
 
 
 def save_memory(measured: dict[str, Series], path: Path) -> None:

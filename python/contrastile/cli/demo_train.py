@@ -23,16 +23,17 @@ PairLoss = Callable[[Tensor, Tensor, Tensor, nn.ParameterDict], Tensor]
 
 
 class Objective(nn.Module):
-    """A loss of two embeddings and labels, with the scalars learned beside the encoders."""
+    """A loss of two embeddings and labels, for every pair of views, with the scalars learned beside the encoders."""
 
     def __init__(self, pair_loss: PairLoss, /, **scalars: float) -> None:
         super().__init__()
         self.pair_loss = pair_loss
         self.scalars = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in scalars.items()})
 
-    def forward(self, x: Tensor, y: Tensor, labels: Tensor) -> Tensor:
-        """Loss of one pair of views; x, y (N, D) unit rows, labels (N,)."""
-        return self.pair_loss(x, y, labels, self.scalars)
+    def forward(self, embeddings: dict[str, Tensor], labels: Tensor) -> Tensor:
+        """Mean over the pairs of views; embeddings (N, D) unit rows, labels (N,)."""
+        pairs = itertools.combinations(embeddings.values(), 2)
+        return torch.stack([self.pair_loss(x, y, labels, self.scalars) for x, y in pairs]).mean()
 
 
 def make_objectives() -> dict[str, Objective]:
@@ -68,7 +69,7 @@ class Encoders(nn.Module):
         self.perceptrons = nn.ModuleDict({name: _perceptron(view.shape[1]) for name, view in views.items()})
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: F.normalize(self.perceptrons[name](view), dim=1) for name, view in views.items()}
+        return {name: F.normalize(encode(views[name]), dim=1) for name, encode in self.perceptrons.items()}
 
 
 def _perceptron(features: int) -> nn.Sequential:
@@ -120,18 +121,19 @@ class Trainer:
         encoders = copy.deepcopy(self.encoders)
         before = measure_recall(encoders, self.held_out)
         started = time.perf_counter()
-        losses = list(self._steps(encoders, objective, advance))
+        losses = list(self.train_steps(encoders, objective, advance))
         seconds = time.perf_counter() - started
         curve = torch.tensor(losses).view(self.epochs, -1).mean(1).tolist()
         return Outcome(name, curve, before, measure_recall(encoders, self.held_out), seconds)
 
-    def _steps(self, encoders: Encoders, objective: Objective, advance: Callable[[], None]) -> Iterator[float]:
+    def train_steps(self, encoders: Encoders, objective: nn.Module, advance: Callable[[], None]) -> Iterator[float]:
+        """Trains the encoders in place; the loss of every step."""
         generator = torch.Generator().manual_seed(self.seed)
         optimizer, schedule = _optimization(encoders, objective, self.steps)
         for rows in itertools.chain.from_iterable(_batches(len(self.train), generator) for _ in range(self.epochs)):
             batch = self.train.select(rows)
             embeddings = encoders(make_views(batch.images, generator))
-            loss = _mean_over_pairs(objective, embeddings, batch.labels)
+            loss = objective(embeddings, batch.labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -145,13 +147,8 @@ def _batches(count: int, generator: torch.Generator) -> list[Tensor]:
     return [rows for rows in torch.split(order, _BATCH_SIZE) if len(rows) == _BATCH_SIZE]
 
 
-def _mean_over_pairs(objective: Objective, embeddings: dict[str, Tensor], labels: Tensor) -> Tensor:
-    pairs = itertools.combinations(embeddings.values(), 2)
-    return torch.stack([objective(x, y, labels) for x, y in pairs]).mean()
-
-
 def _optimization(
-    encoders: Encoders, objective: Objective, steps: int
+    encoders: Encoders, objective: nn.Module, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.AdamW(
         [

@@ -112,7 +112,7 @@ def dhel(
         reduction: "mean" | "sum" over the N pairs, or "none": (N,). N = 1 leaves the sums empty: value 0.
 
     Returns: float32, nats; may be negative. Cost: 8 N^2 D FLOP forward and backward (4 without the second sum), a
-    quarter less where the scores fit memory_budget (for scalar reductions 64 MiB unless told otherwise).
+    quarter less where the scores fit memory_budget.
 
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which forms e^s.
     """

@@ -148,7 +148,7 @@ def mv_dhel(
         reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 leaves the first sum empty: loss 0.
 
     Returns: float32, nats; may be negative. Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each
-    unordered pair once, 3 where the scores fit memory_budget (for scalar reductions 64 MiB unless told otherwise).
+    unordered pair once, 3 where the scores fit memory_budget.
     The official code multiplies the k sums of e^s, which overflows with many views or a low temperature.
 
     Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVDHEL (its README sums

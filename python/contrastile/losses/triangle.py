@@ -24,7 +24,7 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Returns: (N,), float32 (float64 for float64 inputs).
 
-    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE, utils/area.py.
+    Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, utils/area.py.
     """
     check.same_shape("x", check.features("x", x), "anchor", check.features("anchor", anchor))
     a, x, y = (wide(v) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y)))
@@ -65,7 +65,8 @@ def triangle_loss(
     takes two dot products per pair. In half precision the line's point and direction are rounded once to the features'
     type.
 
-    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE, model/triangle.py and utils/area.py.
+    Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, model/triangle.py and
+    utils/area.py.
     """
     check_options(reduction, memory_budget, backend)
     tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]

@@ -48,6 +48,8 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
     for matched tuples.
 
     Args: anchor: (N, D). others: k - 1 >= 1 tensors (M, D). Not normalised here.
+
+    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959; official code ispamm/GRAM, utils/volume.py.
     """
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
@@ -115,6 +117,7 @@ def gram_loss(
         if rest[0].shape[0] != n:
             raise ValueError(f"present must be None with gathered keys, {rest[0].shape[0]} for {n} anchors")
         present = check.bool_mask("present", present, n, len(tensors), anchor.device)
+        present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
     if n == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
@@ -141,9 +144,14 @@ def volume_problem(
         directions, lengths = basis(others, len(others))
         factor = product(lengths)
         volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
-    part = None if present is None else present[:, 0] & present[:, 1:].any(1)
+    part = None if present is None else takes_part(present)
     columns = Columns(directions, factor, None, "distance", offset=False)
     return TupleProblem(anchor, columns, volume, scale, smoothing, key_offset, part)
+
+
+def takes_part(present: Tensor) -> Tensor:
+    """(N,): samples with their anchor and something beside it."""
+    return present[:, 0] & present[:, 1:].any(1)
 
 
 class GramLoss(LossModule):

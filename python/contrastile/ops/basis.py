@@ -118,15 +118,21 @@ class BasisFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_directions: Tensor, grad_lengths: Tensor) -> tuple[Any, ...]:
-        return (None, *BasisBackward.apply(grad_directions, grad_lengths, *ctx.saved_tensors))  # type: ignore[no-untyped-call]
+        # grad mode is on for create_graph=True; only then may somebody differentiate the result
+        gradients = BasisBackward.apply if torch.is_grad_enabled() else vector_gradients
+        return (None, *gradients(grad_directions, grad_lengths, *ctx.saved_tensors))
+
+
+def vector_gradients(grad_directions: Tensor, grad_lengths: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.ops.contrastile.basis_backward.default(vectors, grad_directions, grad_lengths))
 
 
 class BasisBackward(torch.autograd.Function):
-    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
+    """`vector_gradients`, refusing to be differentiated; it would be silently wrong otherwise."""
 
     @staticmethod
-    def forward(ctx: Any, grad_directions: Tensor, grad_lengths: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.ops.contrastile.basis_backward.default(vectors, grad_directions, grad_lengths))
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return vector_gradients(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -87,7 +87,7 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     Computed as base times height over 2, accurate near 0. Its gradient at A = 0 is finite.
 
-    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE @6951d49, README,
+    Source: TRIANGLE (arXiv 2509.24734); official code ispamm/TRIANGLE @6951d49, README,
     `basic_area_computation`.
     """
     return _volume([anchor - x, anchor - y]) / 2
@@ -113,7 +113,7 @@ def triangle_loss(
 
     or Q_ij = A_ij with squared=False. Cross-entropies and other arguments as in `gram_loss`.
 
-    Source: TRIANGLE (NeurIPS 2025); official code ispamm/TRIANGLE @6951d49, utils/area.py and
+    Source: TRIANGLE (arXiv 2509.24734); official code ispamm/TRIANGLE @6951d49, utils/area.py and
     model/triangle.py `forward_ret`, which trains on 2 A^2 with detach_keys=True.
     """
     anchor, x, y = unit(anchor, normalize), unit(x, normalize), unit(y, normalize)
