@@ -1,7 +1,7 @@
 """Orthonormal bases of small sets of vectors, one set per sample: what a volume and a distance from a flat need.
 
-Gram-Schmidt on the vectors themselves, twice, in float64 (float32 where a device has no float64), a few hundred samples
-at a time. Determinants of Gram matrices lose all digits near alignment, which is where contrastive training ends: their
+Gram-Schmidt on the vectors themselves, twice, in float64 (float32 for half-precision vectors, and where a device has no
+float64), some samples at a time. Determinants of Gram matrices lose all digits near alignment, which is where contrastive training ends: their
 rounding is 1e-7 of 1, the squared volume of aligned modalities far below. torch.linalg.qr is as exact, but runs a
 batch as one factorisation after the other on CPUs and launches kernels per sample on GPUs.
 """
@@ -45,7 +45,9 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
 
 
 def exact_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type == "mps" else torch.float64
+    """Half-precision vectors that differ at all leave residuals far above float32's rounding."""
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return torch.float32 if half or x.device.type == "mps" else torch.float64
 
 
 def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import autograd, check
 from .arguments import arguments
 
-STATS_BUDGET = 32 << 20  # bytes of scores pair_reduce may keep from forward to backward, unless told otherwise
+STATS_BUDGET = 16 << 20  # bytes of scores pair_reduce may keep from forward to backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
 
 
@@ -87,7 +87,7 @@ def pair_reduce(
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
         offset: False: the flats pass through 0, and every tile of b is a direction.
-        memory_budget: Bytes of scores kept from forward for backward, default 32 MiB; what does not fit is recomputed
+        memory_budget: Bytes of scores kept from forward for backward, default 16 MiB; what does not fit is recomputed
             (8 instead of 6 N M D FLOP). Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
