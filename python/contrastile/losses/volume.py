@@ -19,9 +19,9 @@ def gram_volume(*modalities: Tensor) -> Tensor:
         V_i = sqrt(det G_i),     G_i = Gram matrix of (x_1i, ..., x_ki)
 
     From residual vectors in float64 (half precision: float32), not from determinants: relative error about 1e-7 also
-    where the modalities are nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Gradient bounded by the volume of the
-    other vectors; where V is 0 it is 0 for a vector in the span of those before it. V does not see signs: x and -x span
-    the same volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
+    where the modalities are nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Gradient bounded
+    by the volume of the other vectors; where V is 0 it is 0 for a vector in the span of those before it. V does not see
+    signs: x and -x span the same volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
 
     Args: modalities: k >= 2 tensors (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
 

@@ -1,9 +1,10 @@
 """Orthonormal bases of small sets of vectors, one set per sample: what a volume and a distance from a flat need.
 
 Gram-Schmidt on the vectors themselves, twice, in float64 (float32 for half-precision vectors, and where a device has no
-float64), some samples at a time. Determinants of Gram matrices lose all digits near alignment, which is where contrastive training ends: their
-rounding is 1e-7 of 1, the squared volume of aligned modalities far below. torch.linalg.qr is as exact, but runs a
-batch as one factorisation after the other on CPUs and launches kernels per sample on GPUs.
+float64), some samples at a time. Determinants of Gram matrices lose all digits near alignment, which is where
+contrastive training ends: their rounding is 1e-7 of 1, the squared volume of aligned modalities far below.
+torch.linalg.qr is as exact, but runs a batch as one factorisation after the other on CPUs and launches kernels per
+sample on GPUs.
 """
 
 from __future__ import annotations
