@@ -278,9 +278,9 @@ X = torch.randn(6, 4)
 BAD_VIEWS = {
     "a matrix": (X, ValueError, r"^views must have shape \(k, N, D\), got \(6, 4\)"),
     "four dimensions": (X[None, None], ValueError, r"^views must have shape \(k, N, D\), got \(1, 1, 6, 4\)"),
-    "one view": (X[None], ValueError, "^views must hold at least 2 views, got 1"),
-    "a list of one": ([X], ValueError, "^views must hold at least 2 views, got 1"),
-    "an empty list": ([], ValueError, "^views must hold at least 2 views, got 0"),
+    "one view": (X[None], ValueError, "^views must be at least two.*, got 1"),
+    "a list of one": ([X], ValueError, "^views must be at least two.*, got 1"),
+    "an empty list": ([], ValueError, "^views must be at least two.*, got 0"),
     "integers": (torch.ones(2, 6, 4, dtype=torch.long), TypeError, "^views must be float32.*got torch.int64"),
     "a list of integers": ([X, X.long()], TypeError, r"^views\[1\] must be float32.*got torch.int64"),
     "a list of numbers": ([1.0, 2.0], TypeError, r"^views\[0\] must be a torch.Tensor, got float"),

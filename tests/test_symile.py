@@ -391,8 +391,8 @@ def test_the_true_tuple_is_a_negative_only_off_the_diagonal():
 
 X = torch.randn(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 BAD = {
-    "no modality": ((), {}, ValueError, "^modalities must be two batches or more, got 0"),
-    "one modality": ((X[0, 0],), {}, ValueError, "^modalities must be two batches or more, got 1"),
+    "no modality": ((), {}, ValueError, "^modalities must be at least two tensors, got 0"),
+    "one modality": ((X[0, 0],), {}, ValueError, "^modalities must be at least two tensors, got 1"),
     "third one shorter": ((*X[0, :2], X[0, 2, :5]), {}, ValueError, r"modalities\[2\] must have the shape .*\(5, 5\)"),
     "third one on another device": ((*X[0, :2], X[0, 2].to("meta")), {}, ValueError, r"modalities\[2\] .*got meta"),
     "a list": ((list(X[0]),), {}, ValueError, "got 1"),

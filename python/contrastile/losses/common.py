@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,20 @@ def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool
     check.same_device(y_name, y, x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
     return unit(x.to(dtype), normalize), unit(y.to(dtype), normalize)
+
+
+def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False) -> list[Tensor]:
+    """Two or more (N, D) batches of equal shape and device, of one dtype, unit-norm if asked; `name`[i] in errors."""
+    if len(batches) < 2:
+        raise ValueError(f"{name} must be at least two tensors, got {len(batches)}")
+    first = check.features(f"{name}[0]", batches[0])
+    dtype = first.dtype
+    for index, x in enumerate(batches[1:], start=1):
+        own = f"{name}[{index}]"
+        check.same_shape(own, check.features(own, x), f"{name}[0]", first)
+        check.same_device(own, x, first.device)
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [unit(x.to(dtype), normalize) for x in batches]
 
 
 def unit(x: Tensor, normalize: bool) -> Tensor:

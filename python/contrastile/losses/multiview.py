@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_reduce
-from .common import LossModule, check_options, inverse, reduced, reduced_empty, unit, wide
+from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, unit, wide
 from .decoupled import view_energy
 
 NEGATIVES = ("all", "cross_view")
@@ -23,30 +23,19 @@ Views = Tensor | Sequence[Tensor]
 
 def stacked(views: Views, normalize: bool = False) -> Tensor:
     """Views as one (k, N, D) tensor, checked; a list is promoted to one type."""
-    if isinstance(views, Tensor):
-        if views.dim() != 3:
-            raise ValueError(f"views must have shape (k, N, D), got {tuple(views.shape)}")
-        if views.dtype not in check.FEATURE_DTYPES:
-            raise TypeError(f"views must be float32, bfloat16, float16 or float64, got {views.dtype}")
-    elif not isinstance(views, (list, tuple)):
+    if isinstance(views, (list, tuple)):
+        batches = feature_batches("views", views, normalize)
+        with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
+            return torch.stack(batches)
+    if not isinstance(views, Tensor):
         raise TypeError(f"views must be a torch.Tensor (k, N, D) or a list of (N, D), got {type(views).__name__}")
-    count = views.shape[0] if isinstance(views, Tensor) else len(views)
-    if count < 2:
-        raise ValueError(f"views must hold at least 2 views, got {count}")
-    return unit(views if isinstance(views, Tensor) else joined(views), normalize)
-
-
-def joined(views: Sequence[Tensor]) -> Tensor:
-    """(k, N, D) from k batches of one shape, on one device."""
-    for index, view in enumerate(views):
-        check.features(f"views[{index}]", view)
-        check.same_shape(f"views[{index}]", view, "views[0]", views[0])
-        check.same_device(f"views[{index}]", view, views[0].device)
-    dtype = views[0].dtype
-    for view in views[1:]:
-        dtype = torch.promote_types(dtype, view.dtype)
-    with no_autocast(views[0]):  # in a float16 region, torch.stack refuses bfloat16
-        return torch.stack([view.to(dtype) for view in views])
+    if views.dim() != 3:
+        raise ValueError(f"views must have shape (k, N, D), got {tuple(views.shape)}")
+    if views.dtype not in check.FEATURE_DTYPES:
+        raise TypeError(f"views must be float32, bfloat16, float16 or float64, got {views.dtype}")
+    if views.shape[0] < 2:
+        raise ValueError(f"views must be at least two, got {views.shape[0]}")
+    return unit(views, normalize)
 
 
 def mv_infonce(

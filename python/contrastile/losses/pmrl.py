@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, pair_reduce
-from .common import LossModule, check_options, inverse, reduced, reduced_empty, unit, wide, zero
+from ..ops import pair_reduce
+from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, wide, zero
 
 
 def pmrl_loss(
@@ -74,15 +74,7 @@ def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
 
 def matched(modalities: tuple[Tensor, ...], normalize: bool) -> Tensor:
     """The modalities as one wide (N, k, D) tensor, rounded to their common type."""
-    if len(modalities) < 2:
-        raise ValueError(f"modalities must be at least two tensors, got {len(modalities)}")
-    first, dtype = check.features("modalities[0]", modalities[0]), modalities[0].dtype
-    for index, x in enumerate(modalities[1:], start=1):
-        name = f"modalities[{index}]"
-        check.same_shape(name, check.features(name, x), "modalities[0]", first)
-        check.same_device(name, x, first.device)
-        dtype = torch.promote_types(dtype, x.dtype)
-    return torch.stack([wide(unit(x.to(dtype), normalize)) for x in modalities], 1)
+    return torch.stack([wide(x) for x in feature_batches("modalities", modalities, normalize)], 1)
 
 
 def precise(x: Tensor) -> Tensor:

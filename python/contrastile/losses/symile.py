@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ..ops import check, no_autocast, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.multilinear import tuple_margins
-from .common import LossModule, check_options, reduced, reduced_empty, unit, wide
+from .common import LossModule, check_options, feature_batches, reduced, reduced_empty, wide
 
 NEGATIVES = ("n", "n_squared")
 
@@ -58,7 +58,7 @@ def symile_loss(
     """
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
-    features = [wide(x) for x in batches(modalities, normalize)]
+    features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
     first, n = features[0], features[0].shape[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
     if negatives == "n":
@@ -75,20 +75,6 @@ def symile_loss(
         margins = tuple_margins(features, scale, memory_budget=memory_budget or 0, backend=backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
     return reduced(rows, reduction)
-
-
-def batches(modalities: Sequence[Tensor], normalize: bool) -> list[Tensor]:
-    """(N, D) batches of equal shape and device, of one dtype, unit-norm if asked."""
-    if len(modalities) < 2:
-        raise ValueError(f"modalities must be two batches or more, got {len(modalities)}")
-    first = check.features("modalities[0]", modalities[0])
-    dtype = first.dtype
-    for index, x in enumerate(modalities[1:], start=1):
-        name = f"modalities[{index}]"
-        check.same_shape(name, check.features(name, x), "modalities[0]", first)
-        check.same_device(name, x, first.device)
-        dtype = torch.promote_types(dtype, x.dtype)
-    return [unit(x.to(dtype), normalize) for x in modalities]
 
 
 def row_orders(features: Sequence[Tensor], generator: Generator | None, permutations: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..ops import check
 from ..ops.basis import basis
 from ..spec import FLOOR
-from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
 
@@ -30,11 +30,7 @@ def gram_volume(*modalities: Tensor) -> Tensor:
     Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 3; official code ispamm/GRAM, utils/volume.py, which
     takes sqrt |det| in float32 and has the gradient NaN or infinite at V = 0.
     """
-    if len(modalities) < 2:
-        raise ValueError(f"modalities must be at least two tensors, got {len(modalities)}")
-    names = [f"modalities[{i}]" for i in range(len(modalities))]
-    check.same_shape(names[1], check.features(names[1], modalities[1]), names[0], modalities[0])
-    return product(basis(check_tuples(names, modalities), 0)[1])
+    return product(basis(feature_batches("modalities", modalities), 0)[1])
 
 
 def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
