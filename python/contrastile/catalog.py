@@ -303,6 +303,7 @@ CATALOG: tuple[LossCard, ...] = (
             "eight views": several_views(8, 0.1),
             "normalize": several_views(2, 0.2, normalize=True),
         },
+        "k",
     ),
     LossCard(
         "pvc", "k views, each pair against the negatives", "arXiv 2403.05490", "poly-view", 4,
@@ -381,7 +382,7 @@ CATALOG: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "symile_loss", "k modalities, one score for all of them", "arXiv 2411.01053", "official code", 24,
+        "symile_loss", "k modalities, one score for all of them", "arXiv 2411.01053", "official code", 8,
         {
             "default": mips(3, 14.3),
             "scale 100": mips(3, 100.0),
@@ -393,5 +394,6 @@ CATALOG: tuple[LossCard, ...] = (
             "n_squared scale 100": mips(3, 100.0, negatives="n_squared"),
             "n_squared not unit": mips(3, 1.0, radius=8.0, negatives="n_squared"),
         },
+        "k",
     ),
 )  # fmt: skip
