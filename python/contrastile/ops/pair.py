@@ -63,7 +63,8 @@ def pair_reduce(
             negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is
             computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
-        col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse").
+        col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
+            row_bias is of rows only; one tensor given as both keeps z symmetric, so that each pair is computed once.
         reduce: "lse" | "softplus" | "relu" | "max".
         keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair) |
             "not_same_index_or_id" (drop both).
