@@ -197,6 +197,34 @@ def test_square(backend, score, n):
         assert (x - y).abs().max() <= 4 * ((z - y).abs().max().item() + 4 * 2.0**-23 * size)
 
 
+@pytest.mark.parametrize("reduce", ["softplus", "relu"])
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sums_of_distances(backend, score, reduce):
+    """The other reduces."""
+    given = problem(21, 34, 8, 3, torch.float32, False)
+    given["scale"] = -given["scale"]
+    function = {"softplus": F.softplus, "relu": F.relu}[reduce]
+
+    def run(dtype: torch.dtype, fused: bool) -> list[Tensor]:
+        x = leaves(given, dtype)
+        vectors = {name: x[name] for name in VECTORS}
+        if fused:
+            rows = pair_reduce(
+                x["a"], x["b"], **vectors, score=score, offset=False, reduce=reduce, backend=backend
+            ).rows
+        else:
+            norms = x["row_bias"][:, None] + x["col_bias"]
+            q = norms - torch.stack([(x["a"] @ tile.T).square() for tile in x["b"]]).sum(0)
+            s = {"distance": q.sqrt(), "squared_distance": q, "log_distance": q.log()}[score]
+            rows = function(x["scale"] * x["col_scale"] * s).sum(1)
+        return [rows.detach(), *torch.autograd.grad(rows.sum(), list(x.values()))]
+
+    truth, twin, found = run(torch.float64, False), run(torch.float32, False), run(torch.float32, True)
+    for x, y, z in zip(found, truth, twin, strict=True):
+        assert largest(x - y) <= 4 * (largest(z - y) + 4 * 2.0**-23 * max(largest(y), 1e-3))
+
+
 @pytest.mark.parametrize("cols", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_scalar_mode(backend, cols):
@@ -278,7 +306,12 @@ def test_every_instruction_set_gives_the_same():
         ({"score": "euclid"}, "score must be one of"),
         ({"score": "distance"}, "row_bias must be given with score='distance'"),
         ({"score": "dot", "offset": False}, "offset must be True with score='dot'"),
-        ({"score": "distance", "row_bias": torch.ones(4), "reduce": "max"}, "reduce='max' must not be combined"),
+        ({"score": "distance", "row_bias": torch.ones(4)}, "col_bias must be given with score='distance'"),
+        (
+            {"score": "distance", "row_bias": torch.ones(4), "offset": False, "reduce": "max"},
+            "reduce='max' must not be",
+        ),
+        ({"score": "distance", "row_bias": torch.ones(4), "offset": False, "b": torch.ones(0, 4, 3)}, "at least one t"),
         ({"score": "dot", "b": torch.ones(2, 4, 3)}, "b must have shape"),
         (
             {"score": "distance", "b": None, "row_bias": torch.ones(4), "offset": False},
@@ -286,7 +319,7 @@ def test_every_instruction_set_gives_the_same():
         ),
         (
             {"score": "distance", "row_bias": torch.ones(4), "b": [torch.ones(2, 4, 3), torch.ones(3, 4, 3)]},
-            r"b\[1\] must have the tiles of b\[0\]",
+            r"b\[1\] must be like b\[0\]",
         ),
         ({"positives": "kept", "keep_positives": True}, "keep_positives must not be given without"),
     ],

@@ -106,12 +106,13 @@ def test_the_dense_reference_saves_pairs(name):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-def test_the_default_keeps_no_more_than_it_says(backend, monkeypatch):
-    monkeypatch.setattr(pair, "STATS_BUDGET", 300_000)
+def test_by_default_all_scores_of_a_small_problem_are_kept_or_none(backend, monkeypatch):
     a, b = unit(600, 1), unit(700, 2)
     without = saved_bytes(lambda x, y: pair_reduce(x, y, memory_budget=0, backend=backend).rows, a, b)
-    kept = saved_bytes(lambda x, y: pair_reduce(x, y, backend=backend).rows, a, b) - without
-    assert 150_000 <= kept <= 300_000
+    for limit, least, most in ((600 * 700 * 4 - 1, 0, 0), (600 * 700 * 4, 600 * 600 * 4, 600 * 700 * 4)):
+        monkeypatch.setattr(pair, "STATS_BUDGET", limit)
+        kept = saved_bytes(lambda x, y: pair_reduce(x, y, backend=backend).rows, a, b) - without
+        assert least <= kept <= most
 
 
 @pytest.mark.parametrize("budget", [0, 100_000, 10 * MIB])

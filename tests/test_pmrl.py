@@ -318,3 +318,22 @@ def test_one_graph_serves_every_size():
         found, expected = (torch.autograd.grad(f(*z), z) for f in (compiled, contrastile.pmrl_loss))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     torch._dynamo.reset()
+
+
+def test_second_derivatives_are_refused():
+    """The eigenvectors are constants in the graph: only first derivatives are right."""
+    x = [torch.nn.functional.normalize(torch.randn(4, 6).double(), dim=1).requires_grad_() for _ in range(3)]
+    for function in (contrastile.singular_alignment, lambda *y: contrastile.pmrl_loss(*(v[:1] for v in y))):
+        grads = torch.autograd.grad(function(*x), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="double backward"):
+            sum(g.square().sum() for g in grads).backward()
+
+
+def test_two_opposite_modalities_have_a_stable_sign():
+    """Their leading direction is orthogonal to their mean: the first modality decides, not rounding."""
+    g = torch.Generator().manual_seed(1)
+    x, y = (torch.nn.functional.normalize(torch.randn(64, 16, generator=g), dim=1) for _ in range(2))
+    base = contrastile.pmrl_loss(x, y)
+    for _ in range(4):
+        moved = contrastile.pmrl_loss(x + 1e-7 * torch.randn(64, 16, generator=g), y)
+        torch.testing.assert_close(moved, base, rtol=1e-4, atol=1e-5)

@@ -812,3 +812,22 @@ def test_the_official_gather_takes_the_gradient_of_the_other_side_even_on_one_de
         torch.testing.assert_close(grads, true, rtol=1e-3, atol=1e-3)
         results[gathered_keys] = grads
     assert any((x - y).abs().max() > 0.1 * y.abs().max() for x, y in zip(results[True], results[False], strict=True))
+
+
+def test_dependent_vectors_have_volume_exactly_zero():
+    """Their residual is rounding; a direction made of it would be noise."""
+    x = torch.nn.functional.normalize(torch.randn(50, 33, generator=torch.Generator().manual_seed(3)), dim=1)
+    assert torch.equal(contrastile.gram_volume(x, x), torch.zeros(50))
+    assert torch.equal(contrastile.gram_volume(x, -2 * x, x.flip(0)), torch.zeros(50))
+
+
+def test_overflow_is_not_alignment():
+    x = torch.full((1, 4), 1e30).bfloat16()
+    assert not contrastile.gram_volume(x, x * torch.tensor([1.0, -1.0, 1.0, -1.0]).bfloat16()).isfinite().any()
+
+
+def test_the_matrix_of_volumes_is_formed_in_float32_under_autocast():
+    x = [torch.nn.functional.normalize(torch.randn(5, 16), dim=1) for _ in range(3)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = contrastile.gram_volume_matrix(*x)
+    assert torch.equal(found, contrastile.gram_volume_matrix(*x))

@@ -367,7 +367,7 @@ CATALOG: tuple[LossCard, ...] = (
         {
             "default": volumes(3),
             "area": volumes(3, squared=False),
-            "low temperature": volumes(3, 0.005, label_smoothing=0.0),
+            "low temperature": volumes(3, 0.02, noise=2.0, label_smoothing=0.0),
             "detached": volumes(3, detach_keys=True),
         },
     ),

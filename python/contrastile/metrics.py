@@ -118,12 +118,15 @@ def effective_rank(x: Tensor) -> Tensor:
     between 1 (all rows on a line through 0) and min(N, D) (equal singular values); 0 for x = 0. The scale of x does not
     matter. Rows are neither centred nor normalised.
 
-    Args: x: (N, D). Returns a 0-dim tensor.
+    Args: x: (N, D). Returns a 0-dim tensor without gradient.
 
     Source: Roy and Vetterli 2007; as RankMe, arXiv 2210.02885, and DHEL-KCL, arXiv 2405.18045, report it (their code
     adds 1e-7 to p).
     """
-    sigma = torch.linalg.svdvals(wide(check.features("x", x)))
+    x = wide(check.features("x", x)).detach()
+    if not x.isfinite().all():  # the solver refuses it
+        return x.sum() * torch.nan
+    sigma = torch.linalg.svdvals(x)
     total = sigma.sum()
     p = sigma / total
     return torch.where(total > 0, torch.special.entr(p).sum().exp(), total)

@@ -1,4 +1,4 @@
-"""Train on real handwritten digits with every loss, and measure memory against the dense form.
+"""Train on real handwritten digits with fourteen objectives, and measure memory against the dense form.
 
 Each scan gives four views: left half, right half, a crop, and a map of stroke directions. One small
 encoder per view learns a common space. Retrieval is then tested on held-out scans. A second part

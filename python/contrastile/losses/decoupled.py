@@ -43,7 +43,7 @@ def dcl(
         reduction: "mean" | "sum" over the 2N rows (the paper's sum of both directions is twice the mean), or "none":
             (2N,), z1's rows first. N = 1 leaves the denominator empty: value 0.
 
-    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats. Cost: 4 (2N)^2 D FLOP forward and backward.
 
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DC.
     """
@@ -111,8 +111,9 @@ def dhel(
         include_augs: False drops the second sum, so that the positives do not repel each other.
         reduction: "mean" | "sum" over the N pairs, or "none": (N,). N = 1 leaves the sums empty: value 0.
 
-    Returns: float32, nats; may be negative. Cost: 8 N^2 D FLOP forward and backward (4 without the second sum), a
-    quarter less where the scores fit memory_budget.
+    Returns: float32 (float64 for float64 features), nats; may be negative.
+    Cost: 8 N^2 D FLOP forward and backward (4 without the second sum), a quarter less where the
+    scores fit memory_budget.
 
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which forms e^s.
     """

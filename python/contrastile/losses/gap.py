@@ -35,8 +35,8 @@ def cua(
         t: > 0, inverse squared length.
         clip_weight, uniformity_weight, alignment_weight: float or 0-dim tensor; a term of weight 0.0 is not computed.
 
-    Returns: float32, one number for the batch. N = 1 has no pairs: the alignment alone. Cost: 16 N^2 D FLOP forward
-    and backward.
+    Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs: the
+    alignment alone. Cost: 16 N^2 D FLOP forward and backward.
 
     Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
     """

@@ -64,8 +64,9 @@ def mv_infonce(
             of the paper and of the code's README.
         reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 has no negative: loss 0.
 
-    Returns: float32, nats, >= 0. Cost: "all" 4 (kN)^2 D FLOP forward and backward (each unordered pair once),
-    "cross_view" 4 k (k - 1) N^2 D. The official code forms e^s and overflows in float32 below a temperature of 1/88.
+    Returns: float32 (float64 for float64 features), nats, >= 0.
+    Cost: "all" 4 (kN)^2 D FLOP forward and backward (each unordered pair once), "cross_view" 4 k (k - 1) N^2 D.
+    The official code forms e^s and overflows in float32 below a temperature of 1/88.
 
     Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVINFONCE.
     """
@@ -136,8 +137,9 @@ def mv_dhel(
         views, temperature: As in mv_infonce. The official class defaults to a temperature of 0.2.
         reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 leaves the first sum empty: loss 0.
 
-    Returns: float32, nats; may be negative. Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each
-    unordered pair once, 3 where the scores fit memory_budget.
+    Returns: float32 (float64 for float64 features), nats; may be negative.
+    Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each unordered pair once, 3 where the
+    scores fit memory_budget.
     The official code multiplies the k sums of e^s, which overflows with many views or a low temperature.
 
     Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVDHEL (its README sums
@@ -177,7 +179,7 @@ def pvc(
         aggregation: "geometric" | "arithmetic": where the mean over the other views is taken.
         reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 has no negative: loss 0.
 
-    Returns: float32, nats, >= 0. Cost: 4 (kN)^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats, >= 0. Cost: 4 (kN)^2 D FLOP forward and backward.
 
     Source: Shidani et al. 2024, arXiv 2403.05490; official code of Multi-View-CL (pakoromilas), PVCLoss. The
     "arithmetic" branch of that code is not the paper's: it takes the log-sum-exp of the losses -log p, already averaged
@@ -214,8 +216,9 @@ def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str =
         "average":   L = mean_l loss(view_l, mean_{m != l} view_m)
 
     Args:
-        views: As in mv_infonce; normalise them beforehand. The mean of views is not normalised again, as in the
-            official code; it is formed in float32 and rounded to the views' type.
+        views: As in mv_infonce; normalise them beforehand. The mean of views is formed in float32, rounded to the
+            views' type, and not normalised again, as in the official NTXent; the official MVDHEL normalises it, which
+            is normalize=True among the options.
         loss: A function of two (N, D) batches or its module, e.g. contrastile.nt_xent, contrastile.dhel; the order of
             arguments counts for losses with one direction.
         mode: "pairwise": k (k - 1) / 2 calls ("PWE"); "average": k calls ("AVG").
@@ -227,6 +230,8 @@ def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str =
     NTXent.loss_pwe, NTXent.loss_avg.
     """
     check.choice("mode", mode, MODES)
+    if not callable(loss):
+        raise TypeError(f"loss must be a function of two batches or its module, got {type(loss).__name__}")
     x = stacked(views)
     k = x.shape[0]
     if mode == "pairwise":

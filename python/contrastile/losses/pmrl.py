@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import pair_reduce
+from ..ops import check, pair_reduce
+from ..ops.autograd import FirstOrder
 from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, wide, zero
+
+UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
 
 
 def pmrl_loss(
@@ -26,13 +29,14 @@ def pmrl_loss(
             + log sum_j e^{(<u_i, u_j> - 1) / instance_temperature}
 
     Z_i has min(k, D) singular values. They come from the k x k Gram matrix in float64 (float32 on devices without):
-    s_ir is exact to 4e-8 s_i1, and 0 below that. The sign of u_i is the one with <u_i, mean_m m_mi> >= 0; the official
-    code leaves it to the solver, so that its value changes with flips that mean nothing. Where the modalities' mean is
-    orthogonal to u_i the sign is still arbitrary.
+    s_ir is exact to 4e-8 s_i1, and 0 below that. The sign of u_i is the one with <u_i, sum_m m_mi> >= 0, or, where that
+    is 0 (within 1e-4 s_i1: always for two unit vectors with a negative cosine), with <u_i, m_1i> >= 0. The official
+    code leaves it to the solver, so that its value changes with flips that mean nothing.
 
     Gradients: of s_ir, the outer product of its singular vectors (0 where s_ir counts as 0). Of u_i, terms with
     1 / g_r, g_r = s_i1^2 - s_ir^2; as g_r / (g_r^2 + (e s_i1^2)^2) with e = 1e-6 (float64: 2e-15) they stay finite, and
-    are 0 where the leading direction is not unique. A sample of zero vectors has u_i = 0 and gets no gradient.
+    are 0 where the leading direction is not unique. A sample of zero vectors has u_i = 0, gets no gradient, and keeps
+    <u_i, u_i> = 1 in its own row.
 
     Args:
         modalities: Two or more, (N, D) each, row i of all belongs to sample i; unit rows expected, or normalize=True.
@@ -89,8 +93,9 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     The eigensolver is not differentiated: with w fixed, w_r^T K w_r has the gradient of the r-th eigenvalue, and w_1
     moves by sum_r w_r (w_r^T dK w_1) / (l_1 - l_r). Its own backward divides by all gaps, also those of no concern.
     """
+    check.no_transforms()
     result, count = z.dtype, min(z.shape[1:])
-    z = precise(z)
+    z = precise(FirstOrder.apply(z))  # type: ignore[no-untyped-call]
     gram = z @ z.mT
     values, w = _eigh(gram.detach())
     along = gram @ w
@@ -102,9 +107,15 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     coupling = (w[:, :, :-1] * along[:, :, -1:]).sum(1)  # 0, but for its gradient
     turn = (coupling - coupling.detach()) * _inverse_gap(values, 8.0 * torch.finfo(result).eps)
     first = w[:, :, -1] + (w[:, :, :-1] * turn[:, None]).sum(2)
-    first = torch.where(w[:, :, -1].sum(1, keepdim=True) < 0, -first, first)
+    first = first * _sign(w[:, :, -1])
     leading = (first[:, None] @ z)[:, 0] / torch.where(real, singular, 1.0)[:, -1:]
     return singular[:, -count:], torch.where(real[:, -1:], leading, 0.0).to(result)
+
+
+def _sign(w: Tensor) -> Tensor:
+    """The sign that turns u towards the modalities' mean, or where that is orthogonal, towards the first of them."""
+    mean = w.sum(1, keepdim=True)
+    return torch.where(torch.where(mean.abs() > UNDECIDED, mean, w[:, :1]) < 0, -1.0, 1.0)
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:

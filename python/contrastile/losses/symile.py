@@ -80,6 +80,8 @@ def symile_loss(
 def row_orders(features: Sequence[Tensor], generator: Generator | None, permutations: Tensor | None) -> Tensor:
     """(k, k - 1, N) permutations of the non-anchor modalities, given or drawn anchor by anchor."""
     k, n, device = len(features), features[0].shape[0], features[0].device
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if permutations is None:
         source = device if generator is None else generator.device
         drawn = [torch.randperm(n, generator=generator, device=source) for _ in range(k * (k - 1))]
@@ -92,6 +94,9 @@ def row_orders(features: Sequence[Tensor], generator: Generator | None, permutat
     if tuple(given.shape) != (k, k - 1, n):
         raise ValueError(f"permutations must have shape ({k}, {k - 1}, {n}), got {tuple(given.shape)}")
     check.same_device("permutations", given, device)
+    if given.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere looking would stop the device
+        if not torch.equal(given.sort(2).values, torch.arange(n).expand_as(given)):
+            raise ValueError(f"permutations must hold every row number from 0 to {n - 1} once in each of their rows")
     return given
 
 

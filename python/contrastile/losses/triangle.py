@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check
-from ..ops.basis import basis
+from ..ops.basis import basis, exact_dtype
 from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
@@ -17,8 +17,8 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
         A_i = 1/2 sqrt(|u_i|^2 |w_i|^2 - <u_i, w_i>^2),      u = anchor - x,  w = anchor - y
 
-    From residual vectors, so the relative error is that of the differences also for thin triangles; the gradient is
-    bounded by the sides. Unlike a volume it sees signs.
+    From residual vectors of differences formed in float64 (half precision: float32), so that thin triangles keep their
+    digits; the gradient is bounded by the sides. Unlike a volume it sees signs.
 
     Args: anchor, x, y: (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
 
@@ -27,8 +27,9 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, utils/area.py.
     """
     check.same_shape("x", check.features("x", x), "anchor", check.features("anchor", anchor))
-    a, x, y = (wide(v) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y)))
-    return 0.5 * product(basis([x - a, y - a], 0)[1])
+    corners = check_tuples(("anchor", "x", "y"), (anchor, x, y))
+    a, x, y = (v.to(exact_dtype(v)) for v in corners)
+    return 0.5 * product(basis([x - a, y - a], 0)[1]).to(wide(corners[0]).dtype)
 
 
 def triangle_loss(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check
+from ..ops import check, no_autocast
 from ..ops.basis import basis
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
@@ -18,10 +18,11 @@ def gram_volume(*modalities: Tensor) -> Tensor:
 
         V_i = sqrt(det G_i),     G_i = Gram matrix of (x_1i, ..., x_ki)
 
-    From residual vectors in float64 (half precision: float32), not from determinants: relative error about 1e-7 also
-    where the modalities are nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Gradient bounded
-    by the volume of the other vectors; where V is 0 it is 0 for a vector in the span of those before it. V does not see
-    signs: x and -x span the same volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
+    From residual vectors in float64, not from determinants: relative error about 1e-7 also where the modalities are
+    nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Half-precision vectors in float32: about
+    3e-5, and residuals below 1e-6 of their vector count as 0. Gradient bounded by the volume of the other vectors;
+    where V is 0 it is 0 for a vector in the span of those before it. V does not see signs: x and -x span the same
+    volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
 
     Args: modalities: k >= 2 tensors (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
 
@@ -39,9 +40,9 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
         V_ij = volume(a_i, x_1j, ..., x_(k-1)j) = h_j * distance of a_i from the span of sample j's vectors,
         h_j = volume(x_1j, ..., x_(k-1)j)
 
-    Holds k N x M matrices, also for the backward pass; gram_loss holds none. Pairs closer to alignment than float32 dot
-    products can tell (squared distance below 2^-20 |a_i|^2) get that distance and no gradient; gram_volume is exact
-    for matched tuples.
+    Holds k + 1 N x M matrices, also for the backward pass; gram_loss holds none. A distance that float32 dot products
+    cannot tell from 0 (below 2^-10 |a_i|) counts as that bound, without gradient; gram_volume is exact for matched
+    tuples.
 
     Args: anchor: (N, D). others: k - 1 >= 1 tensors (M, D). Not normalised here.
 
@@ -50,9 +51,11 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
     a = wide(anchor)
-    norm = a.square().sum(1, keepdim=True)
-    square = norm - sum((a @ direction.T).square() for direction in directions)
-    return torch.maximum(square, norm * FLOOR[a.dtype] + 1e-30).sqrt() * product(lengths)
+    with no_autocast(a):
+        norm = a.square().sum(1, keepdim=True)
+        square = norm - sum((a @ direction.T).square() for direction in directions)
+        floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
+        return torch.where(square <= floor, floor, square).sqrt() * product(lengths)
 
 
 def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[Tensor]]:
@@ -100,7 +103,9 @@ def gram_loss(
 
     Cost: 8 (k - 1) N M D FLOP forward and backward. The orthonormal directions of every sample's other vectors are
     formed once (O(M D k^2)), so a pair needs k - 1 dot products and no k x k determinant; in half precision they are
-    rounded once to the features' type. Volumes do not see signs, see gram_volume.
+    rounded once to the features' type. A mixed tuple whose anchor lies nearer to the span than float32 products can
+    tell (2^-10 |a_i|: a duplicate of the matched one) counts with that distance and no gradient through it; matched
+    volumes are exact. Volumes do not see signs, see gram_volume.
 
     Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 6; official code ispamm/GRAM, model/gram.py.
     """

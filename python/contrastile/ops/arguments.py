@@ -66,7 +66,7 @@ def arguments(
         check.choice("positives", positives, ("same_index", "same_id", "kept"))
     check.choice("score", score, tuple(SCORES))
     blocks = _blocks(a, b, tiles=score != "dot")
-    _check_score(score, offset, b, row_bias, reduce)
+    _check_score(score, offset, b, row_bias, col_bias, reduce)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
     if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n != 1:
         scale = check.vector("scale", scale, n, device)
@@ -122,7 +122,12 @@ def _symmetric(
 
 
 def _check_score(
-    score: str, offset: bool, b: Tensor | Sequence[Tensor] | None, row_bias: Tensor | None, reduce: str
+    score: str,
+    offset: bool,
+    b: Tensor | Sequence[Tensor] | None,
+    row_bias: Tensor | None,
+    col_bias: Tensor | None,
+    reduce: str,
 ) -> None:
     if score == "dot":
         if not offset:
@@ -130,6 +135,8 @@ def _check_score(
         return
     if row_bias is None:
         raise ValueError(f"row_bias must be given with score={score!r}: it holds the squared norms of the rows")
+    if offset and col_bias is None:
+        raise ValueError(f"col_bias must be given with score={score!r}: it holds the squared norms of the points")
     if b is None and not offset:
         raise ValueError("offset must be True for b=None: rows as directions of each other have no meaning")
     if reduce == "max":
@@ -144,7 +151,9 @@ def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, tiles: bool) -> list
         name = "b" if len(given) == 1 else f"b[{index}]"
         check.features(name, block, ndim=3 if tiles and isinstance(block, Tensor) and block.dim() == 3 else 2)
         if block.shape[:-2] != given[0].shape[:-2]:
-            raise ValueError(f"{name} must have the tiles of b[0], {given[0].shape[:-2]}, got {block.shape[:-2]}")
+            raise ValueError(f"{name} must be like b[0], {tuple(given[0].shape)}, got {tuple(block.shape)}")
+        if block.dim() == 3 and block.shape[0] == 0:
+            raise ValueError(f"{name} must hold at least one tile, got {tuple(block.shape)}")
         check.same_width(name, block, "a", a)
         check.same_device(name, block, a.device)
     if not given:

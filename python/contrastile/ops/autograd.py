@@ -120,6 +120,28 @@ NO_DOUBLE_BACKWARD = (
 )
 
 
+class FirstOrder(torch.autograd.Function):
+    """The identity, for what is right up to first derivatives: its gradient refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> Any:
+        return LastOrder.apply(gout) if torch.is_grad_enabled() else gout  # type: ignore[no-untyped-call]
+
+
+class LastOrder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gout: Tensor) -> Tensor:
+        return gout.view_as(gout)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
 def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
     """Differentiable pair_stats for the arguments of CALL."""
     a, blocks, *rest = args

@@ -46,7 +46,7 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
 
 
 def exact_dtype(x: Tensor) -> torch.dtype:
-    """Half-precision vectors that differ at all leave residuals far above float32's rounding."""
+    """float32 for half precision: unit vectors that differ in one of its digits leave residuals far above rounding."""
     half = x.dtype in (torch.bfloat16, torch.float16)
     return torch.float32 if half or x.device.type == "mps" else torch.float64
 
@@ -60,8 +60,9 @@ def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
 
 def gram_schmidt(x: Tensor) -> tuple[Tensor, Tensor]:
     """Directions (n, t, d) and lengths (n, t, 1)."""
-    directions, lengths = torch.zeros_like(x), torch.zeros_like(x[:, :, :1])
+    directions, lengths = torch.zeros_like(x), x.new_zeros(*x.shape[:2], 1)
     negligible = NEGLIGIBLE * torch.finfo(x.dtype).eps * x.norm(dim=2, keepdim=True)
+    negligible = torch.where(negligible == torch.inf, -1.0, negligible)  # overflow is no linear dependence
     for s in range(x.shape[1]):
         residual, done = x[:, s : s + 1], directions[:, :s]
         for _ in range(2 if s else 0):  # once leaves the rounding of large projections in a small residual

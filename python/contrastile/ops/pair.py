@@ -11,7 +11,7 @@ from torch import Tensor
 from . import autograd, check
 from .arguments import arguments
 
-STATS_BUDGET = 16 << 20  # bytes of scores pair_reduce may keep from forward to backward, unless told otherwise
+STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
 
 
@@ -73,8 +73,8 @@ def pair_reduce(
             statistic. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
         positives: None | "same_index" | "same_id" | "kept": which pairs are summed into row_positives / col_positives:
-            sum of z ("softplus": sum of log(1 + e^-z)), whether kept or not. For b=None an item is never its own
-            positive. "kept": the pairs that keep and mask leave (thresholds do not matter), for label smoothing.
+            sum of z ("softplus": sum of log(1 + e^-z)), whether kept or not; for b=None an item is never its own
+            "same_id". "kept": all pairs that keep and mask leave (thresholds do not matter), for label smoothing.
         keep_positives: Positives stay in the statistic whatever keep, thresholds and mask say.
         cols: Also reduce columns, from the same pass.
         score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus
@@ -88,8 +88,8 @@ def pair_reduce(
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
         offset: False: the flats pass through 0, and every tile of b is a direction.
-        memory_budget: Bytes of scores kept from forward for backward, default 16 MiB; what does not fit is recomputed
-            (8 instead of 6 N M D FLOP). Not for "max".
+        memory_budget: Bytes of scores kept from forward for backward, in blocks of up to 32 MiB; what does not fit is
+            recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch". A named backend never falls back: it raises BackendUnsupported.
@@ -112,7 +112,7 @@ def pair_reduce(
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    budget = STATS_BUDGET if budget is None else budget
+    budget = _default_budget(args) if budget is None else budget
     rows, columns, row_positive, col_positive = autograd.stats(args, budget if any(_needs(args)) else 0)
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
@@ -221,6 +221,14 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
             raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
         return check.vector(name, x, size, like.device).to(dtype).contiguous()
     return torch.full((size,), float(check.scalar(name, x)), dtype=dtype, device=like.device)
+
+
+def _default_budget(args: Sequence[Any]) -> int:
+    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory."""
+    a, blocks = args[:2]
+    n, columns = a.shape[0], sum(x.shape[:-1].numel() for x in blocks) if blocks else a.shape[0]
+    size = 8 if a.dtype == torch.float64 else 4
+    return STATS_BUDGET if size * n * columns <= STATS_BUDGET else 0
 
 
 def _needs(args: Sequence[Any]) -> list[bool]:

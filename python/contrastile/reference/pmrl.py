@@ -18,7 +18,7 @@ def pmrl_loss(
         Z_i = [m_1i .. m_ki] = U_i diag(s_i) W_i^T   (D x k),     u_i = first column of U_i
         loss_i = CE( s_i / singular_temperature, class 1 ) + CE( row i of u u^T / instance_temperature, class i )
 
-    The sign of u_i is the one with <u_i, mean_m m_mi> >= 0.
+    The sign of u_i is the one with <u_i, sum_m m_mi> >= 0, or where that is 0 within 1e-4 s_i1, with <u_i, m_1i> >= 0.
 
     Source: PMRL (arXiv 2507.17343), L_intra and L_inter; official code Xiaohao-Liu/PMRL @c3997e9,
     utils/eigen.py and model/pmrl.py `forward_ret`, which leaves the sign as the solver returns it.
@@ -26,8 +26,9 @@ def pmrl_loss(
     z = torch.stack([unit(x, normalize) for x in modalities], dim=2)
     u, singular, _ = torch.linalg.svd(z, full_matrices=False)
     leading = u[:, :, 0]
-    opposite = (leading * z.mean(dim=2)).sum(dim=1, keepdim=True) < 0
-    leading = torch.where(opposite, -leading, leading)
+    total, first = (leading * z.sum(dim=2)).sum(dim=1), (leading * z[:, :, 0]).sum(dim=1)
+    side = torch.where(total.abs() > 1e-4 * singular[:, 0], total, first)
+    leading = torch.where(side[:, None] < 0, -leading, leading)
     intra = -(singular / singular_temperature).log_softmax(dim=1)[:, 0]
     inter = -(leading @ leading.T / instance_temperature).log_softmax(dim=1).diagonal()
     return reduce_rows(intra + inter, reduction)
