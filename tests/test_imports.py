@@ -146,7 +146,8 @@ OPTIONAL = ("triton", "sklearn", "matplotlib", "rich", "open_clip", "lightly", "
 before, start = state(), time.perf_counter()
 import contrastile
 seconds, after = time.perf_counter() - start, state()
-print(json.dumps({"share": seconds / torch_seconds, "changed": [name for name in before if before[name] != after[name]]}))
+changed = [name for name in before if before[name] != after[name]]
+print(json.dumps({"share": seconds / torch_seconds, "changed": changed}))
 """
 
 
