@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Needs, Packed, PairBlock, PairCall, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, SideStats, Weights
 
 
 class BackendUnsupported(RuntimeError):
@@ -15,12 +15,14 @@ class BackendUnsupported(RuntimeError):
 
 
 class Backend(Protocol):
-    """A way to compute tiles. `granularity`: chunk sizes are multiples of it; `padding`: of score columns."""
+    """A way to compute tiles. `granularity`: chunk sizes are multiples of it; `padding`: of score columns;
+    `limits`: how much at once, None for the driver's own, which suit a CPU."""
 
     name: str
     granularity: int
     padding: int
     keeps_scores: bool
+    limits: Limits | None
 
     def unavailable(self) -> str | None:
         """Why the backend cannot run on this machine at all; None if it can."""
