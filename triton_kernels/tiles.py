@@ -119,7 +119,8 @@ def rules(
 ):  # fmt: skip
     """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
     valid = (i < n)[:, None] & (j < m)[None, :]
-    same_index = (row_origin + i.to(tl.int64))[:, None] == (col_origin + j.to(tl.int64))[None, :]
+    same = i.to(tl.int64) + (row_origin - col_origin)  # the column with the row's global index, if it is in the block
+    same_index = tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
     same_id = same_index
     if KEEP >= NOT_SAME_ID or POSITIVES == POSITIVE_SAME_ID:
         same_id = vector(RowIds, i, n, 1) == vector(ColIds, j, m, 0)

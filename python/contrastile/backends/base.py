@@ -15,14 +15,16 @@ class BackendUnsupported(RuntimeError):
 
 
 class Backend(Protocol):
-    """A way to compute tiles. `granularity`: chunk sizes are multiples of it; `padding`: of score columns;
-    `limits`: how much at once, None for the driver's own, which suit a CPU."""
+    """A way to compute tiles. `granularity`: chunk sizes are multiples of it; `padding`: of score columns."""
 
     name: str
     granularity: int
     padding: int
     keeps_scores: bool
-    limits: Limits | None
+
+    @property
+    def limits(self) -> Limits | None:
+        """How much at once; None for the driver's own, which suit a CPU."""
 
     def unavailable(self) -> str | None:
         """Why the backend cannot run on this machine at all; None if it can."""

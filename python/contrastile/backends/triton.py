@@ -22,6 +22,7 @@ from ..spec import (
     PairBlock,
     PairCall,
     Reduce,
+    Score,
     Side,
     SideStats,
     Weights,
@@ -37,10 +38,9 @@ class TritonBackend:
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
     padding = 1
     keeps_scores = False
-    # Chosen by reasoning, not measured. A chunk of p rows adds an (m, d) product into float32 gradients: 16 bytes moved
-    # for 2 p operations, so p = 4096 is well above the 300 operations per byte of an H100. Coefficients of 4096 x 65,536
-    # pairs fill the workspace in float32 and half of it in bfloat16. A chunk's own square is computed in full, so
-    # chunks of square calls are smaller.
+    # Chosen by reasoning, not measured. A chunk of p rows adds an (m, d) product to float32 gradients: 16 bytes moved
+    # for 2 p operations, so at p = 4096 the moves cost less than the products on an H100 (300 operations per byte).
+    # Coefficients of 4096 x 65,536 pairs fill the workspace in float32 and half of it in bfloat16.
     limits = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048)
 
     def unavailable(self) -> str | None:
@@ -116,7 +116,8 @@ class Launch:
     def __init__(self, block: PairBlock, kernel: str) -> None:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
-        self.tile = tile_for(kernel, self.device, self.precision if block.row.features.itemsize == 4 else "half")
+        kind = self.precision if block.row.features.dtype == torch.float32 else "half"
+        self.tile = tile_for(self.device, kind, kernel == "stats" and few_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = (block.spec.cols or block.spec.square) and block.col.on
@@ -221,15 +222,21 @@ def precision(features: Tensor) -> str:
     return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
+def few_rules(block: PairBlock) -> bool:
+    sides = (block.row, block.col)
+    extra = block.mask is not None or any(x is not None for side in sides for x in (side.ids, side.threshold))
+    return block.spec.score == Score.DOT and not extra
+
+
 @cache
-def tile_for(kernel: str, device: torch.device, kind: str) -> Any:
+def tile_for(device: torch.device, kind: str, light: bool) -> Any:
     from ..triton_kernels import config
 
     if device.type == "cpu":
         return config.INTERPRETER
     if torch.version.hip is not None:
-        return config.tile(kernel, "gfx942", kind)
-    return config.tile(kernel, config.architecture(torch.cuda.get_device_capability(device)), kind)
+        return config.tile("gfx942", kind, light)
+    return config.tile(config.architecture(torch.cuda.get_device_capability(device)), kind, light)
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
