@@ -42,9 +42,9 @@ class Variant:
     cols: bool = True
     score: Score = Score.DOT
 
-    def few_rules(self) -> bool:
+    def many_rules(self) -> bool:
         """As backends.triton decides it."""
-        return self.score == Score.DOT and not any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
+        return self.score != Score.DOT or any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
 
 
 VARIANTS = {
@@ -55,7 +55,7 @@ VARIANTS = {
         ("RowScale", "RowBias", "RowPositiveWeight", "RowScaleGrad", "RowBiasGrad"), Reduce.SOFTPLUS,
         Keep.NOT_SAME_INDEX, Positives.SAME_INDEX, cols=False,
     ),
-    "relu": Variant(("RowScale", "RowBias", "ColBias"), Reduce.RELU, Keep.NOT_SAME_ID),
+    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Keep.NOT_SAME_ID),
     "everything": Variant(
         (
             *(f"{role}{name}" for role in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
@@ -91,7 +91,7 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another."""
-    tile = tile or config.tile(arch, kind, kernel == "stats" and variant.few_rules())
+    tile = tile or config.tile(arch, kind, (kernel == "coeff") + variant.many_rules())
     function = getattr(pair, kernel)
     constants = constants_of(variant, kind, tile) | absent(function, variant)
     types = {name: type_of(name, kind) for name in function.arg_names}

@@ -1,9 +1,9 @@
 """Tile sizes per architecture and type, in one place; no autotuning.
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
-The epilogues hold several tile-sized float32 values at once. A thread has room for 64 accumulators only where the rules
-are few: `stats` of dot products by index. `coeff`, ids, thresholds, masks and distances take the smaller tile. float32
-products without TF32 run on the ordinary cores: small tiles.
+The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 more for
+`coeff`, 1 more for ids, thresholds, a mask or distances. float32 products without TF32 run on the ordinary cores: small
+tiles.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ class Tile:
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-SMALL = Tile(64, 64, 32, 4, 2)
+SMALL = Tile(64, 64, 32, 8, 2)
 SMALL_TF32 = Tile(64, 64, 32, 4, 3)
-# architecture: kind of product: (stats with few rules, everything else). Kinds: "half" (bfloat16, float16), "tf32",
-# "ieee" (float32 as it is)
+# architecture: kind of product: tiles for epilogues of weight 0, 1, 2.
+# Kinds: "half" (bfloat16, float16), "tf32", "ieee" (float32 as it is)
 TABLE = {
     "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
-        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3)),
-        "tf32": (Tile(64, 128, 32, 8, 3), SMALL_TF32),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3)),
+        "tf32": (Tile(64, 128, 32, 8, 3), SMALL_TF32, SMALL_TF32),
+        "ieee": (SMALL, SMALL, SMALL),
     },
     "sm_86": {  # consumer Ampere and Ada (sm_89): 99 KiB
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
-        "tf32": (SMALL_TF32, SMALL_TF32),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
+        "tf32": (SMALL_TF32, SMALL_TF32, SMALL_TF32),
+        "ieee": (SMALL, SMALL, SMALL),
     },
     "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
-        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4)),
-        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
+        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "ieee": (SMALL, SMALL, SMALL),
     },
     "sm_100": {  # B200: 227 KiB; tcgen05 keeps its accumulator in tensor memory
-        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4)),
-        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
+        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "ieee": (SMALL, SMALL, SMALL),
     },
     "sm_120": {  # consumer Blackwell: 99 KiB, mma.sync
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
-        "tf32": (SMALL_TF32, SMALL_TF32),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
+        "tf32": (SMALL_TF32, SMALL_TF32, SMALL_TF32),
+        "ieee": (SMALL, SMALL, SMALL),
     },
     "gfx942": {  # MI300: 64 KiB, waves of 64 threads
-        "half": (Tile(128, 128, 32, 4, 2), Tile(128, 64, 32, 4, 2)),
-        "ieee": (SMALL, SMALL),
+        "half": (Tile(128, 128, 32, 4, 2), Tile(128, 64, 32, 4, 2), Tile(128, 64, 32, 4, 2)),
+        "ieee": (SMALL, SMALL, SMALL),
     },
 }
 INTERPRETER = Tile(32, 64, 32, 4, 1)
@@ -68,6 +68,5 @@ def architecture(capability: tuple[int, int]) -> str:
     return f"sm_{max(x for x in known if x <= max(number, min(known)))}"
 
 
-def tile(arch: str, kind: str, light: bool) -> Tile:
-    """arch, kind: keys of TABLE; light: `stats` with few rules."""
-    return TABLE[arch][kind][0 if light else 1]
+def tile(arch: str, kind: str, weight: int) -> Tile:
+    return TABLE[arch][kind][weight]

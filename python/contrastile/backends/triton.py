@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from importlib import metadata, util
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -117,7 +117,7 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = self.precision if block.row.features.dtype == torch.float32 else "half"
-        self.tile = tile_for(self.device, kind, kernel == "stats" and few_rules(block))
+        self.tile = tile_for(self.device, kind, (kernel == "coeff") + many_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = (block.spec.cols or block.spec.square) and block.col.on
@@ -197,8 +197,10 @@ def interpreting() -> bool:
 
 @cache
 def missing_triton() -> str | None:
-    if util.find_spec("triton") is None:
+    if find_spec("triton") is None:
         return "the package triton is not installed"
+    from importlib import metadata  # slow to import
+
     version = metadata.version("triton")
     if tuple(int(x) for x in version.split(".")[:2]) < OLDEST_TRITON:
         return f"it needs Triton {'.'.join(map(str, OLDEST_TRITON))} or newer, found {version}"
@@ -222,21 +224,21 @@ def precision(features: Tensor) -> str:
     return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
-def few_rules(block: PairBlock) -> bool:
+def many_rules(block: PairBlock) -> bool:
     sides = (block.row, block.col)
     extra = block.mask is not None or any(x is not None for side in sides for x in (side.ids, side.threshold))
-    return block.spec.score == Score.DOT and not extra
+    return extra or block.spec.score != Score.DOT
 
 
 @cache
-def tile_for(device: torch.device, kind: str, light: bool) -> Any:
+def tile_for(device: torch.device, kind: str, weight: int) -> Any:
     from ..triton_kernels import config
 
     if device.type == "cpu":
         return config.INTERPRETER
     if torch.version.hip is not None:
-        return config.tile("gfx942", kind, light)
-    return config.tile(config.architecture(torch.cuda.get_device_capability(device)), kind, light)
+        return config.tile("gfx942", kind, weight)
+    return config.tile(config.architecture(torch.cuda.get_device_capability(device)), kind, weight)
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:
