@@ -6,6 +6,7 @@ The interpreter must be chosen before the kernels are imported, so these have a 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
 from contrastile.triton_kernels import functors, tiles
-from oracle import check, engine, upstream, within
+from oracle import check, engine, upstream
 
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
 POSITIVES = (None, "same_index", "same_id", "kept")
@@ -48,7 +49,7 @@ def triton(call, **options):
 def test_every_reduce_and_keep(dtype, reduce, keep):
     """Bare, and with all scales, biases, thresholds, a mask and two column blocks at once; more than one tile."""
     positives = {} if reduce == "max" else {"positives": POSITIVES[KEEPS.index(keep) % 4], "keep_positives": True}
-    for extras, blocks in (((), 1), (EXTRAS, 2)):
+    for extras, blocks in ((((), 1),) if dtype == torch.float32 else ()) + ((EXTRAS, 2),):
         triton(make_call(37, 70, 19, dtype, *extras, blocks=blocks, keep=keep, reduce=reduce, cols=True, **positives))
 
 
@@ -227,11 +228,14 @@ def run_functor(use):
         test_distances.check(test_distances.problem(20, 30, 8, 1, torch.float32), use, True, backend="triton")
 
 
+unmutated = cache(run_functor)  # once for all that a reduce or score uses
+
+
 @pytest.mark.parametrize("name", FUNCTORS)
 def test_a_mutated_functor_fails(name, monkeypatch):
     """One part in a thousand off is noticed: each functor is reached, and the budgets above are tight."""
     original = getattr(functors, name)
-    run_functor(FUNCTORS[name])
+    unmutated(FUNCTORS[name])
     monkeypatch.setattr(functors, name, lambda *x: original(*x) * 1.001)
     with pytest.raises(AssertionError):
         run_functor(FUNCTORS[name])
@@ -248,9 +252,3 @@ def test_one_gradient_alone():
     call = make_call(40, 75, 10, torch.float32, *extras, positives="same_index", cols=True)
     for leaf in call.tensors():
         triton(replace(call, constant=frozenset(call.tensors()) - {leaf}))
-
-
-def test_within_can_fail():
-    one = torch.ones(1)
-    with pytest.raises(AssertionError):
-        within("x", one * 1.1, one.double(), one.double() * 0.05)

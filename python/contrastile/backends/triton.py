@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ from ..spec import (
 
 OLDEST_TRITON = (3, 4)
 OLDEST_CAPABILITY = (8, 0)  # what Triton supports, and the first with bfloat16 products
-MIXED_PRODUCT = hasattr(torch.ops.aten.mm, "dtype")  # torch.mm(half, half, out_dtype=torch.float32), torch >= 2.8
 
 
 class TritonBackend:
@@ -70,7 +68,7 @@ class TritonBackend:
         raise NotImplementedError
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
-        if x.dtype == y.dtype != torch.float32 and MIXED_PRODUCT and x.is_cuda and torch.version.hip is None:
+        if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
             out.add_(torch.mm(x, y, out_dtype=torch.float32))
         else:
             out.addmm_(x.float(), y.float())
@@ -197,11 +195,11 @@ def interpreting() -> bool:
 
 @cache
 def missing_triton() -> str | None:
-    if find_spec("triton") is None:
-        return "the package triton is not installed"
-    from importlib import metadata  # slow to import
-
-    version = metadata.version("triton")
+    try:
+        import triton
+    except ImportError as error:
+        return f"the package triton cannot be imported ({error})"
+    version = str(triton.__version__)
     if tuple(int(x) for x in version.split(".")[:2]) < OLDEST_TRITON:
         return f"it needs Triton {'.'.join(map(str, OLDEST_TRITON))} or newer, found {version}"
     return None
@@ -222,6 +220,12 @@ def precision(features: Tensor) -> str:
     """How float32 is multiplied: as it is, unless torch's own switch allows TF32. Products of halves are exact."""
     tf32 = features.dtype == torch.float32 and features.is_cuda and torch.version.hip is None
     return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+@cache
+def mixed_product(device: torch.device) -> bool:
+    """Whether torch multiplies halves into float32: torch >= 2.8 on CUDA. Elsewhere they are widened first."""
+    return device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
 
 
 def many_rules(block: PairBlock) -> bool:
