@@ -29,12 +29,12 @@ SMALL_TF32 = (Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 8
 # Kinds: "half" (bfloat16, float16), "tf32", "ieee" (float32 as it is)
 TABLE = {
     "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
-        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3)),
+        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)),
         "tf32": (Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3)),
         "ieee": SMALL,
     },
     "sm_86": {  # consumer Ampere and Ada (sm_89): 99 KiB
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
         "tf32": SMALL_TF32,
         "ieee": SMALL,
     },
@@ -49,7 +49,7 @@ TABLE = {
         "ieee": SMALL,
     },
     "sm_120": {  # consumer Blackwell: 99 KiB, mma.sync
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3)),
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
         "tf32": SMALL_TF32,
         "ieee": SMALL,
     },
