@@ -1,1 +1,1 @@
-"""Reserved for the Triton backend (not present yet); imports as contrastile.triton_kernels."""
+"""Triton kernels of the pair reduction: functors, the two tile kernels, tile sizes. Imported only where they run."""

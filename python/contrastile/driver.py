@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .spec import Gradients, Needs, PairBlock, PairCall, PairSpec, Reduce, Side, SideStats, Weights
+from .spec import Gradients, Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Side, SideStats, Weights
 
-WORKSPACE = 32 << 20  # bytes of scores or coefficients held at a time
-MAX_CHUNK = 768  # rows; larger chunks no longer raise the rate of the output products
+# limits of backends that name none of their own, see spec.Limits; measured on CPUs
+WORKSPACE = 32 << 20
+MAX_CHUNK = 768
+SQUARE_CHUNK = 384
 MIN_CHUNK = 128  # rows; below this, columns are split instead
-SQUARE_CHUNK = 384  # the chunk's own square is computed in full, so chunks of a square call stay small
 
 
 @dataclass
@@ -34,11 +35,15 @@ class Step:
     mirrored: bool = False
 
 
+def limits(backend: Backend) -> Limits:
+    return backend.limits or Limits(WORKSPACE, MAX_CHUNK, SQUARE_CHUNK)
+
+
 def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator[Step]:
     """The blocks of a call, chunk of rows by chunk of rows, in an order that depends on shapes alone."""
     n, widths = len(call.rows), [len(block) for block in call.blocks]
     rows = chunk or chunk_rows(call, backend)
-    columns = WORKSPACE // (4 * rows * call.tiles) // backend.granularity * backend.granularity
+    columns = limits(backend).workspace // (4 * rows * call.tiles) // backend.granularity * backend.granularity
     columns = max(backend.granularity, columns)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
@@ -55,8 +60,9 @@ def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator
 def chunk_rows(call: PairCall, backend: Backend) -> int:
     """Rows per chunk: a multiple of the backend's granularity whose scores fit the workspace."""
     width = max((len(block) for block in call.blocks), default=1)
-    fit = WORKSPACE // (4 * max(width, 1) * call.tiles)
-    most = SQUARE_CHUNK if call.spec.square else MAX_CHUNK
+    limit = limits(backend)
+    fit = limit.workspace // (4 * max(width, 1) * call.tiles)
+    most = limit.square_chunk if call.spec.square else limit.max_chunk
     rows = max(min(fit, most), MIN_CHUNK)
     return max(rows // backend.granularity, 1) * backend.granularity
 
@@ -273,7 +279,7 @@ def scalar(
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(call, rows, cols, weights), None
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
-    if not (call.spec.cols or call.spec.square) and 4 * width * MIN_CHUNK <= WORKSPACE:
+    if not (call.spec.cols or call.spec.square) and 4 * width * MIN_CHUNK <= limits(backend).workspace:
         return one_sided_scalar(call, backend, weights, needs, width)
     return two_sweep_scalar(call, backend, weights, needs, budget)
 
@@ -302,8 +308,10 @@ def one_sided_scalar(
     """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
     grads = new_gradients(call, needs)
     n, rows = len(call.rows), chunk_rows(call, backend)
-    rows = max(min(rows, WORKSPACE // (4 * max(width, 1))) // backend.granularity, 1) * backend.granularity
-    buffer = new_buffer(call, min(rows, n) * width)
+    rows = (
+        max(min(rows, limits(backend).workspace // (4 * max(width, 1))) // backend.granularity, 1) * backend.granularity
+    )
+    buffer = new_buffer(call, min(rows, n) * width) if backend.keeps_scores else None
     value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
     for start in range(0, n, rows):
         stop = min(start + rows, n)

@@ -70,6 +70,15 @@ class PairSpec:
     offset: bool = True  # scores but DOT: the first tile of the columns is a point, the rest are directions
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How much a backend wants at once."""
+
+    workspace: int  # bytes of scores or coefficients held at a time, at four per pair
+    max_chunk: int  # rows; larger chunks no longer raise the rate of the output products
+    square_chunk: int  # rows; a chunk's own square is computed in full, so chunks of a square call stay smaller
+
+
 class Packed(Protocol):
     """Columns in a backend's own layout."""
 

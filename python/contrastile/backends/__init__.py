@@ -7,10 +7,15 @@ import torch
 from .base import Backend, BackendUnsupported
 from .cpu import CpuBackend
 from .torch_tiles import TorchBackend
+from .triton import TritonBackend
 
 __all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
 
-BACKENDS: tuple[Backend, ...] = (CpuBackend(), TorchBackend())
+BACKENDS: tuple[Backend, ...] = (
+    CpuBackend(),  # first, so that on the CPU no other is asked; it refuses GPUs, where triton is the first
+    TritonBackend(),
+    TorchBackend(),
+)
 
 
 def backend_names() -> tuple[str, ...]:

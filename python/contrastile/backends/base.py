@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Needs, Packed, PairBlock, PairCall, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, SideStats, Weights
 
 
 class BackendUnsupported(RuntimeError):
@@ -21,6 +21,10 @@ class Backend(Protocol):
     granularity: int
     padding: int
     keeps_scores: bool
+
+    @property
+    def limits(self) -> Limits | None:
+        """How much at once; None for the driver's own, which suit a CPU."""
 
     def unavailable(self) -> str | None:
         """Why the backend cannot run on this machine at all; None if it can."""

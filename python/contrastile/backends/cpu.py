@@ -30,6 +30,7 @@ class PackedColumns:
 class CpuBackend:
     name = "cpu"
     keeps_scores = True
+    limits = None
 
     def __init__(self) -> None:
         self.module: Any = native.cpu

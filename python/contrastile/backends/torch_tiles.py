@@ -29,6 +29,7 @@ class TorchBackend:
     granularity = 1
     padding = 1
     keeps_scores = True
+    limits = None
 
     def unavailable(self) -> str | None:
         return None

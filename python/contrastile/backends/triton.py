@@ -1,0 +1,250 @@
+"""The `triton` backend: products with the epilogue fused in Triton kernels, so that scores never reach memory.
+
+Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import (
+    Coefficients,
+    Gradients,
+    Limits,
+    Needs,
+    PairBlock,
+    PairCall,
+    Reduce,
+    Score,
+    Side,
+    SideStats,
+    Weights,
+)
+
+OLDEST_TRITON = (3, 4)
+OLDEST_CAPABILITY = (8, 0)  # what Triton supports, and the first with bfloat16 products
+
+
+class TritonBackend:
+    name = "triton"
+    granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
+    padding = 1
+    keeps_scores = False
+    # Chosen by reasoning, not measured. A chunk of p rows adds an (m, d) product to float32 gradients: 16 bytes moved
+    # for 2 p operations, so at p = 4096 the moves cost less than the products on an H100 (300 operations per byte).
+    # Coefficients of 4096 x 65,536 pairs fill the workspace in float32 and half of it in bfloat16.
+    limits = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048)
+
+    def unavailable(self) -> str | None:
+        if not interpreting() and not torch.cuda.is_available():
+            return "torch finds no CUDA or ROCm device (and TRITON_INTERPRET=1 is not set)"
+        return missing_triton()
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        wanted = "cpu" if interpreting() else "cuda"
+        if device.type != wanted:
+            return f"features are on {device}, it needs {wanted}{' (TRITON_INTERPRET=1)' if interpreting() else ''}"
+        if dtype == torch.float64:
+            return "it computes in float32; float64 features need the torch backend"
+        return None if interpreting() else old_device(device)
+
+    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        # the interpreter computes with the bits of bfloat16 as if they were integers
+        return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
+
+    def prepare(self, features: Tensor) -> None:
+        return None
+
+    def takes_whole(self, call: PairCall) -> bool:
+        return False
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        raise NotImplementedError
+
+    def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
+            out.add_(torch.mm(x, y, out_dtype=torch.float32))
+        else:
+            out.addmm_(x.float(), y.float())
+
+    def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
+        from ..triton_kernels import pair
+
+        call = Launch(block, "stats")
+        row = call.partials(len(block.row), call.col_tiles)
+        col = call.partials(len(block.col), call.row_tiles) if call.cols else dict.fromkeys(row)
+        outputs = {f"Row{k}": x for k, x in row.items()} | {f"Col{k}": x for k, x in col.items()}
+        call.run(pair.stats, outputs)
+        return merged(block.spec.reduce, row), merged(block.spec.reduce, col) if call.cols else None
+
+    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+        from ..triton_kernels import pair
+
+        call = Launch(block, "coeff")
+        n, m = len(block.row), len(block.col)
+        # float16 underflows: coefficients are probabilities over N times an upstream 1/N
+        features = block.row.features
+        kind = torch.bfloat16 if features.dtype == torch.bfloat16 else torch.float32
+        width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
+        grad = torch.empty(len(block.col.tiles), n, width, dtype=kind, device=features.device)
+        sums = {
+            name: call.empty(*shape) if need else None
+            for name, need, shape in (
+                ("RowBiasGrad", needs.row_bias, (call.col_tiles, n)),
+                ("ColBiasGrad", needs.col_bias, (call.row_tiles, m)),
+                ("RowScaleGrad", needs.row_scale, (call.col_tiles, n)),
+                ("ColScaleGrad", needs.col_scale, (call.row_tiles, m)),
+            )
+        }
+        placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width}
+        call.run(pair.coeff, placed | sums | call.upstream("Row", block.row) | call.upstream("Col", block.col))
+        row_bias, col_bias, row_scale, col_scale = (None if x is None else x.sum(0) for x in sums.values())
+        return Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
+
+
+class Launch:
+    """One block's tile, grid and arguments, the same for both kernels."""
+
+    def __init__(self, block: PairBlock, kernel: str) -> None:
+        self.block, self.device = block, block.row.features.device
+        self.precision = precision(block.row.features)
+        kind = self.precision if block.row.features.dtype == torch.float32 else "half"
+        self.tile = tile_for(self.device, kind, (kernel == "coeff") + many_rules(block))
+        self.row_tiles = -(-len(block.row) // self.tile.rows)
+        self.col_tiles = -(-len(block.col) // self.tile.cols)
+        self.cols = (block.spec.cols or block.spec.square) and block.col.on
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def partials(self, count: int, parts: int) -> dict[str, Tensor | None]:
+        reduce = self.block.spec.reduce
+        return {
+            "Peak": self.empty(parts, count) if reduce in (Reduce.LSE, Reduce.MAX) else None,
+            "Total": self.empty(parts, count) if reduce != Reduce.MAX else None,
+            "Positive": self.empty(parts, count),
+            "Arg": self.empty(parts, count, dtype=torch.int64) if reduce == Reduce.MAX else None,
+        }
+
+    def upstream(self, role: str, side: Side) -> dict[str, Tensor | None]:
+        given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
+        on = role == "Row" or self.cols
+        return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
+
+    def run(self, kernel: Any, more: dict[str, Any]) -> None:
+        grid = (self.row_tiles * self.col_tiles,)
+        with on_device(self.device):
+            kernel[grid](**self.tensors(), **more, **self.constants(), **self.tile.options())
+
+    def tensors(self) -> dict[str, Any]:
+        row, col, mask = self.block.row, self.block.col, self.block.mask
+        tiles = col.tiles
+        both = {
+            f"{role}{name}": x
+            for role, side in (("Row", row), ("Col", col))
+            for name, x in (
+                ("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold)
+            )
+        }  # fmt: skip
+        return both | {
+            "A": row.features, "B": tiles, "b_tile": tiles.stride(0), "tiles": len(tiles),
+            "n": len(row), "m": len(col), "d": row.features.shape[1],
+            "row_origin": row.origin, "col_origin": col.origin,
+            "Mask": None if mask is None else mask.view(torch.uint8),
+            "mask_stride": 0 if mask is None else mask.stride(0),
+        }  # fmt: skip
+
+    def constants(self) -> dict[str, Any]:
+        spec, tile = self.block.spec, self.tile
+        return {
+            "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
+            "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same, "SCORE": int(spec.score),
+            "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
+            "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
+            "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
+        }  # fmt: skip
+
+
+def merged(reduce: Reduce, parts: dict[str, Tensor | None]) -> SideStats:
+    """Joins the partial results of all tiles, (tiles, items), in a fixed order."""
+    peaks, totals, args = parts["Peak"], parts["Total"], parts["Arg"]
+    assert parts["Positive"] is not None
+    positive = parts["Positive"].sum(0)
+    if peaks is None:
+        assert totals is not None
+        return SideStats(None, totals.sum(0), positive, None)
+    peak = peaks.amax(0)
+    if args is not None:
+        top = (peaks == peak) | (peaks.isnan() & peak.isnan())
+        arg = torch.where(top, args, torch.iinfo(torch.int64).max).amin(0)
+        return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg))
+    assert totals is not None
+    base = torch.where(peak == -torch.inf, 0.0, peak)
+    return SideStats(peak, (totals * (peaks - base).exp()).sum(0), positive, None)
+
+
+def interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+@cache
+def missing_triton() -> str | None:
+    try:
+        import triton
+    except ImportError as error:
+        return f"the package triton cannot be imported ({error})"
+    version = str(triton.__version__)
+    if tuple(int(x) for x in version.split(".")[:2]) < OLDEST_TRITON:
+        return f"it needs Triton {'.'.join(map(str, OLDEST_TRITON))} or newer, found {version}"
+    return None
+
+
+@cache
+def old_device(device: torch.device) -> str | None:
+    """Why the GPU is too old; ROCm devices have no such number."""
+    if torch.version.hip is not None:
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        return f"it needs compute capability {OLDEST_CAPABILITY[0]}.0 or newer, {device} has {capability}"
+    return None
+
+
+def precision(features: Tensor) -> str:
+    """How float32 is multiplied: as it is, unless torch's own switch allows TF32. Products of halves are exact."""
+    tf32 = features.dtype == torch.float32 and features.is_cuda and torch.version.hip is None
+    return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+@cache
+def mixed_product(device: torch.device) -> bool:
+    """Whether torch multiplies halves into float32: torch >= 2.8 on CUDA. Elsewhere they are widened first."""
+    return device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+
+
+def many_rules(block: PairBlock) -> bool:
+    sides = (block.row, block.col)
+    extra = block.mask is not None or any(x is not None for side in sides for x in (side.ids, side.threshold))
+    return extra or block.spec.score != Score.DOT
+
+
+@cache
+def tile_for(device: torch.device, kind: str, weight: int) -> Any:
+    from ..triton_kernels import config
+
+    if device.type == "cpu":
+        return config.INTERPRETER
+    if torch.version.hip is not None:
+        return config.tile("gfx942", kind, weight)
+    return config.tile(config.architecture(torch.cuda.get_device_capability(device)), kind, weight)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on torch's current device."""
+    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)

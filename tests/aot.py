@@ -1,0 +1,164 @@
+"""Compiles the Triton kernels for GPUs that are not there, and reads back what the code costs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from contrastile.spec import Keep, Positives, Reduce, Score
+from contrastile.triton_kernels import config, pair
+
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+KIB = 1024
+SHARED_LIMIT = {"sm_80": 163, "sm_86": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64}  # KiB per block
+REGISTERS = {"gfx942": 512}  # per thread; 255 on CUDA
+TENSOR_CORES = {"sm_90": r"HGMMA", "sm_100": r"UTC\w*MMA", "gfx942": r"v_mfma"}  # else mma.sync
+SPILLS = {"ieee": 32}  # bytes per thread: ptxas spills a little there with registers to spare, for more warps at a time
+TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
+
+INTEGERS = ("n", "m", "d", "tiles", "row_origin", "col_origin", "mask_stride", "grad_stride", "b_tile", "grad_tile")
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "tiles")  # the rest is a multiple of 16 as in a real launch
+SIDES = ("Scale", "Bias", "Ids", "Threshold")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One loss's constants, and which of the optional tensors it gives."""
+
+    given: tuple[str, ...] = ()
+    reduce: Reduce = Reduce.LSE
+    keep: Keep = Keep.ALL
+    positives: Positives = Positives.NONE
+    keep_positives: bool = False
+    same: bool = False
+    cols: bool = True
+    score: Score = Score.DOT
+
+    def many_rules(self) -> bool:
+        """As backends.triton decides it."""
+        return self.score != Score.DOT or any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
+
+
+VARIANTS = {
+    "clip": Variant(
+        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=Positives.SAME_INDEX
+    ),
+    "siglip": Variant(
+        ("RowScale", "RowBias", "RowPositiveWeight", "RowScaleGrad", "RowBiasGrad"), Reduce.SOFTPLUS,
+        Keep.NOT_SAME_INDEX, Positives.SAME_INDEX, cols=False,
+    ),
+    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Keep.NOT_SAME_ID),
+    "everything": Variant(
+        (
+            *(f"{role}{name}" for role in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
+            "ColPositiveWeight", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad", "ColScaleGrad",
+        ),
+        keep=Keep.NOT_SAME_INDEX_OR_ID, positives=Positives.SAME_ID, keep_positives=True, same=True,
+    ),
+    "distance": Variant(
+        ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
+        score=Score.DISTANCE, positives=Positives.KEPT,
+    ),
+    "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, Keep.SAME_ID),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Usage:
+    registers: int
+    stack: int  # bytes per thread: spills
+    shared: int  # bytes per block; Triton does not hold it against the device
+    tensor_cores: int  # instructions
+
+    def faults(self, arch: str, kind: str) -> Iterable[str]:
+        if self.stack > SPILLS.get(kind, 0):
+            yield f"spills {self.stack} bytes"
+        if self.shared > SHARED_LIMIT[arch] * KIB:
+            yield f"needs {self.shared} bytes of shared memory"
+        if self.registers > REGISTERS.get(arch, 255):
+            yield f"needs {self.registers} registers"
+        if kind != "ieee" and not self.tensor_cores:
+            yield "does not use tensor cores"
+
+
+def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
+    """The kernel with the table's tile, or another."""
+    tile = tile or config.tile(arch, kind, (kernel == "coeff") + variant.many_rules())
+    function = getattr(pair, kernel)
+    constants = constants_of(variant, kind, tile) | absent(function, variant)
+    types = {name: type_of(name, kind) for name in function.arg_names}
+    signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
+    aligned = [name for name, kind in signature.items() if kind != "constexpr" and name not in UNSPECIALISED]
+    attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(function, signature, constants, attributes)
+    options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
+    return usage(triton.compile(source, target=target(arch), options=options), arch)
+
+
+def constants_of(variant: Variant, kind: str, tile: config.Tile) -> dict[str, Any]:
+    return {
+        "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
+        "KEEP_POSITIVES": variant.keep_positives, "SAME": variant.same, "SCORE": int(variant.score), "OFFSET": 1,
+        "COLS": variant.cols, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
+        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
+    }  # fmt: skip
+
+
+def absent(function: Any, variant: Variant) -> dict[str, None]:
+    """Pointers this variant leaves out."""
+    has_peak, has_total = variant.reduce in (Reduce.LSE, Reduce.MAX), variant.reduce != Reduce.MAX
+    given = {"A", "B", "Grad", *variant.given}
+    for role in ("Row", "Col") if variant.cols else ("Row",):
+        given |= {f"{role}Positive", f"{role}Stat", f"{role}Weight"}
+        given |= {f"{role}Peak"} if has_peak else set()
+        given |= {f"{role}Total"} if has_total else {f"{role}Arg"}
+    pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
+    return {name: None for name in pointers if name not in given}
+
+
+def type_of(name: str, kind: str) -> str:
+    if name in ("A", "B", "Grad"):
+        return TYPES[kind]
+    if name in INTEGERS:
+        return "i64" if name.endswith("_tile") else "i32"
+    return "*i64" if name.endswith(("Ids", "Arg")) else "*u8" if name == "Mask" else "*fp32"
+
+
+def target(arch: str) -> GPUTarget:
+    return GPUTarget("cuda", int(arch[3:]), 32) if arch.startswith("sm_") else GPUTarget("hip", arch, 64)
+
+
+def usage(built: Any, arch: str) -> Usage:
+    if "amdgcn" in built.asm:
+        text = built.asm["amdgcn"]
+        registers, stack = (number(rf"\.{x}:\s+(\d+)", text) for x in ("vgpr_count", "private_segment_fixed_size"))
+        stack += number(r"\.vgpr_spill_count:\s+(\d+)", text)
+    else:
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(built.asm["cubin"])
+            file.flush()
+            report, text = tool("cuobjdump", "-res-usage", file.name), tool("nvdisasm", "-c", file.name)
+        registers, stack = number(r"REG:(\d+)", report), number(r"STACK:(\d+)", report)
+        stack = max(stack, 4 * len(re.findall(r"\bSTL\b", text)))
+    found = re.findall(TENSOR_CORES.get(arch, r"\bHMMA"), text)
+    return Usage(registers, stack, built.metadata.shared, len(found))
+
+
+def tool(name: str, *arguments: str) -> str:
+    done = subprocess.run([TOOLS / name, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    assert found is not None, pattern
+    return int(found[1])

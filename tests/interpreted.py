@@ -1,0 +1,254 @@
+"""Tests of the Triton kernels in Triton's interpreter, on the CPU; test_triton_interpreter.py runs them.
+
+The interpreter must be chosen before the kernels are imported, so these have a process of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+import test_distances
+from cases import EXTRAS, make_call
+from contrastile import backends, driver, pair_loss, pair_reduce
+from contrastile.backends import triton as backend_module
+from contrastile.backends.cpu import CpuBackend
+from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
+from contrastile.triton_kernels import functors, tiles
+from oracle import check, engine, upstream
+
+KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+POSITIVES = (None, "same_index", "same_id", "kept")
+SUMS = ("lse", "softplus", "relu")
+REDUCES = (*SUMS, "max")
+HALF_AND_SINGLE = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def named(monkeypatch):
+    """No other backend may do the work."""
+
+    def refuse(*_):
+        raise AssertionError("another backend was asked")
+
+    for other in (CpuBackend, type(backends.BACKENDS[-1])):
+        for name in ("stats", "coeff"):
+            monkeypatch.setattr(other, name, refuse)
+
+
+def triton(call, **options):
+    return check(call, backend="triton", **options)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize("reduce", REDUCES)
+@HALF_AND_SINGLE
+def test_every_reduce_and_keep(dtype, reduce, keep):
+    """Bare, and with all scales, biases, thresholds, a mask and two column blocks at once; more than one tile."""
+    positives = {} if reduce == "max" else {"positives": POSITIVES[KEEPS.index(keep) % 4], "keep_positives": True}
+    for extras, blocks in ((((), 1),) if dtype == torch.float32 else ()) + ((EXTRAS, 2),):
+        triton(make_call(37, 70, 19, dtype, *extras, blocks=blocks, keep=keep, reduce=reduce, cols=True, **positives))
+
+
+@pytest.mark.parametrize("positives", POSITIVES)
+@pytest.mark.parametrize("reduce", SUMS)
+def test_every_positives(reduce, positives):
+    for keep_positives in (False, True):
+        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
+        triton(make_call(34, 66, 5, torch.float32, "row_threshold", cols=keep_positives, **options))
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_every_extra_alone(reduce, extra):
+    triton(make_call(35, 66, 9, torch.float32, extra, reduce=reduce, cols=True))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (1, 1, 1),
+        (1, 1, 0),
+        (1, 7, 3),
+        (7, 1, 3),
+        (5, 6, 0),
+        (0, 5, 4),
+        (5, 0, 4),
+        (0, 0, 0),
+        (33, 65, 33),
+        (64, 128, 32),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_ragged_shapes(reduce, shape):
+    positives = {} if reduce == "max" else {"positives": "same_index"}
+    triton(make_call(*shape, torch.float32, *EXTRAS, reduce=reduce, cols=True, **positives))
+
+
+@pytest.mark.parametrize("keep, positives", [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)])
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_square_calls(reduce, keep, positives, monkeypatch):
+    """b=None: a chunk's own square, then the columns after it in both roles."""
+    monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
+    monkeypatch.setattr(backend_module.TritonBackend, "limits", Limits(4 * 32 * 64, 64, 32))
+    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
+    options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
+    triton(make_call(100, None, 11, torch.float32, **options))
+
+
+@pytest.mark.parametrize("cols", [False, True])
+def test_many_chunks_and_column_blocks(cols, monkeypatch):
+    monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
+    monkeypatch.setattr(backend_module.TritonBackend, "limits", Limits(4 * 32 * 64, 64, 64))
+    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
+    triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
+
+
+def test_bfloat16_is_widened_in_the_interpreter():
+    triton(make_call(37, 70, 19, torch.bfloat16, *EXTRAS, positives="same_index", cols=True))
+
+
+@pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (3, True), (2, False)])
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_distances_from_flats(score, tiles, offset):
+    x = test_distances.problem(37, 70, 16, tiles, torch.float32, offset)
+    test_distances.check(x, score, offset, backend="triton")
+
+
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_points_nearer_than_rounding(score):
+    test_distances.test_points_nearer_than_rounding_get_the_floor_and_no_gradient("triton", torch.float32, score)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_a_distance_that_is_not_finite_stays_alone(score, value):
+    test_distances.test_a_row_that_is_not_finite_stays_alone("triton", score, value)
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_nan_stays_nan_and_stays_alone(reduce):
+    a, b = torch.randn(40, 8, requires_grad=True), torch.randn(70, 8)
+    with torch.no_grad():
+        a[5, 3] = torch.nan
+    rows = pair_reduce(a, b, reduce=reduce, backend="triton").rows
+    rows[torch.arange(40) != 5].sum().backward()
+    assert rows[5].isnan() and rows[torch.arange(40) != 5].isfinite().all()
+    assert a.grad is not None and a.grad[torch.arange(40) != 5].isfinite().all()
+
+
+@pytest.mark.parametrize("reduce, empty", [("lse", -torch.inf), ("max", -torch.inf), ("softplus", 0.0), ("relu", 0.0)])
+def test_a_row_that_keeps_nothing(reduce, empty):
+    mask = torch.ones(40, 70, dtype=torch.bool)
+    mask[33] = False
+    a = torch.randn(40, 8, requires_grad=True)
+    rows = pair_reduce(a, torch.randn(70, 8), mask=mask, reduce=reduce, backend="triton").rows
+    rows[33].backward()
+    assert rows[33] == empty and torch.equal(a.grad, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize("scale", [100.0, 1000.0])
+def test_large_scales(scale):
+    triton(make_call(40, 70, 16, torch.float32, scale=scale, positives="same_index", cols=True))
+
+
+def test_small_softplus_terms_keep_their_digits():
+    """Terms of e^-20 are what a million negatives of SigLIP sum up."""
+    a, b = torch.ones(1, 1), torch.linspace(-30.0, -8.0, 100)[:, None]
+    rows = pair_reduce(a, b, reduce="softplus", backend="triton").rows
+    truth = torch.log1p(b.double().exp()).sum()
+    assert abs(rows.item() / truth.item() - 1.0) < 1e-6
+
+
+def test_two_runs_give_equal_bits():
+    call = make_call(70, 150, 16, torch.float32, *EXTRAS, positives="same_index", cols=True)
+    weights = upstream(call)
+    first, second = (engine(call, weights, backend="triton") for _ in range(2))
+    for x, y in ((first.values, second.values), (first.grads, second.grads)):
+        assert all(torch.equal(x[name], y[name]) for name in x)
+
+
+def test_the_scores_are_not_kept():
+    assert not backend_module.TritonBackend().keeps_scores
+
+
+def test_named_and_auto():
+    x = torch.randn(5, 4)
+    assert backends.select("auto", x.device, x.dtype).name == "cpu"
+    with pytest.raises(backends.BackendUnsupported, match="float64 features need the torch backend"):
+        pair_loss(x.double(), x.double(), backend="triton")
+    with pytest.raises(backends.BackendUnsupported, match="it needs cpu"):
+        pair_reduce(x.to("meta"), x.to("meta"), backend="triton")
+
+
+# ---- functors
+
+
+def test_constants_equal_those_of_the_specification():
+    for enum, names in (
+        (Reduce, ("LSE", "SOFTPLUS", "RELU", "MAX")),
+        (Score, ("DOT", "SQUARED_DISTANCE", "DISTANCE", "LOG_DISTANCE")),
+    ):
+        assert [getattr(functors, name).value for name in names] == [enum[name] for name in names]
+    for name in ("NOT_SAME_INDEX", "NOT_SAME_ID", "SAME_ID", "NOT_SAME_INDEX_OR_ID"):
+        assert getattr(tiles, name).value == Keep[name]
+    for name in ("SAME_INDEX", "SAME_ID", "KEPT"):
+        assert getattr(tiles, f"POSITIVE_{name}").value == Positives[name]
+    assert tiles.FLOOR.value == FLOOR[torch.float32]
+
+
+FUNCTORS = {  # name: the reduce or score that uses it
+    "lse_slope": "lse",
+    "softplus_term": "softplus",
+    "softplus_slope": "softplus",
+    "softplus_positive_term": "softplus",
+    "softplus_positive_slope": "softplus",
+    "log1p_unit": "softplus",
+    "relu_term": "relu",
+    "relu_slope": "relu",
+    "linear_positive_term": "lse",
+    "linear_positive_slope": "relu",
+    "squared_distance_value": "squared_distance",
+    "squared_distance_slope": "squared_distance",
+    "distance_value": "distance",
+    "distance_slope": "distance",
+    "log_distance_value": "log_distance",
+    "log_distance_slope": "log_distance",
+}
+
+
+def run_functor(use):
+    if use in SUMS:
+        triton(make_call(20, 30, 8, torch.float32, reduce=use, positives="same_index", cols=True))
+    else:
+        test_distances.check(test_distances.problem(20, 30, 8, 1, torch.float32), use, True, backend="triton")
+
+
+unmutated = cache(run_functor)  # once for all that a reduce or score uses
+
+
+@pytest.mark.parametrize("name", FUNCTORS)
+def test_a_mutated_functor_fails(name, monkeypatch):
+    """One part in a thousand off is noticed: each functor is reached, and the budgets above are tight."""
+    original = getattr(functors, name)
+    unmutated(FUNCTORS[name])
+    monkeypatch.setattr(functors, name, lambda *x: original(*x) * 1.001)
+    with pytest.raises(AssertionError):
+        run_functor(FUNCTORS[name])
+
+
+def test_every_functor_is_mutated():
+    values = [name for name in vars(functors) if name.endswith(("_term", "_slope", "_value", "_unit"))]
+    chosen = {"positive_term", "positive_slope", "score_value", "score_slope"}  # choose among the others
+    assert set(values) - chosen == set(FUNCTORS)
+
+
+def test_one_gradient_alone():
+    extras = ("row_scale", "col_scale", "row_bias", "col_bias")
+    call = make_call(40, 75, 10, torch.float32, *extras, positives="same_index", cols=True)
+    for leaf in call.tensors():
+        triton(replace(call, constant=frozenset(call.tensors()) - {leaf}))

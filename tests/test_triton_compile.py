@@ -1,0 +1,81 @@
+"""The Triton kernels compile for GPUs that are not there, within what those GPUs have. Nothing here runs a kernel."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
+    pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
+
+import aot
+from contrastile.triton_kernels.config import TABLE, Tile, architecture
+
+pytestmark = pytest.mark.aot
+
+EVERY = [
+    (arch, kind, kernel, variant)
+    for arch, kinds in TABLE.items()
+    for kind in kinds
+    for kernel in ("stats", "coeff")
+    for variant in aot.VARIANTS
+    if (kernel, variant) != ("coeff", "max")  # its backward is plain torch
+]
+QUICK = [
+    *((arch, "half", *case) for arch in ("sm_80", "sm_90", "sm_100", "gfx942")
+      for case in (("stats", "clip"), ("coeff", "everything"))),
+    ("sm_90", "half", "stats", "distance"),
+    ("sm_90", "tf32", "stats", "clip"),
+    ("sm_80", "tf32", "coeff", "siglip"),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """A cached binary would be no proof that this source compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+def cases():
+    return [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in EVERY]
+
+
+@pytest.mark.parametrize("arch, kind, kernel, variant", cases())
+def test_compiles_within_the_device(arch, kind, kernel, variant):
+    """No spills, shared memory and registers within the limits, products on the tensor cores."""
+    found = aot.build(kernel, arch, kind, aot.VARIANTS[variant])
+    assert not list(found.faults(arch, kind)), found
+
+
+def test_the_gate_notices_a_tile_that_is_too_large():
+    found = aot.build("coeff", "sm_90", "half", aot.VARIANTS["clip"], Tile(128, 128, 64, 4, 8))
+    faults = " ".join(found.faults("sm_90", "half"))
+    assert "spills" in faults and "shared memory" in faults
+
+
+def test_the_gate_notices_products_without_tensor_cores():
+    found = aot.build("stats", "sm_80", "ieee", aot.VARIANTS["max"])
+    assert list(found.faults("sm_80", "tf32")) == ["does not use tensor cores"]
+
+
+def test_quick_cases_are_cases():
+    assert set(QUICK) <= set(EVERY)
+
+
+@pytest.mark.parametrize(
+    "capability, name",
+    [
+        ((7, 5), "sm_80"),
+        ((8, 0), "sm_80"),
+        ((8, 9), "sm_86"),
+        ((9, 0), "sm_90"),
+        ((10, 3), "sm_100"),
+        ((12, 1), "sm_120"),
+    ],
+)
+def test_a_device_takes_the_newest_entry_that_is_not_newer(capability, name):
+    assert architecture(capability) == name

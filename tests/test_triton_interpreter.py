@@ -1,0 +1,24 @@
+"""The Triton kernels in Triton's interpreter, in a process of its own: the mode is chosen when they are imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.interpret
+
+
+def test_in_the_interpreter():
+    """The tests of interpreted.py."""
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", here / "interpreted.py"]
+    done = subprocess.run(
+        command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=here.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout

@@ -1,0 +1,72 @@
+"""Tile sizes per architecture and type, in one place; no autotuning.
+
+Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
+The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 more for
+`coeff`, 1 more for ids, thresholds, a mask or distances. float32 products without TF32 run on the ordinary cores: small
+tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tile:
+    rows: int
+    cols: int
+    depth: int  # of the features, per step
+    warps: int
+    stages: int
+
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
+
+SMALL = (Tile(64, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2))
+SMALL_TF32 = (Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3))
+# architecture: kind of product: tiles for epilogues of weight 0, 1, 2.
+# Kinds: "half" (bfloat16, float16), "tf32", "ieee" (float32 as it is)
+TABLE = {
+    "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
+        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)),
+        "tf32": (Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3)),
+        "ieee": SMALL,
+    },
+    "sm_86": {  # consumer Ampere and Ada (sm_89): 99 KiB
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "tf32": SMALL_TF32,
+        "ieee": SMALL,
+    },
+    "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
+        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
+        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "ieee": SMALL,
+    },
+    "sm_100": {  # B200: 227 KiB; tcgen05 keeps its accumulator in tensor memory
+        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
+        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "ieee": SMALL,
+    },
+    "sm_120": {  # consumer Blackwell: 99 KiB, mma.sync
+        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "tf32": SMALL_TF32,
+        "ieee": SMALL,
+    },
+    "gfx942": {  # MI300: 64 KiB, waves of 64 threads
+        "half": (Tile(128, 128, 32, 4, 2), Tile(128, 64, 32, 4, 2), Tile(128, 64, 32, 4, 2)),
+        "ieee": (Tile(64, 64, 32, 8, 2),) * 3,
+    },
+}
+INTERPRETER = Tile(32, 64, 32, 4, 1)
+
+
+def architecture(capability: tuple[int, int]) -> str:
+    """The newest entry that is not newer than a CUDA device."""
+    number = 10 * capability[0] + capability[1]
+    known = [int(name[3:]) for name in TABLE if name.startswith("sm_")]
+    return f"sm_{max(x for x in known if x <= max(number, min(known)))}"
+
+
+def tile(arch: str, kind: str, weight: int) -> Tile:
+    return TABLE[arch][kind][weight]

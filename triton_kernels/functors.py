@@ -1,0 +1,160 @@
+"""Per-pair mathematics of the reduces and scores, each value beside its derivative; names as in csrc/common/functors.h.
+
+`term` is what one kept pair adds to the statistic, `slope` its derivative in z; `positive_term` / `positive_slope` are
+the same for a positive pair. A kernel picks them by the constant of its reduce or score: one kernel serves all.
+"""
+
+import triton
+import triton.language as tl
+
+# values equal spec.Reduce and spec.Score
+LSE, SOFTPLUS, RELU, MAX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+DOT, SQUARED_DISTANCE, DISTANCE, LOG_DISTANCE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+
+
+@triton.jit
+def log1p_unit(y):
+    """log(1 + y) for 0 <= y <= 1 with a small relative error: 2 artanh(y / (2 + y)), whose argument is at most 1/3."""
+    s = y / (2.0 + y)
+    x = s * s
+    p = 1.0 / 13.0 + x * (1.0 / 15.0)
+    p = 1.0 / 11.0 + x * p
+    p = 1.0 / 9.0 + x * p
+    p = 1.0 / 7.0 + x * p
+    p = 1.0 / 5.0 + x * p
+    p = 1.0 / 3.0 + x * p
+    return 2.0 * s + 2.0 * s * x * p
+
+
+@triton.jit
+def linear_positive_term(z):
+    return z
+
+
+@triton.jit
+def linear_positive_slope(z):
+    return tl.full(z.shape, 1.0, tl.float32)
+
+
+@triton.jit
+def softplus_term(z):
+    return tl.where(z > 0.0, z, 0.0) + log1p_unit(tl.exp(-tl.abs(z)))
+
+
+@triton.jit
+def softplus_slope(z):
+    e = tl.exp(-tl.abs(z))
+    tail = e / (e + 1.0)  # sigmoid(-|z|): no overflow, no cancellation
+    return tl.where(z > 0.0, 1.0 - tail, tail)
+
+
+@triton.jit
+def softplus_positive_term(z):
+    return softplus_term(-z)
+
+
+@triton.jit
+def softplus_positive_slope(z):
+    return -softplus_slope(-z)
+
+
+@triton.jit
+def relu_term(z):
+    return tl.where(z <= 0.0, 0.0, z)  # this order keeps NaN
+
+
+@triton.jit
+def relu_slope(z):
+    return tl.where(z > 0.0, 1.0, tl.where(z <= 0.0, 0.0, z))  # NaN stays NaN
+
+
+@triton.jit
+def lse_slope(z, peak, log_total):
+    return tl.exp((z - peak) - log_total)
+
+
+@triton.jit
+def squared_distance_value(q):
+    return q
+
+
+@triton.jit
+def squared_distance_slope(q):
+    return tl.full(q.shape, 1.0, tl.float32)
+
+
+@triton.jit
+def distance_value(q):
+    return tl.sqrt(q)
+
+
+@triton.jit
+def distance_slope(q):
+    return 0.5 / tl.sqrt(q)
+
+
+@triton.jit
+def log_distance_value(q):
+    return tl.log(q)
+
+
+@triton.jit
+def log_distance_slope(q):
+    return 1.0 / q
+
+
+# ---- the choice by constant -----------------------------------------------------------------------------------------
+
+
+@triton.jit
+def term(z, REDUCE: tl.constexpr):
+    if REDUCE == SOFTPLUS:
+        return softplus_term(z)
+    else:
+        return relu_term(z)
+
+
+@triton.jit
+def slope(z, peak, log_total, REDUCE: tl.constexpr):
+    if REDUCE == SOFTPLUS:
+        return softplus_slope(z)
+    elif REDUCE == RELU:
+        return relu_slope(z)
+    else:
+        return lse_slope(z, peak, log_total)
+
+
+@triton.jit
+def positive_term(z, REDUCE: tl.constexpr):
+    if REDUCE == SOFTPLUS:
+        return softplus_positive_term(z)
+    else:
+        return linear_positive_term(z)
+
+
+@triton.jit
+def positive_slope(z, REDUCE: tl.constexpr):
+    if REDUCE == SOFTPLUS:
+        return softplus_positive_slope(z)
+    else:
+        return linear_positive_slope(z)
+
+
+@triton.jit
+def score_value(q, SCORE: tl.constexpr):
+    if SCORE == DISTANCE:
+        return distance_value(q)
+    elif SCORE == LOG_DISTANCE:
+        return log_distance_value(q)
+    else:
+        return squared_distance_value(q)
+
+
+@triton.jit
+def score_slope(q, SCORE: tl.constexpr):
+    if SCORE == DISTANCE:
+        return distance_slope(q)
+    elif SCORE == LOG_DISTANCE:
+        return log_distance_slope(q)
+    else:
+        return squared_distance_slope(q)

@@ -1,0 +1,161 @@
+"""One tile of pairs: products, scores, logits, rules. Used by both kernels, so that they cannot disagree.
+
+Vectors that are not given are None, which Triton compiles away. Indices are local to the block; offsets are int64.
+"""
+
+import triton
+import triton.language as tl
+
+from .functors import DOT, score_value
+
+# values equal spec.Keep and spec.Positives
+NOT_SAME_INDEX, NOT_SAME_ID, SAME_ID, NOT_SAME_INDEX_OR_ID = (
+    tl.constexpr(1),
+    tl.constexpr(2),
+    tl.constexpr(3),
+    tl.constexpr(4),
+)
+POSITIVE_SAME_INDEX, POSITIVE_SAME_ID, POSITIVE_KEPT = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+FLOOR = tl.constexpr(2.0**-20)  # spec.FLOOR of float32
+GROUP = tl.constexpr(8)  # row tiles that go along the columns together, so that their features stay in the L2 cache
+
+
+@triton.jit
+def place(n, m, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """(row tile, column tile) of this program."""
+    row_tiles, col_tiles = tl.cdiv(n, ROWS), tl.cdiv(m, COLS)
+    program = tl.program_id(0)
+    first = program // (GROUP * col_tiles) * GROUP
+    height = tl.minimum(row_tiles - first, GROUP)
+    within = program % (GROUP * col_tiles)
+    return first + within % height, within // height
+
+
+@triton.jit
+def across(x, AXIS: tl.constexpr):
+    """A vector over rows (axis 1) or columns (axis 0) as it broadcasts over the tile."""
+    if AXIS == 1:
+        return x[:, None]
+    else:
+        return x[None, :]
+
+
+@triton.jit
+def vector(X, index, count, AXIS: tl.constexpr):
+    return across(tl.load(X + index, mask=index < count, other=0), AXIS)
+
+
+@triton.jit
+def product(A, B, i, j, n, m, d, EVEN: tl.constexpr, PRECISION: tl.constexpr, DEPTH: tl.constexpr):
+    """<a_i, b_j> of the tile in float32. Rows beyond the edge repeat the last one: who uses them masks them."""
+    k = tl.arange(0, DEPTH)
+    a = A + tl.minimum(i, n - 1).to(tl.int64)[:, None] * d + k[None, :]
+    b = B + tl.minimum(j, m - 1).to(tl.int64)[None, :] * d + k[:, None]
+    dots = tl.zeros([i.shape[0], j.shape[0]], tl.float32)
+    for done in range(0, d, DEPTH):
+        if EVEN:  # d is a multiple of DEPTH
+            x, y = tl.load(a), tl.load(b)
+        else:
+            x = tl.load(a, mask=k[None, :] < d - done, other=0.0)
+            y = tl.load(b, mask=k[:, None] < d - done, other=0.0)
+        dots = tl.dot(x, y, dots, input_precision=PRECISION)
+        a += DEPTH
+        b += DEPTH
+    return dots
+
+
+@triton.jit
+def base_of(
+    A, B, b_tile, tiles, RowBias, ColBias, i, j, n, m, d,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr,
+    EVEN: tl.constexpr, PRECISION: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """(x, floor): the product for DOT, else q and the value it is raised to, see spec.Score."""
+    if SCORE == DOT:
+        dots = product(A, B, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+        return dots, dots
+    else:
+        norms = tl.zeros([i.shape[0], j.shape[0]], tl.float32)
+        if RowBias is not None:
+            norms += vector(RowBias, i, n, 1)
+        if ColBias is not None:
+            norms += vector(ColBias, j, m, 0)
+        q = norms
+        if OFFSET:
+            q -= 2.0 * product(A, B, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+        for t in range(OFFSET, tiles):
+            dots = product(A, B + t * b_tile, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+            q -= dots * dots
+        return q, norms * FLOOR + 1e-30
+
+
+@triton.jit
+def score_of(x, floor, SCORE: tl.constexpr):
+    if SCORE == DOT:
+        return x
+    else:
+        return score_value(tl.where(x <= floor, floor, x), SCORE)  # this order keeps NaN
+
+
+@triton.jit
+def affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE: tl.constexpr):
+    z = s
+    if RowScale is not None:
+        z *= vector(RowScale, i, n, 1)
+    if ColScale is not None:
+        z *= vector(ColScale, j, m, 0)
+    if SCORE == DOT:  # the biases of the others are inside the score
+        if RowBias is not None:
+            z += vector(RowBias, i, n, 1)
+        if ColBias is not None:
+            z += vector(ColBias, j, m, 0)
+    return z
+
+
+@triton.jit
+def rules(
+    RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SAME: tl.constexpr,
+):  # fmt: skip
+    """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
+    valid = (i < n)[:, None] & (j < m)[None, :]
+    same = i.to(tl.int64) + (row_origin - col_origin)  # the column with the row's global index, if it is in the block
+    same_index = tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
+    same_id = same_index
+    if KEEP >= NOT_SAME_ID or POSITIVES == POSITIVE_SAME_ID:
+        same_id = vector(RowIds, i, n, 1) == vector(ColIds, j, m, 0)
+    drop = valid != valid
+    if KEEP == NOT_SAME_INDEX:
+        drop = same_index
+    elif KEEP == NOT_SAME_ID:
+        drop = same_id
+    elif KEEP == SAME_ID:
+        drop = same_id == 0
+    elif KEEP == NOT_SAME_INDEX_OR_ID:
+        drop = same_index | same_id
+    if Mask is not None:
+        places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
+        drop = drop | (tl.load(Mask + places, mask=valid, other=0) == 0)
+    positive = valid != valid
+    if POSITIVES == POSITIVE_SAME_INDEX:
+        positive = same_index
+    elif POSITIVES == POSITIVE_SAME_ID:
+        positive = same_id
+        if SAME:
+            positive = positive & (same_index == 0)
+    elif POSITIVES == POSITIVE_KEPT:
+        positive = drop == 0
+    if KEEP_POSITIVES:
+        drop = drop & (positive == 0)
+    return valid, positive & valid, drop | (valid == 0)
+
+
+@triton.jit
+def role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+    """z with this side's dropped pairs at -inf; NaN is above no threshold, so it stays."""
+    if Threshold is not None:
+        above = z > vector(Threshold, index, count, AXIS)
+        if KEEP_POSITIVES:
+            above = above & (positive == 0)
+        drop = drop | above
+    return tl.where(drop, float("-inf"), z)
