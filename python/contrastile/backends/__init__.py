@@ -6,11 +6,12 @@ import torch
 
 from .base import Backend, BackendUnsupported
 from .cpu import CpuBackend
+from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 
 __all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
 
-BACKENDS: tuple[Backend, ...] = (CpuBackend(), TorchBackend())
+BACKENDS: tuple[Backend, ...] = (CudaBackend(), CpuBackend(), TorchBackend())
 
 
 def backend_names() -> tuple[str, ...]:
@@ -23,7 +24,8 @@ def available_backends() -> dict[str, str | None]:
 
 
 def reason(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
-    return backend.unavailable() or backend.why_not(device, dtype)
+    # in this order, so that features on the CPU never make a GPU backend start its driver
+    return backend.why_not(device, dtype) or backend.unavailable()
 
 
 def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
