@@ -82,7 +82,8 @@ template <Reduce R, bool DOT> struct Coeff {
     for (int c = 0; c < QUAD; ++c) {
       const float s = score.s.v[c], z = affine(it, cols[c], s);
       const float g = pair_grad<R>(x, it, cols[c], z, i, j + c, plain || c >= count);
-      const float gs = g == 0.f || c >= count ? 0.f : g * s;  // a dropped pair: 0, whatever its score is
+      const bool nothing = c >= count || (!plain && g == 0.f);  // a dropped pair adds 0, whatever its score is
+      const float gs = nothing ? 0.f : g * s;
       score_by_row += gs * cols[c].scale;
       score_sum.v[c] += gs * it.scale;
       const float ds = g * it.scale * cols[c].scale;
@@ -115,10 +116,7 @@ template <Reduce R, bool DOT> struct Coeff {
     put((float*)x.grad + at, count, g);
   }
   template <class T, class Four> CT_HD void put(T* to, int count, const Four& four) const {
-    if (vector_out && count == QUAD) {
-      *(Four*)to = four;
-      return;
-    }
+    if (vector_out && count == QUAD) return store_quad(to, four);
     for (int c = 0; c < QUAD; ++c)
       if (c < count) to[c] = four.v[c];
   }
