@@ -25,12 +25,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
 
     def compile_one(key: tuple[str, str]) -> tuple[str, str]:
         name, arch = key
-        ptx, source = folder / f"{name}-{arch}.ptx", str(ROOT / f"csrc/cuda/{name}.cu")
-        command = [str(NVCC), *FLAGS, f"-arch=sm_{arch}", source]
-        run([*command, "-ptx", "-o", str(ptx)])
-        options = ["-Xptxas", "-v,-warn-spills,-warn-lmem-usage,-Werror"]
-        said = run([*command, "-cubin", *options, "-o", str(ptx.with_suffix(".cubin"))])
-        return said, ptx.read_text()
+        kept = folder / f"{name}-{arch}"
+        kept.mkdir()
+        command = [str(NVCC), *FLAGS, f"-arch=sm_{arch}", str(ROOT / f"csrc/cuda/{name}.cu"), "-cubin"]
+        options = ["-Xptxas", "-v,-warn-spills,-warn-lmem-usage,-Werror", "--keep", "--keep-dir", str(kept)]
+        said = run([*command, *options, "-o", str(kept / "cubin")])
+        return said, (kept / f"{name}.ptx").read_text()
 
     keys = [(name, arch) for name in KERNELS for arch in ARCHS]
     with ThreadPoolExecutor(2) as pool:
@@ -60,7 +60,8 @@ def test_no_spills_and_a_budget_of_registers(compiled, name, arch):
 def test_scores_and_coefficients_move_16_bytes_at_a_time(compiled, arch):
     for name in KERNELS:
         assert re.search(r"ld\.global(\.nc)?\.v4\.(f32|b32|u32)", compiled[name, arch][1]), name
-    assert re.search(r"st\.global\.v4\.(f32|b32|u32)", compiled["coeff", arch][1])
+    for store in ("v4.f32", "v2.u32"):  # float32; bfloat16, 8 bytes
+        assert f"st.global.cg.{store}" in compiled["coeff", arch][1]
 
 
 @pytest.mark.parametrize("arch", ARCHS)

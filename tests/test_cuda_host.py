@@ -20,8 +20,9 @@ from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends.native_block import address, describe, weighted_role
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
 from contrastile.spec import Keep, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
-from contrastile.testing import EPS, largest
+from contrastile.testing import EPS, check_card, largest
 from cuda_host import HostBackend
+from loss_cases import every_pair_loss
 from oracle import check
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
@@ -227,6 +228,14 @@ def test_engine_with_every_score(installed, score, tiles, offset):
     for dtype, (n, m, d) in itertools.product(DTYPES, ((1, 9, 1), (13, 33, 5), (37, 300, 16))):
         problem = test_distances.problem(n, m, d, tiles, dtype, offset)
         test_distances.check(problem, score, offset, backend="cuda")
+
+
+@every_pair_loss
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
+def test_losses_of_the_catalog(installed, card, dtype):
+    for n, d in ((5, 17), (70, 12)):
+        found = check_card(card, "cuda", dtype, n, d)
+        assert found.ok, found.detail
 
 
 def test_kept_scores_serve_a_second_backward_pass(installed):

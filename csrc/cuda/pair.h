@@ -19,10 +19,12 @@ struct alignas(16) Quad {
 struct alignas(8) HalfQuad {  // bfloat16
   uint16_t v[QUAD];
 };
-#if defined(__CUDACC__)  // nvcc may split the assignment of a struct; of its own vectors it makes one store
-__device__ __forceinline__ void store_quad(float* p, const Quad& q) { *(float4*)p = make_float4(q.v[0], q.v[1], q.v[2], q.v[3]); }
+#if defined(__CUDACC__)  // intrinsics, because nvcc merges plain stores with those of the scalar path, four by one
+__device__ __forceinline__ void store_quad(float* p, const Quad& q) {
+  __stcg((float4*)p, make_float4(q.v[0], q.v[1], q.v[2], q.v[3]));
+}
 __device__ __forceinline__ void store_quad(uint16_t* p, const HalfQuad& q) {
-  *(uint2*)p = make_uint2(q.v[0] | (uint32_t)q.v[1] << 16, q.v[2] | (uint32_t)q.v[3] << 16);
+  __stcg((uint2*)p, make_uint2(q.v[0] | (uint32_t)q.v[1] << 16, q.v[2] | (uint32_t)q.v[3] << 16));
 }
 #else
 inline void store_quad(float* p, const Quad& q) { *(Quad*)p = q; }
