@@ -113,7 +113,8 @@ def cuda_units():
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
     bind = [*host_command(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
-    return [(CSRC / "cuda/bind.cpp", bind), (CSRC / "cuda/device.cu", command)]
+    sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in ("device", "stats", "coeff")]
+    return [(CSRC / "cuda/bind.cpp", bind), *sources]
 
 
 def cudart_flags():

@@ -181,6 +181,13 @@ except RuntimeError as error:
     assert str(error).startswith("cudaError"), error
 else:
     raise AssertionError("device_properties found a device")
+for name in ("stats", "coeff"):
+    try:
+        getattr(cuda, name)(cuda.Block())
+    except RuntimeError as error:
+        assert str(error).startswith(f"{name}: cudaError"), error
+    else:
+        raise AssertionError(f"{name} ran without a device")
 print("ok", cuda.archs)
 """
 

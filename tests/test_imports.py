@@ -26,7 +26,9 @@ ALLOWED = {
     "spec": (),
     "backends.base": ("spec",),
     "backends.native": (),
-    "backends": ("spec", "backends.base", "backends.native", "triton_kernels"),  # a backend knows no other backend
+    "backends.native_block": ("spec",),
+    # a backend knows no other backend
+    "backends": ("spec", "backends.base", "backends.native", "backends.native_block", "triton_kernels"),
     "driver": ("spec", "backends.base"),
     "ops": ("spec", "backends", "driver", "ops"),
     "losses": ("ops", "losses", "spec"),

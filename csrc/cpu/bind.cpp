@@ -8,6 +8,7 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#include "common/bind_pairs.h"
 #include "cpu/block.h"
 
 namespace py = pybind11;
@@ -52,64 +53,14 @@ static const Kernels& kernels() {  // CONTRASTILE_CPU_ISA can only lower the lev
   return *chosen;
 }
 
-template <class T, class Owner> static void pointer(py::class_<Owner>& cls, const char* name, T* Owner::*member) {
-  cls.def_property(
-      name, [member](const Owner& x) { return (uintptr_t)(x.*member); },
-      [member](Owner& x, uintptr_t address) { x.*member = (T*)address; });
-}
-
-static void bind_role(py::module_& m) {
-  py::class_<Role> role(m, "Role");
-  role.def(py::init<>());
-  role.def_readwrite("on", &Role::on);
-  pointer(role, "threshold", &Role::threshold);
-  pointer(role, "peak", &Role::peak);
-  pointer(role, "total", &Role::total);
-  pointer(role, "positive", &Role::positive);
-  pointer(role, "arg", &Role::arg);
-  pointer(role, "stat", &Role::stat);
-  pointer(role, "weight", &Role::weight);
-  pointer(role, "positive_weight", &Role::positive_weight);
-  pointer(role, "grad_sum", &Role::grad_sum);
-  pointer(role, "grad_score_sum", &Role::grad_score_sum);
-}
-
-template <class E> static void enumeration(py::class_<Block>& cls, const char* name, E Block::*member) {
-  cls.def_property(
-      name, [member](const Block& x) { return (int)(x.*member); }, [member](Block& x, int value) { x.*member = (E)value; });
-}
-
 static void bind_block(py::module_& m) {
-  py::class_<Block> block(m, "Block");
+  py::class_<Block> block(m, "Block", py::module_local());
   block.def(py::init<>());
+  bind_pairs(block);
   pointer(block, "a", &Block::a);
   pointer(block, "b", &Block::b);
-  block.def_readwrite("n", &Block::n).def_readwrite("m", &Block::m).def_readwrite("d", &Block::d);
-  block.def_readwrite("row_origin", &Block::row_origin).def_readwrite("col_origin", &Block::col_origin);
+  block.def_readwrite("d", &Block::d).def_readwrite("b_tile", &Block::b_tile);
   enumeration(block, "dtype", &Block::dtype);
-  pointer(block, "row_scale", &Block::row_scale);
-  pointer(block, "col_scale", &Block::col_scale);
-  pointer(block, "row_bias", &Block::row_bias);
-  pointer(block, "col_bias", &Block::col_bias);
-  block.def_readwrite("tiles", &Block::tiles).def_readwrite("b_tile", &Block::b_tile);
-  enumeration(block, "score", &Block::score);
-  block.def_readwrite("offset", &Block::offset).def_readwrite("floor", &Block::floor);
-  pointer(block, "row_norm", &Block::row_norm);
-  pointer(block, "col_norm", &Block::col_norm);
-  pointer(block, "row_ids", &Block::row_ids);
-  pointer(block, "col_ids", &Block::col_ids);
-  pointer(block, "mask", &Block::mask);
-  block.def_readwrite("mask_stride", &Block::mask_stride);
-  enumeration(block, "keep", &Block::keep);
-  enumeration(block, "positives", &Block::positives);
-  block.def_readwrite("keep_positives", &Block::keep_positives).def_readwrite("same", &Block::same);
-  enumeration(block, "reduce", &Block::reduce);
-  block.def_readwrite("row", &Block::row).def_readwrite("col", &Block::col);
-  pointer(block, "scores", &Block::scores);
-  block.def_readwrite("score_stride", &Block::score_stride).def_readwrite("score_tile", &Block::score_tile);
-  pointer(block, "grad", &Block::grad);
-  block.def_readwrite("grad_stride", &Block::grad_stride).def_readwrite("grad_bf16", &Block::grad_bf16);
-  block.def_readwrite("grad_tile", &Block::grad_tile);
   block.def_readwrite("threads", &Block::threads);
 }
 

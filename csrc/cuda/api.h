@@ -1,7 +1,7 @@
 #pragma once
 // The boundary between nvcc (*.cu) and the host compiler (bind.cpp): plain types, so no pybind11 header meets nvcc.
-// Only device queries so far. The pair kernels (stats, coeff) are not written yet; they join this file.
 #include <cstddef>
+#include "common/pairs.h"
 
 struct DeviceProperties {
   char name[256];
@@ -17,3 +17,20 @@ int cuda_driver_version(int* version);   // newest runtime that the driver serve
 int cuda_device_properties(int device, DeviceProperties* properties);
 const char* cuda_error_name(int error);
 const char* cuda_error_string(int error);
+
+// Scores are given (tiles, n, m); stats and coeff are epilogues over them. All pointers are device memory.
+struct DeviceBlock : Pairs {
+  void* workspace = nullptr;  // stats_workspace or coeff_workspace bytes, aligned to 16
+  void* stream = nullptr;
+  int device = 0;
+};
+
+struct Status {
+  const char* kernel = nullptr;  // the one that was not launched; null: all were
+  int error = 0;
+};
+
+int64_t stats_workspace(const DeviceBlock&);
+int64_t coeff_workspace(const DeviceBlock&);
+Status stats(const DeviceBlock&);  // overwrites what the roles that are on point to
+Status coeff(const DeviceBlock&);  // grad may be scores (float32, same strides)

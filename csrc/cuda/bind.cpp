@@ -2,9 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <stdexcept>
 #include <string>
+#include "common/bind_pairs.h"
 #include "cuda/api.h"
-
-namespace py = pybind11;
 
 static void check(int error) {
   if (error) throw std::runtime_error(std::string(cuda_error_name(error)) + ": " + cuda_error_string(error));
@@ -30,12 +29,33 @@ static py::tuple device_properties(int device) {
                         found.multiprocessor_count);
 }
 
+static void check_launch(const Status& status) {
+  if (!status.error) return;
+  throw std::runtime_error(std::string(status.kernel) + ": " + cuda_error_name(status.error) + ": " +
+                           cuda_error_string(status.error));
+}
+
+static void bind_block(py::module_& m) {
+  py::class_<DeviceBlock> block(m, "Block", py::module_local());
+  block.def(py::init<>());
+  bind_pairs(block);
+  pointer(block, "workspace", &DeviceBlock::workspace);
+  pointer(block, "stream", &DeviceBlock::stream);
+  block.def_readwrite("device", &DeviceBlock::device);
+}
+
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("archs") = CONTRASTILE_CUDA_ARCHS;
   m.def("device_count", device_count, "(count, error code, error name); never raises, so that callers can say why.");
   m.def("versions", versions, "(runtime linked in, newest runtime the driver serves), e.g. (13000, 0) without a driver.");
   m.def("device_properties", device_properties, py::arg("device"),
         "(name, (major, minor), total memory in bytes, multiprocessors); raises RuntimeError.");
+  bind_role(m);
+  bind_block(m);
+  m.def("stats_workspace", stats_workspace, py::arg("block"));
+  m.def("coeff_workspace", coeff_workspace, py::arg("block"));
+  m.def("stats", [](const DeviceBlock& block) { check_launch(stats(block)); });
+  m.def("coeff", [](const DeviceBlock& block) { check_launch(coeff(block)); });
   m.def("error_name", cuda_error_name, py::arg("code"));
   m.def("error_string", cuda_error_string, py::arg("code"));
 }

@@ -1,4 +1,5 @@
-"""The native CPU module: addresses in, nothing checked. Built from csrc/cpu; block.h documents every field."""
+"""The native CPU module: addresses in, nothing checked. Built from csrc/cpu; common/pairs.h and cpu/block.h
+document every field."""
 
 class Role:
     on: bool

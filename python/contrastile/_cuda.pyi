@@ -10,3 +10,61 @@ def versions() -> tuple[int, int]: ...
 def device_properties(device: int) -> tuple[str, tuple[int, int], int, int]: ...
 def error_name(code: int) -> str: ...
 def error_string(code: int) -> str: ...
+
+class Role:  # csrc/common/pairs.h documents every field of Role and Block
+    on: bool
+    threshold: int
+    peak: int
+    total: int
+    positive: int
+    arg: int
+    stat: int
+    weight: int
+    positive_weight: int
+    grad_sum: int
+    grad_score_sum: int
+
+class Block:
+    tiles: int
+    n: int
+    m: int
+    row_origin: int
+    col_origin: int
+    row_scale: int
+    col_scale: int
+    row_bias: int
+    col_bias: int
+    score: int
+    offset: bool
+    floor: float
+    row_norm: int
+    col_norm: int
+    row_ids: int
+    col_ids: int
+    mask: int
+    mask_stride: int
+    keep: int
+    positives: int
+    keep_positives: bool
+    same: bool
+    reduce: int
+    row: Role
+    col: Role
+    scores: int
+    score_stride: int
+    score_tile: int
+    grad: int
+    grad_stride: int
+    grad_tile: int
+    grad_bf16: bool
+    workspace: int
+    stream: int
+    device: int
+
+# bytes of device memory that stats or coeff of this block needs at block.workspace
+def stats_workspace(block: Block) -> int: ...
+def coeff_workspace(block: Block) -> int: ...
+
+# launched on block.stream of block.device; RuntimeError with the kernel's name and CUDA's reason
+def stats(block: Block) -> None: ...
+def coeff(block: Block) -> None: ...

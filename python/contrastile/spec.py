@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Keep(IntEnum):
-    """Which pairs enter the statistic (before thresholds and the user mask). Values equal csrc/cpu/block.h."""
+    """Which pairs enter the statistic (before thresholds and the user mask). Values equal csrc/common/pairs.h."""
 
     ALL = 0
     NOT_SAME_INDEX = 1
@@ -21,7 +21,7 @@ class Keep(IntEnum):
 
 
 class Positives(IntEnum):
-    """Which pairs are positives, summed apart from the statistic. Values equal csrc/cpu/block.h."""
+    """Which pairs are positives, summed apart from the statistic. Values equal csrc/common/pairs.h."""
 
     NONE = 0
     SAME_INDEX = 1
@@ -31,7 +31,7 @@ class Positives(IntEnum):
 
 class Score(IntEnum):
     """What z is made of. All but DOT are functions of q, the squared distance of a_i from the flat of column j: the
-    point b_0j (with offset) plus the span of orthonormal directions b_tj. Values equal csrc/cpu/block.h.
+    point b_0j (with offset) plus the span of orthonormal directions b_tj. Values equal csrc/common/pairs.h.
 
         q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - sum_t <a_i, b_tj>^2
     """
@@ -47,7 +47,7 @@ FLOOR = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
 
 
 class Reduce(IntEnum):
-    """How the kept z of a row are reduced. Values equal csrc/cpu/block.h."""
+    """How the kept z of a row are reduced. Values equal csrc/common/pairs.h."""
 
     LSE = 0
     SOFTPLUS = 1

@@ -6,6 +6,7 @@ import torch
 
 from .base import Backend, BackendUnsupported
 from .cpu import CpuBackend
+from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
@@ -14,6 +15,7 @@ __all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),  # first, so that on the CPU no other is asked; it refuses GPUs, where triton is the first
     TritonBackend(),
+    CudaBackend(),
     TorchBackend(),
 )
 
@@ -28,7 +30,8 @@ def available_backends() -> dict[str, str | None]:
 
 
 def reason(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
-    return backend.unavailable() or backend.why_not(device, dtype)
+    # in this order, so that features on the CPU never make a GPU backend start its driver
+    return backend.why_not(device, dtype) or backend.unavailable()
 
 
 def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:

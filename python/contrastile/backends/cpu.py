@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import FLOOR, Coefficients, Gradients, Needs, PairBlock, PairCall, Reduce, Score, Side, SideStats, Weights
+from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall, Score, SideStats, Weights
 from . import native
+from .native_block import address, both_roles, describe, empty, new_stats, plain_role, weighted_role
 
+CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
 WHOLE_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
 SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread costs more than it gives
@@ -73,11 +75,10 @@ class CpuBackend:
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         native_block = self.native_block(block)
-        row, row_role = self.new_stats(block, block.row)
-        native_block.row = row_role
+        row, native_block.row = new_stats(self.module, block, block.row)
         col = None
-        if (block.spec.cols or block.spec.square) and block.col.on:
-            col, native_block.col = self.new_stats(block, block.col)
+        if both_roles(block):
+            col, native_block.col = new_stats(self.module, block, block.col)
         self.module.stats(native_block)
         return row, col
 
@@ -88,16 +89,15 @@ class CpuBackend:
         grad = torch.empty(len(block.col.tiles), n, width, dtype=block.row.features.dtype, device="cpu")
         result = Coefficients(
             grad=grad[:, :, :m],
-            row_bias=empty(n) if needs.row_bias else None,
-            col_bias=empty(m) if needs.col_bias else None,
-            row_scale=empty(n) if needs.row_scale else None,
-            col_scale=empty(m) if needs.col_scale else None,
+            row_bias=empty(n, CPU) if needs.row_bias else None,
+            col_bias=empty(m, CPU) if needs.col_bias else None,
+            row_scale=empty(n, CPU) if needs.row_scale else None,
+            col_scale=empty(m, CPU) if needs.col_scale else None,
         )
         native_block.grad, native_block.grad_stride, native_block.grad_tile = grad.data_ptr(), width, n * width
         native_block.grad_bf16 = grad.dtype == torch.bfloat16
-        native_block.row = self.weighted_role(block.row, True, result.row_bias, result.row_scale)
-        on = (block.spec.cols or block.spec.square) and block.col.on
-        native_block.col = self.weighted_role(block.col, on, result.col_bias, result.col_scale)
+        native_block.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
+        native_block.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
         self.module.coeff(native_block)
         return result
 
@@ -110,8 +110,8 @@ class CpuBackend:
         block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
         problem, native_block = self.module.Whole(), self.native_block(block, block.col.features)
         native_block.grad_bf16 = block.row.features.dtype == torch.bfloat16
-        native_block.row = self.plain_role(block.row, True, grads.row_bias, grads.row_scale)
-        native_block.col = self.plain_role(block.col, call.spec.cols, grads.col_bias, grads.col_scale)
+        native_block.row = plain_role(self.module, block.row, True, grads.row_bias, grads.row_scale)
+        native_block.col = plain_role(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
         problem.block = native_block
         problem.row_weight, problem.row_positive_weight = address(weights.row), address(weights.row_positive)
         problem.col_weight, problem.col_positive_weight = address(weights.col), address(weights.col_positive)
@@ -121,72 +121,15 @@ class CpuBackend:
 
     def native_block(self, block: PairBlock, columns: Tensor | None = None) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`. Columns default to packed."""
-        spec, row, col = block.spec, block.row, block.col
         if columns is None:
-            assert isinstance(col.prepared, PackedColumns)
-            columns = col.prepared.panels
-        x = self.module.Block()
-        x.a, x.b = row.features.data_ptr(), columns.data_ptr()
-        x.tiles, x.b_tile = len(col.tiles), columns.stride(0)
-        x.n, x.m, x.d = len(row), len(col), row.features.shape[1]
-        x.row_origin, x.col_origin = row.origin, col.origin
-        x.dtype = dtype_code(row.features)
-        x.row_scale, x.col_scale = address(row.scale), address(col.scale)
-        if spec.score == Score.DOT:
-            x.row_bias, x.col_bias = address(row.bias), address(col.bias)
-        else:
-            x.row_norm, x.col_norm = address(row.bias), address(col.bias)
-            x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
-        x.row_ids, x.col_ids = address(row.ids), address(col.ids)
-        if block.mask is not None:
-            x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
-        x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
-        x.keep_positives, x.same = spec.keep_positives, spec.same
-        if block.scores is not None:
-            x.scores, x.score_stride, x.score_tile = (
-                block.scores.data_ptr(),
-                block.scores.stride(1),
-                block.scores.stride(0),
-            )
+            assert isinstance(block.col.prepared, PackedColumns)
+            columns = block.col.prepared.panels
+        x = describe(self.module, block)
+        x.a, x.b, x.b_tile = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
+        x.d = block.row.features.shape[1]
+        x.dtype = dtype_code(block.row.features)
         x.threads = threads_for(x.n * x.m * max(x.d, 16))
         return x
-
-    def new_stats(self, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
-        n, reduce, role = len(side), block.spec.reduce, self.module.Role()
-        stats = SideStats(
-            peak=empty(n) if reduce in (Reduce.LSE, Reduce.MAX) else None,
-            total=empty(n) if reduce != Reduce.MAX else None,
-            positive=empty(n),
-            arg=torch.empty(n, dtype=torch.int64, device="cpu") if reduce == Reduce.MAX else None,
-        )
-        role.on, role.threshold = True, address(side.threshold)
-        role.peak, role.total = address(stats.peak), address(stats.total)
-        role.positive, role.arg = address(stats.positive), address(stats.arg)
-        return stats, role
-
-    def plain_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-        role = self.module.Role()
-        role.on = on
-        role.grad_sum, role.grad_score_sum = address(grad_sum), address(grad_score_sum)
-        if on:
-            role.threshold = address(side.threshold)
-        return role
-
-    def weighted_role(self, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-        role = self.plain_role(side, on, grad_sum, grad_score_sum)
-        if on:
-            role.stat = address(side.stat)
-            role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
-        return role
-
-
-def empty(n: int) -> Tensor:
-    """Type and device are named everywhere: the kernels must not depend on torch's global defaults."""
-    return torch.empty(n, dtype=torch.float32, device="cpu")
-
-
-def address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
 
 
 def dtype_code(features: Tensor) -> int:

@@ -1,0 +1,60 @@
+#pragma once
+// Python's view of Pairs and Role, for every native module. Classes are local to their module: two modules have a Role.
+#include <pybind11/pybind11.h>
+#include "common/pairs.h"
+
+namespace py = pybind11;
+
+template <class T, class Owner, class Base> static void pointer(py::class_<Owner>& cls, const char* name, T* Base::*member) {
+  cls.def_property(
+      name, [member](const Owner& x) { return (uintptr_t)(x.*member); },
+      [member](Owner& x, uintptr_t address) { x.*member = (T*)address; });
+}
+
+template <class E, class Owner, class Base> static void enumeration(py::class_<Owner>& cls, const char* name, E Base::*member) {
+  cls.def_property(
+      name, [member](const Owner& x) { return (int)(x.*member); }, [member](Owner& x, int value) { x.*member = (E)value; });
+}
+
+static void bind_role(py::module_& m) {
+  py::class_<Role> role(m, "Role", py::module_local());
+  role.def(py::init<>());
+  role.def_readwrite("on", &Role::on);
+  pointer(role, "threshold", &Role::threshold);
+  pointer(role, "peak", &Role::peak);
+  pointer(role, "total", &Role::total);
+  pointer(role, "positive", &Role::positive);
+  pointer(role, "arg", &Role::arg);
+  pointer(role, "stat", &Role::stat);
+  pointer(role, "weight", &Role::weight);
+  pointer(role, "positive_weight", &Role::positive_weight);
+  pointer(role, "grad_sum", &Role::grad_sum);
+  pointer(role, "grad_score_sum", &Role::grad_score_sum);
+}
+
+template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
+  block.def_readwrite("tiles", &Pairs::tiles).def_readwrite("n", &Pairs::n).def_readwrite("m", &Pairs::m);
+  block.def_readwrite("row_origin", &Pairs::row_origin).def_readwrite("col_origin", &Pairs::col_origin);
+  pointer(block, "row_scale", &Pairs::row_scale);
+  pointer(block, "col_scale", &Pairs::col_scale);
+  pointer(block, "row_bias", &Pairs::row_bias);
+  pointer(block, "col_bias", &Pairs::col_bias);
+  enumeration(block, "score", &Pairs::score);
+  block.def_readwrite("offset", &Pairs::offset).def_readwrite("floor", &Pairs::floor);
+  pointer(block, "row_norm", &Pairs::row_norm);
+  pointer(block, "col_norm", &Pairs::col_norm);
+  pointer(block, "row_ids", &Pairs::row_ids);
+  pointer(block, "col_ids", &Pairs::col_ids);
+  pointer(block, "mask", &Pairs::mask);
+  block.def_readwrite("mask_stride", &Pairs::mask_stride);
+  enumeration(block, "keep", &Pairs::keep);
+  enumeration(block, "positives", &Pairs::positives);
+  block.def_readwrite("keep_positives", &Pairs::keep_positives).def_readwrite("same", &Pairs::same);
+  enumeration(block, "reduce", &Pairs::reduce);
+  block.def_readwrite("row", &Pairs::row).def_readwrite("col", &Pairs::col);
+  pointer(block, "scores", &Pairs::scores);
+  block.def_readwrite("score_stride", &Pairs::score_stride).def_readwrite("score_tile", &Pairs::score_tile);
+  pointer(block, "grad", &Pairs::grad);
+  block.def_readwrite("grad_stride", &Pairs::grad_stride).def_readwrite("grad_tile", &Pairs::grad_tile);
+  block.def_readwrite("grad_bf16", &Pairs::grad_bf16);
+}

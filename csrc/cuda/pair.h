@@ -1,0 +1,161 @@
+#pragma once
+// The rules of one pair, shared by stats and coeff. Included inside an anonymous namespace after launch.h.
+// Threads work on four neighbouring columns, so that scores move 16 bytes at a time.
+
+CT_HD float vexp(float x) { return expf(x); }
+CT_HD float vlog(float x) { return logf(x); }
+CT_HD float vsqrt(float x) { return sqrtf(x); }
+CT_HD float vlog1p_unit(float x) { return log1pf(x); }
+CT_HD float vmax(float x, float y) { return x > y ? x : y; }
+CT_HD float vabs(float x) { return fabsf(x); }
+CT_HD float vselect_positive(float x, float yes, float no) { return x > 0.f ? yes : no; }
+
+#include "common/functors.h"
+
+constexpr int QUAD = 4;
+struct alignas(16) Quad {
+  float v[QUAD];
+};
+struct alignas(8) HalfQuad {  // bfloat16
+  uint16_t v[QUAD];
+};
+#if defined(__CUDACC__)  // intrinsics, because nvcc merges plain stores with those of the scalar path, four by one
+__device__ __forceinline__ void store_quad(float* p, const Quad& q) {
+  __stcg((float4*)p, make_float4(q.v[0], q.v[1], q.v[2], q.v[3]));
+}
+__device__ __forceinline__ void store_quad(uint16_t* p, const HalfQuad& q) {
+  __stcg((uint2*)p, make_uint2(q.v[0] | (uint32_t)q.v[1] << 16, q.v[2] | (uint32_t)q.v[3] << 16));
+}
+#else
+inline void store_quad(float* p, const Quad& q) { *(Quad*)p = q; }
+inline void store_quad(uint16_t* p, const HalfQuad& q) { *(HalfQuad*)p = q; }
+#endif
+
+CT_HD float finite_part(float x) { return x == -INFINITY ? 0.f : x; }  // e^(-inf - 0) = 0 for an empty item; NaN stays
+
+// All that is one number per row or column; what is absent is neutral.
+struct Item {
+  float scale, bias, norm, threshold, peak, log_total, weight, positive_weight;
+  int64_t id;
+};
+CT_HD Item item(const Role& role, const float* scale, const float* bias, const float* norm, const int64_t* ids, int64_t k) {
+  Item it;
+  it.scale = scale ? scale[k] : 1.f;
+  it.bias = bias ? bias[k] : 0.f;
+  it.norm = norm ? norm[k] : 0.f;
+  it.id = ids ? ids[k] : 0;
+  it.threshold = role.threshold ? role.threshold[k] : INFINITY;
+  it.peak = role.stat ? finite_part(role.stat[2 * k]) : 0.f;
+  it.log_total = role.stat ? finite_part(role.stat[2 * k + 1]) : 0.f;
+  it.weight = role.weight ? role.weight[k] : 0.f;
+  it.positive_weight = role.positive_weight ? role.positive_weight[k] : 0.f;
+  return it;
+}
+CT_HD Item row_item(const Pairs& x, int64_t i) { return item(x.row, x.row_scale, x.row_bias, x.row_norm, x.row_ids, i); }
+CT_HD Item col_item(const Pairs& x, int64_t j) { return item(x.col, x.col_scale, x.col_bias, x.col_norm, x.col_ids, j); }
+
+struct Rule {
+  bool positive, drop;  // dropped for both roles
+};
+CT_HD Rule rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
+  const bool same_index = x.row_origin + i == x.col_origin + j;
+  const bool same_id = x.row_ids && x.col_ids && row.id == col.id;
+  Rule r = {false, false};
+  if (x.keep == Keep::kNotSameIndex) r.drop = same_index;
+  if (x.keep == Keep::kNotSameIndexOrId) r.drop = same_index || same_id;
+  if (x.keep == Keep::kNotSameId) r.drop = same_id;
+  if (x.keep == Keep::kSameId) r.drop = !same_id;
+  if (x.mask && !x.mask[i * x.mask_stride + j]) r.drop = true;
+  if (x.positives == Positives::kSameIndex) r.positive = same_index;
+  if (x.positives == Positives::kSameId) r.positive = same_id && !(x.same && same_index);
+  if (x.positives == Positives::kKept) r.positive = !r.drop;
+  if (x.keep_positives && r.positive) r.drop = false;
+  return r;
+}
+
+// Whether every one of `count` pairs (i, j..) is kept by both roles and none is positive, seen without looking at them.
+CT_HD bool untouched(const Pairs& x, int64_t i, int64_t j, int count) {
+  if (x.mask || x.row.threshold || x.col.threshold) return false;
+  if (x.keep >= Keep::kNotSameId || x.positives >= Positives::kSameId) return false;
+  if (x.keep == Keep::kAll && x.positives == Positives::kNone) return true;
+  const int64_t diagonal = x.row_origin + i - x.col_origin - j;
+  return diagonal < 0 || diagonal >= count;
+}
+
+// One order of operations, so that stats and coeff see the same bits of z.
+CT_HD float affine(const Item& row, const Item& col, float s) {
+  return fmaf(s * row.scale, col.scale, row.bias) + col.bias;
+}
+
+// z for one role: dropped pairs and pairs above its threshold become -inf; NaN is never above, so it stays.
+CT_HD float role_z(const Pairs& x, float z, const Rule& r, const Item& side) {
+  const bool above = z > side.threshold && !(x.keep_positives && r.positive);
+  return above || r.drop ? -INFINITY : z;
+}
+
+// ---- scores -------------------------------------------------------------------------------------------------------
+
+CT_HD Quad load_quad(const float* p, int count, bool vector) {
+  if (vector && count == QUAD) return *(const Quad*)p;
+  Quad q = {};
+  for (int c = 0; c < QUAD; ++c)
+    if (c < count) q.v[c] = p[c];
+  return q;
+}
+CT_HD Quad dots(const Pairs& x, int64_t tile, int64_t i, int64_t j, int count, bool vector) {
+  return load_quad(x.scores + tile * x.score_tile + i * x.score_stride + j, count, vector);
+}
+
+struct Scores {
+  Quad s;
+  Quad slope;  // d score / dq; 0 where q stands at its floor
+};
+// From the first tile's dots to scores; slopes that stats does not use cost nothing there.
+CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector, Scores& out) {
+  Quad q;
+  for (int c = 0; c < QUAD; ++c) {
+    const float norms = row.norm + cols[c].norm, dot = out.s.v[c];
+    q.v[c] = x.offset ? norms - 2.f * dot : norms - dot * dot;
+  }
+  for (int64_t t = 1; t < x.tiles; ++t) {
+    const Quad d = dots(x, t, i, j, count, vector);
+    for (int c = 0; c < QUAD; ++c) q.v[c] -= d.v[c] * d.v[c];
+  }
+  for (int c = 0; c < QUAD; ++c) {
+    const float floor = (row.norm + cols[c].norm) * x.floor + 1e-30f, raised = vmax(floor, q.v[c]);  // this order keeps NaN
+    const bool distance = x.score == Score::kDistance, logarithm = x.score == Score::kLogDistance;
+    out.s.v[c] = distance ? Distance::value(raised) : logarithm ? LogDistance::value(raised) : SquaredDistance::value(raised);
+    const float slope = distance ? Distance::slope(raised) : logarithm ? LogDistance::slope(raised) : SquaredDistance::slope(raised);
+    out.slope.v[c] = q.v[c] <= floor ? 0.f : slope;
+  }
+}
+template <bool DOT> CT_HD Scores scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector) {
+  Scores out = {dots(x, 0, i, j, count, vector), {}};
+  if constexpr (!DOT) distance_scores(x, row, cols, i, j, count, vector, out);
+  return out;
+}
+
+static bool vector_loads(const Pairs& x) {
+  return (uintptr_t)x.scores % 16 == 0 && x.score_stride % QUAD == 0 && x.score_tile % QUAD == 0;
+}
+
+CT_HD int count_at(int64_t j, int64_t m) { return m - j < QUAD ? (m > j ? (int)(m - j) : 0) : QUAD; }
+
+// ---- dispatch -----------------------------------------------------------------------------------------------------
+
+template <Reduce R> struct ReduceTag {
+  static constexpr Reduce value = R;
+};
+template <class Body> static Status for_reduce(Reduce reduce, Body body) {
+  switch (reduce) {
+    case Reduce::kLse: return body(ReduceTag<Reduce::kLse>{});
+    case Reduce::kSoftplus: return body(ReduceTag<Reduce::kSoftplus>{});
+    case Reduce::kRelu: return body(ReduceTag<Reduce::kRelu>{});
+    case Reduce::kMax: return body(ReduceTag<Reduce::kMax>{});
+  }
+  return {};
+}
+
+// Columns are summed in strips of rows, rows of coefficients in strips of columns: partial results, merged in order.
+constexpr int TILE_ROWS = 64, TILE_COLS = 128, LANES = TILE_COLS / QUAD, ROW_LANES = 8;
+CT_HD int64_t strips(int64_t count, int size) { return count > size ? (count + size - 1) / size : 1; }

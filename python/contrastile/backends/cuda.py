@@ -1,0 +1,151 @@
+"""The `cuda` backend: scores by cuBLAS through torch, then CUDA C++ epilogues over them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
+from . import native
+from .native_block import both_roles, describe, empty, new_stats, set_scores, weighted_role
+
+DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
+
+
+class CudaBackend:
+    """float32 scores of a chunk lie in memory; `stats` reads them, `coeff` turns them into coefficients."""
+
+    name = "cuda"
+    granularity = 8
+    padding = 8  # rows of scores and of bfloat16 coefficients start at multiples of 16 bytes
+    keeps_scores = True
+    # Chosen by reasoning, not measured: the epilogues read back what cuBLAS wrote, so a chunk's scores should stay near
+    # the second-level cache (50 MB on an H100), but have rows enough for the output products.
+    limits = Limits(workspace=64 << 20, max_chunk=2048, square_chunk=1024)
+
+    def __init__(self) -> None:
+        self.module: Any = native.cuda
+
+    def unavailable(self) -> str | None:
+        if self.module is None:
+            return f"the compiled module is not installed ({native.import_errors['_cuda']})"
+        return no_device(self.module)
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        if device.type != "cuda":
+            return f"features are on {device}, it needs cuda"
+        if torch.version.hip is not None:
+            return "this torch is built for ROCm, it needs CUDA"
+        if dtype == torch.float64:
+            return "it computes in float32; float64 features need the torch backend"
+        return None
+
+    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        return dtype
+
+    def prepare(self, features: Tensor) -> None:
+        return None
+
+    def takes_whole(self, call: PairCall) -> bool:
+        return False
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        raise NotImplementedError
+
+    def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        if x.dtype == torch.float32:
+            out.addmm_(x, y.float())
+        else:
+            out += float_product(x, y)
+
+    def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
+        x = describe(self.module, block)
+        scores = self.set_products(x, block, block.scores)
+        row, x.row = new_stats(self.module, block, block.row)
+        col = None
+        if both_roles(block):
+            col, x.col = new_stats(self.module, block, block.col)
+        self.launch(self.module.stats, self.module.stats_workspace, x, scores)
+        return row, col
+
+    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+        x = describe(self.module, block)
+        n, m, device = len(block.row), len(block.col), block.row.features.device
+        # kept scores may be read again by another backward pass; those made here become the coefficients
+        scores = block.scores if block.scores is not None else self.set_products(x, block, None)
+        bf16 = block.row.features.dtype == torch.bfloat16  # float16 would lose coefficients of 1 / n^2 to underflow
+        grad = scores if block.scores is None and not bf16 else new_grad(scores, bf16)
+        result = Coefficients(
+            grad=grad[:, :, :m],
+            row_bias=empty(n, device) if needs.row_bias else None,
+            col_bias=empty(m, device) if needs.col_bias else None,
+            row_scale=empty(n, device) if needs.row_scale else None,
+            col_scale=empty(m, device) if needs.col_scale else None,
+        )
+        x.grad, x.grad_stride, x.grad_tile = grad.data_ptr(), grad.stride(1), grad.stride(0)
+        x.grad_bf16 = bf16
+        x.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
+        x.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
+        assert block.spec.reduce != Reduce.MAX  # differentiated as a gather, never by tiles
+        self.launch(self.module.coeff, self.module.coeff_workspace, x, scores)
+        return result
+
+    def set_products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
+        """Raw <a, b> of every tile in float32, into `out` or new memory."""
+        row, tiles, m = block.row.features, block.col.tiles, len(block.col)
+        if out is None:
+            width = -(-m // self.padding) * self.padding
+            out = torch.empty(len(tiles), len(row), width, dtype=torch.float32, device=row.device)
+        for tile, to in zip(tiles, out[:, :, :m], strict=True):
+            if row.dtype == torch.float32:
+                torch.mm(row, tile.T, out=to)
+            else:
+                to.copy_(float_product(row, tile.T))
+        set_scores(x, out)
+        return out
+
+    def launch(self, function: Any, workspace_bytes: Any, x: Any, scores: Tensor) -> None:
+        """Runs on torch's current stream, on which torch also orders the reuse of the workspace's memory."""
+        workspace = torch.empty(workspace_bytes(x), dtype=torch.uint8, device=scores.device)
+        x.workspace = workspace.data_ptr()
+        x.device, x.stream = self.place(scores.device)
+        function(x)
+
+    def place(self, device: torch.device) -> tuple[int, int]:
+        """Device index and the address of the current stream."""
+        stream = torch.cuda.current_stream(device)
+        return stream.device_index, stream.cuda_stream
+
+
+@cache
+def no_device(module: Any) -> str | None:
+    """Asked once, and not at import: the question starts the driver."""
+    count, code, name = module.device_count()
+    if count:
+        return None if torch.cuda.is_available() else "torch finds no CUDA device (torch.cuda.is_available() is False)"
+    if code == DRIVER_TOO_OLD:
+        runtime, driver = module.versions()
+        need = f"{runtime // 1000}.{runtime % 1000 // 10}"
+        found = f"one for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
+        return f"it needs a driver for CUDA {need} and found {found} ({name})"
+    return f"there is no CUDA device ({name})"
+
+
+def new_grad(scores: Tensor, bf16: bool) -> Tensor:
+    return torch.empty(scores.shape, dtype=torch.bfloat16 if bf16 else torch.float32, device=scores.device)
+
+
+@cache
+def has_float_product() -> bool:
+    """torch.mm(half, half, out_dtype=torch.float32), from torch 2.8 on."""
+    return "dtype" in torch.ops.aten.mm.overloads()
+
+
+def float_product(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y of half-precision matrices in float32, products and sums not rounded to half precision."""
+    if x.is_cuda and has_float_product():
+        return torch.mm(x, y, out_dtype=torch.float32)
+    return x.float() @ y.float()

@@ -1,0 +1,83 @@
+"""Blocks and roles as the native modules want them: numbers and raw addresses, the same for every module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import FLOOR, PairBlock, Reduce, Score, Side, SideStats
+
+
+def describe(module: Any, block: PairBlock) -> Any:
+    """The module's Block with all that does not depend on how features are stored. The tensors behind its addresses
+    are owned by `block`."""
+    spec, row, col = block.spec, block.row, block.col
+    x = module.Block()
+    x.tiles, x.n, x.m = len(col.tiles), len(row), len(col)
+    x.row_origin, x.col_origin = row.origin, col.origin
+    x.row_scale, x.col_scale = address(row.scale), address(col.scale)
+    if spec.score == Score.DOT:
+        x.row_bias, x.col_bias = address(row.bias), address(col.bias)
+    else:
+        x.row_norm, x.col_norm = address(row.bias), address(col.bias)
+        x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
+    x.row_ids, x.col_ids = address(row.ids), address(col.ids)
+    if block.mask is not None:
+        x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
+    x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
+    x.keep_positives, x.same = spec.keep_positives, spec.same
+    if block.scores is not None:
+        set_scores(x, block.scores)
+    return x
+
+
+def set_scores(x: Any, scores: Tensor) -> None:
+    x.scores, x.score_stride, x.score_tile = scores.data_ptr(), scores.stride(1), scores.stride(0)
+
+
+def both_roles(block: PairBlock) -> bool:
+    """Whether columns have a statistic in this block, too."""
+    return (block.spec.cols or block.spec.square) and block.col.on
+
+
+def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
+    """Memory for the side's partial statistic, and the role that writes it."""
+    n, reduce, role, device = len(side), block.spec.reduce, module.Role(), side.features.device
+    stats = SideStats(
+        peak=empty(n, device) if reduce in (Reduce.LSE, Reduce.MAX) else None,
+        total=empty(n, device) if reduce != Reduce.MAX else None,
+        positive=empty(n, device),
+        arg=torch.empty(n, dtype=torch.int64, device=device) if reduce == Reduce.MAX else None,
+    )
+    role.on, role.threshold = True, address(side.threshold)
+    role.peak, role.total = address(stats.peak), address(stats.total)
+    role.positive, role.arg = address(stats.positive), address(stats.arg)
+    return stats, role
+
+
+def plain_role(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+    role = module.Role()
+    role.on = on
+    role.grad_sum, role.grad_score_sum = address(grad_sum), address(grad_score_sum)
+    if on:
+        role.threshold = address(side.threshold)
+    return role
+
+
+def weighted_role(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+    role = plain_role(module, side, on, grad_sum, grad_score_sum)
+    if on:
+        role.stat = address(side.stat)
+        role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
+    return role
+
+
+def empty(n: int, device: torch.device) -> Tensor:
+    """Type and device are named everywhere: the kernels must not depend on torch's global defaults."""
+    return torch.empty(n, dtype=torch.float32, device=device)
+
+
+def address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()

@@ -1,0 +1,81 @@
+"""The CUDA kernels without a device: their sources compiled by the C++ compiler, run by loops over blocks and threads
+(csrc/cuda/host_executor.h), behind the backend's own Python code on tensors of the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import pybind11
+import torch
+
+from contrastile.backends.cuda import CudaBackend
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/bind.cpp")
+# the sanitizers stop the process where 16-byte access is misaligned or an array is left
+FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
+    -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()
+
+
+class HostBackend(CudaBackend):
+    """The cuda backend with the executor in place of a device."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return super().why_not(torch.device("cuda"), dtype) if device.type == "cpu" else "the executor needs cpu"
+
+    def place(self, device: torch.device) -> tuple[int, int]:
+        return 0, 0
+
+
+def compiler() -> str | None:
+    return shutil.which("g++") if sys.platform.startswith("linux") else None
+
+
+def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[str, Path] | None = None) -> ModuleType:
+    """The module from csrc, or with one edit (file, old text, new text) of it. Objects given are not made again."""
+    tree = ROOT / "csrc"
+    if edit is not None:
+        name, old, new = edit
+        tree = shutil.copytree(tree, folder / "csrc")
+        text = (tree / name).read_text()
+        assert text.count(old) == 1, f"{name}: {text.count(old)} places with {old!r}"
+        (tree / name).write_text(text.replace(old, new))
+    include = [f"-I{path}" for path in (tree, pybind11.get_include(), sysconfig.get_paths()["include"])]
+    made = {name: folder / f"{Path(name).stem}.o" for name in (*SOURCES, "host_device.cpp")}
+    made |= objects or {}
+
+    def compile_one(name: str) -> None:
+        source = ROOT / "tests/native" / name if name == "host_device.cpp" else tree / name
+        command = [str(compiler()), *FLAGS, *include, '-DCONTRASTILE_CUDA_ARCHS="host"', "-x", "c++"]
+        if edit is not None or name == "cuda/bind.cpp":
+            command.append("-O0")  # compiled once, run little
+        execute([*command, "-c", str(source), "-o", str(made[name])])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_one, [name for name in made if name not in (objects or {})]))
+    library = folder / "_cuda.so"
+    execute([str(compiler()), "-shared", *map(str, made.values()), "-o", str(library)])
+    name = f"{folder.name}._cuda"  # pybind11 gives one name one module
+    spec = importlib.util.spec_from_file_location(name, library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def execute(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

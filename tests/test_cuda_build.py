@@ -1,0 +1,71 @@
+"""The CUDA kernels under nvcc: every architecture compiles, no register is spilled, memory moves 16 bytes at a time."""
+
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not on PATH nor in /usr/local/cuda/bin")
+
+ARCHS = ("80", "90", "100")
+MOST_REGISTERS = 128  # two blocks of 256 threads on one multiprocessor
+FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Werror", "all-warnings", f"-I{ROOT / 'csrc'}"]
+KERNELS = {"stats": 4 * (2 + 2 + 1), "coeff": 3 * 2 + 1}  # reduces x (rows, columns) x (dot or not), merges
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[str, str]]:
+    """(source, architecture) -> (what ptxas says, the PTX)."""
+    folder = tmp_path_factory.mktemp("cubin")
+
+    def compile_one(key: tuple[str, str]) -> tuple[str, str]:
+        name, arch = key
+        kept = folder / f"{name}-{arch}"
+        kept.mkdir()
+        command = [str(NVCC), *FLAGS, f"-arch=sm_{arch}", str(ROOT / f"csrc/cuda/{name}.cu"), "-cubin"]
+        options = ["-Xptxas", "-v,-warn-spills,-warn-lmem-usage,-Werror", "--keep", "--keep-dir", str(kept)]
+        said = run([*command, *options, "-o", str(kept / "cubin")])
+        return said, (kept / f"{name}.ptx").read_text()
+
+    keys = [(name, arch) for name in KERNELS for arch in ARCHS]
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(keys, pool.map(compile_one, keys), strict=True))
+
+
+def run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_spills_and_a_budget_of_registers(compiled, name, arch):
+    said, _ = compiled[name, arch]
+    registers = [int(x) for x in re.findall(r"Used (\d+) registers", said)]
+    spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
+    shared = [int(x) for x in re.findall(r"(\d+) bytes smem", said)]
+    print(f"{name} sm_{arch}: registers {min(registers)} to {max(registers)}, shared memory up to {max(shared)} bytes")
+    assert len(registers) == len(spilled) == KERNELS[name]
+    assert set(spilled) == {("0", "0", "0")}
+    assert max(registers) <= MOST_REGISTERS
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_scores_and_coefficients_move_16_bytes_at_a_time(compiled, arch):
+    for name in KERNELS:
+        assert re.search(r"ld\.global(\.nc)?\.v4\.(f32|b32|u32)", compiled[name, arch][1]), name
+    for store in ("v4.f32", "v2.u32"):  # float32; bfloat16, 8 bytes
+        assert f"st.global.cg.{store}" in compiled["coeff", arch][1]
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_no_atomics(compiled, arch):
+    """Equal bits in every run."""
+    for name in KERNELS:
+        assert not re.search(r"^\s*(@\S+\s+)?(atom|red)\.", compiled[name, arch][1], re.MULTILINE)

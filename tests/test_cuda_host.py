@@ -1,0 +1,294 @@
+"""The cuda backend's kernels on the host: every rule, index and sum of them, but no device."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("pybind11", reason="the build requirements are not installed")
+
+import cuda_host
+import test_distances
+from cases import EXTRAS, between, make_call
+from contrastile import backends, driver, pair_reduce, row_lse
+from contrastile.backends.native_block import address, describe, weighted_role
+from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
+from contrastile.spec import Keep, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
+from contrastile.testing import EPS, check_card, largest
+from cuda_host import HostBackend
+from loss_cases import every_pair_loss
+from oracle import check
+
+pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
+
+LOW = EPS[torch.float32]
+ALL = Needs(True, [True], True, True, True, True)
+SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]  # edges of quads, lanes and tiles
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+KEEPS = tuple(keep.name.lower() for keep in Keep)
+POSITIVES = (None, "same_index", "same_id", "kept")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cuda_host")
+
+
+@pytest.fixture(scope="module")
+def host(folder: Path) -> HostBackend:
+    return HostBackend(cuda_host.build(folder))
+
+
+@pytest.fixture
+def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostBackend]:
+    """backend="cuda" is the executor."""
+    monkeypatch.setattr(backends, "BACKENDS", (host, TorchBackend()))
+    yield host
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MIN_CHUNK": 32, "MAX_CHUNK": 72, "SQUARE_CHUNK": 72, "WORKSPACE": 4 * 72 * 96}.items():
+        monkeypatch.setattr(driver, name, value)
+
+
+# ---- tiles against tiles in torch
+
+
+def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:
+    """Small multiples of powers of two, so that the z of dot products is exact. Sides have all that gradients need."""
+    d = 8
+    a = (torch.randn(n, d) * 2).round() / 4
+    b = (torch.randn(tiles, m, d) * 2).round() / 4
+    sides = []
+    for features, size, origin, on in ((a, n, 40, True), (b, m, 37, both)):
+        side = Side(features, origin, on=on, ids=torch.randint(0, 4, (size,)))
+        if extras or spec.score != Score.DOT:
+            side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
+        if extras:
+            side.scale = 2.0 ** torch.randint(-1, 2, (size,))
+        side.weight, side.positive_weight = torch.randn(size), torch.randn(size)
+        sides.append(side)
+    block = PairBlock(spec, *sides)
+    z = logits(double(block))
+    for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
+        side.stat = torch.stack([peak.float() + torch.randn(len(side)), torch.rand(len(side)) + 3.0], 1)
+    if extras:
+        block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
+        sides[0].threshold, sides[1].threshold = between(z).float(), between(z.T).float()
+    return block
+
+
+def logits(block: PairBlock) -> Tensor:
+    return affine(block, score_of(block, dot_tiles(block, fill=False)))
+
+
+def double(block: PairBlock) -> PairBlock:
+    names = ("features", "scale", "bias", "threshold", "stat", "weight", "positive_weight")
+    sides = [
+        replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
+        for side in (block.row, block.col)
+    ]
+    return PairBlock(block.spec, *sides, block.mask)
+
+
+def memory_for_scores(tiles: int, n: int, m: int, layout: int) -> Tensor:
+    """Rows at multiples of 16 bytes; rows without padding; a first element that is not aligned."""
+    width = -(-m // 8) * 8 if layout != 1 else m
+    return torch.empty(tiles * n * width + 1)[layout == 2 :][: tiles * n * width].view(tiles, n, width)
+
+
+def numbers(backend: object, block: PairBlock) -> dict[str, Tensor]:
+    """All that stats and coeff return."""
+    found = {}
+    for role, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
+        found |= {f"{role} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
+    if block.spec.reduce != Reduce.MAX:
+        found |= vars(backend.coeff(block, ALL))  # type: ignore[attr-defined]
+    return {k: x for k, x in found.items() if x is not None}
+
+
+def agree(found: dict[str, Tensor], truth: dict[str, Tensor], twin: dict[str, Tensor]) -> None:
+    """At most four times the error of float32 tiles in torch, and eight roundings of the largest number."""
+    assert found.keys() == truth.keys()
+    for name, x in found.items():
+        finite = truth[name].isfinite()
+        assert x.shape == truth[name].shape, name
+        assert torch.equal(x[~finite].double(), truth[name][~finite].double()), name
+        error, measured = (largest((y.double() - truth[name])[finite]) for y in (x, twin[name]))
+        limit = 4 * measured + 8 * LOW * max(largest(truth[name][finite]), 1.0)
+        assert error <= limit, f"{name}: error {error:.3g}, limit {limit:.3g}"
+
+
+def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairBlock, layout: int) -> None:
+    n, m, tiles = len(block.row), len(block.col), len(block.col.tiles)
+    truth, twin = numbers(TorchBackend(), double(block)), numbers(TorchBackend(), block)
+    kept = replace(block, scores=memory_for_scores(tiles, n, m, layout))
+    found = numbers(host, kept)
+    agree(found, truth, twin)
+    monkeypatch.setenv("CONTRASTILE_HOST_ORDER", "reverse")
+    for again in (numbers(host, kept), numbers(host, block)):
+        for name, x in again.items():  # the order of threads and blocks, and alignment, change no bit
+            assert torch.equal(x.nan_to_num(7.0), found[name].nan_to_num(7.0)), name
+    monkeypatch.delenv("CONTRASTILE_HOST_ORDER")
+
+
+@pytest.mark.parametrize("positives", list(Positives), ids=lambda x: x.name.lower())
+@pytest.mark.parametrize("keep", list(Keep), ids=lambda x: x.name.lower())
+@pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
+def test_every_reduce_keep_positives_score_and_role(host, monkeypatch, reduce, keep, positives):
+    rules = itertools.product(Score, (False, True), (False, True), (False, True))
+    for index, (score, both, extras, keep_positives) in enumerate(rules):
+        tiles = 1 if score == Score.DOT else 1 + index % 3
+        spec = PairSpec(reduce, keep, positives, keep_positives, both, index % 5 == 0, False, score, index % 2 == 0)
+        n, m = SHAPES[(index + int(keep)) % len(SHAPES)]
+        block = random_block(spec, n, m, tiles, extras, both)
+        check_tiles(host, monkeypatch, block, index % 3)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
+def test_nan_and_infinity_pass_as_in_torch(host, reduce, value):
+    block = random_block(PairSpec(reduce, cols=True), 70, 150, 1, False, True)
+    block.row.features[3, 2] = value
+    block.row.features[66, 1] = value
+    truth, found = numbers(TorchBackend(), block), numbers(host, block)
+    for name, x in truth.items():
+        torch.testing.assert_close(
+            found[name], x, equal_nan=True, rtol=1e-4, atol=1e-4, msg=lambda t, k=name: f"{k}: {t}"
+        )
+
+
+@pytest.mark.parametrize("layout", range(3))
+@pytest.mark.parametrize("score", list(Score), ids=lambda x: x.name.lower())
+def test_coefficients_in_place_and_in_bfloat16(host, score, layout):
+    """The same numbers as apart, rounded once; nothing beside them is written."""
+    tiles = 1 if score == Score.DOT else 3
+    block = random_block(PairSpec(cols=True, score=score), 67, 133, tiles, True, True)
+    scores = memory_for_scores(tiles, 67, 133, layout)
+    block.scores = scores
+    host.stats(block)
+    apart = host.coeff(block, ALL).grad
+    for dtype in (torch.float32, torch.bfloat16):
+        room = torch.full((scores.numel() + 33,), 7.0, dtype=dtype)
+        first = 16 + (layout == 2)
+        target = room[first : first + scores.numel()].view_as(scores)
+        if dtype == torch.float32:
+            target.copy_(scores)
+        x = describe(host.module, replace(block, scores=target) if dtype == torch.float32 else block)
+        x.row, x.col = (weighted_role(host.module, side, True, None, None) for side in (block.row, block.col))
+        x.grad, x.grad_stride, x.grad_tile = address(target), target.stride(1), target.stride(0)
+        x.grad_bf16 = dtype == torch.bfloat16
+        padding = target[:, :, 133:].clone()
+        host.module.coeff(x)
+        assert torch.equal(target[:, :, :133], apart.to(dtype))
+        assert torch.equal(target[:, :, 133:].nan_to_num(1.0), padding.nan_to_num(1.0))
+        assert (room[:first] == 7).all() and (room[first + scores.numel() :] == 7).all()
+
+
+# ---- the backend behind the engine, against the float64 oracle
+
+
+@pytest.mark.parametrize("reduce", ["lse", "softplus", "relu", "max"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
+def test_engine_with_every_keep_and_positives(installed, dtype, reduce):
+    for keep, positives, keep_positives in itertools.product(KEEPS, POSITIVES, (False, True)):
+        options = {"reduce": reduce, "keep": keep, "cols": True, "keep_positives": keep_positives}
+        options |= {} if reduce == "max" else {"positives": positives}
+        check(make_call(37, 53, 19, dtype, *EXTRAS, blocks=2, **options), backend="cuda")
+
+
+@pytest.mark.parametrize("reduce", ["lse", "softplus", "relu", "max"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
+def test_engine_ragged_and_empty_shapes(installed, dtype, reduce):
+    options = {"reduce": reduce, "cols": True} | ({} if reduce == "max" else {"positives": "same_index"})
+    for shape in [(0, 5, 4), (5, 0, 4), (0, 0, 0), (1, 1, 0), (1, 7, 3), (65, 63, 2), (97, 131, 7), (131, 300, 33)]:
+        for extras in ((), EXTRAS):
+            check(make_call(*shape, dtype, *extras, **options), backend="cuda")
+
+
+@pytest.mark.parametrize("budget", [0, 30_000, 1 << 30])
+@pytest.mark.parametrize("m", [210, None])
+def test_engine_in_many_pieces(installed, pieces, m, budget):
+    """Square calls, chunks of rows, split columns, scores kept for all, some or no blocks."""
+    for keep, cols, dtype in itertools.product(KEEPS, (False, True), DTYPES[:2]):
+        call = make_call(150, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
+        check(call, backend="cuda", memory_budget=budget)
+
+
+@pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (2, True), (3, False), (4, True)])
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_engine_with_every_score(installed, score, tiles, offset):
+    for dtype, (n, m, d) in itertools.product(DTYPES, ((1, 9, 1), (13, 33, 5), (37, 300, 16))):
+        problem = test_distances.problem(n, m, d, tiles, dtype, offset)
+        test_distances.check(problem, score, offset, backend="cuda")
+
+
+@every_pair_loss
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
+def test_losses_of_the_catalog(installed, card, dtype):
+    for n, d in ((5, 17), (70, 12)):
+        found = check_card(card, "cuda", dtype, n, d)
+        assert found.ok, found.detail
+
+
+def test_kept_scores_serve_a_second_backward_pass(installed):
+    """Coefficients may overwrite only scores that nobody kept."""
+    a, b = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
+    value = row_lse(a, b, backend="cuda", memory_budget=10**6).sum()
+    first = torch.autograd.grad(value, (a, b), retain_graph=True)
+    again = torch.autograd.grad(value, (a, b))
+    assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+def test_the_executor_is_what_ran(installed, monkeypatch):
+    calls = []
+    run = installed.module.stats
+    monkeypatch.setattr(installed.module, "stats", lambda x: (calls.append(x.n), run(x)))
+    pair_reduce(torch.ones(3, 2), torch.ones(4, 2), backend="cuda")
+    assert calls == [3]
+
+
+# ---- a kernel with an error
+
+
+def check_everything(reduce: str, **options: object) -> None:
+    for extras in ((), EXTRAS):
+        call = make_call(70, 140, 5, torch.float32, *extras, reduce=reduce, cols=True, **options)
+        check(call, backend="cuda")
+
+
+FUNCTORS, PAIR, STATS, COEFF = "common/functors.h", "cuda/pair.h", "cuda/stats.cu", "cuda/coeff.cu"
+MUTANTS = {
+    "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
+    "softplus slope": (FUNCTORS, "tail = e / (e + 1.f)", "tail = e / (e + 2.f)", {"reduce": "softplus"}),
+    "relu": (FUNCTORS, "return vmax(V{}, z);", "return z;", {"reduce": "relu"}),
+    "relu slope": (FUNCTORS, "V{} + 1.f, vselect_positive(-z, V{}, z)", "V{} + 1.f, V{} + 1.f", {"reduce": "relu"}),
+    "lse slope": (FUNCTORS, "vexp((z - peak) - log_total)", "vexp(z - peak)", {"reduce": "lse"}),
+    "diagonal": (PAIR, "return diagonal < 0 ||", "return diagonal <= 0 ||", {"reduce": "lse"}),
+    "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
+    "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
+    "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
+    "role": (STATS, "role_z(x, z, rule, cols[c])", "role_z(x, z, rule, row)", {"reduce": "lse"}),
+    "row sum": (COEFF, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_an_error_in_a_kernel_is_seen(name, host, folder, tmp_path, monkeypatch):
+    *edit, options = MUTANTS[name]
+    touched = {STATS: ["cuda/stats.cu"], COEFF: ["cuda/coeff.cu"]}.get(edit[0], list(cuda_host.SOURCES[:2]))
+    made = {x: folder / f"{Path(x).stem}.o" for x in (*cuda_host.SOURCES, "host_device.cpp")}
+    objects = {x: path for x, path in made.items() if x not in touched}
+    monkeypatch.setattr(backends, "BACKENDS", (host,))
+    check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
+    mutant = HostBackend(cuda_host.build(tmp_path, tuple(edit), objects))
+    monkeypatch.setattr(backends, "BACKENDS", (mutant,))
+    with pytest.raises(AssertionError, match=r"times the budget|not finite|for tensor"):
+        check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
