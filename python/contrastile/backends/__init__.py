@@ -13,10 +13,10 @@ from .triton import TritonBackend
 __all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
 
 BACKENDS: tuple[Backend, ...] = (
-    CpuBackend(),  # first, so that on the CPU no other is asked; it refuses GPUs, where triton is the first
-    TritonBackend(),
-    CudaBackend(),
+    CpuBackend(),
     TorchBackend(),
+    TritonBackend(),  # after torch, so that "auto" does not take what has never run on hardware
+    CudaBackend(),
 )
 
 

@@ -92,7 +92,8 @@ def pair_reduce(
             recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
-        backend: "auto" | "cpu" | "triton" | "cuda" | "torch". A named backend never falls back: it raises BackendUnsupported.
+        backend: "auto" | "cpu" | "torch" | "triton" | "cuda". A named backend never falls back: it raises
+            BackendUnsupported.
 
     Returns:
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0.
