@@ -666,3 +666,10 @@ BAD_QUERIES = {
 def test_bad_queries_are_named(args, error, message):
     with pytest.raises(error, match=message):
         mip_similarity(*args)
+
+
+def test_given_permutations_must_be_permutations():
+    x = [torch.randn(5, 4) for _ in range(3)]
+    for wrong in (torch.zeros(3, 2, 5, dtype=torch.int64), torch.arange(5).expand(3, 2, 5) + 1):
+        with pytest.raises(ValueError, match=r"^permutations must hold every row number from 0 to 4"):
+            contrastile.symile_loss(*x, logit_scale=1.0, permutations=wrong)

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ..ops import check, no_autocast, pair_reduce
 from ..ops.arguments import as_tensor
+from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
 from .common import LossModule, check_options, feature_batches, reduced, reduced_empty, wide
 
@@ -94,7 +95,7 @@ def row_orders(features: Sequence[Tensor], generator: Generator | None, permutat
     if tuple(given.shape) != (k, k - 1, n):
         raise ValueError(f"permutations must have shape ({k}, {k - 1}, {n}), got {tuple(given.shape)}")
     check.same_device("permutations", given, device)
-    if given.device.type == "cpu" and not torch.compiler.is_compiling():  # elsewhere looking would stop the device
+    if given.device.type == "cpu" and plain(given):  # on another device, looking would stop it
         if not torch.equal(given.sort(2).values, torch.arange(n).expand_as(given)):
             raise ValueError(f"permutations must hold every row number from 0 to {n - 1} once in each of their rows")
     return given

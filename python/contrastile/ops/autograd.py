@@ -162,11 +162,16 @@ def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tenso
 
 def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-    if not watched and type(args[0]) in PLAIN and not args[0].is_meta:
+    if plain(args[0]):
         return pair_loss(*args, *more, needs)
     value, grads = torch.ops.contrastile.pair_loss.default(*args, *more, needs)
     return value, grads
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def plain(x: Tensor) -> bool:
+    """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
+    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    return not watched and type(x) in PLAIN and not x.is_meta
