@@ -308,9 +308,8 @@ def one_sided_scalar(
     """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
     grads = new_gradients(call, needs)
     n, rows = len(call.rows), chunk_rows(call, backend)
-    rows = (
-        max(min(rows, limits(backend).workspace // (4 * max(width, 1))) // backend.granularity, 1) * backend.granularity
-    )
+    fit = limits(backend).workspace // (4 * max(width, 1))
+    rows = max(min(rows, fit) // backend.granularity, 1) * backend.granularity
     buffer = new_buffer(call, min(rows, n) * width) if backend.keeps_scores else None
     value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
     for start in range(0, n, rows):

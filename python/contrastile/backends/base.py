@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -52,3 +53,24 @@ class Backend(Protocol):
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""
+
+
+@cache
+def mixed_product(device: torch.device) -> bool:
+    """Whether torch multiplies halves into float32: torch >= 2.8 on CUDA. Elsewhere they are widened first."""
+    return device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+
+
+def float_product(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y in float32, products and sums not rounded to half precision."""
+    if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
+        return torch.mm(x, y, out_dtype=torch.float32)
+    return x.float() @ y.float()
+
+
+def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
+    """out += float_product(x, y), without a second matrix where the types allow it."""
+    if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
+        out.add_(float_product(x, y))
+    else:
+        out.addmm_(x.float(), y.float())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
 from . import native
+from .base import add_float_product, float_product
 from .native_block import both_roles, describe, empty, new_stats, set_scores, weighted_role
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
@@ -56,10 +57,7 @@ class CudaBackend:
         raise NotImplementedError
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
-        if x.dtype == torch.float32:
-            out.addmm_(x, y.float())
-        else:
-            out += float_product(x, y)
+        add_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         x = describe(self.module, block)
@@ -136,16 +134,3 @@ def no_device(module: Any) -> str | None:
 
 def new_grad(scores: Tensor, bf16: bool) -> Tensor:
     return torch.empty(scores.shape, dtype=torch.bfloat16 if bf16 else torch.float32, device=scores.device)
-
-
-@cache
-def has_float_product() -> bool:
-    """torch.mm(half, half, out_dtype=torch.float32), from torch 2.8 on."""
-    return "dtype" in torch.ops.aten.mm.overloads()
-
-
-def float_product(x: Tensor, y: Tensor) -> Tensor:
-    """x @ y of half-precision matrices in float32, products and sums not rounded to half precision."""
-    if x.is_cuda and has_float_product():
-        return torch.mm(x, y, out_dtype=torch.float32)
-    return x.float() @ y.float()

@@ -26,6 +26,7 @@ from ..spec import (
     SideStats,
     Weights,
 )
+from .base import add_float_product
 
 OLDEST_TRITON = (3, 4)
 OLDEST_CAPABILITY = (8, 0)  # what Triton supports, and the first with bfloat16 products
@@ -68,10 +69,7 @@ class TritonBackend:
         raise NotImplementedError
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
-        if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
-            out.add_(torch.mm(x, y, out_dtype=torch.float32))
-        else:
-            out.addmm_(x.float(), y.float())
+        add_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         from ..triton_kernels import pair
@@ -220,12 +218,6 @@ def precision(features: Tensor) -> str:
     """How float32 is multiplied: as it is, unless torch's own switch allows TF32. Products of halves are exact."""
     tf32 = features.dtype == torch.float32 and features.is_cuda and torch.version.hip is None
     return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
-
-
-@cache
-def mixed_product(device: torch.device) -> bool:
-    """Whether torch multiplies halves into float32: torch >= 2.8 on CUDA. Elsewhere they are widened first."""
-    return device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
 
 
 def many_rules(block: PairBlock) -> bool:

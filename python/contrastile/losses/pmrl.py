@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..ops import check, pair_reduce
 from ..ops.autograd import FirstOrder
+from ..ops.basis import exact_dtype
 from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, wide, zero
 
 UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
@@ -81,13 +82,8 @@ def matched(modalities: tuple[Tensor, ...], normalize: bool) -> Tensor:
     return torch.stack([wide(x) for x in feature_batches("modalities", modalities, normalize)], 1)
 
 
-def precise(x: Tensor) -> Tensor:
-    """float64, where a squared singular value keeps the digits of its root; float32 on Apple's GPUs, which lack it."""
-    return x.float() if x.device.type == "mps" else x.double()
-
-
 def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the columns z (N, k, D): singular values (N, min(k, D)), ascending, in the type of `precise`, and leading left
+    """Of the columns z (N, k, D): singular values (N, min(k, D)), ascending, in `exact_dtype`, and leading left
     singular vectors (N, D).
 
     The eigensolver is not differentiated: with w fixed, w_r^T K w_r has the gradient of the r-th eigenvalue, and w_1
@@ -95,7 +91,7 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     """
     check.no_transforms()
     result, count = z.dtype, min(z.shape[1:])
-    z = precise(FirstOrder.apply(z))  # type: ignore[no-untyped-call]
+    z = FirstOrder.apply(z).to(exact_dtype(z))  # type: ignore[no-untyped-call]
     gram = z @ z.mT
     values, w = _eigh(gram.detach())
     along = gram @ w

@@ -8,7 +8,8 @@ silently wrong otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,27 @@ def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
     return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
 
 
+class Once(torch.autograd.Function):
+    """A function of tensors that refuses to be differentiated: its derivative would be silently wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_DOUBLE_BACKWARD)
+
+
+def once(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """function(*tensors) in a backward pass. Grad mode is on for create_graph=True; only then may somebody
+    differentiate the result."""
+    if not torch.is_grad_enabled():
+        return function(*tensors)
+    outputs: tuple[Tensor, ...] = Once.apply(function, *tensors)  # type: ignore[no-untyped-call]
+    return outputs
+
+
 class StatsFunction(torch.autograd.Function):
     """Vector mode: row and column statistics, row and column sums over positives."""
 
@@ -53,24 +75,16 @@ class StatsFunction(torch.autograd.Function):
         *tensors, row_parts, col_parts, scores = ctx.saved_tensors
         needs = tensor_needs(ctx.needs_input_grad[2:])
         inputs = (*gouts, row_parts, col_parts, scores, *tensors)
-        grads = StatsBackward.apply(ctx.statics, needs, *inputs)  # type: ignore[no-untyped-call]
+        grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
         return (None, None, *by_input(grads, needs))
 
 
-class StatsBackward(torch.autograd.Function):
-    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
-
-    @staticmethod
-    def forward(ctx: Any, statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-        row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
-        grads = torch.ops.contrastile.pair_stats_backward.default(
-            *operator_args(statics, inputs), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
-        )
-        return tuple(grads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
+def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
+    row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
+    grads = torch.ops.contrastile.pair_stats_backward.default(
+        *operator_args(statics, inputs), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
+    )
+    return tuple(grads)
 
 
 class LossFunction(torch.autograd.Function):
@@ -88,30 +102,16 @@ class LossFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        # grad mode is on for create_graph=True; only then may somebody differentiate the result
-        scale = ScaleGradients.apply if torch.is_grad_enabled() else scaled
-        return (None, None, None, *by_input(scale(gout, *ctx.saved_tensors), ctx.needs))
+        return (None, None, None, *by_input(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
     """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow.
 
-    `saved` holds the gradients, then the inputs they belong to.
+    `saved` holds the gradients, then the inputs they belong to: arguments, so that the result requires grad in `once`.
     """
     half = len(saved) // 2
     return tuple((g * gout).to(x.dtype) for g, x in zip(saved[:half], saved[half:], strict=True))
-
-
-class ScaleGradients(torch.autograd.Function):
-    """`scaled`, refusing to be differentiated. The inputs are arguments so that the result requires grad."""
-
-    @staticmethod
-    def forward(ctx: Any, gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
-        return scaled(gout, *saved)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
 
 
 NO_DOUBLE_BACKWARD = (
@@ -129,17 +129,7 @@ class FirstOrder(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> Any:
-        return LastOrder.apply(gout) if torch.is_grad_enabled() else gout  # type: ignore[no-untyped-call]
-
-
-class LastOrder(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gout: Tensor) -> Tensor:
-        return gout.view_as(gout)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
+        return once(lambda g: (g.view_as(g),), gout)[0]
 
 
 def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:

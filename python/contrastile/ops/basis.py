@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import check
-from .autograd import NO_DOUBLE_BACKWARD
+from .autograd import once
 from .library import LIB, TAGS, no_autocast
 
 CHUNK = 128  # samples at a time: a few megabytes in float64
@@ -122,25 +122,11 @@ class BasisFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_directions: Tensor, grad_lengths: Tensor) -> tuple[Any, ...]:
-        # grad mode is on for create_graph=True; only then may somebody differentiate the result
-        gradients = BasisBackward.apply if torch.is_grad_enabled() else vector_gradients
-        return (None, *gradients(grad_directions, grad_lengths, *ctx.saved_tensors))
+        return (None, *once(vector_gradients, grad_directions, grad_lengths, *ctx.saved_tensors))
 
 
 def vector_gradients(grad_directions: Tensor, grad_lengths: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     return tuple(torch.ops.contrastile.basis_backward.default(vectors, grad_directions, grad_lengths))
-
-
-class BasisBackward(torch.autograd.Function):
-    """`vector_gradients`, refusing to be differentiated; it would be silently wrong otherwise."""
-
-    @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return vector_gradients(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
 
 
 def fake_basis(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from .. import driver
 from ..backends import select
 from ..spec import Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side, SideStats
 from . import check
-from .autograd import NO_DOUBLE_BACKWARD
+from .autograd import once
 from .library import LIB, TAGS, converted, no_autocast
 
 # The true tuple is left out of the statistic and summed apart: margins then need no difference of near-equal numbers
@@ -75,22 +76,14 @@ class MarginsFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Any, ...]:
         needs = list(ctx.needs_input_grad[2:])
-        grads = iter(MarginsBackward.apply(ctx.backend, needs, weight, *ctx.saved_tensors))  # type: ignore[no-untyped-call]
+        grads = iter(once(partial(margin_gradients, ctx.backend, needs), weight, *ctx.saved_tensors))
         return (None, None, *(next(grads) if need else None for need in needs))
 
 
-class MarginsBackward(torch.autograd.Function):
-    """A function of its own so that differentiating it raises; it would be silently wrong otherwise."""
-
-    @staticmethod
-    def forward(ctx: Any, backend: str, needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-        weight, parts, scores, scale, *modalities = tensors
-        backward = torch.ops.contrastile.tuple_margins_backward.default
-        return tuple(backward(modalities, scale, backend, parts, scores, weight, needs))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_DOUBLE_BACKWARD)
+def margin_gradients(backend: str, needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
+    weight, parts, scores, scale, *modalities = tensors
+    backward = torch.ops.contrastile.tuple_margins_backward.default
+    return tuple(backward(modalities, scale, backend, parts, scores, weight, needs))
 
 
 # ---- slabs ----------------------------------------------------------------------------------------------------------
