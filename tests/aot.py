@@ -94,21 +94,26 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     """The kernel with the table's tile, or another."""
     tile = tile or config.tile(arch, kind, (kernel == "coeff") + variant.many_rules())
     function = getattr(pair, kernel)
-    constants = constants_of(variant, kind, tile) | absent(function, variant)
+    constants = constants_of(variant, kind, tile, config.has_tma(arch)) | absent(function, variant)
     types = {name: type_of(name, kind) for name in function.arg_names}
+    if constants["TMA"]:
+        element = TYPES[kind][1:]
+        types["A"] = f"tensordesc<{element}[{tile.rows}, {tile.depth}]>"
+        types["B"] = f"tensordesc<{element}[1, {tile.cols}, {tile.depth}]>"
     signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
-    aligned = [name for name, kind in signature.items() if kind != "constexpr" and name not in UNSPECIALISED]
+    aligned = [name for name, kind in signature.items() if kind[0] in "*i" and name not in UNSPECIALISED]
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(function, signature, constants, attributes)
     options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
     return usage(triton.compile(source, target=target(arch), options=options), arch)
 
 
-def constants_of(variant: Variant, kind: str, tile: config.Tile) -> dict[str, Any]:
+def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SAME": variant.same, "SCORE": int(variant.score), "OFFSET": 1,
-        "COLS": variant.cols, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
+        "COLS": variant.cols, "TMA": tma, "EVEN": True, "PERSISTENT": tile.per_processor > 0,
+        "PRECISION": "tf32" if kind == "tf32" else "ieee",
         "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
     }  # fmt: skip
 

@@ -17,13 +17,14 @@ from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
-from contrastile.triton_kernels import functors, tiles
+from contrastile.triton_kernels import config, functors, tiles
 from oracle import check, engine, upstream
 
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
 POSITIVES = (None, "same_index", "same_id", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
+copyable = backend_module.copyable
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,34 @@ def test_many_chunks_and_column_blocks(cols, monkeypatch):
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("d", [8, 40, 9], ids=["one step", "several", "rows not aligned"])
+def test_tensor_descriptors(d, persistent, monkeypatch):
+    """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
+    copied = []
+    monkeypatch.setattr(backend_module, "copies_tensors", lambda device: True)
+    monkeypatch.setattr(backend_module, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
+    tile = replace(config.INTERPRETER, per_processor=int(persistent))
+    monkeypatch.setattr(backend_module, "tile_for", lambda *_: tile)
+    for extras, blocks in (((), 1), (EXTRAS, 2)):
+        triton(make_call(70, 150, d, torch.float16, *extras, blocks=blocks, positives="same_index", cols=True))
+    x = test_distances.problem(37, 70, d, 3, torch.float32, True)
+    test_distances.check(x, "distance", True, backend="triton")
+    assert set(copied) == {d % 8 == 0}
+
+
+@pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
+def test_float16_coefficients_neither_underflow_nor_overflow(weight):
+    """Weights as a mean over 10^7 rows has them, repaired by a loss scaler in backward, and the other way round."""
+    a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).half().requires_grad_() for _ in range(2))
+    loss = pair_loss(a, b, row_weight=torch.full((40,), weight), scale=5.0, backend="triton")
+    (loss / weight).backward()
+    true = [x.detach().double().requires_grad_() for x in (a, b)]
+    (5.0 * true[0] @ true[1].T).logsumexp(1).sum().backward()
+    for x, y in zip((a, b), true, strict=True):
+        assert (x.grad.double() - y.grad).norm() < 2.0**-10 * y.grad.norm()
+
+
 def test_bfloat16_is_widened_in_the_interpreter():
     triton(make_call(37, 70, 19, torch.bfloat16, *EXTRAS, positives="same_index", cols=True))
 
@@ -178,7 +207,7 @@ def test_the_scores_are_not_kept():
 
 def test_named_and_auto():
     x = torch.randn(5, 4)
-    assert backends.select("auto", x.device, x.dtype).name == "cpu"
+    assert backends.select("auto", x.device, x.dtype, 25).name == "cpu"
     with pytest.raises(backends.BackendUnsupported, match="float64 features need the torch backend"):
         pair_loss(x.double(), x.double(), backend="triton")
     with pytest.raises(backends.BackendUnsupported, match="it needs cpu"):

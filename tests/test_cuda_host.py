@@ -17,7 +17,7 @@ import cuda_host
 import test_distances
 from cases import EXTRAS, between, make_call
 from contrastile import backends, driver, pair_reduce, row_lse
-from contrastile.backends.native_block import address, describe, weighted_role
+from contrastile.backends.native_block import describe, set_grad, weighted_role
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
 from contrastile.spec import Keep, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
@@ -167,15 +167,16 @@ def test_nan_and_infinity_pass_as_in_torch(host, reduce, value):
 
 @pytest.mark.parametrize("layout", range(3))
 @pytest.mark.parametrize("score", list(Score), ids=lambda x: x.name.lower())
-def test_coefficients_in_place_and_in_bfloat16(host, score, layout):
-    """The same numbers as apart, rounded once; nothing beside them is written."""
+def test_coefficients_in_place_and_in_half_precision(host, score, layout):
+    """The same numbers as apart, rounded once, float16 after the factor; nothing beside them is written."""
     tiles = 1 if score == Score.DOT else 3
     block = random_block(PairSpec(cols=True, score=score), 67, 133, tiles, True, True)
     scores = memory_for_scores(tiles, 67, 133, layout)
     block.scores = scores
     host.stats(block)
     apart = host.coeff(block, ALL).grad
-    for dtype in (torch.float32, torch.bfloat16):
+    halves = [(torch.float16, 2.0**k) for k in (-9, 12, 40)]  # subnormal, ordinary and infinite numbers
+    for dtype, factor in [(torch.float32, None), (torch.bfloat16, None), *halves]:
         room = torch.full((scores.numel() + 33,), 7.0, dtype=dtype)
         first = 16 + (layout == 2)
         target = room[first : first + scores.numel()].view_as(scores)
@@ -183,11 +184,11 @@ def test_coefficients_in_place_and_in_bfloat16(host, score, layout):
             target.copy_(scores)
         x = describe(host.module, replace(block, scores=target) if dtype == torch.float32 else block)
         x.row, x.col = (weighted_role(host.module, side, True, None, None) for side in (block.row, block.col))
-        x.grad, x.grad_stride, x.grad_tile = address(target), target.stride(1), target.stride(0)
-        x.grad_bf16 = dtype == torch.bfloat16
+        scaled = None if factor is None else torch.tensor(factor)
+        set_grad(x, target, scaled)
         padding = target[:, :, 133:].clone()
         host.module.coeff(x)
-        assert torch.equal(target[:, :, :133], apart.to(dtype))
+        assert torch.equal(target[:, :, :133], (apart * (factor or 1.0)).to(dtype))
         assert torch.equal(target[:, :, 133:].nan_to_num(1.0), padding.nan_to_num(1.0))
         assert (room[:first] == 7).all() and (room[first + scores.numel() :] == 7).all()
 

@@ -27,8 +27,16 @@ ALLOWED = {
     "backends.base": ("spec",),
     "backends.native": (),
     "backends.native_block": ("spec",),
+    "backends.measured": (),
     # a backend knows no other backend
-    "backends": ("spec", "backends.base", "backends.native", "backends.native_block", "triton_kernels"),
+    "backends": (
+        "spec",
+        "backends.base",
+        "backends.native",
+        "backends.native_block",
+        "backends.measured",
+        "triton_kernels",
+    ),
     "driver": ("spec", "backends.base"),
     "ops": ("spec", "backends", "driver", "ops"),
     "losses": ("ops", "losses", "spec"),

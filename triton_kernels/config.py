@@ -8,7 +8,7 @@ tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,13 @@ class Tile:
     depth: int  # of the features, per step
     warps: int
     stages: int
+    per_processor: int = 0  # programs per multiprocessor that share out the tiles (persistent); 0: a program per tile
+
+    def programs(self, tiles: int, processors: int) -> int:
+        return min(tiles, self.per_processor * processors) if self.per_processor else tiles
+
+    def numbers(self) -> list[int]:
+        return list(astuple(self))
 
     def options(self) -> dict[str, int]:
         return {"num_warps": self.warps, "num_stages": self.stages}
@@ -68,5 +75,27 @@ def architecture(capability: tuple[int, int]) -> str:
     return f"sm_{max(x for x in known if x <= max(number, min(known)))}"
 
 
+def has_tma(arch: str) -> bool:
+    """Whether tensor descriptors are copied by hardware; elsewhere Triton would turn them into worse pointers."""
+    return arch.startswith("sm_") and int(arch[3:]) >= 90
+
+
 def tile(arch: str, kind: str, weight: int) -> Tile:
     return TABLE[arch][kind][weight]
+
+
+def candidates(arch: str, kind: str) -> list[list[int]]:
+    """Tiles worth timing on a device: the table's own shapes and their neighbours, persistent or not."""
+    shapes = {(x.rows, x.cols) for x in TABLE[arch][kind]}
+    shapes |= {(64, 64), (64, 128), (128, 64), (128, 128)} | ({(128, 256), (64, 256)} if kind == "half" else set())
+    depths = sorted({x.depth for x in TABLE[arch][kind]})
+    found = [
+        Tile(rows, cols, depth, warps, stages, per_processor)
+        for rows, cols in sorted(shapes)
+        for depth in depths
+        for warps in (4, 8)
+        for stages in (3, 4)
+        for per_processor in (0, 1, 2)
+        if rows * cols <= 4096 * warps  # accumulators: at most 128 registers a thread
+    ]
+    return [x.numbers() for x in found]

@@ -1,27 +1,66 @@
-"""The two kernels of the pair reduction: `stats` and `coeff`. One program computes one tile of pairs.
+"""The two kernels of the pair reduction: `stats` and `coeff`, tile by tile.
 
-Every program writes partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
-A and B are contiguous (n, d) and (tiles, m, d) with `b_tile` elements between tiles; partials of rows are (column
-tiles, n), of columns (row tiles, m). COLS: also the column role. None: not given, not wanted.
+Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
+A and B are contiguous (n, d) and (tiles, m, d) with `b_tile` elements between tiles, or descriptors of them (TMA);
+partials of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column role. None: not given, not
+wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the loads of a
+program's next tile can begin during the epilogue of this one.
 """
 
 import triton
 import triton.language as tl
 
 from .functors import DOT, LSE, MAX, positive_slope, positive_term, score_slope, slope, term
-from .tiles import across, affine, base_of, place, product, role_z, rules, score_of, vector
+from .tiles import (
+    NO_POSITIVES,
+    POSITIVE_SAME_INDEX,
+    across,
+    affine,
+    base_of,
+    place,
+    product,
+    role_z,
+    rules,
+    score_of,
+    share,
+    vector,
+)
 
 NO_INDEX = tl.constexpr(2**62)
 
 
 @triton.jit
+def store_positives(
+    z, positive, RowPositive, ColPositive, first_row, first_col, n, m, shift,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, COLS: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums over positives. With the same index there is one a row, in one tile: (1, n), not written elsewhere."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+    row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
+    here = True
+    if POSITIVES == POSITIVE_SAME_INDEX:
+        column, row = row_at + shift, col_at - shift
+        row_in = row_in & (column >= first_col) & (column < first_col + TILE_COLS) & (column < m)
+        col_in = col_in & (row >= first_row) & (row < first_row + TILE_ROWS) & (row < n)
+        here = (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
+    else:
+        row_at += (first_col // TILE_COLS).to(tl.int64) * n
+        col_at += (first_row // TILE_ROWS).to(tl.int64) * m
+    if here:
+        chosen = tl.where(positive, positive_term(z, REDUCE), 0.0)
+        tl.store(RowPositive + row_at, tl.sum(chosen, 1), mask=row_in)
+        if COLS:
+            tl.store(ColPositive + col_at, tl.sum(chosen, 0), mask=col_in)
+
+
+@triton.jit
 def store_partials(
-    z, chosen, Peak, Total, Positive, Arg, index, count, part, others,
+    z, Peak, Total, Arg, index, count, part, others,
     REDUCE: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Reduces one role's z along AXIS; NaN enters the total of lse and the peak of max."""
     out, inside = part.to(tl.int64) * count + index, index < count
-    tl.store(Positive + out, tl.sum(chosen, AXIS), mask=inside)
     number = tl.where(z == z, z, float("-inf"))
     if REDUCE == LSE:
         peak = tl.max(number, AXIS)
@@ -45,27 +84,36 @@ def stats(
     RowPeak, RowTotal, RowPositive, RowArg, ColPeak, ColTotal, ColPositive, ColArg,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    row_tile, col_tile = place(n, m, TILE_ROWS, TILE_COLS)
-    i, j = row_tile * TILE_ROWS + tl.arange(0, TILE_ROWS), col_tile * TILE_COLS + tl.arange(0, TILE_COLS)
-    x, floor = base_of(A, B, b_tile, tiles, RowBias, ColBias, i, j, n, m, d, SCORE, OFFSET, EVEN, PRECISION, DEPTH)
-    z = affine(score_of(x, floor, SCORE), RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
-    _, positive, drop = rules(
-        RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
-    )
-    chosen = tl.where(positive, positive_term(z, REDUCE), 0.0)
-    row_z = role_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
-    store_partials(
-        row_z, chosen, RowPeak, RowTotal, RowPositive, RowArg, i, n, col_tile, col_origin + j.to(tl.int64), REDUCE, 1
-    )
-    if COLS:
-        col_z = role_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
-        store_partials(
-            col_z, chosen, ColPeak, ColTotal, ColPositive, ColArg, j, m, row_tile, row_origin + i.to(tl.int64),
-            REDUCE, 0,
+    first, last, step = share(n, m, TILE_ROWS, TILE_COLS, PERSISTENT)
+    for tile in tl.range(first, last, step, flatten=PERSISTENT):
+        row_tile, col_tile = place(tl.to_tensor(tile), n, m, TILE_ROWS, TILE_COLS)
+        first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
+        i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+        x, floor = base_of(
+            A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+            SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
+        z = affine(score_of(x, floor, SCORE), RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
+        _, positive, drop = rules(
+            RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
+        )
+        if POSITIVES != NO_POSITIVES:
+            store_positives(
+                z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
+                REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
+        row_z = role_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
+        store_partials(
+            row_z, RowPeak, RowTotal, RowArg, i, n, col_tile, col_origin + j.to(tl.int64), REDUCE, 1
+        )  # fmt: skip
+        if COLS:
+            col_z = role_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
+            store_partials(
+                col_z, ColPeak, ColTotal, ColArg, j, m, row_tile, row_origin + i.to(tl.int64), REDUCE, 0
+            )  # fmt: skip
 
 
 @triton.jit
@@ -91,57 +139,69 @@ def coeff(
     A, B, b_tile, tiles, n, m, d, row_origin, col_origin,
     RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
-    Grad, grad_stride, grad_tile, RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
+    Grad, grad_stride, grad_tile, Factor, RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    row_tile, col_tile = place(n, m, TILE_ROWS, TILE_COLS)
-    i, j = row_tile * TILE_ROWS + tl.arange(0, TILE_ROWS), col_tile * TILE_COLS + tl.arange(0, TILE_COLS)
-    x, floor = base_of(A, B, b_tile, tiles, RowBias, ColBias, i, j, n, m, d, SCORE, OFFSET, EVEN, PRECISION, DEPTH)
-    s = score_of(x, floor, SCORE)
-    z = affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
-    valid, positive, drop = rules(
-        RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
-    )
-    g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
-    if COLS:
-        g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
-    if RowPositiveWeight is not None:
-        own = vector(RowPositiveWeight, i, n, 1) * positive_slope(z, REDUCE)
-        g += tl.where(positive, own, 0.0)
-    if ColPositiveWeight is not None:
-        own = vector(ColPositiveWeight, j, m, 0) * positive_slope(z, REDUCE)
-        g += tl.where(positive, own, 0.0)
-    g = tl.where(valid, g, 0.0)
+    first, last, step = share(n, m, TILE_ROWS, TILE_COLS, PERSISTENT)
+    for tile in tl.range(first, last, step, flatten=PERSISTENT):
+        row_tile, col_tile = place(tl.to_tensor(tile), n, m, TILE_ROWS, TILE_COLS)
+        first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
+        i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+        x, floor = base_of(
+            A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+            SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
+        )  # fmt: skip
+        s = score_of(x, floor, SCORE)
+        z = affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
+        valid, positive, drop = rules(
+            RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
+        )
+        g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
+        if COLS:
+            g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+        if RowPositiveWeight is not None:
+            own = vector(RowPositiveWeight, i, n, 1) * positive_slope(z, REDUCE)
+            g += tl.where(positive, own, 0.0)
+        if ColPositiveWeight is not None:
+            own = vector(ColPositiveWeight, j, m, 0) * positive_slope(z, REDUCE)
+            g += tl.where(positive, own, 0.0)
+        g = tl.where(valid, g, 0.0)
 
-    by_row, by_col = g, g
-    if RowScale is not None:
-        by_row = g * vector(RowScale, i, n, 1)
-    if ColScale is not None:
-        by_col = g * vector(ColScale, j, m, 0)
-    if RowScaleGrad is not None:
-        store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
-    if ColScaleGrad is not None:
-        store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
-    grad = by_row
-    if ColScale is not None:
-        grad = by_row * vector(ColScale, j, m, 0)
-    bias = g
-    if SCORE != DOT:
-        dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
-        bias = tl.where(grad == 0.0, grad, grad * dq)
-        grad = -2.0 * bias
-    if RowBiasGrad is not None:
-        store_sum(bias, RowBiasGrad, i, n, col_tile, 1)
-    if ColBiasGrad is not None:
-        store_sum(bias, ColBiasGrad, j, m, row_tile, 0)
+        by_row, by_col = g, g
+        if RowScale is not None:
+            by_row = g * vector(RowScale, i, n, 1)
+        if ColScale is not None:
+            by_col = g * vector(ColScale, j, m, 0)
+        if RowScaleGrad is not None:
+            store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
+        if ColScaleGrad is not None:
+            store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
+        grad = by_row
+        if ColScale is not None:
+            grad = by_row * vector(ColScale, j, m, 0)
+        bias = g
+        if SCORE != DOT:
+            dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
+            bias = tl.where(grad == 0.0, grad, grad * dq)
+            grad = -2.0 * bias
+        if RowBiasGrad is not None:
+            store_sum(bias, RowBiasGrad, i, n, col_tile, 1)
+        if ColBiasGrad is not None:
+            store_sum(bias, ColBiasGrad, j, m, row_tile, 0)
 
-    out = Grad + i.to(tl.int64)[:, None] * grad_stride + j[None, :]
-    if SCORE == DOT or OFFSET:
-        tl.store(out, grad.to(Grad.dtype.element_ty), mask=valid)
-    if SCORE != DOT:  # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
-        for t in range(OFFSET, tiles):
-            dots = product(A, B + t * b_tile, i, j, n, m, d, EVEN, PRECISION, DEPTH)
-            tl.store(out + t * grad_tile, (grad * dots).to(Grad.dtype.element_ty), mask=valid)
+        if Factor is not None:  # a power of two, against underflow
+            grad *= tl.load(Factor)
+        out = Grad + i.to(tl.int64)[:, None] * grad_stride + j[None, :]
+        if SCORE == DOT or OFFSET:
+            tl.store(out, grad.to(Grad.dtype.element_ty), mask=valid)
+        if (
+            SCORE != DOT
+        ):  # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
+            for t in range(OFFSET, tiles):
+                dots = product(
+                    A, B, b_tile, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH
+                )  # fmt: skip
+                tl.store(out + t * grad_tile, (grad * dots).to(Grad.dtype.element_ty), mask=valid)

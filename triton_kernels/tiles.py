@@ -15,19 +15,33 @@ NOT_SAME_INDEX, NOT_SAME_ID, SAME_ID, NOT_SAME_INDEX_OR_ID = (
     tl.constexpr(3),
     tl.constexpr(4),
 )
-POSITIVE_SAME_INDEX, POSITIVE_SAME_ID, POSITIVE_KEPT = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+NO_POSITIVES, POSITIVE_SAME_INDEX, POSITIVE_SAME_ID, POSITIVE_KEPT = (
+    tl.constexpr(0),
+    tl.constexpr(1),
+    tl.constexpr(2),
+    tl.constexpr(3),
+)
 FLOOR = tl.constexpr(2.0**-20)  # spec.FLOOR of float32
 GROUP = tl.constexpr(8)  # row tiles that go along the columns together, so that their features stay in the L2 cache
 
 
 @triton.jit
-def place(n, m, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """(row tile, column tile) of this program."""
+def share(n, m, ROWS: tl.constexpr, COLS: tl.constexpr, PERSISTENT: tl.constexpr):
+    """The range of tiles that is this program's. A range of one folds away; a loop costs about 80 registers."""
+    first = tl.program_id(0)
+    if PERSISTENT:
+        return first, tl.cdiv(n, ROWS) * tl.cdiv(m, COLS), tl.num_programs(0)
+    else:
+        return first, first + 1, 1
+
+
+@triton.jit
+def place(tile, n, m, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """(row tile, column tile) of the tile with this number."""
     row_tiles, col_tiles = tl.cdiv(n, ROWS), tl.cdiv(m, COLS)
-    program = tl.program_id(0)
-    first = program // (GROUP * col_tiles) * GROUP
+    first = tile // (GROUP * col_tiles) * GROUP
     height = tl.minimum(row_tiles - first, GROUP)
-    within = program % (GROUP * col_tiles)
+    within = tile % (GROUP * col_tiles)
     return first + within % height, within // height
 
 
@@ -46,45 +60,63 @@ def vector(X, index, count, AXIS: tl.constexpr):
 
 
 @triton.jit
-def product(A, B, i, j, n, m, d, EVEN: tl.constexpr, PRECISION: tl.constexpr, DEPTH: tl.constexpr):
-    """<a_i, b_j> of the tile in float32. Rows beyond the edge repeat the last one: who uses them masks them."""
-    k = tl.arange(0, DEPTH)
-    a = A + tl.minimum(i, n - 1).to(tl.int64)[:, None] * d + k[None, :]
-    b = B + tl.minimum(j, m - 1).to(tl.int64)[None, :] * d + k[:, None]
-    dots = tl.zeros([i.shape[0], j.shape[0]], tl.float32)
-    for done in range(0, d, DEPTH):
-        if EVEN:  # d is a multiple of DEPTH
-            x, y = tl.load(a), tl.load(b)
-        else:
-            x = tl.load(a, mask=k[None, :] < d - done, other=0.0)
-            y = tl.load(b, mask=k[:, None] < d - done, other=0.0)
-        dots = tl.dot(x, y, dots, input_precision=PRECISION)
-        a += DEPTH
-        b += DEPTH
+def product(
+    A, B, b_tile, t, first_row, first_col, n, m, d,
+    TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    """<a_i, b_tj> of the tile in float32. Beyond the edges it holds other rows or zeros: who uses it masks them."""
+    dots = tl.zeros([ROWS, COLS], tl.float32)
+    if TMA:  # A and B are tensor descriptors: the copy engine fills shared memory, with zeros beyond the edges
+        for done in range(0, d, DEPTH):
+            x = A.load([first_row, done])
+            y = B.load([t, first_col, done]).reshape(COLS, DEPTH)
+            dots = tl.dot(x, y.T, dots, input_precision=PRECISION)
+    else:
+        k = tl.arange(0, DEPTH)
+        i = tl.minimum(first_row + tl.arange(0, ROWS), n - 1)
+        j = tl.minimum(first_col + tl.arange(0, COLS), m - 1)
+        a = A + i.to(tl.int64)[:, None] * d + k[None, :]
+        b = B + t * b_tile + j.to(tl.int64)[None, :] * d + k[:, None]
+        for done in range(0, d, DEPTH):
+            if EVEN:  # d is a multiple of DEPTH
+                x, y = tl.load(a), tl.load(b)
+            else:
+                x = tl.load(a, mask=k[None, :] < d - done, other=0.0)
+                y = tl.load(b, mask=k[:, None] < d - done, other=0.0)
+            dots = tl.dot(x, y, dots, input_precision=PRECISION)
+            a += DEPTH
+            b += DEPTH
     return dots
 
 
 @triton.jit
 def base_of(
-    A, B, b_tile, tiles, RowBias, ColBias, i, j, n, m, d,
-    SCORE: tl.constexpr, OFFSET: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr, DEPTH: tl.constexpr,
+    A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """(x, floor): the product for DOT, else q and the value it is raised to, see spec.Score."""
     if SCORE == DOT:
-        dots = product(A, B, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+        dots = product(
+            A, B, b_tile, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+        )  # fmt: skip
         return dots, dots
     else:
-        norms = tl.zeros([i.shape[0], j.shape[0]], tl.float32)
+        norms = tl.zeros([ROWS, COLS], tl.float32)
         if RowBias is not None:
-            norms += vector(RowBias, i, n, 1)
+            norms += vector(RowBias, first_row + tl.arange(0, ROWS), n, 1)
         if ColBias is not None:
-            norms += vector(ColBias, j, m, 0)
+            norms += vector(ColBias, first_col + tl.arange(0, COLS), m, 0)
         q = norms
         if OFFSET:
-            q -= 2.0 * product(A, B, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+            q -= 2.0 * product(
+                A, B, b_tile, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+            )  # fmt: skip
         for t in range(OFFSET, tiles):
-            dots = product(A, B + t * b_tile, i, j, n, m, d, EVEN, PRECISION, DEPTH)
+            dots = product(
+                A, B, b_tile, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+            )  # fmt: skip
             q -= dots * dots
         return q, norms * FLOOR + 1e-30
 

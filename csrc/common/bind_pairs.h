@@ -56,5 +56,6 @@ template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
   block.def_readwrite("score_stride", &Pairs::score_stride).def_readwrite("score_tile", &Pairs::score_tile);
   pointer(block, "grad", &Pairs::grad);
   block.def_readwrite("grad_stride", &Pairs::grad_stride).def_readwrite("grad_tile", &Pairs::grad_tile);
-  block.def_readwrite("grad_bf16", &Pairs::grad_bf16);
+  enumeration(block, "grad_type", &Pairs::grad_type);
+  pointer(block, "factor", &Pairs::factor);
 }

@@ -8,6 +8,9 @@ enum class Reduce : int32_t { kLse = 0, kSoftplus = 1, kRelu = 2, kMax = 3 };
 // All but kDot are functions of q_ij = row_norm_i + col_norm_j - 2 <a_i, b_0j> [offset] - sum of <a_i, b_tj>^2 over the other tiles.
 enum class Score : int32_t { kDot = 0, kSquaredDistance = 1, kDistance = 2, kLogDistance = 3 };
 
+// What coeff writes coefficients as; only kHalf ones are multiplied by Pairs::factor.
+enum class GradType : int32_t { kFloat = 0, kBfloat16 = 1, kHalf = 2 };
+
 // One direction of the statistic: rows reduce over columns, columns reduce over rows. Null pointer = absent.
 struct Role {
   bool on = false;
@@ -43,7 +46,8 @@ struct Pairs {
   Role row, col;
   float* scores = nullptr;  // (tiles, n, score_stride) raw <a, b>: written by stats, read by coeff instead of recomputing
   int64_t score_stride = 0, score_tile = 0;
-  void* grad = nullptr;  // coeff: dL/d<a, b>, (tiles, n, grad_stride), float32, or bfloat16 where grad_bf16
+  void* grad = nullptr;  // coeff: dL/d<a, b>, (tiles, n, grad_stride), in grad_type
   int64_t grad_stride = 0, grad_tile = 0;
-  bool grad_bf16 = false;
+  GradType grad_type = GradType::kFloat;
+  const float* factor = nullptr;  // a power of two against underflow
 };

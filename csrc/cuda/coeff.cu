@@ -13,6 +13,18 @@ CT_HD uint16_t to_bf16(float x) {  // to nearest, ties to even; NaN stays NaN
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+CT_HD uint16_t to_fp16(float x) {  // to nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  if (size > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+  if (size >= 0x477ff000) return (uint16_t)(sign | 0x7c00);  // from 65520 on: infinity
+  if (size >= 0x38800000) return (uint16_t)(sign | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
+  const float shifted = fabsf(x) + 0.5f;  // below 2^-14: the last place of 0.5 is 2^-24, that of the subnormal numbers
+  memcpy(&bits, &shifted, sizeof bits);
+  return (uint16_t)(sign | (bits - 0x3f000000));
+}
+
 template <Reduce R> CT_HD float slope(float z, const Item& side) {
   if (R == Reduce::kLse) return Lse::slope(z, side.peak, side.log_total);
   return R == Reduce::kSoftplus ? Softplus::slope(z) : Relu::slope(z);
@@ -108,12 +120,14 @@ template <Reduce R, bool DOT> struct Coeff {
 
   CT_HD void write(int64_t tile, int64_t i, int64_t j, int count, const Quad& g) const {
     const int64_t at = tile * x.grad_tile + i * x.grad_stride + j;
-    if (x.grad_bf16) {
-      HalfQuad h;
+    if (x.grad_type == GradType::kFloat) return put((float*)x.grad + at, count, g);
+    HalfQuad h;
+    if (x.grad_type == GradType::kBfloat16) {
       for (int c = 0; c < QUAD; ++c) h.v[c] = to_bf16(g.v[c]);
-      return put((uint16_t*)x.grad + at, count, h);
+    } else {
+      for (int c = 0; c < QUAD; ++c) h.v[c] = to_fp16(g.v[c] * *x.factor);
     }
-    put((float*)x.grad + at, count, g);
+    put((uint16_t*)x.grad + at, count, h);
   }
   template <class T, class Four> CT_HD void put(T* to, int count, const Four& four) const {
     if (vector_out && count == QUAD) return store_quad(to, four);
@@ -177,7 +191,7 @@ Status merge_role(const Role& role, const Sums& parts, int64_t count, void* stre
 }
 
 bool vector_stores(const Pairs& x) {
-  return (uintptr_t)x.grad % (x.grad_bf16 ? 8 : 16) == 0 && x.grad_stride % QUAD == 0 && x.grad_tile % QUAD == 0;
+  return (uintptr_t)x.grad % (x.grad_type == GradType::kFloat ? 16 : 8) == 0 && x.grad_stride % QUAD == 0 && x.grad_tile % QUAD == 0;
 }
 
 template <Reduce R, bool DOT> Status run(const DeviceBlock& x) {

@@ -16,7 +16,7 @@ constexpr int QUAD = 4;
 struct alignas(16) Quad {
   float v[QUAD];
 };
-struct alignas(8) HalfQuad {  // bfloat16
+struct alignas(8) HalfQuad {  // bits of bfloat16 or float16
   uint16_t v[QUAD];
 };
 #if defined(__CUDACC__)  // intrinsics, because nvcc merges plain stores with those of the scalar path, four by one

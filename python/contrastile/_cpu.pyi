@@ -51,7 +51,8 @@ class Block:
     grad: int
     grad_stride: int
     grad_tile: int
-    grad_bf16: bool
+    grad_type: int
+    factor: int
     threads: int
 
 class Whole:

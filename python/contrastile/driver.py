@@ -82,7 +82,7 @@ def block_of(call: PairCall, step: Step, scores: Tensor | None = None) -> PairBl
     if mask is not None:
         origin = call.blocks[step.index].origin - call.blocks[0].origin
         mask = mask[step.start : step.stop, origin + step.first : origin + step.last]
-    return PairBlock(call.spec, row, col, mask, scores)
+    return PairBlock(call.spec, row, col, mask, scores, call.factor)
 
 
 class ScoreStore:
@@ -241,9 +241,38 @@ def add_block(call: PairCall, step: Step, backend: Backend, grads: Gradients, bl
 def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore) -> Gradients:
     """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
     grads = new_gradients(call, needs)
+    sides = [call.rows, *call.blocks]
+    scale_coefficients(call, backend, [x for side in sides for x in (side.weight, side.positive_weight)])
     for step in plan(call, backend):
         add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
+    unscale(call, grads)
     return grads
+
+
+def scale_coefficients(call: PairCall, backend: Backend, weights: list[Tensor | None]) -> None:
+    """Brings the largest coefficient there can be near 2^14: float16 ends at 2^16, and below 2^-24 it is 0.
+
+    No slope is above 1, so no coefficient is above the sum of the largest weights, times the scales. One factor for the
+    whole call, because blocks add up. Nothing is read back: the factor stays on the device.
+    """
+    if not backend.narrow(call):
+        return
+    bound = call.rows.features.new_zeros((), dtype=torch.float32)
+    for weight in weights:
+        bound = bound if weight is None or not len(weight) else bound + weight.abs().amax()
+    for scales in ([call.rows], call.blocks):
+        given = [side.scale.abs().amax() for side in scales if side.scale is not None and len(side)]
+        bound = bound * torch.stack(given).amax() if given else bound
+    exponent = (14.0 - torch.frexp(bound).exponent).clamp(-100.0, 100.0)
+    usable = (bound > 0) & (bound < torch.inf)
+    call.factor = torch.exp2(torch.where(usable, exponent, 0.0))
+
+
+def unscale(call: PairCall, grads: Gradients) -> None:
+    if call.factor is not None:
+        for grad in (grads.a, *grads.blocks):
+            if grad is not None:
+                grad.div_(call.factor)
 
 
 def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> Side:
@@ -311,6 +340,7 @@ def one_sided_scalar(
     fit = limits(backend).workspace // (4 * max(width, 1))
     rows = max(min(rows, fit) // backend.granularity, 1) * backend.granularity
     buffer = new_buffer(call, min(rows, n) * width) if backend.keeps_scores else None
+    scale_coefficients(call, backend, [weights.row, weights.row_positive])
     value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
     for start in range(0, n, rows):
         stop = min(start + rows, n)
@@ -326,6 +356,7 @@ def one_sided_scalar(
         here = slice_gradients(grads, start, stop)
         for step in steps:
             add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step, call.tiles)), needs)
+    unscale(call, grads)
     return value, grads
 
 
@@ -335,7 +366,7 @@ def backend_store(backend: Backend, buffer: Tensor | None) -> ScoreStore:
 
 def replace_rows(call: PairCall, rows: Side, mask: Tensor | None, start: int) -> PairCall:
     part = None if mask is None else mask[start : start + len(rows)]
-    return PairCall(call.spec, rows, call.blocks, part)
+    return PairCall(call.spec, rows, call.blocks, part, call.factor)
 
 
 def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:

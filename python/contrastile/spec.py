@@ -147,6 +147,7 @@ class PairCall:
     rows: Side
     blocks: list[Side]
     mask: Tensor | None = None  # (n, m) bool over all blocks
+    factor: Tensor | None = None  # () coefficients are wanted times this power of two: float16 would underflow
     dtype: torch.dtype = field(init=False)
 
     def __post_init__(self) -> None:
@@ -167,13 +168,14 @@ class PairBlock:
     col: Side
     mask: Tensor | None = None  # (n, m) bool
     scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
+    factor: Tensor | None = None  # see PairCall
 
 
 @dataclass
 class Coefficients:
     """Backward of one block: grad is dL/d<a,b>; the sums are dL/dbias and dL/dscale of either side."""
 
-    grad: Tensor  # (t, n, m), the backend's compute dtype
+    grad: Tensor  # (t, n, m), the backend's compute dtype, times PairBlock.factor
     row_bias: Tensor | None = None
     col_bias: Tensor | None = None
     row_scale: Tensor | None = None

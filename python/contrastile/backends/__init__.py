@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
+from . import measured
 from .base import Backend, BackendUnsupported
 from .cpu import CpuBackend
 from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
-__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
+__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "reason", "select"]
 
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),
@@ -34,9 +35,14 @@ def reason(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | 
     return backend.why_not(device, dtype) or backend.unavailable()
 
 
-def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The named backend, or for "auto" the first that can run; a named one that cannot raises BackendUnsupported."""
-    for backend in BACKENDS:
+def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> Backend:
+    """The named backend; one that cannot run raises BackendUnsupported.
+
+    "auto" is the backend that was measured to be fastest for so many pairs on this GPU, if it can run, else the first
+    in the order of BACKENDS that can.
+    """
+    fastest = measured.fastest_backend(device, dtype, pairs) if name == "auto" and device.type == "cuda" else None
+    for backend in sorted(BACKENDS, key=lambda b: b.name != fastest):
         if name in ("auto", backend.name) and reason(backend, device, dtype) is None:
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)

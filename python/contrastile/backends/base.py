@@ -45,6 +45,9 @@ class Backend(Protocol):
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
         """dL/d<a, b> of the block from the finished statistics and their upstream gradients."""
 
+    def narrow(self, call: PairCall) -> bool:
+        """Whether `coeff` writes float16, so that coefficients must be scaled against underflow (PairCall.factor)."""
+
     def takes_whole(self, call: PairCall) -> bool:
         """Whether a scalar-mode call is so small that `whole` should do it all at once."""
 
@@ -68,9 +71,25 @@ def float_product(x: Tensor, y: Tensor) -> Tensor:
     return x.float() @ y.float()
 
 
+@cache
+def adds_in_place(device: torch.device) -> bool:
+    """Whether torch adds products of halves to a float32 matrix; early versions of the overload refuse the types."""
+    if not mixed_product(device) or not hasattr(torch.ops.aten.addmm, "dtype_out"):
+        return False
+    x = torch.zeros(16, 16, dtype=torch.bfloat16, device=device)
+    out = x.float()
+    try:
+        torch.ops.aten.addmm.dtype_out(out, x, x, torch.float32, out=out)
+    except RuntimeError:
+        return False
+    return True
+
+
 def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
-    """out += float_product(x, y), without a second matrix where the types allow it."""
-    if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
-        out.add_(float_product(x, y))
-    else:
+    """out += float_product(x, y), without a second matrix where torch can."""
+    if x.dtype != y.dtype or x.dtype == torch.float32 or not mixed_product(x.device):
         out.addmm_(x.float(), y.float())
+    elif adds_in_place(x.device):
+        torch.ops.aten.addmm.dtype_out(out, x, y, torch.float32, out=out)
+    else:
+        out.add_(float_product(x, y))

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall, Score, SideStats, Weights
 from . import native
-from .native_block import address, both_roles, describe, empty, new_stats, plain_role, weighted_role
+from .native_block import (
+    GRAD_TYPES,
+    address,
+    both_roles,
+    describe,
+    empty,
+    new_stats,
+    plain_role,
+    set_grad,
+    weighted_role,
+)
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
@@ -94,12 +104,14 @@ class CpuBackend:
             row_scale=empty(n, CPU) if needs.row_scale else None,
             col_scale=empty(m, CPU) if needs.col_scale else None,
         )
-        native_block.grad, native_block.grad_stride, native_block.grad_tile = grad.data_ptr(), width, n * width
-        native_block.grad_bf16 = grad.dtype == torch.bfloat16
+        set_grad(native_block, grad)
         native_block.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
         native_block.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
         self.module.coeff(native_block)
         return result
+
+    def narrow(self, call: PairCall) -> bool:
+        return False
 
     def takes_whole(self, call: PairCall) -> bool:
         dot = call.spec.score == Score.DOT
@@ -109,7 +121,7 @@ class CpuBackend:
         square = call.spec.square
         block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
         problem, native_block = self.module.Whole(), self.native_block(block, block.col.features)
-        native_block.grad_bf16 = block.row.features.dtype == torch.bfloat16
+        native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
         native_block.row = plain_role(self.module, block.row, True, grads.row_bias, grads.row_scale)
         native_block.col = plain_role(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
         problem.block = native_block

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, Score, SideStats, Weights
 from . import native
 from .base import add_float_product, float_product
-from .native_block import both_roles, describe, empty, new_stats, set_scores, weighted_role
+from .native_block import both_roles, describe, empty, new_stats, set_grad, set_scores, weighted_role
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
 
@@ -50,6 +50,10 @@ class CudaBackend:
     def prepare(self, features: Tensor) -> None:
         return None
 
+    def narrow(self, call: PairCall) -> bool:
+        # the slope of a distance has no bound that would tell the factor: its coefficients stay float32
+        return call.dtype == torch.float16 and call.spec.score == Score.DOT
+
     def takes_whole(self, call: PairCall) -> bool:
         return False
 
@@ -74,8 +78,10 @@ class CudaBackend:
         n, m, device = len(block.row), len(block.col), block.row.features.device
         # kept scores may be read again by another backward pass; those made here become the coefficients
         scores = block.scores if block.scores is not None else self.set_products(x, block, None)
-        bf16 = block.row.features.dtype == torch.bfloat16  # float16 would lose coefficients of 1 / n^2 to underflow
-        grad = scores if block.scores is None and not bf16 else new_grad(scores, bf16)
+        features = block.row.features
+        kind = features.dtype if features.dtype == torch.bfloat16 or block.factor is not None else torch.float32
+        in_place = block.scores is None and kind == torch.float32
+        grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=device)
         result = Coefficients(
             grad=grad[:, :, :m],
             row_bias=empty(n, device) if needs.row_bias else None,
@@ -83,8 +89,7 @@ class CudaBackend:
             row_scale=empty(n, device) if needs.row_scale else None,
             col_scale=empty(m, device) if needs.col_scale else None,
         )
-        x.grad, x.grad_stride, x.grad_tile = grad.data_ptr(), grad.stride(1), grad.stride(0)
-        x.grad_bf16 = bf16
+        set_grad(x, grad, block.factor)
         x.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
         x.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
         assert block.spec.reduce != Reduce.MAX  # differentiated as a gather, never by tiles
@@ -130,7 +135,3 @@ def no_device(module: Any) -> str | None:
         found = f"one for CUDA {driver // 1000}.{driver % 1000 // 10}" if driver else "none"
         return f"it needs a driver for CUDA {need} and found {found} ({name})"
     return f"there is no CUDA device ({name})"
-
-
-def new_grad(scores: Tensor, bf16: bool) -> Tensor:
-    return torch.empty(scores.shape, dtype=torch.bfloat16 if bf16 else torch.float32, device=scores.device)

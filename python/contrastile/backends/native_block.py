@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ..spec import FLOOR, PairBlock, Reduce, Score, Side, SideStats
 
+GRAD_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # GradType in csrc/common/pairs.h
+
 
 def describe(module: Any, block: PairBlock) -> Any:
     """The module's Block with all that does not depend on how features are stored. The tensors behind its addresses
@@ -35,6 +37,12 @@ def describe(module: Any, block: PairBlock) -> Any:
 
 def set_scores(x: Any, scores: Tensor) -> None:
     x.scores, x.score_stride, x.score_tile = scores.data_ptr(), scores.stride(1), scores.stride(0)
+
+
+def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
+    """Where coefficients (tiles, n, m) go; float16 ones times `factor`."""
+    x.grad, x.grad_stride, x.grad_tile = grad.data_ptr(), grad.stride(1), grad.stride(0)
+    x.grad_type, x.factor = GRAD_TYPES[grad.dtype], address(factor)
 
 
 def both_roles(block: PairBlock) -> bool:

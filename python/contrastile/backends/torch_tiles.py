@@ -46,6 +46,9 @@ class TorchBackend:
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         out.addmm_(x, y)
 
+    def narrow(self, call: PairCall) -> bool:
+        return False
+
     def takes_whole(self, call: PairCall) -> bool:
         return False
 

@@ -20,12 +20,14 @@ from ..spec import (
     Needs,
     PairBlock,
     PairCall,
+    Positives,
     Reduce,
     Score,
     Side,
     SideStats,
     Weights,
 )
+from . import measured
 from .base import add_float_product
 
 OLDEST_TRITON = (3, 4)
@@ -62,6 +64,10 @@ class TritonBackend:
     def prepare(self, features: Tensor) -> None:
         return None
 
+    def narrow(self, call: PairCall) -> bool:
+        # the slope of a distance has no bound that would tell the factor: its coefficients stay float32
+        return call.dtype == torch.float16 and call.spec.score == Score.DOT
+
     def takes_whole(self, call: PairCall) -> bool:
         return False
 
@@ -86,9 +92,9 @@ class TritonBackend:
 
         call = Launch(block, "coeff")
         n, m = len(block.row), len(block.col)
-        # float16 underflows: coefficients are probabilities over N times an upstream 1/N
         features = block.row.features
-        kind = torch.bfloat16 if features.dtype == torch.bfloat16 else torch.float32
+        narrow = features.dtype == torch.bfloat16 or block.factor is not None
+        kind = features.dtype if narrow else torch.float32
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
         grad = torch.empty(len(block.col.tiles), n, width, dtype=kind, device=features.device)
         sums = {
@@ -100,7 +106,7 @@ class TritonBackend:
                 ("ColScaleGrad", needs.col_scale, (call.row_tiles, m)),
             )
         }
-        placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width}
+        placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
         call.run(pair.coeff, placed | sums | call.upstream("Row", block.row) | call.upstream("Col", block.col))
         row_bias, col_bias, row_scale, col_scale = (None if x is None else x.sum(0) for x in sums.values())
         return Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
@@ -117,16 +123,18 @@ class Launch:
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = (block.spec.cols or block.spec.square) and block.col.on
+        self.tma = copies_tensors(self.device) and copyable(block.row.features) and copyable(block.col.tiles)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def partials(self, count: int, parts: int) -> dict[str, Tensor | None]:
-        reduce = self.block.spec.reduce
+        reduce, positives = self.block.spec.reduce, self.block.spec.positives
+        once = positives in (Positives.NONE, Positives.SAME_INDEX)  # at most one tile writes an item's sum
         return {
             "Peak": self.empty(parts, count) if reduce in (Reduce.LSE, Reduce.MAX) else None,
             "Total": self.empty(parts, count) if reduce != Reduce.MAX else None,
-            "Positive": self.empty(parts, count),
+            "Positive": torch.zeros(1, count, device=self.device) if once else self.empty(parts, count),
             "Arg": self.empty(parts, count, dtype=torch.int64) if reduce == Reduce.MAX else None,
         }
 
@@ -136,9 +144,21 @@ class Launch:
         return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
 
     def run(self, kernel: Any, more: dict[str, Any]) -> None:
-        grid = (self.row_tiles * self.col_tiles,)
+        grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
         with on_device(self.device):
-            kernel[grid](**self.tensors(), **more, **self.constants(), **self.tile.options())
+            kernel[grid](**self.operands(), **self.tensors(), **more, **self.constants(), **self.tile.options())
+
+    def operands(self) -> dict[str, Any]:
+        """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
+        a, b, tile = self.block.row.features, self.block.col.tiles, self.tile
+        if not self.tma:
+            return {"A": a, "B": b}
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        return {
+            "A": TensorDescriptor(a, list(a.shape), list(a.stride()), [tile.rows, tile.depth]),
+            "B": TensorDescriptor(b, list(b.shape), list(b.stride()), [1, tile.cols, tile.depth]),
+        }
 
     def tensors(self) -> dict[str, Any]:
         row, col, mask = self.block.row, self.block.col, self.block.mask
@@ -151,7 +171,7 @@ class Launch:
             )
         }  # fmt: skip
         return both | {
-            "A": row.features, "B": tiles, "b_tile": tiles.stride(0), "tiles": len(tiles),
+            "b_tile": tiles.stride(0), "tiles": len(tiles),
             "n": len(row), "m": len(col), "d": row.features.shape[1],
             "row_origin": row.origin, "col_origin": col.origin,
             "Mask": None if mask is None else mask.view(torch.uint8),
@@ -164,7 +184,8 @@ class Launch:
             "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
             "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same, "SCORE": int(spec.score),
             "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
-            "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
+            "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
+            "PERSISTENT": tile.per_processor > 0,
             "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
         }  # fmt: skip
 
@@ -227,14 +248,45 @@ def many_rules(block: PairBlock) -> bool:
 
 
 @cache
-def tile_for(device: torch.device, kind: str, weight: int) -> Any:
+def architecture(device: torch.device) -> str | None:
+    """The entry of the tile table; None in the interpreter."""
     from ..triton_kernels import config
 
     if device.type == "cpu":
+        return None
+    return "gfx942" if torch.version.hip else config.architecture(torch.cuda.get_device_capability(device))
+
+
+def tile_for(device: torch.device, kind: str, weight: int) -> Any:
+    from ..triton_kernels import config
+
+    arch = architecture(device)
+    if arch is None:
         return config.INTERPRETER
-    if torch.version.hip is not None:
-        return config.tile("gfx942", kind, weight)
-    return config.tile(config.architecture(torch.cuda.get_device_capability(device)), kind, weight)
+    fastest = measured.fastest_tile(device, kind, weight)
+    return config.Tile(*fastest) if fastest else config.tile(arch, kind, weight)
+
+
+@cache
+def copies_tensors(device: torch.device) -> bool:
+    from ..triton_kernels import config
+
+    arch = architecture(device)
+    return arch is not None and config.has_tma(arch)
+
+
+def copyable(x: Tensor) -> bool:
+    """What a tensor descriptor demands: something to copy, rows and matrices that begin at multiples of 16 bytes."""
+    return (
+        x.numel() > 0
+        and x.stride(-1) == 1
+        and all(offset % 16 == 0 for offset in (x.data_ptr(), *(step * x.itemsize for step in x.stride()[:-1])))
+    )
+
+
+@cache
+def processors(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

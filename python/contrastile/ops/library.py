@@ -83,7 +83,8 @@ def build_call(
     compute: torch.dtype,
     backend: str,
 ) -> tuple[PairCall, Backend]:
-    chosen = select(backend, a.device, compute)
+    pairs = a.shape[0] * (a.shape[0] if square else sum(block.shape[-2] for block in blocks))
+    chosen = select(backend, a.device, compute, pairs)
     kind, stat = chosen.compute_dtype(compute), driver.stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
@@ -239,7 +240,7 @@ def fake_stats(*args: Any) -> tuple[Tensor, ...]:
         out: Tensor = a.new_empty((size,), dtype=kind)
         return out
 
-    backend = select(arg(args, "backend"), a.device, arg(args, "compute"))
+    backend = select(arg(args, "backend"), a.device, arg(args, "compute"), n * m)
     width = n + backend.padding if arg(args, "square") else m + backend.padding * len(blocks)
     width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
@@ -255,7 +256,10 @@ def fake_stats_backward(*args: Any) -> list[Tensor]:
 
 def fake_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     a, needs = args[0], args[-1]
-    select(arg(args, "backend"), a.device, arg(args, "compute"))  # a named backend that cannot run says so here too
+    n, m = fake_sizes(args)
+    select(
+        arg(args, "backend"), a.device, arg(args, "compute"), n * m
+    )  # a named backend that cannot run says so here too
     dtype = driver.stat_dtype(a.dtype)
     grads = [a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
     return a.new_empty((), dtype=dtype), grads

@@ -105,7 +105,7 @@ class Sweep:
     def __init__(self, modalities: Sequence[Tensor], scale: Tensor, backend: str) -> None:
         self.first, second, *self.others = modalities
         self.n, self.dtype = self.first.shape[0], self.first.dtype
-        self.backend = select(backend, self.first.device, self.dtype)
+        self.backend = select(backend, self.first.device, self.dtype, self.n**2)
         self.kind = self.backend.compute_dtype(self.dtype)
         self.scale = scale.to(driver.stat_dtype(self.dtype))
         self.own = torch.arange(self.n, device=self.first.device)
@@ -276,7 +276,7 @@ def add_group(sweep: Sweep, group: Group, rows: Tensor | None, cols: Tensor | No
 def fake_forward(modalities: Sequence[Tensor], scale: Tensor, backend: str, budget: int) -> tuple[Tensor, ...]:
     first, k = modalities[0], len(modalities)
     n, dtype = first.shape[0], driver.stat_dtype(first.dtype)
-    chosen = select(backend, first.device, first.dtype)
+    chosen = select(backend, first.device, first.dtype, n * n)
     every = score_numbers(n, k, chosen.padding)
     size = torch.sym_min(budget // dtype.itemsize, every) if budget > 0 and chosen.keeps_scores else 0
     return (

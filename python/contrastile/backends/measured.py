@@ -1,0 +1,69 @@
+"""What was measured on GPUs: the fastest backend for a size, and the fastest tiles of the Triton kernels.
+
+Two tables of one form are read, once, when a loss first meets a GPU: measured.json beside this file, and over it the
+user's own, which `python -m contrastile tune` writes for the GPU it runs on. By name of the device:
+
+    {"dispatch": {dtype: [[pairs, backend], ...]}, "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}}
+
+dispatch: ascending; backend="auto" takes the first entry whose number of pairs (rows times columns) is not exceeded;
+null has no limit. tiles: the fields of triton_kernels.config.Tile, one for each weight of the epilogue.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Table = dict[str, dict[str, Any]]
+OWN = Path(__file__).with_name("measured.json")
+
+
+def user_file() -> Path:
+    """$CONTRASTILE_TUNING, else contrastile/tuning.json in the user's cache folder."""
+    given = os.environ.get("CONTRASTILE_TUNING")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "contrastile" / "tuning.json"
+
+
+def read(path: Path) -> Table:
+    """The table of a file; none where there is no file."""
+    try:
+        table = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RuntimeError(f"contrastile: the table of measurements {path} cannot be read ({error})") from error
+    if not isinstance(table, dict):
+        raise RuntimeError(f"contrastile: the table of measurements {path} is a {type(table).__name__}, not an object")
+    return table
+
+
+@cache
+def table() -> Table:
+    return read(OWN) | read(user_file())
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
+
+
+def of_device(device: torch.device) -> dict[str, Any]:
+    return table().get(device_name(device), {})
+
+
+def fastest_backend(device: torch.device, dtype: torch.dtype, pairs: int) -> str | None:
+    """The name of the backend that was fastest for so many pairs; None where nothing was measured."""
+    entries = of_device(device).get("dispatch", {}).get(str(dtype).removeprefix("torch."), ())
+    return next((backend for limit, backend in entries if limit is None or pairs <= limit), None)
+
+
+def fastest_tile(device: torch.device, kind: str, weight: int) -> list[int] | None:
+    """rows, cols, depth, warps, stages, per_processor; None where nothing was measured."""
+    tiles = of_device(device).get("tiles", {}).get(kind, ())
+    return tiles[weight] if weight < len(tiles) else None

@@ -1,0 +1,165 @@
+"""Measure the fastest tiles and backends on this GPU, once, for backend="auto" to use from then on."""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contrastile import pair_loss
+from contrastile.backends import BACKENDS, measured, reason
+from contrastile.backends.triton import architecture
+
+Run = Callable[[], Tensor]
+Clock = Callable[[Run, torch.device], float]
+
+_KINDS = {"half": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32}
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
+_TILE_ROWS, _FEATURES = 8192, 768
+_AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, help="the table to write (default: where the package looks for it)")
+    parser.add_argument("--skip-tiles", action="store_true", help="measure backends only")
+
+
+def run(options: argparse.Namespace) -> int:
+    if not torch.cuda.is_available():
+        print("tune: torch finds no GPU; on a CPU nothing needs to be tuned")
+        return 2
+    device = torch.device("cuda", torch.cuda.current_device())
+    path = options.output or measured.user_file()
+    before, entry = measured.read(path), measured.table().setdefault(measured.device_name(device), {})
+    triton = next(b for b in BACKENDS if b.name == "triton")
+    if not options.skip_tiles and reason(triton, device, torch.bfloat16) is None:
+        entry["tiles"] = tiles(device, _TILE_ROWS, measure)
+    entry["dispatch"] = dispatch(device, _DTYPES, _SIZES, measure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(before | {measured.device_name(device): entry}, indent=1) + "\n")
+    print(f"written: {path}")
+    return 0
+
+
+def measure(function: Run, device: torch.device) -> float:
+    """Median seconds of a call, all its kernels included."""
+    times = []
+    for _ in range(7):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        function()
+        torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])
+
+
+def problem(n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1) -> Run:
+    """Row and column softmax over n pairs. weight: of the epilogue, as in triton_kernels/config.py; 0 is the loss
+    without gradients, 2 compares ids."""
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (n, min(_FEATURES, n))
+    a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
+    keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 2 else ("all", None)
+
+    def call() -> Tensor:
+        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b)]
+        loss = pair_loss(
+            *leaves, scale=20.0, cols=True, col_weight=1.0, keep=keep, row_ids=ids, col_ids=ids, backend=backend
+        )
+        if weight:
+            loss.backward()
+            return torch.stack([x.grad.float().norm() for x in leaves if x.grad is not None]).sum() + loss
+        return loss
+
+    return call
+
+
+# ---- tiles
+
+
+def tiles(device: torch.device, n: int, clock: Clock) -> dict[str, list[list[int]]]:
+    """For each kind of product the fastest tiles, weight by weight: those of lower weight are in use by then."""
+    from contrastile.triton_kernels import config
+
+    arch = architecture(device)
+    entry = measured.table().setdefault(measured.device_name(device), {})
+    found: dict[str, list[list[int]]] = entry.setdefault("tiles", {})
+    for kind, dtype in _KINDS.items():
+        if arch is None or kind not in config.TABLE[arch]:
+            continue
+        found[kind] = [config.tile(arch, kind, weight).numbers() for weight in range(3)]
+        with tf32(kind == "tf32"):
+            for weight in range(3):
+                call = problem(n, dtype, device, "triton", weight)
+                choose(found[kind], weight, config.candidates(arch, kind), call, device, clock, kind)
+    return found
+
+
+def choose(
+    chosen: list[list[int]],
+    weight: int,
+    candidates: Sequence[list[int]],
+    call: Run,
+    device: torch.device,
+    clock: Clock,
+    kind: str,
+) -> None:
+    """Puts the fastest candidate that gives the value of the table's own tile at chosen[weight]."""
+    best, truth, least = chosen[weight], call().item(), clock(call, device)
+    for candidate in candidates:
+        chosen[weight] = candidate
+        try:
+            value = call().item()
+            seconds = clock(call, device)
+        except Exception as error:  # too much shared memory, or the compiler gives up: Triton has no common base
+            print(f"{kind} weight {weight} {candidate}: {type(error).__name__}")
+            continue
+        right = abs(value - truth) <= _AGREEMENT * abs(truth)
+        print(f"{kind} weight {weight} {candidate}: {1e3 * seconds:.3f} ms{'' if right else ', WRONG'}")
+        if right and seconds < least:
+            best, least = candidate, seconds
+    chosen[weight] = best
+    print(f"{kind} weight {weight}: takes {best}, {1e3 * least:.3f} ms")
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+# ---- backends
+
+
+def dispatch(
+    device: torch.device, dtypes: Sequence[torch.dtype], sizes: Sequence[int], clock: Clock
+) -> dict[str, list[list[int | str | None]]]:
+    """For each type the fastest backend up to each size; the last one has no limit."""
+    return {str(dtype).removeprefix("torch."): ranges(device, dtype, sizes, clock) for dtype in dtypes}
+
+
+def ranges(
+    device: torch.device, dtype: torch.dtype, sizes: Sequence[int], clock: Clock
+) -> list[list[int | str | None]]:
+    found: list[list[int | str | None]] = []
+    usable = [backend.name for backend in BACKENDS if reason(backend, device, dtype) is None]
+    for n in sizes:
+        seconds = {name: clock(problem(n, dtype, device, name), device) for name in usable}
+        print(f"{dtype} {n} x {n}:", *(f"{name} {1e3 * x:.3f} ms" for name, x in seconds.items()))
+        fastest = min(seconds, key=lambda name: seconds[name])
+        if found and found[-1][1] == fastest:
+            found.pop()
+        found.append([n * n, fastest])
+    found[-1][0] = None
+    return found

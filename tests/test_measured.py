@@ -1,0 +1,146 @@
+"""Which backend "auto" takes on a measured GPU, and the command that measures. No GPU is needed: clocks are made up."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from contrastile import backends
+from contrastile.backends import measured
+from contrastile.backends.triton import tile_for
+from contrastile.cli import main, tune
+
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+ENTRY = {
+    "dispatch": {"bfloat16": [[100, "torch"], [10_000, "cuda"], [None, "triton"]], "float32": [[50, "cuda"]]},
+    "tiles": {"half": [[64, 64, 64, 4, 3, 0], [32, 64, 64, 4, 3, 2]]},
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A measured device, whose backends all say that they can run."""
+    monkeypatch.setattr(measured, "table", lambda: {"a GPU": ENTRY})
+    monkeypatch.setattr(measured, "device_name", lambda device: "a GPU")
+    usable = [SimpleNamespace(name=b.name) for b in backends.BACKENDS if b.name != "cpu"]
+    monkeypatch.setattr(backends, "BACKENDS", usable)
+    monkeypatch.setattr(backends, "reason", lambda backend, device, dtype: None)
+    return usable
+
+
+@pytest.mark.parametrize(
+    "dtype, pairs, name",
+    [
+        (torch.bfloat16, 0, "torch"),
+        (torch.bfloat16, 100, "torch"),
+        (torch.bfloat16, 101, "cuda"),
+        (torch.bfloat16, 10_001, "triton"),
+        (torch.float32, 50, "cuda"),
+        (torch.float32, 51, "torch"),  # beyond what was measured: the order of BACKENDS
+        (torch.float16, 5, "torch"),
+    ],
+)
+def test_auto_takes_what_was_measured_fastest(gpu, dtype, pairs, name):
+    assert backends.select("auto", GPU, dtype, pairs).name == name
+
+
+def test_a_named_backend_is_taken_whatever_was_measured(gpu):
+    assert backends.select("triton", GPU, torch.bfloat16, 5).name == "triton"
+
+
+def test_the_next_backend_is_taken_where_the_fastest_cannot_run(gpu, monkeypatch):
+    monkeypatch.setattr(backends, "reason", lambda backend, *_: "broken" if backend.name == "triton" else None)
+    assert backends.select("auto", GPU, torch.bfloat16, 10**9).name == "torch"
+
+
+def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
+    monkeypatch.setattr(measured, "table", lambda: pytest.fail("was read"))
+    backends.select("auto", CPU, torch.float32, 100)
+
+
+def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setattr("contrastile.backends.triton.architecture", lambda device: "sm_90")
+    assert tile_for(GPU, "half", 1).numbers() == [32, 64, 64, 4, 3, 2]
+    assert tile_for(GPU, "half", 2).rows > 0  # not measured
+
+
+def test_the_users_table_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTRASTILE_TUNING", str(tmp_path / "mine.json"))
+    assert measured.read(measured.user_file()) == {}
+    measured.user_file().write_text(json.dumps({"a GPU": {"dispatch": {}}}))
+    measured.table.cache_clear()
+    try:
+        assert measured.table()["a GPU"] == {"dispatch": {}}
+    finally:
+        measured.table.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "nonsense"])
+def test_a_broken_table_is_named(tmp_path, text):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(RuntimeError, match=r"mine\.json"):
+        measured.read(path)
+
+
+def test_the_packages_table_is_well_formed():
+    names = set(backends.backend_names())
+    for device, entry in measured.read(measured.OWN).items():
+        assert device and set(entry) <= {"dispatch", "tiles"}
+        assert all(backend in names for rows in entry.get("dispatch", {}).values() for _, backend in rows)
+
+
+# ---- the command
+
+
+def test_without_a_gpu_the_command_says_so(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(["tune"]) == 2 and "no GPU" in capsys.readouterr().out
+
+
+def test_dispatch_joins_sizes_with_the_same_winner():
+    """cpu wins up to 16 rows, torch from 32 on; every backend really runs the problem."""
+    ran = []
+
+    def clock(call, device):
+        ran.append(call().item())
+        n, name = sizes[len(ran) // 2 - (len(ran) % 2 == 0)], ("cpu", "torch")[(len(ran) - 1) % 2]
+        return 1.0 if (name == "cpu") == (n <= 16) else 2.0
+
+    sizes = (8, 16, 32, 64)
+    assert tune.ranges(CPU, torch.float32, sizes, clock) == [[256, "cpu"], [None, "torch"]]
+    assert ran[::2] == pytest.approx(ran[1::2], rel=1e-5)
+
+
+def test_the_fastest_tile_that_is_right_is_taken(capsys):
+    tiles = {"own": (5.0, 3.0), "wrong": (6.0, 1.0), "slow": (5.0, 4.0), "broken": None, "fast": (5.0, 2.0)}
+    chosen = ["first", "own"]
+
+    def call():
+        if tiles[chosen[1]] is None:
+            raise ValueError("too much shared memory")
+        return torch.tensor(tiles[chosen[1]][0])
+
+    tune.choose(chosen, 1, list(tiles), call, CPU, lambda function, device: tiles[chosen[1]][1], "half")
+    assert chosen == ["first", "fast"]
+    out = capsys.readouterr().out
+    assert "WRONG" in out and "ValueError" in out
+
+
+@pytest.mark.parametrize("weight", [0, 1, 2])
+def test_problems_have_values_and_gradients(weight):
+    small = tune.problem(32, torch.float32, CPU, "torch", weight)
+    assert small().item() == pytest.approx(tune.problem(32, torch.float32, CPU, "auto", weight)().item(), rel=1e-5)
+
+
+def test_candidates_hold_the_tables_own_tiles():
+    config = pytest.importorskip("contrastile.triton_kernels.config")
+    for arch, kinds in config.TABLE.items():
+        for kind, tiles in kinds.items():
+            shapes = {(x[0], x[1], x[2]) for x in config.candidates(arch, kind)}
+            assert {(x.rows, x.cols, x.depth) for x in tiles} <= shapes
