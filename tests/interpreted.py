@@ -95,8 +95,7 @@ def test_ragged_shapes(reduce, shape):
 def test_square_calls(reduce, keep, positives, monkeypatch):
     """b=None: a chunk's own square, then the columns after it in both roles."""
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
-    monkeypatch.setattr(backend_module.TritonBackend, "limits", Limits(4 * 32 * 64, 64, 32))
-    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 32, 32))
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
     triton(make_call(100, None, 11, torch.float32, **options))
 
@@ -104,8 +103,7 @@ def test_square_calls(reduce, keep, positives, monkeypatch):
 @pytest.mark.parametrize("cols", [False, True])
 def test_many_chunks_and_column_blocks(cols, monkeypatch):
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
-    monkeypatch.setattr(backend_module.TritonBackend, "limits", Limits(4 * 32 * 64, 64, 64))
-    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
 
 
@@ -199,6 +197,16 @@ def test_two_runs_give_equal_bits():
     first, second = (engine(call, weights, backend="triton") for _ in range(2))
     for x, y in ((first.values, second.values), (first.grads, second.grads)):
         assert all(torch.equal(x[name], y[name]) for name in x)
+
+
+@pytest.mark.parametrize("reduce, sweeps", [("softplus", 0), ("relu", 0), ("lse", 1)])
+def test_sums_and_their_gradients_take_one_product(reduce, sweeps, monkeypatch):
+    """6 N^2 D for SigLIP without keeping scores: no sweep of `stats`."""
+    calls, stats = [], backend_module.TritonBackend.stats
+    monkeypatch.setattr(backend_module.TritonBackend, "stats", lambda *x: calls.append(x) or stats(*x))
+    a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
+    pair_loss(a, b, reduce=reduce, backend="triton").backward()
+    assert len(calls) == sweeps
 
 
 def test_the_scores_are_not_kept():

@@ -19,7 +19,7 @@ from cases import EXTRAS, between, make_call
 from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends.native_block import describe, set_grad, weighted_role
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
-from contrastile.spec import Keep, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
+from contrastile.spec import Keep, Limits, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from cuda_host import HostBackend
 from loss_cases import every_pair_loss
@@ -54,8 +54,7 @@ def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"MIN_CHUNK": 32, "MAX_CHUNK": 72, "SQUARE_CHUNK": 72, "WORKSPACE": 4 * 72 * 96}.items():
-        monkeypatch.setattr(driver, name, value)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 72 * 96, 72, 72, 32))
 
 
 # ---- tiles against tiles in torch

@@ -20,7 +20,7 @@ from cases import BACKEND_DTYPES
 from contrastile import driver, pair_loss, pair_reduce
 from contrastile.backends import native
 from contrastile.ops import arguments
-from contrastile.spec import FLOOR
+from contrastile.spec import FLOOR, Limits
 from contrastile.testing import EPS, largest
 
 SCORES = ("distance", "squared_distance", "log_distance")
@@ -133,9 +133,7 @@ def test_every_score(backend, dtype, score, tiles, offset):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_kept_scores_and_chunks(backend, budget, monkeypatch):
     """Scores kept for all, some or no blocks; chunks of rows and split columns."""
-    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
-    monkeypatch.setattr(driver, "MAX_CHUNK", 64)
-    monkeypatch.setattr(driver, "WORKSPACE", 4 * 64 * 96)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 64 * 96, 64, 384, 32))
     check(problem(150, 260, 12, 3, torch.float32, False), "distance", False, backend=backend, memory_budget=budget)
 
 

@@ -8,6 +8,7 @@ import torch
 from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu
+from contrastile.spec import Limits
 from oracle import VECTORS, check, engine, upstream
 
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
@@ -34,10 +35,7 @@ def positives_of(reduce, positives):
 @pytest.fixture
 def small_workspace(monkeypatch):
     """Rows come in chunks and columns are split already at a hundred items."""
-    monkeypatch.setattr(driver, "MIN_CHUNK", 32)
-    monkeypatch.setattr(driver, "MAX_CHUNK", 64)
-    monkeypatch.setattr(driver, "SQUARE_CHUNK", 64)
-    monkeypatch.setattr(driver, "WORKSPACE", 4 * 64 * 96)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 64 * 96, 64, 64, 32))
     monkeypatch.setattr(cpu, "WHOLE_PAIRS", 0)  # no shortcut for small problems
 
 

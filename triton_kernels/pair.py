@@ -77,6 +77,29 @@ def store_partials(
         tl.store(Total + out, tl.sum(term(z, REDUCE), AXIS), mask=inside)
 
 
+@triton.jit
+def store_stats(
+    z, positive, drop, RowThreshold, ColThreshold, RowPeak, RowTotal, RowPositive, RowArg,
+    ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, COLS: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """The tile's partial statistics of rows and, with COLS, of columns."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+    if POSITIVES != NO_POSITIVES:
+        store_positives(
+            z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
+            REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+    row_z = role_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
+    others = col_origin + j.to(tl.int64)
+    store_partials(row_z, RowPeak, RowTotal, RowArg, i, n, first_col // TILE_COLS, others, REDUCE, 1)
+    if COLS:
+        col_z = role_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
+        others = row_origin + i.to(tl.int64)
+        store_partials(col_z, ColPeak, ColTotal, ColArg, j, m, first_row // TILE_ROWS, others, REDUCE, 0)
+
+
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
     A, B, b_tile, tiles, n, m, d, row_origin, col_origin,
@@ -100,20 +123,11 @@ def stats(
         _, positive, drop = rules(
             RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
         )
-        if POSITIVES != NO_POSITIVES:
-            store_positives(
-                z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
-                REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
-            )  # fmt: skip
-        row_z = role_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
-        store_partials(
-            row_z, RowPeak, RowTotal, RowArg, i, n, col_tile, col_origin + j.to(tl.int64), REDUCE, 1
+        store_stats(
+            z, positive, drop, RowThreshold, ColThreshold, RowPeak, RowTotal, RowPositive, RowArg,
+            ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        if COLS:
-            col_z = role_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
-            store_partials(
-                col_z, ColPeak, ColTotal, ColArg, j, m, row_tile, row_origin + i.to(tl.int64), REDUCE, 0
-            )  # fmt: skip
 
 
 @triton.jit
@@ -139,7 +153,8 @@ def coeff(
     A, B, b_tile, tiles, n, m, d, row_origin, col_origin,
     RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
-    Grad, grad_stride, grad_tile, Factor, RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
+    RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_tile, Factor,
+    RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
@@ -159,6 +174,12 @@ def coeff(
         valid, positive, drop = rules(
             RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
         )
+        if RowTotal is not None:  # of a sum: its slopes do not need it finished
+            store_stats(
+                z, positive, drop, RowThreshold, ColThreshold, None, RowTotal, RowPositive, None,
+                None, ColTotal, ColPositive, None, first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
         g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
         if COLS:
             g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)

@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from .backends.base import Backend
-from .spec import Gradients, Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Side, SideStats, Weights
-
-# limits of backends that name none of their own, see spec.Limits; measured on CPUs
-WORKSPACE = 32 << 20
-MAX_CHUNK = 768
-SQUARE_CHUNK = 384
-MIN_CHUNK = 128  # rows; below this, columns are split instead
+from .spec import (
+    Coefficients,
+    Gradients,
+    Limits,
+    Needs,
+    PairBlock,
+    PairCall,
+    PairSpec,
+    Reduce,
+    Side,
+    SideStats,
+    Weights,
+)
 
 
 @dataclass
@@ -35,15 +41,15 @@ class Step:
     mirrored: bool = False
 
 
-def limits(backend: Backend) -> Limits:
-    return backend.limits or Limits(WORKSPACE, MAX_CHUNK, SQUARE_CHUNK)
+def limits(call: PairCall, backend: Backend) -> Limits:
+    return backend.limits(call.rows.features.device)
 
 
 def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator[Step]:
     """The blocks of a call, chunk of rows by chunk of rows, in an order that depends on shapes alone."""
     n, widths = len(call.rows), [len(block) for block in call.blocks]
     rows = chunk or chunk_rows(call, backend)
-    columns = limits(backend).workspace // (4 * rows * call.tiles) // backend.granularity * backend.granularity
+    columns = limits(call, backend).workspace // (4 * rows * call.tiles) // backend.granularity * backend.granularity
     columns = max(backend.granularity, columns)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
@@ -60,10 +66,10 @@ def plan(call: PairCall, backend: Backend, chunk: int | None = None) -> Iterator
 def chunk_rows(call: PairCall, backend: Backend) -> int:
     """Rows per chunk: a multiple of the backend's granularity whose scores fit the workspace."""
     width = max((len(block) for block in call.blocks), default=1)
-    limit = limits(backend)
+    limit = limits(call, backend)
     fit = limit.workspace // (4 * max(width, 1) * call.tiles)
     most = limit.square_chunk if call.spec.square else limit.max_chunk
-    rows = max(min(fit, most), MIN_CHUNK)
+    rows = max(min(fit, most), limit.min_chunk)
     return max(rows // backend.granularity, 1) * backend.granularity
 
 
@@ -216,7 +222,9 @@ def new_gradients(call: PairCall, needs: Needs) -> Gradients:
     )
 
 
-def add_block(call: PairCall, step: Step, backend: Backend, grads: Gradients, block: PairBlock, needs: Needs) -> None:
+def add_block(
+    call: PairCall, step: Step, backend: Backend, grads: Gradients, block: PairBlock, needs: Needs
+) -> Coefficients:
     """Adds one block's share to every accumulator."""
     part = backend.coeff(block, needs)
     to_col = grads.a if call.spec.square else grads.blocks[step.index]
@@ -236,17 +244,21 @@ def add_block(call: PairCall, step: Step, backend: Backend, grads: Gradients, bl
         target, value = getattr(grads, name), getattr(part, name)
         if target is not None and value is not None:
             target[start:stop] += value
+    return part
 
 
 def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore) -> Gradients:
     """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
     grads = new_gradients(call, needs)
-    sides = [call.rows, *call.blocks]
-    scale_coefficients(call, backend, [x for side in sides for x in (side.weight, side.positive_weight)])
+    scale_coefficients(call, backend, given_weights(call))
     for step in plan(call, backend):
         add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
     unscale(call, grads)
     return grads
+
+
+def given_weights(call: PairCall) -> list[Tensor | None]:
+    return [x for side in (call.rows, *call.blocks) for x in (side.weight, side.positive_weight)]
 
 
 def scale_coefficients(call: PairCall, backend: Backend, weights: list[Tensor | None]) -> None:
@@ -307,8 +319,11 @@ def scalar(
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(call, rows, cols, weights), None
+    if backend.sums_with_coeff and call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
+        return one_sweep_scalar(call, backend, weights, needs)
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
-    if not (call.spec.cols or call.spec.square) and 4 * width * MIN_CHUNK <= limits(backend).workspace:
+    limit = limits(call, backend)
+    if not (call.spec.cols or call.spec.square) and 4 * width * limit.min_chunk <= limit.workspace:
         return one_sided_scalar(call, backend, weights, needs, width)
     return two_sweep_scalar(call, backend, weights, needs, budget)
 
@@ -337,7 +352,7 @@ def one_sided_scalar(
     """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
     grads = new_gradients(call, needs)
     n, rows = len(call.rows), chunk_rows(call, backend)
-    fit = limits(backend).workspace // (4 * max(width, 1))
+    fit = limits(call, backend).workspace // (4 * max(width, 1))
     rows = max(min(rows, fit) // backend.granularity, 1) * backend.granularity
     buffer = new_buffer(call, min(rows, n) * width) if backend.keeps_scores else None
     scale_coefficients(call, backend, [weights.row, weights.row_positive])
@@ -374,6 +389,22 @@ def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
         return None if x is None else x[start:stop]
 
     return replace(grads, a=rows(grads.a), row_scale=rows(grads.row_scale), row_bias=rows(grads.row_bias))
+
+
+def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
+    """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product."""
+    rows, cols = Running(call.spec, call.rows), [Running(call.spec, block) for block in call.blocks]
+    set_weights(call, rows, cols, weights)
+    grads, needs = new_gradients(call, needs), replace(needs, stats=True)
+    scale_coefficients(call, backend, given_weights(call))
+    for step in plan(call, backend):
+        part = add_block(call, step, backend, grads, block_of(call, step), needs)
+        assert part.row_stats is not None
+        rows.add(step.start, step.stop, part.row_stats)
+        if part.col_stats is not None:
+            (rows if step.mirrored else cols[step.index]).add(step.first, step.last, part.col_stats)
+    unscale(call, grads)
+    return scalar_value(call, rows, cols, weights), grads
 
 
 def two_sweep_scalar(

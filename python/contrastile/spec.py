@@ -77,6 +77,7 @@ class Limits:
     workspace: int  # bytes of scores or coefficients held at a time, at four per pair
     max_chunk: int  # rows; larger chunks no longer raise the rate of the output products
     square_chunk: int  # rows; a chunk's own square is computed in full, so chunks of a square call stay smaller
+    min_chunk: int = 128  # rows; where fewer would fit, columns are split instead
 
 
 class Packed(Protocol):
@@ -180,6 +181,8 @@ class Coefficients:
     col_bias: Tensor | None = None
     row_scale: Tensor | None = None
     col_scale: Tensor | None = None
+    row_stats: SideStats | None = None  # where Needs.stats
+    col_stats: SideStats | None = None
 
 
 @dataclass
@@ -192,6 +195,7 @@ class Needs:
     col_scale: bool = False
     row_bias: bool = False
     col_bias: bool = False
+    stats: bool = False  # the block's partial statistics as well: sums only, whose slopes do not depend on them
 
     def any(self) -> bool:
         rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias)

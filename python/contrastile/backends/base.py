@@ -10,6 +10,12 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, SideStats, Weights
 
+CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
+# Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
+# bytes read and written for 2 p or 2 q operations each: from 2048 on the moves cost less than the products on an H100,
+# which has 300 operations for a byte.
+GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_chunk=2048)
+
 
 class BackendUnsupported(RuntimeError):
     """A backend named by the caller cannot run this call; the message says why, for every backend."""
@@ -23,9 +29,10 @@ class Backend(Protocol):
     padding: int
     keeps_scores: bool
 
-    @property
-    def limits(self) -> Limits | None:
-        """How much at once; None for the driver's own, which suit a CPU."""
+    sums_with_coeff: bool  # whether coeff can return the statistics of a sum: one product per pair instead of two
+
+    def limits(self, device: torch.device) -> Limits:
+        """How much at once."""
 
     def unavailable(self) -> str | None:
         """Why the backend cannot run on this machine at all; None if it can."""

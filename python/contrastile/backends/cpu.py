@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall, Score, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Score, SideStats, Weights
 from . import native
+from .base import CPU_LIMITS
 from .native_block import (
     GRAD_TYPES,
     address,
@@ -42,7 +43,7 @@ class PackedColumns:
 class CpuBackend:
     name = "cpu"
     keeps_scores = True
-    limits = None
+    sums_with_coeff = False
 
     def __init__(self) -> None:
         self.module: Any = native.cpu
@@ -60,6 +61,9 @@ class CpuBackend:
         if dtype == torch.float64:
             return "it computes in float32; float64 features need the torch backend"
         return None
+
+    def limits(self, device: torch.device) -> Limits:
+        return CPU_LIMITS
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return torch.bfloat16 if dtype == torch.bfloat16 and self.native_bf16 else torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, Score, SideStats, Weights
 from . import native
-from .base import add_float_product, float_product
+from .base import GPU_LIMITS, add_float_product, float_product
 from .native_block import both_roles, describe, empty, new_stats, set_grad, set_scores, weighted_role
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
@@ -23,9 +24,7 @@ class CudaBackend:
     granularity = 8
     padding = 8  # rows of scores and of bfloat16 coefficients start at multiples of 16 bytes
     keeps_scores = True
-    # Chosen by reasoning, not measured: the epilogues read back what cuBLAS wrote, so a chunk's scores should stay near
-    # the second-level cache (50 MB on an H100), but have rows enough for the output products.
-    limits = Limits(workspace=64 << 20, max_chunk=2048, square_chunk=1024)
+    sums_with_coeff = False
 
     def __init__(self) -> None:
         self.module: Any = native.cuda
@@ -43,6 +42,10 @@ class CudaBackend:
         if dtype == torch.float64:
             return "it computes in float32; float64 features need the torch backend"
         return None
+
+    def limits(self, device: torch.device) -> Limits:
+        # the epilogues read back what cuBLAS wrote: a chunk's scores should stay in the second-level cache
+        return replace(GPU_LIMITS, workspace=second_level_cache(device), square_chunk=1024)
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype
@@ -121,6 +124,13 @@ class CudaBackend:
         """Device index and the address of the current stream."""
         stream = torch.cuda.current_stream(device)
         return stream.device_index, stream.cuda_stream
+
+
+@cache
+def second_level_cache(device: torch.device) -> int:
+    """Bytes; that of an H100 where torch does not say."""
+    properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
+    return int(getattr(properties, "L2_cache_size", 50 << 20))
 
 
 @cache

@@ -3,6 +3,8 @@ against."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,7 @@ from ..spec import (
     Coefficients,
     Gradients,
     Keep,
+    Limits,
     Needs,
     PairBlock,
     PairCall,
@@ -22,6 +25,7 @@ from ..spec import (
     SideStats,
     Weights,
 )
+from .base import CPU_LIMITS, GPU_LIMITS
 
 
 class TorchBackend:
@@ -29,13 +33,17 @@ class TorchBackend:
     granularity = 1
     padding = 1
     keeps_scores = True
-    limits = None
+    sums_with_coeff = False
 
     def unavailable(self) -> str | None:
         return None
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return None
+
+    def limits(self, device: torch.device) -> Limits:
+        # on a GPU less than the fused kernels: every elementwise step makes a matrix of its own
+        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=256 << 20)
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return torch.float64 if dtype == torch.float64 else torch.float32

@@ -28,8 +28,9 @@ from ..spec import (
     Weights,
 )
 from . import measured
-from .base import add_float_product
+from .base import GPU_LIMITS, add_float_product
 
+SUMS = ("Total", "Positive")
 OLDEST_TRITON = (3, 4)
 OLDEST_CAPABILITY = (8, 0)  # what Triton supports, and the first with bfloat16 products
 
@@ -39,10 +40,7 @@ class TritonBackend:
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
     padding = 1
     keeps_scores = False
-    # Chosen by reasoning, not measured. A chunk of p rows adds an (m, d) product to float32 gradients: 16 bytes moved
-    # for 2 p operations, so at p = 4096 the moves cost less than the products on an H100 (300 operations per byte).
-    # Coefficients of 4096 x 65,536 pairs fill the workspace in float32 and half of it in bfloat16.
-    limits = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048)
+    sums_with_coeff = True
 
     def unavailable(self) -> str | None:
         if not interpreting() and not torch.cuda.is_available():
@@ -56,6 +54,9 @@ class TritonBackend:
         if dtype == torch.float64:
             return "it computes in float32; float64 features need the torch backend"
         return None if interpreting() else old_device(device)
+
+    def limits(self, device: torch.device) -> Limits:
+        return GPU_LIMITS
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
         # the interpreter computes with the bits of bfloat16 as if they were integers
@@ -81,10 +82,8 @@ class TritonBackend:
         from ..triton_kernels import pair
 
         call = Launch(block, "stats")
-        row = call.partials(len(block.row), call.col_tiles)
-        col = call.partials(len(block.col), call.row_tiles) if call.cols else dict.fromkeys(row)
-        outputs = {f"Row{k}": x for k, x in row.items()} | {f"Col{k}": x for k, x in col.items()}
-        call.run(pair.stats, outputs)
+        row, col = call.partials()
+        call.run(pair.stats, named("Row", row) | named("Col", col))
         return merged(block.spec.reduce, row), merged(block.spec.reduce, col) if call.cols else None
 
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
@@ -107,9 +106,16 @@ class TritonBackend:
             )
         }
         placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
-        call.run(pair.coeff, placed | sums | call.upstream("Row", block.row) | call.upstream("Col", block.col))
+        row, col = call.partials() if needs.stats else ({}, {})
+        stats = {f"{role}{k}": x.get(k) for role, x in (("Row", row), ("Col", col)) for k in SUMS}
+        upstream = call.upstream("Row", block.row) | call.upstream("Col", block.col)
+        call.run(pair.coeff, placed | sums | stats | upstream)
         row_bias, col_bias, row_scale, col_scale = (None if x is None else x.sum(0) for x in sums.values())
-        return Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
+        result = Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
+        if needs.stats:
+            result.row_stats = merged(block.spec.reduce, row)
+            result.col_stats = merged(block.spec.reduce, col) if call.cols else None
+        return result
 
 
 class Launch:
@@ -128,7 +134,12 @@ class Launch:
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def partials(self, count: int, parts: int) -> dict[str, Tensor | None]:
+    def partials(self) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+        """What the tiles write, of rows and of columns."""
+        row = self.side_partials(len(self.block.row), self.col_tiles)
+        return row, self.side_partials(len(self.block.col), self.row_tiles) if self.cols else dict.fromkeys(row)
+
+    def side_partials(self, count: int, parts: int) -> dict[str, Tensor | None]:
         reduce, positives = self.block.spec.reduce, self.block.spec.positives
         once = positives in (Positives.NONE, Positives.SAME_INDEX)  # at most one tile writes an item's sum
         return {
@@ -188,6 +199,10 @@ class Launch:
             "PERSISTENT": tile.per_processor > 0,
             "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
         }  # fmt: skip
+
+
+def named(role: str, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {f"{role}{name}": x for name, x in tensors.items()}
 
 
 def merged(reduce: Reduce, parts: dict[str, Tensor | None]) -> SideStats:
