@@ -120,12 +120,11 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
 
 def absent(function: Any, variant: Variant) -> dict[str, None]:
     """Pointers this variant leaves out."""
-    has_peak, has_total = variant.reduce in (Reduce.LSE, Reduce.MAX), variant.reduce != Reduce.MAX
-    given = {"A", "B", "Grad", *variant.given}
-    for role in ("Row", "Col") if variant.cols else ("Row",):
-        given |= {f"{role}Positive", f"{role}Stat", f"{role}Weight"}
-        given |= {f"{role}Peak"} if has_peak else set()
-        given |= {f"{role}Total"} if has_total else {f"{role}Arg"}
+    sums = variant.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
+    stats = {"Total", "Positive"} if sums else {"Peak", "Positive", "Arg" if variant.reduce == Reduce.MAX else "Total"}
+    of_side = stats if "RowPeak" in function.arg_names else {"Stat", "Weight"} | (stats if sums else set())
+    roles = ("Row", "Col") if variant.cols else ("Row",)
+    given = {"A", "B", "Grad", *variant.given} | {f"{role}{name}" for role in roles for name in of_side}
     pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
     return {name: None for name in pointers if name not in given}
 

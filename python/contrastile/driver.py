@@ -142,7 +142,7 @@ def merge(spec: PairSpec, x: SideStats, y: SideStats) -> SideStats:
         return SideStats(None, x.total + y.total, positive, None)
     assert x.peak is not None and y.peak is not None
     peak = torch.maximum(x.peak, y.peak)
-    base = torch.where(peak == -torch.inf, 0.0, peak)
+    base = peak.clamp_min(torch.finfo(peak.dtype).min)  # an empty item has peak -inf: e^(-inf - base) is 0
     total = x.total * (x.peak - base).exp() + y.total * (y.peak - base).exp()
     return SideStats(peak, total, positive, None)
 
@@ -300,8 +300,8 @@ def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, posit
     """Contribution of one side; an item with nothing kept (statistic -inf) contributes 0."""
     total = stat.new_zeros((), dtype=torch.float64)  # the statistic and the positive are large and nearly equal
     if weight is not None:
-        whole = stat.double().sum(1)
-        total = total + torch.where(whole == -torch.inf, 0.0, whole) @ weight.double()
+        whole = stat.sum(1, dtype=torch.float64)
+        total = whole.masked_fill_(whole == -torch.inf, 0.0) @ weight.double()
     if positive_weight is not None:
         assert positive is not None
         total = total + positive.double() @ positive_weight.double()
@@ -318,7 +318,7 @@ def scalar(
     prepare(call, backend)
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
-        return scalar_value(call, rows, cols, weights), None
+        return scalar_value(finished(call, rows, cols), weights), None
     if backend.sums_with_coeff and call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
         return one_sweep_scalar(call, backend, weights, needs)
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
@@ -328,12 +328,28 @@ def scalar(
     return two_sweep_scalar(call, backend, weights, needs, budget)
 
 
-def scalar_value(call: PairCall, rows: Running, cols: list[Running], weights: Weights) -> Tensor:
-    stats = rows.result()
-    value = weighted(finish(call.spec, stats), weights.row, stats.positive, weights.row_positive)
+@dataclass
+class Finished:
+    """Finished statistics and sums over positives of all rows and, where wanted, all columns."""
+
+    row: Tensor
+    row_positive: Tensor | None
+    col: Tensor | None = None
+    col_positive: Tensor | None = None
+
+
+def finished(call: PairCall, rows: Running, cols: list[Running]) -> Finished:
+    result = rows.result()
+    done = Finished(finish(call.spec, result), result.positive)
     if call.spec.cols:
-        stat, positive = joined_columns(call, cols)
-        value = value + weighted(stat, weights.col, positive, weights.col_positive)
+        done.col, done.col_positive = joined_columns(call, cols)
+    return done
+
+
+def scalar_value(done: Finished, weights: Weights) -> Tensor:
+    value = weighted(done.row, weights.row, done.row_positive, weights.row_positive)
+    if done.col is not None:
+        value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive)
     return value
 
 
@@ -394,7 +410,7 @@ def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
 def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
     """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product."""
     rows, cols = Running(call.spec, call.rows), [Running(call.spec, block) for block in call.blocks]
-    set_weights(call, rows, cols, weights)
+    set_weights(call, finished(call, rows, cols), weights)
     grads, needs = new_gradients(call, needs), replace(needs, stats=True)
     scale_coefficients(call, backend, given_weights(call))
     for step in plan(call, backend):
@@ -404,7 +420,7 @@ def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: 
         if part.col_stats is not None:
             (rows if step.mirrored else cols[step.index]).add(step.first, step.last, part.col_stats)
     unscale(call, grads)
-    return scalar_value(call, rows, cols, weights), grads
+    return scalar_value(finished(call, rows, cols), weights), grads
 
 
 def two_sweep_scalar(
@@ -413,21 +429,19 @@ def two_sweep_scalar(
     """Columns are complete only after all rows: statistics first, then coefficients from kept or recomputed scores."""
     buffer = score_buffer(call, backend, budget)
     rows, cols = statistics(call, backend, backend_store(backend, buffer))
-    value = scalar_value(call, rows, cols, weights)
-    set_weights(call, rows, cols, weights)
+    done = finished(call, rows, cols)
+    value = scalar_value(done, weights)
+    set_weights(call, done, weights)
     return value, gradients(call, backend, needs, backend_store(backend, buffer))
 
 
-def set_weights(call: PairCall, rows: Running, cols: list[Running], weights: Weights) -> None:
-    stat = finish(call.spec, rows.result())
-    call.rows = with_weights(call.rows, stat, weights.row, weights.row_positive)
+def set_weights(call: PairCall, done: Finished, weights: Weights) -> None:
+    call.rows = with_weights(call.rows, done.row, weights.row, weights.row_positive)
     if call.spec.square:
-        call.blocks = [with_weights(call.blocks[0], stat, weights.row, weights.row_positive)]
+        call.blocks = [with_weights(call.blocks[0], done.row, weights.row, weights.row_positive)]
         return
-    if not call.spec.cols:
-        return
-    joined, _ = joined_columns(call, cols)
-    attach_columns(call, joined, weights.col, weights.col_positive)
+    if done.col is not None:
+        attach_columns(call, done.col, weights.col, weights.col_positive)
 
 
 def attach_columns(call: PairCall, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> None:

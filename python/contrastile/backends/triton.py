@@ -209,7 +209,7 @@ def merged(reduce: Reduce, parts: dict[str, Tensor | None]) -> SideStats:
     """Joins the partial results of all tiles, (tiles, items), in a fixed order."""
     peaks, totals, args = parts["Peak"], parts["Total"], parts["Arg"]
     assert parts["Positive"] is not None
-    positive = parts["Positive"].sum(0)
+    positive = parts["Positive"].sum(0) if len(parts["Positive"]) != 1 else parts["Positive"][0]
     if peaks is None:
         assert totals is not None
         return SideStats(None, totals.sum(0), positive, None)
@@ -219,7 +219,7 @@ def merged(reduce: Reduce, parts: dict[str, Tensor | None]) -> SideStats:
         arg = torch.where(top, args, torch.iinfo(torch.int64).max).amin(0)
         return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg))
     assert totals is not None
-    base = torch.where(peak == -torch.inf, 0.0, peak)
+    base = peak.clamp_min(torch.finfo(peak.dtype).min)  # an empty item has peak -inf: e^(-inf - base) is 0
     return SideStats(peak, (totals * (peaks - base).exp()).sum(0), positive, None)
 
 
@@ -252,8 +252,16 @@ def old_device(device: torch.device) -> str | None:
 
 def precision(features: Tensor) -> str:
     """How float32 is multiplied: as it is, unless torch's own switch allows TF32. Products of halves are exact."""
-    tf32 = features.dtype == torch.float32 and features.is_cuda and torch.version.hip is None
-    return "tf32" if tf32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    possible = features.dtype == torch.float32 and features.is_cuda and torch.version.hip is None
+    return "tf32" if possible and tf32_allowed() else "ieee"
+
+
+def tf32_allowed() -> bool:
+    """torch's switch. From 2.9 on it has two names, and reading the old one raises once the new one was set."""
+    switch = torch.backends.cuda.matmul
+    if hasattr(switch, "fp32_precision"):
+        return bool(switch.fp32_precision == "tf32")
+    return bool(switch.allow_tf32)
 
 
 def many_rules(block: PairBlock) -> bool:
