@@ -455,6 +455,7 @@ def test_more_pairs_than_a_32_bit_index_counts(backend):
 # ---- a small selection for compute-sanitizer, which slows kernels down by tens
 
 
+@pytest.mark.unpoisoned  # poison is a write, which initcheck would take for the kernel's
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=id_of)
 @pytest.mark.parametrize("reduce", ["lse", "max"])
@@ -464,6 +465,7 @@ def test_sanitized(backend, dtype, reduce):
     check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=2, **options), device="cuda", backend=backend)
 
 
+@pytest.mark.unpoisoned
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 def test_sanitized_distances_and_squares(backend):
     x = {name: y.cuda() for name, y in test_distances.problem(37, 70, 20, 3, torch.bfloat16, True).items()}
