@@ -1,4 +1,5 @@
 # make demo | test | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
@@ -8,7 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml requirements-dev.txt
 NATIVE := setup.py $(shell find csrc -type f)
 
-.PHONY: demo test bench lint format wheel clean
+GPU_PYTHON ?= python3
+PARTS ?= build test bench
+OUT ?= build/gpu/out
+
+.PHONY: demo test bench gpu gpu-sanitize lint format wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -20,6 +25,13 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-group-by=group \
 		--benchmark-columns=min,median,stddev,rounds
+
+# LIMITS="--limit test=400": seconds of a part
+gpu:
+	$(GPU_PYTHON) bench/gpu/run.py --out "$(OUT)" $(LIMITS) $(PARTS)
+
+gpu-sanitize:
+	$(GPU_PYTHON) bench/gpu/run.py --out "$(OUT)" $(LIMITS) build sanitize
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check

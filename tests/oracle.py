@@ -64,6 +64,16 @@ class Call:
     def stat_dtype(self) -> torch.dtype:
         return torch.float64 if self.a.dtype == torch.float64 else torch.float32
 
+    def to(self, device: str | torch.device) -> Call:
+        """The call on another device; one tensor given twice stays one."""
+        moved: dict[int, Tensor] = {}
+
+        def move(x: Any) -> Any:
+            return moved.setdefault(id(x), x.to(device)) if isinstance(x, Tensor) else x
+
+        b = None if self.b is None else tuple(map(move, self.b))
+        return replace(self, a=move(self.a), b=b, options={name: move(x) for name, x in self.options.items()})
+
     def double(self) -> Call:
         """The same call in float64 on the values the engine multiplies."""
         compute = self.compute_dtype()
@@ -78,6 +88,10 @@ class Call:
 class Result:
     values: dict[str, Tensor]
     grads: dict[str, Tensor]
+
+    def cpu(self) -> Result:
+        parts = ({name: x.cpu() for name, x in part.items()} for part in (self.values, self.grads))
+        return Result(*parts)
 
 
 # ---- the docstring of pair_reduce
@@ -257,7 +271,7 @@ def engine_loss(call: Call, weights: dict[str, Tensor], **options: Any) -> Resul
     call, leaves = with_leaves(call)
     named = {f"{name[:-1]}_weight": weight for name, weight in weights.items()}
     found = pair_loss(call.a, call.b, **named, **call.options, **options)
-    return Result({"loss": found.detach()}, differentiated([found], [torch.ones(())], leaves))
+    return Result({"loss": found.detach()}, differentiated([found], [torch.ones_like(found)], leaves))
 
 
 def scalar_of(truth: Result, limit: Result, weights: dict[str, Tensor], low: float) -> tuple[Result, Result]:
@@ -270,15 +284,16 @@ def scalar_of(truth: Result, limit: Result, weights: dict[str, Tensor], low: flo
     return Result({"loss": value}, truth.grads), Result({"loss": error}, limit.grads)
 
 
-def check(call: Call, **options: Any) -> float:
-    """Asserts that all pair_reduce and pair_loss return is within its budget; the worst ratio."""
+def check(call: Call, device: str | torch.device = "cpu", **options: Any) -> float:
+    """Asserts that all pair_reduce and pair_loss return on the device is within its budget; the worst ratio."""
     weights = upstream(call)
     truth, limit = oracle(call, weights)
-    worst = compare(call, engine(call, weights, **options), truth, limit)
+    there, given = call.to(device), {name: x.to(device) for name, x in weights.items()}
+    worst = compare(call, engine(there, given, **options).cpu(), truth, limit)
     if call.options.get("reduce") == "max":  # pair_loss does not offer it
         return worst
     truth, limit = scalar_of(truth, limit, weights, EPS[call.stat_dtype()])
-    return max(worst, compare(call, engine_loss(call, weights, **options), truth, limit))
+    return max(worst, compare(call, engine_loss(there, given, **options).cpu(), truth, limit))
 
 
 def compare(call: Call, found: Result, truth: Result, limit: Result) -> float:

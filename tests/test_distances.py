@@ -75,7 +75,10 @@ def dense(
 
 def weighted(found: dict[str, Tensor]) -> Tensor:
     """A fixed weighting of all statistics; empty items contribute 0."""
-    parts = [torch.where(x.isinf(), 0.0, x) @ torch.linspace(0.5, 1.5, len(x), dtype=x.dtype) for x in found.values()]
+    parts = [
+        torch.where(x.isinf(), 0.0, x) @ torch.linspace(0.5, 1.5, len(x), dtype=x.dtype, device=x.device)
+        for x in found.values()
+    ]
     return torch.stack(parts).sum()
 
 

@@ -77,7 +77,7 @@ def run(function: Callable[..., Tensor], case: Case, convert: Callable[[Tensor],
     args = [prepare(str(i), x) for i, x in enumerate(case.args)]
     kwargs = {name: prepare(name, x) for name, x in case.kwargs.items()}
     value = function(*args, **kwargs, **extra)
-    weight = torch.linspace(0.5, 1.5, max(value.numel(), 1), dtype=value.dtype)[: value.numel()]
+    weight = torch.linspace(0.5, 1.5, max(value.numel(), 1), dtype=value.dtype, device=value.device)[: value.numel()]
     (value * weight.reshape(value.shape)).sum().backward()
     grads = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves.items()}
     return Outcome(value.detach(), grads)
@@ -117,7 +117,7 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
 
 def roughened(dtype: torch.dtype, seed: int, x: Tensor) -> Tensor:
     """Features in float64, each off by up to one more rounding to `dtype`."""
-    noise = 2.0 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 1.0
+    noise = 2.0 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)).to(x.device) - 1.0
     return x.double() * (1.0 + EPS[dtype] * noise) if x.dim() > 1 else x.double()
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
+from ..ops.arguments import as_tensor
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
 
@@ -110,7 +111,7 @@ class Kernel:
                 score="log_distance", keep="not_same_index", positives="kept", memory_budget=memory_budget,
                 compute_dtype=compute, backend=backend,
             )  # fmt: skip
-            return -0.5 * (total + torch.as_tensor(self.t, dtype=x.dtype, device=x.device).log())
+            return -0.5 * (total + as_tensor("t", self.t, x).log())
         score, (scale, bias) = "log_distance", self.of_log_distance(norms)
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
             score, scale, bias = "dot", 2.0 * self.t, -self.t * norms

@@ -185,7 +185,8 @@ def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(x, Tensor):
         check.same_device(name, x, like.device)
         return x
-    return torch.tensor(x, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32, device=like.device)
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait
 
 
 def _detached(x: Tensor | None) -> Tensor | None:

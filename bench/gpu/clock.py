@@ -1,0 +1,88 @@
+"""Time and memory of steps on a device: events on a GPU, the wall clock on a CPU; candidates in turn, medians."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+Step = Callable[[int], object]  # does one step on the inputs with this number
+LEAST_SAMPLE = 3e-3  # seconds; shorter steps are repeated within a sample, so that launches overlap as in training
+ROUNDS = (3, 40)
+
+
+class HostClock:
+    """A CPU; its allocator does not count, so there is no peak."""
+
+    def sync(self) -> None:
+        pass
+
+    def seconds(self, step: Step, repeats: int, first: int) -> float:
+        start = time.perf_counter()
+        for index in range(repeats):
+            step(first + index)
+        return (time.perf_counter() - start) / repeats
+
+    def peak_bytes(self, step: Step) -> int | None:
+        step(0)
+        return None
+
+
+class CudaClock:
+    def sync(self) -> None:
+        torch.cuda.synchronize()
+
+    def seconds(self, step: Step, repeats: int, first: int) -> float:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        for index in range(repeats):
+            step(first + index)
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) * 1e-3 / repeats
+
+    def peak_bytes(self, step: Step) -> int | None:
+        """What the allocator gave out at most beyond what lay there before."""
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step(0)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+
+Clock = HostClock | CudaClock
+
+
+@dataclass
+class Runner:
+    step: Step
+    repeats: int = 1
+    spent: float = 0.0
+    samples: list[float] = field(default_factory=list)
+
+    def sample(self, clock: Clock) -> None:
+        took = clock.seconds(self.step, self.repeats, len(self.samples) * self.repeats)
+        self.samples.append(took)
+        self.spent += took * self.repeats
+
+
+def medians(clock: Clock, steps: Sequence[Step], seconds: float) -> list[tuple[float, int]]:
+    """(median seconds, samples) of each step. In turn, so that a slow moment of the machine meets all of them; one that
+    has used its share of the time is left out of further rounds."""
+    runners = [Runner(step) for step in steps]
+    for runner in runners:
+        once = clock.seconds(runner.step, 1, 0)
+        runner.repeats = max(1, math.ceil(LEAST_SAMPLE / max(once, 1e-6)))
+    least, most = ROUNDS
+    for turn in range(most):
+        for runner in runners:
+            if turn < least or runner.spent < seconds / len(runners):
+                runner.sample(clock)
+    return [(statistics.median(runner.samples), len(runner.samples)) for runner in runners]

@@ -1,0 +1,481 @@
+"""What only a GPU can show: every backend there against float64, streams, devices, CUDA graphs, memory, TF32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import contrastile
+import test_distances
+from cases import EXTRAS, make_call
+from contrastile import backends, driver, pair_loss, pair_reduce
+from contrastile.backends import native
+from contrastile.catalog import CATALOG, Case, LossCard
+from contrastile.spec import Limits
+from contrastile.testing import compare
+from loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make
+from oracle import check
+
+pytestmark = pytest.mark.gpu
+
+BACKENDS = ("torch", "triton", "cuda")
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+SUMS = ("lse", "softplus", "relu")
+REDUCES = (*SUMS, "max")
+KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+POSITIVES = (None, "same_index", "same_id", "kept")
+WAITS = ("pmrl_loss",)  # eigenvalues are looked at on the host, see test_no_sync.WAITS
+
+on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
+on_every_reduce = pytest.mark.parametrize("reduce", REDUCES)
+every_waitless_loss = pytest.mark.parametrize("card", [x for x in CATALOG if x.name not in WAITS], ids=id_of)
+
+
+@pytest.fixture(autouse=True)
+def context() -> Iterator[None]:
+    """An illegal access breaks the process for good: under pytest-xdist a new one takes over the tests that follow."""
+    yield
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            os._exit(13)
+        pytest.exit(f"the CUDA context is lost: {error}", returncode=13)
+
+
+def on_gpu(case: Case, device: str = "cuda") -> Case:
+    def moved(x: Any) -> Any:
+        return x.to(device) if isinstance(x, Tensor) else x
+
+    kwargs = {name: moved(x) for name, x in case.kwargs.items()}
+    return replace(case, args=tuple(map(moved, case.args)), kwargs=kwargs)
+
+
+def engine_options(card: LossCard, backend: str) -> dict[str, Any]:
+    if not card.gemm and backend != "torch":
+        pytest.skip("no pairs, no backend")
+    return {"backend": backend} if card.gemm else {}
+
+
+def assert_right(card: LossCard, case: Case, **options: Any) -> None:
+    found = compare(card, on_gpu(case), **options)
+    assert found.ok, found.detail
+
+
+def pairs(n: int, d: int, dtype: torch.dtype = torch.float32, device: str = "cuda") -> list[Tensor]:
+    generator = torch.Generator().manual_seed(n + d)
+    x = [F.normalize(torch.randn(n, d, generator=generator), dim=1) for _ in range(2)]
+    return [y.to(device, dtype).requires_grad_() for y in x]
+
+
+def outcome(card: LossCard, case: Case, **options: Any) -> list[Tensor]:
+    """Value and gradients of a copy of the case."""
+    case = differentiable(case)
+    value = call(card, case, **options)
+    value.sum().backward()
+    return [value.detach(), *(torch.zeros_like(x) if x.grad is None else x.grad for x in leaves(case))]
+
+
+def assert_equal_bits(first: list[Tensor], second: list[Tensor]) -> None:
+    for x, y in zip(first, second, strict=True):
+        assert torch.equal(x, y)
+
+
+@on_every_backend
+def test_the_backend_can_run_here(backend):
+    assert contrastile.available_backends()[backend] is None
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+def test_a_named_backend_does_the_work_itself(backend, dtype, monkeypatch):
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("another backend was asked")
+
+    for other in backends.BACKENDS:
+        if other.name != backend:
+            for name in ("stats", "coeff"):
+                monkeypatch.setattr(type(other), name, refuse)
+    x, y = pairs(70, 16, dtype)
+    contrastile.clip_loss(x, y, 10.0, backend=backend).backward()
+    pair_reduce(x, y, cols=True, backend=backend).rows.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_a_named_backend_that_cannot_run_says_so(backend):
+    for x in (torch.randn(5, 4), torch.randn(5, 4, device="cuda", dtype=torch.float64)):
+        with pytest.raises(backends.BackendUnsupported):
+            contrastile.info_nce(x, x, backend=backend)
+
+
+# ---- the engine against float64
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@on_every_reduce
+@pytest.mark.parametrize("keep", KEEPS)
+def test_every_reduce_and_keep(backend, dtype, reduce, keep):
+    """All scales, biases, thresholds, a mask and two column blocks at once; more than one tile either way."""
+    positives = {} if reduce == "max" else {"positives": POSITIVES[KEEPS.index(keep) % 4], "keep_positives": True}
+    options = {"keep": keep, "reduce": reduce, "cols": True} | positives
+    check(make_call(150, 290, 72, dtype, *EXTRAS, blocks=2, **options), device="cuda", backend=backend)
+
+
+@on_every_backend
+@on_every_reduce
+@pytest.mark.parametrize("cols", [False, True])
+def test_bare_calls(backend, reduce, cols):
+    for dtype in FLOATS:
+        check(make_call(140, 270, 64, dtype, reduce=reduce, cols=cols), device="cuda", backend=backend)
+
+
+@on_every_backend
+@pytest.mark.parametrize("positives", POSITIVES)
+@pytest.mark.parametrize("reduce", SUMS)
+def test_every_positives(backend, reduce, positives):
+    for keep_positives in (False, True):
+        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
+        some = make_call(134, 266, 24, torch.bfloat16, "row_threshold", cols=keep_positives, **options)
+        check(some, device="cuda", backend=backend)
+
+
+@on_every_backend
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("reduce", ["lse", "softplus"])
+def test_every_extra_alone(backend, reduce, extra):
+    options = {"reduce": reduce, "cols": True}
+    check(make_call(135, 166, 40, torch.bfloat16, extra, **options), device="cuda", backend=backend)
+
+
+SHAPES = (
+    (1, 1, 1),
+    (1, 7, 3),
+    (7, 1, 3),
+    (5, 6, 0),
+    (0, 5, 4),
+    (5, 0, 4),
+    (33, 65, 33),
+    (257, 129, 64),
+    (700, 1301, 72),
+)
+
+
+@on_every_backend
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_ragged_shapes(backend, shape):
+    for dtype in (torch.float32, torch.bfloat16):
+        options = {"cols": True, "positives": "same_index"}
+        check(make_call(*shape, dtype, *EXTRAS, **options), device="cuda", backend=backend)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks of rows, and columns beyond the workspace."""
+    for backend in backends.BACKENDS:
+        limits = Limits(4 * 128 * 256, 256, 128)
+        monkeypatch.setattr(type(backend), "limits", limits, raising=False)
+    monkeypatch.setattr(driver, "MIN_CHUNK", 128)
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@pytest.mark.parametrize("budget", [0, 10**6])
+def test_many_chunks_and_column_blocks(backend, dtype, budget, small_chunks):
+    options = {"positives": "same_index", "cols": True}
+    some = make_call(600, 1100, 40, dtype, *EXTRAS, blocks=2, **options)
+    check(some, device="cuda", backend=backend, memory_budget=budget)
+
+
+@on_every_backend
+@on_every_reduce
+@pytest.mark.parametrize("keep, positives", [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)])
+def test_square_calls(backend, reduce, keep, positives, small_chunks):
+    options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
+    check(make_call(500, None, 40, torch.bfloat16, **options), device="cuda", backend=backend)
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (3, True), (2, False)])
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_distances_from_flats(backend, dtype, score, tiles, offset):
+    x = test_distances.problem(137, 270, 40, tiles, dtype, offset)
+    test_distances.check({name: y.cuda() for name, y in x.items()}, score, offset, backend=backend)
+
+
+@on_every_backend
+@on_every_reduce
+def test_nan_stays_nan_and_stays_alone(backend, reduce):
+    a, b = torch.randn(140, 8, device="cuda", requires_grad=True), torch.randn(270, 8, device="cuda")
+    with torch.no_grad():
+        a[5, 3] = torch.nan
+    others = torch.arange(140, device="cuda") != 5
+    rows = pair_reduce(a, b, reduce=reduce, backend=backend).rows
+    rows[others].sum().backward()
+    assert rows[5].isnan() and rows[others].isfinite().all()
+    assert a.grad is not None and a.grad[others].isfinite().all()
+
+
+# ---- the losses against their references
+
+
+@every_variant
+@on_every_backend
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=id_of)
+def test_every_loss_equals_its_reference(card, variant, backend, dtype):
+    case = make(card, variant, 150, 24, dtype)
+    if case.kwargs.get("normalize") and dtype != torch.float32:
+        pytest.skip("rounds the unit rows to the input type, which the reference does not")
+    assert_right(card, case, **engine_options(card, backend))
+
+
+@every_loss
+@on_every_backend
+def test_every_loss_in_float16(card, backend):
+    assert_right(card, default(card, 150, 24, torch.float16), **engine_options(card, backend))
+
+
+@every_loss
+@pytest.mark.parametrize("n, d", [(1, 7), (2, 3), (33, 16)])
+def test_float64_on_the_torch_backend(card, n, d):
+    assert_right(card, default(card, n, d, torch.float64), **engine_options(card, "torch"))
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss", "nt_xent", "info_nce", "uniformity"])
+def test_batches_beyond_a_chunk(name, backend):
+    """Chunks of the size the backend chooses for itself."""
+    card = next(x for x in CATALOG if x.name == name)
+    assert_right(card, default(card, 5003, 72, torch.bfloat16), backend=backend)
+
+
+# ---- streams, devices, graphs
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_a_side_stream(backend):
+    """The inputs appear on the side stream, late: work on another stream would read zeros."""
+    x, y = pairs(700, 64)
+    expected = outcome_of_clip(x, y, backend)
+    stream = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        late = [torch.zeros_like(z) for z in (x, y)]
+        torch.cuda._sleep(100_000_000)
+        for z, source in zip(late, (x, y), strict=True):
+            z.copy_(source.detach())
+        found = outcome_of_clip(*late, backend)
+    torch.cuda.synchronize()
+    assert_equal_bits(found, expected)
+
+
+def outcome_of_clip(x: Tensor, y: Tensor, backend: str) -> list[Tensor]:
+    x, y = (z.detach().clone().requires_grad_() for z in (x, y))
+    value = contrastile.clip_loss(x, y, 14.3, backend=backend)
+    value.backward()
+    return [value.detach(), x.grad, y.grad]
+
+
+@on_every_backend
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_device_that_is_not_the_current_one(backend):
+    with torch.cuda.device(0):
+        there = outcome_of_clip(*pairs(300, 40, device="cuda:1"), backend)
+        here = outcome_of_clip(*pairs(300, 40, device="cuda:0"), backend)
+    assert all(x.device.index == 1 for x in there)
+    for x, y in zip(there, here, strict=True):
+        torch.testing.assert_close(x.cpu(), y.cpu(), rtol=1e-5, atol=1e-6)
+
+
+@every_waitless_loss
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_a_graph_of_forward_and_backward(card, backend):
+    """Captured on one batch, replayed on another."""
+    options = engine_options(card, backend)
+    static, other = (differentiable(on_gpu(default(card, n, 24))) for n in (150, 150))
+    with torch.no_grad():
+        for x in leaves(other):
+            x.copy_(x.flip(0) if x.dim() else x * 1.1)
+    expected = outcome(card, other, **options)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            call(card, static, **options).backward()
+    torch.cuda.current_stream().wait_stream(side)
+    for x in leaves(static):
+        x.grad = None
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        value = call(card, static, **options)
+        value.backward()
+    with torch.no_grad():
+        for x, source in zip(leaves(static), leaves(other), strict=True):
+            x.copy_(source)
+    graph.replay()
+    grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves(static)]
+    for x, y in zip([value.detach(), *grads], expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
+@every_waitless_loss
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_nothing_waits_for_the_gpu(card, backend):
+    case, options = differentiable(on_gpu(default(card, 150, 24))), engine_options(card, backend)
+    call(card, case, **options).backward()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call(card, case, **options).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@pytest.mark.parametrize("name", ["clip_loss", "nt_xent", "siglip_loss", "gram_loss", "info_nce"])
+def test_two_runs_give_equal_bits(name, backend, dtype):
+    card = next(x for x in CATALOG if x.name == name)
+    case = on_gpu(default(card, 900, 40, dtype))
+    assert_equal_bits(outcome(card, case, backend=backend), outcome(card, case, backend=backend))
+
+
+# ---- modes of torch
+
+
+@on_every_backend
+def test_no_grad(backend):
+    x, y = pairs(300, 40)
+    with torch.no_grad():
+        value = contrastile.clip_loss(x, y, 14.3, backend=backend)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, contrastile.clip_loss(x, y, 14.3, backend=backend).detach())
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["clip_loss", "info_nce", "nt_xent", "gram_loss"])
+def test_compiled_with_inductor(name, backend):
+    card = next(x for x in CATALOG if x.name == name)
+    compiled = torch.compile(card.function, fullgraph=True)
+    for n in (130, 150):
+        case = on_gpu(default(card, n, 24))
+        found = outcome(replace_function(card, compiled), case, backend=backend)
+        for x, y in zip(found, outcome(card, case, backend=backend), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def replace_function(card: LossCard, function: Any) -> Any:
+    class Replaced:
+        pass
+
+    Replaced.function = staticmethod(function)  # type: ignore[attr-defined]
+    return Replaced
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=id_of)
+def test_autocast_does_not_reach_into_the_engine(backend, dtype):
+    x, y = pairs(300, 40)
+    expected = outcome_of_clip(x, y, backend)
+    with torch.autocast("cuda", dtype):
+        found = outcome_of_clip(x, y, backend)
+    assert_equal_bits(found, expected)
+
+
+@on_every_backend
+def test_double_backward_raises(backend):
+    x, y = pairs(130, 16)
+    value = contrastile.info_nce(x, y, backend=backend)
+    (grad,) = torch.autograd.grad(value, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        grad.sum().backward()
+
+
+@on_every_backend
+@pytest.mark.skipif(torch.cuda.is_available() and torch.version.hip is not None, reason="TF32 is NVIDIA's")
+def test_tf32_only_where_torch_allows_it(backend):
+    """Off by default; the switch must be seen to work, or this would prove nothing."""
+    x, y = pairs(600, 256)
+    truth = (x.double() @ y.double().T * 50.0).logsumexp(1)
+
+    def error() -> float:
+        return (pair_reduce(x, y, scale=50.0, backend=backend).rows - truth).abs().max().item()
+
+    exact = error()
+    assert exact < 1e-4
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        assert error() > 4 * exact
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+# ---- memory and size
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_the_peak_is_far_below_the_matrix(backend):
+    n = 32768
+    x, y = pairs(n, 64, torch.bfloat16)
+    contrastile.clip_loss(x, y, 14.3, backend=backend).backward()
+    x.grad = y.grad = None
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    contrastile.clip_loss(x, y, 14.3, backend=backend).backward()
+    assert torch.cuda.max_memory_allocated() - before < n * n * 4 / 4
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_more_pairs_than_a_32_bit_index_counts(backend):
+    """2^31 pairs and more: rows and columns at the far end are right."""
+    n, m = 2100, 1 << 20
+    generator = torch.Generator("cuda").manual_seed(0)
+    a, b = (torch.randn(k, 16, generator=generator, device="cuda", dtype=torch.bfloat16) for k in (n, m))
+    found = pair_reduce(a, b, scale=0.5, cols=True, backend=backend)
+    rows = (0.5 * a[-50:].double() @ b.double().T).logsumexp(1)
+    cols = (0.5 * a.double() @ b[-50:].double().T).logsumexp(0)
+    torch.testing.assert_close(found.rows[-50:].double(), rows, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.cols[-50:].double(), cols, rtol=1e-5, atol=1e-5)
+
+
+# ---- a small selection for compute-sanitizer, which slows kernels down by tens
+
+
+@pytest.mark.unpoisoned  # poison is a write, which initcheck would take for the kernel's
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=id_of)
+@pytest.mark.parametrize("reduce", ["lse", "max"])
+def test_sanitized(backend, dtype, reduce):
+    positives = {} if reduce == "max" else {"positives": "same_id"}
+    options = {"reduce": reduce, "keep": "not_same_index", "cols": True} | positives
+    check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=2, **options), device="cuda", backend=backend)
+
+
+@pytest.mark.unpoisoned
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_sanitized_distances_and_squares(backend):
+    x = {name: y.cuda() for name, y in test_distances.problem(37, 70, 20, 3, torch.bfloat16, True).items()}
+    test_distances.check(x, "distance", True, backend=backend)
+    check(make_call(150, None, 20, torch.bfloat16, positives="kept"), device="cuda", backend=backend)
+
+
+def test_the_cuda_module_was_built_for_this_gpu():
+    assert native.cuda is not None, native.import_errors
+    major, minor = torch.cuda.get_device_capability()
+    assert any(x.rstrip("af") == f"{major}{minor}" for x in native.cuda.archs.split(";")), native.cuda.archs
+    value = pair_loss(*pairs(9, 4), backend="cuda")
+    assert value.isfinite()

@@ -1,0 +1,185 @@
+"""Losses never wait for a device: nothing reads a value back, and nothing made on the host is copied over.
+
+The device is torch's meta device, which has no values to read, so it stands for any GPU. The kernels of triton and cuda
+are left out there; what Python does around them is what is looked at.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import contrastile
+from contrastile.backends import cuda as cuda_module
+from contrastile.backends import native
+from contrastile.backends import triton as triton_module
+from contrastile.ops import basis, library, multilinear
+from loss_cases import call, default, differentiable, each_tensor, every_pair_loss, every_variant, id_of, make, takes
+
+READS = (
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "nonzero_numpy", "argwhere",
+    "masked_select", "unique_dim", "_unique2", "unique_consecutive", "bincount", "histc",
+    # these look at what the solver reports
+    "linalg_eigh", "_linalg_eigh", "linalg_eigvalsh", "linalg_svd", "_linalg_svd", "linalg_cholesky", "linalg_inv",
+    "linalg_solve",
+)  # fmt: skip
+IMPLEMENTATIONS = {
+    "pair_loss": library.pair_loss,
+    "pair_stats": library.pair_stats,
+    "pair_stats_backward": library.pair_stats_backward,
+    "basis": basis.basis_forward,
+    "basis_backward": basis.basis_backward,
+    "tuple_margins": multilinear.margins_forward,
+    "tuple_margins_backward": multilinear.margins_backward,
+}
+WAITS = {"pmrl_loss": "linalg_eigh"}  # losses that do wait, and for what
+COPIES = ("_to_copy", "to", "copy_", "_copy_from")
+
+
+class Watch(TorchDispatchMode):
+    """Fails where an operator waits for the device; runs this package's operators through their Python."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        if func.namespace == "contrastile":
+            with self:
+                return IMPLEMENTATIONS[name](*args, **kwargs)
+        assert name not in READS, f"{func} reads a value"
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            masks = [x for x in args[1] if x is not None and x.dtype in (torch.bool, torch.uint8)]
+            assert not masks, f"{func} counts the true elements of a mask"
+        assert name != "repeat_interleave" or "output_size" in kwargs or isinstance(args[1], int), f"{func} sums counts"
+        devices = {x.device for x in (*args, *kwargs.values()) if isinstance(x, Tensor)} | {
+            torch.device(x) for x in (*args, *kwargs.values()) if isinstance(x, torch.device)
+        }
+        assert name not in COPIES or len(devices) <= 1, f"{func} copies between {devices}"
+        return func(*args, **kwargs)
+
+
+class NothingFromTheHost(TorchFunctionMode):
+    """torch.tensor(x, device=...) copies from unpinned memory: it waits, and no CUDA graph can hold it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (torch.tensor, torch.as_tensor, torch.asarray) and not isinstance(args[0], Tensor):
+            device = torch.device(kwargs.get("device") or "cpu")
+            assert device.type == "cpu", f"{func.__name__} copies from the host to {device}"
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """triton and cuda take the meta device and launch nothing."""
+    for cls in (triton_module.TritonBackend, cuda_module.CudaBackend):
+        monkeypatch.setattr(cls, "unavailable", lambda self: None)
+        monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
+    monkeypatch.setattr(triton_module.Launch, "run", lambda self, kernel, more: None)
+    monkeypatch.setattr(triton_module, "tile_for", sm_90)
+    monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
+
+
+def sm_90(device: torch.device, kind: str, weight: int) -> Any:
+    from contrastile.triton_kernels import config
+
+    return config.tile(config.architecture((9, 0)), kind, weight)
+
+
+def needs(backend: str) -> None:
+    if backend == "triton":
+        pytest.importorskip("triton")
+    if backend == "cuda" and native.cuda is None:
+        pytest.skip("the native CUDA module is not built")
+
+
+def on(device: str, case: Any) -> Any:
+    def moved(x: Any) -> Any:
+        return x.to(device) if isinstance(x, Tensor) else x
+
+    moved_kwargs = {name: moved(x) for name, x in case.kwargs.items()}
+    return differentiable(replace(case, args=tuple(map(moved, case.args)), kwargs=moved_kwargs))
+
+
+def watched(card: Any, case: Any, **options: Any) -> None:
+    waits = WAITS.get(card.name)
+    with pytest.raises(AssertionError, match=waits) if waits else nullcontext(), NothingFromTheHost(), Watch():
+        call(card, case, **options).sum().backward()
+
+
+@every_variant
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_no_loss_waits_for_the_device(card, variant, device):
+    watched(card, on(device, make(card, variant, 9, 6)), **({"backend": "torch"} if card.gemm else {}))
+
+
+@every_pair_loss
+@pytest.mark.parametrize(
+    "backend, dtype",
+    [("torch", torch.float32), *product(("triton", "cuda"), (torch.float32, torch.bfloat16))],
+    ids=id_of,
+)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_no_backend_waits_for_the_device(card, backend, dtype, reduction, kernels_left_out):
+    """More rows than one chunk of the torch backend."""
+    needs(backend)
+    options = {"reduction": reduction} if takes(card, "reduction") else {}
+    case = each_tensor(default(card, 900, 16), lambda x: x.to(dtype) if x.dim() > 1 else x)
+    watched(card, on("meta", case), backend=backend, **options)
+
+
+@every_variant
+def test_numbers_are_not_copied_to_the_device(card, variant):
+    """Temperatures and scales as plain numbers, as most callers give them."""
+
+    def number(x: Any) -> Any:
+        return float(x) if isinstance(x, Tensor) and x.dim() == 0 else x
+
+    case = make(card, variant, 9, 6)
+    kwargs = {name: number(x) for name, x in case.kwargs.items()}
+    case = replace(case, args=tuple(map(number, case.args)), kwargs=kwargs)
+    watched(card, on("meta", case), **({"backend": "torch"} if card.gemm else {}))
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: torch.equal(x, x),
+        lambda x: x.masked_select(x > 0),
+    ],
+)
+def test_the_watch_sees_what_waits(waits):
+    with Watch(), pytest.raises(AssertionError):
+        waits(torch.ones(3))
+
+
+def test_the_watch_sees_copies_from_the_host():
+    with NothingFromTheHost(), pytest.raises(AssertionError):
+        torch.tensor(0.5, device="meta")
+    with Watch(), pytest.raises(AssertionError):
+        torch.ones(3).to("meta")
+
+
+def test_the_watch_sees_into_the_operators(monkeypatch):
+    """Reading a value inside the engine is found, too."""
+    original = library.driver.scalar
+
+    def reading(*args: Any) -> Any:
+        found = original(*args)
+        found[0].item()
+        return found
+
+    monkeypatch.setattr(library.driver, "scalar", reading)
+    with Watch(), pytest.raises(AssertionError, match="reads a value"):
+        contrastile.info_nce(torch.ones(3, 2), torch.ones(3, 2))
