@@ -94,7 +94,7 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     """The kernel with the table's tile, or another."""
     tile = tile or config.tile(arch, kind, (kernel == "coeff") + variant.many_rules())
     function = getattr(pair, kernel)
-    constants = constants_of(variant, kind, tile, config.has_tma(arch)) | absent(function, variant)
+    constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
     types = {name: type_of(name, kind) for name in function.arg_names}
     if constants["TMA"]:
         element = TYPES[kind][1:]

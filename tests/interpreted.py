@@ -112,7 +112,7 @@ def test_many_chunks_and_column_blocks(cols, monkeypatch):
 def test_tensor_descriptors(d, persistent, monkeypatch):
     """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
     copied = []
-    monkeypatch.setattr(backend_module, "copies_tensors", lambda device: True)
+    monkeypatch.setattr(backend_module, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(backend_module, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
     tile = replace(config.INTERPRETER, per_processor=int(persistent))
     monkeypatch.setattr(backend_module, "tile_for", lambda *_: tile)

@@ -179,10 +179,7 @@ def test_ragged_shapes(backend, shape):
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of rows, and columns beyond the workspace."""
-    for backend in backends.BACKENDS:
-        limits = Limits(4 * 128 * 256, 256, 128)
-        monkeypatch.setattr(type(backend), "limits", limits, raising=False)
-    monkeypatch.setattr(driver, "MIN_CHUNK", 128)
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 128 * 256, 256, 128, 128))
 
 
 @on_every_backend

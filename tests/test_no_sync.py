@@ -84,6 +84,7 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
     monkeypatch.setattr(triton_module.Launch, "run", lambda self, kernel, more: None)
     monkeypatch.setattr(triton_module, "tile_for", sm_90)
+    monkeypatch.setattr(triton_module, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
 
 

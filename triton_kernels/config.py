@@ -30,13 +30,13 @@ class Tile:
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-SMALL = (Tile(64, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2))
+SMALL = (Tile(64, 64, 32, 8, 2), Tile(32, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2))
 SMALL_TF32 = (Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3))
 # architecture: kind of product: tiles for epilogues of weight 0, 1, 2.
 # Kinds: "half" (bfloat16, float16), "tf32", "ieee" (float32 as it is)
 TABLE = {
     "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
-        "half": (Tile(128, 128, 64, 8, 3), Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)),
+        "half": (Tile(128, 128, 32, 8, 4), Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)),
         "tf32": (Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3)),
         "ieee": SMALL,
     },
@@ -75,9 +75,10 @@ def architecture(capability: tuple[int, int]) -> str:
     return f"sm_{max(x for x in known if x <= max(number, min(known)))}"
 
 
-def has_tma(arch: str) -> bool:
-    """Whether tensor descriptors are copied by hardware; elsewhere Triton would turn them into worse pointers."""
-    return arch.startswith("sm_") and int(arch[3:]) >= 90
+def has_tma(arch: str, kind: str) -> bool:
+    """Whether tensor descriptors pay: where hardware copies them (elsewhere Triton makes worse pointers of them) for
+    tensor cores, which read shared memory. Products on the ordinary cores would spill."""
+    return arch.startswith("sm_") and int(arch[3:]) >= 90 and kind != "ieee"
 
 
 def tile(arch: str, kind: str, weight: int) -> Tile:

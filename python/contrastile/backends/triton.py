@@ -129,7 +129,7 @@ class Launch:
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = (block.spec.cols or block.spec.square) and block.col.on
-        self.tma = copies_tensors(self.device) and copyable(block.row.features) and copyable(block.col.tiles)
+        self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.tiles)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -291,11 +291,11 @@ def tile_for(device: torch.device, kind: str, weight: int) -> Any:
 
 
 @cache
-def copies_tensors(device: torch.device) -> bool:
+def copies_tensors(device: torch.device, kind: str) -> bool:
     from ..triton_kernels import config
 
     arch = architecture(device)
-    return arch is not None and config.has_tma(arch)
+    return arch is not None and config.has_tma(arch, kind)
 
 
 def copyable(x: Tensor) -> bool:
