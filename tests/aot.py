@@ -78,6 +78,7 @@ class Usage:
     stack: int  # bytes per thread: spills
     shared: int  # bytes per block; Triton does not hold it against the device
     tensor_cores: int  # instructions
+    copies: int  # instructions of the tensor copy engine
 
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         if self.stack > SPILLS.get(kind, 0):
@@ -88,6 +89,8 @@ class Usage:
             yield f"needs {self.registers} registers"
         if kind != "ieee" and not self.tensor_cores:
             yield "does not use tensor cores"
+        if config.has_tma(arch, kind) and not self.copies:
+            yield "does not use the copy engine"
 
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
@@ -154,7 +157,7 @@ def usage(built: Any, arch: str) -> Usage:
         registers, stack = number(r"REG:(\d+)", report), number(r"STACK:(\d+)", report)
         stack = max(stack, 4 * len(re.findall(r"\bSTL\b", text)))
     found = re.findall(TENSOR_CORES.get(arch, r"\bHMMA"), text)
-    return Usage(registers, stack, built.metadata.shared, len(found))
+    return Usage(registers, stack, built.metadata.shared, len(found), len(re.findall(r"\bUTMALDG", text)))
 
 
 def tool(name: str, *arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
 import aot
+from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import TABLE, Tile, architecture
 
 pytestmark = pytest.mark.aot
@@ -60,6 +62,19 @@ def test_the_gate_notices_a_tile_that_is_too_large():
 def test_the_gate_notices_products_without_tensor_cores():
     found = aot.build("stats", "sm_80", "ieee", aot.VARIANTS["max"])
     assert list(found.faults("sm_80", "tf32")) == ["does not use tensor cores"]
+
+
+@pytest.mark.parametrize("kernel", ["stats", "coeff"])
+def test_persistent_programs_compile_within_the_device(kernel):
+    """Off in the table until they are measured to pay; the tuning command tries them."""
+    tile = config.tile("sm_90", "half", kernel == "coeff")
+    found = aot.build(kernel, "sm_90", "half", aot.VARIANTS["clip"], replace(tile, stages=3, per_processor=1))
+    assert not list(found.faults("sm_90", "half")), found
+
+
+def test_the_gate_notices_copies_without_the_copy_engine():
+    found = aot.build("stats", "sm_80", "half", aot.VARIANTS["max"])
+    assert "does not use the copy engine" in list(found.faults("sm_90", "half"))
 
 
 def test_quick_cases_are_cases():
