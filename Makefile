@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make demo | test | compat | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -13,7 +13,7 @@ GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
-.PHONY: demo test bench gpu gpu-sanitize lint format wheel clean
+.PHONY: demo test compat compat-packages bench gpu gpu-sanitize lint format wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -21,6 +21,12 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
 	$(BIN)/python -m pytest --benchmark-disable
+
+# every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
+compat: compat-packages
+	$(BIN)/python -m pytest tests/compat
+
+compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-group-by=group \
@@ -60,7 +66,11 @@ $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -e '.[$*]'
 	touch $@
 
-# the packages tests/peers compares with, without their own dependencies (2 MB)
+$(VENV)/.installed-compat: $(VENV)/.installed-dev requirements-compat.txt
+	$(PIP) install -q -c requirements-dev.txt -r requirements-compat.txt
+	touch $@
+
+# the packages tests/peers and tests/compat compare with, without their own dependencies (2 MB)
 $(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
 	$(PIP) install -q --no-deps -r requirements-peers.txt
 	touch $@
