@@ -1,0 +1,138 @@
+"""The guided ranking loss (GISTEmbed) of sentence-transformers on embeddings, row block by row block.
+
+    L = mean_i [ log sum_{j kept} e^{z_ij} - z_i,p(i) ],      z = cosine / temperature
+
+A candidate is dropped where a second model, the guide, finds it closer to the row than the row's positive (less a
+margin). That decision costs a second product per pair and has no gradient. It is made for a block of rows, used, and
+forgotten: gradients are formed in the forward pass, so that neither scores nor decisions wait for a backward pass.
+
+Source: Solatorio 2024, arXiv 2402.16829.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..losses.common import inverse, paired_dot, reduced_empty, wide
+from ..ops import check, pair_reduce
+from ..ops.autograd import once, scaled
+from ..ops.pair import LOSS_BUDGET
+
+STRATEGIES = ("absolute", "relative")
+MIN_ROWS = 128
+# Similarities this close are equal. A duplicate of the positive ties with it and stays, also where two products of the
+# same numbers differ in their last digit.
+TIE = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
+
+
+@dataclass
+class Guided:
+    """One guided problem; the tensors are the guide's, unit rows. Columns: positives, anchors if wanted, negatives."""
+
+    rows: Tensor
+    positives: Tensor
+    columns: list[Tensor]
+    limit: Tensor  # (N,) the similarity above which a candidate is dropped
+    scale: float | Tensor
+    anchors: bool
+    among_positives: bool
+    engine: dict[str, Any]
+
+    def loss(self, start: int, stop: int, anchor: Tensor, positive: Tensor, *negatives: Tensor) -> Tensor:
+        """The share of rows [start, stop) in the mean."""
+        columns = [positive, *([anchor] if self.anchors else []), *negatives]
+        n, here = anchor.shape[0], slice(start, stop)
+        ids = torch.arange(n, device=anchor.device)
+        none = ids.new_full((n * (len(columns) - 1),), -1)
+        stats = pair_reduce(
+            anchor[here], columns, scale=self.scale, mask=self.kept(here, self.rows, self.columns),
+            positives="same_id", keep_positives=True, row_ids=ids[here], col_ids=torch.cat([ids, none]), **self.engine,
+        )  # fmt: skip
+        assert stats.row_positives is not None
+        total = stats.rows
+        if self.among_positives:
+            mask = self.kept(here, self.positives, [self.positives])
+            others = pair_reduce(positive[here], positive, scale=self.scale, mask=mask, **self.engine).rows
+            total = torch.logaddexp(total, others)
+        return (total - stats.row_positives).sum() / n
+
+    def kept(self, here: slice, rows: Tensor, columns: Sequence[Tensor]) -> Tensor:
+        """(rows, columns) bool. A similarity that is NaN drops nothing."""
+        with torch.no_grad():
+            limit = self.limit[here].unsqueeze(1)
+            return torch.cat([(rows[here] @ x.T > limit).logical_not_() for x in columns], 1)
+
+
+class BlockSums(torch.autograd.Function):
+    """The sum of function(start, stop, *tensors) over blocks of rows; forward forms the gradients, backward scales."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., Tensor], blocks: Iterator[tuple[int, int]], *tensors: Tensor
+    ) -> Tensor:
+        needs = ctx.needs_input_grad[2:]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(tensors, needs, strict=True)]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        total = tensors[0].new_zeros(())
+        for start, stop in blocks:
+            with torch.enable_grad():
+                value = function(start, stop, *leaves)
+            torch.autograd.backward(value, inputs=wanted)
+            total = total + value.detach()
+        ctx.save_for_backward(*(leaf.grad for leaf in wanted), *(x for x in tensors if x.requires_grad))
+        ctx.needs = needs
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> Any:
+        grads = iter(once(scaled, gout, *ctx.saved_tensors))
+        return None, None, *(next(grads) if need else None for need in ctx.needs)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a backward pass within a forward pass cannot be traced
+def guided_loss(
+    embeddings: Sequence[Tensor],
+    guide_embeddings: Sequence[Tensor],
+    *,
+    temperature: float = 0.01,
+    margin_strategy: str = "absolute",
+    margin: float = 0.0,
+    contrast_anchors: bool = True,
+    contrast_positives: bool = True,
+    memory_budget: int | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Anchors, positives and hard negatives, each (N, D) of free length, and the guide's view of the same, (N, D')."""
+    check.choice("margin_strategy", margin_strategy, STRATEGIES)
+    scale, n = inverse(temperature, embeddings[0]), embeddings[0].shape[0]
+    if n == 0:
+        return reduced_empty(0, "mean", *embeddings)
+    anchor, positive, *negatives = (unit_rows(x) for x in embeddings)
+    rows, positives, *others = (unit_rows(x.detach()) for x in guide_embeddings)
+    closeness = paired_dot(rows, positives)
+    limit = closeness - (closeness.abs() if margin_strategy == "relative" else 1.0) * margin + TIE[closeness.dtype]
+    columns = [positives, *([rows] if contrast_anchors else []), *others]
+    budget = LOSS_BUDGET if memory_budget is None else memory_budget
+    engine = {"memory_budget": budget, "backend": backend}
+    problem = Guided(rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
+    blocks = row_blocks(n, budget // (4 * n * len(columns)))
+    tensors = (anchor, positive, *negatives)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        value: Tensor = BlockSums.apply(problem.loss, blocks, *tensors)  # type: ignore[no-untyped-call]
+        return value
+    return torch.stack([problem.loss(start, stop, *tensors) for start, stop in blocks]).sum()
+
+
+def row_blocks(n: int, rows: int) -> Iterator[tuple[int, int]]:
+    rows = max(rows, MIN_ROWS)
+    return ((start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    return F.normalize(wide(x), dim=-1, eps=1e-8)

@@ -1,0 +1,143 @@
+"""The in-batch ranking loss of sentence-transformers on embeddings: any directions, joint or apart, with hardness.
+
+    L = mean_i [ log Z_i - s c(q_i, d_i) ],      c = <x, y>,  s = scale
+
+Z_i sums e^{s c} over the candidates of the chosen directions. A hardness of strength a adds a stopgrad(c) to the logits
+of query -> document negatives: their value is (s + a) c, their gradient that of s c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..losses.common import paired_dot, reduced_empty
+from ..ops import pair_loss, pair_reduce
+
+Scale = float | Tensor
+
+
+class ScaledGradient(torch.autograd.Function):
+    """The identity, with its gradient times a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Scale) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> Any:
+        return gout * ctx.factor, None
+
+
+def ranking_loss(
+    queries: Tensor,
+    documents: Sequence[Tensor],
+    scale: Scale,
+    *,
+    directions: Sequence[str] = ("query_to_doc",),
+    partition_mode: str = "joint",
+    hardness_mode: str | None = None,
+    hardness_strength: float = 0.0,
+    **engine: Any,
+) -> Tensor:
+    """queries (N, D) and documents, K tensors (N, D): the positives, then hard negatives; all rows of one type."""
+    n = queries.shape[0]
+    if n == 0:
+        return reduced_empty(0, "mean", queries, *documents, scale)
+    mode = hardness_mode if hardness_strength > 0.0 else None
+    if mode == "hard_negatives" and len(documents) == 1:
+        mode = None  # the positives are no negatives
+    back = "doc_to_query" in directions
+    if mode is None and (len(set(directions)) == 1 or partition_mode == "per_direction"):
+        return scalar_loss(queries, documents, scale, back, **engine)
+    if mode in ("in_batch_negatives", "all_negatives"):
+        parts, positive = hardened(queries, documents, scale, hardness_strength, mode, **engine)
+        if back:
+            parts.append(pair_reduce(documents[0], queries, scale=scale, **engine).rows)
+    else:
+        strength = hardness_strength if mode else 0.0
+        parts, positive = plain(queries, documents, scale, strength, back, **engine)
+    if partition_mode == "per_direction":
+        return (torch.stack(parts).mean(0) - positive).mean()
+    if "query_to_query" in directions:
+        parts.append(pair_reduce(queries, scale=scale, keep="not_same_index", **engine).rows)
+    if "doc_to_doc" in directions:
+        parts += among_documents(documents, scale, **engine)
+    return (reduce(torch.logaddexp, parts) - positive).mean()
+
+
+def scalar_loss(queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, **engine: Any) -> Tensor:
+    """One softmax per direction and no hardness: the weights of all rows are known, so gradients come at once."""
+    n, weight = queries.shape[0], 1.0 / queries.shape[0]
+    shares: dict[str, Any] = {"row_weight": weight}
+    if back:
+        own = queries.new_zeros(n * len(documents))
+        own[:n] = 0.5 * weight  # only positives are anchors of the document -> query direction
+        shares = {"row_weight": 0.5 * weight, "cols": True, "col_weight": own}
+    return pair_loss(
+        queries, documents, scale=scale, positives="same_index", row_positive_weight=-weight, **shares, **engine
+    )
+
+
+def plain(
+    queries: Tensor, documents: Sequence[Tensor], scale: Scale, strength: float, back: bool, **engine: Any
+) -> tuple[list[Tensor], Tensor]:
+    """Log-sums of query -> document and, with `back`, document -> query, from one pass; and the positives' logits.
+
+    With a strength, a query's own hard negatives leave the pass and come back with it.
+    """
+    n, k = queries.shape[0], len(documents)
+    apart = strength > 0.0 and k > 1
+    options: dict[str, Any] = {}
+    if apart:
+        options = {"keep": "not_same_id", "keep_positives": True, **rows_of(queries, k)}
+    stats = pair_reduce(queries, documents, scale=scale, positives="same_index", cols=back, **options, **engine)
+    assert stats.row_positives is not None
+    forth = stats.rows
+    if apart:
+        similarity = own_similarities(queries, documents[1:])
+        logits = scale * similarity + strength * similarity.detach()
+        forth = torch.logaddexp(forth, logits.logsumexp(1))
+    return [forth] if stats.cols is None else [forth, stats.cols[:n]], stats.row_positives
+
+
+def hardened(
+    queries: Tensor, documents: Sequence[Tensor], scale: Scale, strength: float, mode: str, **engine: Any
+) -> tuple[list[Tensor], Tensor]:
+    """Log-sum of query -> document where negatives of other rows weigh more, and the positives' logits."""
+    options: dict[str, Any] = {"keep": "not_same_id", **rows_of(queries, len(documents))}
+    own = documents  # a row's own pairs keep their logits
+    if mode == "all_negatives":
+        options, own = {"keep": "not_same_index"}, documents[:1]
+    total = scale + strength
+    share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
+    rows, *columns = (ScaledGradient.apply(x, share) for x in (queries, *documents))  # type: ignore[no-untyped-call]
+    negatives = pair_reduce(rows, columns, scale=total, **options, **engine).rows
+    logits = scale * own_similarities(queries, own)
+    return [torch.logaddexp(negatives, logits.logsumexp(1))], logits[:, 0]
+
+
+def among_documents(documents: Sequence[Tensor], scale: Scale, **engine: Any) -> list[Tensor]:
+    """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
+    first, *rest = documents
+    parts = [pair_reduce(first, scale=scale, keep="not_same_index", **engine).rows]
+    if rest:
+        ids = rows_of(first, len(rest))
+        parts.append(pair_reduce(first, rest, scale=scale, keep="not_same_id", **ids, **engine).rows)
+    return parts
+
+
+def rows_of(x: Tensor, blocks: int) -> dict[str, Any]:
+    """Ids of x's rows and of columns that repeat them: a column belongs to the row it was given with."""
+    ids = torch.arange(x.shape[0], device=x.device)
+    return {"row_ids": ids, "col_ids": ids.repeat(blocks)}
+
+
+def own_similarities(queries: Tensor, documents: Sequence[Tensor]) -> Tensor:
+    """(N, K): each query with its own documents."""
+    return torch.stack([paired_dot(queries, x) for x in documents], 1)

@@ -1,0 +1,216 @@
+"""transformers' CLIP and SigLIP models with their loss fused: patch(model). transformers itself is not imported.
+
+A patched model that is asked for its loss (return_loss=True) computes it without logits, and leaves those out of its
+output. Everything else is as before: docs/dropins/transformers.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from types import TracebackType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from ..ops import check
+from .transformers_families import FAMILIES, Family, euclidean_norm
+
+MARK = "_contrastile_base"  # of the classes made here: the class they were made from
+Self = TypeVar("Self", bound="Patch")
+
+
+def patch(model: nn.Module, *, backend: str = "auto", memory_budget: int | None = None) -> Patch:
+    """Fuses the loss of every CLIP- or SigLIP-type model in `model`, of these instances alone.
+
+    Their class becomes a subclass of the same name, whose forward computes a requested loss without logits. Parameters,
+    buffers, state_dict and type checks are unaffected; copies and pickles stay patched.
+
+    Args:
+        model: A model of transformers, or a module that holds some.
+        backend, memory_budget: As in clip_loss.
+
+    Returns: A handle that names what was replaced and undoes it: call undo(), or use it in a `with`.
+    """
+    check.backend(backend)
+    check.budget(memory_budget)
+    found = {path: module for path, module in model.named_modules() if known_class(type(module)) is not None}
+    if not found:
+        raise ValueError(
+            f"nothing to patch in {type(model).__name__}: it holds none of transformers' {', '.join(sorted(FAMILIES))}"
+        )
+    made = {path: fused_class(patchable(module), backend, memory_budget) for path, module in found.items()}
+    for path, module in found.items():
+        module.__class__ = made[path]
+    return Patch(found)
+
+
+class Patch:
+    """What patch() replaced, by path in the model: `replaced`. undo() gives the instances their own forward back."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.modules = modules
+        self.replaced = {path: describe(type(module)) for path, module in modules.items()}
+
+    def undo(self) -> None:
+        """Harmless if it was done before."""
+        bases = {path: original_class(module) for path, module in self.modules.items()}
+        for path, module in self.modules.items():
+            module.__class__ = bases[path]
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        lines = (f"{path or 'model'}: {text}" for path, text in self.replaced.items())
+        return f"Patch({'; '.join(lines)})"
+
+
+def known_class(cls: type) -> type | None:
+    """The class of transformers, own or inherited, that FAMILIES knows."""
+    for base in cls.__mro__:
+        if base.__name__ in FAMILIES and base.__module__.startswith("transformers.") and MARK not in vars(base):
+            return base
+    return None
+
+
+def describe(cls: type) -> str:
+    known = known_class(cls)
+    assert known is not None
+    return f"loss of {known.__name__}.forward by contrastile.{FAMILIES[known.__name__].loss.name}"
+
+
+def patchable(module: nn.Module) -> Any:
+    """The module's class, if its forward is the one its family describes."""
+    cls = type(module)
+    known = known_class(cls)
+    assert known is not None
+    if hasattr(cls, MARK):
+        raise ValueError(f"{cls.__name__} is patched already: undo that first")
+    if "forward" in vars(module):
+        raise ValueError(
+            f"forward of this {cls.__name__} is wrapped, which hides a patch: patch it before it is wrapped"
+        )
+    forward = vars(known)["forward"]
+    if inspect.getattr_static(cls, "forward") is not forward:
+        raise ValueError(
+            f"{cls.__name__} has a forward of its own, not {known.__name__}'s: its loss cannot be replaced"
+        )
+    strange = differences(FAMILIES[known.__name__], forward)
+    if strange:
+        raise ValueError(f"{known.__name__}.forward of this version of transformers is not known: {strange}")
+    return cls
+
+
+def differences(family: Family, forward: Any) -> str:
+    """What a forward does otherwise than its family says: other versions of transformers have other forwards."""
+    names = inspect.unwrap(forward).__code__.co_names
+    parameters = inspect.signature(forward).parameters.values()
+    named = {x.name for x in parameters if x.kind is not x.VAR_KEYWORD} - {"self"}
+    missing, unknown = family.names() - {*names, *named}, named - family.known()
+    texts = (("makes no use of", missing), ("takes", unknown))
+    return " and ".join(f"it {text} {', '.join(sorted(some))}" for text, some in texts if some)
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    cls = type(module)
+    base: type[nn.Module] = vars(cls).get(MARK, cls)
+    if base is cls and hasattr(cls, MARK):
+        raise RuntimeError(f"the class of this {cls.__name__} was changed after patch(): undo that change first")
+    return base
+
+
+@functools.cache  # equal models share a class, so that torch.compile need not compile anew for each
+def fused_class(base: Any, backend: str, memory_budget: int | None) -> type[nn.Module]:
+    known = known_class(base)
+    assert known is not None
+    fused = FusedForward(FAMILIES[known.__name__], known, {"backend": backend, "memory_budget": memory_budget})
+    original = base.forward
+
+    @functools.wraps(original)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        patched = hasattr(self, MARK)  # a wrapper around forward (accelerate's) keeps calling this after undo()
+        call = fused.call(args, kwargs) if patched else None
+        return original(self, *args, **kwargs) if call is None else fused(self, call)
+
+    def reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
+        """The class made here cannot be found by its name: pickles and copies make it again."""
+        whole: Any = base.__reduce_ex__(self, max(protocol, 2))
+        return (unpickled, (base, backend, memory_budget), *whole[2:])
+
+    names = {"forward": forward, "__reduce_ex__": reduce, MARK: base}
+    names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
+    made: type[nn.Module] = types.new_class(base.__name__, (base,), exec_body=lambda space: space.update(names))
+    return made
+
+
+def unpickled(base: Any, backend: str, memory_budget: int | None) -> nn.Module:
+    cls = fused_class(base, backend, memory_budget)
+    return cls.__new__(cls)
+
+
+class FusedForward:
+    """A class's forward with return_loss=True: its encoders, its normalisation, its output, and a fused loss."""
+
+    def __init__(self, family: Family, known: type, engine: dict[str, Any]) -> None:
+        self.family = family
+        self.engine = engine
+        module = sys.modules[known.__module__]
+        self.output = getattr(module, family.output or known.__name__.removesuffix("Model") + "Output")
+        self.norm = getattr(module, "_get_vector_norm", euclidean_norm)
+        parameters = list(inspect.signature(vars(known)["forward"]).parameters.values())[1:]
+        self.defaults = {x.name: x.default for x in parameters if x.kind is not x.VAR_KEYWORD}
+        self.positional = tuple(self.defaults)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """All arguments by name; None where the original forward shall answer: no loss, no pairs, a wrong call."""
+        named = dict(zip(self.positional, args, strict=False))
+        if len(args) > len(self.positional) or any(name in kwargs for name in named):
+            return None
+        call = {**self.defaults, **named, **kwargs}
+        text, other = self.arguments(call)
+        if not call["return_loss"] or not given(text) or not given(other):
+            return None
+        return call
+
+    def arguments(self, call: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The text encoder's and the other encoder's."""
+        text, other = {}, {}
+        for name, value in call.items():
+            if name == "return_dict":  # also where forward does not name it
+                continue
+            to_text, to_other = self.family.route(name, named=name in self.defaults)
+            if to_text:
+                text[name] = value
+            if to_other:
+                other[name] = value
+        return text, other
+
+    def __call__(self, model: nn.Module, call: dict[str, Any]) -> Any:
+        config: Any = model.config
+        if call.get("output_segmentation") or (
+            call.get("output_segmentation", False) is None and config.output_segmentation
+        ):
+            raise NotImplementedError("output_segmentation=True needs all logits: ask for it without return_loss")
+        family = self.family
+        text_arguments, other_arguments = self.arguments(call)
+        other_output, other = family.other.embed(model, other_arguments, self.norm)
+        text_output, text = family.text.embed(model, text_arguments, self.norm)
+        output = self.output(
+            loss=family.loss.of(model, text, other, **self.engine),
+            **{"text_embeds": text, f"{family.other.name}_embeds": other},
+            **{family.text.output: text_output, family.other.output: other_output},
+        )
+        return_dict = call.get("return_dict")
+        return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+
+def given(arguments: dict[str, Any]) -> bool:
+    return any(hasattr(x, "shape") for x in arguments.values())

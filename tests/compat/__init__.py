@@ -1,0 +1,1 @@
+"""The drop-ins against the packages they stand in for."""
