@@ -1,17 +1,10 @@
 // coeff: dL/d<a, b> of every pair from its score and the finished statistics; sums of it by row and by column.
 #include <math.h>
-#include <string.h>
+#include "cuda/element.h"
 #include "cuda/launch.h"
 
 namespace {
 #include "cuda/pair.h"
-
-CT_HD uint16_t to_bf16(float x) {  // to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  if (x != x) return (uint16_t)(bits >> 16 | 0x40);
-  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 template <Reduce R> CT_HD float slope(float z, const Item& side) {
   if (R == Reduce::kLse) return Lse::slope(z, side.peak, side.log_total);

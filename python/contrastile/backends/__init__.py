@@ -10,7 +10,7 @@ from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
-__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "select"]
+__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "cuda_kernels", "select"]
 
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),
@@ -41,3 +41,12 @@ def select(name: str, device: torch.device, dtype: torch.dtype) -> Backend:
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
+
+
+def cuda_kernels(device: torch.device) -> CudaBackend | None:
+    """The backend of the per-sample kernels in CUDA C++, which serve whatever backend serves the pairs; None: no such
+    kernel can run on the device. They take every type of features."""
+    for backend in BACKENDS:
+        if isinstance(backend, CudaBackend) and reason(backend, device, torch.float32) is None:
+            return backend
+    return None
