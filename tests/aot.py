@@ -43,6 +43,9 @@ class Variant:
     cols: bool = True
     score: Score = Score.DOT
 
+    def sums(self) -> bool:
+        return self.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
+
     def many_rules(self) -> bool:
         """As backends.triton decides it."""
         return self.score != Score.DOT or any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
@@ -95,7 +98,8 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another."""
-    tile = tile or config.tile(arch, kind, (kernel == "coeff") + variant.many_rules())
+    coeff = kernel == "coeff"
+    tile = tile or config.tile(arch, kind, config.weight_of(coeff, coeff and variant.sums(), variant.many_rules()))
     function = getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
     types = {name: type_of(name, kind) for name in function.arg_names}
@@ -123,7 +127,7 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
 
 def absent(function: Any, variant: Variant) -> dict[str, None]:
     """Pointers this variant leaves out."""
-    sums = variant.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
+    sums = variant.sums()
     stats = {"Total", "Positive"} if sums else {"Peak", "Positive", "Arg" if variant.reduce == Reduce.MAX else "Total"}
     of_side = stats if "RowPeak" in function.arg_names else {"Stat", "Weight"} | (stats if sums else set())
     roles = ("Row", "Col") if variant.cols else ("Row",)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 import contrastile
 from contrastile.backends import native
+
+if TYPE_CHECKING:
+    from cuda_host import HostBackend
 
 # cuBLAS is deterministic, and torch does not warn of it, only with a workspace of fixed size
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -83,3 +88,16 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cuda_host")
+
+
+@pytest.fixture(scope="session")
+def host(host_folder: Path) -> HostBackend:
+    """The cuda backend with its kernels run by loops on the CPU, see cuda_host.py."""
+    import cuda_host  # needs the build requirements
+
+    return cuda_host.HostBackend(cuda_host.build(host_folder))

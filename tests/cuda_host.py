@@ -18,7 +18,7 @@ import torch
 from contrastile.backends.cuda import CudaBackend
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/bind.cpp")
+SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/basis.cu", "cuda/bind.cpp")
 # the sanitizers stop the process where 16-byte access is misaligned or an array is left
 FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
     -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()
@@ -74,6 +74,12 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def rebuild(folder: Path, edit: tuple[str, str, str], built: Path, touched: list[str]) -> ModuleType:
+    """The module with one edit, from the objects in `built` but for the sources that the edit touches."""
+    every = (*SOURCES, "host_device.cpp")
+    return build(folder, edit, {name: built / f"{Path(name).stem}.o" for name in every if name not in touched})
 
 
 def execute(command: list[str]) -> None:

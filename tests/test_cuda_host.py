@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -33,16 +32,6 @@ SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 KEEPS = tuple(keep.name.lower() for keep in Keep)
 POSITIVES = (None, "same_index", "same_id", "kept")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cuda_host")
-
-
-@pytest.fixture(scope="module")
-def host(folder: Path) -> HostBackend:
-    return HostBackend(cuda_host.build(folder))
 
 
 @pytest.fixture
@@ -281,14 +270,12 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_an_error_in_a_kernel_is_seen(name, host, folder, tmp_path, monkeypatch):
+def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
-    touched = {STATS: ["cuda/stats.cu"], COEFF: ["cuda/coeff.cu"]}.get(edit[0], list(cuda_host.SOURCES[:2]))
-    made = {x: folder / f"{Path(x).stem}.o" for x in (*cuda_host.SOURCES, "host_device.cpp")}
-    objects = {x: path for x, path in made.items() if x not in touched}
+    touched = {STATS: ["cuda/stats.cu"], COEFF: ["cuda/coeff.cu"]}.get(edit[0], [STATS, COEFF])
     monkeypatch.setattr(backends, "BACKENDS", (host,))
     check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
-    mutant = HostBackend(cuda_host.build(tmp_path, tuple(edit), objects))
+    mutant = HostBackend(cuda_host.rebuild(tmp_path, tuple(edit), host_folder, touched))
     monkeypatch.setattr(backends, "BACKENDS", (mutant,))
     with pytest.raises(AssertionError, match=r"times the budget|not finite|for tensor"):
         check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)

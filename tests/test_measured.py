@@ -10,6 +10,7 @@ import torch
 
 from contrastile import backends
 from contrastile.backends import measured
+from contrastile.backends.cuda import CudaBackend
 from contrastile.backends.triton import tile_for
 from contrastile.cli import main, tune
 
@@ -64,8 +65,8 @@ def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
 def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setattr("contrastile.backends.triton.architecture", lambda device: "sm_90")
-    assert tile_for(GPU, "half", 1).numbers() == [32, 64, 64, 4, 3, 2]
-    assert tile_for(GPU, "half", 2).rows > 0  # not measured
+    assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2]
+    assert tile_for(GPU, "half", True, True, True).rows > 0  # not measured
 
 
 def test_the_users_table_wins(tmp_path, monkeypatch):
@@ -90,7 +91,7 @@ def test_a_broken_table_is_named(tmp_path, text):
 def test_the_packages_table_is_well_formed():
     names = set(backends.backend_names())
     for device, entry in measured.read(measured.OWN).items():
-        assert device and set(entry) <= {"dispatch", "tiles"}
+        assert device and set(entry) <= {"dispatch", "tiles", "basis"}
         assert all(backend in names for rows in entry.get("dispatch", {}).values() for _, backend in rows)
 
 
@@ -132,7 +133,22 @@ def test_the_fastest_tile_that_is_right_is_taken(capsys):
     assert "WRONG" in out and "ValueError" in out
 
 
-@pytest.mark.parametrize("weight", [0, 1, 2])
+@pytest.mark.parametrize("error, seconds, taken", [(0.0, 1.0, "cuda"), (0.0, 3.0, "torch"), (1.0, 1.0, "torch")])
+def test_compiled_bases_are_taken_where_they_are_right_and_faster(error, seconds, taken, monkeypatch):
+    entry = {}
+    norm = tune.basis_norm
+    monkeypatch.setattr(tune, "basis_norm", lambda x: norm(x) + (error if entry["basis"] == "cuda" else 0.0) * norm(x))
+    assert tune.basis_maker(CPU, 8, entry, lambda *_: seconds if entry["basis"] == "cuda" else 2.0) == taken
+
+
+def test_compiled_bases_wait_for_a_measurement(gpu, monkeypatch):
+    monkeypatch.setattr(backends, "BACKENDS", (CudaBackend(),))
+    assert backends.cuda_kernels(GPU) is None
+    monkeypatch.setitem(ENTRY, "basis", "cuda")
+    assert backends.cuda_kernels(GPU) is backends.BACKENDS[0]
+
+
+@pytest.mark.parametrize("weight", [0, 1, 2, 3])
 def test_problems_have_values_and_gradients(weight):
     small = tune.problem(32, torch.float32, CPU, "torch", weight)
     assert small().item() == pytest.approx(tune.problem(32, torch.float32, CPU, "auto", weight)().item(), rel=1e-5)

@@ -88,10 +88,10 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
 
 
-def sm_90(device: torch.device, kind: str, weight: int) -> Any:
+def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:
     from contrastile.triton_kernels import config
 
-    return config.tile(config.architecture((9, 0)), kind, weight)
+    return config.tile(config.architecture((9, 0)), kind, config.weight_of(*epilogue))
 
 
 def needs(backend: str) -> None:

@@ -67,7 +67,7 @@ def test_the_gate_notices_products_without_tensor_cores():
 @pytest.mark.parametrize("kernel", ["stats", "coeff"])
 def test_persistent_programs_compile_within_the_device(kernel):
     """Off in the table until they are measured to pay; the tuning command tries them."""
-    tile = config.tile("sm_90", "half", kernel == "coeff")
+    tile = config.tile("sm_90", "half", 2 * (kernel == "coeff"))
     found = aot.build(kernel, "sm_90", "half", aot.VARIANTS["clip"], replace(tile, stages=3, per_processor=1))
     assert not list(found.faults("sm_90", "half")), found
 

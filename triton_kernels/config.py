@@ -1,9 +1,9 @@
 """Tile sizes per architecture and type, in one place; no autotuning.
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
-The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 more for
-`coeff`, 1 more for ids, thresholds, a mask or distances. float32 products without TF32 run on the ordinary cores: small
-tiles.
+The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 for
+`coeff`, 1 more where it also stores statistics, 2 more for ids, thresholds, a mask or distances. float32 products
+without TF32 run on the ordinary cores: small tiles.
 """
 
 from __future__ import annotations
@@ -30,42 +30,41 @@ class Tile:
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-SMALL = (Tile(64, 64, 32, 8, 2), Tile(32, 64, 32, 4, 2), Tile(32, 64, 32, 4, 2))
-SMALL_TF32 = (Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 8, 3))
-# architecture: kind of product: tiles for epilogues of weight 0, 1, 2.
+SMALL = (Tile(64, 64, 32, 8, 2), *(Tile(32, 64, 32, 4, 2),) * 3)
+SMALL_TF32 = (Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3), *(Tile(64, 64, 32, 8, 3),) * 2)
+SHORT = (Tile(128, 128, 32, 8, 3), *(Tile(64, 128, 32, 8, 3),) * 2, Tile(64, 64, 32, 8, 3))
+# architecture: kind of product: tiles for epilogues of weight 0 to 3.
 # Kinds: "half" (bfloat16, float16), "tf32", "ieee" (float32 as it is)
 TABLE = {
     "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
-        "half": (Tile(128, 128, 32, 8, 4), Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)),
-        "tf32": (Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(64, 64, 32, 4, 3)),
+        "half": (Tile(128, 128, 32, 8, 4), *(Tile(64, 128, 64, 8, 3),) * 2, Tile(64, 64, 64, 8, 3)),
+        "tf32": (Tile(64, 128, 32, 8, 3), *(Tile(64, 64, 32, 4, 3),) * 3),
         "ieee": SMALL,
     },
-    "sm_86": {  # consumer Ampere and Ada (sm_89): 99 KiB
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
-        "tf32": SMALL_TF32,
-        "ieee": SMALL,
-    },
+    "sm_86": {"half": SHORT, "tf32": SMALL_TF32, "ieee": SMALL},  # consumer Ampere and Ada (sm_89): 99 KiB
     "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
-        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
-        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "half": (
+            Tile(128, 128, 64, 8, 4), Tile(128, 128, 64, 16, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)
+        ),
+        "tf32": SHORT,
         "ieee": SMALL,
     },
     "sm_100": {  # B200: 227 KiB; tcgen05 keeps its accumulator in tensor memory
-        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
-        "tf32": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
+        "half": (Tile(128, 128, 64, 8, 4), Tile(64, 128, 64, 8, 4), *(Tile(64, 64, 64, 8, 4),) * 2),
+        "tf32": (*SHORT[:2], SHORT[3], SHORT[3]),
         "ieee": SMALL,
     },
-    "sm_120": {  # consumer Blackwell: 99 KiB, mma.sync
-        "half": (Tile(128, 128, 32, 8, 3), Tile(64, 128, 32, 8, 3), Tile(64, 64, 32, 8, 3)),
-        "tf32": SMALL_TF32,
-        "ieee": SMALL,
-    },
+    "sm_120": {"half": (*SHORT[:2], SHORT[3], SHORT[3]), "tf32": SMALL_TF32, "ieee": SMALL},  # consumer: 99 KiB
     "gfx942": {  # MI300: 64 KiB, waves of 64 threads
-        "half": (Tile(128, 128, 32, 4, 2), Tile(128, 64, 32, 4, 2), Tile(128, 64, 32, 4, 2)),
-        "ieee": (Tile(64, 64, 32, 8, 2),) * 3,
+        "half": (Tile(128, 128, 32, 4, 2), *(Tile(128, 64, 32, 4, 2),) * 3),
+        "ieee": (Tile(64, 64, 32, 8, 2),) * 4,
     },
-}
+}  # fmt: skip
 INTERPRETER = Tile(32, 64, 32, 4, 1)
+
+
+def weight_of(coeff: bool, with_stats: bool, many_rules: bool) -> int:
+    return min(coeff + with_stats + 2 * many_rules, 3)
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -94,7 +93,7 @@ def candidates(arch: str, kind: str) -> list[list[int]]:
         Tile(rows, cols, depth, warps, stages, per_processor)
         for rows, cols in sorted(shapes)
         for depth in depths
-        for warps in (4, 8)
+        for warps in (4, 8, 16)
         for stages in (3, 4)
         for per_processor in (0, 1, 2)
         if rows * cols <= 4096 * warps  # accumulators: at most 128 registers a thread

@@ -69,8 +69,9 @@ def relu_slope(z):
 
 
 @triton.jit
-def lse_slope(z, peak, log_total):
-    return tl.exp((z - peak) - log_total)
+def lse_slope(z, peak):
+    """Times the total: who weighs slopes divides the weights by it, one number an item instead of one a pair."""
+    return tl.exp(z - peak)
 
 
 @triton.jit
@@ -115,13 +116,13 @@ def term(z, REDUCE: tl.constexpr):
 
 
 @triton.jit
-def slope(z, peak, log_total, REDUCE: tl.constexpr):
+def slope(z, peak, REDUCE: tl.constexpr):
     if REDUCE == SOFTPLUS:
         return softplus_slope(z)
     elif REDUCE == RELU:
         return relu_slope(z)
     else:
-        return lse_slope(z, peak, log_total)
+        return lse_slope(z, peak)
 
 
 @triton.jit

@@ -30,6 +30,12 @@ NO_INDEX = tl.constexpr(2**62)
 
 
 @triton.jit
+def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
+    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
+    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
+
+
+@triton.jit
 def store_positives(
     z, positive, RowPositive, ColPositive, first_row, first_col, n, m, shift,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, COLS: tl.constexpr,
@@ -43,7 +49,7 @@ def store_positives(
         column, row = row_at + shift, col_at - shift
         row_in = row_in & (column >= first_col) & (column < first_col + TILE_COLS) & (column < m)
         col_in = col_in & (row >= first_row) & (row < first_row + TILE_ROWS) & (row < n)
-        here = (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
+        here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
     else:
         row_at += (first_col // TILE_COLS).to(tl.int64) * n
         col_at += (first_row // TILE_ROWS).to(tl.int64) * m
@@ -137,10 +143,32 @@ def role_slope(
 ):  # fmt: skip
     """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): peak, log total."""
     z = role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
-    peak, log_total = vector(Stat, 2 * index, 2 * count, AXIS), vector(Stat + 1, 2 * index, 2 * count, AXIS)
-    peak = tl.where(peak == float("-inf"), 0.0, peak)
-    log_total = tl.where(log_total == float("-inf"), 0.0, log_total)
-    return slope(z, peak, log_total, REDUCE) * vector(Weight, index, count, AXIS)
+    inside = index < count
+    weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.load(Stat + 2 * index, mask=inside, other=0.0)
+    if REDUCE == LSE:
+        log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
+        peak = tl.where(peak == float("-inf"), 0.0, peak)
+        weight *= tl.exp(-tl.where(log_total == float("-inf"), 0.0, log_total))
+    return slope(z, across(peak, AXIS), REDUCE) * across(weight, AXIS)
+
+
+@triton.jit
+def add_positive_slopes(
+    g, z, positive, RowWeight, ColWeight, first_row, first_col, n, m, shift,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """g plus what positives give beside the statistics; with the same index only tiles on the diagonal have any."""
+    here = True
+    if POSITIVES == POSITIVE_SAME_INDEX:
+        here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
+    if here:
+        weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)
+        if RowWeight is not None:
+            weight += vector(RowWeight, first_row + tl.arange(0, TILE_ROWS), n, 1)
+        if ColWeight is not None:
+            weight += vector(ColWeight, first_col + tl.arange(0, TILE_COLS), m, 0)
+        g += tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
+    return g
 
 
 @triton.jit
@@ -183,12 +211,11 @@ def coeff(
         g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
         if COLS:
             g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
-        if RowPositiveWeight is not None:
-            own = vector(RowPositiveWeight, i, n, 1) * positive_slope(z, REDUCE)
-            g += tl.where(positive, own, 0.0)
-        if ColPositiveWeight is not None:
-            own = vector(ColPositiveWeight, j, m, 0) * positive_slope(z, REDUCE)
-            g += tl.where(positive, own, 0.0)
+        if RowPositiveWeight is not None or ColPositiveWeight is not None:
+            g = add_positive_slopes(
+                g, z, positive, RowPositiveWeight, ColPositiveWeight, first_row, first_col, n, m,
+                row_origin - col_origin, REDUCE, POSITIVES, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
         g = tl.where(valid, g, 0.0)
 
         by_row, by_col = g, g

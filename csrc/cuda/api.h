@@ -25,6 +25,25 @@ struct DeviceBlock : Pairs {
   int device = 0;
 };
 
+enum class Element : int32_t { kFloat32 = 0, kFloat64 = 1, kBfloat16 = 2, kFloat16 = 3 };
+
+// `size` vectors per sample, of which an orthonormal basis is wanted. Elements of a vector lie side by side.
+constexpr int LARGEST_SET = 6, LARGEST_WIDTH = 1 << 30;
+struct VectorSets {
+  Element type = Element::kFloat32;
+  int32_t size = 0, count = 0;  // vectors; directions wanted of them
+  int32_t width = 0;            // at most LARGEST_WIDTH
+  int64_t samples = 0;
+  const void* vector[LARGEST_SET] = {};
+  int64_t stride[LARGEST_SET] = {};  // from sample to sample
+  // (count, samples, width) and (size, samples), no gaps: float64 for float64 vectors, else float32. Written by basis; their
+  // gradients are read by basis_backward.
+  void *directions = nullptr, *lengths = nullptr;
+  void* grad[LARGEST_SET] = {};  // written by basis_backward, (samples, width) in the type of the vectors, no gaps
+  void* stream = nullptr;
+  int device = 0;
+};
+
 struct Status {
   const char* kernel = nullptr;  // the one that was not launched; null: all were
   int error = 0;
@@ -34,3 +53,5 @@ int64_t stats_workspace(const DeviceBlock&);
 int64_t coeff_workspace(const DeviceBlock&);
 Status stats(const DeviceBlock&);  // overwrites what the roles that are on point to
 Status coeff(const DeviceBlock&);  // grad may be scores (float32, same strides)
+Status basis(const VectorSets&);
+Status basis_backward(const VectorSets&);

@@ -44,6 +44,26 @@ static void bind_block(py::module_& m) {
   block.def_readwrite("device", &DeviceBlock::device);
 }
 
+static void add_vector(VectorSets& x, uintptr_t vector, int64_t stride, uintptr_t grad) {
+  if (x.size == LARGEST_SET) throw std::length_error("a set has at most " + std::to_string(LARGEST_SET) + " vectors");
+  x.vector[x.size] = (const void*)vector;
+  x.stride[x.size] = stride;
+  x.grad[x.size++] = (void*)grad;
+}
+
+static void bind_sets(py::module_& m) {
+  py::class_<VectorSets> sets(m, "VectorSets", py::module_local());
+  sets.def(py::init<>());
+  sets.def("add", add_vector, py::arg("vector"), py::arg("stride"), py::arg("grad"));
+  enumeration(sets, "type", &VectorSets::type);
+  sets.def_readwrite("count", &VectorSets::count);
+  sets.def_readwrite("samples", &VectorSets::samples).def_readwrite("width", &VectorSets::width);
+  pointer(sets, "directions", &VectorSets::directions);
+  pointer(sets, "lengths", &VectorSets::lengths);
+  pointer(sets, "stream", &VectorSets::stream);
+  sets.def_readwrite("device", &VectorSets::device);
+}
+
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("archs") = CONTRASTILE_CUDA_ARCHS;
   m.def("device_count", device_count, "(count, error code, error name); never raises, so that callers can say why.");
@@ -52,10 +72,15 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         "(name, (major, minor), total memory in bytes, multiprocessors); raises RuntimeError.");
   bind_role(m);
   bind_block(m);
+  bind_sets(m);
+  m.attr("largest_set") = LARGEST_SET;
+  m.attr("largest_width") = LARGEST_WIDTH;
   m.def("stats_workspace", stats_workspace, py::arg("block"));
   m.def("coeff_workspace", coeff_workspace, py::arg("block"));
   m.def("stats", [](const DeviceBlock& block) { check_launch(stats(block)); });
   m.def("coeff", [](const DeviceBlock& block) { check_launch(coeff(block)); });
+  m.def("basis", [](const VectorSets& sets) { check_launch(basis(sets)); });
+  m.def("basis_backward", [](const VectorSets& sets) { check_launch(basis_backward(sets)); });
   m.def("error_name", cuda_error_name, py::arg("code"));
   m.def("error_string", cuda_error_string, py::arg("code"));
 }

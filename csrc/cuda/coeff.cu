@@ -1,29 +1,10 @@
 // coeff: dL/d<a, b> of every pair from its score and the finished statistics; sums of it by row and by column.
 #include <math.h>
-#include <string.h>
+#include "cuda/element.h"
 #include "cuda/launch.h"
 
 namespace {
 #include "cuda/pair.h"
-
-CT_HD uint16_t to_bf16(float x) {  // to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  if (x != x) return (uint16_t)(bits >> 16 | 0x40);
-  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-CT_HD uint16_t to_fp16(float x) {  // to nearest, ties to even; NaN stays NaN
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
-  if (size > 0x7f800000) return (uint16_t)(sign | 0x7e00);
-  if (size >= 0x477ff000) return (uint16_t)(sign | 0x7c00);  // from 65520 on: infinity
-  if (size >= 0x38800000) return (uint16_t)(sign | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
-  const float shifted = fabsf(x) + 0.5f;  // below 2^-14: the last place of 0.5 is 2^-24, that of the subnormal numbers
-  memcpy(&bits, &shifted, sizeof bits);
-  return (uint16_t)(sign | (bits - 0x3f000000));
-}
 
 template <Reduce R> CT_HD float slope(float z, const Item& side) {
   if (R == Reduce::kLse) return Lse::slope(z, side.peak, side.log_total);
@@ -125,7 +106,7 @@ template <Reduce R, bool DOT> struct Coeff {
     if (x.grad_type == GradType::kBfloat16) {
       for (int c = 0; c < QUAD; ++c) h.v[c] = to_bf16(g.v[c]);
     } else {
-      for (int c = 0; c < QUAD; ++c) h.v[c] = to_fp16(g.v[c] * *x.factor);
+      for (int c = 0; c < QUAD; ++c) h.v[c] = to_half(g.v[c] * *x.factor);
     }
     put((uint16_t*)x.grad + at, count, h);
   }

@@ -69,3 +69,23 @@ def coeff_workspace(block: Block) -> int: ...
 # launched on block.stream of block.device; RuntimeError with the kernel's name and CUDA's reason
 def stats(block: Block) -> None: ...
 def coeff(block: Block) -> None: ...
+
+largest_set: int  # vectors per sample that basis takes
+largest_width: int  # numbers per vector
+
+class VectorSets:  # csrc/cuda/api.h documents every field
+    type: int
+    count: int
+    samples: int
+    width: int
+    directions: int
+    lengths: int
+    stream: int
+    device: int
+
+    # one more vector of every sample; grad: 0 where it is not written
+    def add(self, vector: int, stride: int, grad: int) -> None: ...
+
+# Gram-Schmidt of every sample's vectors, and its gradient; launched like stats and coeff
+def basis(sets: VectorSets) -> None: ...
+def basis_backward(sets: VectorSets) -> None: ...

@@ -11,7 +11,7 @@ from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
-__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "reason", "select"]
+__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "cuda_kernels", "reason", "select"]
 
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),
@@ -47,3 +47,15 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> B
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
+
+
+def cuda_kernels(device: torch.device) -> CudaBackend | None:
+    """The backend of the per-sample kernels in CUDA C++, which serve whatever backend serves the pairs; None: no such
+    kernel can run on the device, or it was not measured there to be right and faster than torch's operations. They
+    take every type of features."""
+    if device.type == "cuda" and measured.fastest_basis(device) != "cuda":
+        return None
+    for backend in BACKENDS:
+        if isinstance(backend, CudaBackend) and reason(backend, device, torch.float32) is None:
+            return backend
+    return None

@@ -3,10 +3,14 @@
 Two tables of one form are read, once, when a loss first meets a GPU: measured.json beside this file, and over it the
 user's own, which `python -m contrastile tune` writes for the GPU it runs on. By name of the device:
 
-    {"dispatch": {dtype: [[pairs, backend], ...]}, "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}}
+    {
+        "dispatch": {dtype: [[pairs, backend], ...]}, "basis": "cuda" or "torch",
+        "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}
+    }
 
 dispatch: ascending; backend="auto" takes the first entry whose number of pairs (rows times columns) is not exceeded;
-null has no limit. tiles: the fields of triton_kernels.config.Tile, one for each weight of the epilogue.
+null has no limit. basis: who makes the bases of matched tuples (ops/basis.py); without an entry torch does. tiles: the
+fields of triton_kernels.config.Tile, one for each weight of the epilogue.
 """
 
 from __future__ import annotations
@@ -61,6 +65,11 @@ def fastest_backend(device: torch.device, dtype: torch.dtype, pairs: int) -> str
     """The name of the backend that was fastest for so many pairs; None where nothing was measured."""
     entries = of_device(device).get("dispatch", {}).get(str(dtype).removeprefix("torch."), ())
     return next((backend for limit, backend in entries if limit is None or pairs <= limit), None)
+
+
+def fastest_basis(device: torch.device) -> str | None:
+    name: str | None = of_device(device).get("basis")
+    return name
 
 
 def fastest_tile(device: torch.device, kind: str, weight: int) -> list[int] | None:

@@ -81,7 +81,7 @@ class TritonBackend:
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         from ..triton_kernels import pair
 
-        call = Launch(block, "stats")
+        call = Launch(block)
         row, col = call.partials()
         call.run(pair.stats, named("Row", row) | named("Col", col))
         return merged(block.spec.reduce, row), merged(block.spec.reduce, col) if call.cols else None
@@ -89,7 +89,7 @@ class TritonBackend:
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
         from ..triton_kernels import pair
 
-        call = Launch(block, "coeff")
+        call = Launch(block, needs)
         n, m = len(block.row), len(block.col)
         features = block.row.features
         narrow = features.dtype == torch.bfloat16 or block.factor is not None
@@ -121,11 +121,12 @@ class TritonBackend:
 class Launch:
     """One block's tile, grid and arguments, the same for both kernels."""
 
-    def __init__(self, block: PairBlock, kernel: str) -> None:
+    def __init__(self, block: PairBlock, needs: Needs | None = None) -> None:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = self.precision if block.row.features.dtype == torch.float32 else "half"
-        self.tile = tile_for(self.device, kind, (kernel == "coeff") + many_rules(block))
+        coeff, with_stats = needs is not None, needs is not None and needs.stats
+        self.tile = tile_for(self.device, kind, coeff, with_stats, many_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = (block.spec.cols or block.spec.square) and block.col.on
@@ -280,8 +281,10 @@ def architecture(device: torch.device) -> str | None:
     return "gfx942" if torch.version.hip else config.architecture(torch.cuda.get_device_capability(device))
 
 
-def tile_for(device: torch.device, kind: str, weight: int) -> Any:
+def tile_for(device: torch.device, kind: str, coeff: bool, with_stats: bool, rules: bool) -> Any:
     from ..triton_kernels import config
+
+    weight = config.weight_of(coeff, with_stats, rules)
 
     arch = architecture(device)
     if arch is None:

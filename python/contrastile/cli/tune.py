@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor
 from contrastile import pair_loss
 from contrastile.backends import BACKENDS, measured, reason
 from contrastile.backends.triton import architecture
+from contrastile.ops.basis import basis
 
 Run = Callable[[], Tensor]
 Clock = Callable[[Run, torch.device], float]
@@ -23,6 +25,7 @@ _KINDS = {"half": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32}
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _TILE_ROWS, _FEATURES = 8192, 768
+_BASIS_ROWS = 16384
 _AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
 
 
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     triton = next(b for b in BACKENDS if b.name == "triton")
     if not options.skip_tiles and reason(triton, device, torch.bfloat16) is None:
         entry["tiles"] = tiles(device, _TILE_ROWS, measure)
+    entry["basis"] = basis_maker(device, _BASIS_ROWS, entry, measure)
     entry["dispatch"] = dispatch(device, _DTYPES, _SIZES, measure)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(before | {measured.device_name(device): entry}, indent=1) + "\n")
@@ -62,16 +66,24 @@ def measure(function: Run, device: torch.device) -> float:
 
 def problem(n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1) -> Run:
     """Row and column softmax over n pairs. weight: of the epilogue, as in triton_kernels/config.py; 0 is the loss
-    without gradients, 2 compares ids."""
+    without gradients, 2 a sum instead of a softmax, 3 compares ids."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (n, min(_FEATURES, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
-    keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 2 else ("all", None)
+    keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
     def call() -> Tensor:
         leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b)]
         loss = pair_loss(
-            *leaves, scale=20.0, cols=True, col_weight=1.0, keep=keep, row_ids=ids, col_ids=ids, backend=backend
+            *leaves,
+            scale=20.0,
+            reduce="softplus" if weight == 2 else "lse",
+            cols=True,
+            col_weight=1.0,
+            keep=keep,
+            row_ids=ids,
+            col_ids=ids,
+            backend=backend,
         )
         if weight:
             loss.backward()
@@ -94,9 +106,9 @@ def tiles(device: torch.device, n: int, clock: Clock) -> dict[str, list[list[int
     for kind, dtype in _KINDS.items():
         if arch is None or kind not in config.TABLE[arch]:
             continue
-        found[kind] = [config.tile(arch, kind, weight).numbers() for weight in range(3)]
+        found[kind] = [config.tile(arch, kind, weight).numbers() for weight in range(4)]
         with tf32(kind == "tf32"):
-            for weight in range(3):
+            for weight in range(4):
                 call = problem(n, dtype, device, "triton", weight)
                 choose(found[kind], weight, config.candidates(arch, kind), call, device, clock, kind)
     return found
@@ -137,6 +149,30 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+# ---- bases of matched tuples
+
+
+def basis_maker(device: torch.device, n: int, entry: dict[str, Any], clock: Clock) -> str:
+    """ "cuda" if the compiled kernels give what torch's operations give, and faster."""
+    vectors = [F.normalize(torch.randn(n, 512, device=device), dim=1) for _ in range(3)]
+    found = {}
+    for maker in ("torch", "cuda"):
+        entry["basis"] = maker
+        found[maker] = basis_norm(vectors).item(), clock(lambda: basis_norm(vectors), device)
+        print(f"bases by {maker}: {1e3 * found[maker][1]:.3f} ms")
+    (truth, slow), (value, seconds) = found["torch"], found["cuda"]
+    return "cuda" if abs(value - truth) <= _AGREEMENT * abs(truth) and seconds < slow else "torch"
+
+
+def basis_norm(vectors: Sequence[Tensor]) -> Tensor:
+    """A number that depends on every direction, length and gradient."""
+    leaves = [x.detach().requires_grad_() for x in vectors]
+    directions, lengths = basis(leaves, len(leaves))
+    value = (directions.sum(0) ** 2).sum() + lengths.sum()
+    value.backward()
+    return value.detach() + torch.stack([x.grad.norm() for x in leaves if x.grad is not None]).sum()
 
 
 # ---- backends

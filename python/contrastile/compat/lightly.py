@@ -18,7 +18,7 @@ from .common import autocast_feature, group_size, refuse_ranks
 WeightFn = Callable[[Tensor, Tensor], Tensor]
 
 
-class NTXentLoss(ntx_ent_loss.NTXentLoss):  # type: ignore[misc]
+class NTXentLoss(ntx_ent_loss.NTXentLoss):
     """forward(out0, out1): SimCLR's loss of two views (N, D), or with a memory bank MoCo's, where out0 are the queries.
 
     The bank reads and writes as lightly's: out1 is queued when out0 requires grad, after the negatives are read.
@@ -56,7 +56,7 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):  # type: ignore[misc]
         return rows.mean()
 
 
-class DCLLoss(dcl_loss.DCLLoss):  # type: ignore[misc]
+class DCLLoss(dcl_loss.DCLLoss):
     """forward(out0, out1): the decoupled loss of two views (N, D), the positive weighted by weight_fn if one is given.
 
     weight_fn gets unit rows, once in either order, and returns one weight per row; gradient passes through it.

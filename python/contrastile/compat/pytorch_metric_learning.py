@@ -138,7 +138,7 @@ class PairLoss:
         raise NotImplementedError
 
 
-class NTXentLoss(PairLoss, losses.NTXentLoss):  # type: ignore[misc]
+class NTXentLoss(PairLoss, losses.NTXentLoss):
     """One term for every positive pair, with that positive and the row's negatives in its denominator.
 
         l_ip = log(1 + e^{u_i - z_ip}),     u_i = log sum_{n: other label} e^{z_in}
@@ -193,7 +193,7 @@ class NTXentLoss(PairLoss, losses.NTXentLoss):  # type: ignore[misc]
         return {"loss": {"losses": terms, "indices": (rows, cols), "reduction_type": "pos_pair"}}
 
 
-class SupConLoss(PairLoss, losses.SupConLoss):  # type: ignore[misc]
+class SupConLoss(PairLoss, losses.SupConLoss):
     """Supervised contrastive loss; one term for every row, 0 for a row without a positive.
 
     Keyword arguments (distance, reducer, embedding_regularizer, collect_stats ..) are the package's; distance must be
@@ -242,7 +242,7 @@ class SupConLoss(PairLoss, losses.SupConLoss):  # type: ignore[misc]
         return of_rows(torch.where(count > 0, softplus(others - peers) + (peers - mean), 0.0))
 
 
-class CrossBatchMemory(losses.CrossBatchMemory):  # type: ignore[misc]
+class CrossBatchMemory(losses.CrossBatchMemory):
     """The package's, without its list of all pairs of batch and memory where the loss does not need one."""
 
     def create_indices_tuple(

@@ -5,6 +5,9 @@ float64), some samples at a time. Determinants of Gram matrices lose all digits 
 contrastive training ends: their rounding is 1e-7 of 1, the squared volume of aligned modalities far below.
 torch.linalg.qr is as exact, but runs a batch as one factorisation after the other on CPUs and launches kernels per
 sample on GPUs.
+
+On a CUDA device the compiled kernels (csrc/cuda/basis.cu) do the same, where they are installed and the set is small
+enough for them. They multiply in float64, too, which consumer GPUs do at 1/64 of their float32 rate.
 """
 
 from __future__ import annotations
@@ -15,11 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import backends
+from ..backends import cuda_basis
+from ..backends.cuda import CudaBackend
 from . import check
 from .autograd import once
 from .library import LIB, TAGS, no_autocast
 
-CHUNK = 128  # samples at a time: a few megabytes in float64
+CHUNK = 128  # samples at a time on a CPU: a few megabytes in float64
+DEVICE_BYTES = 256 << 20  # of vectors at a time elsewhere, where many small kernels cost more than memory does
+DEVICE_CHUNK = 32768  # samples: batched solvers take at most 65535 matrices at once
 NEGLIGIBLE = 8.0  # roundings of a vector below which its residual is none: it lies in the span of those before it
 
 LIB.define("basis(Tensor[] vectors, int count, ScalarType dtype) -> (Tensor, Tensor)", tags=TAGS)
@@ -53,9 +61,24 @@ def exact_dtype(x: Tensor) -> torch.dtype:
 
 def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """The vectors of some samples at a time, (n, t, d)."""
-    for start in range(0, vectors[0].shape[0], CHUNK):
-        part = slice(start, start + CHUNK)
+    step = chunk_size(vectors)
+    for start in range(0, vectors[0].shape[0], step):
+        part = slice(start, start + step)
         yield part, torch.stack([x[part].to(exact_dtype(x)) for x in vectors], 1)
+
+
+def chunk_size(vectors: Sequence[Tensor]) -> int:
+    first = vectors[0]
+    if first.device.type == "cpu":
+        return CHUNK
+    sample = len(vectors) * first.shape[1] * exact_dtype(first).itemsize
+    return max(CHUNK, min(DEVICE_BYTES // max(sample, 1), DEVICE_CHUNK))
+
+
+def compiled(vectors: Sequence[Tensor]) -> CudaBackend | None:
+    """The backend whose kernels serve these vectors; None: the torch code does."""
+    backend = backends.cuda_kernels(vectors[0].device)
+    return backend if backend is not None and cuda_basis.takes(backend, vectors) else None
 
 
 def gram_schmidt(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +101,9 @@ def basis_forward(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> 
     like = vectors[0]
     directions = torch.empty(count, *like.shape, dtype=dtype, device=like.device)
     lengths = torch.empty(len(vectors), like.shape[0], dtype=dtype, device=like.device)
+    if (backend := compiled(vectors)) is not None:
+        cuda_basis.forward(backend, vectors, directions, lengths)
+        return directions, lengths
     with no_autocast(like):
         for part, x in chunks(vectors):
             found, residual = gram_schmidt(x)
@@ -88,6 +114,9 @@ def basis_forward(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> 
 
 def basis_backward(vectors: Sequence[Tensor], grad_directions: Tensor, grad_lengths: Tensor) -> list[Tensor]:
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in vectors]
+    if (backend := compiled(vectors)) is not None:
+        cuda_basis.backward(backend, vectors, grad_directions, grad_lengths, grads)
+        return grads
     with no_autocast(vectors[0]):
         for part, x in chunks(vectors):
             upstream = grad_directions[:, part].transpose(0, 1).to(x.dtype), grad_lengths[:, part].T.to(x.dtype)
