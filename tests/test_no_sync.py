@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
+from contrastile import backends
 from contrastile.backends import cuda as cuda_module
 from contrastile.backends import native
 from contrastile.backends import triton as triton_module
@@ -86,6 +87,7 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_module, "tile_for", sm_90)
     monkeypatch.setattr(triton_module, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
+    monkeypatch.setattr(backends, "cuda_kernels", lambda device: None)
 
 
 def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:
