@@ -4,7 +4,6 @@ import copy
 import inspect
 import os
 import pickle
-import re
 import subprocess
 import sys
 from importlib.util import find_spec
