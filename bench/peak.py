@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
 import contrastile
 import eager
+from measure import unit
 
 SCALE = torch.tensor(14.3)
 LOSSES = {  # with the number of batches they take
@@ -33,15 +35,24 @@ def status(field: str) -> int:
     return int(match[1]) * 1024
 
 
-def main(loss: str, n: int, d: int, dtype: str) -> None:
-    kind, (count, function) = getattr(torch, dtype), LOSSES[loss]
-    warm = [torch.randn(32, d).to(kind).requires_grad_() for _ in range(count)]
-    function(*warm).backward()
-    inputs = [F.normalize(torch.randn(n, d), dim=1).to(kind).requires_grad_() for _ in range(count)]
+def extra_bytes(function: Callable[..., Tensor], draw: Callable[[int], list[Tensor]], n: int) -> int:
+    """Of one forward and backward, beyond the inputs draw(n)."""
+    function(*draw(32)).backward()  # what is set up once
+    inputs = draw(n)
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     before = status("VmRSS")
     function(*inputs).backward()
-    print(json.dumps({"loss": loss, "n": n, "d": d, "dtype": dtype, "peak_extra_bytes": status("VmHWM") - before}))
+    return status("VmHWM") - before
+
+
+def main(loss: str, n: int, d: int, dtype: str) -> None:
+    kind, (count, function) = getattr(torch, dtype), LOSSES[loss]
+
+    def draw(rows: int) -> list[Tensor]:
+        return [unit(rows, d, kind) for _ in range(count)]
+
+    peak = extra_bytes(function, draw, n)
+    print(json.dumps({"loss": loss, "n": n, "d": d, "dtype": dtype, "peak_extra_bytes": peak}))
 
 
 if __name__ == "__main__":
