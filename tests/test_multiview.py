@@ -197,7 +197,9 @@ def test_no_instances_and_one_dimension(loss, options):
 # ---- pairs of views
 
 
-@pytest.mark.parametrize("loss, options", [(nt_xent, {"temperature": 0.3}), (dhel, {"include_augs": False})], ids=str)
+@pytest.mark.parametrize(
+    "loss, options", [(nt_xent, {"temperature": 0.3}), (dhel, {"include_augs": False})], ids=["nt_xent", "dhel"]
+)
 @pytest.mark.parametrize("mode", ["pairwise", "average"])
 def test_aggregates_are_means_over_view_pairs(loss, options, mode):
     views = unit_views(4, 9, 5)

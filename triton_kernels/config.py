@@ -54,7 +54,11 @@ TABLE = {
         "tf32": (*SHORT[:2], SHORT[3], SHORT[3]),
         "ieee": SMALL,
     },
-    "sm_120": {"half": (*SHORT[:2], SHORT[3], SHORT[3]), "tf32": SMALL_TF32, "ieee": SMALL},  # consumer: 99 KiB
+    "sm_120": {  # consumer Blackwell: 99 KiB
+        "half": (*SHORT[:2], SHORT[3], Tile(64, 64, 32, 4, 3)),
+        "tf32": SMALL_TF32,
+        "ieee": SMALL,
+    },
     "gfx942": {  # MI300: 64 KiB, waves of 64 threads
         "half": (Tile(128, 128, 32, 4, 2), *(Tile(128, 64, 32, 4, 2),) * 3),
         "ieee": (Tile(64, 64, 32, 8, 2),) * 4,
