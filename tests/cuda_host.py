@@ -36,6 +36,9 @@ class HostBackend(CudaBackend):
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return super().why_not(torch.device("cuda"), dtype) if device.type == "cpu" else "the executor needs cpu"
 
+    def other_architecture(self, device: torch.device) -> str | None:
+        return None
+
     def place(self, device: torch.device) -> tuple[int, int]:
         return 0, 0
 

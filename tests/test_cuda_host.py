@@ -16,6 +16,7 @@ import cuda_host
 import test_distances
 from cases import EXTRAS, between, make_call
 from contrastile import backends, driver, pair_reduce, row_lse
+from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_role
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
 from contrastile.spec import Keep, Limits, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
@@ -44,6 +45,26 @@ def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 72 * 96, 72, 72, 32))
+
+
+@pytest.mark.parametrize(
+    "archs, capability, runs",
+    [
+        ("80;90;100", (8, 0), True),
+        ("80;90;100", (8, 6), True),  # same generation, newer
+        ("80;90;100", (9, 0), True),
+        ("80;90;100", (12, 0), True),  # by PTX
+        ("80;90;100", (7, 5), False),
+        ("90", (8, 0), False),
+        ("86", (8, 0), False),  # same generation, older
+        ("90a", (10, 0), True),
+        ("80;100", (9, 0), False),  # PTX is that of 100
+    ],
+)
+def test_kernels_for_other_devices_are_refused_with_a_reason(archs, capability, runs):
+    reason = uncovered(archs, capability)
+    assert (reason is None) == runs
+    assert runs or (archs in reason and ".".join(map(str, capability)) in reason)
 
 
 # ---- tiles against tiles in torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,8 @@ def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
 def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setattr("contrastile.backends.triton.architecture", lambda device: "sm_90")
+    assert tile_for(GPU, "half", True, False, False).numbers() != [32, 64, 64, 4, 3, 2]  # by another Triton
+    monkeypatch.setitem(ENTRY, "triton", measured.triton_version())
     assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2]
     assert tile_for(GPU, "half", True, True, True).rows > 0  # not measured
 
@@ -91,7 +94,7 @@ def test_a_broken_table_is_named(tmp_path, text):
 def test_the_packages_table_is_well_formed():
     names = set(backends.backend_names())
     for device, entry in measured.read(measured.OWN).items():
-        assert device and set(entry) <= {"dispatch", "tiles", "basis"}
+        assert device and set(entry) <= {"dispatch", "tiles", "basis", "triton"}
         assert all(backend in names for rows in entry.get("dispatch", {}).values() for _, backend in rows)
 
 
@@ -127,10 +130,13 @@ def test_the_fastest_tile_that_is_right_is_taken(capsys):
             raise ValueError("too much shared memory")
         return torch.tensor(tiles[chosen[1]][0])
 
-    tune.choose(chosen, 1, list(tiles), call, CPU, lambda function, device: tiles[chosen[1]][1], "half")
+    tune.choose(chosen, 1, list(tiles), call, CPU, lambda function, device: tiles[chosen[1]][1], "half", math.inf)
     assert chosen == ["first", "fast"]
     out = capsys.readouterr().out
     assert "WRONG" in out and "ValueError" in out
+    chosen = ["first", "own"]
+    tune.choose(chosen, 1, list(tiles), call, CPU, lambda function, device: tiles[chosen[1]][1], "half", 0.0)
+    assert chosen == ["first", "own"]  # no time left
 
 
 @pytest.mark.parametrize("error, seconds, taken", [(0.0, 1.0, "cuda"), (0.0, 3.0, "torch"), (1.0, 1.0, "torch")])

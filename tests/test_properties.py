@@ -4,6 +4,9 @@ from dataclasses import replace
 from functools import reduce as fold
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

@@ -43,9 +43,7 @@ TABLE = {
     },
     "sm_86": {"half": SHORT, "tf32": SMALL_TF32, "ieee": SMALL},  # consumer Ampere and Ada (sm_89): 99 KiB
     "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
-        "half": (
-            Tile(128, 128, 64, 8, 4), Tile(128, 128, 64, 16, 4), Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)
-        ),
+        "half": (Tile(128, 128, 64, 8, 4), *(Tile(64, 128, 64, 8, 4),) * 2, Tile(64, 64, 64, 8, 4)),
         "tf32": SHORT,
         "ieee": SMALL,
     },

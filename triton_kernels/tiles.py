@@ -38,6 +38,7 @@ def share(n, m, ROWS: tl.constexpr, COLS: tl.constexpr, PERSISTENT: tl.constexpr
 @triton.jit
 def place(tile, n, m, ROWS: tl.constexpr, COLS: tl.constexpr):
     """(row tile, column tile) of the tile with this number."""
+    tile += 0 * tl.program_id(0)  # a number of the program: the interpreter's loops give Python's, which lack operators
     row_tiles, col_tiles = tl.cdiv(n, ROWS), tl.cdiv(m, COLS)
     first = tile // (GROUP * col_tiles) * GROUP
     height = tl.minimum(row_tiles - first, GROUP)
@@ -77,7 +78,7 @@ def product(
         i = tl.minimum(first_row + tl.arange(0, ROWS), n - 1)
         j = tl.minimum(first_col + tl.arange(0, COLS), m - 1)
         a = A + i.to(tl.int64)[:, None] * d + k[None, :]
-        b = B + t * b_tile + j.to(tl.int64)[None, :] * d + k[:, None]
+        b = B + tl.full([], b_tile, tl.int64) * t + j.to(tl.int64)[None, :] * d + k[:, None]
         for done in range(0, d, DEPTH):
             if EVEN:  # d is a multiple of DEPTH
                 x, y = tl.load(a), tl.load(b)

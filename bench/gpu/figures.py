@@ -12,8 +12,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +62,10 @@ class Bench:
                 self.write(problem, name, outcome=NO_TIME)
             return
         try:
-            with float32_products(False):
+            with tf32(False):
                 sets = problem.sets(self.device)
                 true = truth(problem.loss, sets[0], self.reference_type)
-            with float32_products(problem.tf32):
+            with tf32(problem.tf32):
                 records = self.measure(problem, makers, sets, true)
         except Exception as why:  # the reference does not fit, or a kernel broke the context while it was timed
             records = {name: {"outcome": "failed", "why": described(why)} for name in makers}
@@ -164,16 +163,6 @@ def makers_of(problem: Problem) -> dict[str, Callable[[Parameters], Loss]]:
         makers["eager"] = lambda p: dense(problem.loss, p)
         makers["torch.compile"] = lambda p: compiled(problem.loss, p)
     return makers | (PEERS.get(problem.loss, {}) if problem.peers else {})
-
-
-@contextmanager
-def float32_products(tf32: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def described(why: Exception) -> str:

@@ -91,7 +91,7 @@ class Runner:
     def test(self) -> None:
         begun, limit = time.monotonic(), self.limit("test")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-gpu=require", "--tb=short"]
-        command += ["--durations=10"]
+        command += ["--durations=10", "--continue-on-collection-errors"]
         many = find_spec("xdist") is not None
         cores = os.cpu_count() or 1
         for name, marker, workers, share in (

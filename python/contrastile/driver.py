@@ -319,7 +319,7 @@ def scalar(
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(finished(call, rows, cols), weights), None
-    if backend.sums_with_coeff and call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
+    if call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
         return one_sweep_scalar(call, backend, weights, needs)
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
     limit = limits(call, backend)
@@ -391,6 +391,12 @@ def one_sided_scalar(
     return value, grads
 
 
+def block_size(call: PairCall, backend: Backend, step: Step) -> int:
+    """Scores of a block, padded; none for a backend that keeps none."""
+    width = -(-(step.last - step.first) // backend.padding) * backend.padding
+    return call.tiles * (step.stop - step.start) * width if backend.keeps_scores else 0
+
+
 def backend_store(backend: Backend, buffer: Tensor | None) -> ScoreStore:
     return ScoreStore(buffer if backend.keeps_scores else None, backend.padding)
 
@@ -408,17 +414,23 @@ def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
 
 
 def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product."""
+    """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product, whose scores
+    are kept for one block at a time."""
     rows, cols = Running(call.spec, call.rows), [Running(call.spec, block) for block in call.blocks]
     set_weights(call, finished(call, rows, cols), weights)
-    grads, needs = new_gradients(call, needs), replace(needs, stats=True)
+    grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_coeff)
     scale_coefficients(call, backend, given_weights(call))
-    for step in plan(call, backend):
-        part = add_block(call, step, backend, grads, block_of(call, step), needs)
-        assert part.row_stats is not None
-        rows.add(step.start, step.stop, part.row_stats)
-        if part.col_stats is not None:
-            (rows if step.mirrored else cols[step.index]).add(step.first, step.last, part.col_stats)
+    steps = list(plan(call, backend))
+    buffer = new_buffer(call, max((block_size(call, backend, step) for step in steps), default=0))
+    for step in steps:
+        block = block_of(call, step, backend_store(backend, buffer).next(step, call.tiles))
+        stats = None if needs.stats else backend.stats(block)
+        part = add_block(call, step, backend, grads, block, needs)
+        row, col = (part.row_stats, part.col_stats) if stats is None else stats
+        assert row is not None
+        rows.add(step.start, step.stop, row)
+        if col is not None:
+            (rows if step.mirrored else cols[step.index]).add(step.first, step.last, col)
     unscale(call, grads)
     return scalar_value(finished(call, rows, cols), weights), grads
 

@@ -32,7 +32,11 @@ class CudaBackend:
     def unavailable(self) -> str | None:
         if self.module is None:
             return f"the compiled module is not installed ({native.import_errors['_cuda']})"
-        return no_device(self.module)
+        return no_device(self.module) or self.other_architecture(torch.device("cuda", torch.cuda.current_device()))
+
+    def other_architecture(self, device: torch.device) -> str | None:
+        """Why the compiled kernels cannot run on the GPU."""
+        return uncovered(self.module.archs, torch.cuda.get_device_capability(device)) if self.module else None
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         if device.type != "cuda":
@@ -41,11 +45,11 @@ class CudaBackend:
             return "this torch is built for ROCm, it needs CUDA"
         if dtype == torch.float64:
             return "it computes in float32; float64 features need the torch backend"
-        return None
+        return self.other_architecture(device)
 
     def limits(self, device: torch.device) -> Limits:
         # the epilogues read back what cuBLAS wrote: a chunk's scores should stay in the second-level cache
-        return replace(GPU_LIMITS, workspace=second_level_cache(device), square_chunk=1024)
+        return replace(GPU_LIMITS, workspace=second_level_cache(device))
 
     def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
         return dtype
@@ -124,6 +128,17 @@ class CudaBackend:
         """Device index and the address of the current stream."""
         stream = torch.cuda.current_stream(device)
         return stream.device_index, stream.cuda_stream
+
+
+@cache
+def uncovered(archs: str, capability: tuple[int, int]) -> str | None:
+    """Machine code runs on devices of its own generation that are not older; that of the newest comes with PTX, which
+    newer generations compile."""
+    compiled = sorted(divmod(int(arch.rstrip("af")), 10) for arch in archs.split(";"))
+    same = any(arch[0] == capability[0] and arch <= capability for arch in compiled)
+    if same or capability > compiled[-1]:
+        return None
+    return f"its kernels were compiled for {archs}, the device has compute capability {'.'.join(map(str, capability))}"
 
 
 @cache

@@ -5,12 +5,12 @@ user's own, which `python -m contrastile tune` writes for the GPU it runs on. By
 
     {
         "dispatch": {dtype: [[pairs, backend], ...]}, "basis": "cuda" or "torch",
-        "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}
+        "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}, "triton": version
     }
 
 dispatch: ascending; backend="auto" takes the first entry whose number of pairs (rows times columns) is not exceeded;
 null has no limit. basis: who makes the bases of matched tuples (ops/basis.py); without an entry torch does. tiles: the
-fields of triton_kernels.config.Tile, one for each weight of the epilogue.
+fields of triton_kernels.config.Tile, one for each weight of the epilogue, measured with the Triton named beside them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ def fastest_basis(device: torch.device) -> str | None:
 
 
 def fastest_tile(device: torch.device, kind: str, weight: int) -> list[int] | None:
-    """rows, cols, depth, warps, stages, per_processor; None where nothing was measured."""
-    tiles = of_device(device).get("tiles", {}).get(kind, ())
-    return tiles[weight] if weight < len(tiles) else None
+    """rows, cols, depth, warps, stages, per_processor; None where nothing was measured with this Triton: another one
+    may need more registers for the same tile."""
+    entry = of_device(device)
+    tiles = entry.get("tiles", {}).get(kind, ())
+    return tiles[weight] if weight < len(tiles) and entry.get("triton") == triton_version() else None
+
+
+@cache
+def triton_version() -> str | None:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return None

@@ -45,7 +45,8 @@ class TritonBackend:
     def unavailable(self) -> str | None:
         if not interpreting() and not torch.cuda.is_available():
             return "torch finds no CUDA or ROCm device (and TRITON_INTERPRET=1 is not set)"
-        return missing_triton()
+        here = None if interpreting() else old_device(torch.device("cuda", torch.cuda.current_device()))
+        return missing_triton() or here
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         wanted = "cpu" if interpreting() else "cuda"

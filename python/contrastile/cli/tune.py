@@ -31,6 +31,7 @@ _AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the table to write (default: where the package looks for it)")
+    parser.add_argument("--minutes", type=float, default=10, help="for tiles: no new one is tried after that")
     parser.add_argument("--skip-tiles", action="store_true", help="measure backends only")
 
 
@@ -40,16 +41,32 @@ def run(options: argparse.Namespace) -> int:
         return 2
     device = torch.device("cuda", torch.cuda.current_device())
     path = options.output or measured.user_file()
-    before, entry = measured.read(path), measured.table().setdefault(measured.device_name(device), {})
-    triton = next(b for b in BACKENDS if b.name == "triton")
-    if not options.skip_tiles and reason(triton, device, torch.bfloat16) is None:
-        entry["tiles"] = tiles(device, _TILE_ROWS, measure)
-    entry["basis"] = basis_maker(device, _BASIS_ROWS, entry, measure)
-    entry["dispatch"] = dispatch(device, _DTYPES, _SIZES, measure)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(before | {measured.device_name(device): entry}, indent=1) + "\n")
-    print(f"written: {path}")
+    usable = [backend.name for backend in BACKENDS if reason(backend, device, torch.bfloat16) is None]
+    steps: list[tuple[str, Callable[[], Any]]] = []
+    if "triton" in usable and not options.skip_tiles:
+        limit = time.monotonic() + 60 * options.minutes
+        steps.append(("tiles", lambda: tiles(device, _TILE_ROWS, measure, limit)))
+    if "cuda" in usable:
+        steps.append(("basis", lambda: basis_maker(device, _BASIS_ROWS, entry_of(device), measure)))
+    steps.append(("dispatch", lambda: dispatch(device, _DTYPES, _SIZES, measure)))
+    for name, step in steps:  # written after each: a kernel that breaks the device must not take all with it
+        entry_of(device)[name] = step()
+        write(path, device)
     return 0
+
+
+def entry_of(device: torch.device) -> dict[str, Any]:
+    """What is known of the device, which the backends use from the moment it changes."""
+    entry = measured.table().setdefault(measured.device_name(device), {})
+    entry["triton"] = measured.triton_version()
+    return entry
+
+
+def write(path: Path, device: torch.device) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = measured.read(path) | {measured.device_name(device): entry_of(device)}
+    path.write_text(json.dumps(table, indent=1) + "\n")
+    print(f"written: {path}")
 
 
 def measure(function: Run, device: torch.device) -> float:
@@ -96,13 +113,12 @@ def problem(n: int, dtype: torch.dtype, device: torch.device, backend: str, weig
 # ---- tiles
 
 
-def tiles(device: torch.device, n: int, clock: Clock) -> dict[str, list[list[int]]]:
+def tiles(device: torch.device, n: int, clock: Clock, limit: float) -> dict[str, list[list[int]]]:
     """For each kind of product the fastest tiles, weight by weight: those of lower weight are in use by then."""
     from contrastile.triton_kernels import config
 
     arch = architecture(device)
-    entry = measured.table().setdefault(measured.device_name(device), {})
-    found: dict[str, list[list[int]]] = entry.setdefault("tiles", {})
+    found: dict[str, list[list[int]]] = entry_of(device).setdefault("tiles", {})
     for kind, dtype in _KINDS.items():
         if arch is None or kind not in config.TABLE[arch]:
             continue
@@ -110,7 +126,7 @@ def tiles(device: torch.device, n: int, clock: Clock) -> dict[str, list[list[int
         with tf32(kind == "tf32"):
             for weight in range(4):
                 call = problem(n, dtype, device, "triton", weight)
-                choose(found[kind], weight, config.candidates(arch, kind), call, device, clock, kind)
+                choose(found[kind], weight, config.candidates(arch, kind), call, device, clock, kind, limit)
     return found
 
 
@@ -122,10 +138,14 @@ def choose(
     device: torch.device,
     clock: Clock,
     kind: str,
+    limit: float,
 ) -> None:
-    """Puts the fastest candidate that gives the value of the table's own tile at chosen[weight]."""
+    """Puts the fastest candidate that gives the value of the table's own tile at chosen[weight]; tries none after
+    `limit` (seconds of time.monotonic)."""
     best, truth, least = chosen[weight], call().item(), clock(call, device)
     for candidate in candidates:
+        if time.monotonic() > limit:
+            break
         chosen[weight] = candidate
         try:
             value = call().item()
@@ -143,12 +163,18 @@ def choose(
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
+    switch = torch.backends.cuda.matmul
+    name, value = (
+        ("fp32_precision", "tf32" if allowed else "ieee")
+        if hasattr(switch, "fp32_precision")
+        else ("allow_tf32", allowed)
+    )
+    before = getattr(switch, name)
+    setattr(switch, name, value)
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        setattr(switch, name, before)
 
 
 # ---- bases of matched tuples
