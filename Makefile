@@ -20,11 +20,11 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python -m contrastile demo
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
-	$(BIN)/python -m pytest --benchmark-disable
+	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile
 
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages
-	$(BIN)/python -m pytest tests/compat
+	$(BIN)/python -m pytest tests/compat -n auto --dist loadfile
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -231,3 +232,28 @@ def test_nothing_is_recorded_without_grad(backend):
         loss = pair_loss(**leaves, backend=backend)
     assert not any(x.requires_grad for x in (*found, loss))
     assert torch.equal(found.rows, expected[0])
+
+
+# ---- numbers as callers have them
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(14.5), np.float64(14.5), np.int64(14), 14], ids=lambda x: type(x).__name__
+)
+def test_numpy_scalars_are_numbers(number):
+    x = torch.randn(5, 4)
+    assert torch.equal(contrastile.clip_loss(x, x, number), contrastile.clip_loss(x, x, float(number)))
+
+
+def test_a_number_on_the_cpu_goes_with_features_elsewhere():
+    """As x * torch.tensor(2.0) does; with its gradient."""
+    x, scale = torch.randn(5, 4, device="meta"), torch.tensor(14.5, requires_grad=True)
+    for loss in (
+        contrastile.clip_loss(x, x, scale),
+        contrastile.siglip_loss(x, x, scale, torch.tensor(-10.0)),
+        contrastile.info_nce(x, x, temperature=scale),
+        contrastile.pair_loss(x, x, scale=scale),
+    ):
+        assert loss.device.type == "meta" and loss.requires_grad
+    with pytest.raises(ValueError, match="scale must be on meta"):
+        contrastile.pair_loss(x, x, scale=torch.ones(5))

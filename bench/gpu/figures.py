@@ -20,6 +20,7 @@ import torch
 
 from candidates import BACKENDS, PEERS, Loss, Parameters, Skip, compiled, dense, ours
 from clock import Clock, CudaClock, HostClock, Step, medians
+from contrastile.cli.tune import tf32
 from measure import step as one_step
 from problems import PROBLEMS, TINY, Problem, products
 from surroundings import surroundings

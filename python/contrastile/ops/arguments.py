@@ -183,8 +183,7 @@ def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
 def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
     """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
     if isinstance(x, Tensor):
-        check.same_device(name, x, like.device)
-        return x
+        return check.beside(name, x, like.device)
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 import torch
@@ -83,14 +84,23 @@ def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | 
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
-        if device is not None:
-            same_device(name, x, device)
-        return x.reshape(())
-    if isinstance(x, bool) or not isinstance(x, (int, float)):
+        return (x if device is None else beside(name, x, device)).reshape(())
+    # numbers.Real: NumPy's scalars; asked last, because torch.compile cannot trace it
+    if isinstance(x, bool) or not (isinstance(x, (int, float)) or isinstance(x, numbers.Real)):
         raise TypeError(f"{name} must be a number or a 0-dim tensor, got {type(x).__name__}")
-    if not -math.inf < x < math.inf or (positive and x <= 0):  # torch.compile cannot trace math.isfinite
+    value = float(x)
+    if not -math.inf < value < math.inf or (positive and value <= 0):  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite{' and > 0' if positive else ''}, got {x}")
-    return float(x)
+    return value
+
+
+def beside(name: str, x: Tensor, device: torch.device) -> Tensor:
+    """x on the features' device. As everywhere in torch, a 0-dim tensor may be on the CPU: it is copied, which a CUDA
+    graph cannot hold."""
+    if x.dim() == 0 and x.device.type == "cpu" and device.type != "cpu":
+        return x.to(device, non_blocking=True)
+    same_device(name, x, device)
+    return x
 
 
 def choice(name: str, x: Any, allowed: tuple[str, ...]) -> str:
