@@ -38,7 +38,7 @@ SHORT = (Tile(128, 128, 32, 8, 3), *(Tile(64, 128, 32, 8, 3),) * 2, Tile(64, 64,
 TABLE = {
     "sm_80": {  # A100: 163 KiB of shared memory, mma.sync
         "half": (Tile(128, 128, 32, 8, 4), *(Tile(64, 128, 64, 8, 3),) * 2, Tile(64, 64, 64, 8, 3)),
-        "tf32": (Tile(64, 128, 32, 8, 3), *(Tile(64, 64, 32, 4, 3),) * 3),
+        "tf32": (Tile(64, 128, 32, 8, 3), *(Tile(64, 64, 32, 4, 3),) * 2, Tile(64, 64, 32, 8, 3)),
         "ieee": SMALL,
     },
     "sm_86": {"half": SHORT, "tf32": SMALL_TF32, "ieee": SMALL},  # consumer Ampere and Ada (sm_89): 99 KiB
