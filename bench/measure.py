@@ -35,10 +35,10 @@ def step(loss: Callable[[], Tensor], leaves: Sequence[Tensor]) -> Callable[[], N
     return run
 
 
-def interleaved(candidates: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def interleaved(candidates: Sequence[Callable[[], object]], rounds: int, warm_up: bool = True) -> list[float]:
     """Median seconds of each candidate, run in turn so that a slow moment of the machine meets all of them."""
     times: list[list[float]] = [[] for _ in candidates]
-    for candidate in candidates:
+    for candidate in candidates if warm_up else ():
         candidate()
     for _ in range(rounds):
         for index, candidate in enumerate(candidates):

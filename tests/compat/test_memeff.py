@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import distributed
 
 from contrastile.compat import memeff
+from contrastile.compat.memeff.terms import class_prior
 from contrastile.testing import Case
 from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
 from peers.standins import load
@@ -121,6 +122,15 @@ def test_priors_of_a_call_and_of_every_row(kind, dtype, backend):
         assert_agreement(loss, theirs, case(19, 8, False, dtype, options), backend=backend)
 
 
+def test_a_prior_of_every_row_may_have_another_type_and_lie_elsewhere():
+    """The package makes it float32 on the features' device."""
+    x, loss = features(6, 8, False), memeff.MemoryEfficientCLIPLoss(tau_plus=0.3)
+    for prior in (torch.zeros(6, dtype=torch.int64), torch.full((6,), 0.1, dtype=torch.bfloat16)):
+        assert torch.equal(loss(*x, prior), loss(*x, prior.float()))
+    moved = class_prior(0.0, torch.full((6,), 0.1, dtype=torch.float64), 6, torch.device("meta"))
+    assert (moved.device.type, moved.dtype) == ("meta", torch.float32)
+
+
 def test_rows_at_the_floor_of_the_corrected_sum_have_the_gradient_of_the_positive_alone():
     """A prior that takes away more than there is."""
     options = {"tau_plus": 0.6, "stable": False}
@@ -192,8 +202,9 @@ def test_distributed_classes_are_their_namesakes_on_one_process(name, monkeypatc
     monkeypatch.setattr(distributed, "get_world_size", lambda group=None: 1 if group is None else group)
     assert loss(*x).isfinite()
     loss.group = 4
-    with pytest.raises(NotImplementedError, match="group asks for the features of 4 processes"):
-        loss(*x)
+    for call in (loss, loss.forward):
+        with pytest.raises(NotImplementedError, match="group asks for the features of 4 processes"):
+            call(*x)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ from contrastile.compat import open_clip as ours
 from contrastile.compat import soft_targets
 from contrastile.ops import pair
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, Pairing, assert_agreement, two_views
+from peers.agreement import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, Pairing, assert_agreement, two_views, unit_rows
 from peers.standins import load
 from test_memory import saved_bytes
 
@@ -149,12 +149,57 @@ def test_distillation_in_several_blocks(backend, monkeypatch):
 
 @BACKENDS
 def test_a_student_equal_to_its_teacher_learns_nothing(backend):
-    """Both parts of the gradient cancel to the rounding of a logit."""
+    """Both parts of the gradient cancel pair by pair, to the rounding of a probability."""
     image, text = (x.float().requires_grad_() for x in two_views(64, 16))
     loss = ours.DistillClipLoss(backend=backend)
     _, distill = loss(image, text, 50.0, image.detach(), text.detach(), 50.0)
     distill.backward()
-    assert max(image.grad.abs().max(), text.grad.abs().max()) < 50.0 / 64 * 50.0 * 2**-22
+    assert max(image.grad.abs().max(), text.grad.abs().max()) < 50.0 / 64 * 2**-22
+
+
+def distilled(module, features, scale, trains):
+    """The distillation loss and its gradients, those of the teacher too if it trains."""
+    leaves = [x.clone().requires_grad_(i < 2 or trains) for i, x in enumerate(features)]
+    scales = [torch.tensor(scale, dtype=features[0].dtype, requires_grad=i == 0 or trains) for i in range(2)]
+    value = module.DistillClipLoss()(*leaves[:2], scales[0], *leaves[2:], scales[1])[1]
+    return value.detach(), torch.autograd.grad(value, [x for x in (*leaves, *scales) if x.requires_grad])
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trained"])
+@pytest.mark.parametrize("block", [4 << 20, 40 * 64], ids=["one_block", "blocks"])
+@pytest.mark.parametrize("apart", [0.0, 0.02])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0, 3.0])
+def test_near_its_teacher_a_student_has_a_loss_of_more_than_rounding(noise, apart, block, trains, monkeypatch):
+    """Losses down to 1e-18 at scale 100, as exact as open_clip's own in float32: no differences of logits' sums."""
+    monkeypatch.setattr(soft_targets, "BLOCK", block)
+    image, text = unit_rows(64, 32, seed=1), unit_rows(64, 32, seed=2)
+    text = F.normalize(image + noise * text, dim=-1)
+    teacher = (F.normalize(x + apart * unit_rows(64, 32, seed=i + 3), dim=-1) for i, x in enumerate((image, text)))
+    features = [x.float() for x in (image, text, *teacher)]
+    truth, true_grads = distilled(peer(), [x.double() for x in features], 100.0, trains)
+    twin, twin_grads = distilled(peer(), features, 100.0, trains)
+    found, grads = distilled(ours, features, 100.0, trains)
+    assert found >= 0
+    assert (found - truth).abs() <= 4 * (twin - truth).abs() + 8 * 2**-23 * truth
+    for grad, twin_grad, true in zip(grads, twin_grads, true_grads, strict=True):
+        assert (grad - true).abs().max() <= 4 * (twin_grad - true).abs().max() + 8 * 2**-23 * true.abs().max()
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trained"])
+@pytest.mark.parametrize("double", ["student", "teacher"])
+def test_students_and_teachers_of_different_types(double, trains):
+    """As open_clip: the contrastive loss in the student's type, the distillation loss in the wider one."""
+    types = [torch.float64 if (i < 2) == (double == "student") else torch.float32 for i in range(4)]
+    features = (*two_views(33, 8), *(x.roll(1, 0) for x in two_views(33, 6)))
+    results = []
+    for module in (ours, peer()):
+        leaves = [x.to(t).requires_grad_(i < 2 or trains) for i, (x, t) in enumerate(zip(features, types, strict=True))]
+        values = module.DistillClipLoss()(*leaves[:2], 9.0, *leaves[2:], 4.0)
+        sum(values).backward()
+        results.append((*values, *(x.grad for x in leaves if x.requires_grad)))
+    for x, y in zip(*results, strict=True):
+        assert x.dtype == y.dtype
+        torch.testing.assert_close(x, y, rtol=4e-6, atol=1e-7)
 
 
 @BACKENDS

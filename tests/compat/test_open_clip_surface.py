@@ -29,7 +29,8 @@ def arguments(name):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_signatures_begin_with_the_peers(name):
-    for method in ("__init__", "forward", "get_logits", "get_ground_truth"):
+    methods = ("__init__", "forward", "get_logits", "get_ground_truth")
+    for method in methods + (("dist_loss",) if name == "DistillClipLoss" else ()):
         true = inspect.signature(getattr(getattr(peer(), name), method)).parameters
         found = inspect.signature(getattr(getattr(ours, name), method)).parameters
         shared = [p for p in found.values() if p.kind is not p.KEYWORD_ONLY]
@@ -93,6 +94,38 @@ def test_get_ground_truth():
             for m in (ours, peer())
         )
         assert torch.equal(found, true) and found.dtype == true.dtype
+
+
+def test_dist_loss_of_given_logits():
+    student, teacher = (3.0 * x for x in two_views(9, 5))
+    for types in ((torch.float64, torch.float64), (torch.float32, torch.float64), (torch.bfloat16, torch.float32)):
+        logits = [x.to(t) for x, t in zip((teacher, student), types, strict=True)]
+        found, true = (m.DistillClipLoss().dist_loss(*logits) for m in (ours, peer()))
+        assert found.dtype == true.dtype
+        torch.testing.assert_close(found, true)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+@pytest.mark.parametrize("name", CLASSES)
+def test_scales_and_biases_of_one_element(name, shape):
+    """Gradients in the shape that was given."""
+    image, text = (x.float() for x in two_views(9, 5))
+    results = []
+    for module in (ours, peer()):
+        scales = [torch.full(shape, x, requires_grad=True) for x in (7.0, -3.0 if name != "DistillClipLoss" else 4.0)]
+        named = {
+            "CoCaLoss": {"logits": torch.zeros(9, 3, 7), "labels": torch.ones(9, 3, dtype=torch.long)},
+            "DistillClipLoss": {
+                "dist_image_features": text, "dist_text_features": image, "dist_logit_scale": scales[1]
+            },
+        }.get(name, {"logit_bias": scales[1]})  # fmt: skip
+        value = getattr(module, name)(*arguments(name))(image, text, logit_scale=scales[0], **named)
+        value = sum(value) if isinstance(value, tuple) else value
+        used = scales[:1] if name == "CoCaLoss" else scales
+        results.append((value, *torch.autograd.grad(value, used)))
+    for x, y in zip(*results, strict=True):
+        assert x.shape == y.shape
+        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
 
 
 KINDS = {

@@ -298,10 +298,62 @@ def test_per_anchor_of_a_pair_listed_twice_has_the_value_of_pml_and_the_gradient
 
 
 @EACH
+@pytest.mark.parametrize("triplets", [False, True], ids=["pairs", "triplets"])
+def test_negative_indices_count_from_the_end_as_in_pml(triplets, name):
+    """One row and one column of a batch against another's, named from either end."""
+    x, y = free_rows(6, 4, seed=1).double(), free_rows(9, 4, seed=2).double()
+    anchors, positives, negatives = (
+        torch.tensor([-1, 0, -6, -1]),
+        torch.tensor([-9, 1, 2, 3]),
+        torch.tensor([-1, 8, 5, 4]),
+    )
+    if name == "NTXentLoss":  # PML takes row 0 and row -6 for two anchors
+        anchors = torch.tensor([-1, 0, -4, -1])
+    given = (anchors, positives, negatives) if triplets else (anchors, positives, anchors, negatives)
+    values = []
+    for module in (ours, losses):
+        rows, columns = x.clone().requires_grad_(), y.clone().requires_grad_()
+        loss = getattr(module, name)()
+        loss(rows, indices_tuple=given, ref_emb=columns).backward()
+        values.append((rows.grad, columns.grad))
+    torch.testing.assert_close(*values, rtol=1e-10, atol=1e-12)
+
+
+@EACH
+def test_an_anchor_is_one_row_from_whichever_end_it_is_counted(name):
+    x, tail = free_rows(6, 4, seed=1), (torch.tensor([1, 2]), torch.tensor([0, 0]), torch.tensor([3, 4]))
+    found = [getattr(ours, name)()(x, indices_tuple=(torch.tensor([0, anchor]), *tail)) for anchor in (0, -6)]
+    torch.testing.assert_close(*found, rtol=0.0, atol=0.0)
+
+
+@EACH
+def test_python_lists_are_index_lists(name):
+    """PML's SupConLoss takes them."""
+    x, lists = free_rows(6, 4, seed=1).double(), ([0, 1, -1], [2, 3, 4], [0, 1, -1, -1], [4, 5, 0, 1])
+    loss, tensors = getattr(ours, name)(), tuple(torch.tensor(index) for index in lists)
+    assert torch.equal(loss(x, indices_tuple=lists), loss(x, indices_tuple=tensors))
+    assert loss(x, indices_tuple=([], [], [0], [1])) == 0.0
+    if name == "SupConLoss":
+        torch.testing.assert_close(
+            loss(x, indices_tuple=lists), losses.SupConLoss()(x, indices_tuple=lists), rtol=1e-12, atol=0.0
+        )
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8], ids=str)
+def test_what_torch_does_not_take_for_positions_is_refused(dtype, name):
+    index, rest = torch.tensor([0, 1]), torch.tensor([[2, 3], [0, 1], [4, 5]])
+    with pytest.raises(IndexError, match="indices_tuple"):
+        getattr(ours, name)()(free_rows(6, 3, seed=1), indices_tuple=(index.to(dtype), *rest))
+
+
+@EACH
 def test_wrong_lists_are_named(name):
     x, one, none = free_rows(6, 3, seed=1), torch.tensor([1, 2]), torch.tensor([0, 0])
     with pytest.raises(IndexError, match="indices_tuple"):
         getattr(ours, name)()(x, None, (one, one + 5, one, none))
+    with pytest.raises(IndexError, match="indices_tuple"):
+        getattr(ours, name)()(x, None, (one, -one - 5, one, none))
     if name == "SupConLoss":
         for module in (ours, losses):
             with pytest.raises(AssertionError):

@@ -1,6 +1,7 @@
 """contrastile.compat.siglip_kernel against the formulas of the package siglip_kernel, and those against its kernels."""
 
 import math
+from functools import partial
 from itertools import product
 from unittest.mock import patch
 
@@ -208,6 +209,7 @@ def test_half_precision_gives_float32_losses_of_unrounded_logits(dtype):
     ids = torch.arange(32) % 5, torch.arange(48) % 5
     square = (args[0], args[1][:32], *args[2:])
     calls = [(siglip_kernel.fused_siglip_loss, siglip_loss, square, ())]
+    calls.append((partial(siglip_kernel.fused_siglip_loss, backend="reference"), siglip_loss, square, ()))
     for options in product((True, False), repeat=2):
         calls.append((siglip_kernel.fused_siglip_plus_loss, siglip_plus_loss, args, (*ids, *options)))
     for ours, formula, tensors, more in calls:
@@ -219,6 +221,13 @@ def test_half_precision_gives_float32_losses_of_unrounded_logits(dtype):
         expected.backward()
         for x, true in zip(leaves, truth, strict=True):
             assert x.grad.dtype == dtype and (x.grad - true.grad).abs().max() <= 0.01 * true.grad.abs().max()
+
+
+def test_the_dense_form_is_float32_under_autocast():
+    args = case(32, 32, 16, torch.float32).args
+    with torch.autocast("cpu", torch.bfloat16):
+        found = siglip_kernel.fused_siglip_loss(*args, backend="reference")
+    assert torch.equal(found, siglip_kernel.fused_siglip_loss(*args, backend="reference"))
 
 
 def test_empty_batches():

@@ -8,8 +8,9 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
-from contrastile.compat.transformers import Patch, patch
+from contrastile.compat.transformers import Patch, patch, undo
 
 from .tiny_models import (
     SPECIFICATIONS,
@@ -37,6 +38,79 @@ def test_a_patch_says_what_it_replaced_and_undoes_it(name):
     handle.undo()
     assert type(model) is cls and vars(model).keys() == before.keys()
     handle.undo()  # harmless
+
+
+def is_patched(model):
+    with torch.no_grad():
+        return model(**batch("CLIPModel"), return_loss=True).logits_per_text is None
+
+
+def test_a_handle_undoes_its_own_patch_alone():
+    model = tiny("CLIPModel")
+    first = patch(model)
+    first.undo()
+    second = patch(model)
+    first.undo()
+    assert is_patched(model)
+    assert undo(model) == [""] and not is_patched(model)
+    third = patch(model)
+    second.undo()
+    assert is_patched(model)
+    third.undo()
+    assert not is_patched(model)
+
+
+def test_undo_takes_back_what_has_no_handle():
+    model = nn.ModuleDict({"clip": tiny("CLIPModel"), "other": tiny("CLIPModel")})
+    with patch(model["clip"]) as handle:
+        copied, unpickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+        with pytest.raises(ValueError, match=r"contrastile\.compat\.transformers\.undo\(model\)"):
+            patch(copied)
+        for other in (copied, unpickled):
+            assert undo(other) == ["clip"] and undo(other) == []
+            assert not is_patched(other["clip"]) and type(other["clip"]) is transformers().CLIPModel
+            assert vars(other["clip"]).keys() == vars(other["other"]).keys()
+            with patch(other["clip"], backend="torch"):
+                assert is_patched(other["clip"])
+        assert is_patched(model["clip"])
+    assert not is_patched(model["clip"]) and handle.replaced
+
+
+def test_new_models_of_a_patched_models_class_are_not_patched(tmp_path):
+    model = tiny("CLIPModel")
+    with patch(model):
+        model.save_pretrained(tmp_path)
+        made, loaded = type(model)(model.config), type(model).from_pretrained(tmp_path)
+    for new in (made, loaded, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert not is_patched(new)
+        with patch(new):
+            assert is_patched(new)
+        assert type(new) is transformers().CLIPModel
+
+
+def test_parametrized_models_are_refused_before_and_fine_after():
+    """parametrize deletes its property from the instance's class, which a patch would have replaced."""
+    model = tiny("CLIPModel")
+    parametrize.register_parametrization(model, "logit_scale", nn.Identity())
+    with pytest.raises(ValueError, match="parametrized"):
+        patch(model)
+    parametrize.remove_parametrizations(model, "logit_scale")
+    parametrize.register_parametrization(model.text_projection, "weight", nn.Identity())  # of a layer: no matter
+    with patch(model):
+        parametrize.register_parametrization(model, "logit_scale", nn.Identity())
+        assert is_patched(model)
+        parametrize.remove_parametrizations(model, "logit_scale")
+        assert is_patched(model)
+    assert not is_patched(model)
+
+
+@pytest.mark.parametrize("name", ["CLIPModel", "SiglipModel", "AlignModel", "Tipsv2Model"])
+def test_errors_name_the_sides_as_they_are(name):
+    model, given = tiny(name).eval(), batch(name)
+    given |= {key: given[key][:4] for key in ("input_ids", "attention_mask")}
+    message = r"text_features must have the shape of image_features, \(6, \d+\), got \(4, "
+    with patch(model), pytest.raises(ValueError, match=message):
+        model(**given, return_loss=True)
 
 
 def test_a_patch_is_undone_after_an_error():

@@ -1,6 +1,8 @@
-"""What the drop-ins share: the refusal of several processes, and what autocast does to features."""
+"""What the drop-ins share: the refusal of several processes, one-element scales, features under autocast."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -15,6 +17,11 @@ def refuse_ranks(what: str, ranks: int) -> None:
 def group_size() -> int:
     """Processes of torch.distributed's default group; 1 without one."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def one_element(x: Any) -> Any:
+    """A number for all logits as a 0-dim tensor: peers that multiply by it also take it as (1,) or (1, 1)."""
+    return x.reshape(()) if isinstance(x, Tensor) and x.dim() <= 2 and x.numel() == 1 else x
 
 
 def autocast_features(*features: Tensor) -> tuple[Tensor, ...]:

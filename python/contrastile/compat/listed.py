@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,17 @@ def unique_pairs(rows: Tensor, cols: Tensor, m: int) -> Tensor:
     return pairs
 
 
-def check_indices(name: str, index: Tensor, size: int) -> Tensor:
-    """An index list as int64; rows outside [0, size) would otherwise be read as other pairs."""
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < size:
-        raise IndexError(f"{name} must lie in [0, {size}), got {int(index.min())} to {int(index.max())}")
-    return index.long()
+def check_indices(name: str, given: Any, size: int, device: torch.device) -> Tensor:
+    """An index list as int64 in [0, size), from one in which -1 is the last row, as in torch.
+
+    Rows outside would otherwise be read as other pairs. To torch bool and uint8 are masks, not positions.
+    """
+    index = torch.as_tensor(given, device=device)
+    if not index.numel():
+        return index.long()  # of whatever type: an empty Python list gives float32
+    if index.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
+        raise IndexError(f"{name} must hold integers, got {index.dtype}")
+    low, high = (int(end) for end in index.aminmax())
+    if not -size <= low <= high < size:
+        raise IndexError(f"{name} must lie in [-{size}, {size}), got {low} to {high}")
+    return index.long() % size

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..losses import clip_loss, siglip_loss
 from ..losses.common import wide
 from ..ops import check
-from .common import autocast_features, refuse_ranks
+from .common import autocast_features, one_element, refuse_ranks
 from .soft_targets import Pairs, distillation
 
 DIST_IMPLEMENTATIONS = ("bidir", "shift", "reduce", "gather")
@@ -71,7 +71,7 @@ class ClipLoss(nn.Module):
     def contrastive(self, image_features: Tensor, text_features: Tensor, logit_scale: float | Tensor) -> Tensor:
         refuse_ranks(f"world_size={self.world_size}", self.world_size)
         image, text = autocast_features(image_features, text_features)
-        return clip_loss(image, text, logit_scale, **self.engine)
+        return clip_loss(image, text, one_element(logit_scale), **self.engine)
 
     def forward(
         self,
@@ -83,7 +83,7 @@ class ClipLoss(nn.Module):
     ) -> Losses:
         loss = self.contrastive(image_features, text_features, logit_scale)
         if logit_bias is not None:  # a number added to all logits cancels in a softmax: its gradient is 0
-            bias = check.scalar("logit_bias", logit_bias, device=loss.device)
+            bias = check.scalar("logit_bias", one_element(logit_bias), device=loss.device)
             loss = loss + 0.0 * (wide(bias) if isinstance(bias, Tensor) else bias)
         return {"contrastive_loss": loss} if output_dict else loss
 
@@ -135,6 +135,10 @@ class CoCaLoss(ClipLoss):
 
 class DistillClipLoss(ClipLoss):
     """ClipLoss and the cross entropy to a teacher's softmax in both directions, as open_clip.DistillClipLoss."""
+
+    def dist_loss(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+        """One direction, of logits that code of its own has multiplied out; forward does not."""
+        return -(student_logits.log_softmax(1) * teacher_logits.softmax(1)).sum(1).mean(0)
 
     def forward(  # type: ignore[override]  # open_clip's own order
         self,
@@ -206,7 +210,8 @@ class SigLipLoss(nn.Module):
     ) -> Losses:
         refuse_ranks(f"world_size={self.world_size}", self.world_size)
         image, text = autocast_features(image_features, text_features)
-        loss = siglip_loss(image, text, logit_scale, logit_bias, backend=self.backend, memory_budget=self.memory_budget)
+        scale, bias = one_element(logit_scale), one_element(logit_bias)
+        loss = siglip_loss(image, text, scale, bias, backend=self.backend, memory_budget=self.memory_budget)
         return {"contrastive_loss": loss} if output_dict else loss
 
 

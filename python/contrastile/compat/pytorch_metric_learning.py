@@ -124,7 +124,7 @@ class PairLoss:
         a1, p, a2, n = lmu.convert_to_pairs(given, labels, ref_labels)
         sizes = scores.x.shape[0], scores.columns.shape[0]
         a1, p, a2, n = (
-            check_indices("indices_tuple", index.to(scores.x.device), sizes[i % 2])
+            check_indices("indices_tuple", index, sizes[i % 2], scores.x.device)
             for i, index in enumerate((a1, p, a2, n))
         )
         return a1, p, a2, n

@@ -16,7 +16,7 @@ from torch import Tensor, distributed, nn
 from .. import reference
 from ..losses.common import wide
 from ..losses.sigmoid import siglip_loss
-from ..ops import check
+from ..ops import check, no_autocast
 from .common import refuse_ranks
 from .siglip_kernel_plus import DistributedSigLIPPlusLoss, SigLIPPlusLoss, fused_siglip_plus_loss
 
@@ -208,7 +208,8 @@ def siglip_loss_reference(
     img_features: Tensor, txt_features: Tensor, temperature: float | Tensor, bias: float | Tensor
 ) -> Tensor:
     """The dense formula, with N x N logits, differentiable any number of times; `temperature` is the multiplier."""
-    return reference.siglip_loss(img_features, txt_features, temperature, bias)
+    with no_autocast(img_features):
+        return reference.siglip_loss(wide(img_features), wide(txt_features), temperature, bias)
 
 
 class DistributedSigLIPLoss(nn.Module):

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..losses.common import feature_pair, paired_dot, reduced_empty, wide
 from ..ops import PairStats, check, no_autocast, pair_reduce
-from .common import autocast_features
+from .common import autocast_features, one_element
 
 BLOCK = 4 << 20  # logits of one block of rows
 
@@ -29,17 +28,99 @@ class Pairs:
     def checked(cls, prefix: str, image: Tensor, text: Tensor, scale: float | Tensor) -> Pairs:
         image, text = autocast_features(image, text)
         image, text = feature_pair(f"{prefix}image_features", image, f"{prefix}text_features", text, normalize=False)
-        return cls(image, text, check.scalar(f"{prefix}logit_scale", scale, device=image.device))
+        return cls(image, text, check.scalar(f"{prefix}logit_scale", one_element(scale), device=image.device))
 
     def parts(self) -> tuple[Tensor, Tensor, float | Tensor]:
         return self.image, self.text, self.scale
+
+    def trains(self) -> bool:
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in self.parts())
+
+    def to(self, dtype: torch.dtype) -> Pairs:
+        return Pairs(self.image.to(dtype), self.text.to(dtype), self.scale)
 
     def stats(self, **options: Any) -> PairStats:
         """Over rows and columns. Gradients are float32: they meet those of the soft targets before they are rounded."""
         return pair_reduce(wide(self.image), wide(self.text), scale=self.scale, cols=True, **options)
 
     def logits(self, rows: slice) -> Tensor:
-        return self.scale * (wide(self.image[rows]) @ wide(self.text).T)
+        return self.scale * (self.image[rows] @ self.text.T)
+
+    def pulled(self, pull: Pull) -> Tensor:
+        """0 with the gradient that the coefficients of z behind the pull have."""
+        dots = paired_dot(self.image, pull.images)
+        if self.text.requires_grad:  # the same sum once more, for the gradient of text alone
+            again = paired_dot(self.text, pull.texts)
+            dots = dots + (again - again.detach())
+        linear = (self.scale * dots).sum()
+        return linear - linear.detach()
+
+
+class Pull:
+    """sum_j g_ij text_j and sum_i g_ij image_i of coefficients g, added up over blocks of rows."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self.images, self.texts = torch.zeros_like(pairs.image), torch.zeros_like(pairs.text)
+
+    def add(self, coefficients: Tensor, rows: slice) -> None:
+        self.images[rows] = coefficients @ self.pairs.text
+        if self.pairs.text.requires_grad:
+            self.texts += coefficients.T @ self.pairs.image[rows]
+
+
+class Columns:
+    """The softmax of each column, of blocks of rows: its largest logit, and log sum e^(z - largest).
+
+    The two stay apart. Their sum is as large as a logit, and its rounding would be all there is of a small loss.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.top = torch.full_like(like, -torch.inf)
+        self.log_sum = torch.full_like(like, -torch.inf)
+
+    def join(self, logits: Tensor) -> None:
+        top = torch.maximum(self.top, logits.amax(0))
+        block = (logits - top).exp_().sum(0).log_()
+        self.log_sum = torch.logaddexp(self.log_sum + (self.top - top), block)
+        self.top = top
+
+    def log_softmax(self, logits: Tensor) -> Tensor:
+        return (logits - self.top).sub_(self.log_sum)
+
+
+class Sweep:
+    """Both logits in blocks of rows, as often as asked: where one block holds all, they are computed once."""
+
+    def __init__(self, student: Pairs, teacher: Pairs) -> None:
+        self.pairs = student, teacher
+        self.n = student.image.shape[0]
+        self.whole = self.logits(slice(0, self.n)) if self.n * self.n <= BLOCK else None
+        like = student.image.new_empty(self.n)
+        self.columns = Columns(like), Columns(like)
+        for _, logits in self.blocks():
+            for columns, x in zip(self.columns, logits, strict=True):
+                columns.join(x)
+
+    def logits(self, rows: slice) -> tuple[Tensor, Tensor]:
+        student, teacher = self.pairs
+        return student.logits(rows), teacher.logits(rows)
+
+    def blocks(self) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
+        for rows in blocks(self.n):
+            yield rows, self.logits(rows) if self.whole is None else self.whole
+
+    def over_rows(self, logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The student's log softmax and the teacher's softmax."""
+        return logits[0].log_softmax(1), logits[1].log_softmax(1).exp_()  # rounded alike: equal ones cancel
+
+    def over_columns(self, logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.columns[0].log_softmax(logits[0]), self.columns[1].log_softmax(logits[1]).exp_()
+
+
+def blocks(n: int) -> Iterator[slice]:
+    step = max(BLOCK // n, 1)
+    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor, Tensor]:
@@ -48,8 +129,8 @@ def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor,
         L = 1/2N sum_i [ r_i + c_i - 2 z_ii ],      r_i = log sum_j e^z_ij,   c_j = log sum_i e^z_ij
         T = 1/2N sum_ij [ p_ij (r_i - z_ij) + q_ij (c_j - z_ij) ],      p, q = the teacher's softmax over j, over i
 
-    Both use the same r and c. The teacher's softmax is attention over the student's features, multiplied out by torch
-    in blocks of rows. Cost: 10 N^2 D FLOP in the engine and 6 in the blocks; 16 and 16 if the teacher needs gradients.
+    L is the engine's, T multiplied out by torch in blocks of rows. Cost: 8 N^2 D FLOP in the engine; in the blocks 8,
+    12 if the teacher needs gradients, and 4 or 8 more if there are several blocks.
     """
     n = student.image.shape[0]
     check.same_device("dist_image_features", teacher.image, student.image.device)
@@ -59,65 +140,52 @@ def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor,
         parts = (*student.parts(), *teacher.parts())
         return reduced_empty(0, "mean", *parts), reduced_empty(0, "mean", *parts)
     own = student.stats(positives="same_index", compute_dtype=student.image.dtype, **engine)
-    soft = teacher.stats(**engine)
     assert own.cols is not None and own.row_positives is not None
     contrastive = (0.5 * (own.rows + own.cols) - own.row_positives).mean()
-    trains = any(isinstance(x, Tensor) and x.requires_grad for x in teacher.parts())
-    term = trained_teacher if trains and torch.is_grad_enabled() else frozen_teacher
     with no_autocast(student.image):
-        return contrastive, term(student, teacher, own, soft) / (2 * n)
+        return contrastive, soft_targets(student, teacher) / (2 * n)
 
 
-def frozen_teacher(student: Pairs, teacher: Pairs, own: PairStats, soft: PairStats) -> Tensor:
-    """T is linear in r, c and z: with w = p + q, sum_ij w_ij z_ij = scale * sum_i <image_i, sum_j w_ij text_j>."""
-    assert own.cols is not None and soft.cols is not None
-    image, text = wide(student.image), wide(student.text)
-    row_sums, col_sums, for_images, for_texts = soft_sums(image.detach(), text.detach(), teacher, soft)
-    dots = paired_dot(image, for_images)
-    if text.requires_grad:  # the same sum once more, for the gradient of text alone
-        again = paired_dot(text, for_texts)
-        dots = dots + (again - again.detach())
-    return (own.rows * row_sums + own.cols * col_sums - student.scale * dots).sum()
+def soft_targets(student: Pairs, teacher: Pairs) -> Tensor:
+    """2N T. Its gradients are summed up along with its value: T is then linear in z with known coefficients."""
+    dtype = torch.promote_types(wide(student.image).dtype, wide(teacher.image).dtype)
+    student, teacher = student.to(dtype), teacher.to(dtype)
+    value, pulls = swept(student, teacher, student.trains(), teacher.trains())
+    for pull in pulls:
+        value = value + pull.pairs.pulled(pull)
+    return value
 
 
 @torch.no_grad()
-def soft_sums(image: Tensor, text: Tensor, teacher: Pairs, soft: PairStats) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of the teacher's softmaxes: over j, over i (1 but for rounding), of both over text_j, over image_i."""
-    assert soft.cols is not None
-    row_sums, col_sums = torch.empty_like(soft.rows), torch.zeros_like(soft.cols)
-    for_images, for_texts = torch.empty_like(image), torch.zeros_like(text)
-    for rows in blocks(image.shape[0]):
-        logits = teacher.logits(rows)
-        weights, over_cols = (logits - soft.rows[rows].unsqueeze(1)).exp_(), logits.sub_(soft.cols).exp_()
-        row_sums[rows] = weights.sum(1)
-        col_sums += over_cols.sum(0)
-        weights += over_cols
-        for_images[rows] = weights @ text
-        for_texts += weights.T @ image[rows]
-    return row_sums, col_sums, for_images, for_texts
+def swept(student: Pairs, teacher: Pairs, student_trains: bool, teacher_trains: bool) -> tuple[Tensor, list[Pull]]:
+    """2N T, and the pulls of those who train."""
+    sweep = Sweep(student, teacher)
+    pulls = [Pull(pairs) for pairs, trains in ((student, student_trains), (teacher, teacher_trains)) if trains]
+    column_losses = student.image.new_zeros(sweep.n)
+    value = student.image.new_zeros(())
+    for rows, logits in sweep.blocks():
+        coefficients, row_losses = student_coefficients(*sweep.over_rows(logits), 1)
+        over_columns, losses = student_coefficients(*sweep.over_columns(logits), 0)
+        column_losses += losses
+        value += row_losses.sum()
+        if student_trains:
+            pulls[0].add(coefficients.add_(over_columns), rows)
+    if teacher_trains:
+        for rows, logits in sweep.blocks():
+            coefficients = teacher_coefficients(*sweep.over_rows(logits))
+            coefficients += teacher_coefficients(*sweep.over_columns(logits), column_losses)
+            pulls[-1].add(coefficients, rows)
+    return value + column_losses.sum(), pulls
 
 
-def blocks(n: int) -> Iterator[slice]:
-    step = max(BLOCK // n, 1)
-    return (slice(start, start + step) for start in range(0, n, step))
+def student_coefficients(log_softmax: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """softmax - target, which cancel pair by pair where student and teacher agree, and the cross entropies."""
+    losses = (log_softmax * target).sum(dim).neg_()
+    return log_softmax.exp_().sub_(target), losses
 
 
-def trained_teacher(student: Pairs, teacher: Pairs, own: PairStats, soft: PairStats) -> Tensor:
-    """Weights with gradients: blocks are computed again in backward."""
-    total = own.rows.new_zeros(())
-    for rows in blocks(own.rows.shape[0]):
-        total = total + checkpoint(
-            soft_block, student, teacher, own, soft, rows, use_reentrant=False, preserve_rng_state=False
-        )
-    return total
-
-
-def soft_block(student: Pairs, teacher: Pairs, own: PairStats, soft: PairStats, rows: slice) -> Tensor:
-    """sum of p_ij (r_i - z_ij) + q_ij (c_j - z_ij) over a block of rows i.
-
-    The log-sum-exps are inside: rounding of the teacher's weights then multiplies differences, not logits.
-    """
-    assert own.cols is not None and soft.cols is not None
-    z, logits = student.logits(rows), teacher.logits(rows)
-    over_rows = (logits - soft.rows[rows].unsqueeze(1)).exp() * (own.rows[rows].unsqueeze(1) - z)
-    return torch.addcmul(over_rows, (logits - soft.cols).exp(), own.cols - z).sum()
+def teacher_coefficients(log_softmax: Tensor, target: Tensor, losses: Tensor | None = None) -> Tensor:
+    """target_ij (-log softmax_ij - losses): the gradient of a cross entropy with respect to the target's logits."""
+    if losses is None:
+        losses = (log_softmax * target).sum(1, keepdim=True).neg_()
+    return log_softmax.add_(losses).mul_(target).neg_()

@@ -1,4 +1,4 @@
-"""transformers' CLIP and SigLIP models with their loss fused: patch(model). transformers itself is not imported.
+"""transformers' CLIP and SigLIP models with their loss fused: patch(model), undo(model). transformers is not imported.
 
 A patched model that is asked for its loss (return_loss=True) computes it without logits, and leaves those out of its
 output. Everything else is as before: docs/dropins/transformers.md.
@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..ops import check
 from .transformers_families import FAMILIES, Family, euclidean_norm
 
-MARK = "_contrastile_base"  # of the classes made here: the class they were made from
+BASE = "_contrastile_base"  # of the classes made here: the class they were made from
+MARK = "_contrastile_patch"  # of the instances: what their patch put there. Without it the classes do nothing
 Self = TypeVar("Self", bound="Patch")
 
 
@@ -26,7 +28,7 @@ def patch(model: nn.Module, *, backend: str = "auto", memory_budget: int | None 
     """Fuses the loss of every CLIP- or SigLIP-type model in `model`, of these instances alone.
 
     Their class becomes a subclass of the same name, whose forward computes a requested loss without logits. Parameters,
-    buffers, state_dict and type checks are unaffected; copies and pickles stay patched.
+    buffers, state_dict and type checks are unaffected; copies and pickles stay patched, undo() takes them back.
 
     Args:
         model: A model of transformers, or a module that holds some.
@@ -42,23 +44,33 @@ def patch(model: nn.Module, *, backend: str = "auto", memory_budget: int | None 
             f"nothing to patch in {type(model).__name__}: it holds none of transformers' {', '.join(sorted(FAMILIES))}"
         )
     made = {path: fused_class(patchable(module), backend, memory_budget) for path, module in found.items()}
-    for path, module in found.items():
-        module.__class__ = made[path]
-    return Patch(found)
+    return Patch(found, made)
+
+
+def undo(model: nn.Module) -> list[str]:
+    """Gives all patched instances in `model` their own forward back: also copies, which no handle knows.
+
+    Returns: Their paths; none where nothing is patched.
+    """
+    found = {path: module for path, module in model.named_modules() if hasattr(type(module), BASE)}
+    restore(list(found.values()))
+    return list(found)
 
 
 class Patch:
     """What patch() replaced, by path in the model: `replaced`. undo() gives the instances their own forward back."""
 
-    def __init__(self, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, modules: dict[str, nn.Module], made: dict[str, type[nn.Module]]) -> None:
         self.modules = modules
+        self.token = object()
         self.replaced = {path: describe(type(module)) for path, module in modules.items()}
+        for path, module in modules.items():
+            module.__class__ = made[path]
+            setattr(module, MARK, self.token)
 
     def undo(self) -> None:
-        """Harmless if it was done before."""
-        bases = {path: original_class(module) for path, module in self.modules.items()}
-        for path, module in self.modules.items():
-            module.__class__ = bases[path]
+        """Of this patch alone: it does nothing to instances that were taken back before, or patched anew since."""
+        restore([module for module in self.modules.values() if vars(module).get(MARK) is self.token])
 
     def __enter__(self: Self) -> Self:
         return self
@@ -76,7 +88,7 @@ class Patch:
 def known_class(cls: type) -> type | None:
     """The class of transformers, own or inherited, that FAMILIES knows."""
     for base in cls.__mro__:
-        if base.__name__ in FAMILIES and base.__module__.startswith("transformers.") and MARK not in vars(base):
+        if base.__name__ in FAMILIES and base.__module__.startswith("transformers.") and BASE not in vars(base):
             return base
     return None
 
@@ -89,11 +101,19 @@ def describe(cls: type) -> str:
 
 def patchable(module: nn.Module) -> Any:
     """The module's class, if its forward is the one its family describes."""
-    cls = type(module)
+    if hasattr(module, MARK):
+        raise ValueError(
+            f"{type(module).__name__} is patched already: undo that first, by its handle or by "
+            "contrastile.compat.transformers.undo(model)"
+        )
+    cls = original_class(module)  # type(patched)(config) is of a class made here, but not patched
     known = known_class(cls)
     assert known is not None
-    if hasattr(cls, MARK):
-        raise ValueError(f"{cls.__name__} is patched already: undo that first")
+    if is_parametrized(module):
+        raise ValueError(
+            f"this {cls.__name__} has parametrized tensors of its own, which could not be taken off a patched model: "
+            "patch it before they are parametrized"
+        )
     if "forward" in vars(module):
         raise ValueError(
             f"forward of this {cls.__name__} is wrapped, which hides a patch: patch it before it is wrapped"
@@ -119,10 +139,18 @@ def differences(family: Family, forward: Any) -> str:
     return " and ".join(f"it {text} {', '.join(sorted(some))}" for text, some in texts if some)
 
 
+def restore(modules: list[nn.Module]) -> None:
+    """All of them, or none and an error."""
+    bases = [original_class(module) for module in modules]
+    for module, base in zip(modules, bases, strict=True):
+        module.__class__ = base
+        vars(module).pop(MARK, None)
+
+
 def original_class(module: nn.Module) -> type[nn.Module]:
     cls = type(module)
-    base: type[nn.Module] = vars(cls).get(MARK, cls)
-    if base is cls and hasattr(cls, MARK):
+    base: type[nn.Module] = vars(cls).get(BASE, cls)
+    if base is cls and hasattr(cls, BASE):
         raise RuntimeError(f"the class of this {cls.__name__} was changed after patch(): undo that change first")
     return base
 
@@ -136,7 +164,8 @@ def fused_class(base: Any, backend: str, memory_budget: int | None) -> type[nn.M
 
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        patched = hasattr(self, MARK)  # a wrapper around forward (accelerate's) keeps calling this after undo()
+        # not after undo(), when a wrapper (accelerate's) still calls this; nor in new models of a patched one's class
+        patched = hasattr(self, MARK)
         call = fused.call(args, kwargs) if patched else None
         return original(self, *args, **kwargs) if call is None else fused(self, call)
 
@@ -145,7 +174,7 @@ def fused_class(base: Any, backend: str, memory_budget: int | None) -> type[nn.M
         whole: Any = base.__reduce_ex__(self, max(protocol, 2))
         return (unpickled, (base, backend, memory_budget), *whole[2:])
 
-    names = {"forward": forward, "__reduce_ex__": reduce, MARK: base}
+    names = {"forward": forward, "__reduce_ex__": reduce, BASE: base}
     names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
     made: type[nn.Module] = types.new_class(base.__name__, (base,), exec_body=lambda space: space.update(names))
     return made

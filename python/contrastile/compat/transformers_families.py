@@ -66,19 +66,19 @@ class Loss:
 
 
 def scaled(text: Tensor, other: Tensor, log_scale: Tensor, **engine: Any) -> Tensor:
-    return clip_loss(text, other, log_scale.exp(), **engine)
+    return clip_loss(other, text, log_scale.exp(), **engine)
 
 
 def tempered(text: Tensor, other: Tensor, temperature: Tensor, **engine: Any) -> Tensor:
-    return clip_loss(text, other, temperature.reciprocal(), **engine)
+    return clip_loss(other, text, temperature.reciprocal(), **engine)
 
 
 def smoothed(text: Tensor, other: Tensor, temperature: Tensor, **engine: Any) -> Tensor:
-    return clip_loss(text, other, temperature.reciprocal(), label_smoothing=0.1, **engine)
+    return clip_loss(other, text, temperature.reciprocal(), label_smoothing=0.1, **engine)
 
 
 def sigmoid(text: Tensor, other: Tensor, log_scale: Tensor, bias: Tensor, **engine: Any) -> Tensor:
-    return siglip_loss(text, other, log_scale.exp(), bias, **engine)
+    return siglip_loss(other, text, log_scale.exp(), bias, **engine)
 
 
 def text_to_audio(text: Tensor, audio: Tensor, log_scale: Tensor, audio_log_scale: Tensor, **engine: Any) -> Tensor:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from ..common import refuse_ranks
 from .losses import (
+    Loss,
     MemoryEfficientCLIPLoss,
     MemoryEfficientLiTLoss,
     MemoryEfficientLiTQwen3Loss,
@@ -22,16 +23,15 @@ from .matryoshka import (
 )
 
 
-class Ranks(nn.Module):
-    """Refuses a group of several processes when it is called."""
+class Ranks(Loss):
+    """Refuses a group of several processes where every forward begins, so that forward keeps its signature."""
 
     group: distributed.ProcessGroup | None
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+    def pair(self, *features: Any) -> tuple[Tensor, Tensor]:
         alone = not (distributed.is_available() and distributed.is_initialized())
         refuse_ranks("group", 1 if alone else distributed.get_world_size(self.group))
-        loss: Tensor = super().__call__(*args, **kwargs)
-        return loss
+        return super().pair(*features)
 
 
 class DistributedMemoryEfficientCLIPLoss(Ranks, MemoryEfficientCLIPLoss):

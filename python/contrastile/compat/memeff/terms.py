@@ -39,7 +39,7 @@ def class_prior(default: float, override: float | Tensor | None, rows: int, devi
     if isinstance(value, Tensor):
         if tuple(value.shape) != (rows,):
             raise ValueError(f"tau_plus must be a number or have shape ({rows},), got {tuple(value.shape)}")
-        return check.vector("tau_plus", value, rows, device).detach()
+        return value.detach().to(device=device, dtype=torch.float32)
     return share("tau_plus", value) or None
 
 
