@@ -39,7 +39,7 @@ def bench_dropin(benchmark, name: str, n: int, kind: str) -> None:
         return step(value, [*inputs, *LEARNED])
 
     losses = dropin.make()
-    for rows, rounds in (64, 1), (n, 15 if small else 1):
+    for rows, rounds in (64, 1), (n, 9 if small else 1):
         inputs = dropin.draw(rows, D, DTYPES[kind])
         runs = [run(which, loss, inputs) for which, loss in enumerate(losses)]
         theirs, ours = interleaved(runs, rounds, warm_up=small)
