@@ -247,9 +247,8 @@ def coeff(
         room = (i < n)[:, None] & (j < grad_stride)[None, :]
         if SCORE == DOT or OFFSET:
             tl.store(out, grad.to(Grad.dtype.element_ty), mask=room)
-        if (
-            SCORE != DOT
-        ):  # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
+        if SCORE != DOT:
+            # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
             for t in range(OFFSET, tiles):
                 dots = product(
                     A, B, b_tile, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH

@@ -42,7 +42,7 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> B
     in the order of BACKENDS that can.
     """
     fastest = measured.fastest_backend(device, dtype, pairs) if name == "auto" and device.type == "cuda" else None
-    for backend in sorted(BACKENDS, key=lambda b: b.name != fastest):
+    for backend in BACKENDS if fastest is None else sorted(BACKENDS, key=lambda b: b.name != fastest):
         if name in ("auto", backend.name) and reason(backend, device, dtype) is None:
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)

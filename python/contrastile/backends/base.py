@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, SideStats, Weights
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
 # bytes read and written for 2 p or 2 q operations each: from 2048 on the moves cost less than the products on an H100,
-# which has 300 operations for a byte.
+# which has 200 to 300 operations for a byte.
 GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_chunk=2048)
 
 
@@ -63,6 +63,18 @@ class Backend(Protocol):
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""
+
+
+def narrow_dots(call: PairCall) -> bool:
+    """`Backend.narrow` of backends that write coefficients in the features' type. The slope of a distance has no bound
+    that would tell the factor: its coefficients stay float32."""
+    return call.dtype == torch.float16 and call.spec.score == Score.DOT
+
+
+def coefficient_dtype(block: PairBlock) -> torch.dtype:
+    """What those backends write: bfloat16 as it is, float16 with a factor, else float32."""
+    dtype = block.row.features.dtype
+    return dtype if dtype == torch.bfloat16 or block.factor is not None else torch.float32
 
 
 @cache

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, Score, SideStats, Weights
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
 from . import native
-from .base import GPU_LIMITS, add_float_product, float_product
+from .base import GPU_LIMITS, add_float_product, coefficient_dtype, float_product, narrow_dots
 from .native_block import both_roles, describe, empty, new_stats, set_grad, set_scores, weighted_role
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
@@ -58,8 +58,7 @@ class CudaBackend:
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        # the slope of a distance has no bound that would tell the factor: its coefficients stay float32
-        return call.dtype == torch.float16 and call.spec.score == Score.DOT
+        return narrow_dots(call)
 
     def takes_whole(self, call: PairCall) -> bool:
         return False
@@ -85,8 +84,7 @@ class CudaBackend:
         n, m, device = len(block.row), len(block.col), block.row.features.device
         # kept scores may be read again by another backward pass; those made here become the coefficients
         scores = block.scores if block.scores is not None else self.set_products(x, block, None)
-        features = block.row.features
-        kind = features.dtype if features.dtype == torch.bfloat16 or block.factor is not None else torch.float32
+        kind = coefficient_dtype(block)
         in_place = block.scores is None and kind == torch.float32
         grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=device)
         result = Coefficients(

@@ -28,7 +28,7 @@ from ..spec import (
     Weights,
 )
 from . import measured
-from .base import GPU_LIMITS, add_float_product
+from .base import GPU_LIMITS, add_float_product, coefficient_dtype, narrow_dots
 
 SUMS = ("Total", "Positive")
 OLDEST_TRITON = (3, 4)
@@ -67,8 +67,7 @@ class TritonBackend:
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        # the slope of a distance has no bound that would tell the factor: its coefficients stay float32
-        return call.dtype == torch.float16 and call.spec.score == Score.DOT
+        return narrow_dots(call)
 
     def takes_whole(self, call: PairCall) -> bool:
         return False
@@ -92,11 +91,8 @@ class TritonBackend:
 
         call = Launch(block, needs)
         n, m = len(block.row), len(block.col)
-        features = block.row.features
-        narrow = features.dtype == torch.bfloat16 or block.factor is not None
-        kind = features.dtype if narrow else torch.float32
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
-        grad = torch.empty(len(block.col.tiles), n, width, dtype=kind, device=features.device)
+        grad = call.empty(len(block.col.tiles), n, width, dtype=coefficient_dtype(block))
         sums = {
             name: call.empty(*shape) if need else None
             for name, need, shape in (
