@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import autograd, check
+from ..ranks import Group, Ranks, resolve
+from . import autograd, check, joint
 from .arguments import arguments
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
@@ -47,6 +48,7 @@ def pair_reduce(
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> PairStats:
     """Reduces all pairs of rows and columns to one number per row (and per column) without holding the N x M scores.
 
@@ -105,7 +107,8 @@ def pair_reduce(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
-    budget = check.budget(memory_budget)
+    budget, ranks = check.budget(memory_budget), resolve(group)
+    _refuse_across_ranks(ranks, {"mask": mask is not None, "reduce='max'": reduce == "max"})
     if reduce == "max":
         if positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
@@ -113,8 +116,13 @@ def pair_reduce(
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args, cols and not square)
         return PairStats(rows, rows if cols and square else columns, None, None)
-    budget = _default_budget(args) if budget is None else budget
-    rows, columns, row_positive, col_positive = autograd.stats(args, budget if any(_needs(args)) else 0)
+    needs = _needs(args)
+    if ranks is not None:
+        found = joint.stats(ranks, args, needs)
+    else:
+        budget = _default_budget(args) if budget is None else budget
+        found = autograd.stats(args, budget if any(needs) else 0)
+    rows, columns, row_positive, col_positive = found
     if cols and square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
     some = positives is not None
@@ -157,6 +165,7 @@ def pair_loss(
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
 
@@ -193,9 +202,20 @@ def pair_loss(
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    given = check.budget(memory_budget)
-    needs = _needs(args)
-    return autograd.loss(args, (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given), needs)
+    given, needs, ranks = check.budget(memory_budget), _needs(args), resolve(group)
+    more = (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given)
+    if ranks is None:
+        return autograd.loss(args, more, needs)
+    _refuse_across_ranks(ranks, {"mask": mask is not None})
+    return joint.loss(ranks, args, more, needs)
+
+
+def _refuse_across_ranks(ranks: Ranks | None, given: dict[str, bool]) -> None:
+    for name, there in given.items():
+        if ranks is not None and there:
+            raise NotImplementedError(
+                f"{'reduce=' + repr('max') if name == 'reduce' else name} is not offered with group"
+            )
 
 
 def _refuse_idle_weights(

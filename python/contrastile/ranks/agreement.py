@@ -1,0 +1,95 @@
+"""What ranks tell each other before they compute: how many rows each has, what must be equal, whether one has failed.
+
+One all-gather of a few hundred bytes. A rank whose arguments are refused says so in the place of its numbers, so that
+the others raise at once instead of waiting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from . import wire
+from .group import Ranks, resolve
+from .wire import RankError
+
+FACTS, SIZES, TEXT = 32, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
+WELL, REFUSED = 0, 1
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Disagreement(ValueError):
+    """What must be equal on all ranks is not; raised on all of them."""
+
+    known_to_ranks = True
+
+
+KNOWN = "known_to_ranks"  # attribute of errors the other ranks need not be told of
+
+
+def agree(ranks: Ranks, facts: Mapping[str, int], sizes: Sequence[int]) -> list[list[int]]:
+    """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
+    message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
+    message[1] = len(facts)
+    message[2 : 2 + len(facts)] = torch.tensor(list(facts.values()), dtype=torch.int64)
+    message[2 + FACTS : 2 + FACTS + len(sizes)] = torch.tensor(list(sizes), dtype=torch.int64)
+    said = exchange(ranks, message)
+    refuse_failed(said)
+    refuse_different(said, facts)
+    return [row[2 + FACTS : 2 + FACTS + len(sizes)] for row in said]
+
+
+def exchange(ranks: Ranks, message: Tensor) -> list[list[int]]:
+    return wire.all_gather(ranks, message.to(ranks.control_device()).unsqueeze(0)).tolist()
+
+
+def refuse_failed(said: list[list[int]]) -> None:
+    for rank, row in enumerate(said):
+        if row[0] == REFUSED:
+            raw = torch.tensor(row[2 + FACTS + SIZES :]).view(torch.uint8).tolist()
+            raise RankError(
+                f"rank {rank} refused its arguments: {bytes(raw).rstrip(bytes(1)).decode(errors='replace')}"
+            )
+
+
+def refuse_different(said: list[list[int]], facts: Mapping[str, int]) -> None:
+    for place, name in enumerate(facts):
+        values = [row[2 + place] for row in said]
+        if any(value != values[0] for value in values) or any(row[1] != len(facts) for row in said):
+            listed = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(values))
+            raise Disagreement(f"all ranks must give the same {name}, got {listed}")
+
+
+def announce(ranks: Ranks, error: Exception) -> None:
+    """Tells the other ranks, at their next agreement, why this one does not take part."""
+    text = f"{type(error).__name__}: {error}".encode()[: 8 * TEXT].ljust(8 * TEXT, bytes(1))
+    message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
+    message[0] = REFUSED
+    message[2 + FACTS + SIZES :] = torch.tensor(list(text.ljust(8 * TEXT, bytes(1))), dtype=torch.uint8).view(
+        torch.int64
+    )
+    exchange(ranks, message)
+
+
+def announced(function: F) -> F:
+    """A function with a `group` argument that, where it refuses the others, tells the ranks of the group."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("group") is None:
+            return function(*args, **kwargs)
+        ranks = resolve(kwargs["group"])
+        assert ranks is not None
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            if not getattr(error, KNOWN, False):
+                setattr(error, KNOWN, True)
+                announce(ranks, error)
+            raise
+
+    return cast(F, call)

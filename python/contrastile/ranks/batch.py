@@ -1,0 +1,123 @@
+"""The joint batch of all ranks, as a loss sees it: how many rows there are, and sums over all of them.
+
+Without a group everything here is what it says on the tin for one process, at no cost. With one, a loss returns
+W times its share of the joint loss (for "mean" and equal batches: the mean over its own rows), so that the mean over
+ranks is the joint loss; and gradients of features are summed over ranks. So the mean over ranks of the gradients of
+parameters, as data parallelism takes it, is the gradient of the joint loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import wire
+from .agreement import agree
+from .group import Group, Ranks, resolve
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N items in all; this rank has `n` of them, the first with the number `offset`."""
+
+    ranks: Ranks | None
+    sizes: tuple[int, ...]
+
+    @staticmethod
+    def of(group: Group, n: int, **facts: int) -> Batch:
+        """n: items of this rank. facts: what else all ranks must agree on."""
+        ranks = resolve(group)
+        if ranks is None:
+            return Batch(None, (n,))
+        return Batch(ranks, tuple(sizes[0] for sizes in agree(ranks, {"loss": 0, **facts}, [n])))
+
+    @property
+    def rank(self) -> int:
+        return 0 if self.ranks is None else self.ranks.rank
+
+    @property
+    def n(self) -> int:
+        return self.sizes[self.rank]
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def offset(self) -> int:
+        return sum(self.sizes[: self.rank])
+
+    def index(self, device: torch.device) -> Tensor:
+        """Numbers of this rank's items in the joint batch."""
+        return torch.arange(self.offset, self.offset + self.n, device=device)
+
+    def weight(self, reduction: str, rows: int = 1) -> float:
+        """The weight of a row in a scalar reduction; rows: how many there are for each item."""
+        return len(self.sizes) / (self.total * rows) if reduction == "mean" else float(len(self.sizes))
+
+    def reduced(self, rows: Tensor, reduction: str) -> Tensor:
+        """Rows of this rank, reduced over the joint batch."""
+        if reduction == "none":
+            return rows
+        if self.ranks is None:
+            return rows.mean() if reduction == "mean" else rows.sum()
+        return rows.sum() * self.weight(reduction, max(rows.shape[0], 1) // max(self.n, 1))
+
+    def sum(self, x: Tensor) -> Tensor:
+        """The sum over ranks of tensors of one shape."""
+        return x if self.ranks is None else joint_sum(self.ranks, x)
+
+    def logsumexp(self, rows: Tensor) -> Tensor:
+        """Over the rows of all ranks, (rows,) each."""
+        if self.ranks is None:
+            return torch.logsumexp(rows, 0)
+        own = torch.logsumexp(rows, 0) if rows.shape[0] else rows.sum() - torch.inf
+        return torch.logsumexp(joint_rows(self.ranks, own.unsqueeze(0), [1] * len(self.sizes)), 0)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows (n, ...) of all ranks."""
+        return x if self.ranks is None else joint_rows(self.ranks, x, self.sizes)
+
+    def from_first(self, x: Tensor) -> Tensor:
+        """What the first rank has; all others bring a tensor of that shape."""
+        if self.ranks is None:
+            return x
+        return wire.all_reduce(self.ranks, x if self.rank == 0 else torch.zeros_like(x))
+
+
+class Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
+        ctx.ranks = ranks
+        return wire.all_reduce(ranks, x.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[None, Tensor]:
+        return None, wire.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
+
+
+class Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ranks: Ranks, sizes: Sequence[int], x: Tensor) -> Tensor:
+        ctx.ranks, ctx.sizes = ranks, sizes
+        return wire.all_gather(ranks, x, sizes)
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, wire.reduce_scatter(ctx.ranks, gout, ctx.sizes)
+
+
+def joint_sum(ranks: Ranks, x: Tensor) -> Tensor:
+    """Every rank gets the sum; its gradient is the sum of all ranks' gradients."""
+    value: Tensor = Sum.apply(ranks, x)  # type: ignore[no-untyped-call]
+    return value
+
+
+def joint_rows(ranks: Ranks, x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Every rank gets all rows; a row's gradient is the sum of all ranks' gradients of it."""
+    value: Tensor = Rows.apply(ranks, sizes, x)  # type: ignore[no-untyped-call]
+    return value

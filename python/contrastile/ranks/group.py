@@ -1,0 +1,73 @@
+"""Which processes compute a loss together, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+
+Group: TypeAlias = "dist.ProcessGroup | Ranks | None"
+STRATEGIES = ("auto", "gather", "ring")
+GATHER_BYTES = 1 << 30  # "auto": what the gathered columns and the float32 gradient of them may take on a rank
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ranks of a process group that compute one loss of their joint batch: the `group` argument of every loss.
+
+    Args:
+        group: A process group of torch.distributed; None is the default group.
+        strategy: How columns meet the rows of other ranks, with equal results:
+            "gather": one all-gather of the columns, one reduce-scatter of their gradients; O(N D) memory per rank.
+            "ring": one rank's columns at a time, passed on from rank to rank while they are computed with; O(N D / W)
+            memory per rank.
+            "auto": "gather" where what it holds is at most 1 GiB, else "ring".
+        replicated_negatives: The `negatives` of a loss (column blocks after the first) are the same on every rank, as
+            a queue is, and stay there. False: every rank brings its own, and they are negatives of all ranks' rows.
+    """
+
+    group: dist.ProcessGroup | None = None
+    strategy: str = "auto"
+    replicated_negatives: bool = False
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {', '.join(map(repr, STRATEGIES))}, got {self.strategy!r}")
+
+    @property
+    def size(self) -> int:
+        return dist.get_world_size(self.group)
+
+    @property
+    def rank(self) -> int:
+        """Of this process, within the group."""
+        return dist.get_rank(self.group)
+
+    def rings(self, size: int) -> bool:
+        """Whether columns travel; size: bytes the gathered columns and their gradients would take."""
+        return self.strategy == "ring" or (self.strategy == "auto" and size > GATHER_BYTES)
+
+    def control_device(self) -> torch.device:
+        """Where small messages between the hosts lie: on the CPU if the group has a backend for it, so that no device
+        is waited for."""
+        config = dist.get_backend_config(self.group)
+        if "cpu:" in config or config in ("gloo", "mpi"):
+            return torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator()
+        return torch.device("cpu" if accelerator is None else accelerator.type)
+
+
+def resolve(group: Group) -> Ranks | None:
+    """The ranks that a `group` argument stands for; None: this process alone."""
+    if group is None:
+        return None
+    if not (isinstance(group, Ranks) or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
+        raise TypeError(f"group must be a process group, distributed.Ranks or None, got {type(group).__name__}")
+    if not dist.is_initialized():
+        raise ValueError("group needs torch.distributed.init_process_group(), which was not called")
+    ranks = group if isinstance(group, Ranks) else Ranks(group)
+    if ranks.rank < 0:
+        raise ValueError("group must be one that this process belongs to")
+    return ranks

@@ -1,0 +1,133 @@
+"""One pair reduction of all ranks: this rank's rows against the columns of every rank.
+
+A part is a call of the driver on this rank's rows and the columns of one rank, or of all at once. In a square call
+(b is a) every pair of ranks is met once: by the one that comes first within half a turn, or half by each of them where
+they lie exactly half a turn apart. So the work of all ranks is equal, half that of a rectangular call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..backends.base import Backend
+from ..spec import Needs, PairCall, Side
+from .group import Ranks
+
+Span = tuple[int, int]
+Carried = tuple[Tensor | None, ...]  # statistic, weight, positive_weight
+
+
+@dataclass
+class Part:
+    """Some rows of this rank against columns of `owner` (None: of all ranks); the first `shared` blocks travelled."""
+
+    owner: int | None
+    call: PairCall
+    needs: Needs
+    rows: Span
+    cols: Span  # within the owner's columns
+    width: int  # columns of the owner
+    shared: int
+    buffer: Tensor | None = None  # scores kept from statistics to gradients
+
+
+@dataclass
+class Joint:
+    call: PairCall  # this rank's rows and its own columns
+    backend: Backend
+    ranks: Ranks
+    blocks: list[list[int]]  # columns of every rank, for each block of columns that ranks share
+    local: list[Side]  # replicated columns
+
+    @property
+    def square(self) -> bool:
+        return self.call.spec.square
+
+    @property
+    def columns(self) -> list[int]:
+        """Shared columns of every rank."""
+        return [sum(sizes) for sizes in zip(*self.blocks, strict=True)]
+
+    def owners(self) -> list[int]:
+        """Ranks whose columns this one meets, in the order of a ring."""
+        rank, size = self.ranks.rank, self.ranks.size
+        return [(rank - step) % size for step in range(size // 2 + 1 if self.square else size)]
+
+    def spans(self, owner: int | None) -> list[Span]:
+        """(origin, rows) of a rank's blocks (None: of all ranks' in their order). Origins count block by block through
+        all ranks."""
+        if owner is None:
+            if len(self.blocks) == 1:
+                return [(0, sum(self.blocks[0]))]
+            return [span for rank in range(self.ranks.size) for span in self.spans(rank)]
+        found, start = [], 0
+        for sizes in self.blocks:
+            found.append((start + sum(sizes[:owner]), sizes[owner]))
+            start += sum(sizes)
+        return found
+
+    def part(self, owner: int | None, sides: list[Side], needs: Needs) -> Part:
+        n, m = len(self.call.rows), sum(map(len, sides))
+        spec, here = self.call.spec, owner in (None, self.ranks.rank)
+        if self.square and here:
+            return Part(owner, PairCall(spec, self.call.rows, sides), needs, (0, n), (0, m), m, 1)
+        if self.square:
+            rows, cols = self.half(owner, n, m)
+            call = PairCall(
+                replace(spec, square=False, cols=True),
+                self.call.rows.slice(*rows),
+                [replace(sides[0].slice(*cols), on=True)],
+            )
+            return Part(owner, call, replace(needs, blocks=[needs.a]), rows, cols, m, 1)
+        extra, kinds = self.local if here else [], len(self.blocks)
+        flags = needs.blocks[:kinds] * (len(sides) // kinds) + needs.blocks[kinds:][: len(extra)]
+        call = PairCall(spec, self.call.rows, [*sides, *extra])
+        return Part(owner, call, replace(needs, blocks=flags), (0, n), (0, m), m, len(sides))
+
+    def half(self, owner: int | None, n: int, m: int) -> tuple[Span, Span]:
+        """Which rows meet which columns of another rank in a square call."""
+        rank, size = self.ranks.rank, self.ranks.size
+        if owner is None or 2 * ((rank - owner) % size) != size:
+            return (0, n), (0, m)
+        return ((0, n // 2), (0, m)) if rank < owner else ((0, n), (m // 2, m))
+
+
+def joint_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequence[Sequence[int]]) -> Joint:
+    """sizes: of every rank, its rows and its columns block by block."""
+    rank, rows = ranks.rank, [own[0] for own in sizes]
+    shared = 1 if ranks.replicated_negatives else len(call.blocks)
+    blocks = [rows] if call.spec.square else [[own[1 + k] for own in sizes] for k in range(shared)]
+    call = PairCall(call.spec, replace(call.rows, origin=sum(rows[:rank])), call.blocks)
+    joint = Joint(call, backend, ranks, blocks, [])
+    start = sum(map(sum, blocks))
+    for side in call.blocks[len(blocks) :]:
+        joint.local.append(replace(side, origin=start))
+        start += len(side)
+    own = joint.spans(rank)
+    call.blocks = [replace(side, origin=origin) for side, (origin, _) in zip(call.blocks, own, strict=False)]
+    return joint
+
+
+def attach(joint: Joint, row: Carried, col: Carried) -> None:
+    """Gives rows, and own and replicated columns, their (stat, weight, positive_weight); None leaves a thing unset."""
+    joint.call.rows = given(joint.call.rows, row)
+    if joint.square:
+        joint.call.blocks = [given(joint.call.blocks[0], row)]
+        return
+    start = 0
+    for sides in (joint.call.blocks, joint.local):
+        for index, side in enumerate(sides):
+            stop = start + len(side)
+            sides[index] = given(side, tuple(None if x is None else x[start:stop] for x in col))
+            start = stop
+
+
+def given(side: Side, values: Carried) -> Side:
+    stat, weight, positive_weight = values
+    if weight is None and stat is not None:
+        weight = torch.zeros_like(stat[:, 0])
+    return replace(side, stat=stat, weight=weight, positive_weight=positive_weight)

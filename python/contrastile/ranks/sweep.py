@@ -1,0 +1,292 @@
+"""Statistics and gradients of a joint call: the driver's loops part by part, and what ranks leave on each other's
+columns. The two strategies differ in what moves, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .. import driver
+from ..spec import Gradients, Needs, Reduce, Weights
+from . import wire
+from .joint import Carried, Joint, Part, attach
+from .partial import column_gradients, merge, merge_everywhere, nothing_left, numbers, placed, stats_of, tiles_first
+from .shard import form_of, pack, unpack
+
+COLUMNS, LEFT = 1, 2  # tags of what travels
+Meet = Callable[[Part], "list[Tensor]"]  # what a part leaves on its columns: tensors (columns, ...)
+
+
+class Sweep:
+    """Adds up, part by part, what belongs to this rank's rows; `travel` brings home what belongs to its columns."""
+
+    def __init__(self, joint: Joint, needs: Needs, budget: int = 0) -> None:
+        self.joint, self.needs, self.budget = joint, needs, budget
+        self.spec, self.row = joint.call.spec, driver.Running(joint.call.spec, joint.call.rows)
+        self.local_stats: list[Tensor] = []  # of the replicated columns
+        self.local_grads: Gradients | None = None
+        self.grads = self.accumulators()
+        self.value = joint.call.rows.features.new_zeros((), dtype=driver.stat_dtype(joint.call.dtype))
+
+    def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
+        """Meets all columns this rank has to meet. What all ranks left on its own."""
+        raise NotImplementedError
+
+    def part(self, owner: int | None, tensors: list[Tensor]) -> Part:
+        sides = unpack(tensors, form_of(self.joint.call.blocks[0]), self.joint.spans(owner))
+        return self.joint.part(owner, sides, self.needs)
+
+    def single(self) -> bool:
+        """Whether one part has all pairs of this rank's rows."""
+        raise NotImplementedError
+
+    # ---- statistics
+
+    def statistics(self) -> driver.Finished:
+        home = self.travel(self.reduce, statistics=True)
+        if home and self.spec.square:
+            self.row.add(0, len(self.joint.call.rows), stats_of(self.spec, home[0]))
+        rows = self.row.result()
+        done = driver.Finished(driver.finish(self.spec, rows), rows.positive)
+        if home and not self.spec.square:
+            cols = stats_of(self.spec, torch.cat([home[0], *self.local_stats]))
+            done.col, done.col_positive = driver.finish(self.spec, cols), cols.positive
+        return done
+
+    def reduce(self, part: Part) -> list[Tensor]:
+        backend = self.joint.backend
+        driver.prepare(part.call, backend)
+        rows, cols = driver.statistics(part.call, backend, driver.ScoreStore(part.buffer, backend.padding))
+        self.row.add(*part.rows, rows.result())
+        if not (self.spec.cols or self.spec.square):
+            return []
+        neutral = numbers(driver.empty_stats(self.spec, part.call.rows.features, part.width))
+        if part.call.spec.square:
+            return [neutral]
+        found = [numbers(running.result()) for running in cols]
+        self.local_stats += found[part.shared :]
+        return [placed(torch.cat(found[: part.shared]), part, neutral)]
+
+    # ---- gradients
+
+    def gradients(self, weights: Weights | None = None) -> Gradients:
+        """Rows and columns carry their statistics; or weights: of a loss whose value and gradients come part by
+        part."""
+        home = self.travel(self.differentiate if weights is None else self.at_once(weights), statistics=False)
+        return self.assembled(home)
+
+    def differentiate(self, part: Part) -> list[Tensor]:
+        backend = self.joint.backend
+        if part.call.blocks[0].prepared is None:
+            driver.prepare(part.call, backend)
+        store = driver.ScoreStore(part.buffer, backend.padding)
+        return self.left(part, driver.gradients(part.call, backend, part.needs, store))
+
+    def at_once(self, weights: Weights) -> Meet:
+        def meet(part: Part) -> list[Tensor]:
+            own = replace(
+                weights, col=column_weights(part, "weight"), col_positive=column_weights(part, "positive_weight")
+            )
+            value, grads = driver.scalar(part.call, self.joint.backend, own, part.needs, self.budget)
+            assert grads is not None
+            self.value = self.value + value
+            return self.left(part, grads)
+
+        return meet
+
+    def left(self, part: Part, grads: Gradients) -> list[Tensor]:
+        """Adds the rows' share to this rank's; returns the columns'."""
+        for name in ("a", "row_scale", "row_bias"):
+            total, value = getattr(self.grads, name), getattr(grads, name)
+            if total is not None and value is not None:
+                total[slice(*part.rows)] += value
+        if part.call.spec.square:
+            if self.grads.col_bias is not None and grads.col_bias is not None:
+                self.grads.col_bias += grads.col_bias
+            return nothing_left(part, self.needs)
+        if len(part.call.blocks) > part.shared or not self.joint.local:
+            m = part.width
+            self.local_grads = replace(
+                grads,
+                blocks=grads.blocks[part.shared :],
+                col_scale=None if grads.col_scale is None else grads.col_scale[m:],
+                col_bias=None if grads.col_bias is None else grads.col_bias[m:],
+            )
+        return column_gradients(part, grads)
+
+    def accumulators(self) -> Gradients:
+        """Of this rank's rows; in a square call also of their biases as columns."""
+        rows = self.joint.call.rows.features
+
+        def zeros(wanted: bool, *shape: int) -> Tensor | None:
+            return rows.new_zeros(shape, dtype=driver.stat_dtype(rows.dtype)) if wanted else None
+
+        needs, n = self.needs, len(rows)
+        own_bias = zeros(needs.col_bias and self.spec.square, n)
+        row_scale, row_bias = zeros(needs.row_scale, n), zeros(needs.row_bias, n)
+        return Gradients(zeros(needs.a, n, rows.shape[1]), [], row_scale, None, row_bias, own_bias)
+
+    def assembled(self, home: list[Tensor]) -> Gradients:
+        """The gradients of this rank's rows and columns."""
+        needs, rest = self.needs, list(home)
+        if self.spec.square:
+            if self.grads.a is not None:
+                self.grads.a += rest.pop(0)
+            if self.grads.col_bias is not None:
+                self.grads.col_bias += rest.pop(0)[:, 0]
+            return self.grads
+        local, shared = self.local_grads, self.joint.call.blocks
+        assert local is not None
+        flags = needs.blocks[: len(shared)]
+        parts = rest.pop(0).split([len(side) for side in shared]) if any(flags) else (None,) * len(shared)
+        blocks = [
+            tiles_first(x, side.features.shape) if need and x is not None else None
+            for x, side, need in zip(parts, shared, flags, strict=True)
+        ]
+        vectors = iter(rest.pop(0).unbind(1)) if rest else iter(())
+        columns = {
+            name: torch.cat([next(vectors), own]) if (own := getattr(local, name)) is not None else None
+            for name in ("col_scale", "col_bias")
+        }
+        return replace(self.grads, blocks=[*blocks, *local.blocks], **columns)
+
+
+def column_weights(part: Part, name: str) -> Tensor | None:
+    found = [x for side in part.call.blocks if (x := getattr(side, name)) is not None]
+    return torch.cat(found) if found else None
+
+
+class Ring(Sweep):
+    """Columns go from rank to rank; the next ones are under way while these are computed with. What is left on them
+    follows one step behind, and from the last rank straight home."""
+
+    def single(self) -> bool:
+        return self.joint.ranks.size == 1
+
+    def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
+        ranks, counts, owners = self.joint.ranks, self.joint.columns, self.joint.owners()
+        blocks = self.joint.call.blocks
+        current, behind, left = pack(blocks, form_of(blocks[0])), None, list[Tensor]()
+        for owner, following in zip(owners, [*owners[1:], None], strict=True):
+            onward = None if following is None else wire.shift(ranks, current, counts[following], 1, COLUMNS)
+            found = meet(self.part(owner, current))
+            left = found if behind is None else self.joined(behind.wait(), found, statistics)
+            if onward is not None and following is not None:
+                behind, current = wire.shift(ranks, left, counts[following], 1, LEFT), onward.wait()
+        if len(owners) == 1:
+            return left
+        return wire.shift(ranks, left, counts[ranks.rank], 1 - len(owners), LEFT).wait()
+
+    def joined(self, before: list[Tensor], found: list[Tensor], statistics: bool) -> list[Tensor]:
+        if statistics:
+            return [merge(self.spec, x, y) for x, y in zip(before, found, strict=True)]
+        return [x.add_(y) for x, y in zip(before, found, strict=True)]
+
+
+class Gather(Sweep):
+    """All columns come at once, and what ranks leave on them is added up in one reduction."""
+
+    def __init__(self, joint: Joint, needs: Needs, budget: int = 0) -> None:
+        super().__init__(joint, needs, budget)
+        blocks, self.counts = joint.call.blocks, joint.columns
+        columns = [wire.all_gather(joint.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
+        self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
+        self.col_stat: Tensor | None = None  # finished statistics of all columns
+        if self.single():
+            self.parts[0].buffer = driver.score_buffer(self.parts[0].call, joint.backend, budget)
+
+    def single(self) -> bool:
+        return not self.spec.square
+
+    def owners(self) -> Sequence[int | None]:
+        return [None] if self.single() else self.joint.owners()
+
+    def of(self, owner: int | None, columns: list[Tensor]) -> list[Tensor]:
+        return columns if owner is None else [x.split(self.counts)[owner] for x in columns]
+
+    def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
+        if self.col_stat is not None:
+            for part in self.parts:
+                self.refresh(part, self.col_stat)
+        found = {part.owner: meet(part) for part in self.parts}
+        left = found[None] if self.single() else self.on_all_columns(found, statistics)
+        ranks = self.joint.ranks
+        if not statistics:
+            return [wire.reduce_scatter(ranks, x, self.counts) for x in left]
+        merged = [merge_everywhere(ranks, self.spec, x) for x in left]
+        for x in merged:
+            self.col_stat = driver.finish(self.spec, stats_of(self.spec, x))
+        return [x.split(self.counts)[ranks.rank] for x in merged]
+
+    def refresh(self, part: Part, stat: Tensor) -> None:
+        """Gives a part what became known after its statistics."""
+        call, start = part.call, part.cols[0]
+        start += sum(self.counts[: part.owner] if part.owner is not None else ())
+        call.rows = self.joint.call.rows.slice(*part.rows)
+        for index, side in enumerate(call.blocks[: part.shared]):
+            call.blocks[index] = replace(side, stat=stat[start : start + len(side)])
+            start += len(side)
+        call.blocks[part.shared :] = self.joint.local
+
+    def on_all_columns(self, found: dict[int | None, list[Tensor]], statistics: bool) -> list[Tensor]:
+        """What the parts of a square call left, in the order of ranks; nothing where this rank met none. All ranks need
+        the finished statistics of all columns, so this rank's come with what it has itself; `row` starts again."""
+        own, joined = found[self.joint.ranks.rank], []
+        if statistics:
+            own[0] = numbers(self.row.result())
+            self.row = driver.Running(self.spec, self.joint.call.rows)
+        empty = driver.empty_stats(self.spec, self.joint.call.rows.features, 1)
+        for k, like in enumerate(own):
+            neutral = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
+            joined.append(
+                torch.cat([
+                    found[owner][k] if owner in found else neutral.expand(count, -1)
+                    for owner, count in enumerate(self.counts)
+                ])
+            )  # fmt: skip
+        return joined
+
+
+# ---- what autograd asks for ----------------------------------------------------------------------------------------
+
+
+def sweep_of(joint: Joint, needs: Needs, budget: int = 0) -> Sweep:
+    rows = joint.call.rows.features
+    held = sum(joint.columns) * rows.shape[1] * joint.call.tiles * (rows.dtype.itemsize + 4)
+    return Ring(joint, needs, budget) if joint.ranks.rings(held) else Gather(joint, needs, budget)
+
+
+def stats(joint: Joint) -> driver.Finished:
+    """Finished statistics of this rank's rows and columns."""
+    return sweep_of(joint, NONE).statistics()
+
+
+def backward(joint: Joint, row: Carried, col: Carried, needs: Needs) -> Gradients:
+    """row, col: statistic, weight and positive_weight of this rank's rows and columns."""
+    attach(joint, row, col)
+    return sweep_of(joint, needs).gradients()
+
+
+def scalar(joint: Joint, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients | None]:
+    """This rank's share of the weighted sum of all statistics: its rows and columns, or, of a sum, its pairs; and the
+    gradients of its rows and columns in the sum of all ranks' shares."""
+    spec = joint.call.spec
+    row, col = (weights.row, weights.row_positive), (weights.col, weights.col_positive)
+    attach(joint, (None, *row), (None, *col))
+    sweep = sweep_of(joint, needs, budget if needs.any() else 0)
+    additive = spec.reduce != Reduce.LSE or (sweep.single() and not spec.cols)
+    if needs.any() and additive and not spec.square:
+        grads = sweep.gradients(weights)
+        return sweep.value, grads
+    done = sweep.statistics()
+    value = driver.scalar_value(done, weights)
+    if not needs.any():
+        return value, None
+    attach(joint, (done.row, *row), (done.col, *col))
+    return value, sweep.gradients()
+
+
+NONE = Needs(False, [])
