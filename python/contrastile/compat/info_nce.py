@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import info_nce as in_batch_info_nce
-from ..losses.common import check_options, inverse, reduced, reduced_empty, unit
+from ..losses.common import check_options, inverse, reduced_empty, unit
 from ..ops import check
+from ..ranks import Batch
 from .candidates import private_negatives, shared_negatives
 from .common import autocast_features
 
@@ -50,10 +51,11 @@ def info_nce(
             query, positive_key, temperature=temperature, reduction=reduction, backend=backend,
             memory_budget=memory_budget,
         )  # fmt: skip
+    batch = Batch.of(None, query.shape[0])
     if negative_mode == "paired":
-        return reduced(private_negatives(query, positive_key, negative_keys, scale), reduction)
+        return batch.reduced(private_negatives(query, positive_key, negative_keys, scale), reduction)
     rows = shared_negatives(query, positive_key, negative_keys, scale, backend=backend, memory_budget=memory_budget)
-    return reduced(rows, reduction)
+    return batch.reduced(rows, reduction)
 
 
 def _check_shapes(query: Tensor, positive_key: Tensor, negative_keys: Tensor | None, mode: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..losses.common import check_options, inverse, reduced_empty, unit, wide
 from ..losses.contrastive import positive_pair_loss
 from ..ops import check, pair_reduce
+from ..ranks import Batch
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import integer_ids
@@ -36,9 +37,8 @@ class InfoNCE(nn.Module):
         if x.shape[0] == 0:
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
-        return positive_pair_loss(
-            autocast_feature(x), image, scale, "not_same_index", "mean", self.memory_budget, self.backend
-        )
+        batch, engine = Batch.of(None, len(x) // 2), {"memory_budget": self.memory_budget, "backend": self.backend}
+        return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..losses.common import check_options, feature_pair, inverse, reduced_empty, wide
 from ..losses.contrastive import positive_pair_loss
 from ..ops import no_autocast, pair_reduce
+from ..ranks import Batch
 from .candidates import shared_negatives
 from .common import autocast_feature, group_size, refuse_ranks
 
@@ -48,9 +49,8 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
             x, image = both_views(out0, out1)
-            return positive_pair_loss(
-                autocast_feature(x), image, scale, "not_same_index", "mean", self.memory_budget, self.backend
-            )
+            batch, engine = Batch.of(None, len(out0)), {"memory_budget": self.memory_budget, "backend": self.backend}
+            return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -86,7 +86,8 @@ class DCLLoss(dcl_loss.DCLLoss):
         x, image = both_views(out0, out1)
         x = autocast_feature(x)
         if not self.weight_fn:
-            return positive_pair_loss(x, image, scale, "not_same_id", "mean", self.memory_budget, self.backend)
+            batch, engine = Batch.of(None, len(out0)), {"memory_budget": self.memory_budget, "backend": self.backend}
+            return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, **engine)
         stats = pair_reduce(
             wide(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
             backend=self.backend, memory_budget=self.memory_budget,

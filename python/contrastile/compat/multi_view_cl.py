@@ -18,6 +18,7 @@ from ..losses.decoupled import dhel, view_energy
 from ..losses.multiview import mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
 from ..losses.supervised import sup_con
 from ..ops import check, no_autocast, pair_reduce
+from ..ranks import Batch
 from .common import group_size, refuse_ranks
 
 METHODS = ("geometric", "arithmetic")
@@ -236,7 +237,8 @@ class CL_2(MVDHEL):
     def of_all_views(self, views: Tensor) -> Tensor:
         x = wide(views)
         scale = inverse(self.tau, x)
-        energy = view_energy(x.unbind(), scale, "mean", views.dtype, self.memory_budget, self.backend)
+        batch = Batch.of(None, x.shape[1])
+        energy = view_energy(x.unbind(), scale, "mean", batch, compute_dtype=views.dtype, **self.engine)
         return energy - view_pairs(x, scale).logsumexp(2).mean()
 
 
@@ -261,7 +263,7 @@ class PVCLoss(MultiView):
         if self.method == "geometric":
             return pvc(views, temperature=self.tau, **self.engine)
         scale, x = 1.0 / self.tau, wide(views)
-        others = other_instances(x, scale=scale, compute_dtype=views.dtype, **self.engine)
+        others = other_instances(x, Batch.of(None, x.shape[1]), scale=scale, compute_dtype=views.dtype, **self.engine)
         own = torch.eye(len(x), dtype=torch.bool, device=x.device)
         ahead = (view_pairs(x, scale) - others.t().unsqueeze(2)).masked_fill(own, 0.0)
         losses = (-F.logsigmoid(ahead)).mean(0).masked_fill(own, -torch.inf)  # (k, k): of view m given view l

@@ -95,17 +95,6 @@ def log_count(count: int, like: Tensor) -> Tensor:
     return like.new_full((), count).log()
 
 
-def reduced(rows: Tensor, reduction: str) -> Tensor:
-    if reduction == "none":
-        return rows
-    return rows.mean() if reduction == "mean" else rows.sum()
-
-
-def weight_of(reduction: str, n: int) -> float:
-    """The weight of one row in a scalar reduction."""
-    return 1.0 / n if reduction == "mean" else 1.0
-
-
 class LossModule(nn.Module):
     """Base of the module twins: keeps the options of `function`, and optionally learns one positive factor.
 

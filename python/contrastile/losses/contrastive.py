@@ -9,18 +9,8 @@ import torch
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_loss, pair_reduce
-from .common import (
-    LossModule,
-    check_options,
-    feature_pair,
-    inverse,
-    paired_dot,
-    reduced,
-    reduced_empty,
-    unit,
-    weight_of,
-    wide,
-)
+from ..ranks import Batch, Group, announced
+from .common import REDUCTIONS, LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, unit, wide
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
 
@@ -29,6 +19,7 @@ NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no
 class Softmax:
     """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
 
+    batch: Batch
     query: Tensor
     key: Tensor
     scale: float | Tensor
@@ -63,16 +54,16 @@ class Softmax:
             self.query, self.key = wide(self.query), wide(self.key)
             self.negatives = None if self.negatives is None else wide(self.negatives)
             self.hard = None if self.hard is None else wide(self.hard)
+        engine["group"] = self.batch.ranks
         if reduction == "none" or self.hard is not None:
-            return reduced(self.rows(**engine), reduction)
-        n = self.query.shape[0]
-        weight = weight_of(reduction, n) * (0.5 if self.symmetric else 1.0)
+            return self.batch.reduced(self.rows(**engine), reduction)
+        weight = self.batch.weight(reduction) * (0.5 if self.symmetric else 1.0)
         shares: dict[str, Any] = {"row_weight": weight, "row_positive_weight": -weight * (1.0 - self.smoothing)}
         if self.symmetric:
             shares |= self.column_shares(weight)
         value = pair_loss(self.query, self.blocks(), **shares, **self.pairs(), **engine)
         if self.smoothing:
-            value = value - self.smoothing * reduced(self.mean_logits(), reduction)
+            value = value - self.smoothing * self.batch.reduced(self.mean_logits(), reduction)
         return value
 
     def column_shares(self, weight: float) -> dict[str, Any]:
@@ -106,22 +97,18 @@ class Softmax:
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
-        extra = 0 if self.negatives is None else self.negatives.shape[0]
         hard = 0 if self.hard is None else self.hard.shape[1]
-        total = (wide(self.query) * sum_rows(self.blocks())).sum(1)
+        total = (wide(self.query) * self.batch.column_sum(self.key, self.negatives)).sum(1)
         if self.hard is not None:
             total = total + (wide(self.query) * wide(self.hard).sum(1)).sum(1)
-        mean = self.scale * total / (self.key.shape[0] + extra + hard)
+        mean = self.scale * total / (self.batch.total + self.batch.extra + hard)
         if not self.symmetric:
             return mean
-        back = self.scale * (wide(self.key) * sum_rows([self.query])).sum(1) / self.query.shape[0]
+        back = self.scale * (wide(self.key) * self.batch.column_sum(self.query)).sum(1) / self.batch.total
         return 0.5 * (mean + back)
 
 
-def sum_rows(blocks: list[Tensor]) -> Tensor:
-    return torch.stack([wide(block).sum(0) for block in blocks]).sum(0)
-
-
+@announced
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -139,6 +126,7 @@ def info_nce(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """InfoNCE: every query must find its own key among all keys of the batch and any further negatives.
 
@@ -158,7 +146,7 @@ def info_nce(
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Mean of query -> key and key -> query, from one pass; the extra negatives belong to the queries.
         reduction: "mean" | "sum" over rows, or "none": (N,).
-        memory_budget, backend: As in pair_reduce / pair_loss.
+        memory_budget, backend, group: As in pair_reduce / pair_loss.
 
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
 
@@ -184,9 +172,16 @@ def info_nce(
     margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
-    if n == 0:
+    batch = Batch.of(
+        group, n, 0 if negatives is None else negatives.shape[0], negatives=negatives is not None,
+        hard_negatives=-1 if hard_negatives is None else hard_negatives.shape[1], ids=row_ids is not None,
+        margin=margin is not None, symmetric=symmetric, reduction=REDUCTIONS.index(reduction),
+    )  # fmt: skip
+    if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
-    problem = Softmax(query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric)
+    problem = Softmax(
+        batch, query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric
+    )
     return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
 
 
@@ -254,6 +249,7 @@ def softmax_ids(
     return rows, torch.cat([cols, extra])
 
 
+@announced
 def clip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -266,6 +262,7 @@ def clip_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """CLIP: the mean of the image -> text and text -> image cross-entropies over the batch.
 
@@ -274,7 +271,7 @@ def clip_loss(
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
         logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        label_smoothing, image_ids, text_ids, reduction, memory_budget, backend: As in info_nce.
+        label_smoothing, image_ids, text_ids, reduction, memory_budget, backend, group: As in info_nce.
 
     Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget).
 
@@ -287,20 +284,23 @@ def clip_loss(
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
-    if image.shape[0] == 0:
+    batch = Batch.of(group, image.shape[0])
+    if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)
-    problem = Softmax(image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True)
+    problem = Softmax(batch, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True)
     return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
 
 
-def two_views(z1: Tensor, z2: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """The 2N rows [z1; z2] and the instance each belongs to."""
+def two_views(z1: Tensor, z2: Tensor, normalize: bool, group: Group) -> tuple[Tensor, Tensor, Batch]:
+    """The 2N rows [z1; z2], the instance each belongs to, and the batch of instances."""
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
     with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
         x = torch.cat([z1, z2])
-    return x, torch.arange(z1.shape[0], device=z1.device).repeat(2)
+    batch = Batch.of(group, z1.shape[0])
+    return x, batch.index(z1.device).repeat(2), batch
 
 
+@announced
 def nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -310,6 +310,7 @@ def nt_xent(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """NT-Xent (SimCLR): each of the 2N views must find the other view of its instance among the 2N - 1 others.
 
@@ -325,26 +326,26 @@ def nt_xent(
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
     check_options(reduction, memory_budget, backend)
-    x, instance = two_views(z1, z2, normalize)
+    x, instance, batch = two_views(z1, z2, normalize, group)
     scale = inverse(temperature, x)
-    if x.shape[0] == 0:
+    if batch.total == 0:
         return reduced_empty(0, reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, memory_budget, backend)
+    engine = {"memory_budget": memory_budget, "backend": backend}
+    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, batch, **engine)
 
 
 def positive_pair_loss(
-    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, memory_budget: int | None, backend: str
+    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, batch: Batch, **engine: Any
 ) -> Tensor:
-    """lse over the kept pairs minus the one positive, for x against itself."""
+    """lse over the kept pairs minus the one positive, for the two views x of a batch against themselves."""
     options: dict[str, Any] = {
-        "scale": scale, "keep": keep, "positives": "same_id", "row_ids": ids, "memory_budget": memory_budget,
-        "backend": backend,
+        "scale": scale, "keep": keep, "positives": "same_id", "row_ids": ids, "group": batch.ranks, **engine,
     }  # fmt: skip
     if reduction == "none":
         stats = pair_reduce(x, **options)
         assert stats.row_positives is not None
         return stats.rows - stats.row_positives
-    weight = weight_of(reduction, x.shape[0])
+    weight = batch.weight(reduction, views=2)
     return pair_loss(x, row_weight=weight, row_positive_weight=-weight, **options)
 
 
@@ -365,11 +366,12 @@ class InfoNCE(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature,
             false_negative_margin=false_negative_margin, label_smoothing=label_smoothing, symmetric=symmetric,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend,
+            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -389,11 +391,12 @@ class ClipLoss(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         own = {"logit_scale": init_scale} if learnable_scale else {}
         super().__init__(
             "logit_scale" if learnable_scale else None, **own, label_smoothing=label_smoothing, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -411,8 +414,9 @@ class NTXent(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

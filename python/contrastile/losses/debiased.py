@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import LossModule, check_options, feature_pair, inverse, log_count, reduced, reduced_empty
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_pair, inverse, log_count, reduced_empty
 from .contrastive import two_views
 
 
+@announced
 def debiased_info_nce(
     query: Tensor,
     key: Tensor,
@@ -23,6 +25,7 @@ def debiased_info_nce(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Debiased InfoNCE with the other keys of the batch as negatives (K = N - 1 per query).
 
@@ -42,7 +45,8 @@ def debiased_info_nce(
     check_options(reduction, memory_budget, backend)
     query, key = feature_pair("query", query, "key", key, normalize)
     prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
-    if n <= 1:
+    batch = Batch.of(group, n)
+    if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
     stats = pair_reduce(
         query,
@@ -52,11 +56,13 @@ def debiased_info_nce(
         positives="same_index",
         memory_budget=memory_budget,
         backend=backend,
+        group=batch.ranks,
     )
     assert stats.row_positives is not None
-    return reduced(debiased_rows(stats.rows, stats.row_positives, n - 1, prior, scale), reduction)
+    return batch.reduced(debiased_rows(stats.rows, stats.row_positives, batch.total - 1, prior, scale), reduction)
 
 
+@announced
 def debiased_nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -67,6 +73,7 @@ def debiased_nt_xent(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Debiased SimCLR as the official code computes it: 2N rows, K = 2N - 2 negatives from both views.
 
@@ -75,10 +82,11 @@ def debiased_nt_xent(
     Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy").
     """
     check_options(reduction, memory_budget, backend)
-    x, instance = two_views(z1, z2, normalize)
-    prior, scale, n = class_prior(tau_plus), inverse(temperature, x), x.shape[0]
+    prior = class_prior(tau_plus)
+    x, instance, batch = two_views(z1, z2, normalize, group)
+    scale, n = inverse(temperature, x), 2 * batch.total
     if n <= 2:
-        return reduced_empty(n, reduction, x, scale)
+        return reduced_empty(x.shape[0], reduction, x, scale)
     stats = pair_reduce(
         x,
         scale=scale,
@@ -87,9 +95,10 @@ def debiased_nt_xent(
         row_ids=instance,
         memory_budget=memory_budget,
         backend=backend,
+        group=batch.ranks,
     )
     assert stats.row_positives is not None
-    return reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
+    return batch.reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
 
 
 def debiased_rows(negative: Tensor, positive: Tensor, count: int, prior: float, scale: float | Tensor) -> Tensor:
@@ -122,10 +131,11 @@ class DebiasedInfoNCE(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             temperature=temperature, tau_plus=tau_plus, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 

@@ -9,20 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ops import pair_loss, pair_reduce
-from .common import (
-    LossModule,
-    check_options,
-    feature_pair,
-    inverse,
-    paired_dot,
-    reduced,
-    reduced_empty,
-    weight_of,
-    wide,
-)
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, wide
 from .contrastive import positive_pair_loss, two_views
 
 
+@announced
 def dcl(
     z1: Tensor,
     z2: Tensor,
@@ -32,6 +24,7 @@ def dcl(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Decoupled contrastive loss: NT-Xent with the positive removed from the denominator. Can be negative.
 
@@ -48,13 +41,15 @@ def dcl(
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DC.
     """
     check_options(reduction, memory_budget, backend)
-    x, instance = two_views(z1, z2, normalize)
+    x, instance, batch = two_views(z1, z2, normalize, group)
     scale = inverse(temperature, x)
-    if x.shape[0] <= 2:
+    if batch.total <= 1:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, memory_budget, backend)
+    engine = {"memory_budget": memory_budget, "backend": backend}
+    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, **engine)
 
 
+@announced
 def dclw(
     z1: Tensor,
     z2: Tensor,
@@ -65,6 +60,7 @@ def dclw(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """DCLW: DCL with the positive weighted by a von Mises-Fisher term that favours hard positives.
 
@@ -75,20 +71,22 @@ def dclw(
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DCW.
     """
     check_options(reduction, memory_budget, backend)
-    x, instance = two_views(z1, z2, normalize)
-    scale, inverse_sigma, n = inverse(temperature, x), inverse(sigma, x, name="sigma"), x.shape[0] // 2
-    if n <= 1:
+    x, instance, batch = two_views(z1, z2, normalize, group)
+    scale, inverse_sigma, n = inverse(temperature, x), inverse(sigma, x, name="sigma"), batch.n
+    if batch.total <= 1:
         return reduced_empty(2 * n, reduction, x, scale, inverse_sigma)
     compute, x = x.dtype, wide(x)  # the gradient through w meets the engine's in float32 and is rounded once
-    weight = 2.0 - n * torch.softmax(paired_dot(x[:n], x[n:]) * inverse_sigma, dim=0)
+    similar = paired_dot(x[:n], x[n:]) * inverse_sigma
+    weight = 2.0 - batch.total * torch.exp(similar - batch.logsumexp(similar))
     stats = pair_reduce(
         x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget,
-        compute_dtype=compute, backend=backend,
+        compute_dtype=compute, backend=backend, group=batch.ranks,
     )  # fmt: skip
     assert stats.row_positives is not None
-    return reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
+    return batch.reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
 
 
+@announced
 def dhel(
     z1: Tensor,
     z2: Tensor,
@@ -99,6 +97,7 @@ def dhel(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Decoupled hyperspherical energy: positives attract, instances repel each other within each view only.
 
@@ -121,31 +120,28 @@ def dhel(
     if not isinstance(include_augs, bool):
         raise TypeError(f"include_augs must be a bool, got {type(include_augs).__name__}")
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    scale, n, compute = inverse(temperature, z1), z1.shape[0], z1.dtype
-    if n <= 1:
-        return reduced_empty(n, reduction, z1, z2, scale)
+    scale, compute, batch = inverse(temperature, z1), z1.dtype, Batch.of(group, z1.shape[0])
+    if batch.total <= 1:
+        return reduced_empty(batch.n, reduction, z1, z2, scale)
     z1, z2 = wide(z1), wide(z2)
     views = (z1, z2) if include_augs else (z1,)
-    energy = view_energy(views, scale, reduction, compute, memory_budget, backend)
-    return energy - reduced(scale * paired_dot(z1, z2), reduction)
+    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
+    energy = view_energy(views, scale, reduction, batch, **engine)
+    return energy - batch.reduced(scale * paired_dot(z1, z2), reduction)
 
 
 def view_energy(
     views: Sequence[Tensor],
     scale: float | Tensor,
     reduction: str,
-    compute: torch.dtype,
-    memory_budget: int | None,
-    backend: str,
+    batch: Batch,
+    **engine: Any,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""
-    options: dict[str, Any] = {
-        "scale": scale, "keep": "not_same_index", "memory_budget": memory_budget, "compute_dtype": compute,
-        "backend": backend,
-    }  # fmt: skip
+    options: dict[str, Any] = {"scale": scale, "keep": "not_same_index", "group": batch.ranks, **engine}
     if reduction == "none":
         return torch.stack([pair_reduce(x, **options).rows for x in views]).sum(0)
-    weight = weight_of(reduction, views[0].shape[0])
+    weight = batch.weight(reduction)
     return torch.stack([pair_loss(x, row_weight=weight, **options) for x in views]).sum()
 
 
@@ -162,6 +158,7 @@ class DCL(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             temperature=temperature,
@@ -169,6 +166,7 @@ class DCL(LossModule):
             reduction=reduction,
             memory_budget=memory_budget,
             backend=backend,
+            group=group,
         )
 
 
@@ -186,10 +184,11 @@ class DCLW(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             temperature=temperature, sigma=sigma, normalize=normalize, reduction=reduction, memory_budget=memory_budget,
-            backend=backend,
+            backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -207,8 +206,9 @@ class DHEL(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             temperature=temperature, include_augs=include_augs, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

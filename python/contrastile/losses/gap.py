@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, feature_pair, number, wide, zero
 from .contrastive import Softmax
 from .uniform import log_potential
 
 
+@announced
 def cua(
     image_features: Tensor,
     text_features: Tensor,
@@ -22,6 +24,7 @@ def cua(
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """CUA: CLIP, plus the uniformity of each modality and the alignment of pairs, which the gap between them spoils.
 
@@ -41,9 +44,10 @@ def cua(
     Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
     """
     weights = {"clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight}
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend, group)
 
 
+@announced
 def cuaxu(
     image_features: Tensor,
     text_features: Tensor,
@@ -57,6 +61,7 @@ def cuaxu(
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """CUAXU: `cua`, plus the uniformity between the modalities.
 
@@ -71,7 +76,7 @@ def cuaxu(
         "clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight,
         "cross_uniformity": cross_uniformity_weight,
     }  # fmt: skip
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend, group)
 
 
 def gap_loss(
@@ -83,31 +88,32 @@ def gap_loss(
     normalize: bool,
     memory_budget: int | None,
     backend: str,
+    group: Group,
 ) -> Tensor:
     """The weighted terms. All see widened features, so that their gradients meet before they are rounded."""
     check_options("mean", memory_budget, backend)
     x, y = feature_pair("image_features", image, "text_features", text, normalize)
-    compute, n = x.dtype, x.shape[0]
+    compute, batch = x.dtype, Batch.of(group, x.shape[0])
     x, y = wide(x), wide(y)
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
     loss = zero(x, y, scale, width, *weights.values())
-    engine = {"memory_budget": memory_budget, "backend": backend}
+    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
 
     def wanted(name: str, least: int) -> bool:
         weight = weights.get(name, 0.0)
-        return n >= least and (isinstance(weight, Tensor) or weight != 0.0)
+        return batch.total >= least and (isinstance(weight, Tensor) or weight != 0.0)
 
     if wanted("clip", 1):
-        clip = Softmax(x, y, scale, symmetric=True).loss("mean", compute_dtype=compute, **engine)
+        clip = Softmax(batch, x, y, scale, symmetric=True).loss("mean", **engine)
         loss = loss + weights["clip"] * clip
     if wanted("uniformity", 2):
-        both = torch.stack([log_potential(z, None, width, compute, memory_budget, backend) for z in (x, y)])
+        both = torch.stack([log_potential(z, None, width, batch, **engine) for z in (x, y)])
         loss = loss + weights["uniformity"] * both.mean()
     if wanted("alignment", 1):
-        loss = loss + weights["alignment"] * (x - y).square().sum(1).mean()
+        loss = loss + weights["alignment"] * batch.reduced((x - y).square().sum(1), "mean")
     if wanted("cross_uniformity", 2):
-        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, compute, memory_budget, backend)
+        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, batch, **engine)
     return loss
 
 
@@ -126,10 +132,11 @@ class CUA(LossModule):
         normalize: bool = False,
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
-            normalize=normalize, memory_budget=memory_budget, backend=backend,
+            normalize=normalize, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -149,9 +156,10 @@ class CUAXU(LossModule):
         normalize: bool = False,
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
             cross_uniformity_weight=cross_uniformity_weight, normalize=normalize, memory_budget=memory_budget,
-            backend=backend,
+            backend=backend, group=group,
         )  # fmt: skip

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
 from ..ops.arguments import as_tensor
+from ..ranks import Batch, Group, announced
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
 
 KERNELS = ("gaussian", "log", "imq", "riesz", "gaussian_riesz")
 
 
+@announced
 def kcl(
     z1: Tensor,
     z2: Tensor,
@@ -26,6 +29,7 @@ def kcl(
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Kernel contrastive loss: positives lie close by one kernel, the items of each view spread out by it.
 
@@ -64,11 +68,14 @@ def kcl(
     a, b = wide(a), wide(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    if a.shape[0] == 0:
+    batch = Batch.of(group, a.shape[0], kernel=KERNELS.index(kernel))
+    if batch.total == 0:
         return zero(a, b, width, weight)
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)
-    energies = [Kernel(inner, width, power).energy(x, compute, memory_budget, backend) for x in (a, b)]
-    return weight * (energies[0] + energies[1]) - 2.0 * Kernel(outer, width, power).alignment(a, b)
+    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
+    energies = [Kernel(inner, width, power).energy(x, batch, **engine) for x in (a, b)]
+    alignment = batch.reduced(Kernel(outer, width, power).of_pairs(a, b), "mean")
+    return weight * (energies[0] + energies[1]) - 2.0 * alignment
 
 
 def exponent(s: float) -> float:
@@ -86,30 +93,29 @@ class Kernel:
     t: float | Tensor
     s: float
 
-    def alignment(self, a: Tensor, b: Tensor) -> Tensor:
-        """mean_i K(a_i, b_i)."""
+    def of_pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        """K(a_i, b_i), (N,)."""
         square = (a - b).square().sum(1)
         if self.name == "gaussian":
-            return torch.exp(-self.t * square).mean()
+            return torch.exp(-self.t * square)
         if self.name == "log":
-            return -torch.log1p(self.t * square).mean()
+            return -torch.log1p(self.t * square)
         if self.name == "imq":
-            return (self.t * torch.rsqrt(self.t * self.t + square)).mean()
+            return self.t * torch.rsqrt(self.t * self.t + square)
         floor = FLOOR[a.dtype] * (a.square().sum(1) + b.square().sum(1)) + 1e-30
-        return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s).mean()
+        return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s)
 
-    def energy(self, x: Tensor, compute: torch.dtype, memory_budget: int | None, backend: str) -> Tensor:
+    def energy(self, x: Tensor, batch: Batch, **engine: Any) -> Tensor:
         """mean_{i < j} E(x_i, x_j); 0 without pairs. Each score is linear in log E, or E itself for "log"."""
-        n = x.shape[0]
-        if n < 2:
+        pairs = batch.total * (batch.total - 1)
+        if not pairs:
             return zero(x, self.t)
         norms = x.square().sum(1)
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t
             total = pair_loss(
-                x, row_weight=0.0, row_positive_weight=1.0 / (n * (n - 1)), row_bias=bias, col_bias=bias,
-                score="log_distance", keep="not_same_index", positives="kept", memory_budget=memory_budget,
-                compute_dtype=compute, backend=backend,
+                x, row_weight=0.0, row_positive_weight=batch.weight("sum") / pairs, row_bias=bias, col_bias=bias,
+                score="log_distance", keep="not_same_index", positives="kept", group=batch.ranks, **engine,
             )  # fmt: skip
             return -0.5 * (total + as_tensor("t", self.t, x).log())
         score, (scale, bias) = "log_distance", self.of_log_distance(norms)
@@ -117,9 +123,9 @@ class Kernel:
             score, scale, bias = "dot", 2.0 * self.t, -self.t * norms
         rows = pair_reduce(
             x, scale=scale, row_bias=bias, col_bias=bias, score=score, keep="not_same_index",
-            memory_budget=memory_budget, compute_dtype=compute, backend=backend,
+            group=batch.ranks, **engine,
         ).rows  # fmt: skip
-        mean = torch.exp(torch.logsumexp(rows, 0) - log_count(n * (n - 1), rows))
+        mean = torch.exp(batch.logsumexp(rows) - log_count(pairs, rows))
         return self.t * mean if self.name == "imq" else self.sign() * mean
 
     def of_log_distance(self, norms: Tensor) -> tuple[float | Tensor, Tensor]:
@@ -145,7 +151,15 @@ class KCL(LossModule):
         normalize: bool = False,
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
-            kernel=kernel, t=t, s=s, gamma=gamma, normalize=normalize, memory_budget=memory_budget, backend=backend
+            kernel=kernel,
+            t=t,
+            s=s,
+            gamma=gamma,
+            normalize=normalize,
+            memory_budget=memory_budget,
+            backend=backend,
+            group=group,
         )

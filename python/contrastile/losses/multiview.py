@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_reduce
-from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, unit, wide
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .decoupled import view_energy
 
 NEGATIVES = ("all", "cross_view")
@@ -38,6 +39,7 @@ def stacked(views: Views, normalize: bool = False) -> Tensor:
     return unit(views, normalize)
 
 
+@announced
 def mv_infonce(
     views: Views,
     *,
@@ -47,6 +49,7 @@ def mv_infonce(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """MV-InfoNCE: one softmax per instance, all pairs of its views against all pairs with other instances.
 
@@ -73,37 +76,38 @@ def mv_infonce(
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
     x = stacked(views, normalize)
-    scale, n = inverse(temperature, x), x.shape[1]
-    if n <= 1:
-        return reduced_empty(n, reduction, x, scale)
+    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[1], views=x.shape[0])
+    if batch.total <= 1:
+        return reduced_empty(batch.n, reduction, x, scale)
     options: dict[str, Any] = {
         "scale": scale, "memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend,
     }  # fmt: skip
     x = wide(x)  # the gradients of positives and of negatives meet in float32 and are rounded once
-    others = other_instances(x, **options) if negatives == "all" else other_instances_across(x, **options)
+    others = (other_instances if negatives == "all" else other_instances_across)(x, batch, **options)
     positive = view_pairs(x, scale).logsumexp((1, 2))
-    return reduced(-F.logsigmoid(positive - others.logsumexp(0)), reduction)
+    return batch.reduced(-F.logsigmoid(positive - others.logsumexp(0)), reduction)
 
 
-def other_instances(x: Tensor, **options: Any) -> Tensor:
+def other_instances(x: Tensor, batch: Batch, **options: Any) -> Tensor:
     """log sum over all views of all other instances, for every view, (k, N)."""
     k, n, _ = x.shape
-    ids = torch.arange(n, device=x.device).repeat(k)
-    return pair_reduce(x.flatten(0, 1), keep="not_same_id", row_ids=ids, **options).rows.view(k, n)
+    ids = batch.index(x.device).repeat(k)
+    rows = pair_reduce(x.flatten(0, 1), keep="not_same_id", row_ids=ids, group=batch.ranks, **options).rows
+    return rows.view(k, n)
 
 
-def other_instances_across(x: Tensor, **options: Any) -> Tensor:
+def other_instances_across(x: Tensor, batch: Batch, **options: Any) -> Tensor:
     """Log-sums per instance over the other instances in other views, in parts, (k - 1 + k (k - 1) / 2, N).
 
     Each view against all later ones, both directions from one pass: no pair within a view is computed.
     """
     k, n, _ = x.shape
-    ids, parts = torch.arange(n, device=x.device), []
+    ids, parts = batch.index(x.device), []
     for index in range(k - 1):
         later = k - 1 - index
         stats = pair_reduce(
             x[index], x[index + 1 :].flatten(0, 1), keep="not_same_id", row_ids=ids, col_ids=ids.repeat(later),
-            cols=True, **options,
+            cols=True, group=batch.ranks, **options,
         )  # fmt: skip
         assert stats.cols is not None
         parts += [stats.rows.unsqueeze(0), stats.cols.view(later, n)]
@@ -119,6 +123,7 @@ def view_pairs(x: Tensor, scale: float | Tensor, *, once: bool = False) -> Tenso
     return gram.masked_fill(dropped, -torch.inf)
 
 
+@announced
 def mv_dhel(
     views: Views,
     *,
@@ -127,6 +132,7 @@ def mv_dhel(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """MV-DHEL: the views of an instance attract each other, the instances repel each other within every view.
 
@@ -147,14 +153,16 @@ def mv_dhel(
     """
     check_options(reduction, memory_budget, backend)
     x = stacked(views, normalize)
-    scale, n, compute = inverse(temperature, x), x.shape[1], x.dtype
-    if n <= 1:
-        return reduced_empty(n, reduction, x, scale)
+    scale, compute, batch = inverse(temperature, x), x.dtype, Batch.of(group, x.shape[1], views=x.shape[0])
+    if batch.total <= 1:
+        return reduced_empty(batch.n, reduction, x, scale)
     x = wide(x)
-    energy = view_energy(x.unbind(), scale, reduction, compute, memory_budget, backend)
-    return energy - reduced(view_pairs(x, scale, once=True).logsumexp((1, 2)), reduction)
+    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
+    energy = view_energy(x.unbind(), scale, reduction, batch, **engine)
+    return energy - batch.reduced(view_pairs(x, scale, once=True).logsumexp((1, 2)), reduction)
 
 
+@announced
 def pvc(
     views: Views,
     *,
@@ -164,6 +172,7 @@ def pvc(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Poly-view contrast: every view must find each other view of its instance among all views of other instances.
 
@@ -188,18 +197,20 @@ def pvc(
     check_options(reduction, memory_budget, backend)
     check.choice("aggregation", aggregation, AGGREGATIONS)
     x = stacked(views, normalize)
-    scale, (k, n, _), compute = inverse(temperature, x), x.shape, x.dtype
-    if n <= 1:
-        return reduced_empty(n, reduction, x, scale)
+    scale, k, compute = inverse(temperature, x), x.shape[0], x.dtype
+    batch = Batch.of(group, x.shape[1], views=k)
+    if batch.total <= 1:
+        return reduced_empty(batch.n, reduction, x, scale)
     x = wide(x)
-    others = other_instances(x, scale=scale, memory_budget=memory_budget, compute_dtype=compute, backend=backend)
+    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
+    others = other_instances(x, batch, scale=scale, **engine)
     log_p = F.logsigmoid(view_pairs(x, scale) - others.t().unsqueeze(2))  # -inf on the diagonal
     own = torch.eye(k, dtype=torch.bool, device=x.device)
     if aggregation == "arithmetic":
         over_views = log_mean(log_p, own)
     else:
         over_views = log_p.masked_fill(own, 0.0).sum(2) / (k - 1)
-    return reduced(-over_views.mean(1), reduction)
+    return batch.reduced(-over_views.mean(1), reduction)
 
 
 def log_mean(log_p: Tensor, dropped: Tensor) -> Tensor:
@@ -257,10 +268,11 @@ class MVInfoNCE(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, negatives=negatives,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend,
+            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -278,10 +290,11 @@ class MVDHEL(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
@@ -299,8 +312,9 @@ class PVC(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             temperature=temperature, aggregation=aggregation, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

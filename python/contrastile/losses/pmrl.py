@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,11 +11,13 @@ from torch import Tensor
 from ..ops import check, pair_reduce
 from ..ops.autograd import FirstOrder
 from ..ops.basis import exact_dtype
-from .common import LossModule, check_options, feature_batches, inverse, reduced, reduced_empty, wide, zero
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, wide, zero
 
 UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
 
 
+@announced
 def pmrl_loss(
     *modalities: Tensor,
     singular_temperature: float | Tensor = 0.05,
@@ -22,6 +26,7 @@ def pmrl_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """PMRL: every sample's modalities shall span one direction (no anchor), and samples different directions.
 
@@ -53,12 +58,14 @@ def pmrl_loss(
     z = matched(modalities, normalize)
     sharpness = inverse(singular_temperature, z, name="singular_temperature")
     scale = inverse(instance_temperature, z, name="instance_temperature")
-    if z.numel() == 0:
-        return reduced_empty(z.shape[0], reduction, z, sharpness, scale)
+    batch = Batch.of(group, z.shape[0], modalities=z.shape[1])
+    if batch.total == 0 or z.shape[2] == 0:
+        return reduced_empty(batch.n, reduction, z, sharpness, scale)
     singular, leading = spectrum(z)
     rest = torch.logsumexp((singular[:, :-1] - singular[:, -1:]) * sharpness, 1)
     intra = -F.logsigmoid(-rest).to(leading.dtype)  # log(1 + e^rest): a small loss keeps its digits
-    return reduced(intra + _instance(leading, scale, memory_budget, backend), reduction)
+    engine = {"memory_budget": memory_budget, "backend": backend}
+    return batch.reduced(intra + _instance(leading, scale, batch, **engine), reduction)
 
 
 def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
@@ -129,13 +136,11 @@ def _inverse_gap(values: Tensor, resolution: float) -> Tensor:
     return torch.where(square > 0, gap / square, 0.0)
 
 
-def _instance(leading: Tensor, scale: float | Tensor, memory_budget: int | None, backend: str) -> Tensor:
+def _instance(leading: Tensor, scale: float | Tensor, batch: Batch, **engine: Any) -> Tensor:
     """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
-    if leading.shape[0] == 1:
+    if batch.total == 1:
         return leading.sum(1) * 0.0 + scale * 0.0
-    rows = pair_reduce(
-        leading, scale=scale, keep="not_same_index", memory_budget=memory_budget, backend=backend
-    ).rows  # fmt: skip
+    rows = pair_reduce(leading, scale=scale, keep="not_same_index", group=batch.ranks, **engine).rows
     return -F.logsigmoid(scale - rows)
 
 
@@ -153,8 +158,9 @@ class PMRL(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             singular_temperature=singular_temperature, instance_temperature=instance_temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

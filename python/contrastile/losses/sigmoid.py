@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import check, pair_loss, pair_reduce
-from .common import LossModule, check_options, feature_pair, reduced_empty, weight_of, wide
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_pair, reduced_empty, wide
 from .contrastive import pair_ids
 
 
+@announced
 def siglip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -25,6 +27,7 @@ def siglip_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """SigLIP: every image-text pair is a binary classification, matched or not.
 
@@ -47,19 +50,20 @@ def siglip_loss(
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
-    n = image.shape[0]
-    if n == 0:
+    batch = Batch.of(group, image.shape[0], ids=row_ids is not None)
+    if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, bias)
     rule = "index" if row_ids is None else "id"
     options: dict[str, Any] = {
         "scale": scale, "row_bias": bias, "reduce": "softplus", "keep": f"not_same_{rule}", "positives": f"same_{rule}",
         "row_ids": row_ids, "col_ids": col_ids, "memory_budget": memory_budget, "backend": backend,
+        "group": batch.ranks,
     }  # fmt: skip
     if reduction == "none":
         stats = pair_reduce(image, text, **options)
         assert stats.row_positives is not None
         return stats.rows + stats.row_positives
-    weight = weight_of(reduction, n)
+    weight = batch.weight(reduction)
     return pair_loss(image, text, row_weight=weight, row_positive_weight=weight, **options)
 
 
@@ -87,11 +91,12 @@ class SigLipLoss(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         own = {"logit_scale": init_scale} if learnable else {}
         super().__init__(
             "logit_scale" if learnable else None, **own, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend,
+            memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
         if learnable:
             if not math.isfinite(init_bias):

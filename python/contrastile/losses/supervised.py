@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
+from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, inverse, reduced_empty, unit
 
 
+@announced
 def sup_con(
     features: Tensor,
     labels: Tensor,
@@ -20,6 +22,7 @@ def sup_con(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Supervised contrastive loss, the "out" form: the mean over positives is outside the logarithm.
 
@@ -44,27 +47,29 @@ def sup_con(
     x = unit(features.reshape(-1, shape[-1]), normalize)
     ids = check.ids("labels", labels, shape[0], features.device)
     ids = ids.repeat_interleave(shape[1]) if len(shape) == 3 else ids
-    scale, n = inverse(temperature, x), x.shape[0]
-    if n == 0:
+    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[0])
+    if batch.total == 0:
         return reduced_empty(0, reduction, x, scale).reshape(shape[:-1] if reduction == "none" else ())
-    share, has_positive = positive_shares(ids, x.dtype)
+    share, has_positive = positive_shares(ids, batch, x.dtype)
     options: dict[str, Any] = {
         "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":
         memory_budget,
-        "backend": backend,
+        "backend": backend, "group": batch.ranks,
     }  # fmt: skip
     if reduction == "none":
         stats = pair_reduce(x, **options)
         assert stats.row_positives is not None
         rows = torch.where(has_positive > 0, stats.rows, 0.0) - share * stats.row_positives
         return rows.reshape(shape[:-1])
-    weight = has_positive / has_positive.sum().clamp_min(1) if reduction == "mean" else has_positive
+    weight = batch.weight("sum") * has_positive
+    if reduction == "mean":
+        weight = weight / batch.sum(has_positive.sum()).clamp_min(1)
     return pair_loss(x, row_weight=weight, row_positive_weight=-weight * share, **options)
 
 
-def positive_shares(ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def positive_shares(ids: Tensor, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """1 / |P(i)| (0 without positives) and whether the row has a positive, as numbers. Sorting needs no host sync."""
-    ordered = ids.sort().values
+    ordered = batch.gather(ids).sort().values
     count = torch.searchsorted(ordered, ids, right=True) - torch.searchsorted(ordered, ids) - 1
     stat = torch.float64 if dtype == torch.float64 else torch.float32
     has_positive = (count > 0).to(stat)
@@ -85,8 +90,9 @@ class SupCon(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

@@ -12,11 +12,13 @@ from ..ops import check, no_autocast, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
-from .common import LossModule, check_options, feature_batches, reduced, reduced_empty, wide
+from ..ranks import Batch, Group, announced
+from .common import LossModule, check_options, feature_batches, reduced_empty, wide
 
 NEGATIVES = ("n", "n_squared")
 
 
+@announced
 def symile_loss(
     *modalities: Tensor,
     logit_scale: float | Tensor,
@@ -27,6 +29,7 @@ def symile_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Symile: each modality in turn is the anchor whose rows must tell their own tuple from mixed ones.
 
@@ -60,33 +63,39 @@ def symile_loss(
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
     features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
-    first, n = features[0], features[0].shape[0]
+    first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
+    batch = Batch.of(group, first.shape[0], modalities=len(features), negatives=NEGATIVES.index(negatives))
     if negatives == "n":
-        orders = row_orders(features, generator, permutations)
+        orders = row_orders(features, batch, generator, permutations)
+    elif batch.ranks is not None:
+        raise NotImplementedError("negatives='n_squared' is not offered with group")
     elif generator is not None or permutations is not None:
         raise ValueError("generator and permutations must be None with negatives='n_squared': it draws nothing")
-    if n <= 1:
-        return reduced_empty(n, reduction, first, *features[1:], scale)
+    if batch.total <= 1:
+        return reduced_empty(batch.n, reduction, first, *features[1:], scale)
     if negatives == "n":
         budget = (memory_budget or 0) // len(features)
-        margins = shuffled_margins(features, scale, orders, memory_budget=budget, backend=backend)
+        margins = shuffled_margins(features, scale, orders, batch, memory_budget=budget, backend=backend)
     else:
         scale = wide(as_tensor("logit_scale", scale, first))
         margins = tuple_margins(features, scale, memory_budget=memory_budget or 0, backend=backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
-    return reduced(rows, reduction)
+    return batch.reduced(rows, reduction)
 
 
-def row_orders(features: Sequence[Tensor], generator: Generator | None, permutations: Tensor | None) -> Tensor:
-    """(k, k - 1, N) permutations of the non-anchor modalities, given or drawn anchor by anchor."""
-    k, n, device = len(features), features[0].shape[0], features[0].device
+def row_orders(
+    features: Sequence[Tensor], batch: Batch, generator: Generator | None, permutations: Tensor | None
+) -> Tensor:
+    """(k, k - 1, N) permutations of the non-anchor modalities, given or drawn anchor by anchor; the same on all ranks:
+    those of the first."""
+    k, n, device = len(features), batch.total, features[0].device
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if permutations is None:
         source = device if generator is None else generator.device
         drawn = [torch.randperm(n, generator=generator, device=source) for _ in range(k * (k - 1))]
-        return torch.stack(drawn).view(k, k - 1, n).to(device)
+        return batch.from_first(torch.stack(drawn).view(k, k - 1, n).to(device))
     if generator is not None:
         raise ValueError("generator must be None where permutations are given")
     given = check.tensor("permutations", permutations)
@@ -101,16 +110,20 @@ def row_orders(features: Sequence[Tensor], generator: Generator | None, permutat
     return given
 
 
-def shuffled_margins(features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, **engine: Any) -> Tensor:
+def shuffled_margins(
+    features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, batch: Batch, **engine: Any
+) -> Tensor:
     """What a row's N - 1 shuffled tuples weigh against its true one, (k, N): log sum_negatives e^z - z_true."""
     true = scale * product_of(features).sum(1)
+    every, own = [batch.gather(x) for x in features], slice(batch.offset, batch.offset + batch.n)
     margins = []
     for m, anchor in enumerate(features):
-        others = [*features[:m], *features[m + 1 :]]
+        others = [*every[:m], *every[m + 1 :]]
         # index_select, not indexing: its gradient has one term per row of a permutation and so a fixed order
-        product = product_of([x.index_select(0, order) for x, order in zip(others, orders[m].unbind(), strict=True)])
+        product = product_of([x.index_select(0, order) for x, order in zip(others, orders[m][:, own], strict=True)])
         # the diagonal belongs to the true tuple: without it, small losses come from no difference of large numbers
-        margins.append(pair_reduce(anchor, product, scale=scale, keep="not_same_index", **engine).rows - true)
+        stats = pair_reduce(anchor, product, scale=scale, keep="not_same_index", group=batch.ranks, **engine)
+        margins.append(stats.rows - true)
     return torch.stack(margins)
 
 
@@ -177,9 +190,10 @@ class Symile(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         own = {"logit_scale": init_scale} if learnable_scale else {}
         super().__init__(
             "logit_scale" if learnable_scale else None, **own, negatives=negatives, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops import check
 from ..ops.basis import basis, exact_dtype
+from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
@@ -32,6 +33,7 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return 0.5 * product(basis([x - a, y - a], 0)[1]).to(wide(corners[0]).dtype)
 
 
+@announced
 def triangle_loss(
     anchor: Tensor,
     x: Tensor,
@@ -47,6 +49,7 @@ def triangle_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """TRIANGLE: the anchor must find the other two modalities of its sample by the smallest triangle, and they it.
 
@@ -57,8 +60,8 @@ def triangle_loss(
         anchor: (N, D). x, y: (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit rows expected, or
             normalize=True. float32 | bfloat16 | float16 | float64.
         squared: The official training logit; its gradient is bounded and vanishes at area 0.
-        temperature, label_smoothing, symmetric, key_offset, detach_keys, reduction, memory_budget, backend: As in
-            gram_loss.
+        temperature, label_smoothing, symmetric, key_offset, detach_keys, reduction, memory_budget, backend, group: As
+            in gram_loss.
 
     Returns: float32 (float64 for float64 inputs), nats.
 
@@ -71,19 +74,20 @@ def triangle_loss(
     """
     check_options(reduction, memory_budget, backend)
     tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]
-    check_gathered(anchor, "x", x, key_offset)
+    check_gathered(anchor, "x", x, key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
-    if anchor.shape[0] == 0:
+    batch = Batch.of(group, anchor.shape[0])
+    if batch.total == 0:
         return reduced_empty(0, reduction, *tensors, scale)
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return triangle_problem(given, -scale, smoothing, key_offset, squared)
+        return triangle_problem(batch, given, -scale, smoothing, key_offset, squared)
 
     return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
 
 
 def triangle_problem(
-    tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
+    batch: Batch, tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
 ) -> TupleProblem:
     anchor, x, y = tensors
     left, right = wide(x), wide(y)
@@ -94,9 +98,9 @@ def triangle_problem(
     tiles, norm = torch.stack([point, direction]), point.square().sum(1)
     if squared:
         columns = Columns(tiles, 0.5 * side.square(), norm, "squared_distance", offset=True)
-        return TupleProblem(anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
+        return TupleProblem(batch, anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
     columns = Columns(tiles, 0.5 * side, norm, "distance", offset=True)
-    return TupleProblem(anchor, columns, size, scale, smoothing, key_offset)
+    return TupleProblem(batch, anchor, columns, size, scale, smoothing, key_offset)
 
 
 class TriangleLoss(LossModule):
@@ -118,9 +122,10 @@ class TriangleLoss(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
             squared=squared, symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from .common import reduced, wide
+from ..ranks import Batch, Group
+from .common import wide
 
 
 def product(factors: Tensor) -> Tensor:
@@ -38,6 +39,7 @@ class TupleProblem:
     out of dot products has no correct digit left.
     """
 
+    batch: Batch
     anchor: Tensor  # (N, D)
     columns: Columns  # of M >= N tuples
     matched: Tensor  # (N,) scores of the matched tuples
@@ -53,16 +55,16 @@ class TupleProblem:
             anchor, self.columns.tiles, scale=self.scale, col_scale=self.columns.factor,
             row_bias=anchor.square().sum(1), col_bias=self.columns.norm, score=self.columns.score,
             offset=self.columns.offset, positives="kept" if self.smoothing else None, cols=cols,
-            compute_dtype=self.anchor.dtype, **self.other_pairs(m), **engine,
+            compute_dtype=self.anchor.dtype, group=self.batch.ranks, **self.other_pairs(m), **engine,
         )  # fmt: skip
         own = slice(self.key_offset, self.key_offset + n)
         found = []
         if rows:
-            found.append(self.cross_entropy(stats.rows, stats.row_positives, m))
+            found.append(self.cross_entropy(stats.rows, stats.row_positives, m - n + self.batch.total))
         if cols:
             assert stats.cols is not None
             total = None if stats.col_positives is None else stats.col_positives[own]
-            found.append(self.cross_entropy(stats.cols[own], total, n))
+            found.append(self.cross_entropy(stats.cols[own], total, self.batch.total))
         value: Tensor = found[0] if len(found) == 1 else 0.5 * (found[0] + found[1])
         return value if self.part is None else torch.where(self.part, value, 0.0)
 
@@ -85,7 +87,7 @@ class TupleProblem:
         value: Tensor = torch.logaddexp(others - own, torch.zeros_like(own))
         if total is None:
             return value
-        count: Any = candidates if self.part is None else self.part.sum().clamp_min(1)
+        count: Any = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)
         mean: Tensor = (total + own) / count
         return value + self.smoothing * (own - mean)
 
@@ -108,9 +110,10 @@ def tuple_loss(
     else:
         problem = build(tensors)
         rows = problem.rows(True, symmetric, **engine)
+    batch = problem.batch
     if reduction == "mean" and problem.part is not None:
-        return rows.sum() / problem.part.sum().clamp_min(1)
-    return reduced(rows, reduction)
+        return batch.reduced(rows, "sum") / batch.sum(problem.part.sum()).clamp_min(1)
+    return batch.reduced(rows, reduction)
 
 
 def check_tuples(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -125,8 +128,10 @@ def check_tuples(names: Sequence[str], tensors: Sequence[Tensor]) -> list[Tensor
     return [x.to(dtype) for x in tensors]
 
 
-def check_gathered(anchor: Tensor, name: str, other: Tensor, key_offset: int) -> None:
+def check_gathered(anchor: Tensor, name: str, other: Tensor, key_offset: int, group: Group) -> None:
     """M >= N + key_offset: every anchor has its own tuple among the gathered ones."""
+    if group is not None and (key_offset != 0 or other.shape[0] != anchor.shape[0]):
+        raise ValueError(f"{name} must be this rank's own, as many as anchors, with group: nothing is to be gathered")
     if isinstance(key_offset, bool) or not isinstance(key_offset, int) or key_offset < 0:
         raise ValueError(f"key_offset must be an int >= 0, got {key_offset!r}")
     least = anchor.shape[0] + key_offset

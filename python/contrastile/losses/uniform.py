@@ -8,11 +8,19 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
+from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, feature_pair, log_count, wide, zero
 
 
+@announced
 def uniformity(
-    x: Tensor, y: Tensor | None = None, *, t: float = 2.0, memory_budget: int | None = None, backend: str = "auto"
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    t: float = 2.0,
+    memory_budget: int | None = None,
+    backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """Uniformity: the logarithm of the mean Gaussian potential over pairs of different items.
 
@@ -31,25 +39,24 @@ def uniformity(
         check.features("x", x)
     else:
         x, y = feature_pair("x", x, "y", y, normalize=False)
-    scale, n = check.scalar("t", t, positive=True, device=x.device), x.shape[0]
-    if n < 2:
+    scale = check.scalar("t", t, positive=True, device=x.device)
+    batch = Batch.of(group, x.shape[0], two_sides=y is not None)
+    if batch.total < 2:
         return zero(x, y, scale)
-    return log_potential(wide(x), None if y is None else wide(y), scale, x.dtype, memory_budget, backend)
+    engine = {"memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend}
+    return log_potential(wide(x), None if y is None else wide(y), scale, batch, **engine)
 
 
-def log_potential(
-    x: Tensor, y: Tensor | None, t: float | Tensor, compute: torch.dtype, memory_budget: int | None, backend: str
-) -> Tensor:
+def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: Batch, **engine: Any) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
     rows = pair_reduce(
-        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index", memory_budget=memory_budget,
-        compute_dtype=compute, backend=backend,
+        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index",
+        group=batch.ranks, **engine,
     ).rows  # fmt: skip
-    n = x.shape[0]
-    return torch.logsumexp(rows, 0) - log_count(n * (n - 1), rows)
+    return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
 
 
 def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
@@ -76,9 +83,10 @@ class Uniformity(LossModule):
 
     function = staticmethod(uniformity)
 
-    def __init__(self, t: float = 2.0, *, memory_budget: int | None = None, backend: str = "auto") -> None:
-        options: dict[str, Any] = {"t": t, "memory_budget": memory_budget, "backend": backend}
-        super().__init__(**options)
+    def __init__(
+        self, t: float = 2.0, *, memory_budget: int | None = None, backend: str = "auto", group: Group = None
+    ) -> None:
+        super().__init__(t=t, memory_budget=memory_budget, backend=backend, group=group)
 
 
 class Alignment(LossModule):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops import check, no_autocast
 from ..ops.basis import basis
+from ..ranks import Batch, Group, announced
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
@@ -64,6 +65,7 @@ def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[T
     return ["anchor", *(f"others[{i}]" for i in range(len(others)))], [anchor, *others]
 
 
+@announced
 def gram_loss(
     anchor: Tensor,
     *others: Tensor,
@@ -77,6 +79,7 @@ def gram_loss(
     reduction: str = "mean",
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
     """GRAM: the anchor must find the other modalities of its sample by the smallest Gram volume, and they the anchor.
 
@@ -97,7 +100,7 @@ def gram_loss(
         detach_keys: The official training code's gather, which detaches the candidates even on one device: each
             direction gives gradient only to its queries. Costs two passes.
         reduction: "mean" (over the samples that take part) | "sum", or "none": (N,), 0 for the others.
-        memory_budget, backend: As in pair_reduce.
+        memory_budget, backend, group: As in pair_reduce.
 
     Returns: float32 (float64 for float64 inputs), nats. Nobody taking part: 0.
 
@@ -111,7 +114,7 @@ def gram_loss(
     """
     check_options(reduction, memory_budget, backend)
     anchor, *rest = check_tuples(*named(anchor, others))
-    check_gathered(anchor, "others[0]", rest[0], key_offset)
+    check_gathered(anchor, "others[0]", rest[0], key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
     n, tensors = anchor.shape[0], [anchor, *rest]
     if present is not None:
@@ -120,18 +123,24 @@ def gram_loss(
         present = check.bool_mask("present", present, n, len(tensors), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    if n == 0:
+    batch = Batch.of(group, n, modalities=len(tensors), present=present is not None)
+    if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return volume_problem(given, -scale, smoothing, key_offset, present)
+        return volume_problem(batch, given, -scale, smoothing, key_offset, present)
 
     return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
 
 
 def volume_problem(
-    tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, present: Tensor | None
+    batch: Batch,
+    tensors: list[Tensor],
+    scale: float | Tensor,
+    smoothing: float,
+    key_offset: int,
+    present: Tensor | None,
 ) -> TupleProblem:
     anchor, *others = tensors
     n, m = anchor.shape[0], others[0].shape[0]
@@ -147,7 +156,7 @@ def volume_problem(
         volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
     part = None if present is None else takes_part(present)
     columns = Columns(directions, factor, None, "distance", offset=False)
-    return TupleProblem(anchor, columns, volume, scale, smoothing, key_offset, part)
+    return TupleProblem(batch, anchor, columns, volume, scale, smoothing, key_offset, part)
 
 
 def takes_part(present: Tensor) -> Tensor:
@@ -173,9 +182,10 @@ class GramLoss(LossModule):
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
+        group: Group = None,
     ) -> None:
         super().__init__(
             "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
             symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend,
+            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

@@ -26,14 +26,17 @@ class Batch:
 
     ranks: Ranks | None
     sizes: tuple[int, ...]
+    extra: int = 0  # columns beside the items' that every row meets, of all ranks
 
     @staticmethod
-    def of(group: Group, n: int, **facts: int) -> Batch:
-        """n: items of this rank. facts: what else all ranks must agree on."""
+    def of(group: Group, n: int, extra: int = 0, **facts: int) -> Batch:
+        """n, extra: of this rank. facts: what else all ranks must agree on."""
         ranks = resolve(group)
         if ranks is None:
-            return Batch(None, (n,))
-        return Batch(ranks, tuple(sizes[0] for sizes in agree(ranks, {"loss": 0, **facts}, [n])))
+            return Batch(None, (n,), extra)
+        sizes = agree(ranks, facts, [n, extra])
+        everywhere = extra if ranks.replicated_negatives else sum(own[1] for own in sizes)
+        return Batch(ranks, tuple(own[0] for own in sizes), everywhere)
 
     @property
     def rank(self) -> int:
@@ -55,21 +58,31 @@ class Batch:
         """Numbers of this rank's items in the joint batch."""
         return torch.arange(self.offset, self.offset + self.n, device=device)
 
-    def weight(self, reduction: str, rows: int = 1) -> float:
-        """The weight of a row in a scalar reduction; rows: how many there are for each item."""
-        return len(self.sizes) / (self.total * rows) if reduction == "mean" else float(len(self.sizes))
+    def weight(self, reduction: str, views: int = 1) -> float:
+        """The weight of a row in a scalar reduction; views: rows of each item."""
+        return len(self.sizes) / (self.total * views) if reduction == "mean" else float(len(self.sizes))
 
     def reduced(self, rows: Tensor, reduction: str) -> Tensor:
-        """Rows of this rank, reduced over the joint batch."""
+        """Rows of this rank, as many for each item, reduced over the joint batch."""
         if reduction == "none":
             return rows
         if self.ranks is None:
             return rows.mean() if reduction == "mean" else rows.sum()
-        return rows.sum() * self.weight(reduction, max(rows.shape[0], 1) // max(self.n, 1))
+        return rows.sum() * self.weight(reduction, max(rows.shape[0] // max(self.n, 1), 1))
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over ranks of tensors of one shape."""
         return x if self.ranks is None else joint_sum(self.ranks, x)
+
+    def column_sum(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """The sum of all items' rows, and of the extra columns, (D,), in the type of the statistics."""
+        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+        total = x.to(kind).sum(0)
+        if extra is None:
+            return self.sum(total)
+        more = extra.to(kind).sum(0)
+        replicated = self.ranks is not None and self.ranks.replicated_negatives
+        return self.sum(total) + more if replicated else self.sum(total + more)
 
     def logsumexp(self, rows: Tensor) -> Tensor:
         """Over the rows of all ranks, (rows,) each."""

@@ -1,0 +1,57 @@
+"""What every rank does in test_catalog.py: all losses, one after the other."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+
+import torch
+
+from contrastile.catalog import CATALOG, Case, LossCard
+from contrastile.distributed import Ranks
+from contrastile.testing import compare
+from loss_cases import make, takes
+from pairing import Pairing
+
+from .sharding import SIZES, jointly
+
+Key = tuple[str, str, str, str]
+STRATEGIES = ("gather", "ring")
+WIDTH = 8
+
+
+def offered(card: LossCard, variant: str) -> bool:
+    return takes(card, "group") and not variant.startswith("n_squared")
+
+
+def keys() -> Iterator[tuple[Key, LossCard, dict[str, str], torch.dtype]]:
+    """(strategy, loss, variant, how): every variant in float64; the first in every type and reduction."""
+    for strategy in STRATEGIES:
+        for card in CATALOG:
+            for index, variant in enumerate(card.variants):
+                if not offered(card, variant):
+                    continue
+                yield (strategy, card.name, variant, "float64"), card, {}, torch.float64
+                if index:
+                    continue
+                for dtype in (torch.float32, torch.bfloat16, torch.float16):
+                    yield (strategy, card.name, variant, str(dtype).removeprefix("torch.")), card, {}, dtype
+                if takes(card, "reduction"):
+                    for reduction in ("sum", "none"):
+                        how = {"reduction": reduction}
+                        yield (strategy, card.name, variant, reduction), card, how, torch.float64
+
+
+def run(rank: int, world: int) -> dict[Key, str]:
+    """What is wrong with each, or nothing."""
+    n = sum(SIZES[world])
+    return {key: check(card, make(card, key[2], n, WIDTH, dtype), key[0], how) for key, card, how, dtype in keys()}
+
+
+def check(card: LossCard, case: Case, strategy: str, how: dict[str, str]) -> str:
+    try:
+        loss = jointly(card, case, Ranks(strategy=strategy), **how)
+        found = compare(Pairing(loss, card.reference), case, **how)
+        return "" if found.ok else found.detail
+    except Exception:
+        return traceback.format_exc()

@@ -1,0 +1,31 @@
+"""Every loss of the catalog across ranks, against the float64 reference of the joint batch: value and all gradients,
+both strategies, uneven ranks, ranks without rows."""
+
+import pytest
+
+from . import catalog_worker
+from .launch import gather_from
+
+WORLDS = (1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """World size: what each rank found; one start of processes for each world size."""
+    results = {}
+
+    def of(world):
+        if world not in results:
+            results[world] = gather_from(world, catalog_worker.run, world)
+        return results[world]
+
+    return of
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("key", [key for key, *_ in catalog_worker.keys()], ids="-".join)
+def test_ranks_agree_with_the_reference_of_the_joint_batch(found, world, key):
+    for rank, result in enumerate(found(world)):
+        assert isinstance(result, dict), result
+        assert not result[key], f"rank {rank}: {result[key]}"
