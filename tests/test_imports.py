@@ -273,7 +273,7 @@ def test_functions_are_documented(name):
     own, text = documentation(name)
     assert len(own.partition("\n")[0]) > 20
     for argument in inspect.signature(FUNCTIONS[name]).parameters:
-        shared = name in losses.__all__ and argument in ("normalize", "memory_budget", "backend")
+        shared = name in losses.__all__ and argument in ("normalize", "memory_budget", "backend", "group")
         assert shared or re.search(rf"\b{argument}\b", text), f"{argument} is not documented"
     if name in losses.__all__:
         assert re.search(r"^Source: .*arXiv \d{4}\.\d{4,5}", own, re.MULTILINE | re.DOTALL), "no source"
@@ -290,6 +290,6 @@ def test_classes_are_documented(name):
 def test_references_have_their_functions_arguments(name):
     def options(function):
         parameters = inspect.signature(function).parameters.values()
-        return [(p.name, p.kind, p.default) for p in parameters if p.name not in ("memory_budget", "backend")]
+        return [(p.name, p.kind, p.default) for p in parameters if p.name not in ("memory_budget", "backend", "group")]
 
     assert options(getattr(reference, name)) == options(getattr(contrastile, name))

@@ -1,6 +1,6 @@
 """Losses for multimodal and multi-view contrastive learning that never hold the matrix of similarities."""
 
-from . import metrics, reference
+from . import distributed, metrics, reference
 from .backends import BackendUnsupported, available_backends
 from .losses import *  # noqa: F403
 from .losses import __all__ as _losses
@@ -8,5 +8,5 @@ from .ops import PairStats, pair_loss, pair_reduce, row_lse
 
 __version__ = "0.1.0"
 __all__ = ["BackendUnsupported", "PairStats", "available_backends", "pair_loss", "pair_reduce", "row_lse"]
-__all__ += ["metrics", "reference"]
+__all__ += ["distributed", "metrics", "reference"]
 __all__ += _losses

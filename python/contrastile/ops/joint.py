@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ranks import Ranks, agree, sweep
+from ..backends import select
+from ..ranks import Ranks, agree, sweep, under_way
 from ..ranks.joint import Joint, joint_of
 from ..spec import Positives, Weights
 from . import library
@@ -24,8 +25,10 @@ AGREED = STATICS[: STATICS.index("compute")]
 
 
 def agreed(ranks: Ranks, args: Sequence[Any], kind: int, needs: Sequence[bool]) -> list[list[int]]:
-    """Rows and columns of every rank. kind: of call."""
+    """Rows and columns of every rank. kind: of call. What this rank refuses, it refuses before it meets the others."""
     a, blocks = args[:2]
+    ranks.check_device(a.device)
+    select(library.arg(args, "backend"), a.device, library.arg(args, "compute"), 0)
     facts = {
         "kind of call (1 pair_loss, 2 pair_reduce)": kind,
         "feature dtype": FEATURE_DTYPES.index(a.dtype),
@@ -58,7 +61,7 @@ class JointStats(torch.autograd.Function):
         ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         args = operator_args(statics, tensors)
-        with library.no_autocast(args[0]):
+        with library.no_autocast(args[0]), under_way():
             done = sweep.stats(joint(ranks, args, sizes))
         none = done.row.new_empty(0)
         col = done.row.new_empty(0, 2) if done.col is None else done.col
@@ -115,7 +118,7 @@ def run_loss(
     ranks: Ranks, sizes: Sequence[Sequence[int]], args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]
 ) -> tuple[Tensor, list[Tensor]]:
     row, row_positive, col, col_positive, budget = more
-    with library.no_autocast(args[0]):
+    with library.no_autocast(args[0]), under_way():
         whole = joint(ranks, args, sizes)
         weights = Weights(*(None if w is None else w.contiguous() for w in (row, row_positive, col, col_positive)))  # type: ignore[arg-type]
         square = whole.call.spec.square

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ranks import Group, Ranks, resolve
+from ..ranks import Group, Ranks, announced, resolve
 from . import autograd, check, joint
 from .arguments import arguments
 
@@ -25,6 +25,7 @@ class PairStats(NamedTuple):
     col_positives: Tensor | None  # (M,)
 
 
+@announced
 def pair_reduce(
     a: Tensor,
     b: Tensor | Sequence[Tensor] | None = None,
@@ -96,6 +97,11 @@ def pair_reduce(
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch" | "triton" | "cuda". A named backend never falls back: it raises
             BackendUnsupported.
+        group: A process group, or distributed.Ranks: a, b and all vectors are this rank's share of the joint rows and
+            columns, in the order of ranks. Every row meets the columns of all ranks; indices count through all ranks;
+            returned are the statistics of this rank's rows and columns. Every rank must make the same calls, with as
+            many rows as it has, also none. Gradients are those of the sum of all ranks' losses: each rank's backward
+            must run. Not with mask or "max".
 
     Returns:
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0.
@@ -138,6 +144,7 @@ def row_lse(
     return pair_reduce(a, b, scale=scale, reduce="lse", **options).rows
 
 
+@announced
 def pair_loss(
     a: Tensor,
     b: Tensor | Sequence[Tensor] | None = None,
@@ -178,7 +185,8 @@ def pair_loss(
     (default 64 MiB, released before the call returns) and recomputed beyond it.
 
     Args: row_weight, row_positive_weight (N,) or float; col_weight, col_positive_weight (M,) or float, used with
-        cols=True. The rest as in pair_reduce; reduce="max" is not offered here.
+        cols=True. The rest as in pair_reduce; reduce="max" is not offered here. With group, L is this rank's share: the
+        shares of all ranks add up to the joint sum, and gradients are those of the joint sum.
 
     Returns: 0-dim float32 (float64 for float64 features).
     """
@@ -213,9 +221,7 @@ def pair_loss(
 def _refuse_across_ranks(ranks: Ranks | None, given: dict[str, bool]) -> None:
     for name, there in given.items():
         if ranks is not None and there:
-            raise NotImplementedError(
-                f"{'reduce=' + repr('max') if name == 'reduce' else name} is not offered with group"
-            )
+            raise NotImplementedError(f"{name} is not offered with group")
 
 
 def _refuse_idle_weights(

@@ -6,9 +6,11 @@ the others raise at once instead of waiting for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -22,19 +24,13 @@ WELL, REFUSED = 0, 1
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Disagreement(ValueError):
-    """What must be equal on all ranks is not; raised on all of them."""
-
-    known_to_ranks = True
-
-
-KNOWN = "known_to_ranks"  # attribute of errors the other ranks need not be told of
+KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of
 
 
 def agree(ranks: Ranks, facts: Mapping[str, int], sizes: Sequence[int]) -> list[list[int]]:
     """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
-    message[1] = len(facts)
+    message[1] = crc32("|".join(facts).encode())
     message[2 : 2 + len(facts)] = torch.tensor(list(facts.values()), dtype=torch.int64)
     message[2 + FACTS : 2 + FACTS + len(sizes)] = torch.tensor(list(sizes), dtype=torch.int64)
     said = exchange(ranks, message)
@@ -57,11 +53,18 @@ def refuse_failed(said: list[list[int]]) -> None:
 
 
 def refuse_different(said: list[list[int]], facts: Mapping[str, int]) -> None:
+    if len({row[1] for row in said}) > 1:
+        raise known(ValueError("all ranks must make the same call, got different ones"))
     for place, name in enumerate(facts):
         values = [row[2 + place] for row in said]
-        if any(value != values[0] for value in values) or any(row[1] != len(facts) for row in said):
+        if len(set(values)) > 1:
             listed = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(values))
-            raise Disagreement(f"all ranks must give the same {name}, got {listed}")
+            raise known(ValueError(f"all ranks must give the same {name}, got {listed}"))
+
+
+def known(error: Exception) -> Exception:
+    setattr(error, KNOWN, True)
+    return error
 
 
 def announce(ranks: Ranks, error: Exception) -> None:
@@ -75,8 +78,19 @@ def announce(ranks: Ranks, error: Exception) -> None:
     exchange(ranks, message)
 
 
+@contextmanager
+def under_way() -> Iterator[None]:
+    """Around work in which ranks wait for each other's results, not for an agreement: a failure cannot be announced,
+    the others learn of it by the timeout of the group."""
+    try:
+        yield
+    except Exception as error:
+        known(error)
+        raise
+
+
 def announced(function: F) -> F:
-    """A function with a `group` argument that, where it refuses the others, tells the ranks of the group."""
+    """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -86,10 +100,9 @@ def announced(function: F) -> F:
         assert ranks is not None
         try:
             return function(*args, **kwargs)
-        except (ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:
             if not getattr(error, KNOWN, False):
-                setattr(error, KNOWN, True)
-                announce(ranks, error)
+                announce(ranks, known(error))
             raise
 
     return cast(F, call)

@@ -49,6 +49,10 @@ class Ranks:
         """Whether columns travel; size: bytes the gathered columns and their gradients would take."""
         return self.strategy == "ring" or (self.strategy == "auto" and size > GATHER_BYTES)
 
+    def check_device(self, device: torch.device) -> None:
+        if device.type == "cpu" and dist.get_backend_config(self.group) in ("nccl", "cuda:nccl"):
+            raise ValueError("features must be on a GPU with a group of NCCL alone, got cpu")
+
     def control_device(self) -> torch.device:
         """Where small messages between the hosts lie: on the CPU if the group has a backend for it, so that no device
         is waited for."""

@@ -21,14 +21,16 @@ from .group import Ranks
 class RankError(RuntimeError):
     """Another rank failed, is gone, or did not come."""
 
+    known_to_ranks = True
+
 
 @contextmanager
 def failing_as(ranks: Ranks, doing: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        lost = ", ".join(map(str, unreachable(ranks)))
-        who = f"rank {lost} cannot be reached" if lost else "another rank failed or did not come in time"
+        lost = unreachable(ranks)
+        who = f"ranks {lost} cannot be reached any more" if lost else "another rank failed or did not come in time"
         raise RankError(f"rank {ranks.rank} of {ranks.size}, {doing}: {who} ({error})") from error
 
 
