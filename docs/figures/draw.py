@@ -50,7 +50,7 @@ LOOK = {
 def draw(name: str, folder: Path) -> None:
     with matplotlib.rc_context(LOOK):
         figure = FIGURES[name]()
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
         plt.close(figure)
 
 

@@ -1,5 +1,6 @@
 """Volume, area, singular values and gap as pictures; the numbers in them come from contrastile."""
 
+from collections.abc import Callable
 from itertools import product
 
 import torch
@@ -13,15 +14,17 @@ import contrastile
 
 COLOURS = (PULL, PUSH, THIRD)
 CLOSE = torch.tensor([[0.30, 0.20, 0.93], [0.52, 0.12, 0.85], [0.28, 0.50, 0.82]], dtype=torch.float64)
-APART = torch.tensor([[0.30, 0.20, 0.93], [0.98, -0.10, 0.20], [-0.15, 0.95, 0.25]], dtype=torch.float64)
+APART = torch.tensor([[0.30, 0.20, 0.93], [0.98, 0.10, 0.20], [0.05, 0.95, 0.25]], dtype=torch.float64)
 
 
-def space(figure: plt.Figure, position: int, title: str) -> plt.Axes:
-    axes = figure.add_subplot(1, 3, position, projection="3d")
+def space(figure: plt.Figure, position: int, title: str, size: float) -> plt.Axes:
+    """Room for vectors up to `size` along each axis."""
+    axes = figure.add_axes((0.33 * position - 0.36, -0.08, 0.38, 1.05), projection="3d")
     axes.set_axis_off()
     axes.view_init(22, 35)
-    axes.set(xlim=(-0.3, 1.2), ylim=(-0.3, 1.2), zlim=(0, 1.5), title=title)
-    axes.set_box_aspect((1, 1, 1), zoom=1.25)
+    axes.set(xlim=(-0.1, size), ylim=(-0.1, size), zlim=(0, size))
+    axes.set_box_aspect((1, 1, 1), zoom=1.35)
+    axes.text2D(0.5, 1.0, title, transform=axes.transAxes, ha="center", fontsize=10)
     return axes
 
 
@@ -31,7 +34,7 @@ def arrows(axes: plt.Axes, vectors: Tensor) -> None:
 
 
 def curve(figure: plt.Figure, lines: dict[str, tuple[Tensor, str]], angle: Tensor, title: str) -> None:
-    axes = figure.add_subplot(1, 3, 3, box_aspect=0.9)
+    axes = figure.add_axes((0.72, 0.2, 0.26, 0.62))
     for label, (values, colour) in lines.items():
         axes.plot(angle.rad2deg(), values, color=colour, label=label)
     axes.set(title=title, xlabel="angle", xticks=[0, 45, 90, 135, 180], ylim=(0, None))
@@ -44,11 +47,11 @@ def plane(angle: Tensor) -> Tensor:
 
 
 def gram() -> plt.Figure:
-    figure = plt.figure(figsize=(8, 2.9), layout="constrained")
+    figure = plt.figure(figsize=(8, 3.0))
     for position, (name, vectors) in enumerate((("matched", CLOSE), ("mixed", APART)), start=1):
         vectors = F.normalize(vectors, dim=1)
         volume = float(contrastile.gram_volume(*(v[None] for v in vectors)))
-        axes = space(figure, position, f"{name}: volume {volume:.2f}")
+        axes = space(figure, position, f"{name}: volume {volume:.2f}", 2.6 if name == "matched" else 1.4)
         axes.add_collection3d(Line3DCollection(edges(vectors), colors=FAINT, linewidths=1))
         axes.add_collection3d(Poly3DCollection(faces(vectors), facecolor=PULL, alpha=0.12))
         arrows(axes, vectors)
@@ -85,11 +88,11 @@ def faces(vectors: Tensor) -> list[list[list[float]]]:
 
 
 def triangle() -> plt.Figure:
-    figure = plt.figure(figsize=(8, 2.9), layout="constrained")
+    figure = plt.figure(figsize=(8, 3.0))
     for position, (name, corners) in enumerate((("matched", CLOSE), ("mixed", APART)), start=1):
         corners = F.normalize(corners, dim=1)
         area = float(contrastile.area(*(c[None] for c in corners)))
-        axes = space(figure, position, f"{name}: area {area:.2f}")
+        axes = space(figure, position, f"{name}: area {area:.2f}", 1.1)
         axes.add_collection3d(Poly3DCollection([corners.tolist()], facecolor=THIRD, edgecolor=INK, alpha=0.3))
         arrows(axes, corners)
     angle = torch.linspace(0, torch.pi, 181, dtype=torch.float64)
@@ -124,38 +127,38 @@ def pmrl() -> plt.Figure:
 
 
 def gap() -> plt.Figure:
-    """Pairs on a circle, the two modalities in two caps at the start; after 400 steps on each loss."""
-    start = torch.linspace(-0.9, 0.9, 16, dtype=torch.float64)
-    angles = torch.stack([start, torch.pi + start.flip(0) + 0.1])
-    runs = {
-        "start": (None, {}),
-        "clip_loss": (contrastile.clip_loss, {}),
-        "cua": (contrastile.cua, {}),
-        "cuaxu": (contrastile.cuaxu, {}),
-    }
-    figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.7), layout="constrained")
-    for panel, (name, (loss, options)) in zip(axes, runs.items(), strict=True):
-        x, y = points(angles if loss is None else trained(angles.clone(), loss, **options))
+    """128 pairs of free unit vectors in 32 dimensions, 400 steps on each loss, seen along the gap at the start."""
+    start = two_cones(128, 32)
+    axis = F.normalize(start[0].mean(0) - start[1].mean(0), dim=0)
+    spread = start[0] - start[0].mean(0)
+    up = torch.linalg.svd(spread - torch.outer(spread @ axis, axis)).Vh[0]
+    figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.6), layout="constrained")
+    for panel, name in zip(axes, ("start", "clip_loss", "cua", "cuaxu"), strict=True):
+        x, y = start if name == "start" else trained(start, getattr(contrastile, name))
         for ends in zip(x, y, strict=True):
-            panel.plot(*torch.stack(ends).T, color=FAINT, linewidth=0.8)
+            panel.plot(*(torch.stack(ends) @ torch.stack([axis, up]).T).T, color=FAINT, linewidth=0.5)
         for side, colour in ((x, PULL), (y, PUSH)):
-            panel.plot(*side.T, "o", color=colour, markersize=4)
-        distance = float(contrastile.metrics.centroid_distance(x, y))
-        panel.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", title=f"{name}\ngap {distance:.2f}")
+            panel.plot(side @ axis, side @ up, "o", color=colour, markersize=3)
+        distance = contrastile.metrics.centroid_distance(x, y).item()
+        panel.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", title=f"{name}\ngap {distance:.2f}")
         panel.set_axis_off()
     return figure
 
 
-def points(angles: Tensor) -> Tensor:
-    return torch.stack([angles.cos(), angles.sin()], -1)
+def two_cones(n: int, d: int) -> Tensor:
+    """Pairs that resemble each other weakly, each modality around a direction of its own, (2, n, d)."""
+    g = torch.Generator().manual_seed(0)
+    common, noise = torch.randn(2, n, d, generator=g)
+    directions = F.normalize(torch.randn(2, 1, d, generator=g), dim=2)
+    rows = torch.stack([common, common + noise])
+    return F.normalize(0.35 * F.normalize(rows, dim=2) + 0.9 * directions, dim=2)
 
 
-def trained(angles: Tensor, loss: object, steps: int = 400, **options: float) -> Tensor:
-    angles.requires_grad_()
-    optimizer = torch.optim.Adam([angles], lr=0.02)
+def trained(rows: Tensor, loss: Callable[..., Tensor], steps: int = 400) -> Tensor:
+    free = rows.clone().requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        x, y = points(angles)
-        loss(x, y, 20.0, **options).backward()
+        loss(*F.normalize(free, dim=2), 100.0).backward()
         optimizer.step()
-    return angles.detach()
+    return F.normalize(free.detach(), dim=2)

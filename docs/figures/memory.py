@@ -2,7 +2,7 @@
 
 import torch
 from matplotlib import pyplot as plt
-from palette import FAINT, INK, PULL, PUSH, THIRD
+from palette import INK, PULL, PUSH, THIRD
 
 D, FLOAT = 256, 4
 LARGEST_BLOCK = 32 << 20  # CPU_LIMITS.workspace: scores or coefficients of a block of pairs
@@ -21,14 +21,13 @@ def clip() -> plt.Figure:
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     for label, bytes_, colour in lines:
         axes.plot(n, bytes_ / 1e9, color=colour, label=label)
-    axes.axhline(80, color=FAINT, linewidth=0.8)
-    axes.text(560, 92, "80 GB", fontsize=8)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set(xlabel="pairs in the batch, N", ylabel="GB", ylim=(1e-3, 1.5e3), xlim=(2**9, 2**17))
     axes.set_xticks([2**p for p in range(9, 18)], [f"{2**p:,}" for p in range(9, 18)])
-    axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.9), fontsize=8)
-    axes.set_title(f"memory of CLIP, forward and backward, by arithmetic: float32, D = {D}")
+    axes.legend(loc="upper left", fontsize=8)
+    axes.set_title(f"memory of CLIP, forward and backward, by arithmetic (float32, D = {D})")
+    axes.grid(alpha=0.4)
     return figure
 
 

@@ -73,9 +73,9 @@ def contrastive() -> plt.Figure:
     queued = pair_gradients(
         lambda r: reference.info_nce(r[:n], r[n : 2 * n], temperature=0.2, negatives=r[2 * n :]), torch.cat([x, extra])
     )[:n, n:]
-    matrix(second, queued, "info_nce, negatives=queue", "query", "key | queue", (n,))
+    matrix(second, queued, "info_nce, negatives", "query", "key | queue", (n,))
     known = pair_gradients(lambda r: reference.info_nce(r[:n], r[n:], temperature=0.2, query_ids=ids), x)[:n, n:]
-    matrix(third, known, "info_nce, two queries of one id", "query", "key")
+    matrix(third, known, "info_nce, query_ids", "query", "key")
     return legend(figure)
 
 
@@ -83,7 +83,7 @@ def sigmoid() -> plt.Figure:
     n = 5
     x, ids = items(n, 2), torch.tensor([0, 0, 1, 2, 3])
     figure, (first, second, third) = panels(3)
-    for axes, title, options in ((first, "siglip_loss", {}), (second, "siglip_loss, two items of one id", {"image_ids": ids})):
+    for axes, title, options in ((first, "siglip_loss", {}), (second, "siglip_loss with image_ids", {"image_ids": ids})):
         found = pair_gradients(lambda r, options=options: reference.siglip_loss(r[:n], r[n:], 10.0, -5.0, **options), x)
         matrix(axes, found[:n, n:], title, "image", "text")
     cosine = torch.linspace(-1, 1, 201)
@@ -91,7 +91,7 @@ def sigmoid() -> plt.Figure:
     third.plot(cosine, torch.sigmoid(-logit), color=PULL, label="matched")
     third.plot(cosine, torch.sigmoid(logit), color=PUSH, label="not matched")
     third.axvline(0.5, color=FAINT, linewidth=0.8)
-    third.set(title="force on one pair, scale 10, bias -5", xlabel="cosine", ylabel="|dL/dz|", box_aspect=1)
+    third.set(title="force on a pair", xlabel="cosine", ylabel="|dL/dz|", box_aspect=1)
     third.legend(loc="center left")
     return legend(figure)
 
@@ -108,7 +108,7 @@ def two_views() -> plt.Figure:
     for name, colour in (("nt_xent", PULL), ("dcl", THIRD)):
         axes[3].plot(cosine, [pull(getattr(reference, name), p, 16) for p in cosine], color=colour, label=name)
     axes[3].set(title="pull on a positive", xlabel="its cosine (others 0)", ylim=(0, None), box_aspect=1)
-    axes[3].set_ylabel("-dL/dz, relative")
+    axes[3].set_ylabel("-dL/dz")
     axes[3].legend()
     return legend(figure)
 
@@ -118,7 +118,7 @@ def pull(loss: Callable[..., Tensor], cosine: Tensor, n: int) -> float:
     eye = torch.eye(n, dtype=torch.float64)
     gram = torch.cat([torch.cat([eye, cosine * eye], 1), torch.cat([cosine * eye, eye], 1)])
     found = pair_gradients(lambda r: loss(r[:n], r[n:], temperature=0.3, reduction="sum"), torch.linalg.cholesky(gram))
-    return -0.3 / 4 * found[0, n].item()
+    return -0.3 / 2 * found[0, n].item()
 
 
 def supervised() -> plt.Figure:
@@ -142,7 +142,7 @@ def multiview() -> plt.Figure:
         axes,
         (
             ("mv_infonce", {}, "mv_infonce"),
-            ("mv_infonce", {"negatives": "cross_view"}, "mv_infonce, cross_view"),
+            ("mv_infonce", {"negatives": "cross_view"}, "mv_infonce, cross"),
             ("mv_dhel", {}, "mv_dhel"),
             ("pvc", {}, "pvc"),
         ),
