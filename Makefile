@@ -30,7 +30,7 @@ compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
 # build/site; a warning is an error
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 docs-serve: $(VENV)/.installed-docs
 	$(BIN)/python -m mkdocs serve

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 import contrastile
 from compat.lightly_modules import lightly_importable
@@ -18,9 +21,7 @@ from contrastile.cli import _COMMANDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
-}
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 README = PAGES["README.md"]
 DROPINS = {Path(page).stem: text for page, text in PAGES.items() if page.startswith("docs/dropins/")}
 INDEX = DROPINS.pop("README")
@@ -106,6 +107,36 @@ def test_links_of_readme_lead_somewhere():
     """mkdocs checks those of the pages."""
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    for folder in ("figures", "tools"):
+        monkeypatch.syspath_prepend(DOCS / folder)
+
+
+def test_pictures_of_pairs_show_what_a_loss_does(tools):
+    """Rows a1 a2 b1 b2: NT-Xent compares all but itself; a duplicate's pairs with ids are left alone."""
+    pytest.importorskip("matplotlib")
+    pairs = importlib.import_module("pairs")
+    x = pairs.items(2, 2)
+    found = pairs.pair_gradients(lambda r: contrastile.reference.nt_xent(r[:2], r[2:], temperature=0.5), x)
+    signs = torch.where(found.abs() < pairs.NOTHING, 0.0, found.sign())
+    assert signs.tolist() == [[0, 1, -1, 1], [1, 0, 1, -1], [-1, 1, 0, 1], [1, -1, 1, 0]]
+    ids = torch.tensor([5, 5])
+    found = pairs.pair_gradients(lambda r: contrastile.reference.info_nce(r[:2], r[2:], query_ids=ids), x)
+    assert (found.abs() < pairs.NOTHING).all()
+
+
+def test_docstrings_keep_every_word_as_markdown(tools):
+    """Nothing is lost to Markdown: <a, b> is no tag, * and _ are no emphasis."""
+    pytest.importorskip("griffe", reason="comes with make docs")
+    pages = importlib.import_module("docstrings")
+    marks = re.compile(r"\*\*|`|^ *- (?=`)", re.MULTILINE)
+    for name in contrastile.__all__:
+        text = inspect.cleandoc(getattr(contrastile, name).__doc__)
+        shown = re.sub(r"\\([*_$])", r"\1", pages.markdown(text)).replace("&lt;", "<")
+        assert marks.sub("", shown).split() == marks.sub("", text).split(), name
 
 
 def test_figures_are_those_the_pages_show_and_can_be_drawn(tmp_path):

@@ -4,10 +4,10 @@ import math
 
 import torch
 from matplotlib import pyplot as plt
-from palette import FAINT, INK, PULL, PUSH, THIRD
 from torch import Tensor
 
 from contrastile import reference
+from palette import FAINT, INK, PULL, PUSH, THIRD
 
 
 def debiased() -> plt.Figure:
@@ -23,8 +23,14 @@ def debiased() -> plt.Figure:
         panel.set(title=f"temperature {temperature:g}", xlabel="cosine of the positive (negatives 0)")
     axes[0].set(ylabel="g / sum of the negatives", ylim=(-0.02, 1.12))
     axes[0].legend(fontsize=8)
-    axes[1].annotate("floor: no gradient\nreaches the negatives", (0.75, 0.02), (0.62, 0.3), ha="center", fontsize=8,
-                     arrowprops={"arrowstyle": "->", "color": INK})
+    axes[1].annotate(
+        "floor: no gradient\nreaches the negatives",
+        (0.75, 0.02),
+        (0.78, 0.3),
+        ha="center",
+        fontsize=8,
+        arrowprops={"arrowstyle": "->", "color": INK},
+    )
     return figure
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
+from matplotlib import pyplot as plt
+
 import curves
 import geometry
-import matplotlib
 import memory
 import pairs
-from matplotlib import pyplot as plt
 from palette import FAINT, INK, PAPER
 
 FIGURES: dict[str, Callable[[], plt.Figure]] = {

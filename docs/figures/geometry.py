@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from mpl_toolkits.mplot3d.art3d import Line3DCollection, Poly3DCollection
-from palette import FAINT, INK, PULL, PUSH, THIRD
 from torch import Tensor
 
 import contrastile
+from palette import FAINT, INK, PULL, PUSH, THIRD
 
 COLOURS = (PULL, PUSH, THIRD)
 CLOSE = torch.tensor([[0.30, 0.20, 0.93], [0.52, 0.12, 0.85], [0.28, 0.50, 0.82]], dtype=torch.float64)
@@ -132,7 +132,7 @@ def gap() -> plt.Figure:
     axis = F.normalize(start[0].mean(0) - start[1].mean(0), dim=0)
     spread = start[0] - start[0].mean(0)
     up = torch.linalg.svd(spread - torch.outer(spread @ axis, axis)).Vh[0]
-    figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.6), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(8.4, 2.2), layout="constrained")
     for panel, name in zip(axes, ("start", "clip_loss", "cua", "cuaxu"), strict=True):
         x, y = start if name == "start" else trained(start, getattr(contrastile, name))
         for ends in zip(x, y, strict=True):
@@ -140,7 +140,7 @@ def gap() -> plt.Figure:
         for side, colour in ((x, PULL), (y, PUSH)):
             panel.plot(side @ axis, side @ up, "o", color=colour, markersize=3)
         distance = contrastile.metrics.centroid_distance(x, y).item()
-        panel.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", title=f"{name}\ngap {distance:.2f}")
+        panel.set(xlim=(-1, 1), ylim=(-0.7, 0.7), aspect="equal", title=f"{name}\ngap {distance:.2f}")
         panel.set_axis_off()
     return figure
 

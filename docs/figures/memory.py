@@ -2,6 +2,7 @@
 
 import torch
 from matplotlib import pyplot as plt
+
 from palette import INK, PULL, PUSH, THIRD
 
 D, FLOAT = 256, 4

@@ -1,5 +1,5 @@
-"""Which pairs a loss pulls together, pushes apart or leaves alone: the signs and sizes of dL/d<x_i, x_j>, from the dense
-losses of contrastile.reference. Nothing here knows a formula."""
+"""Which pairs a loss pulls together, pushes apart or leaves alone: the signs and sizes of dL/d<x_i, x_j>, from the
+dense losses of contrastile.reference. Nothing here knows a formula, but for Symile, whose tuples are drawn."""
 
 from collections.abc import Callable
 from itertools import product
@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch, Rectangle
-from palette import FAINT, INK, PULL, PUSH, THIRD
 from torch import Tensor
 
 from contrastile import reference
+from palette import FAINT, INK, PULL, PUSH, THIRD
 
 NOTHING = 1e-10  # a gradient below this is rounding
 
@@ -25,7 +25,7 @@ def items(instances: int, views: int, noise: float = 0.7, seed: int = 3) -> Tens
 
 
 def pair_gradients(loss: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """dL/d<x_i, x_j> of a loss of rows, which depends on them by their dot products alone; linearly independent rows."""
+    """dL/d<x_i, x_j> of a loss that depends on its rows by their dot products alone; linearly independent rows."""
     gram = (rows @ rows.T).requires_grad_()
     loss(torch.linalg.cholesky(gram)).backward()
     return gram.grad + gram.grad.T
@@ -46,7 +46,9 @@ def matrix(axes: plt.Axes, gradient: Tensor, title: str, rows: str, cols: str, l
         axes.axvline(at, color=INK, linewidth=0.8)
         if at < height:
             axes.axhline(at, color=INK, linewidth=0.8)
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[], title=title, xlabel=cols, ylabel=rows)
+    axes.set(
+        xlim=(0, width), ylim=(height, 0), aspect="equal", xticks=[], yticks=[], title=title, xlabel=cols, ylabel=rows
+    )
     for spine in axes.spines.values():
         spine.set(visible=True, color=FAINT)
 
@@ -83,7 +85,10 @@ def sigmoid() -> plt.Figure:
     n = 5
     x, ids = items(n, 2), torch.tensor([0, 0, 1, 2, 3])
     figure, (first, second, third) = panels(3)
-    for axes, title, options in ((first, "siglip_loss", {}), (second, "siglip_loss with image_ids", {"image_ids": ids})):
+    for axes, title, options in (
+        (first, "siglip_loss", {}),
+        (second, "siglip_loss with image_ids", {"image_ids": ids}),
+    ):
         found = pair_gradients(lambda r, options=options: reference.siglip_loss(r[:n], r[n:], 10.0, -5.0, **options), x)
         matrix(axes, found[:n, n:], title, "image", "text")
     cosine = torch.linspace(-1, 1, 201)
@@ -128,7 +133,8 @@ def supervised() -> plt.Figure:
     found = pair_gradients(lambda r: reference.sup_con(r, labels, temperature=0.3), items(n, 1, seed=5))
     matrix(first, found, "labels 0 0 0 1 1 2", "row", "row", (3, 5))
     views = pair_gradients(
-        lambda r: reference.sup_con(r.view(2, n // 2, -1).transpose(0, 1), labels[1:4], temperature=0.3), items(n // 2, 2)
+        lambda r: reference.sup_con(r.view(2, n // 2, -1).transpose(0, 1), labels[1:4], temperature=0.3),
+        items(n // 2, 2),
     )
     matrix(second, views, "labels 0 0 1, two views each", "view 1 | view 2", "view 1 | view 2", (n // 2,))
     return legend(figure)

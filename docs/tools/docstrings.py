@@ -35,7 +35,8 @@ def markdown(docstring):
         elif indent >= margin + 4:  # a formula
             lines.append(line if section == "Args" else line[margin:])
         else:
-            lines.append(("    " if margin == 8 else "  " if line.startswith("  ") and not section else "") + escaped(line.strip()))
+            within_list = margin == 8 or (indent and not section)
+            lines.append(("    " if within_list else "") + escaped(line.strip()))
     return "\n".join(lines)
 
 

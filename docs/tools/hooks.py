@@ -34,10 +34,7 @@ def darkened(svg):
 
 
 def on_page_content(content, page, **_):
-    content = FIGURE.sub(
-        r'<img alt="\1" src="\2.svg#only-light" loading="lazy"><img alt="\1" src="\2-dark.svg#only-dark" loading="lazy">',
-        content,
-    )
+    content = FIGURE.sub(r'<img alt="\1" src="\2.svg#only-light"><img alt="\1" src="\2-dark.svg#only-dark">', content)
     return FORMULA.sub(lambda match: mathml(match[1], html.unescape(match[2]), page), content)
 
 
