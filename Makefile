@@ -28,9 +28,9 @@ compat: compat-packages
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
-# build/site; a warning is an error
+# build/site; a warning is an error (with --quiet it would not be)
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 docs-serve: $(VENV)/.installed-docs
 	$(BIN)/python -m mkdocs serve

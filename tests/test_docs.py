@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def test_docstrings_keep_every_word_as_markdown(tools):
 def test_figures_are_those_the_pages_show_and_can_be_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     program = "import draw, pathlib, sys\nfor name in draw.FIGURES: draw.draw(name, pathlib.Path(sys.argv[1]))"
-    environment = {"PYTHONPATH": f"{DOCS / 'figures'}:{Path(contrastile.__file__).parents[1]}", "MPLBACKEND": "svg"}
+    paths = f"{DOCS / 'figures'}{os.pathsep}{Path(contrastile.__file__).parents[1]}"
+    environment = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment, timeout=300)
     shown = {name for text in PAGES.values() for name in re.findall(r"figures/([\w-]+\.svg)", text)}
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in DOCS.glob("figures/*.svg")} == shown
