@@ -3,11 +3,11 @@
 import torch
 from matplotlib import pyplot as plt
 
+from contrastile.backends.base import CPU_LIMITS
+from contrastile.ops.pair import LOSS_BUDGET
 from palette import INK, PULL, PUSH, THIRD
 
 D, FLOAT = 256, 4
-LARGEST_BLOCK = 32 << 20  # CPU_LIMITS.workspace: scores or coefficients of a block of pairs
-KEPT = 64 << 20  # LOSS_BUDGET: scores of a scalar loss that are kept from statistics to coefficients
 
 
 def clip() -> plt.Figure:
@@ -33,5 +33,6 @@ def clip() -> plt.Figure:
 
 
 def blocks(n: torch.Tensor) -> torch.Tensor:
+    """Coefficients of a block of pairs, scores kept from statistics to coefficients, float32 gradients."""
     scores = n**2 * FLOAT
-    return scores.clamp_max(LARGEST_BLOCK) + scores.clamp_max(KEPT) + 2 * n * D * FLOAT
+    return scores.clamp_max(CPU_LIMITS.workspace) + scores.clamp_max(LOSS_BUDGET) + 2 * n * D * FLOAT
