@@ -1,4 +1,4 @@
-# make demo | test | compat | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make demo | test | compat | docs | figures | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -13,7 +13,7 @@ GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
-.PHONY: demo test compat compat-packages bench gpu gpu-sanitize lint format wheel clean
+.PHONY: demo test compat compat-packages docs docs-serve figures bench gpu gpu-sanitize lint format wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -27,6 +27,17 @@ compat: compat-packages
 	$(BIN)/python -m pytest tests/compat -n auto --dist loadfile
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
+
+# build/site; a warning is an error (with --quiet it would not be)
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs serve
+
+# docs/figures/*.svg anew
+figures: $(VENV)/.installed-docs
+	$(BIN)/python docs/figures/draw.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-group-by=group \
@@ -64,6 +75,10 @@ $(VENV)/.installed-dev: export CONTRASTILE_CPU = 1
 # editable: Python files are used in place; a change below csrc or to the pins reinstalls (unchanged objects are kept)
 $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -e '.[$*]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS) $(NATIVE)
+	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-docs.txt -e '.[docs]'
 	touch $@
 
 $(VENV)/.installed-compat: $(VENV)/.installed-dev requirements-compat.txt

@@ -1,0 +1,150 @@
+"""README and docs say what the package does: their code runs, what they name exists, nothing public is left out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import contrastile
+from compat.lightly_modules import lightly_importable
+from contrastile.catalog import CATALOG
+from contrastile.cli import _COMMANDS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
+README = PAGES["README.md"]
+DROPINS = {Path(page).stem: text for page, text in PAGES.items() if page.startswith("docs/dropins/")}
+INDEX = DROPINS.pop("README")
+# packages that a page's code imports
+NEEDED = {
+    f"docs/dropins/{name}.md": name for name in ("pytorch_metric_learning", "sentence_transformers", "transformers")
+}
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_every_python_block_runs_in_order(page, capsys):
+    """The blocks of a page share one namespace; capsys: what they print is the page's business."""
+    if page in NEEDED and find_spec(NEEDED[page]) is None:
+        pytest.skip(f"{NEEDED[page]} is missing")
+    scope: dict[str, object] = {}
+    with lightly_importable() if page.endswith("lightly.md") else nullcontext():
+        for block in blocks(page, "python"):
+            exec(compile(block, page, "exec"), scope)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
+def test_blocks_that_are_not_run_are_python_all_the_same(page):
+    """A program of another package, or a script with a data set: marked py instead of python."""
+    for block in blocks(page, "py"):
+        compile(block, page, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_languages_of_blocks_are_known(page):
+    """Another name for Python would escape the tests above."""
+    fences = re.findall(r"^```(\w*)$", PAGES[page], re.MULTILINE)
+    assert set(fences[::2]) <= {"python", "py", "sh"}, fences
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    code = "\n".join([*blocks(page, "sh"), *re.findall(r"`([^`\n]+)`", PAGES[page])])
+    targets = [name for names in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", code) for name in names.split()]
+    assert all(re.search(rf"^{name}:", MAKEFILE, re.MULTILINE) for name in targets), targets
+    assert set(re.findall(r"python -m contrastile (\w+)", code)) <= set(_COMMANDS)
+    for path in re.findall(r"\b(?:tests|bench)/[\w/]+\.\w+", code):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_public_name_is_documented_once():
+    shown = [name for text in PAGES.values() for name in re.findall(r"^::: contrastile\.([\w.]+)$", text, re.MULTILINE)]
+    public = {name for name in contrastile.__all__ if name not in ("metrics", "reference")}
+    assert sorted(shown) == sorted(public | {f"metrics.{name}" for name in contrastile.metrics.__all__})
+
+
+@pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)
+def test_readme_has_the_row_of_the_catalog(card):
+    cost = " ".join(filter(None, (str(card.gemm), card.times, "N²D"))) if card.gemm else "no pairs"
+    row = f"| `{card.name}` | `{card.module.__name__}` | {card.task} | {card.paper}, {card.equation} | {cost} |"
+    assert row in README
+
+
+def test_readme_has_no_other_row():
+    rows = re.findall(r"^\| `(\w+)` \| `\w+` \|", README, re.MULTILINE)
+    assert rows == [card.name for card in CATALOG]
+
+
+@pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)
+def test_a_page_of_its_family_has_source_and_figure(card):
+    (text,) = [text for page, text in PAGES.items() if f"::: contrastile.{card.name}\n" in text]
+    assert card.paper in text
+    assert re.search(r"!\[[^]]+\]\(\.\./figures/[\w-]+\.svg\)", text)
+
+
+@pytest.mark.parametrize("page", DROPINS)
+def test_the_index_of_dropins_has_every_page_and_its_module(page):
+    assert f"]({page}.md)" in INDEX
+    assert f"contrastile.compat.{page}" in INDEX
+    assert find_spec(f"contrastile.compat.{page}") is not None
+
+
+def test_links_of_readme_lead_somewhere():
+    """mkdocs checks those of the pages."""
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.fixture
+def tools(monkeypatch):
+    for folder in ("figures", "tools"):
+        monkeypatch.syspath_prepend(DOCS / folder)
+
+
+def test_pictures_of_pairs_show_what_a_loss_does(tools):
+    """Rows a1 a2 b1 b2: NT-Xent compares all but itself; a duplicate's pairs with ids are left alone."""
+    pytest.importorskip("matplotlib")
+    pairs = importlib.import_module("pairs")
+    x = pairs.items(2, 2)
+    found = pairs.pair_gradients(lambda r: contrastile.reference.nt_xent(r[:2], r[2:], temperature=0.5), x)
+    signs = torch.where(found.abs() < pairs.NOTHING, 0.0, found.sign())
+    assert signs.tolist() == [[0, 1, -1, 1], [1, 0, 1, -1], [-1, 1, 0, 1], [1, -1, 1, 0]]
+    ids = torch.tensor([5, 5])
+    found = pairs.pair_gradients(lambda r: contrastile.reference.info_nce(r[:2], r[2:], query_ids=ids), x)
+    assert (found.abs() < pairs.NOTHING).all()
+
+
+def test_docstrings_keep_every_word_as_markdown(tools):
+    """Nothing is lost to Markdown: <a, b> is no tag, * and _ are no emphasis."""
+    pytest.importorskip("griffe", reason="comes with make docs")
+    pages = importlib.import_module("docstrings")
+    marks = re.compile(r"\*\*|`|^ *- (?=`)", re.MULTILINE)
+    for name in contrastile.__all__:
+        text = inspect.cleandoc(getattr(contrastile, name).__doc__)
+        shown = re.sub(r"\\([*_$])", r"\1", pages.markdown(text)).replace("&lt;", "<")
+        assert marks.sub("", shown).split() == marks.sub("", text).split(), name
+
+
+def test_figures_are_those_the_pages_show_and_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    program = "import draw, pathlib, sys\nfor name in draw.FIGURES: draw.draw(name, pathlib.Path(sys.argv[1]))"
+    paths = f"{DOCS / 'figures'}{os.pathsep}{Path(contrastile.__file__).parents[1]}"
+    environment = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment, timeout=300)
+    shown = {name for text in PAGES.values() for name in re.findall(r"figures/([\w-]+\.svg)", text)}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in DOCS.glob("figures/*.svg")} == shown
