@@ -67,6 +67,8 @@ def resolve(group: Group) -> Ranks | None:
     """The ranks that a `group` argument stands for; None: this process alone."""
     if group is None:
         return None
+    if isinstance(group, int) and group == dist.GroupMember.NON_GROUP_MEMBER:  # what new_group gives to others
+        raise ValueError("group must be one that this process belongs to")
     if not (isinstance(group, Ranks) or (dist.is_available() and isinstance(group, dist.ProcessGroup))):
         raise TypeError(f"group must be a process group, distributed.Ranks or None, got {type(group).__name__}")
     if not dist.is_initialized():

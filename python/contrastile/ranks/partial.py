@@ -12,6 +12,7 @@ from ..spec import Gradients, Needs, PairSpec, Reduce, SideStats
 from . import wire
 from .group import Ranks
 from .joint import Part
+from .shard import joined
 
 
 def numbers(stats: SideStats) -> Tensor:
@@ -59,7 +60,7 @@ def column_gradients(part: Part, grads: Gradients) -> list[Tensor]:
             side.features.new_zeros(side.features.shape, dtype=dtype) if x is None else x
             for x, side in zip(shared, sides, strict=True)
         ]
-        found.append(torch.cat([rows_first(x) for x in each]))
+        found.append(joined([rows_first(x) for x in each]))
     m = sum(map(len, sides))
     vectors = [x[:m] for x in (grads.col_scale, grads.col_bias) if x is not None]
     if vectors:

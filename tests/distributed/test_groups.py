@@ -1,0 +1,122 @@
+"""Sub-groups, two groups at once, queues that all ranks hold, no gradients, second backward passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+import contrastile
+from contrastile import reference
+from contrastile.catalog import CATALOG
+from contrastile.distributed import Ranks
+from contrastile.testing import compare
+from loss_cases import make
+from pairing import Pairing
+
+from .launch import gather_from
+from .sharding import SIZES, jointly
+
+pytestmark = pytest.mark.dist
+WORLD = 4
+STRATEGIES = ("gather", "ring")
+
+
+def rows(rank: int, n: int = 5) -> list[Tensor]:
+    g = torch.Generator().manual_seed(rank)
+    return [F.normalize(torch.randn(n, 7, generator=g, dtype=torch.float64), dim=1) for _ in range(2)]
+
+
+def share(loss: str, members: list[int], rank: int, ranks: Ranks, **options: float) -> float:
+    """Largest difference of value and gradients from those of the members' joint batch."""
+    mine = [x.requires_grad_() for x in rows(rank)]
+    value = getattr(contrastile, loss)(*mine, **options, group=ranks)
+    value.backward()
+    every = [torch.cat(x).requires_grad_() for x in zip(*map(rows, members), strict=True)]
+    whole = getattr(reference, loss)(*every, **options)
+    whole.backward()
+    here = slice(5 * members.index(rank), 5 * members.index(rank) + 5)
+    total = value.detach().clone()
+    dist.all_reduce(total, group=ranks.group)
+    errors = [(x.grad / len(members) - y.grad[here]).abs().max() for x, y in zip(mine, every, strict=True)]
+    return float(torch.stack([(total / len(members) - whole).detach().abs(), *errors]).max())
+
+
+def sub_groups(rank: int) -> dict[str, float]:
+    halves = [[0, 2], [1, 3]]
+    groups = [dist.new_group(members) for members in halves]
+    members, group = halves[rank % 2], groups[rank % 2]
+    found = {}
+    for strategy in STRATEGIES:
+        # the halves compute different losses at the same time; then each rank is in two groups within one step
+        loss = "nt_xent" if rank % 2 else "info_nce"
+        found[f"halves {strategy}"] = share(loss, members, rank, Ranks(group, strategy), temperature=0.2)
+        found[f"all {strategy}"] = share("info_nce", list(range(WORLD)), rank, Ranks(None, strategy), temperature=0.2)
+        found[f"two groups {strategy}"] = two_groups(rank, members, Ranks(group, strategy))
+    try:
+        contrastile.info_nce(*rows(rank), group=groups[1 - rank % 2])
+    except ValueError as error:
+        found["foreign"] = float("belongs to" not in str(error))
+    return found
+
+
+def two_groups(rank: int, members: list[int], half: Ranks) -> float:
+    """One backward pass through a loss over all ranks and one over half of them."""
+    x, y = (x.requires_grad_() for x in rows(rank))
+    (contrastile.info_nce(x, y, group=Ranks()) + contrastile.nt_xent(x, y, group=half)).backward()
+    grads = []
+    for loss, who in ((reference.info_nce, list(range(WORLD))), (reference.nt_xent, members)):
+        every = [torch.cat(z).requires_grad_() for z in zip(*map(rows, who), strict=True)]
+        loss(*every).backward()
+        start = 5 * who.index(rank)
+        grads.append(len(who) * every[0].grad[start : start + 5])
+    return float((x.grad - sum(grads)).abs().max())
+
+
+def queues(rank: int) -> dict[str, str]:
+    """Negatives that all ranks hold, against the reference that has them once."""
+    card = next(card for card in CATALOG if card.name == "info_nce")
+    found = {}
+    for variant in ("negatives", "hard negatives", "margin", "smoothing", "symmetric smoothing", "row temperature"):
+        case = make(card, variant, sum(SIZES[WORLD]), 8, torch.float64)
+        for strategy in STRATEGIES:
+            loss = jointly(card, case, Ranks(strategy=strategy, replicated_negatives=True))
+            result = compare(Pairing(loss, card.reference), case)
+            found[f"{variant} {strategy}"] = "" if result.ok else result.detail
+    return found
+
+
+def twice(rank: int) -> dict[str, str]:
+    found = {}
+    for strategy in STRATEGIES:
+        x, y = (z.requires_grad_() for z in rows(rank))
+        with torch.no_grad():
+            quiet = contrastile.info_nce(x, y, group=Ranks(strategy=strategy))
+        loss = contrastile.info_nce(x, y, group=Ranks(strategy=strategy))
+        loss.backward(retain_graph=True)
+        once = x.grad.clone()
+        loss.backward()
+        found[strategy] = "" if torch.equal(x.grad, 2 * once) and torch.equal(quiet, loss.detach()) else "differs"
+        for reduction in ("mean", "none"):
+            value = contrastile.info_nce(x, y, reduction=reduction, group=Ranks(strategy=strategy)).sum()
+            (grad,) = torch.autograd.grad(value, x, create_graph=True)
+            try:
+                grad.sum().backward()
+                found[f"{strategy} {reduction}"] = "differentiated twice"
+            except RuntimeError as error:
+                found[f"{strategy} {reduction}"] = "" if "double backward" in str(error) else str(error)
+    return found
+
+
+def everything(rank: int) -> dict[str, float | str]:
+    return {**sub_groups(rank), **queues(rank), **twice(rank)}
+
+
+def test_groups_queues_and_repeated_backward_passes():
+    for result in gather_from(WORLD, everything):
+        assert isinstance(result, dict), result
+        assert result["foreign"] == 0.0
+        wrong = {name: x for name, x in result.items() if (x if isinstance(x, str) else x > 1e-12)}
+        assert not wrong

@@ -1,0 +1,66 @@
+"""Memory of a rank: with "ring" it does not grow with the number of ranks, with "gather" it does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import contrastile
+from contrastile.distributed import Ranks
+
+from .launch import gather_from
+
+pytestmark = pytest.mark.dist
+N, D = 512, 8192  # rows of a rank: 16 MiB of features, so that these outweigh the workspace of scores
+WORLDS = (4, 6)  # below four, fewer transfers are under way at a time
+Peaks = dict[tuple[str, int], int]
+
+
+def status(field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def peak(rank: int, strategy: str) -> int:
+    """Bytes beyond the inputs of one forward and backward pass, in a process that did nothing else before."""
+
+    def step(n: int) -> int:
+        x, y = (torch.randn(n, D, requires_grad=True) for _ in range(2))
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
+        before = status("VmRSS")
+        contrastile.clip_loss(x, y, 0.1, group=Ranks(strategy=strategy), backend="cpu").backward()
+        return status("VmHWM") - before
+
+    step(8)  # what is set up once
+    return step(N)
+
+
+@pytest.fixture(scope="module")
+def peaks() -> Peaks:
+    """(strategy, ranks): the largest of all ranks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # glibc gives each freed block back at once
+        return measured()
+
+
+def measured() -> Peaks:
+    return {
+        (strategy, world): max(gather_from(world, peak, strategy))
+        for strategy in ("gather", "ring")
+        for world in WORLDS
+    }
+
+
+def test_ring_memory_is_flat_in_the_number_of_ranks(peaks):
+    small, large = (peaks["ring", world] for world in WORLDS)
+    assert large < 1.05 * small
+
+
+def test_gather_memory_grows_with_the_number_of_ranks(peaks):
+    """So that the test above could fail: features and float32 gradients of two more ranks' columns, at least."""
+    small, large = (peaks["gather", world] for world in WORLDS)
+    assert large > small + 2 * (4 + 4) * N * D

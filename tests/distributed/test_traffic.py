@@ -1,0 +1,110 @@
+"""How often ranks talk and how much they send for one loss with its gradients: the formulas of docs/distributed.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import contrastile
+from contrastile.distributed import Ranks
+from contrastile.ranks import wire
+
+from .launch import gather_from
+
+pytestmark = pytest.mark.dist
+N, D = 6, 64  # rows of a rank, features: float32, and float32 gradients
+
+
+class Counted:
+    """Counts calls of the transport and the bytes of tensors as wide as features that leave this rank, as a ring of
+    neighbours sends them."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.wide = 0
+
+    def note(self, name: str, x: torch.Tensor, parts: int) -> None:
+        self.calls[name] += 1
+        if x.dim() > 1 and x.shape[1] == D:
+            self.wide += parts * x.numel() * x.element_size()
+
+    def __enter__(self) -> Counted:
+        self.saved = wire._all_gather, wire._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv
+        gather, scatter, reduce, batch = self.saved
+        others = dist.get_world_size() - 1
+
+        def all_gather(out: torch.Tensor, x: torch.Tensor, **rest: Any) -> Any:
+            self.note("all_gather", x, others)
+            return gather(out, x, **rest)
+
+        def reduce_scatter(out: torch.Tensor, x: torch.Tensor, **rest: Any) -> Any:
+            self.note("reduce_scatter", out, others)
+            return scatter(out, x, **rest)
+
+        def all_reduce(x: torch.Tensor, *more: Any, **rest: Any) -> Any:
+            self.calls["all_reduce"] += 1
+            return reduce(x, *more, **rest)
+
+        def batch_isend_irecv(operations: list[dist.P2POp]) -> Any:
+            self.calls["shift"] += 1
+            for operation in operations:
+                if operation.op is dist.isend and operation.tensor.dim() > 1 and operation.tensor.shape[1] == D:
+                    self.wide += operation.tensor.numel() * operation.tensor.element_size()
+            return batch(operations)
+
+        wire._all_gather, wire._reduce_scatter = all_gather, reduce_scatter
+        dist.all_reduce, dist.batch_isend_irecv = all_reduce, batch_isend_irecv
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        wire._all_gather, wire._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv = self.saved
+
+
+LOSSES = ("clip_loss", "siglip_loss", "info_nce", "nt_xent")
+
+
+def measured(rank: int) -> dict[tuple[str, str], tuple[dict[str, int], int]]:
+    found = {}
+    for loss in LOSSES:
+        more = () if loss in ("info_nce", "nt_xent") else (5.0,)
+        for strategy in ("gather", "ring"):
+            x, y = (torch.randn(N, D, requires_grad=True) for _ in range(2))
+            with Counted() as counted:
+                getattr(contrastile, loss)(x, y, *more, group=Ranks(strategy=strategy)).backward()
+            found[loss, strategy] = dict(counted.calls), counted.wide
+    return found
+
+
+def expected(loss: str, strategy: str, w: int) -> tuple[dict[str, int], int]:
+    """Calls, and bytes of features and gradients a rank sends. Two all-gathers are the agreements."""
+    n = 2 * N if loss == "nt_xent" else N
+    own = 4 * n * D  # bytes of a rank's columns, or of their gradients
+    numbers = {"clip_loss": 1, "siglip_loss": 0, "info_nce": 0, "nt_xent": 1}[loss]  # weights of columns
+    ids = 1 if loss == "nt_xent" else 0
+    if strategy == "gather":
+        statistics = 2 if loss in ("clip_loss", "nt_xent") else 0
+        calls = {"all_gather": 2 + 1 + numbers + ids, "all_reduce": statistics, "reduce_scatter": 1}
+        return {name: count for name, count in calls.items() if count}, 2 * (w - 1) * own
+    steps = w // 2 + 1 if loss == "nt_xent" else w
+    tours = 1 if loss == "siglip_loss" else 2
+    left = steps if loss in ("clip_loss", "nt_xent") else 0  # statistics of columns on their way
+    shifts = tours * (steps - 1) + left + steps
+    return {"all_gather": 2, "shift": shifts}, tours * (steps - 1) * own + steps * own
+
+
+@pytest.fixture(scope="module", params=[2, 3, 4])
+def found(request):
+    return request.param, gather_from(request.param, measured)
+
+
+@pytest.mark.parametrize("strategy", ["gather", "ring"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_calls_and_bytes_are_those_of_the_documentation(found, loss, strategy):
+    world, results = found
+    for result in results:
+        assert isinstance(result, dict), result
+        assert result[loss, strategy] == expected(loss, strategy, world)

@@ -1,0 +1,266 @@
+"""Training across ranks is training on the joint batch: weights after ten steps against one process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+import contrastile
+from contrastile.distributed import Ranks, cached_backward
+
+from .launch import gather_from
+from .sharding import SIZES, span
+
+pytestmark = pytest.mark.dist
+WORLD, STEPS, WIDTH = 3, 10, 6
+DROPOUT = 0.25
+
+
+class Encoder(nn.Module):
+    """Unit rows from two layers; an optional dropout whose mask must be the same the second time."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(WIDTH, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.layers(x), dim=1)
+
+
+class TwoTowers(nn.Module):
+    """Both encoders and the scale, as one module for data parallelism."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.image, self.text = Encoder(dropout), Encoder(dropout)
+        self.log_scale = nn.Parameter(torch.tensor([math.log(10.0)]))  # FSDP2 takes no scalars
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.image(image), self.text(text), self.log_scale.exp()
+
+
+def model(dtype: torch.dtype = torch.float64, dropout: float = 0.0) -> TwoTowers:
+    torch.manual_seed(0)
+    return TwoTowers(dropout).to(dtype)
+
+
+def batches(dtype: torch.dtype = torch.float64) -> Iterator[tuple[Tensor, Tensor]]:
+    g = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        x = torch.randn(sum(SIZES[WORLD]), WIDTH, generator=g, dtype=dtype)
+        yield x, x + 0.3 * torch.randn(x.shape, generator=g, dtype=dtype)
+
+
+def mine(*tensors: Tensor) -> list[Tensor]:
+    return [x[span(SIZES[WORLD], dist.get_rank())] for x in tensors]
+
+
+def clip(image: Tensor, text: Tensor, scale: Tensor, group: Any = None) -> Tensor:
+    return contrastile.clip_loss(image, text, scale, group=group, backend="torch")
+
+
+def train(step: Callable[[nn.Module, Tensor, Tensor], Any], net: nn.Module, dtype: torch.dtype) -> None:
+    optimizer = torch.optim.SGD(net.parameters(), 0.3, momentum=0.9)
+    for image, text in batches(dtype):
+        optimizer.zero_grad()
+        step(net, image, text)
+        optimizer.step()
+
+
+def single(dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    net = model(dtype)
+    train(lambda n, image, text: clip(*n(image, text)).backward(), net, dtype)
+    return [x.detach() for x in net.parameters()]
+
+
+# ---- what each rank does: the largest difference of any weight from one process's ------------------------------------
+
+
+def difference(net: nn.Module, dtype: torch.dtype = torch.float64) -> float:
+    full = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in net.parameters()]
+    return max(float((x.detach() - y).abs().max()) for x, y in zip(full, single(dtype), strict=True))
+
+
+def data_parallel(strategy: str) -> float:
+    net = DistributedDataParallel(model())
+
+    def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
+        clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
+
+    train(step, net, torch.float64)
+    return difference(net)
+
+
+def sharded_parameters(strategy: str) -> float:
+    net = model()
+    mesh = init_device_mesh("cpu", (WORLD,))
+    for part in (net.image, net.text):
+        fully_shard(part, mesh=mesh)
+    fully_shard(net, mesh=mesh)
+
+    def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
+        clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
+
+    train(step, net, torch.float64)
+    return difference(net)
+
+
+def checkpointed(strategy: str) -> float:
+    net = DistributedDataParallel(model())
+
+    def encode(encoder: nn.Module, x: Tensor) -> Tensor:
+        features: Tensor = checkpoint(encoder, x, use_reentrant=False)
+        return features
+
+    net.module.image.forward = lambda x, f=net.module.image.forward: encode(f, x)
+
+    def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
+        clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
+
+    train(step, net, torch.float64)
+    return difference(net)
+
+
+def compiled(strategy: str) -> float:
+    net = DistributedDataParallel(model())
+
+    @torch.compile(backend="aot_eager")
+    def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        return clip(image * 1.0, text * 1.0, scale, group=Ranks(strategy=strategy)) * 1.0
+
+    train(lambda net, image, text: loss(*net(*mine(image, text))).backward(), net, torch.float64)
+    return difference(net)
+
+
+def cached(strategy: str) -> float:
+    """In pieces of two rows; ranks have different numbers of pieces, one of them an empty one."""
+    net = model()
+    towers = [DistributedDataParallel(net.image), DistributedDataParallel(net.text)]
+    scale = DistributedDataParallel(Scale(net.log_scale))
+
+    def step(_: nn.Module, image: Tensor, text: Tensor) -> None:
+        pieces = [list(x.split(2)) for x in mine(image, text)]
+        cached_backward(towers, pieces, lambda a, b: clip(a, b, scale(), group=Ranks(strategy=strategy)))
+
+    train(step, net, torch.float64)
+    return difference(net)
+
+
+class Scale(nn.Module):
+    def __init__(self, log: nn.Parameter) -> None:
+        super().__init__()
+        self.log = log
+
+    def forward(self) -> Tensor:
+        return self.log.exp()
+
+
+def accumulated(strategy: str) -> float:
+    """Two joint batches a step, gradients added up without synchronising in between."""
+    net, whole = DistributedDataParallel(model()), model()
+    group = Ranks(strategy=strategy)
+    (a, b), (c, d) = list(batches())[:2]
+    with net.no_sync():
+        clip(*net(*mine(a, b)), group=group).backward()
+    clip(*net(*mine(c, d)), group=group).backward()
+    for x in ((a, b), (c, d)):
+        clip(*whole(*x)).backward()
+    pairs = zip(net.parameters(), whole.parameters(), strict=True)
+    return max(float((x.grad - y.grad).abs().max()) for x, y in pairs)
+
+
+def under_autocast(strategy: str) -> float:
+    """bfloat16 features: the same loss as one process under autocast, to the rounding of features."""
+    net = model(torch.float32)
+    image, text = next(batches(torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        a, b, scale = net(image, text)
+        whole = clip(a.bfloat16(), b.bfloat16(), scale)
+        own = clip(*(x.bfloat16() for x in mine(a, b)), scale, group=Ranks(strategy=strategy))
+    total = own.detach().clone()
+    dist.all_reduce(total)
+    return float((total / WORLD - whole).abs())
+
+
+TRAININGS = (
+    data_parallel, sharded_parameters, checkpointed, compiled, cached, accumulated, under_autocast
+)  # fmt: skip
+
+
+def trainings(rank: int) -> dict[tuple[str, str], float]:
+    return {(f.__name__, strategy): f(strategy) for f in TRAININGS for strategy in ("gather", "ring")}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return gather_from(WORLD, trainings)
+
+
+@pytest.mark.parametrize("strategy", ["gather", "ring"])
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda f: f.__name__)
+def test_weights_equal_those_of_one_process(found, training, strategy):
+    limit = 1e-6 if training is under_autocast else 1e-12
+    for result in found:
+        assert isinstance(result, dict), result
+        assert result[training.__name__, strategy] < limit
+
+
+def test_the_comparison_notices_a_rank_that_is_left_out():
+    """Ten steps on a part of the batch end far from ten steps on all of it."""
+    net = model()
+    train(lambda n, image, text: clip(*n(image[:6], text[:6])).backward(), net, torch.float64)
+    assert difference(net) > 1e-2
+
+
+# ---- cached_backward in one process ----------------------------------------------------------------------------------
+
+
+def test_cached_backward_is_backward_with_the_same_dropout():
+    image, text = next(batches())
+    whole, pieces = model(dropout=DROPOUT), model(dropout=DROPOUT)
+    torch.manual_seed(7)
+    features = [
+        torch.cat([tower(x) for x in batch.split(4)]) for tower, batch in ((whole.image, image), (whole.text, text))
+    ]
+    value = clip(*features, whole.log_scale.exp())
+    value.backward()
+    torch.manual_seed(7)
+    found = cached_backward(
+        [pieces.image, pieces.text], [image.split(4), text.split(4)], lambda a, b: clip(a, b, pieces.log_scale.exp())
+    )
+    after = torch.rand(1)
+    torch.testing.assert_close(found, value.detach())
+    for x, y in zip(pieces.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(x.grad, y.grad)
+    assert not torch.equal(after, torch.rand(1))
+
+
+def test_cached_backward_of_one_encoder_and_a_frozen_one():
+    image, text = next(batches())
+    shared, frozen = model().image, model().text.requires_grad_(False)
+    cached_backward(shared, [image.split(3), text.split(3)], lambda a, b: clip(a, b, torch.tensor(5.0)))
+    twin = model().image
+    clip(twin(image), twin(text), torch.tensor(5.0)).backward()
+    for x, y in zip(shared.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(x.grad, y.grad)
+    cached_backward([shared, frozen], [image.split(3), text.split(3)], lambda a, b: clip(a, b, torch.tensor(5.0)))
+    assert all(x.grad is None for x in frozen.parameters())
+
+
+def test_cached_backward_refuses_what_does_not_match():
+    net = model()
+    with pytest.raises(ValueError, match="as many"):
+        cached_backward([net.image], [[torch.ones(2, WIDTH)]] * 2, lambda a: a.sum())
+    with pytest.raises(ValueError, match="at least one piece"):
+        cached_backward(net.image, [[]], lambda a: a.sum())
