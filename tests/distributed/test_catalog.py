@@ -23,8 +23,11 @@ def found():
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("key", [key for key, *_ in catalog_worker.keys()], ids="-".join)
+@pytest.mark.parametrize(
+    "world, key",
+    [(world, key) for world in WORLDS for key, *_ in catalog_worker.keys(world)],
+    ids=lambda x: "-".join(x) if isinstance(x, tuple) else str(x),
+)
 def test_ranks_agree_with_the_reference_of_the_joint_batch(found, world, key):
     for rank, result in enumerate(found(world)):
         assert isinstance(result, dict), result

@@ -55,9 +55,9 @@ def model(dtype: torch.dtype = torch.float64, dropout: float = 0.0) -> TwoTowers
     return TwoTowers(dropout).to(dtype)
 
 
-def batches(dtype: torch.dtype = torch.float64) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(dtype: torch.dtype = torch.float64, steps: int = STEPS) -> Iterator[tuple[Tensor, Tensor]]:
     g = torch.Generator().manual_seed(1)
-    for _ in range(STEPS):
+    for _ in range(steps):
         x = torch.randn(sum(SIZES[WORLD]), WIDTH, generator=g, dtype=dtype)
         yield x, x + 0.3 * torch.randn(x.shape, generator=g, dtype=dtype)
 
