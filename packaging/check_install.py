@@ -37,26 +37,24 @@ class Environment:
         self.folder, self.bin = folder, folder / "bin"
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
 
-    def run(self, *command: object, path: str | None = None) -> str:
-        """Standard output of a command in this environment; path replaces the rest of PATH."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
-        kept["PATH"] = os.pathsep.join([str(self.bin), *filter(None, [kept["PATH"] if path is None else path])])
+    def run(self, *command: object, **variables: str) -> str:
+        """Standard output of a command in this environment."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(OWN_VARIABLES)}
         words = [str(self.bin / "python"), *map(str, command)]
-        done = subprocess.run(words, cwd=self.folder, env=kept, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(words, cwd=self.folder, env=inherited | variables, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout}")
         return done.stdout
 
-    def pip(self, *words: object, path: str | None = None) -> None:
-        self.run("-m", "pip", "-q", "--disable-pip-version-check", *words, path=path)
+    def pip(self, *words: object, **variables: str) -> None:
+        self.run("-m", "pip", "-q", "--disable-pip-version-check", *words, **variables)
 
     def works(self, module: str, backend: str, folder: Path) -> None:
-        """The package is read from this folder, says what module _cpu is, and computes."""
+        """The package is read from this folder, says this of its module _cpu, and computes a loss."""
         report = json.loads(self.run("-m", "contrastile", "info", "--json"))
         found = report["native modules"]["_cpu"]
         assert module in found, f"_cpu: {found!r}, expected {module!r}"
         assert not report["warnings"], report["warnings"]  # two OpenMP runtimes would be one
-        self.run("-m", "contrastile", "selftest")
         print(self.run("-c", LOSS, backend, folder), end="", flush=True)
 
 
@@ -74,20 +72,20 @@ def main() -> None:
         env.pip("install", wheel)
         env.pip("check")
         env.works("loaded", "cpu", env.folder)
-        print(env.run("-m", "contrastile", "info"))
+        print(env.run("-m", "contrastile", "info"), env.run("-m", "contrastile", "selftest"))
         env.pip("uninstall", "-y", "contrastile")
 
-        env.pip("install", sdist, path="")  # no compiler, no nvcc
+        env.pip("install", sdist, PATH=str(env.bin))  # no compiler, no nvcc
         env.works("No module named", "torch", env.folder)
+        env.run("-m", "contrastile", "selftest")
         env.pip("uninstall", "-y", "contrastile")
 
-        os.environ["CONTRASTILE_CUDA"] = "0"
-        env.pip("install", "-e", source)
+        env.pip("install", "-e", source, CONTRASTILE_CUDA="0")
         env.works("loaded", "cpu", source)
         env.pip("uninstall", "-y", "contrastile")
 
         env.pip("install", "-c", PINS, "setuptools", "pybind11")
-        env.pip("install", "--no-build-isolation", "-e", source)
+        env.pip("install", "--no-build-isolation", "-e", source, CONTRASTILE_CUDA="0")
         env.works("loaded", "cpu", source)
 
 
