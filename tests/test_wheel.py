@@ -38,10 +38,11 @@ def build_module(folder: Path, source: str, *options: object) -> None:
     compile_c(source, folder / "contrastile/_cpu.cpython-311-x86_64-linux-gnu.so", "-shared", *options, "-lm")
 
 
-@pytest.fixture
-def wheel(tmp_path):
-    """The package's files with a small module, licence and objects."""
-    folder, objects = tmp_path / "unpacked", tmp_path / "objects"
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """The package's files with a small module and a licence, packed too, and the object of one kernel."""
+    base = tmp_path_factory.mktemp("good")
+    folder, objects = base / "unpacked", base / "objects"
     for package, source in check_wheel.SOURCES.items():
         ignored = shutil.ignore_patterns("*.so", "__pycache__", "triton_kernels")
         shutil.copytree(source, folder / package, ignore=ignored, dirs_exist_ok=True)
@@ -51,11 +52,15 @@ def wheel(tmp_path):
     build_module(folder, INIT)
     objects.mkdir()
     compile_c(KERNEL, objects / "cpu-kernel_generic-0.o", "-c")
-    path = tmp_path / f"contrastile-1-cp311-cp311-{TAG}.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in folder.rglob("*"):
-            archive.write(name, name.relative_to(folder))
-    return check_wheel.Wheel(path, folder, objects, [])
+    shutil.make_archive(str(base / "wheel"), "zip", folder)
+    return base
+
+
+@pytest.fixture
+def wheel(good, tmp_path):
+    base = shutil.copytree(good, tmp_path / "wheel")
+    path = (base / "wheel.zip").rename(base / f"contrastile-1-cp311-cp311-{TAG}.whl")
+    return check_wheel.Wheel(path, base / "unpacked", base / "objects", [])
 
 
 def complaints(gate, wheel):
