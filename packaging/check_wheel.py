@@ -31,7 +31,7 @@ OPENMP = "libgomp.so.1"  # torch brings it; a second copy would be a second thre
 LIBRARIES = {OPENMP, "libstdc++.so.6", "libgcc_s.so.1"}
 LIBRARIES |= {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"}  # glibc; one library since 2.34
 LIBRARIES |= {"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
-TORCH_SYMBOL = re.compile(r"_ZNK?K?(2at|3c10|5torch)|aoti_torch")
+TORCH_SYMBOL = re.compile(r"_ZN[KRO]?(2at|3c10|5torch)|aoti_torch")
 
 # the widest registers that the code of an object may use, and must, so that a misread object shows
 WIDEST = {"cpu-kernel_avx2": "ymm", "cpu-kernel_avx512": "zmm", "cpu-kernel_avx512bf16": "zmm"}

@@ -146,7 +146,10 @@ def test_exported_symbols(wheel):
     assert complaints("symbols", wheel) == ["_cpu exports ['PyInit__other'], not PyInit__cpu alone"]
 
 
-@pytest.mark.parametrize("symbol", ["_ZN3c104WarnD1Ev", "_ZN2at4_ops5empty", "_ZNK5torch3jit4Node", "aoti_torch_x"])
+@pytest.mark.parametrize(
+    "symbol",
+    ["_ZN3c104WarnD1Ev", "_ZN2at4_ops5empty", "_ZNK5torch3jit4Node", "_ZNR5torch7Library4_def", "aoti_torch_x"],
+)
 def test_symbols_of_torch(wheel, symbol):
     build_module(
         wheel.folder, f"{INIT}int {symbol}(void); int g(void);{EXPORT} int PyInit_x(void) {{return {symbol}();}}"
