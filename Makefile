@@ -1,4 +1,5 @@
-# make demo | test | compat | docs | figures | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make demo | test | compat | docs | figures | bench | lint | format | wheel | wheel-check | clean
+# Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -13,7 +14,11 @@ GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
-.PHONY: demo test compat compat-packages docs docs-serve figures bench gpu gpu-sanitize lint format wheel clean
+CUDA ?= 0
+WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
+
+.PHONY: demo test compat compat-packages docs docs-serve figures bench gpu gpu-sanitize lint format wheel wheel-check \
+	clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -59,9 +64,25 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel: $(VENV)/.created
-	rm -rf build/lib* build/bdist*
-	$(PIP) wheel --no-deps -w dist .
+# The source distribution and the wheel built from it alone, checked, in dist/cpu or, with CUDA=1 (needs nvcc), in
+# dist/cuda. Linux. See packaging/README.md.
+wheel: export CONTRASTILE_CPU = 1
+wheel: export CONTRASTILE_CUDA = $(CUDA)
+wheel: export CONTRASTILE_CUDA_ARCHS = $(if $(filter 1,$(CUDA)),80;86;89;90;100;120)
+wheel: export CONTRASTILE_OBJECTS = $(CURDIR)/build/wheel/objects
+wheel: export PATH := $(abspath $(BIN)):$(PATH)
+wheel: $(VENV)/.installed-packaging
+	rm -rf build/wheel $(WHEELS)
+	python -m build -o build/wheel .
+	auditwheel repair --exclude libgomp.so.1 -w build/wheel/repaired build/wheel/*.whl
+	python packaging/check_wheel.py build/wheel/repaired/*.whl --objects build/wheel/objects --archs "$$CONTRASTILE_CUDA_ARCHS"
+	twine check --strict build/wheel/*.tar.gz build/wheel/repaired/*.whl
+	mkdir -p $(WHEELS)
+	cp build/wheel/*.tar.gz build/wheel/repaired/*.whl $(WHEELS)
+
+# installs what make wheel left, in every way a user does, in an environment with torch alone
+wheel-check: $(VENV)/.created
+	$(BIN)/python packaging/check_install.py $(WHEELS)
 
 # the environment stays; the next make reinstalls the package into it
 clean:
@@ -83,6 +104,10 @@ $(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS) $(NATIVE
 
 $(VENV)/.installed-compat: $(VENV)/.installed-dev requirements-compat.txt
 	$(PIP) install -q -c requirements-dev.txt -r requirements-compat.txt
+	touch $@
+
+$(VENV)/.installed-packaging: $(VENV)/.created packaging/requirements.txt
+	$(PIP) install -q -r packaging/requirements.txt
 	touch $@
 
 # the packages tests/peers and tests/compat compare with, without their own dependencies (2 MB)

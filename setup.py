@@ -6,6 +6,7 @@ version, and torch is not needed here. Environment, read at build time only (no 
     CONTRASTILE_CPU=auto|0|1             auto: where it cannot be built, install without it; 1: fail
     CONTRASTILE_CUDA=auto|0|1            the same; auto also skips it where nvcc is missing
     CONTRASTILE_CUDA_ARCHS="80;90a;100"  falls back to TORCH_CUDA_ARCH_LIST, then to DEFAULT_ARCHS
+    CONTRASTILE_OBJECTS                  folder that keeps object files between builds (build/objects)
     CUDA_HOME, CXX, CUDAHOSTCXX, NVCC_THREADS, MAX_JOBS
 """
 
@@ -28,10 +29,13 @@ from setuptools.errors import CompileError
 
 ENV = os.environ
 CSRC = Path(__file__).resolve().parent / "csrc"
-OBJECTS = CSRC.parent / "build" / "objects"  # kept; pip deletes the build folder it gives
+# not in the build folder that pip gives, which it deletes
+OBJECTS = Path(ENV.get("CONTRASTILE_OBJECTS") or CSRC.parent / "build" / "objects")
 CXX = shlex.split(ENV.get("CXX") or "g++")
 CUDA_HOME = ENV.get("CUDA_HOME") or ENV.get("CUDA_PATH")
 NVCC = shutil.which("nvcc", path=f"{CUDA_HOME}/bin" if CUDA_HOME else None)
+# For a build from source, in 0.6 of the time that the list of released wheels (Makefile) takes: code of 8.0 also runs
+# on 8.6 and 8.9, the PTX of 10.0 on 12.0.
 DEFAULT_ARCHS = ("80", "90", "100")
 # never -Ofast or -ffast-math: linking with them switches denormals off for the whole process
 HOST_FLAGS = """-std=c++17 -O3 -g0 -DNDEBUG -Wall -fPIC -fvisibility=hidden -ffunction-sections
@@ -73,14 +77,17 @@ def accepts(*flags):
 
 
 def host_command():
-    paths = [CSRC, pybind11.get_include(), sysconfig.get_paths()["include"]]
     openmp = "-fopenmp" if accepts("-fopenmp") else "-Wno-unknown-pragmas"
-    return [*CXX, *HOST_FLAGS, openmp, *(f"-I{path}" for path in paths)]
+    return [*CXX, *HOST_FLAGS, openmp, f"-I{CSRC}"]
+
+
+def python_headers():  # for bind.cpp alone, so that kernel objects serve every Python
+    return [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
 
 
 def cpu_units():
     """(source, compile command) of each file; a kernel file has an instruction set of its own."""
-    command, isa = host_command(), {"bind.cpp": [], "kernel_generic.cpp": KERNEL}
+    command, isa = host_command(), {"bind.cpp": python_headers(), "kernel_generic.cpp": KERNEL}
     if platform.machine().lower() in ("x86_64", "amd64"):
         command.append("-DCONTRASTILE_X86=1")
         isa |= {"kernel_avx2.cpp": AVX2, "kernel_avx512.cpp": AVX512}
@@ -112,7 +119,7 @@ def cuda_units():
     codes = [(arch, f"sm_{arch}") for arch in archs] + [(newest, f"compute_{newest}")]
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
-    bind = [*host_command(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
+    bind = [*host_command(), *python_headers(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
     sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in ("device", "stats", "coeff", "basis")]
     return [(CSRC / "cuda/bind.cpp", bind), *sources]
 

@@ -69,3 +69,40 @@ def test_forked_workers_of_a_loader_compute_losses(tmp_path):
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal True\n"
+
+
+# torch's own operations hang in a forked child that has more than one thread, once the parent computed in parallel, so
+# this loss is small enough for them to stay serial. The native module may use two threads in it, and must not.
+FORK = """
+import os, signal, sys
+import torch, contrastile
+
+def loss():
+    leaf = x.detach().requires_grad_()
+    value = contrastile.clip_loss(leaf, y, 5.0, backend="cpu")
+    value.backward()
+    return value.detach(), leaf.grad
+
+torch.set_num_threads(int(sys.argv[1]))
+x = torch.linspace(-1, 1, 500 * 40).view(500, 40).sin()
+y = x.cos()
+expected = loss()
+torch.set_num_threads(2)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # ends a child that hangs
+    os._exit(not all(map(torch.equal, loss(), expected)))
+assert os.waitpid(child, 0)[1] == 0, "the child hung or differs"
+assert all(map(torch.equal, loss(), expected)), "the parent differs"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch forks safely on Linux only")
+@pytest.mark.parametrize("threads_of_parent", ["1", "2"])
+def test_forked_child_with_two_threads_computes_a_loss(threads_of_parent):
+    if reason := contrastile.available_backends()["cpu"]:
+        pytest.skip(reason)
+    command = [sys.executable, "-c", FORK, threads_of_parent]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
