@@ -75,7 +75,13 @@ def test_commands_exist(page):
 def test_every_public_name_is_documented_once():
     shown = [name for text in PAGES.values() for name in re.findall(r"^::: contrastile\.([\w.]+)$", text, re.MULTILINE)]
     public = {name for name in contrastile.__all__ if name not in ("metrics", "reference")}
-    assert sorted(shown) == sorted(public | {f"metrics.{name}" for name in contrastile.metrics.__all__})
+    public |= {f"metrics.{name}" for name in contrastile.metrics.__all__}
+    assert sorted(shown) == sorted(public | {f"distributed.{name}" for name in contrastile.distributed.__all__})
+
+
+def test_the_costs_of_many_ranks_are_those_of_the_model():
+    done = subprocess.run([sys.executable, DOCS / "tools/ranks_model.py"], capture_output=True, text=True, check=True)
+    assert done.stdout in PAGES["docs/distributed.md"]
 
 
 @pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)
