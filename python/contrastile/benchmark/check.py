@@ -10,13 +10,13 @@ dense_rows), gradients of scale, temperature and bias included.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from contrastile.catalog import Case, LossCard
@@ -64,6 +64,13 @@ def found(loss: Loss, case: Case, dtype: torch.dtype | None, backward: bool) -> 
     return Found(float(value.detach()), grads)
 
 
+def across(result: Found, case: Case) -> Found:
+    """Without the part of the gradients along the rows."""
+    rows = [F.normalize(x.double(), dim=-1) for x in case.args if is_features(x)]
+    grads = [g.double() - (g * x).sum(-1, keepdim=True) * x for g, x in zip(result.grads, rows, strict=False)]
+    return Found(result.value, tuple(grads))
+
+
 def error(result: Found, true: Found) -> float:
     """The largest relative error of value and gradients; NaN where anything is not finite."""
     errors = [abs(result.value - true.value) / max(abs(true.value), 1e-3)]
@@ -103,12 +110,14 @@ def checked_n(problem: Problem) -> int:
     return n
 
 
-def check(problem: Problem, candidate: Candidate, make: Callable[[Problem], Loss]) -> tuple[float, int]:
+def check(problem: Problem, candidate: Candidate) -> tuple[float, int]:
     """(relative error, batch at which gradients were compared). Raises: Refused: it is too large."""
     small = problem.at(checked_n(problem))
-    worst = error(found(make(small), small.case(0), None, problem.backward), truth(small, problem.backward))
+    case, true = small.case(0), truth(small, problem.backward)
+    result = found(candidate.make(small), case, None, problem.backward)
+    worst = error(across(result, case), across(true, case)) if candidate.normalizes else error(result, true)
     if small != problem and not math.isnan(worst):
-        whole = found(make(problem), problem.case(0), None, False)
+        whole = found(candidate.make(problem), problem.case(0), None, False)
         worst = max(worst, error(whole, truth(problem, False)), key=lambda x: (math.isnan(x), x))
     limit = LIMIT[problem.type] * (1.0 if candidate.ours else OTHERS)
     if not worst <= limit:

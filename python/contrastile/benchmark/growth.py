@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 from .record import Record
 
-PAGES = 1 << 20  # bytes; below, what a process happens to hold decides the peak
+PAGES = 4 << 20  # bytes; below, what a process happens to hold decides the peak
 
 
 def exponent(points: Mapping[int, float], largest: int = 3) -> float | None:
-    """a of y ~ N^a by least squares over the largest sizes, where constant costs no longer count; None: below 2 points."""
+    """a of y ~ N^a by least squares over the largest sizes, where constant costs count least; None: below 2 points."""
     known = sorted((n, y) for n, y in points.items() if y > 0)[-largest:]
     if len(known) < 2:
         return None

@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,15 +16,23 @@ from .check import Refused, check
 from .clock import Step, clock_of, medians
 from .limit import products
 from .machine import machine, version
-from .memory import ProbeError, Usage, allocator_peak, available_bytes, in_fresh_process, resident_peak
+from .memory import Usage, allocator_peak, available_bytes, in_fresh_process, resident_peak
 from .precision import tf32
 from .problem import Problem, stepper
 from .record import FAILED, NO_MEMORY, NO_TIME, OK, REFUSED, SKIPPED, Record
 from .suite import COMPILED, Candidate, Skip
 
 WARM_UP_ROWS = 32
-PROBES = (512, 1024)  # batches whose memory and time foretell those of larger ones
+LADDER = (128, 256, 512, 1024)  # batches whose memory and time foretell those of larger ones
 FREE_SHARE = 0.7  # of the memory that is free, at most
+
+
+class DeviceLost(RuntimeError):
+    """A kernel broke the CUDA context; another process must go on. `records`: of what is to blame."""
+
+    def __init__(self, records: list[Record]) -> None:
+        super().__init__("the CUDA context is gone")
+        self.records = records
 
 
 @dataclass
@@ -36,7 +45,7 @@ class Meter:
     usages: dict[tuple[Problem, str], dict[int, Usage]] = field(default_factory=dict)
 
     def measure(self, problem: Problem, names: Sequence[str]) -> list[Record]:
-        """One record for each named candidate of the problem's suite, in the order given."""
+        """One record for each named candidate of the problem's suite, in the order given. Raises: DeviceLost."""
         every = problem.candidates
         chosen = [every[name] for name in names]
         if time.monotonic() > self.deadline:
@@ -48,10 +57,21 @@ class Meter:
         with tf32(problem.tf32):
             for candidate in chosen:
                 records[candidate.name], step = self.tried(problem, candidate)
+                self.refuse_lost_device(problem, [records[candidate.name]])
                 if step is not None:
                     steps[candidate.name] = step
-            self.time(problem, records, steps)
+            try:
+                self.time(problem, records, steps)
+            except RuntimeError as error:
+                records |= {x: replace(records[x], outcome=FAILED, why=described(error)) for x in steps}
+                self.refuse_lost_device(problem, list(records.values()))
         return list(records.values())
+
+    def refuse_lost_device(self, problem: Problem, records: list[Record]) -> None:
+        try:
+            clock_of(problem.device).sync()
+        except RuntimeError as error:
+            raise DeviceLost(records) from error
 
     def record(self, problem: Problem, candidate: Candidate, **more: Any) -> Record:
         return Record(
@@ -66,7 +86,7 @@ class Meter:
         try:
             candidate.make(problem)
             peak = self.peak_on_cpu(problem, candidate) if problem.device == "cpu" else None
-            worst, small = check(problem, candidate, candidate.make)
+            worst, small = check(problem, candidate)
             step = stepper(candidate.make(problem), problem.sets(), problem.backward)
             step(0)
             peak = allocator_peak(lambda: step(0)) if problem.device == "cuda" else peak
@@ -103,31 +123,29 @@ class Meter:
 
     def peak_on_cpu(self, problem: Problem, candidate: Candidate) -> int | None:
         """Raises: Skip: it would not fit, or take too long, by what smaller batches take."""
+        if problem.n < LADDER[0]:
+            return None  # lost in pages that the process holds anyway
         known = self.usages.setdefault((problem.at(0), candidate.name), {})
-        if problem.n > 2 * PROBES[-1]:
-            for n in PROBES:
-                if n not in known and n <= problem.n // 2:
-                    known[n] = in_fresh_process(usage, problem.at(n), candidate.name, preload=[problem.suite])
-            self.refuse_too_large(known, problem.n)
-        try:
-            found = in_fresh_process(usage, problem, candidate.name, preload=[problem.suite])
-        except ProbeError as error:
-            if problem.n > PROBES[0]:
-                raise
-            del error  # a small batch may need less than the process holds anyway
-            return None
-        known[problem.n] = found
-        return found.peak_bytes
+        for n in () if candidate.ours else (n for n in LADDER if n < problem.n and n not in known):
+            self.refuse_too_large(known, n)
+            known[n] = probe(problem.at(n), candidate)
+        self.refuse_too_large(known, problem.n)
+        known[problem.n] = probe(problem, candidate)
+        return known[problem.n].peak_bytes
 
     def refuse_too_large(self, known: dict[int, Usage], n: int) -> None:
         smaller = {x: found for x, found in known.items() if x < n}
-        need = growth.forecast({x: float(found.peak_bytes) for x, found in smaller.items()}, n)
-        seconds = growth.forecast({x: found.seconds for x, found in smaller.items()}, n)
-        free = available_bytes()
-        if free is not None and need > FREE_SHARE * free:
-            raise Skip(f"would take about {need / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB are free")
-        if seconds > self.step_seconds:
-            raise Skip(f"would take about {seconds:.0f} s a step")
+        peaks = {x: float(found.peak_bytes) for x, found in smaller.items() if found.peak_bytes > growth.PAGES}
+        seconds, free = {x: found.seconds for x, found in smaller.items()}, available_bytes()
+        if peaks and free is not None and (need := growth.forecast(peaks, n)) > FREE_SHARE * free:
+            raise Skip(f"would take about {need / 1e9:.3g} GB of memory, {free / 1e9:.3g} GB are free")
+        if seconds and (expected := growth.forecast(seconds, n)) > self.step_seconds:
+            raise Skip(f"would take about {expected:.0f} s a step")
+
+
+def probe(problem: Problem, candidate: Candidate) -> Usage:
+    heavy = getattr(import_module(problem.suite), "PRELOAD", ())
+    return in_fresh_process(usage, problem, candidate.name, preload=[problem.suite, *heavy])
 
 
 def usage(problem: Problem, name: str) -> Usage:

@@ -11,6 +11,7 @@ import multiprocessing.forkserver
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +24,8 @@ from typing import Any
 import torch
 
 Run = Callable[[], object]
-_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc: each freed block goes back at once, none hides in the base
+# glibc: each freed block goes back at once, none hides in the base
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class ProbeError(RuntimeError):
@@ -68,7 +70,8 @@ def in_fresh_process(function: Callable[..., Usage], *arguments: Any, preload: S
 
     Raises: ProbeError: it failed or was killed; the message says why.
     """
-    with _environment(_GIVE_BACK):
+    path = os.pathsep.join(x for x in sys.path if x)  # before Python 3.12.4 the server does not take it over
+    with _environment(_GIVE_BACK | {"PYTHONPATH": path}):
         context = _context(preload)
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:

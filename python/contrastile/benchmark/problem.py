@@ -102,7 +102,7 @@ def is_features(x: Any) -> bool:
 def noisy(x: Tensor, generator: Generator) -> Tensor:
     """Rows of the same length, further from each other."""
     wide = x.float()
-    length = wide.norm(dim=-1, keepdim=True)
+    length: Tensor = wide.norm(dim=-1, keepdim=True)
     noise = F.normalize(torch.randn(x.shape, generator=generator), dim=-1)
     mixed: Tensor = F.normalize(wide + NOISE * length * noise, dim=-1)
     return (length * mixed).to(x.dtype)

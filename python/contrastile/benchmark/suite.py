@@ -55,6 +55,7 @@ class Candidate:
     backend: str | None = None
     ours: bool = False  # this package computes it
     budget: bool = False  # held to the error budget, with the gradients of its parameters
+    normalizes: bool = False  # its own copies of unit rows, so that gradients have no part along them
 
 
 def card(loss: str) -> LossCard:
