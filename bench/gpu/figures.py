@@ -1,4 +1,4 @@
-"""figures.py --out FILE: measures every candidate on every problem and writes one JSON line each, the most wanted first.
+"""figures.py --out FILE: measures every candidate on every problem, the most wanted first; one JSON line each.
 
 Wrong candidates are refused and not timed (contrastile.benchmark). --device cpu --tiny tries the logic itself on a
 machine without a GPU; its numbers mean nothing. --resume goes on with a file, where a broken CUDA context ended the

@@ -28,8 +28,8 @@ class Entry:
 
 
 def entry(
-    loss: str, n: int, d: int, dtype: torch.dtype, *, variant: str = "default", tf32: bool = False, device: str = "cuda",
-    dense: bool = False, peers: bool = False, seconds: float = 3.0,
+    loss: str, n: int, d: int, dtype: torch.dtype, *, variant: str = "default", tf32: bool = False,
+    device: str = "cuda", dense: bool = False, peers: bool = False, seconds: float = 3.0,
 ) -> Entry:  # fmt: skip
     problem = Problem(loss, n, d, dtype, variant=variant, tf32=tf32, device=device, suite=SUITE)
     return Entry(problem, dense, peers, seconds)

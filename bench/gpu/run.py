@@ -35,7 +35,8 @@ TOTAL = 585  # of all parts, unless limits are given
 GPU_SHARE = 0.7  # of the time for tests, at most, goes to those that need the GPU
 LOST = 13  # figures.py: its process broke, another must go on
 PROBE = (
-    "import json, torch; from contrastile.benchmark.machine import short_name as s; g = torch.cuda; a = g.is_available(); "
+    "import json, torch; from contrastile.benchmark.machine import short_name as s; "
+    "g = torch.cuda; a = g.is_available(); "
     "print(json.dumps([s(g.get_device_name()), '%d%d' % g.get_device_capability()] if a else None))"
 )
 
