@@ -1,4 +1,4 @@
-# make demo | test | compat | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make demo | test | compat | bench | report | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -13,7 +13,7 @@ GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
-.PHONY: demo test compat compat-packages bench gpu gpu-sanitize lint format wheel clean
+.PHONY: demo test compat compat-packages bench report gpu gpu-sanitize lint format wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -28,9 +28,16 @@ compat: compat-packages
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-group-by=group \
-		--benchmark-columns=min,median,stddev,rounds
+# BENCH="--loss clip --peer open_clip --minutes 5" and other options: bench/conftest.py; a file that is there is added to
+BENCH ?= --minutes 30
+RESULTS ?= build/bench/cpu.jsonl
+bench: $(VENV)/.installed-dev $(VENV)/.installed-peers
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=median,rounds -p no:cacheprovider \
+		--out "$(RESULTS)" $(BENCH)
+
+# docs/benchmarks.md from bench/results
+report: $(VENV)/.installed-dev
+	$(BIN)/python bench/report.py
 
 # LIMITS="--limit test=400": seconds of a part
 gpu:

@@ -201,7 +201,7 @@ def problem_of(r: Record) -> object:
 
 
 def machine_of(r: Record) -> str:
-    return r.machine.device + (f", {r.machine.threads} threads" if r.machine.threads else "")
+    return r.machine.device + (f", {r.machine.threads} thread(s)" if r.machine.threads else "")
 
 
 def loss_of(r: Record) -> str:

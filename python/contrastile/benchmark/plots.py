@@ -26,10 +26,10 @@ STYLES = {  # package: colour, marker
     "lightly": ("#37a24a", "<"),
     "pytorch-metric-learning": ("#ae3ec9", ">"),
     "info-nce-pytorch": ("#0c9baf", "p"),
-    "infonce": ("#7a9a01", "h"),
+    "infonce": ("#e8890c", "h"),
     "symile": ("#e03131", "X"),
     "GRAM (official)": ("#7950f2", "d"),
-    "Multi-View-CL (official)": ("#12a182", "*"),
+    "Multi-View-CL (official)": ("#f06595", "*"),
     "memeff": ("#e64980", "1"),
     "siglip-kernel": ("#f08c00", "2"),
     "inf-cl": ("#4263eb", "3"),
@@ -111,6 +111,6 @@ def legend(figure: Figure) -> None:
         handles, labels = panel.get_legend_handles_labels()
         entries.update(dict(zip(labels, handles, strict=True)))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9,
+        entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9, handlelength=3.5,
         labelcolor=GREY,
     )  # fmt: skip
