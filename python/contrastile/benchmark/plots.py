@@ -111,6 +111,6 @@ def legend(figure: Figure) -> None:
         handles, labels = panel.get_legend_handles_labels()
         entries.update(dict(zip(labels, handles, strict=True)))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9, handlelength=3.5,
-        labelcolor=GREY,
+        entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9,
+        handlelength=3.5, labelcolor=GREY,
     )  # fmt: skip
