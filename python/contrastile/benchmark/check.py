@@ -130,7 +130,7 @@ def check(problem: Problem, candidate: Candidate) -> tuple[float, int]:
 @cache
 def within_budget(problem: Problem, candidate: Candidate) -> None:
     case = problem.case(0)
-    if problem.dtype in HALF and not comparable(case, problem.n):
+    if problem.dtype in HALF and (problem.workload.normalizes or not comparable(case, problem.n)):
         return
     pairing = SimpleNamespace(function=candidate.make(problem), reference=problem.workload.reference)
     result = compare(cast(LossCard, pairing), case)

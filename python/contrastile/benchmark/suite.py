@@ -42,6 +42,7 @@ class Workload:
     flop: Flop | None  # None: not counted for this variant
     stacked: bool = False  # as in LossCard
     dense_rows: int = 1024  # up to this batch, the reference is cheap
+    normalizes: bool = False  # unit rows rounded to half precision, which no error budget covers
 
 
 @dataclass(frozen=True)
