@@ -1,4 +1,4 @@
-# make demo | test | compat | docs | figures | bench | lint | format | wheel | wheel-check | clean
+# make demo | test | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -17,7 +17,7 @@ OUT ?= build/gpu/out
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo test compat compat-packages docs docs-serve figures bench gpu gpu-sanitize lint format wheel wheel-check \
+.PHONY: demo test compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format wheel wheel-check \
 	clean
 .DELETE_ON_ERROR:
 
@@ -44,9 +44,16 @@ docs-serve: $(VENV)/.installed-docs
 figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/figures/draw.py
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest bench --benchmark-only --benchmark-sort=name --benchmark-group-by=group \
-		--benchmark-columns=min,median,stddev,rounds
+# BENCH="--loss clip --peer open_clip --minutes 5" and other options: bench/conftest.py; a file that is there is added to
+BENCH ?= --minutes 30
+RESULTS ?= build/bench/cpu.jsonl
+bench: $(VENV)/.installed-dev $(VENV)/.installed-peers
+	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=median,rounds -p no:cacheprovider \
+		--out "$(RESULTS)" $(BENCH)
+
+# docs/benchmarks.md from bench/results
+report: $(VENV)/.installed-dev
+	$(BIN)/python bench/report.py
 
 # LIMITS="--limit test=400": seconds of a part
 gpu:

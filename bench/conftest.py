@@ -1,20 +1,83 @@
-"""Prints the ratios after the run: they are the result, absolute times depend on the machine."""
+"""Options, the file of results, and a table after the run."""
 
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
+
+from contrastile.benchmark.measure import Meter
+from contrastile.benchmark.problem import BOTH, MODES
+from contrastile.benchmark.record import OK, Record
+from contrastile.benchmark.suite import card
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/official_views.py restates official code
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Settings:
+    key: ClassVar[pytest.StashKey[Settings]] = pytest.StashKey()
+    chosen: list[tuple[str, str]]  # losses with their variants; empty: the whole plan
+    peer: str
+    sizes: tuple[int, ...]
+    dtypes: list[torch.dtype]
+    modes: list[str]
+    out: Path
+    meter: Meter
+    measured: list[Record] = field(default_factory=list)
+
+    def wanted(self, names: list[str]) -> list[str]:
+        """Ours, and the chosen package or all of them."""
+        return [x for x in names if x.startswith("contrastile") or self.peer in x]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("contrastile")
+    group.addoption("--loss", default="", help='one loss, as "clip" or "clip:distillation"; default: the whole plan')
+    group.addoption("--peer", default="", help="only candidates with this in their name, besides ours")
+    group.addoption("--sizes", default="", help="batches with --loss, as 1024,4096")
+    group.addoption("--dtypes", default="fp32,bf16", help="with --loss")
+    group.addoption("--modes", default=BOTH, help=f"with --loss: {','.join(MODES)}")
+    group.addoption("--minutes", type=float, default=30.0, help="problems that would begin later are not run")
+    group.addoption("--step-seconds", type=float, default=30.0, help="candidates that would take longer are skipped")
+    group.addoption("--out", type=Path, default=Path("build/bench/cpu.jsonl"), help="lines are appended to this file")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.getoption
+    loss, _, variant = option("--loss").partition(":")
+    config.stash[Settings.key] = Settings(
+        chosen=[(card(loss).name, variant or "default")] if loss else [],
+        peer=option("--peer"),
+        sizes=tuple(int(n) for n in option("--sizes").split(",") if n),
+        dtypes=[DTYPES[x] for x in option("--dtypes").split(",")],
+        modes=option("--modes").split(","),
+        out=option("--out"),
+        meter=Meter(2.0, option("--step-seconds"), time.monotonic() + 60 * option("--minutes")),
+    )
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest) -> Settings:
+    return request.config.stash[Settings.key]
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    session = getattr(config, "_benchmarksession", None)
-    rows = [(b.name, key, value) for b in getattr(session, "benchmarks", []) for key, value in b.extra_info.items()]
-    if rows:
-        terminalreporter.section("figures")
-    for name, key, value in rows:
-        terminalreporter.write_line(f"{name:<60} {key:<18} {value}")
+    settings, problem = config.stash[Settings.key], None
+    for x in settings.measured:
+        if x.problem != problem:
+            problem = x.problem
+            terminalreporter.section(f"{x.loss} ({x.variant}) N={x.n} D={x.d} {x.dtype} {x.mode}")
+        figures = f"{x.ms:>10.4g} ms" if x.outcome == OK and x.ms else f"{x.outcome}: {x.why}"
+        peak = f"{x.peak_bytes / 1e6:>9.1f} MB" if x.peak_bytes else ""
+        terminalreporter.write_line(f"{x.candidate:<55}{figures}{peak}")
+    if settings.measured:
+        terminalreporter.write_line(f"figures: {settings.out}")

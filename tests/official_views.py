@@ -4,6 +4,8 @@ pakoromilas/Multi-View-CL @c26ae77, models/losses.py, and pakoromilas/DHEL-KCL @
 normalise inside and take the views as (k N, D), which changes nothing here.
 """
 
+from itertools import combinations
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,3 +69,32 @@ def pvc_arithmetic(views: Tensor, temperature: float | Tensor) -> Tensor:
     """PVCLoss, method "arithmetic": not the arithmetic mean of likelihoods that the name promises."""
     losses = pvc_losses(views, temperature)
     return (losses.logsumexp(1) - torch.tensor(float(views.shape[1])).log()).mean()
+
+
+def softmax_of_pairs(z: Tensor, tau: float | Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """NTXent.pairwise_loss of rows already normalised, and its accuracy; positives (n, p): row numbers."""
+    logits = (z @ z.T / tau).fill_diagonal_(-1e9)
+    loss = -logits.log_softmax(1).gather(1, positives).mean()
+    best = logits.topk(positives.shape[1], dim=1)[1].sort(1)[0]
+    return loss, (best == positives.sort(1)[0]).all(1).float()
+
+
+def shifted(rows: int, m: int) -> Tensor:
+    return (torch.arange(rows)[:, None] + torch.arange(1, m) * rows // m) % rows
+
+
+def nt_xent(
+    views: Tensor, tau: float | Tensor, pwe: bool = False, average: bool = False, mv: bool = False
+) -> tuple[Tensor, Tensor]:
+    """NTXent: loss and accuracy."""
+    k = len(views)
+    if pwe or average:
+        pairs = combinations(views, 2) if pwe else [(v, others(views, i)) for i, v in enumerate(views)]
+        found = [softmax_of_pairs(torch.cat(pair), tau, shifted(2 * len(views[0]), 2)) for pair in pairs]
+        return tuple(torch.stack(x).mean(0) for x in zip(*found, strict=True))
+    z = views.flatten(0, 1)
+    return softmax_of_pairs(z, tau, shifted(len(z), k if mv else 2))
+
+
+def others(views: Tensor, i: int) -> Tensor:
+    return torch.cat([views[:i], views[i + 1 :]]).mean(0)

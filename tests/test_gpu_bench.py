@@ -14,13 +14,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 import contrastile
+from contrastile.benchmark import record
+from contrastile.benchmark.clock import HostClock
+from contrastile.benchmark.machine import short_name
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = (str(ROOT / "bench/gpu"), str(ROOT / "bench"))
-OURS = {"triton", "cuda", "torch"}
+FOLDERS = (str(ROOT / "bench/gpu"), str(ROOT / "bench"), str(ROOT / "tests"))
+OURS = {"contrastile triton", "contrastile cuda", "contrastile torch"}
 
 
 @pytest.fixture
@@ -33,32 +35,30 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.syspath_prepend(folder)
     yield module
     for name in set(sys.modules) - before:  # their names are common ones
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(FOLDERS[1]):
+        if str(getattr(sys.modules[name], "__file__", "")).startswith((FOLDERS[1], FOLDERS[2] + "/official")):
             del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def figures(tmp_path_factory: pytest.TempPathFactory) -> list[record.Record]:
     out = tmp_path_factory.mktemp("figures") / "tiny.jsonl"
     path = os.pathsep.join([str(Path(contrastile.__file__).parents[1]), *FOLDERS])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "bench/gpu/figures.py"), "--device", "cpu", "--tiny", "--out", str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in out.read_text().splitlines()]
+    return record.read(out)
 
 
 def test_every_line_says_what_was_measured_and_with_what(figures):
-    keys = {"benchmark", "loss", "rows", "d", "dtype", "candidate", "outcome", "device", "driver", "torch", "triton"}
-    assert all(keys | {"cuda", "contrastile", "date"} <= x.keys() for x in figures)
-    assert {x["loss"] for x in figures} == {"clip", "siglip", "nt_xent", "gram"}
-    assert all({y["candidate"] for y in figures if y["benchmark"] == x["benchmark"]} >= OURS for x in figures)
-    done = [x for x in figures if x["outcome"] == "ok"]
-    assert {x["candidate"] for x in done} >= {"torch", "eager", "torch.compile"}
+    assert {x.loss for x in figures} == {"clip_loss", "siglip_loss", "nt_xent", "gram_loss"}
+    assert all({y.candidate for y in figures if y.problem == x.problem} >= OURS for x in figures)
+    done = [x for x in figures if x.outcome == "ok"]
+    assert {x.candidate for x in done} >= {"contrastile torch", "dense", "torch.compile"}
     for x in done:
-        assert x["ms"] > 0 and 0 <= x["error"] < 1e-4
-        assert math.isclose(x["of_gemm"], x["tflops"] / x["gemm_tflops"])
-    assert all(x["why"] for x in figures if x["outcome"] in ("skipped", "refused", "failed"))
+        assert x.ms > 0 and 0 <= x.error < 1e-4
+        assert math.isclose(x.of_gemm, x.tflops / x.gemm_tflops)
+    assert all(x.why for x in figures if x.outcome in ("skipped", "refused", "failed"))
 
 
 def test_tiny_numbers_do_not_get_among_the_results(load, monkeypatch):
@@ -67,82 +67,26 @@ def test_tiny_numbers_do_not_get_among_the_results(load, monkeypatch):
         load("figures").main()
 
 
-def bench(load: Any, folder: Path, seconds: float = 100.0) -> Any:
-    module = load("figures")
-    return module, module.Bench("cpu", True, folder / "x.jsonl", time.monotonic() + seconds)
-
-
-def run_with(load: Any, folder: Path, monkeypatch: Any, **candidates: Any) -> dict[str, dict[str, Any]]:
-    module, made = bench(load, folder)
-    monkeypatch.setattr(module, "makers_of", lambda problem: candidates)
-    made.run(module.TINY[0])
-    return {x["candidate"]: x for x in module.read(made.out)}
-
-
-def test_a_wrong_value_or_gradient_is_refused_and_the_rest_goes_on(load, tmp_path, monkeypatch):
-    def right(a, b):
-        return contrastile.clip_loss(a, b, 14.3)
-
-    def broken(*_: Any) -> Any:
-        raise torch.cuda.OutOfMemoryError("none left")
-
-    found = run_with(
-        load, tmp_path, monkeypatch,
-        value=lambda p: lambda a, b: right(a, b) + 0.01,
-        gradient=lambda p: lambda a, b: right(a, b.detach()) + 0.0 * b.sum(),
-        nan=lambda p: lambda a, b: right(a, b) * torch.nan,
-        memory=lambda p: broken,
-        right=lambda p: right,
-    )  # fmt: skip
-    assert {name: x["outcome"] for name, x in found.items()} == {
-        "value": "refused", "gradient": "refused", "nan": "refused", "memory": "out of memory", "right": "ok",
-    }  # fmt: skip
-    assert "ms" in found["right"] and "ms" not in found["value"]
-
-
 def test_what_begins_too_late_is_not_run_and_what_is_there_is_not_run_again(load, tmp_path):
-    module, made = bench(load, tmp_path, seconds=-1.0)
-    made.run(module.TINY[0])
-    first = module.read(made.out)
-    assert {x["outcome"] for x in first} == {"no time left"}
-    _, again = bench(load, tmp_path)
-    again.run(module.TINY[0])
-    assert module.read(made.out) == first
+    entry, out = load("problems").TINY[2], tmp_path / "x.jsonl"
+    load("figures").run(entry, out, time.monotonic() - 1.0)
+    first = record.read(out)
+    assert {x.outcome for x in first} == {"no time left"}
+    load("figures").run(entry, out, time.monotonic() + 100.0)
+    assert record.read(out) == first
 
 
-@pytest.mark.parametrize("loss", ["clip", "siglip", "nt_xent", "gram"])
-def test_the_references_equal_the_package_s(load, loss, monkeypatch):
-    """In several chunks."""
-    truth, problems = load("truth"), load("problems")
-    monkeypatch.setattr(truth, "CHUNK_BYTES", 5 * 48 * 8)
-    problem = next(x for x in problems.TINY if x.loss == loss)
-    x = [y.detach().double().requires_grad_() for y in problem.features(0, "cpu")]
-    value, grads = truth.truth(loss, x, torch.float64)
-    t, reference = truth, contrastile.reference
-    dense = {
-        "clip": lambda: reference.clip_loss(*x, t.SCALE),
-        "siglip": lambda: reference.siglip_loss(*x, t.SCALE, t.BIAS),
-        "nt_xent": lambda: reference.nt_xent(*x, temperature=t.TEMPERATURE),
-        "gram": lambda: reference.gram_loss(*x, temperature=t.VOLUME_TEMPERATURE, label_smoothing=t.SMOOTHING),
-    }[loss]()
-    dense.backward()
-    assert truth.error(value, grads, (dense.item(), [y.grad for y in x])) < 1e-9
+def test_a_broken_context_ends_the_process_after_the_record_of_what_broke_it(load, tmp_path, monkeypatch):
+    entry, out = load("problems").TINY[2], tmp_path / "x.jsonl"
 
+    def sync(clock: Any) -> None:
+        raise RuntimeError("unspecified launch failure")
 
-def test_steps_take_turns_and_slow_ones_stop_early(load):
-    clock = load("clock")
-    counts = [0, 0]
-
-    def step(which: int) -> Any:
-        def run(_: int) -> None:
-            counts[which] += 1
-            time.sleep(0.03 if which else 0.004)
-
-        return run
-
-    (fast, many), (slow, few) = clock.medians(clock.HostClock(), [step(0), step(1)], 0.15)
-    assert fast < slow and few == 3 and many > 3
-    assert counts[0] > counts[1]
+    monkeypatch.setattr(HostClock, "sync", sync)
+    with pytest.raises(SystemExit) as end:
+        load("figures").run(entry, out, time.monotonic() + 100.0)
+    assert end.value.code == load("run").LOST
+    assert [x.candidate for x in record.read(out)] == ["contrastile triton"]
 
 
 # ---- parts and limits
@@ -184,8 +128,8 @@ def test_the_linked_folder_holds_the_whole_package(load, tmp_path, monkeypatch):
 
 
 def test_the_table_is_short_and_says_what_was_not_measured(load, figures):
-    text = "\n".join(load("table").lines(figures))
-    assert len(text) < 10_000 and "skipped" in text and "eager" in text
+    text = "\n".join(load("table").lines([json.loads(x.line()) for x in figures]))
+    assert len(text) < 10_000 and "skipped" in text and "dense" in text
     assert load("table").lines([]) == ["no figures"]
 
 
@@ -198,5 +142,5 @@ def test_the_table_is_short_and_says_what_was_not_measured(load, figures):
         ("CPU", "cpu"),
     ],
 )
-def test_results_are_named_by_device(load, device, short):
-    assert load("surroundings").short_name(device) == short
+def test_results_are_named_by_device(device, short):
+    assert short_name(device) == short

@@ -46,6 +46,7 @@ ALLOWED = {
     "metrics": ("losses", "ops"),
     "catalog": ("losses", "reference"),
     "testing": ("catalog",),
+    "benchmark": ("",),
     "cli": ("",),
     "__main__": ("cli",),
     "": ("",),  # the package itself

@@ -29,13 +29,14 @@ from table import lines
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "build/gpu/site"
-BENCH = (str(ROOT / "bench"), str(ROOT / "bench/gpu"))
+BENCH = (str(ROOT / "bench"), str(ROOT / "bench/gpu"), str(ROOT / "tests"))
 LIMITS = {"build": 150, "test": 240, "bench": 240, "sanitize": 420}  # seconds
 TOTAL = 585  # of all parts, unless limits are given
 GPU_SHARE = 0.7  # of the time for tests, at most, goes to those that need the GPU
 LOST = 13  # figures.py: its process broke, another must go on
 PROBE = (
-    "import json, torch; from surroundings import short_name as s; g = torch.cuda; a = g.is_available(); "
+    "import json, torch; from contrastile.benchmark.machine import short_name as s; "
+    "g = torch.cuda; a = g.is_available(); "
     "print(json.dumps([s(g.get_device_name()), '%d%d' % g.get_device_capability()] if a else None))"
 )
 

@@ -46,6 +46,7 @@ class LossCard:
     gemm: int  # forward + backward cost is gemm * N^2 * D FLOP (N: rows the loss works on), 0 = no pairs
     variants: dict[str, CaseMaker]
     times: str = ""  # what multiplies that, for k modalities or views
+    stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
 
     @property
     def function(self) -> Callable[..., Tensor]:
@@ -54,6 +55,13 @@ class LossCard:
     @property
     def reference(self) -> Callable[..., Tensor]:
         return cast(Callable[..., Tensor], getattr(reference, self.name))
+
+    def flop(self, n: int, d: int, k: int, backward: bool = True) -> float:
+        """Of the products over all pairs, for k tensors of features (N, D) each."""
+        times = {"": 1, "k": k, "(k-1)": k - 1}[self.times]
+        # backward: both gradients, and once more the scores where they were not differentiated on the way
+        gemm = self.gemm if backward else self.gemm / (3 if self.gemm == 6 else 4)
+        return float(gemm * times * (n * k if self.stacked else n) ** 2 * d)
 
     @property
     def module(self) -> type[nn.Module]:
@@ -254,6 +262,7 @@ CATALOG: tuple[LossCard, ...] = (
     LossCard(
         "nt_xent", "self-supervised, two views (SimCLR)", "arXiv 2002.05709", "eq. 1", 4,
         {"default": pair(0.5), "low temperature": pair(0.005), "normalize": pair(0.1, normalize=True)},
+        stacked=True,
     ),
     LossCard(
         "debiased_info_nce", "pairs, negatives that may share a class", "arXiv 2007.00224", "eq. 8", 8,
@@ -262,18 +271,22 @@ CATALOG: tuple[LossCard, ...] = (
     LossCard(
         "debiased_nt_xent", "two views, negatives that may share a class", "arXiv 2007.00224", "official code", 4,
         {"default": pair(0.5), "sharp": pair(0.1, tau_plus=0.01)},
+        stacked=True,
     ),
     LossCard(
         "sup_con", "labels: several positives per row", "arXiv 2004.11362", "eq. 2", 4,
         {"default": labelled(0.1, 0.25), "views": labelled(0.07, 0.5, views=2), "rare": labelled(0.1, 3.0)},
+        stacked=True,
     ),
     LossCard(
         "dcl", "two views, small batches", "arXiv 2110.06848", "L_DC", 4,
         {"default": pair(0.1), "low temperature": pair(0.005)},
+        stacked=True,
     ),
     LossCard(
         "dclw", "two views, hard positives weighted", "arXiv 2110.06848", "L_DCW", 4,
         {"default": pair(0.1), "sigma": pair(0.1, sigma=1.0)},
+        stacked=True,
     ),
     LossCard(
         "dhel", "two views, repulsion within each view only", "arXiv 2405.18045", "DHEL", 8,
@@ -294,6 +307,7 @@ CATALOG: tuple[LossCard, ...] = (
             "sharp across views": several_views(4, 0.01, negatives="cross_view"),
             "normalize": several_views(2, 0.2, normalize=True),
         },
+        stacked=True,
     ),
     LossCard(
         "mv_dhel", "k views, repulsion within each view only", "arXiv 2507.06979", "MV-DHEL", 4,
@@ -314,6 +328,7 @@ CATALOG: tuple[LossCard, ...] = (
             "sharp arithmetic": several_views(3, 0.005, aggregation="arithmetic"),
             "normalize": several_views(2, 0.2, normalize=True),
         },
+        stacked=True,
     ),
     LossCard(
         "kcl", "two views, kernels instead of a softmax", "arXiv 2405.18045", "KCL", 8,

@@ -1,4 +1,4 @@
-"""Command line: ``python -m contrastile info | demo | selftest | tune``.
+"""Command line: ``python -m contrastile info | demo | selftest | bench | tune``.
 
 Losses never print; these commands do. Each command module offers ``add_arguments(parser)`` and
 ``run(options) -> exit code``.
@@ -8,11 +8,11 @@ import argparse
 from collections.abc import Sequence
 
 import contrastile
-from contrastile.cli import demo, info, selftest, tune
+from contrastile.cli import bench, demo, info, selftest, tune
 
 __all__ = ["main"]
 
-_COMMANDS = {"info": info, "demo": demo, "selftest": selftest, "tune": tune}
+_COMMANDS = {"info": info, "demo": demo, "selftest": selftest, "bench": bench, "tune": tune}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,12 +2,10 @@
 
 import argparse
 import ctypes
-import importlib.metadata
 import json
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 
 import contrastile
 from contrastile.backends import native
+from contrastile.benchmark.machine import cpu_model, version
 
 Section = dict[str, Any]
 
@@ -54,39 +53,19 @@ def _versions() -> Section:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
-        "triton": _installed_version("triton"),
-        "numpy": _installed_version("numpy"),
+        "triton": version("triton"),
+        "numpy": version("numpy"),
     }
-
-
-def _installed_version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _cpu_section() -> Section:
     return {
-        "model": _cpu_model(),
+        "model": cpu_model(),
         "instruction set": native.cpu.isa() if native.cpu else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "OpenMP runtimes": _mapped_libraries(_OPENMP),
     }
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        # Arm kernels list no model name
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        if match:
-            return match[1]
-    if platform.system() == "Darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return platform.processor() or platform.machine()
 
 
 def _mapped_libraries(pattern: re.Pattern[str]) -> list[str]:

@@ -4,8 +4,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from contrastile import pair_loss
 from contrastile.backends import BACKENDS, measured, reason
 from contrastile.backends.triton import architecture
+from contrastile.benchmark.precision import tf32
 from contrastile.ops.basis import basis
 
 Run = Callable[[], Tensor]
@@ -159,22 +159,6 @@ def choose(
             best, least = candidate, seconds
     chosen[weight] = best
     print(f"{kind} weight {weight}: takes {best}, {1e3 * least:.3f} ms")
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    switch = torch.backends.cuda.matmul
-    name, value = (
-        ("fp32_precision", "tf32" if allowed else "ieee")
-        if hasattr(switch, "fp32_precision")
-        else ("allow_tf32", allowed)
-    )
-    before = getattr(switch, name)
-    setattr(switch, name, value)
-    try:
-        yield
-    finally:
-        setattr(switch, name, before)
 
 
 # ---- bases of matched tuples

@@ -1,4 +1,4 @@
-"""Time and memory of steps on a device: events on a GPU, the wall clock on a CPU; candidates in turn, medians."""
+"""Time of steps on a device: events on a GPU, the wall clock on a CPU; candidates in turn, medians."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ ROUNDS = (3, 40)
 
 
 class HostClock:
-    """A CPU; its allocator does not count, so there is no peak."""
-
     def sync(self) -> None:
         pass
 
@@ -26,10 +24,6 @@ class HostClock:
         for index in range(repeats):
             step(first + index)
         return (time.perf_counter() - start) / repeats
-
-    def peak_bytes(self, step: Step) -> int | None:
-        step(0)
-        return None
 
 
 class CudaClock:
@@ -44,20 +38,14 @@ class CudaClock:
             step(first + index)
         stop.record()
         stop.synchronize()
-        return start.elapsed_time(stop) * 1e-3 / repeats
-
-    def peak_bytes(self, step: Step) -> int | None:
-        """What the allocator gave out at most beyond what lay there before."""
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step(0)
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        return float(start.elapsed_time(stop)) * 1e-3 / repeats
 
 
 Clock = HostClock | CudaClock
+
+
+def clock_of(device: str) -> Clock:
+    return CudaClock() if device == "cuda" else HostClock()
 
 
 @dataclass
@@ -74,15 +62,18 @@ class Runner:
 
 
 def medians(clock: Clock, steps: Sequence[Step], seconds: float) -> list[tuple[float, int]]:
-    """(median seconds, samples) of each step. In turn, so that a slow moment of the machine meets all of them; one that
-    has used its share of the time is left out of further rounds."""
+    """(median seconds, samples) of each step, which has run before. In turn, so that a slow moment of the machine meets
+    all of them; one that has used its share of the time is left out of further rounds, and is not run a second time
+    where a single step takes more than all of the time."""
     runners = [Runner(step) for step in steps]
     for runner in runners:
         once = clock.seconds(runner.step, 1, 0)
         runner.repeats = max(1, math.ceil(LEAST_SAMPLE / max(once, 1e-6)))
+        if once > seconds:
+            runner.samples, runner.spent = [once], math.inf
     least, most = ROUNDS
     for turn in range(most):
         for runner in runners:
-            if turn < least or runner.spent < seconds / len(runners):
+            if runner.spent < (math.inf if turn < least else seconds / len(runners)):
                 runner.sample(clock)
     return [(statistics.median(runner.samples), len(runner.samples)) for runner in runners]

@@ -1,0 +1,257 @@
+"""python -m contrastile bench, and the measuring core below it, at tiny sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import contrastile
+from contrastile.benchmark import check, growth, measure, memory, record, suite
+from contrastile.benchmark.clock import HostClock, medians
+from contrastile.benchmark.measure import Meter
+from contrastile.benchmark.problem import BOTH, FORWARD, MODES, Problem, stepper
+from contrastile.benchmark.suite import Candidate, Skip, features
+from contrastile.catalog import CATALOG
+from contrastile.cli import main
+
+PROBLEM = Problem("clip_loss", 40, 16, torch.float32)
+COUNTED = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm")
+
+
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    source = str(Path(contrastile.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "contrastile", "bench", "--seconds", "0.05", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def test_every_option_reaches_the_table_the_file_and_the_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    lines, plot = tmp_path / "new" / "out.jsonl", tmp_path / "out.svg"
+    done = bench(
+        "--loss", "clip,nt_xent", "--n", "16,32", "--d", "8", "--dtype", "fp32,bf16", "--backend", "torch",
+        "--mode", ",".join(MODES), "--json", str(lines), "--plot", str(plot),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = record.read(lines)
+    candidates = [
+        (x.loss, x.n, x.d, x.dtype, x.mode, x.candidate) for x in found if x.outcome == "ok" and x.ms and x.tflops
+    ]
+    assert len(candidates) == len(found) == len(set(candidates)) == 2 * 2 * 2 * 2 * 2
+    assert {x.candidate for x in found} == {"contrastile torch", "dense"}
+    assert "nt_xent, D = 8, bfloat16, forward;" in done.stdout and "time ~ N^" in done.stdout
+    assert plot.read_text().count("contrastile torch") >= 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--loss", "klip"], "unknown loss 'klip': one of info_nce, clip_loss"),
+        (["--variant", "nothing"], "unknown variant 'nothing' of clip_loss: one of default"),
+        (["--backend", "fast"], "unknown backend 'fast': one of cpu, torch"),
+        (["--dtype", "int8"], "unknown dtype 'int8'"),
+        (["--mode", "backward"], "unknown mode 'backward'"),
+        (["--n", "0"], "must be a whole number from 1 on"),
+        (["--device", "cpu", "--backend", "cuda"], "backend cuda: features are on cpu"),
+        (["--loss", "symile", "--variant", "n_squared", "--n", "65"], "limited to N = 64, got 65"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_at_once(arguments, message, capsys):
+    try:
+        code = main(["bench", *arguments])
+    except SystemExit as end:
+        code = end.code
+    printed = capsys.readouterr()
+    assert code == 2 and message in printed.err and not printed.out
+
+
+def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'matplotlib' else find(name, *more)\n"
+    )
+    source = str(Path(contrastile.__file__).parents[1])
+    done = bench("--n", "8", "--plot", "x.png", PYTHONPATH=os.pathsep.join([str(tmp_path), source]))
+    assert done.returncode == 2 and "pip install matplotlib" in done.stderr
+
+
+# ---- what may be reported
+
+
+def run_with(monkeypatch: Any, problem: Problem = PROBLEM, **losses: Any) -> dict[str, record.Record]:
+    """Records of candidates with these losses."""
+    made = {name: Candidate(name, name, lambda problem, loss=loss: loss) for name, loss in losses.items()}
+    monkeypatch.setattr(suite, "candidates", lambda workload: made)
+    found = Meter(seconds=0.02).measure(problem, list(losses))
+    return {x.candidate: x for x in found}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrong_value_or_gradient_is_refused_and_the_rest_goes_on(monkeypatch, mode):
+    right = contrastile.reference.clip_loss
+
+    def out_of_memory(*_: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("none left")
+
+    def skipped(*_: Any) -> Any:
+        raise Skip("not here")
+
+    found = run_with(
+        monkeypatch, replace(PROBLEM, mode=mode),
+        value=lambda a, b, scale: right(a, b, scale) * 1.01,
+        gradient=lambda a, b, scale: right(a, b.detach(), scale) + 0.0 * b.sum(),
+        nan=lambda a, b, scale: right(a, b, scale) * torch.nan,
+        memory=out_of_memory, skipped=skipped, right=right,
+    )  # fmt: skip
+    assert {name: x.outcome for name, x in found.items()} == {
+        "value": "refused", "gradient": "refused" if mode == BOTH else "ok", "nan": "refused",
+        "memory": "out of memory", "skipped": "skipped", "right": "ok",
+    }  # fmt: skip
+    assert found["right"].ms > 0 and found["value"].ms is None and "relative error" in found["value"].why
+
+
+def test_a_value_that_is_wrong_only_at_the_measured_size_is_refused(monkeypatch):
+    right = contrastile.reference.clip_loss
+    monkeypatch.setitem(check.CHECK_FLOP, "cpu", 1.0)
+    problem = PROBLEM.at(120)  # below 128, no fresh process is asked, which would not know these candidates
+    found = run_with(monkeypatch, problem, large=lambda a, b, s: right(a, b, s) * (1.0 + (len(a) == 120)), right=right)
+    assert {name: x.outcome for name, x in found.items()} == {"large": "refused", "right": "ok"}
+    assert found["right"].checked_n == 60
+
+
+def test_the_package_s_own_parameters_are_held_to_the_error_budget():
+    def wrong_scale(a: Any, b: Any, scale: Any) -> Any:
+        return contrastile.clip_loss(a, b, scale.detach()) + 0.0 * scale
+
+    candidate = Candidate("wrong", "contrastile", lambda _: wrong_scale, ours=True, budget=True)
+    with pytest.raises(check.Refused, match="beyond the error budget at N = 40: d2"):
+        check.check(PROBLEM, candidate)
+
+
+def test_the_truth_of_large_batches_is_the_reference_s(monkeypatch):
+    """Beyond dense_rows it comes from blocks in float64."""
+    whole = check.truth.__wrapped__(PROBLEM, True)
+    small = replace(suite.workload("clip_loss", "default"), dense_rows=20)
+    monkeypatch.setattr(suite, "workload", lambda loss, variant: small)
+    assert check.error(check.truth.__wrapped__(PROBLEM, True), whole) < 1e-12
+
+
+# ---- time, memory, growth
+
+
+def test_steps_take_turns_and_slow_ones_stop_early():
+    counts = [0, 0, 0]
+
+    def step(which: int) -> Any:
+        def run(_: int) -> None:
+            counts[which] += 1
+            time.sleep((0.004, 0.03, 0.2)[which])
+
+        return run
+
+    timed = medians(HostClock(), [step(0), step(1), step(2)], 0.15)
+    (fast, many), (slow, few), (slowest, once) = timed
+    assert fast < slow < slowest and once == 1 and few == 3 and many > 3
+    assert counts[0] > counts[1] > counts[2] == 1
+
+
+def test_inputs_rotate_and_gradients_start_anew():
+    cases = [PROBLEM.case(seed) for seed in range(2)]
+    assert not torch.equal(cases[0].args[0], cases[1].args[0])
+    seen = []
+
+    def loss(a: Any, b: Any, scale: Any) -> Any:
+        assert a.grad is None
+        seen.append(a.detach().clone())
+        return (a * b).sum() * scale
+
+    step = stepper(loss, cases, backward=True)
+    for index in range(3):
+        step(index)
+    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], cases[1].args[0])
+
+
+def test_forward_alone_takes_no_gradient():
+    case = PROBLEM.case(0)
+    value = stepper(lambda a, b, scale: (a * b).sum() * scale, [case], backward=False)(0)
+    assert not value.requires_grad
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures")
+def test_memory_of_a_fresh_process_sees_the_dense_matrix():
+    problem = Problem("clip_loss", 2048, 16, torch.float32)
+    matrix = 4 * problem.n**2
+    candidates = problem.candidates
+    dense = measure.probe(problem, candidates["dense"]).peak_bytes
+    assert 2 * matrix < dense < 12 * matrix
+    assert measure.probe(problem, candidates["contrastile torch"]).peak_bytes < dense
+
+
+def test_a_process_without_a_figure_says_why():
+    with pytest.raises(memory.ProbeError, match="KeyError: 'no such candidate'"):
+        memory.in_fresh_process(measure.usage, PROBLEM, "no such candidate")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures")
+def test_what_would_not_fit_is_skipped_before_it_is_run(monkeypatch):
+    monkeypatch.setattr(measure, "available_bytes", lambda: 1 << 20)
+    (found,) = Meter(seconds=0.02).measure(Problem("clip_loss", 100_000, 8, torch.float32), ["dense"])
+    assert found.outcome == "skipped" and "GB of memory" in found.why and found.ms is None
+
+
+def test_what_would_take_too_long_is_skipped():
+    meter = Meter(step_seconds=60.0)
+    with pytest.raises(Skip, match="would take about 200 s a step"):
+        meter.refuse_too_large({500: memory.Usage(0, 0.5), 1000: memory.Usage(0, 2.0)}, 10_000)
+
+
+def test_growth_finds_the_exponents():
+    points = {64: 50.0, 1024: 3.0 * 1024**1.5, 2048: 3.0 * 2048**1.5, 4096: 3.0 * 4096**1.5}
+    assert growth.exponent(points) == pytest.approx(1.5)
+    assert growth.exponent({64: 1.0}) is None
+    assert growth.forecast({1024: 3.0, 2048: 24.0}, 4096) == pytest.approx(192.0)
+    assert growth.forecast({1024: 3.0}, 2048) == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("card", [x for x in CATALOG if x.gemm], ids=lambda x: x.name)
+def test_the_operations_of_the_forward_pass_are_the_catalog_s(card):
+    """Counted by torch in the plain torch backend; what is more than the card's are the tiles on the diagonal."""
+    n, d = 1536, 8
+    problem = Problem(card.name, n, d, torch.float32, FORWARD)
+    case = problem.case(0)
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as counted:
+        with torch.no_grad():
+            card.function(*case.args, **case.kwargs, backend="torch")
+    flop = sum(x.flops for x in counted.key_averages() if x.key in COUNTED)
+    assert 0.95 < flop / problem.flop < 1.35
+
+
+def test_operations_are_counted_only_where_a_variant_does_the_default_s_work():
+    def counted(loss: str, variant: str) -> bool:
+        return suite.workload(loss, variant).flop is not None
+
+    assert counted("gram_loss", "four") and counted("clip_loss", "scale 100") and counted("mv_infonce", "eight views")
+    assert not counted("info_nce", "symmetric") and not counted("info_nce", "negatives")
+    assert not counted("alignment", "default") and not counted("symile_loss", "n_squared")
+    assert len(features(PROBLEM.case(0))) == PROBLEM.k == 2
+
+
+def test_a_record_is_one_line_that_comes_back(tmp_path):
+    (made,) = Meter(seconds=0.02).measure(PROBLEM, ["dense"])
+    path = tmp_path / "x.jsonl"
+    record.append(path, [made, replace(made, ms=1.0)])
+    assert record.read(path) == [replace(made, ms=1.0)]  # the last of its problem and candidate
+    keys = {"loss", "device", "threads", "isa", "torch", "triton", "date", "contrastile"}
+    assert keys <= json.loads(made.line()).keys()
+    with pytest.raises(ValueError, match="not a record"):
+        record.parse('{"benchmark": "of another format"}')

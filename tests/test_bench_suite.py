@@ -1,0 +1,52 @@
+"""The table of other packages in bench/: every adapter gives the value and gradients of the loss it stands beside."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from contrastile.benchmark.measure import Meter
+from contrastile.benchmark.problem import MODES, Problem
+
+BENCH = str(Path(__file__).resolve().parents[1] / "bench")
+NAMES = ("suite", "packages", "eager")
+
+pytestmark = pytest.mark.peers
+
+sys.path.insert(0, BENCH)
+try:
+    suite, packages, eager = (importlib.import_module(name) for name in NAMES)
+finally:
+    sys.path.remove(BENCH)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("key", packages.PEERS, ids=" ".join)
+def test_every_candidate_beside_a_package_is_right(key: tuple[str, str], mode: str) -> None:
+    problem = Problem(key[0], 24, 16, torch.float32, mode, key[1], suite="suite")
+    found = Meter(seconds=0.001).measure(problem, suite.names_on(problem))
+    wrong = {x.candidate: x.why for x in found if x.outcome not in ("ok", "skipped")}
+    assert not wrong
+    missing = [x.why for x in found if x.outcome == "skipped" and x.package != "contrastile"]
+    assert all("missing" in why or "cannot be imported" in why or "has no" in why for why in missing)
+
+
+@pytest.mark.parametrize("key", eager.FASTER, ids=" ".join)
+def test_the_dense_form_that_is_measured_is_the_reference(key: tuple[str, str]) -> None:
+    problem = Problem(key[0], 24, 16, torch.float32, variant=key[1], suite="suite")
+    (found,) = Meter(seconds=0.001).measure(problem, ["dense"])
+    assert found.outcome == "ok", found.why
+
+
+def test_a_package_that_is_missing_is_skipped_with_its_drop_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "info_nce", None)
+    problem = Problem("info_nce", 24, 16, torch.float32, variant="unpaired", suite="suite")
+    found: dict[str, Any] = {x.candidate: x for x in Meter(seconds=0.001).measure(problem, suite.names_on(problem))}
+    name = "info-nce-pytorch InfoNCE, unpaired"
+    assert {found[x].outcome for x in (name, f"drop-in for {name}")} == {"skipped"}
+    assert "info_nce cannot be imported" in found[name].why and found["dense"].outcome == "ok"
