@@ -28,8 +28,8 @@ def options(description: str, *, steps: int, batch_size: int) -> argparse.Argume
 
 def progress(step: int, steps: int, loss: float) -> None:
     """Prints about five lines of a whole training."""
-    if step % max(1, steps // 4) == 0 or step == steps - 1:
-        print(f"step {step:4d}   loss {loss:.3f}", flush=True)
+    if (step + 1) % max(1, steps // 5) == 0:
+        print(f"step {step + 1:4d}   loss {loss:.3f}", flush=True)
 
 
 def verdict(metric: str, value: float, rivals: Sequence[Rival]) -> int:
