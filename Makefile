@@ -1,4 +1,5 @@
-# make demo | test | compat | bench | lint | format | wheel | clean. Everything is installed into $(VENV); nothing else is touched.
+# make demo | examples | test | compat | bench | lint | format | wheel | clean
+# Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -6,18 +7,24 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PINS := pyproject.toml requirements-dev.txt
+PINS := pyproject.toml requirements-dev.txt requirements-compat.txt
 NATIVE := setup.py $(shell find csrc -type f)
 
 GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
-.PHONY: demo test compat compat-packages bench gpu gpu-sanitize lint format wheel clean
+EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
+
+.PHONY: demo examples test compat compat-packages bench gpu gpu-sanitize lint format wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m contrastile demo
+
+# each at small size, one after the other; stops where one does not reach its margins
+examples: $(VENV)/.installed-examples
+	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
 	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile
@@ -63,7 +70,7 @@ $(VENV)/.installed-dev: export CONTRASTILE_CPU = 1
 
 # editable: Python files are used in place; a change below csrc or to the pins reinstalls (unchanged objects are kept)
 $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
-	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -e '.[$*]'
+	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-compat.txt -e '.[$*]'
 	touch $@
 
 $(VENV)/.installed-compat: $(VENV)/.installed-dev requirements-compat.txt

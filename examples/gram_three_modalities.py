@@ -3,7 +3,7 @@
 Data: the characters of the font DejaVu Sans that comes with matplotlib. Names, code points and categories are those of
 Python's unicodedata. One picture in five is hidden in training.
 Metric: given picture and place of a held-out character, its name is the one of 500 that spans the smallest volume with
-them (recall@1). No picture alone can tell the Latin A from the Greek Alpha, no place alone tells what a letter looks like.
+them (recall@1). The picture alone cannot tell the Latin A from the Greek Alpha, the place alone does not show a letter.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Rival, options, progress, save_plot, verdict
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import contrastile
+from common import Rival, options, progress, save_plot, verdict
 
-SIDE, CODE_BITS = 24, 17
+SIDE, BASELINE, FONT_SIZE = 24, 18, 18  # pixels
+CODE_BITS = 17
 HELD_OUT, WIDTH = 500, 64
 TEMPERATURE, RATE = 0.07, 3e-3
 
@@ -34,11 +35,11 @@ Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # of the embeddings and of 
 
 def draw(characters: list[str], font_file: Path) -> Tensor:
     """(N, 1, SIDE, SIDE), ink in [0, 1]."""
-    font = ImageFont.truetype(str(font_file), 18, layout_engine=ImageFont.Layout.BASIC)
+    font = ImageFont.truetype(str(font_file), FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
     pictures = []
     for character in characters:
         picture = Image.new("L", (SIDE, SIDE))
-        ImageDraw.Draw(picture).text((SIDE // 2, 18), character, font=font, fill=255, anchor="ms")
+        ImageDraw.Draw(picture).text((SIDE // 2, BASELINE), character, font=font, fill=255, anchor="ms")
         pictures.append(np.asarray(picture))
     return torch.from_numpy(np.stack(pictures)).float()[:, None] / 255
 
@@ -148,10 +149,13 @@ def main(argv: list[str] | None = None) -> int:
     with torch.no_grad():
         name, picture, place = towers(test_set)
         found = recall(-contrastile.gram_volume_matrix(name, picture, place).T)
-        alone = [recall(pair(test_set)[i] @ pair(test_set)[0].T) for i, pair in enumerate(pairs, 1)]
+        alone = []
+        for index, pair in enumerate(pairs, start=1):
+            embeddings = pair(test_set)
+            alone.append(recall(embeddings[index] @ embeddings[0].T))
     rivals = [
         Rival("chance", 1 / HELD_OUT, margin=0.2),
-        # volumes do not see signs, so two modalities may have settled on opposite vectors: |cosine| ranks as volume does
+        # volumes do not see signs: two modalities may have settled on opposite vectors, and |cosine| ranks as volume
         Rival("same towers, |cosine| of name and picture", recall((picture @ name.T).abs()), margin=0.03),
         Rival("same towers, |cosine| of name and place", recall((place @ name.T).abs()), margin=0.03),
         Rival("trained with clip_loss on name and picture", alone[0]),

@@ -14,10 +14,10 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from common import Rival, options, progress, save_plot, verdict
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from common import Rival, options, progress, save_plot, verdict
 from contrastile.compat.open_clip import ClipLoss  # was: from open_clip import ClipLoss
 
 HELD_OUT, WIDTH, LENGTH = 500, 64, 9
@@ -85,7 +85,8 @@ def backward_of_one_step(model: nn.Module, loss: nn.Module, batches: list[tuple[
     """Gradients of one loss over all batches, with the activations of one batch in memory at a time.
 
     The features of every batch are computed without gradient first. Then each batch is run again, with its own features
-    in their place among the cached ones, so that every pair of the step is in every loss.
+    in their place among the cached ones, so that every pair of the step is in every loss. The gradient of logit_scale
+    counts once per batch, as in open_clip.
     """
     features = ("image_features", "text_features")
     with torch.no_grad():

@@ -12,11 +12,11 @@ import sys
 
 import torch
 import torch.nn.functional as F
-from common import Rival, options, progress, save_plot, verdict
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import contrastile
+from common import Rival, options, progress, save_plot, verdict
 
 HELD_OUT, DRAWS = 500, 100  # DRAWS: the ten labelled scans are drawn this often, the accuracy is the mean
 

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import Rival, options, progress, save_plot, verdict
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 import contrastile
+from common import Rival, options, progress, save_plot, verdict
 
 NOT_EVERYWHERE = {"distutils", "idlelib", "lib2to3", "tkinter", "turtledemo"}  # parts some installations lack
 HELD_OUT = 500
@@ -77,8 +77,8 @@ def split(functions: list[Function]) -> tuple[list[Function], list[Function]]:
         count = sum(f.module in held for f in functions)
     train = [f for f in functions if f.module not in held]
     summaries, codes = {f.summary for f in train}, {f.code for f in train}
-    unseen = {f.summary: f for f in functions if f.module in held and f.summary not in summaries and f.code not in codes}
-    candidates = list(unseen.values())
+    held_out = [f for f in functions if f.module in held]
+    candidates = list({f.summary: f for f in held_out if f.summary not in summaries and f.code not in codes}.values())
     return train, [candidates[i] for i in torch.randperm(len(candidates))[:HELD_OUT].tolist()]
 
 
