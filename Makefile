@@ -1,4 +1,4 @@
-# make demo | test | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -7,22 +7,27 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PINS := pyproject.toml requirements-dev.txt
+PINS := pyproject.toml requirements-dev.txt requirements-compat.txt
 NATIVE := setup.py $(shell find csrc -type f)
 
 GPU_PYTHON ?= python3
 PARTS ?= build test bench
 OUT ?= build/gpu/out
 
+EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo test compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format wheel wheel-check \
-	clean
+.PHONY: demo examples test compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format \
+	wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m contrastile demo
+
+# each at small size, one after the other; stops where one does not reach its margins
+examples: $(VENV)/.installed-examples
+	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
 	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile
@@ -102,7 +107,7 @@ $(VENV)/.installed-dev: export CONTRASTILE_CPU = 1
 
 # editable: Python files are used in place; a change below csrc or to the pins reinstalls (unchanged objects are kept)
 $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
-	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -e '.[$*]'
+	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-compat.txt -e '.[$*]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS) $(NATIVE)
