@@ -18,6 +18,7 @@ NEEDS = {
     "gram_three_modalities": ("matplotlib",),
     "simclr_digits": ("sklearn",),
     "open_clip_loop": ("sklearn",),
+    "clip_torchrun": ("sklearn",),
 }
 COMPARED = re.compile(r"^  .*better by +(-?[\d.]+) points, margin (\d+): (reached|MISSED)$", re.MULTILINE)
 
@@ -29,10 +30,10 @@ def script(name):
     return FOLDER / f"{name}.py"
 
 
-def run(name, *arguments):
+def run(name, *arguments, launcher=()):
     source = str(Path(contrastile.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script(name)), *map(str, arguments)]
+    command = [sys.executable, *launcher, str(script(name)), *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
@@ -50,6 +51,14 @@ def test_example_beats_its_rivals_by_the_stated_margins(name, flags):
     assert compared
     assert all(float(gain) >= float(margin) and word == "reached" for gain, margin, word in compared)
     assert done.stdout.endswith("PASSED\n")
+
+
+@pytest.mark.dist
+def test_torchrun_trains_on_the_batch_of_two_processes():
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = run("clip_torchrun", launcher=launcher)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 processes" in done.stdout and done.stdout.count("reached") == 2
 
 
 @pytest.mark.parametrize("name", NEEDS)
