@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -80,11 +82,11 @@ def queues(rank: int) -> dict[str, str]:
     card = next(card for card in CATALOG if card.name == "info_nce")
     found = {}
     for variant in ("negatives", "hard negatives", "margin", "smoothing", "symmetric smoothing", "row temperature"):
-        case = make(card, variant, sum(SIZES[WORLD]), 8, torch.float64)
-        for strategy in STRATEGIES:
+        for dtype, strategy in product((torch.float64, torch.float32), STRATEGIES):
+            case = make(card, variant, sum(SIZES[WORLD]), 8, dtype)
             loss = jointly(card, case, Ranks(strategy=strategy, replicated_negatives=True))
             result = compare(Pairing(loss, card.reference), case)
-            found[f"{variant} {strategy}"] = "" if result.ok else result.detail
+            found[f"{variant} {strategy} {dtype}"] = "" if result.ok else result.detail
     return found
 
 

@@ -175,7 +175,7 @@ def info_nce(
     batch = Batch.of(
         group, n, 0 if negatives is None else negatives.shape[0], negatives=negatives is not None,
         hard_negatives=-1 if hard_negatives is None else hard_negatives.shape[1], ids=row_ids is not None,
-        margin=margin is not None, symmetric=symmetric, reduction=REDUCTIONS.index(reduction),
+        margin=margin is not None, symmetric=symmetric, smoothing=smoothing > 0, reduction=REDUCTIONS.index(reduction),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
@@ -284,7 +284,10 @@ def clip_loss(
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
-    batch = Batch.of(group, image.shape[0])
+    batch = Batch.of(
+        group, image.shape[0], ids=row_ids is not None, smoothing=smoothing > 0,
+        reduction=REDUCTIONS.index(reduction),
+    )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)
     problem = Softmax(batch, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True)

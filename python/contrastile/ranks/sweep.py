@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import driver
 from ..spec import Gradients, Needs, Reduce, Weights
 from . import wire
-from .joint import Carried, Joint, Part, attach
+from .joint import Carried, Joint, Part, attach, given
 from .partial import column_gradients, merge, merge_everywhere, nothing_left, numbers, placed, stats_of, tiles_first
 from .shard import form_of, pack, unpack
 
@@ -109,12 +109,8 @@ class Sweep:
             return nothing_left(part, self.needs)
         if len(part.call.blocks) > part.shared or not self.joint.local:
             m = part.width
-            self.local_grads = replace(
-                grads,
-                blocks=grads.blocks[part.shared :],
-                col_scale=None if grads.col_scale is None else grads.col_scale[m:],
-                col_bias=None if grads.col_bias is None else grads.col_bias[m:],
-            )
+            col_scale, col_bias = (None if x is None else x[m:] for x in (grads.col_scale, grads.col_bias))
+            self.local_grads = Gradients(None, grads.blocks[part.shared :], None, col_scale, None, col_bias)
         return column_gradients(part, grads)
 
     def accumulators(self) -> Gradients:
@@ -229,7 +225,9 @@ class Gather(Sweep):
         for index, side in enumerate(call.blocks[: part.shared]):
             call.blocks[index] = replace(side, stat=stat[start : start + len(side)])
             start += len(side)
-        call.blocks[part.shared :] = self.joint.local
+        for index, own in enumerate(self.joint.local, start=part.shared):
+            carried = own.stat, own.weight, own.positive_weight
+            call.blocks[index] = given(call.blocks[index], carried)
 
     def on_all_columns(self, found: dict[int | None, list[Tensor]], statistics: bool) -> list[Tensor]:
         """What the parts of a square call left, in the order of ranks; nothing where this rank met none. All ranks need
