@@ -20,9 +20,9 @@ from torch import Tensor
 from ..losses.common import check_options
 from ..ops import no_autocast
 from .columns import embedding_columns, joined, product_dtype, propagated
-from .common import group_size, refuse_ranks
 from .guided import guided_loss
 from .ranking import ranking_loss
+from .ranks import ranks_of
 
 __all__ = [
     "CachedGISTEmbedLoss",
@@ -83,8 +83,6 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
         self.backend = backend
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any = None) -> Tensor:
-        if self.gather_across_devices:
-            refuse_ranks("gather_across_devices=True", group_size())
         queries, *documents = embedding_columns(embeddings)
         dtype = product_dtype(queries)
         with no_autocast(queries):
@@ -95,6 +93,7 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
                 queries, documents, self.scale, directions=self.directions, partition_mode=self.partition_mode,
                 hardness_mode=self.hardness_mode, hardness_strength=self.hardness_strength,
                 memory_budget=self.memory_budget, compute_dtype=dtype, backend=self.backend,
+                group=ranks_of() if self.gather_across_devices else None,
             )  # fmt: skip
 
 
@@ -275,8 +274,6 @@ def guide_features(loss: Any, features: dict[str, Any]) -> dict[str, Any]:
 
 
 def guided_stage(loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequence[Tensor]) -> Tensor:
-    if loss.gather_across_devices:
-        refuse_ranks("gather_across_devices=True", group_size())
     columns, guided = embedding_columns(embeddings), embedding_columns(guide_embeddings)
     if guided[0].shape[0] != columns[0].shape[0]:
         raise ValueError(f"the guide must embed {columns[0].shape[0]} rows, got {guided[0].shape[0]}")
@@ -285,5 +282,6 @@ def guided_stage(loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequ
             columns, guided, temperature=loss.temperature, margin_strategy=loss.margin_strategy, margin=loss.margin,
             contrast_anchors=loss.contrast_anchors, contrast_positives=loss.contrast_positives,
             memory_budget=loss.memory_budget, backend=loss.backend,
+            group=ranks_of() if loss.gather_across_devices else None,
         )  # fmt: skip
     return value
