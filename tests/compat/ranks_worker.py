@@ -1,9 +1,9 @@
 """What every rank does in test_ranks.py: drop-ins beside the packages' own losses, in one process group.
 
 Each case is a drop-in and what it stands in for, as functions of this rank's tensors, with collectives in both. So the
-value and every gradient are compared rank by rank. Where a case says `averaged`, the gradient of what all ranks share is
-compared as its mean over ranks, which is what data parallelism uses. Cases of uneven batches compare the mean over ranks
-with the package's loss of the joint batch on one process.
+value and every gradient are compared rank by rank. Where a case is `averaged`, the gradient of what all ranks share is
+compared as its mean over ranks, which data parallelism uses. Cases of uneven batches compare the mean over ranks with
+the package's loss of the joint batch on one process.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def run(rank: int) -> dict[str, str]:
     return {key: check(make) for key, make in MAKERS.items()}
 
 
+@patch.object(torch.cuda, "get_device_capability", lambda *_: (8, 0))  # packages of kernels ask for it
 def check(make: Callable[[], Both]) -> str:
     try:
         both = make()
@@ -232,15 +233,15 @@ def get_logits(local: bool, with_grad: bool) -> Both:
     def of(ours: bool) -> Loss:
         module = open_clip_module(ours)
 
-        def loss(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
             made = module.ClipLoss(local, with_grad, **rank_size())
-            logits = made.get_logits(image, text, scale, bias)
+            logits = made.get_logits(image, text, scale)
             labels = made.get_ground_truth(image.device, len(logits[0]))
             return sum(F.cross_entropy(z, labels) for z in logits) / 2 + 1e-3 * logits[0].square().mean()
 
         return loss
 
-    return Both(of(True), of(False), own(features(14.0, -3.0)))
+    return Both(of(True), of(False), own(features(14.0)))
 
 
 @case("open_clip-uneven-ClipLoss", (True,), (False,))
@@ -337,6 +338,7 @@ def lightly() -> tuple[Any, dict[str, type]]:
 
 
 def lightly_loss(name: str, gather: bool, *, ours: bool, **options: Any) -> Loss:
+    """With a bank its first row is part of the value: what has been queued must be the same, too."""
     module, classes = lightly()
 
     def loss(out0: Tensor, out1: Tensor) -> Tensor:
@@ -362,7 +364,8 @@ LIGHTLY: list[tuple[str, dict[str, Any]]] = [
 @case("lightly", *((i, gather) for i in range(len(LIGHTLY)) for gather in (True, False)))
 def lightly_views(index: int, gather: bool) -> Both:
     name, options = LIGHTLY[index]
-    return Both(*(lightly_loss(name, gather, ours=ours, **options) for ours in (True, False)), own(features()))
+    losses = (lightly_loss(name, gather, ours=ours, **options) for ours in (True, False))
+    return Both(*losses, own(features()), kernels="memory_bank_size" in options)  # banks are float32
 
 
 @case("lightly-uneven", (0,), (2,), (3,))
@@ -527,6 +530,11 @@ def memeff_loss(module: Any, name: str, index: int, distributed: bool) -> Loss:
     return getattr(module, f"{'Distributed' * distributed}MemoryEfficient{name}")(**options)
 
 
+def sum_of_values(loss: Loss) -> Loss:
+    """With label_smoothing the package shares a part of the value among ranks in its own way."""
+    return lambda *args, **named: Everywhere.apply(loss(*args, **named), 1.0)
+
+
 def memeff_features(n: int, name: str) -> Case:
     d = 128 if "Matryoshka" in name else 32
     shapes = [(n, d), (n, d), *([(n, 2, d)] if "Qwen3" in name else [])]
@@ -536,8 +544,9 @@ def memeff_features(n: int, name: str) -> Case:
 @case("memeff", *MEMEFF)
 def memeff_classes(name: str, index: int) -> Both:
     ours, theirs = import_module("contrastile.compat.memeff"), memeff()
-    case = own(memeff_features(N * dist.get_world_size(), name))
-    return kernels(*(memeff_loss(m, name, index, True) for m in (ours, theirs)), case)
+    losses = [memeff_loss(m, name, index, True) for m in (ours, theirs)]
+    losses = list(map(sum_of_values, losses)) if "label_smoothing" in OPTIONS[index] else losses
+    return kernels(*losses, own(memeff_features(N * dist.get_world_size(), name)))
 
 
 @case("memeff-priors", ("CLIP",), ("Qwen3",))
@@ -547,7 +556,7 @@ def memeff_priors(kind: str) -> Both:
     modules = import_module("contrastile.compat.memeff"), memeff()
 
     def loss(module: Any) -> Loss:
-        return lambda *x: memeff_loss(module, f"{kind}Loss", 1, True)(*x, tau_plus=prior)
+        return sum_of_values(lambda *x: memeff_loss(module, f"{kind}Loss", 1, True)(*x, tau_plus=prior))
 
     return kernels(*map(loss, modules), own(memeff_features(N * dist.get_world_size(), kind)))
 
@@ -556,8 +565,8 @@ def memeff_priors(kind: str) -> Both:
 def memeff_uneven(name: str, index: int) -> Both:
     """Against our own class on one process: the package wants equal batches. The sum over ranks is the joint loss."""
     ours = import_module("contrastile.compat.memeff")
-    functions = (memeff_loss(ours, name, index, distributed) for distributed in (True, False))
-    return uneven(*functions, lambda n: memeff_features(n, name), share=1.0)
+    alone = memeff_loss(ours, name, index, False)
+    return uneven(memeff_loss(ours, name, index, True), alone, lambda n: memeff_features(n, name), share=1.0)
 
 
 @case("inf_cl", ("cal_ring_loss", False), ("cal_ring_loss", True), ("cal_inf_loss", False))
@@ -600,16 +609,10 @@ class Scaled(torch.autograd.Function):
         return gout * ctx.factor, None
 
 
-@cache
-def siglip_kernel() -> Any:
-    with patch.object(torch.cuda, "get_device_capability", lambda *_: (8, 0)):
-        return pytest.importorskip("siglip_kernel")
-
-
 @case("siglip_kernel", ("ring", True), ("ring", False), ("gather", True), ("local", True))
 def siglip_strategies(strategy: str, overlap: bool) -> Both:
     options = {"strategy": strategy, "overlap": overlap, **rank_size()}
-    ours, theirs = import_module("contrastile.compat.siglip_kernel"), siglip_kernel()
+    ours, theirs = import_module("contrastile.compat.siglip_kernel"), pytest.importorskip("siglip_kernel")
     losses = [m.DistributedSigLIPLoss(**options) for m in (ours, theirs)]
     return kernels(*losses, own(features(10.0, -4.0, d=32)))
 
@@ -638,7 +641,7 @@ def siglip_plus(symmetric: bool, soft_label: bool, overlap: bool, counted: bool)
         "overlap": overlap,
         "num_groups": 7 if counted else None,
     }
-    modules = import_module("contrastile.compat.siglip_kernel"), siglip_kernel()
+    modules = import_module("contrastile.compat.siglip_kernel"), pytest.importorskip("siglip_kernel")
     img, txt = correlated([(N, 32), (N + 3, 32)], seed=rank)
     case = Case((img, txt, torch.tensor(2.3), torch.tensor(-4.0)), {}, 10.0)
     return kernels(*(plus(module, rank, world, ids, **options) for module in modules), case)
