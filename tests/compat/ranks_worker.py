@@ -25,6 +25,7 @@ import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from contrastile.distributed import RankError
 from contrastile.testing import Case, compare
 from distributed.sharding import SIZES, Averaged, Everywhere, span
 from peers.agreement import Pairing, two_views, unit_rows
@@ -50,13 +51,13 @@ class Both:
     kernels: bool = False  # theirs computes in float32, whatever it gets
 
 
-MAKERS: dict[str, Callable[[], Both]] = {}
+MAKERS: dict[str, Callable[[], Both | str]] = {}  # a string says what is wrong
 
 
-def case(name: str, *options: Any) -> Callable[[Callable[..., Both]], Callable[..., Both]]:
+def case(name: str, *options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds a case for each of the options (tuples of arguments)."""
 
-    def add(make: Callable[..., Both]) -> Callable[..., Both]:
+    def add(make: Callable[..., Any]) -> Callable[..., Any]:
         for given in options or [()]:
             text = "-".join(str(x).replace(" ", "") for x in given)
             MAKERS[f"{name}-{text}" if given else name] = partial(make, *given)
@@ -71,9 +72,11 @@ def run(rank: int) -> dict[str, str]:
 
 
 @patch.object(torch.cuda, "get_device_capability", lambda *_: (8, 0))  # packages of kernels ask for it
-def check(make: Callable[[], Both]) -> str:
+def check(make: Callable[[], Both | str]) -> str:
     try:
         both = make()
+        if isinstance(both, str):
+            return both
         ours, theirs = (shared(x) if both.averaged else x for x in (both.ours, both.theirs))
         return (as_close_as_kernels if both.kernels else within_budget)(ours, theirs, both.case)
     except pytest.skip.Exception as missing:
@@ -657,3 +660,78 @@ def siglip_plus_uneven(symmetric: bool, soft_label: bool) -> Both:
     module = import_module("contrastile.compat.siglip_kernel")
     ours = plus(module, rank, world, [x[span(sizes, rank)] for x in ids], **options)
     return uneven(ours, plus(module, 0, 1, ids, **options), lambda n: clip_case(n, 2.3, -4.0))
+
+
+# ---- arguments that one rank refuses
+
+
+def refusing(loss: Loss, *pair: Tensor) -> str:
+    """The second rank brings one row too few on one side: it says so, and all others learn of it."""
+    bad = dist.get_rank() == 1
+    try:
+        loss(pair[0], pair[1][: len(pair[1]) - bad])
+    except (RankError, ValueError) as error:
+        right = isinstance(error, ValueError) if bad else "rank 1 refused its arguments" in str(error)
+        return "" if right else f"{type(error).__name__}: {error}"
+    return "nothing was raised"
+
+
+@case("refused", ("ClipLoss",), ("SigLipLoss",), ("DistillClipLoss",))
+def refused_by_open_clip(name: str) -> str:
+    loss = getattr(open_clip_module(True), name)(**rank_size())
+    image, text = two_views(N, D)
+    more = {"DistillClipLoss": (image, text, 1.0), "SigLipLoss": (0.0,)}.get(name, ())
+    return refusing(lambda x, y: loss(x, y, 1.0, *more), image, text)
+
+
+@case("refused", ("lightly", "NTXentLoss"), ("lightly", "DCLWLoss"))
+def refused_by_lightly(_: str, name: str) -> str:
+    return refusing(lightly_loss(name, True, ours=True), *two_views(N, D))
+
+
+@case("refused", ("sentence_transformers", "MultipleNegativesRankingLoss"), ("sentence_transformers", "GISTEmbedLoss"))
+def refused_by_sentence_transformers(_: str, name: str) -> str:
+    loss = embedded(name, True, ours=True)
+
+    def of(x: Tensor, y: Tensor) -> Tensor:
+        return loss(x, y, **({"guide_0": x, "guide_1": x} if "GIST" in name else {}))
+
+    return refusing(of, *two_views(N, D))
+
+
+@case("refused", ("multi_view_cl",))
+def refused_by_multi_view_cl(_: str) -> str:
+    loss = import_module("contrastile.compat.multi_view_cl").MVDHEL(distributed=True)
+    return refusing(lambda x, y: loss(torch.cat([x, y])), *two_views(N, D))
+
+
+@case("refused", ("memeff",))
+def refused_by_memeff(_: str) -> str:
+    loss = import_module("contrastile.compat.memeff").DistributedMemoryEfficientCLIPLoss()
+    return refusing(loss, *two_views(N, D))
+
+
+@case("refused", ("inf_cl",), ("gram",))
+def refused_by_functions_of_the_default_group(name: str) -> str:
+    module = import_module(f"contrastile.compat.{name}")
+    return refusing(module.cal_inf_loss if name == "inf_cl" else module.volume_loss, *two_views(N, D))
+
+
+@case("refused", ("siglip_kernel",), ("siglip_kernel", "plus"))
+def refused_by_siglip_kernel(_: str, form: str = "") -> str:
+    module, ids = import_module("contrastile.compat.siglip_kernel"), torch.arange(N)
+    if not form:
+        loss = module.DistributedSigLIPLoss(**rank_size())
+        return refusing(lambda x, y: loss(x, y, 1.0, 0.0), *two_views(N, D))
+    loss = module.DistributedSigLIPPlusLoss(**rank_size())
+    return refusing(lambda x, y: loss([x, y], ids, ids)["total_loss"], *two_views(N, D))
+
+
+@case("refused", ("world_size",))
+def refused_world_size(_: str) -> str:
+    """A world_size that is not the group's raises on every rank."""
+    module = open_clip_module(True)
+    for wrong in ({"rank": dist.get_rank(), "world_size": 7}, {"rank": 5, "world_size": dist.get_world_size()}):
+        with pytest.raises(ValueError, match="world_size and rank must be those of the process group"):
+            module.ClipLoss(**wrong)(*two_views(N, D), 1.0)
+    return ""

@@ -23,7 +23,7 @@ from ..losses.common import inverse, paired_dot, reduced_empty, wide
 from ..ops import check, pair_reduce
 from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
-from ..ranks import Batch, Group, announced
+from ..ranks import Batch, Group
 
 STRATEGIES = ("absolute", "relative")
 MIN_ROWS = 128
@@ -97,7 +97,6 @@ class BlockSums(torch.autograd.Function):
         return None, None, *(next(grads) if need else None for need in ctx.needs)
 
 
-@announced
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a backward pass within a forward pass cannot be traced
 def guided_loss(
     embeddings: Sequence[Tensor],

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..losses.common import check_options, feature_pair, inverse, reduced_empty, wide
 from ..losses.contrastive import positive_pair_loss
 from ..ops import no_autocast, pair_reduce
-from ..ranks import Batch
+from ..ranks import Batch, Group, announced
 from .candidates import shared_negatives
 from .common import autocast_feature
 from .ranks import ranks_of
@@ -41,19 +41,22 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
         self.memory_budget = memory_budget
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        joint = self.gather_distributed and not self.memory_bank.size[0]  # a bank's negatives are this rank's
+        return self.contrast(out0, out1, group=ranks_of() if joint else None)
+
+    @announced
+    def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
         scale = inverse(self.temperature, out0)
         out1, bank = self.memory_bank(out1, update=out0.requires_grad)
+        batch = Batch.of(group, out0.shape[0])
+        if batch.total == 0:
+            return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
-            batch = joint_batch(out0, self.gather_distributed)
-            if batch.total == 0:
-                return reduced_empty(0, "mean", out0, out1, scale)
             x, image = both_views(out0, out1, batch)
             engine = {"memory_budget": self.memory_budget, "backend": self.backend}
             return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
-        if out0.shape[0] == 0:
-            return reduced_empty(0, "mean", out0, out1, scale)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -80,10 +83,13 @@ class DCLLoss(dcl_loss.DCLLoss):
         self.memory_budget = memory_budget
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        return self.contrast(out0, out1, group=ranks_of() if self.gather_distributed else None)
+
+    @announced
+    def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
-        scale = inverse(self.temperature, out0)
-        batch = joint_batch(out0, self.gather_distributed)
+        scale, batch = inverse(self.temperature, out0), Batch.of(group, out0.shape[0])
         if batch.total <= 1:
             return reduced_empty(0, "mean", out0, out1, scale)
         x, image = both_views(out0, out1, batch)
@@ -114,10 +120,6 @@ class DCLWLoss(DCLLoss):
     ) -> None:
         weight_fn = partial(dcl_loss.negative_mises_fisher_weights, sigma=sigma)
         super().__init__(temperature, weight_fn, gather_distributed, backend=backend, memory_budget=memory_budget)
-
-
-def joint_batch(out0: Tensor, gather_distributed: bool) -> Batch:
-    return Batch.of(ranks_of() if gather_distributed else None, out0.shape[0])
 
 
 def both_views(out0: Tensor, out1: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

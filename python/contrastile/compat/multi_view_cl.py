@@ -18,7 +18,7 @@ from ..losses.decoupled import dhel, view_energy
 from ..losses.multiview import mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
 from ..losses.supervised import sup_con
 from ..ops import check, no_autocast, pair_reduce
-from ..ranks import Batch, Ranks
+from ..ranks import Batch, Group, Ranks, announced
 from .ranks import mean_value, ranks_of
 
 METHODS = ("geometric", "arithmetic")
@@ -55,7 +55,8 @@ class MultiView(nn.Module):
         """Views into which z is cut."""
         return self.multiplier
 
-    def views(self, z: Tensor) -> Tensor:
+    @announced
+    def views(self, z: Tensor, *, group: Group) -> Tensor:
         """z as unit rows, (k, N, D)."""
         k = self.count
         if check.features("z", z).shape[0] % k:
@@ -72,7 +73,7 @@ class MultiView(nn.Module):
         return mean_value(self.contrast(views), self.ranks)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Any]:
-        return self.value(self.views(z)), 0
+        return self.value(self.views(z, group=self.ranks)), 0
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, multiplier={self.multiplier}, distributed={self.distributed}"
@@ -116,7 +117,7 @@ class NTXent(MultiView):
         return self.multiplier if self.mode is not None or self.mv else 2
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        views = self.views(z)
+        views = self.views(z, group=self.ranks)
         value, hits = self.value(views), self.accuracy(views.detach())
         if self.ranks is not None:  # view by view, as the rows of all ranks would be in z
             batch = Batch.of(self.ranks, z.shape[0] // self.multiplier)

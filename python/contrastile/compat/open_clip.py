@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..losses import clip_loss, info_nce, siglip_loss
 from ..losses.common import inverse, wide
 from ..ops import check
-from ..ranks import Batch, Ranks
+from ..ranks import Batch, Ranks, announced
 from .common import autocast_features, gradient_scaled, one_element
-from .ranks import announced_ranks, joint_gradient, mean_value
+from .ranks import joint_gradient, mean_value, stated_ranks
 from .soft_targets import Pairs, distillation, soft_targets_across
 
 # what holds one rank's texts at a time goes round the ring
@@ -58,7 +58,7 @@ class ClipLoss(nn.Module):
     def ranks(self) -> Ranks | None:
         """Whose features are candidates; None: this process's alone."""
         refuse_horovod(self.use_horovod and self.world_size > 1)
-        return announced_ranks(self.world_size, self.rank)
+        return stated_ranks(self.world_size, self.rank)
 
     def get_logits(
         self,
@@ -183,22 +183,30 @@ class DistillClipLoss(ClipLoss):
         dist_logit_scale: float | Tensor,
         output_dict: bool = False,
     ) -> Losses:
-        ranks = self.ranks
-        student = Pairs.checked("", image_features, text_features, logit_scale)
-        teacher = Pairs.checked("dist_", dist_image_features, dist_text_features, dist_logit_scale)
-        if ranks is None:
-            contrastive, distill = distillation(student, teacher, **self.engine)
-        else:
-            contrastive = self.contrastive(image_features, text_features, logit_scale)
-            pairs = []
-            for x in (student, teacher):
-                image, text = self.shared(ranks, x.image, x.text)
-                pairs.append(Pairs(image, text, self.shared_scale(ranks, x.scale)))
-            distill = soft_targets_across(ranks, *pairs, gather_with_grad=self.gather_with_grad or not self.local_loss)
-            distill = distill if self.local_loss else mean_value(distill, ranks)
+        of_student = image_features, text_features, logit_scale
+        of_teacher = dist_image_features, dist_text_features, dist_logit_scale
+        contrastive, distill = self.losses(of_student, of_teacher, group=self.ranks)
         if output_dict:
             return {"contrastive_loss": contrastive, "distill_loss": distill}
         return contrastive, distill
+
+    @announced
+    def losses(
+        self,
+        of_student: tuple[Tensor, Tensor, float | Tensor],
+        of_teacher: tuple[Tensor, Tensor, float | Tensor],
+        *,
+        group: Ranks | None,
+    ) -> tuple[Tensor, Tensor]:
+        student, teacher = Pairs.checked("", *of_student), Pairs.checked("dist_", *of_teacher)
+        if group is None:
+            return distillation(student, teacher, **self.engine)
+        pairs = []
+        for x in (student, teacher):
+            image, text = self.shared(group, x.image, x.text)
+            pairs.append(Pairs(image, text, self.shared_scale(group, x.scale)))
+        distill = soft_targets_across(group, *pairs, gather_with_grad=self.gather_with_grad or not self.local_loss)
+        return self.contrastive(*of_student), distill if self.local_loss else mean_value(distill, group)
 
 
 class SigLipLoss(nn.Module):
@@ -250,7 +258,7 @@ class SigLipLoss(nn.Module):
         logit_bias: float | Tensor | None,
         output_dict: bool = False,
     ) -> Losses:
-        ranks = announced_ranks(self.world_size, self.rank, strategy=DIST_IMPLEMENTATIONS[self.dist_impl])
+        ranks = stated_ranks(self.world_size, self.rank, strategy=DIST_IMPLEMENTATIONS[self.dist_impl])
         image, text = autocast_features(image_features, text_features)
         engine: dict[str, Any] = {"backend": self.backend, "memory_budget": self.memory_budget, "group": ranks}
         loss = siglip_loss(image, text, one_element(logit_scale), one_element(logit_bias), **engine)
@@ -272,7 +280,7 @@ def gather_features(
     none, but with local_loss=False this process's own rows among them.
     """
     refuse_horovod(use_horovod and world_size > 1)
-    ranks = announced_ranks(world_size, rank)
+    ranks = stated_ranks(world_size, rank)
     if ranks is None:
         return image_features, text_features
     batch = Batch.of(ranks, image_features.shape[0])

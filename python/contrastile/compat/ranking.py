@@ -17,13 +17,12 @@ from torch import Tensor
 
 from ..losses.common import paired_dot, reduced_empty
 from ..ops import pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced
+from ..ranks import Batch, Group
 from .common import gradient_scaled
 
 Scale = float | Tensor
 
 
-@announced
 def ranking_loss(
     queries: Tensor,
     documents: Sequence[Tensor],

@@ -24,7 +24,7 @@ def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:
     return ranks if ranks.size > 1 else None
 
 
-def announced_ranks(
+def stated_ranks(
     world_size: int, rank: int, group: distributed.ProcessGroup | None = None, strategy: str = "auto"
 ) -> Ranks | None:
     """The same where a loss is told how many ranks there are and which this one is: both must be so."""

@@ -17,7 +17,7 @@ from .. import reference
 from ..losses.common import wide
 from ..losses.sigmoid import siglip_loss
 from ..ops import check, no_autocast
-from .ranks import announced_ranks
+from .ranks import stated_ranks
 from .siglip_kernel_plus import DistributedSigLIPPlusLoss, SigLIPPlusLoss, fused_siglip_plus_loss
 
 __all__ = [
@@ -249,7 +249,7 @@ class DistributedSigLIPLoss(nn.Module):
     ) -> Tensor:
         ranks = None
         if self.strategy != "local":
-            ranks = announced_ranks(self.world_size, self.rank, self.process_group, self.strategy)
+            ranks = stated_ranks(self.world_size, self.rank, self.process_group, self.strategy)
         options: dict[str, Any] = {"memory_budget": self.memory_budget, "backend": self.backend, "group": ranks}
         return siglip_loss(image_features, text_features, logit_scale, logit_bias, **options)
 

@@ -13,8 +13,8 @@ from torch import Tensor, distributed, nn
 from ..losses.common import paired_dot, reduced_empty, unit, wide
 from ..losses.sigmoid import row_bias
 from ..ops import check, no_autocast, pair_loss
-from ..ranks import Batch, Group, Ranks
-from .ranks import announced_ranks
+from ..ranks import Batch, Group, Ranks, announced
+from .ranks import stated_ranks
 
 SCALES = (math.log(0.01), math.log(100.0))  # the modules clamp their scale to this, in logarithms
 
@@ -36,6 +36,7 @@ class Groups:
     pairs: Tensor  # 0-dim, number of positive pairs of all ranks
 
 
+@announced
 def groups(
     img: Tensor,
     txt: Tensor,
@@ -43,6 +44,7 @@ def groups(
     txt_gid: Tensor | None,
     num_groups: int | None,
     symmetric: bool,
+    *,
     group: Group = None,
 ) -> Groups:
     """With num_groups, ids are taken as they are; without, they are counted, which waits for the device."""
@@ -211,7 +213,7 @@ class SigLIPPlusLoss(nn.Module):
         check.same_width("embeddings[1]", check.features("embeddings[1]", txt), "embeddings[0]", img)
         img, txt = unit(img, True), unit(txt, True)
         scale = self.logit_scale.clamp(*SCALES)
-        found = groups(img, txt, img_gid, txt_gid, self.num_groups, self.symmetric, self.ranks)
+        found = groups(img, txt, img_gid, txt_gid, self.num_groups, self.symmetric, group=self.ranks)
         options = {"memory_budget": self.memory_budget, "backend": self.backend}
         loss = plus_loss(img, txt, scale, self.logit_bias, found, self.soft_label, **options)
         return {"total_loss": loss, "logit_scale": scale.exp().detach(), "n_positives": found.pairs}
@@ -255,7 +257,7 @@ class DistributedSigLIPPlusLoss(SigLIPPlusLoss):
 
     @property
     def ranks(self) -> Ranks | None:
-        return announced_ranks(self.world_size, self.rank, self.process_group)
+        return stated_ranks(self.world_size, self.rank, self.process_group)
 
     def forward(  # type: ignore[override]  # the package asks for the ids here
         self, embeddings: Sequence[Tensor], img_gid: Tensor, txt_gid: Tensor

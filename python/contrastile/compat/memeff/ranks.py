@@ -10,9 +10,9 @@ from __future__ import annotations
 from inspect import Parameter, signature
 from typing import Any
 
-from torch import distributed
+from torch import Tensor, distributed
 
-from ...ranks import Batch
+from ...ranks import Batch, Group, announced
 from ..ranks import ranks_of
 from .losses import (
     Loss,
@@ -47,6 +47,14 @@ class Ranks(Loss):
         group = given.pop("group", None)
         super().__init__(**given)
         self.group = group
+
+    def pair(self, *features: Any) -> tuple[Tensor, Tensor]:
+        return self.told_pair(*features, group=ranks_of(self.group))
+
+    @announced
+    def told_pair(self, *features: Any, group: Group) -> tuple[Tensor, Tensor]:
+        """`pair`, whose errors the other ranks learn of."""
+        return super().pair(*features)
 
     def batch(self, n: int) -> Batch:
         return Batch.of(ranks_of(self.group), n)
