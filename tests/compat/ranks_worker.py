@@ -25,6 +25,7 @@ import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
 from contrastile.testing import Case, compare
 from distributed.sharding import SIZES, Averaged, Everywhere, span
@@ -42,7 +43,7 @@ Loss = Callable[..., Tensor]
 
 @dataclass
 class Both:
-    """A drop-in, what it stands in for, and the whole batch of all ranks."""
+    """A drop-in, what it stands in for, and this rank's arguments (of uneven batches: those of all ranks)."""
 
     ours: Loss
     theirs: Loss
@@ -592,24 +593,13 @@ def inf_cl_uneven(more: int) -> Both:
 
     def loss(q: Tensor, k: Tensor, scale: Tensor) -> Tensor:
         extra = unit_rows(more, D, seed=rank)
-        return ours.cal_inf_loss(q, torch.cat([k, extra]), scale=Scaled.apply(scale, 1.0 / world))
+        return ours.cal_inf_loss(q, torch.cat([k, extra]), scale=gradient_scaled(scale, 1.0 / world))
 
     def joint(q: Tensor, k: Tensor, scale: Tensor) -> Tensor:
         extra = [unit_rows(more, D, seed=r) for r in range(world)]
         return F.cross_entropy(scale * q @ torch.cat([k, *extra]).T, torch.arange(sum(sizes)))
 
     return uneven(loss, joint, lambda n: clip_case(n, 5.0))
-
-
-class Scaled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Tensor, None]:
-        return gout * ctx.factor, None
 
 
 @case("siglip_kernel", ("ring", True), ("ring", False), ("gather", True), ("local", True))
@@ -660,6 +650,42 @@ def siglip_plus_uneven(symmetric: bool, soft_label: bool) -> Both:
     module = import_module("contrastile.compat.siglip_kernel")
     ours = plus(module, rank, world, [x[span(sizes, rank)] for x in ids], **options)
     return uneven(ours, plus(module, 0, 1, ids, **options), lambda n: clip_case(n, 2.3, -4.0))
+
+
+# ---- half precision
+
+HALF = (
+    "open_clip-ClipLoss-False-False", "open_clip-ClipLoss-True-False", "open_clip-ClipLoss-True-True",
+    "open_clip-DistillClipLoss-True-True-(0.0,1.0)", "open_clip-SigLipLoss-bidir", "lightly-0-True", "lightly-4-True",
+    "multi_view_cl-MVDHEL-0-2", "sentence_transformers-MultipleNegativesRankingLoss-1-2",
+    "sentence_transformers-GISTEmbedLoss-0-2", "inf_cl-cal_ring_loss-False", "siglip_kernel-plus-True-True-True-True",
+)  # fmt: skip
+
+
+@case("bfloat16", *((key,) for key in HALF))
+def bfloat16(key: str) -> str:
+    """A float32 loss, near the package's of the same rows in float32; gradients of features in their own type."""
+    both = MAKERS[key]()
+    assert isinstance(both, Both)
+    results = []
+    for function, dtype in ((both.ours, torch.bfloat16), (both.theirs, torch.float32)):
+        leaves = [half(x, dtype) for x in both.case.args]
+        value = function(*leaves, **{name: half(x, torch.float32) for name, x in both.case.kwargs.items()})
+        value.backward()
+        grads = [x.grad for x in leaves if isinstance(x, Tensor) and x.dim() > 1]
+        results.append((value.detach(), torch.cat([g.flatten().float() for g in grads]), {g.dtype for g in grads}))
+    (value, grads, kinds), (true, their, _) = results
+    if value.dtype != torch.float32 or kinds != {torch.bfloat16}:
+        return f"types {value.dtype}, {kinds}"
+    off = (value - true).abs() / true.abs(), (grads - their).norm() / their.norm()
+    return "" if max(off) < 0.02 else f"off by {off}"
+
+
+def half(x: Any, dtype: torch.dtype) -> Any:
+    """Numbers stay float32."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return x
+    return x.to(torch.bfloat16).to(dtype).requires_grad_() if x.dim() > 1 else x.float().requires_grad_()
 
 
 # ---- arguments that one rank refuses
