@@ -201,6 +201,12 @@ def test_distributed_classes_are_their_namesakes_on_one_process(name):
     with pytest.raises(TypeError, match="temprature"):
         type(loss)(**dims, temprature=0.1)
 
+    class Own(type(loss)):
+        def __init__(self):
+            super().__init__(**dims, tau_plus=0.1)
+
+    assert torch.equal(Own()(*x), loss(*x))
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_keep_nothing_and_show_their_options(name):

@@ -36,6 +36,8 @@ class Ranks(Loss):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if Ranks not in cls.__bases__:  # of a user's, below one of the classes here
+            return
         own = signature(cls.__bases__[1])
         given = list(own.parameters.values())
         last = sum(p.kind == Parameter.POSITIONAL_OR_KEYWORD for p in given)
