@@ -142,12 +142,6 @@ def test_wrong_arguments_are_named():
             call()
 
 
-def test_several_ranks_are_refused(monkeypatch):
-    monkeypatch.setattr(gram, "group_size", lambda: 2)
-    with pytest.raises(NotImplementedError, match="2 processes"):
-        gram.volume_loss(*modalities(4, 5, 3))
-
-
 @pytest.mark.parametrize("gather_with_grad", [False, True])
 def test_nothing_of_the_size_of_all_pairs_is_kept(gather_with_grad, monkeypatch):
     assert_saves_rows(

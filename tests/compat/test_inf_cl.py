@@ -131,15 +131,6 @@ def test_wrong_arguments_are_named():
             call()
 
 
-def test_several_ranks_are_refused_where_ranks_take_part(monkeypatch):
-    q = torch.randn(5, 4)
-    monkeypatch.setattr(inf_cl, "group_size", lambda: 2)
-    for function in (inf_cl.cal_ring_loss, inf_cl.cal_inf_loss):
-        with pytest.raises(NotImplementedError, match="2 processes"):
-            function(q, q)
-    assert inf_cl.cal_flash_loss(q, q).isfinite().all()
-
-
 @NAMES
 def test_nothing_of_the_size_of_all_pairs_is_kept(name, monkeypatch):
     loss = getattr(inf_cl, name)

@@ -171,14 +171,6 @@ def test_gathering_in_one_process_equals_lightly(both):
         assert_agreement(*pair(both, name, gather_distributed=True), two_view_case(9, 4, torch.float32, 0.1))
 
 
-def test_gathering_from_several_processes_is_refused(both, monkeypatch):
-    monkeypatch.setattr(both.ours, "group_size", lambda: 2)
-    for name in NAMES:
-        with pytest.raises(NotImplementedError, match="gather_distributed"):
-            getattr(both.ours, name)(gather_distributed=True)(*two_views(5, 4))
-        getattr(both.ours, name)()(*two_views(5, 4))  # each process alone, as in lightly
-
-
 def test_zero_rows_duplicates_and_strided_rows_equal_lightly(both):
     x, y = (torch.stack([z, z], 1)[:, 0] for z in two_views(12, 6))
     y[3], y[5], y[7] = 0.0, y[4], x[7]

@@ -148,19 +148,23 @@ def test_create_loss_makes_the_peers_choice(name):
     assert settings.items() <= vars(found).items() and found.backend == "torch"
 
 
-# ---- several processes
+# ---- several processes: test_ranks.py
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_several_processes_are_refused_when_called(name):
+def test_several_processes_need_a_process_group_when_called(name):
     loss = getattr(ours, name)(*arguments(name), world_size=4, rank=1)
     image, text = (x.float() for x in two_views(5, 4))
     rest = {
         "SigLipLoss": (1.0, 0.0), "DistillClipLoss": (1.0, image, text, 1.0),
         "CoCaLoss": (torch.zeros(5, 3, 7), torch.ones(5, 3, dtype=torch.long), 1.0),
     }.get(name, (1.0,))  # fmt: skip
-    with pytest.raises(NotImplementedError, match="world_size=4"):
+    with pytest.raises(ValueError, match="init_process_group"):
         loss(image, text, *rest)
+    if name != "SigLipLoss":
+        horovod = getattr(ours, name)(*arguments(name), world_size=4, rank=1, use_horovod=True)
+        with pytest.raises(NotImplementedError, match="use_horovod=True with several processes"):
+            horovod(image, text, *rest)
 
 
 def test_flags_for_several_processes_change_nothing_with_one():
@@ -171,8 +175,8 @@ def test_flags_for_several_processes_change_nothing_with_one():
         found = ours.SigLipLoss(dist_impl=impl)(image, text, 5.0, -5.0)
         assert torch.equal(found, ours.SigLipLoss()(image, text, 5.0, -5.0))
     assert ours.gather_features(image, text) == (image, text)
-    with pytest.raises(NotImplementedError, match="world_size=2"):
-        ours.gather_features(image, text, world_size=2)
+    with pytest.raises(NotImplementedError, match="use_horovod=True"):
+        ours.gather_features(image, text, world_size=2, use_horovod=True)
 
 
 # ---- refused and degenerate input

@@ -1,22 +1,28 @@
-"""What the drop-ins share: the refusal of several processes, one-element scales, features under autocast."""
+"""What the drop-ins share: scaled gradients, one-element scales, features under autocast."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 
-def refuse_ranks(what: str, ranks: int) -> None:
-    """Losses over several processes are not there yet. `what` names the argument that asks for them."""
-    if ranks > 1:
-        raise NotImplementedError(f"{what} asks for the features of {ranks} processes: only one is supported yet")
+class ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float | Tensor) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[Tensor, None]:
+        return gout * ctx.factor, None
 
 
-def group_size() -> int:
-    """Processes of torch.distributed's default group; 1 without one."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+def gradient_scaled(x: Tensor, factor: float | Tensor) -> Tensor:
+    """The identity, with its gradient times a factor."""
+    scaled: Tensor = ScaledGradient.apply(x, factor)  # type: ignore[no-untyped-call]
+    return scaled
 
 
 def one_element(x: Any) -> Any:

@@ -13,7 +13,7 @@ from ..losses.volume_computation import (
     volume_computation5,
 )
 from ..ops import check
-from .common import group_size, refuse_ranks
+from .ranks import ranks_of
 
 __all__ = [
     "GramLoss",
@@ -40,6 +40,9 @@ def volume_loss(
         volumeT = volume_computation(all languages, inputs).T / contra_temp
         L = 1/2 [ CE(-volume, own index) + CE(-volumeT, own index) ],     both with label_smoothing
 
+    "All" are those of every process of torch.distributed's default group, where there is one, and own index counts
+    through them. The mean over processes of values and gradients is that of the joint batch.
+
     Args:
         language: The anchors, (N, D), unit rows. inputs: the other modalities, one or more, (N, D) each.
         contra_temp: Divides the volumes; number or 0-dim tensor with gradient. Must stay > 0: nothing clamps it.
@@ -50,11 +53,10 @@ def volume_loss(
 
     Returns: a scalar, float32 (float64 for float64 features).
     """
-    refuse_ranks("torch.distributed's default group", group_size())
     check.scalar("contra_temp", contra_temp, positive=True)
     return gram_loss(
         language, *inputs, temperature=contra_temp, label_smoothing=label_smoothing, detach_keys=not gather_with_grad,
-        memory_budget=memory_budget, backend=backend,
+        memory_budget=memory_budget, backend=backend, group=ranks_of(),
     )  # fmt: skip
 
 

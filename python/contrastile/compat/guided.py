@@ -23,6 +23,7 @@ from ..losses.common import inverse, paired_dot, reduced_empty, wide
 from ..ops import check, pair_reduce
 from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
+from ..ranks import Batch, Group
 
 STRATEGIES = ("absolute", "relative")
 MIN_ROWS = 128
@@ -35,8 +36,9 @@ TIE = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
 class Guided:
     """One guided problem; the tensors are the guide's, unit rows. Columns: positives, anchors if wanted, negatives."""
 
+    batch: Batch  # its rows are this rank's anchors
     rows: Tensor
-    positives: Tensor
+    positives: Tensor  # of all ranks
     columns: list[Tensor]
     limit: Tensor  # (N,) the similarity above which a candidate is dropped
     scale: float | Tensor
@@ -47,26 +49,26 @@ class Guided:
     def loss(self, start: int, stop: int, anchor: Tensor, positive: Tensor, *negatives: Tensor) -> Tensor:
         """The share of rows [start, stop) in the mean."""
         columns = [positive, *([anchor] if self.anchors else []), *negatives]
-        n, here = anchor.shape[0], slice(start, stop)
-        ids = torch.arange(n, device=anchor.device)
-        none = ids.new_full((n * (len(columns) - 1),), -1)
+        ids = torch.arange(len(positive), device=anchor.device)
+        none = ids.new_full((sum(map(len, columns[1:])),), -1)
+        here, own = slice(start, stop), slice(self.batch.offset + start, self.batch.offset + stop)
         stats = pair_reduce(
-            anchor[here], columns, scale=self.scale, mask=self.kept(here, self.rows, self.columns),
-            positives="same_id", keep_positives=True, row_ids=ids[here], col_ids=torch.cat([ids, none]), **self.engine,
+            anchor[here], columns, scale=self.scale, mask=self.kept(here, self.rows[here], self.columns),
+            positives="same_id", keep_positives=True, row_ids=ids[own], col_ids=torch.cat([ids, none]), **self.engine,
         )  # fmt: skip
         assert stats.row_positives is not None
         total = stats.rows
         if self.among_positives:
-            mask = self.kept(here, self.positives, [self.positives])
-            others = pair_reduce(positive[here], positive, scale=self.scale, mask=mask, **self.engine).rows
+            mask = self.kept(here, self.positives[own], [self.positives])
+            others = pair_reduce(positive[own], positive, scale=self.scale, mask=mask, **self.engine).rows
             total = torch.logaddexp(total, others)
-        return (total - stats.row_positives).sum() / n
+        return (total - stats.row_positives).sum() * self.batch.weight("mean")
 
     def kept(self, here: slice, rows: Tensor, columns: Sequence[Tensor]) -> Tensor:
         """(rows, columns) bool. A similarity that is NaN drops nothing."""
         with torch.no_grad():
             limit = self.limit[here].unsqueeze(1)
-            return torch.cat([(rows[here] @ x.T > limit).logical_not_() for x in columns], 1)
+            return torch.cat([(rows @ x.T > limit).logical_not_() for x in columns], 1)
 
 
 class BlockSums(torch.autograd.Function):
@@ -107,21 +109,27 @@ def guided_loss(
     contrast_positives: bool = True,
     memory_budget: int | None = None,
     backend: str = "auto",
+    group: Group = None,
 ) -> Tensor:
-    """Anchors, positives and hard negatives, each (N, D) of free length, and the guide's view of the same, (N, D')."""
+    """Anchors, positives and hard negatives, each (N, D) of free length, and the guide's view of the same, (N, D').
+
+    With a group, positives and negatives of all ranks are gathered and are candidates of this rank's anchors.
+    """
     check.choice("margin_strategy", margin_strategy, STRATEGIES)
-    scale, n = inverse(temperature, embeddings[0]), embeddings[0].shape[0]
-    if n == 0:
+    scale, batch = inverse(temperature, embeddings[0]), Batch.of(group, embeddings[0].shape[0], columns=len(embeddings))
+    if batch.total == 0:
         return reduced_empty(0, "mean", *embeddings)
     anchor, positive, *negatives = (unit_rows(x) for x in embeddings)
     rows, positives, *others = (unit_rows(x.detach()) for x in guide_embeddings)
     closeness = paired_dot(rows, positives)
     limit = closeness - (closeness.abs() if margin_strategy == "relative" else 1.0) * margin + TIE[closeness.dtype]
+    positive, positives, *more = (batch.gather(x) for x in (positive, positives, *negatives, *others))
+    negatives, others = more[: len(negatives)], more[len(negatives) :]
     columns = [positives, *([rows] if contrast_anchors else []), *others]
     budget = LOSS_BUDGET if memory_budget is None else memory_budget
     engine = {"memory_budget": budget, "backend": backend}
-    problem = Guided(rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
-    blocks = row_blocks(n, budget // (4 * n * len(columns)))
+    problem = Guided(batch, rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
+    blocks = row_blocks(batch.n, budget // (4 * sum(map(len, columns))))
     tensors = (anchor, positive, *negatives)
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         value: Tensor = BlockSums.apply(problem.loss, blocks, *tensors)  # type: ignore[no-untyped-call]
@@ -131,7 +139,7 @@ def guided_loss(
 
 def row_blocks(n: int, rows: int) -> Iterator[tuple[int, int]]:
     rows = max(rows, MIN_ROWS)
-    return ((start, min(start + rows, n)) for start in range(0, n, rows))
+    return ((start, min(start + rows, n)) for start in range(0, max(n, 1), rows))  # an empty one has gradients, too
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..losses.common import reduced_empty, wide
 from ..ops import check, pair_loss, pair_reduce
-from .common import group_size, refuse_ranks
+from ..ranks import Batch, Group, announced
+from .ranks import joint_gradient, ranks_of
 
 
 def cal_flash_loss(
@@ -56,12 +57,39 @@ def cal_inf_loss(
     memory_budget: int | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """The mean of cal_flash_loss, a scalar; arguments as there. One process only, so far."""
-    refuse_ranks("torch.distributed's default group", group_size())
+    """The mean of cal_flash_loss over this process's queries, a scalar; arguments as there.
+
+    In torch.distributed's default group the keys of all processes are candidates; labels count within own keys.
+    Gradients of q and k are summed over processes, and that of scale is: it is the same on all of them, and W times
+    that of the joint batch.
+    """
+    ranks = ranks_of()
+    scale = joint_gradient(scale, ranks)
+    return mean_loss(q, k, labels, scale, head_dim, memory_budget=memory_budget, backend=backend, group=ranks)
+
+
+@announced
+def mean_loss(
+    q: Tensor,
+    k: Tensor,
+    labels: Tensor | None,
+    scale: float | Tensor | None,
+    head_dim: int,
+    *,
+    memory_budget: int | None,
+    backend: str,
+    group: Group,
+) -> Tensor:
     options = arguments(q, k, labels, scale, head_dim, memory_budget, backend)
-    if q.shape[0] == 0:
+    batch = Batch.of(group, q.shape[0], labels=labels is not None)
+    if batch.total == 0:
         return reduced_empty(0, "mean", q, k, options["scale"])
-    return pair_loss(q, k, row_weight=1.0 / q.shape[0], row_positive_weight=-1.0 / q.shape[0], **options)
+    if batch.ranks is not None:
+        keys = Batch.of(group, k.shape[0]).index(q.device)
+        rows = options.get("row_ids", torch.arange(q.shape[0], device=q.device))
+        options |= {"positives": "same_id", "row_ids": keys[rows], "col_ids": keys, "group": batch.ranks}
+    weight = batch.weight("mean")
+    return pair_loss(q, k, row_weight=weight, row_positive_weight=-weight, **options)
 
 
 def cal_ring_loss(

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..losses.common import check_options, feature_pair, inverse, reduced_empty, wide
 from ..losses.contrastive import positive_pair_loss
 from ..ops import no_autocast, pair_reduce
-from ..ranks import Batch
+from ..ranks import Batch, Group, announced
 from .candidates import shared_negatives
-from .common import autocast_feature, group_size, refuse_ranks
+from .common import autocast_feature
+from .ranks import ranks_of
 
 WeightFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -40,16 +41,21 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
         self.memory_budget = memory_budget
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        joint = self.gather_distributed and not self.memory_bank.size[0]  # a bank's negatives are this rank's
+        return self.contrast(out0, out1, group=ranks_of() if joint else None)
+
+    @announced
+    def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
-        refuse_ranks("gather_distributed", group_size() if self.gather_distributed else 1)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
         scale = inverse(self.temperature, out0)
         out1, bank = self.memory_bank(out1, update=out0.requires_grad)
-        if out0.shape[0] == 0:
+        batch = Batch.of(group, out0.shape[0])
+        if batch.total == 0:
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
-            x, image = both_views(out0, out1)
-            batch, engine = Batch.of(None, len(out0)), {"memory_budget": self.memory_budget, "backend": self.backend}
+            x, image = both_views(out0, out1, batch)
+            engine = {"memory_budget": self.memory_budget, "backend": self.backend}
             return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
@@ -77,24 +83,27 @@ class DCLLoss(dcl_loss.DCLLoss):
         self.memory_budget = memory_budget
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        return self.contrast(out0, out1, group=ranks_of() if self.gather_distributed else None)
+
+    @announced
+    def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
-        refuse_ranks("gather_distributed", group_size() if self.gather_distributed else 1)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
-        scale = inverse(self.temperature, out0)
-        if out0.shape[0] <= 1:
+        scale, batch = inverse(self.temperature, out0), Batch.of(group, out0.shape[0])
+        if batch.total <= 1:
             return reduced_empty(0, "mean", out0, out1, scale)
-        x, image = both_views(out0, out1)
+        x, image = both_views(out0, out1, batch)
         x = autocast_feature(x)
         if not self.weight_fn:
-            batch, engine = Batch.of(None, len(out0)), {"memory_budget": self.memory_budget, "backend": self.backend}
+            engine = {"memory_budget": self.memory_budget, "backend": self.backend}
             return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, **engine)
         stats = pair_reduce(
             wide(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
-            backend=self.backend, memory_budget=self.memory_budget,
+            backend=self.backend, memory_budget=self.memory_budget, group=batch.ranks,
         )  # fmt: skip
         assert stats.row_positives is not None
         weights = [row_weights(self.weight_fn, *views) for views in ((out0, out1), (out1, out0))]
-        return (stats.rows - torch.cat(weights) * stats.row_positives).mean()
+        return batch.reduced(stats.rows - torch.cat(weights) * stats.row_positives, "mean")
 
 
 class DCLWLoss(DCLLoss):
@@ -113,10 +122,10 @@ class DCLWLoss(DCLLoss):
         super().__init__(temperature, weight_fn, gather_distributed, backend=backend, memory_budget=memory_budget)
 
 
-def both_views(out0: Tensor, out1: Tensor) -> tuple[Tensor, Tensor]:
+def both_views(out0: Tensor, out1: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """The 2N rows [out0; out1] and the image each belongs to."""
     with no_autocast(out0):  # in a float16 region, torch.cat refuses bfloat16
-        return torch.cat([out0, out1]), torch.arange(out0.shape[0], device=out0.device).repeat(2)
+        return torch.cat([out0, out1]), batch.index(out0.device).repeat(2)
 
 
 def row_weights(weight_fn: WeightFn, x: Tensor, y: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ from ..losses.decoupled import dhel, view_energy
 from ..losses.multiview import mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
 from ..losses.supervised import sup_con
 from ..ops import check, no_autocast, pair_reduce
-from ..ranks import Batch
-from .common import group_size, refuse_ranks
+from ..ranks import Batch, Group, Ranks, announced
+from .ranks import mean_value, ranks_of
 
 METHODS = ("geometric", "arithmetic")
 
 
 class MultiView(nn.Module):
-    """What the losses share: k views, a temperature, and the refusal of several ranks."""
+    """What the losses share: k views, a temperature, and with `distributed` the instances of all ranks."""
 
     def __init__(self, tau: float, multiplier: int, distributed: bool, memory_budget: int | None, backend: str) -> None:
         super().__init__()
@@ -40,17 +40,24 @@ class MultiView(nn.Module):
 
     @property
     def engine(self) -> dict[str, Any]:
-        return {"memory_budget": self.memory_budget, "backend": self.backend}
+        return {"memory_budget": self.memory_budget, "backend": self.backend, "group": self.ranks}
+
+    @property
+    def ranks(self) -> Ranks | None:
+        return ranks_of() if self.distributed else None
+
+    def batch(self, views: Tensor) -> Batch:
+        """The instances of views (k, N, D), of all ranks."""
+        return Batch.of(self.ranks, views.shape[1])
 
     @property
     def count(self) -> int:
         """Views into which z is cut."""
         return self.multiplier
 
-    def views(self, z: Tensor) -> Tensor:
+    @announced
+    def views(self, z: Tensor, *, group: Group) -> Tensor:
         """z as unit rows, (k, N, D)."""
-        if self.distributed:
-            refuse_ranks("distributed=True", group_size())
         k = self.count
         if check.features("z", z).shape[0] % k:
             raise ValueError(f"z must have a number of rows that {k} divides, got {z.shape[0]}")
@@ -60,10 +67,13 @@ class MultiView(nn.Module):
         raise NotImplementedError
 
     def value(self, views: Tensor) -> Tensor:
-        return self.contrast(views) if views.shape[1] else reduced_empty(0, "mean", views)
+        """The mean over the instances of all ranks, on every rank."""
+        if self.ranks is None and not views.shape[1]:
+            return reduced_empty(0, "mean", views)
+        return mean_value(self.contrast(views), self.ranks)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Any]:
-        return self.value(self.views(z)), 0
+        return self.value(self.views(z, group=self.ranks)), 0
 
     def extra_repr(self) -> str:
         return f"tau={self.tau}, multiplier={self.multiplier}, distributed={self.distributed}"
@@ -107,36 +117,45 @@ class NTXent(MultiView):
         return self.multiplier if self.mode is not None or self.mv else 2
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        views = self.views(z)
-        return self.value(views), self.accuracy(views.detach())
+        views = self.views(z, group=self.ranks)
+        value, hits = self.value(views), self.accuracy(views.detach())
+        if self.ranks is not None:  # view by view, as the rows of all ranks would be in z
+            batch = Batch.of(self.ranks, z.shape[0] // self.multiplier)
+            hits = batch.gather(hits.view(2 if self.mode else self.multiplier, batch.n).t()).t().flatten()
+        return value, hits
 
     def contrast(self, views: Tensor) -> Tensor:
         if self.mode is not None:
             return pairwise_aggregate(views, nt_xent, mode=self.mode, temperature=self.tau, **self.engine)
-        instance = torch.arange(views.shape[1], device=views.device).repeat(views.shape[0])
+        instance = self.batch(views).index(views.device).repeat(views.shape[0])
         return sup_con(views.flatten(0, 1), instance, temperature=self.tau, **self.engine)
 
     def accuracy(self, views: Tensor) -> Tensor:
         if self.mode is None:
-            return accuracy(views, self.backend)
+            return accuracy(views, self.batch(views), self.backend)
         return pairwise_aggregate(views, self.pair_accuracy, mode=self.mode)
 
     def pair_accuracy(self, x: Tensor, y: Tensor) -> Tensor:
         with no_autocast(x):  # in a float16 region, torch.stack refuses bfloat16
             pair = torch.stack([x, y])
-        return accuracy(pair, self.backend)
+        return accuracy(pair, self.batch(pair), self.backend)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pwe={self.pwe}, average={self.average}, mv={self.mv}"
 
 
 @torch.no_grad()
-def accuracy(views: Tensor, backend: str) -> Tensor:
-    """Whether all positives of a row are closer than everything else, (k N,) float32. One pass over the pairs."""
-    k, n, _ = views.shape
+def accuracy(views: Tensor, batch: Batch, backend: str) -> Tensor:
+    """Whether all positives of a row are closer than everything else, (k N,) float32. One pass over the pairs, for
+    which the rows of other ranks are gathered."""
+    k = views.shape[0]
+    options: dict[str, Any] = {"row_ids": batch.index(views.device).repeat(k)}
+    columns = None
+    if batch.ranks is not None:
+        columns = batch.gather(views.transpose(0, 1)).flatten(0, 1)
+        options["col_ids"] = torch.arange(batch.total, device=views.device).repeat_interleave(k)
     rows = views.flatten(0, 1)
-    ids = torch.arange(n, device=views.device).repeat(k)
-    others = pair_reduce(rows, keep="not_same_id", row_ids=ids, reduce="max", backend=backend).rows
+    others = pair_reduce(rows, columns, keep="not_same_id", reduce="max", backend=backend, **options).rows
     x = wide(views)
     own = torch.eye(k, dtype=torch.bool, device=views.device)
     with no_autocast(x):
@@ -228,7 +247,8 @@ class CL_1(MVINFONCE):
         compute, x = views.dtype, wide(views)
         options: dict[str, Any] = {"scale": 1.0 / self.tau, "compute_dtype": compute, **self.engine}
         rows = [pair_reduce(x[i], torch.cat([x[:i], x[i + 1 :]]).flatten(0, 1), **options).rows for i in range(len(x))]
-        return torch.stack(rows).mean() - view_pairs(x, 1.0 / self.tau).logsumexp(2).mean()
+        positives = view_pairs(x, 1.0 / self.tau).logsumexp(2)
+        return self.batch(views).reduced((torch.stack(rows) - positives.t()).mean(0), "mean")
 
 
 class CL_2(MVDHEL):
@@ -237,9 +257,9 @@ class CL_2(MVDHEL):
     def of_all_views(self, views: Tensor) -> Tensor:
         x = wide(views)
         scale = inverse(self.tau, x)
-        batch = Batch.of(None, x.shape[1])
-        energy = view_energy(x.unbind(), scale, "mean", batch, compute_dtype=views.dtype, **self.engine)
-        return energy - view_pairs(x, scale).logsumexp(2).mean()
+        batch, options = self.batch(views), {"memory_budget": self.memory_budget, "backend": self.backend}
+        energy = view_energy(x.unbind(), scale, "mean", batch, compute_dtype=views.dtype, **options)
+        return energy - batch.reduced(view_pairs(x, scale).logsumexp(2).mean(1), "mean")
 
 
 class PVCLoss(MultiView):
@@ -262,12 +282,14 @@ class PVCLoss(MultiView):
     def contrast(self, views: Tensor) -> Tensor:
         if self.method == "geometric":
             return pvc(views, temperature=self.tau, **self.engine)
-        scale, x = 1.0 / self.tau, wide(views)
-        others = other_instances(x, Batch.of(None, x.shape[1]), scale=scale, compute_dtype=views.dtype, **self.engine)
+        scale, x, batch = 1.0 / self.tau, wide(views), self.batch(views)
+        options = {"memory_budget": self.memory_budget, "backend": self.backend}
+        others = other_instances(x, batch, scale=scale, compute_dtype=views.dtype, **options)
         own = torch.eye(len(x), dtype=torch.bool, device=x.device)
         ahead = (view_pairs(x, scale) - others.t().unsqueeze(2)).masked_fill(own, 0.0)
-        losses = (-F.logsigmoid(ahead)).mean(0).masked_fill(own, -torch.inf)  # (k, k): of view m given view l
-        return losses.logsumexp(1).mean() - log_count(x.shape[1], x)
+        losses = batch.sum((-F.logsigmoid(ahead)).sum(0)) / batch.total
+        losses = losses.masked_fill(own, -torch.inf)  # (k, k): of view m given view l
+        return losses.logsumexp(1).mean() - log_count(batch.total, x)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method!r}"

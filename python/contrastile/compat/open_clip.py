@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses import clip_loss, siglip_loss
-from ..losses.common import wide
+from ..losses import clip_loss, info_nce, siglip_loss
+from ..losses.common import inverse, wide
 from ..ops import check
-from .common import autocast_features, one_element, refuse_ranks
-from .soft_targets import Pairs, distillation
+from ..ranks import Batch, Ranks, announced
+from .common import autocast_features, gradient_scaled, one_element
+from .ranks import joint_gradient, mean_value, stated_ranks
+from .soft_targets import Pairs, distillation, soft_targets_across
 
-DIST_IMPLEMENTATIONS = ("bidir", "shift", "reduce", "gather")
+# what holds one rank's texts at a time goes round the ring
+DIST_IMPLEMENTATIONS = {"bidir": "ring", "shift": "ring", "reduce": "ring", "gather": "gather"}
 
 Losses = Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]
 
@@ -51,6 +54,12 @@ class ClipLoss(nn.Module):
     def engine(self) -> dict[str, Any]:
         return {"backend": self.backend, "memory_budget": self.memory_budget}
 
+    @property
+    def ranks(self) -> Ranks | None:
+        """Whose features are candidates; None: this process's alone."""
+        refuse_horovod(self.use_horovod and self.world_size > 1)
+        return stated_ranks(self.world_size, self.rank)
+
     def get_logits(
         self,
         image_features: Tensor,
@@ -58,20 +67,44 @@ class ClipLoss(nn.Module):
         logit_scale: float | Tensor,
         logit_bias: float | Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The two N x N matrices, for code that wants them; forward does not."""
-        refuse_ranks(f"world_size={self.world_size}", self.world_size)
-        logits = logit_scale * image_features @ text_features.T
-        logits = logits if logit_bias is None else logits + logit_bias
-        return logits, logits.T
+        """The two N x N matrices (with local_loss this rank's rows of them), for code that wants them; forward does
+        not."""
+        images, texts = image_features, text_features
+        if self.world_size > 1:
+            images, texts = gather_features(
+                images, texts, self.local_loss, self.gather_with_grad, self.rank, self.world_size, self.use_horovod
+            )
+        if self.world_size > 1 and self.local_loss:
+            logits = logit_scale * image_features @ texts.T, logit_scale * text_features @ images.T
+        else:
+            per_image = logit_scale * images @ texts.T
+            logits = per_image, per_image.T
+        return logits if logit_bias is None else (logits[0] + logit_bias, logits[1] + logit_bias)
 
     def get_ground_truth(self, device: torch.device | str, num_logits: int) -> Tensor:
         """The column of each row's positive; forward needs none."""
-        return torch.arange(num_logits, device=device)
+        first = num_logits * self.rank if self.world_size > 1 and self.local_loss else 0
+        return torch.arange(first, first + num_logits, device=device)
+
+    def shared(self, ranks: Ranks | None, *features: Tensor) -> tuple[Tensor, ...]:
+        """Features that all ranks see, with the gradient the flags give them: see docs/dropins/open_clip.md."""
+        if ranks is None or self.local_loss or self.gather_with_grad:
+            return features
+        return tuple(gradient_scaled(x, 1.0 / ranks.size) for x in features)
+
+    def shared_scale(self, ranks: Ranks | None, scale: float | Tensor) -> Any:
+        return scale if ranks is None or self.local_loss else joint_gradient(scale, ranks, 1.0 / ranks.size)
 
     def contrastive(self, image_features: Tensor, text_features: Tensor, logit_scale: float | Tensor) -> Tensor:
-        refuse_ranks(f"world_size={self.world_size}", self.world_size)
-        image, text = autocast_features(image_features, text_features)
-        return clip_loss(image, text, one_element(logit_scale), **self.engine)
+        ranks = self.ranks
+        image, text = self.shared(ranks, *autocast_features(image_features, text_features))
+        scale = self.shared_scale(ranks, one_element(logit_scale))
+        if ranks is not None and self.local_loss and not self.gather_with_grad:
+            options = {"temperature": inverse(scale, image, name="logit_scale"), "group": ranks, **self.engine}
+            forth, back = info_nce(image, text.detach(), **options), info_nce(text, image.detach(), **options)
+            return 0.5 * (forth + back)
+        loss = clip_loss(image, text, scale, group=ranks, **self.engine)
+        return loss if self.local_loss else mean_value(loss, ranks)
 
     def forward(
         self,
@@ -150,13 +183,30 @@ class DistillClipLoss(ClipLoss):
         dist_logit_scale: float | Tensor,
         output_dict: bool = False,
     ) -> Losses:
-        refuse_ranks(f"world_size={self.world_size}", self.world_size)
-        student = Pairs.checked("", image_features, text_features, logit_scale)
-        teacher = Pairs.checked("dist_", dist_image_features, dist_text_features, dist_logit_scale)
-        contrastive, distill = distillation(student, teacher, **self.engine)
+        of_student = image_features, text_features, logit_scale
+        of_teacher = dist_image_features, dist_text_features, dist_logit_scale
+        contrastive, distill = self.losses(of_student, of_teacher, group=self.ranks)
         if output_dict:
             return {"contrastive_loss": contrastive, "distill_loss": distill}
         return contrastive, distill
+
+    @announced
+    def losses(
+        self,
+        of_student: tuple[Tensor, Tensor, float | Tensor],
+        of_teacher: tuple[Tensor, Tensor, float | Tensor],
+        *,
+        group: Ranks | None,
+    ) -> tuple[Tensor, Tensor]:
+        student, teacher = Pairs.checked("", *of_student), Pairs.checked("dist_", *of_teacher)
+        if group is None:
+            return distillation(student, teacher, **self.engine)
+        pairs = []
+        for x in (student, teacher):
+            image, text = self.shared(group, x.image, x.text)
+            pairs.append(Pairs(image, text, self.shared_scale(group, x.scale)))
+        distill = soft_targets_across(group, *pairs, gather_with_grad=self.gather_with_grad or not self.local_loss)
+        return self.contrastive(*of_student), distill if self.local_loss else mean_value(distill, group)
 
 
 class SigLipLoss(nn.Module):
@@ -178,7 +228,7 @@ class SigLipLoss(nn.Module):
         self.world_size = world_size
         self.dist_impl = dist_impl or "bidir"
         if self.dist_impl not in DIST_IMPLEMENTATIONS:
-            raise ValueError(f"dist_impl must be one of {DIST_IMPLEMENTATIONS} or None, got {dist_impl!r}")
+            raise ValueError(f"dist_impl must be one of {tuple(DIST_IMPLEMENTATIONS)} or None, got {dist_impl!r}")
         self.backend = backend
         self.memory_budget = memory_budget
 
@@ -208,10 +258,10 @@ class SigLipLoss(nn.Module):
         logit_bias: float | Tensor | None,
         output_dict: bool = False,
     ) -> Losses:
-        refuse_ranks(f"world_size={self.world_size}", self.world_size)
+        ranks = stated_ranks(self.world_size, self.rank, strategy=DIST_IMPLEMENTATIONS[self.dist_impl])
         image, text = autocast_features(image_features, text_features)
-        scale, bias = one_element(logit_scale), one_element(logit_bias)
-        loss = siglip_loss(image, text, scale, bias, backend=self.backend, memory_budget=self.memory_budget)
+        engine: dict[str, Any] = {"backend": self.backend, "memory_budget": self.memory_budget, "group": ranks}
+        loss = siglip_loss(image, text, one_element(logit_scale), one_element(logit_bias), **engine)
         return {"contrastive_loss": loss} if output_dict else loss
 
 
@@ -224,9 +274,31 @@ def gather_features(
     world_size: int = 1,
     use_horovod: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The features of all processes: of one process, its own."""
-    refuse_ranks(f"world_size={world_size}", world_size)
-    return image_features, text_features
+    """The features of all processes, (sum of N, D) each: for code that multiplies them out; the losses do not.
+
+    gather_with_grad: gradients are summed over processes and returned to the owner. Otherwise gathered features have
+    none, but with local_loss=False this process's own rows among them.
+    """
+    refuse_horovod(use_horovod and world_size > 1)
+    ranks = stated_ranks(world_size, rank)
+    if ranks is None:
+        return image_features, text_features
+    batch = Batch.of(ranks, image_features.shape[0])
+
+    def gathered(x: Tensor) -> Tensor:
+        if gather_with_grad:
+            return batch.gather(x)
+        others = batch.gather(x.detach())
+        if local_loss:
+            return others
+        return torch.cat([others[: batch.offset], x, others[batch.offset + batch.n :]])
+
+    return gathered(image_features), gathered(text_features)
+
+
+def refuse_horovod(used: bool) -> None:
+    if used:
+        raise NotImplementedError("use_horovod=True with several processes is not supported: only torch.distributed is")
 
 
 def create_loss(args: Any, *, backend: str = "auto", memory_budget: int | None = None) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pytorch_metric_learning import distances, losses
 from pytorch_metric_learning.utils import common_functions as c_f
+from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
@@ -259,6 +260,17 @@ class CrossBatchMemory(losses.CrossBatchMemory):
                 embeddings, labels, E_mem, L_mem, input_indices_tuple, do_remove_self_comparisons
             )
         return EveryPair(self.curr_batch_idx if do_remove_self_comparisons else None)
+
+
+class DistributedLossWrapper(distributed.DistributedLossWrapper):
+    """The package's; with efficient=True it makes no list of all pairs of own and gathered rows for the losses here."""
+
+    def forward_regular_loss(
+        self, emb: Tensor, labels: Any, indices_tuple: Any, ref_emb: Any, ref_labels: Any, world_size: int
+    ) -> Any:
+        if self.efficient and labels is not None and indices_tuple is None and isinstance(self.loss, PairLoss):
+            indices_tuple = EveryPair(torch.arange(emb.shape[0], device=emb.device))
+        return super().forward_regular_loss(emb, labels, indices_tuple, ref_emb, ref_labels, world_size)
 
 
 def check_distance(distance: Any) -> None:

@@ -17,21 +17,10 @@ from torch import Tensor
 
 from ..losses.common import paired_dot, reduced_empty
 from ..ops import pair_loss, pair_reduce
+from ..ranks import Batch, Group
+from .common import gradient_scaled
 
 Scale = float | Tensor
-
-
-class ScaledGradient(torch.autograd.Function):
-    """The identity, with its gradient times a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: Scale) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> Any:
-        return gout * ctx.factor, None
 
 
 def ranking_loss(
@@ -43,37 +32,44 @@ def ranking_loss(
     partition_mode: str = "joint",
     hardness_mode: str | None = None,
     hardness_strength: float = 0.0,
+    group: Group = None,
     **engine: Any,
 ) -> Tensor:
-    """queries (N, D) and documents, K tensors (N, D): the positives, then hard negatives; all rows of one type."""
-    n = queries.shape[0]
-    if n == 0:
+    """queries (N, D) and documents, K tensors (N, D): the positives, then hard negatives; all rows of one type.
+
+    With a group, the documents and queries of all ranks are candidates of this rank's queries and positives.
+    """
+    batch = Batch.of(group, queries.shape[0], documents=len(documents))
+    if batch.total == 0:
         return reduced_empty(0, "mean", queries, *documents, scale)
     mode = hardness_mode if hardness_strength > 0.0 else None
     if mode == "hard_negatives" and len(documents) == 1:
         mode = None  # the positives are no negatives
     back = "doc_to_query" in directions
+    engine["group"] = batch.ranks
     if mode is None and (len(set(directions)) == 1 or partition_mode == "per_direction"):
-        return scalar_loss(queries, documents, scale, back, **engine)
+        return scalar_loss(queries, documents, scale, back, batch, **engine)
     if mode in ("in_batch_negatives", "all_negatives"):
-        parts, positive = hardened(queries, documents, scale, hardness_strength, mode, **engine)
+        parts, positive = hardened(queries, documents, scale, hardness_strength, mode, batch, **engine)
         if back:
             parts.append(pair_reduce(documents[0], queries, scale=scale, **engine).rows)
     else:
         strength = hardness_strength if mode else 0.0
-        parts, positive = plain(queries, documents, scale, strength, back, **engine)
+        parts, positive = plain(queries, documents, scale, strength, back, batch, **engine)
     if partition_mode == "per_direction":
-        return (torch.stack(parts).mean(0) - positive).mean()
+        return batch.reduced(torch.stack(parts).mean(0) - positive, "mean")
     if "query_to_query" in directions:
         parts.append(pair_reduce(queries, scale=scale, keep="not_same_index", **engine).rows)
     if "doc_to_doc" in directions:
-        parts += among_documents(documents, scale, **engine)
-    return (reduce(torch.logaddexp, parts) - positive).mean()
+        parts += among_documents(documents, scale, batch, **engine)
+    return batch.reduced(reduce(torch.logaddexp, parts) - positive, "mean")
 
 
-def scalar_loss(queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, **engine: Any) -> Tensor:
+def scalar_loss(
+    queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, batch: Batch, **engine: Any
+) -> Tensor:
     """One softmax per direction and no hardness: the weights of all rows are known, so gradients come at once."""
-    n, weight = queries.shape[0], 1.0 / queries.shape[0]
+    n, weight = queries.shape[0], batch.weight("mean")
     shares: dict[str, Any] = {"row_weight": weight}
     if back:
         own = queries.new_zeros(n * len(documents))
@@ -85,7 +81,13 @@ def scalar_loss(queries: Tensor, documents: Sequence[Tensor], scale: Scale, back
 
 
 def plain(
-    queries: Tensor, documents: Sequence[Tensor], scale: Scale, strength: float, back: bool, **engine: Any
+    queries: Tensor,
+    documents: Sequence[Tensor],
+    scale: Scale,
+    strength: float,
+    back: bool,
+    batch: Batch,
+    **engine: Any,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sums of query -> document and, with `back`, document -> query, from one pass; and the positives' logits.
 
@@ -95,7 +97,7 @@ def plain(
     apart = strength > 0.0 and k > 1
     options: dict[str, Any] = {}
     if apart:
-        options = {"keep": "not_same_id", "keep_positives": True, **rows_of(queries, k)}
+        options = {"keep": "not_same_id", "keep_positives": True, **rows_of(queries, k, batch)}
     stats = pair_reduce(queries, documents, scale=scale, positives="same_index", cols=back, **options, **engine)
     assert stats.row_positives is not None
     forth = stats.rows
@@ -107,34 +109,40 @@ def plain(
 
 
 def hardened(
-    queries: Tensor, documents: Sequence[Tensor], scale: Scale, strength: float, mode: str, **engine: Any
+    queries: Tensor,
+    documents: Sequence[Tensor],
+    scale: Scale,
+    strength: float,
+    mode: str,
+    batch: Batch,
+    **engine: Any,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sum of query -> document where negatives of other rows weigh more, and the positives' logits."""
-    options: dict[str, Any] = {"keep": "not_same_id", **rows_of(queries, len(documents))}
+    options: dict[str, Any] = {"keep": "not_same_id", **rows_of(queries, len(documents), batch)}
     own = documents  # a row's own pairs keep their logits
     if mode == "all_negatives":
         options, own = {"keep": "not_same_index"}, documents[:1]
     total = scale + strength
     share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
-    rows, *columns = (ScaledGradient.apply(x, share) for x in (queries, *documents))  # type: ignore[no-untyped-call]
+    rows, *columns = (gradient_scaled(x, share) for x in (queries, *documents))
     negatives = pair_reduce(rows, columns, scale=total, **options, **engine).rows
     logits = scale * own_similarities(queries, own)
     return [torch.logaddexp(negatives, logits.logsumexp(1))], logits[:, 0]
 
 
-def among_documents(documents: Sequence[Tensor], scale: Scale, **engine: Any) -> list[Tensor]:
+def among_documents(documents: Sequence[Tensor], scale: Scale, batch: Batch, **engine: Any) -> list[Tensor]:
     """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
     first, *rest = documents
     parts = [pair_reduce(first, scale=scale, keep="not_same_index", **engine).rows]
     if rest:
-        ids = rows_of(first, len(rest))
+        ids = rows_of(first, len(rest), batch)
         parts.append(pair_reduce(first, rest, scale=scale, keep="not_same_id", **ids, **engine).rows)
     return parts
 
 
-def rows_of(x: Tensor, blocks: int) -> dict[str, Any]:
+def rows_of(x: Tensor, blocks: int, batch: Batch) -> dict[str, Any]:
     """Ids of x's rows and of columns that repeat them: a column belongs to the row it was given with."""
-    ids = torch.arange(x.shape[0], device=x.device)
+    ids = batch.index(x.device)
     return {"row_ids": ids, "col_ids": ids.repeat(blocks)}
 
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from ..losses.common import check_options
 from ..ops import no_autocast
+from ..ranks import Group, announced
 from .columns import embedding_columns, joined, product_dtype, propagated
-from .common import group_size, refuse_ranks
 from .guided import guided_loss
 from .ranking import ranking_loss
+from .ranks import ranks_of
 
 __all__ = [
     "CachedGISTEmbedLoss",
@@ -83,8 +84,10 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
         self.backend = backend
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any = None) -> Tensor:
-        if self.gather_across_devices:
-            refuse_ranks("gather_across_devices=True", group_size())
+        return self.contrast(embeddings, group=ranks_of() if self.gather_across_devices else None)
+
+    @announced
+    def contrast(self, embeddings: list[Tensor], *, group: Group) -> Tensor:
         queries, *documents = embedding_columns(embeddings)
         dtype = product_dtype(queries)
         with no_autocast(queries):
@@ -95,6 +98,7 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
                 queries, documents, self.scale, directions=self.directions, partition_mode=self.partition_mode,
                 hardness_mode=self.hardness_mode, hardness_strength=self.hardness_strength,
                 memory_budget=self.memory_budget, compute_dtype=dtype, backend=self.backend,
+                group=group,
             )  # fmt: skip
 
 
@@ -220,7 +224,8 @@ class GISTEmbedLoss(peer.GISTEmbedLoss):
             guide_embeddings = embed_columns(self.guide, given)
         if len(embeddings) not in (2, 3):
             raise ValueError(f"Expected 2 or 3 embeddings, got {len(embeddings)}")
-        return guided_stage(self, embeddings, guide_embeddings)
+        group = ranks_of() if self.gather_across_devices else None
+        return guided_stage(self, embeddings, guide_embeddings, group=group)
 
 
 class CachedGISTEmbedLoss(peer.CachedGISTEmbedLoss):
@@ -255,7 +260,8 @@ class CachedGISTEmbedLoss(peer.CachedGISTEmbedLoss):
     ) -> Tensor:
         if len(reps) != len(reps_guided):
             raise ValueError(f"reps and reps_guided must have the same length, got {len(reps)} and {len(reps_guided)}")
-        loss = guided_stage(self, [joined(x) for x in reps], [joined(x) for x in reps_guided])
+        group = ranks_of() if self.gather_across_devices else None
+        loss = guided_stage(self, [joined(x) for x in reps], [joined(x) for x in reps_guided], group=group)
         return propagated(loss, with_backward)
 
 
@@ -274,9 +280,10 @@ def guide_features(loss: Any, features: dict[str, Any]) -> dict[str, Any]:
     return moved
 
 
-def guided_stage(loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequence[Tensor]) -> Tensor:
-    if loss.gather_across_devices:
-        refuse_ranks("gather_across_devices=True", group_size())
+@announced
+def guided_stage(
+    loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequence[Tensor], *, group: Group
+) -> Tensor:
     columns, guided = embedding_columns(embeddings), embedding_columns(guide_embeddings)
     if guided[0].shape[0] != columns[0].shape[0]:
         raise ValueError(f"the guide must embed {columns[0].shape[0]} rows, got {guided[0].shape[0]}")
@@ -285,5 +292,6 @@ def guided_stage(loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequ
             columns, guided, temperature=loss.temperature, margin_strategy=loss.margin_strategy, margin=loss.margin,
             contrast_anchors=loss.contrast_anchors, contrast_positives=loss.contrast_positives,
             memory_budget=loss.memory_budget, backend=loss.backend,
+            group=group,
         )  # fmt: skip
     return value

@@ -1,4 +1,4 @@
-"""siglip_kernel's functions and modules for one process (`siglip_kernel` 0.1.2), on any device.
+"""siglip_kernel's functions and modules (`siglip_kernel` 0.1.2), on any device.
 
 The package has one loss in many kernels, each with its own knobs. Here one engine serves them all: chunk sizes, tiles
 and autotune are checked and change nothing. float8 products are an approximation that is not offered: use_fp8 raises.
@@ -17,7 +17,7 @@ from .. import reference
 from ..losses.common import wide
 from ..losses.sigmoid import siglip_loss
 from ..ops import check, no_autocast
-from .common import refuse_ranks
+from .ranks import stated_ranks
 from .siglip_kernel_plus import DistributedSigLIPPlusLoss, SigLIPPlusLoss, fused_siglip_plus_loss
 
 __all__ = [
@@ -214,7 +214,8 @@ def siglip_loss_reference(
 
 class DistributedSigLIPLoss(nn.Module):
     """fused_siglip_loss with the arguments of open_clip: forward(image_features, text_features, logit_scale,
-    logit_bias=None), the scale already exponentiated. strategy="local" needs no other rank, the others need one only.
+    logit_bias=None), the scale already exponentiated. strategy: "ring" | "gather", as in contrastile.distributed.Ranks,
+    or "local": this rank's texts alone.
     """
 
     def __init__(
@@ -246,9 +247,10 @@ class DistributedSigLIPLoss(nn.Module):
         logit_scale: float | Tensor,
         logit_bias: float | Tensor | None = None,
     ) -> Tensor:
+        ranks = None
         if self.strategy != "local":
-            refuse_ranks("world_size", self.world_size)
-        options: dict[str, Any] = {"memory_budget": self.memory_budget, "backend": self.backend}
+            ranks = stated_ranks(self.world_size, self.rank, self.process_group, self.strategy)
+        options: dict[str, Any] = {"memory_budget": self.memory_budget, "backend": self.backend, "group": ranks}
         return siglip_loss(image_features, text_features, logit_scale, logit_bias, **options)
 
     def extra_repr(self) -> str:

@@ -10,47 +10,66 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from ..losses.common import reduced_empty, unit, wide
+from ..losses.common import paired_dot, reduced_empty, unit, wide
 from ..losses.sigmoid import row_bias
 from ..ops import check, no_autocast, pair_loss
-from .common import refuse_ranks
+from ..ranks import Batch, Group, Ranks, announced
+from .ranks import stated_ranks
 
 SCALES = (math.log(0.01), math.log(100.0))  # the modules clamp their scale to this, in logarithms
 
 
 @dataclass
 class Groups:
-    """Whose pairs are positives, as numbers 0 .. count - 1, and what each weighs in its row and its column."""
+    """Whose pairs are positives, as numbers 0 .. count - 1, and what they weigh.
 
+    All pairs of a group have one weight: k_i is the number of its texts and k'_j that of its images.
+    """
+
+    images: Batch
+    texts: Batch
     img: Tensor  # (N,)
     txt: Tensor  # (M,)
     count: int
-    rows: Tensor  # (N,) 1 / positives of the row, in the type of the statistics
-    cols: Tensor  # (M,)
-    pairs: Tensor  # 0-dim, number of positive pairs
+    matches: Tensor  # (N,) texts in each image's group
+    weights: Tensor  # (N,) of each image's positive pairs, in the type of the statistics
+    pairs: Tensor  # 0-dim, number of positive pairs of all ranks
 
 
-def groups(img: Tensor, txt: Tensor, img_gid: Tensor | None, txt_gid: Tensor | None, num_groups: int | None) -> Groups:
+@announced
+def groups(
+    img: Tensor,
+    txt: Tensor,
+    img_gid: Tensor | None,
+    txt_gid: Tensor | None,
+    num_groups: int | None,
+    symmetric: bool,
+    *,
+    group: Group = None,
+) -> Groups:
     """With num_groups, ids are taken as they are; without, they are counted, which waits for the device."""
     ids = []
     for name, given, x in (("img_gid", img_gid, img), ("txt_gid", txt_gid, txt)):
         here = torch.arange(len(x), device=x.device) if given is None else given
         ids.append(check.ids(name, here, len(x), x.device))
-    rows, cols = ids
+    batches = Batch.of(group, len(img), symmetric=symmetric), Batch.of(group, len(txt))
+    rows, cols = (batch.gather(x) for batch, x in zip(batches, ids, strict=True))
     if num_groups is None:
-        found, inverse = torch.unique(torch.cat(ids), return_inverse=True)
+        found, inverse = torch.unique(torch.cat([rows, cols]), return_inverse=True)
         rows, cols = inverse.split([len(rows), len(cols)])
         num_groups = len(found)
     elif rows.device.type == "cpu":  # on another device, looking would stop it
-        joined = torch.cat(ids)
+        joined = torch.cat([rows, cols])
         if joined.numel() and (joined.min() < 0 or joined.max() >= num_groups):
             raise ValueError(
                 f"num_groups must be above every id of img_gid and txt_gid, none negative, got {num_groups}"
             )
     texts, images = (x.new_zeros(num_groups).index_add(0, x, torch.ones_like(x)) for x in (cols, rows))
-    of_row, of_col = texts[rows], images[cols]
+    own_rows, own_cols = (x[b.offset : b.offset + b.n] for x, b in zip((rows, cols), batches, strict=True))
     dtype = wide(img.new_empty(0)).dtype
-    return Groups(rows, cols, num_groups, share_of(of_row, dtype), share_of(of_col, dtype), of_row.sum())
+    share = share_of(texts, dtype)
+    share = 0.5 * (share + share_of(images, dtype)) if symmetric else share
+    return Groups(*batches, own_rows, own_cols, num_groups, texts[own_rows], share[own_rows], texts[rows].sum())
 
 
 def share_of(count: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,17 +109,16 @@ def fused_siglip_plus_loss(
         num_groups: Above every id; spares the device the wait for their number.
         memory_budget, backend: As in contrastile.pair_loss.
 
-    Returns: float32 (float64 for float64 features). Cost: symmetric 8 N M D FLOP forward and backward, 6 where the
-    scores fit memory_budget; not symmetric 6.
+    Returns: float32 (float64 for float64 features). Cost: 6 N M D FLOP forward and backward.
     """
     if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
         raise TypeError(f"chunk_size must be an int, got {type(chunk_size).__name__}")
     check.features("img_features", img_features)
     check.same_width("txt_features", check.features("txt_features", txt_features), "img_features", img_features)
     check.same_device("txt_features", txt_features, img_features.device)
-    found = groups(img_features, txt_features, img_gid, txt_gid, num_groups)
+    found = groups(img_features, txt_features, img_gid, txt_gid, num_groups, symmetric)
     options = {"memory_budget": memory_budget, "backend": backend}
-    return plus_loss(img_features, txt_features, log_temperature, bias, found, symmetric, soft_label, **options)
+    return plus_loss(img_features, txt_features, log_temperature, bias, found, soft_label, **options)
 
 
 def plus_loss(
@@ -109,51 +127,38 @@ def plus_loss(
     log_temperature: float | Tensor,
     bias: float | Tensor,
     found: Groups,
-    symmetric: bool,
     soft_label: bool,
     **engine: Any,
 ) -> Tensor:
+    """The share of this rank's images: W times their part of the joint sum."""
     value = check.scalar("log_temperature", log_temperature, device=img.device)
     scale = wide(value).exp() if isinstance(value, Tensor) else math.exp(value)
     bias = check.scalar("bias", bias, device=img.device)
-    n, m = len(img), len(txt)
-    if n * m == 0:
+    if found.images.total * found.texts.total == 0:
         return reduced_empty(0, "mean", img, txt, scale, bias)
     dtype = torch.promote_types(img.dtype, txt.dtype)
     if soft_label:  # the engine's and the linear term's gradients meet in float32 and are rounded once
         engine["compute_dtype"] = dtype
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
     img, txt = img.to(dtype), txt.to(dtype)
-    rows, cols = (0.5 * found.rows, 0.5 * found.cols) if symmetric else (found.rows, None)
-    norm = 1.0 / (n * m)
-    shares: dict[str, Any] = {"row_positive_weight": norm if soft_label else norm * rows}
-    if cols is not None and not soft_label:
-        shares |= {"cols": True, "col_positive_weight": norm * cols}
+    norm = found.images.weight("mean") / found.texts.total
     loss = pair_loss(
         img, txt, scale=scale, row_bias=row_bias(bias, img), reduce="softplus", keep="not_same_id",
-        positives="same_id", row_ids=found.img, col_ids=found.txt, row_weight=norm, **shares, **engine,
+        positives="same_id", row_ids=found.img, col_ids=found.txt, row_weight=norm,
+        row_positive_weight=norm if soft_label else norm * found.weights, group=found.images.ranks, **engine,
     )  # fmt: skip
     if not soft_label:
         return loss
-    dots, count = missing_mass(img, txt, found, rows, cols)
+    dots, count = missing_mass(img, txt, found)
     return loss + norm * (scale * dots + bias * count).to(loss.dtype)
 
 
-def missing_mass(img: Tensor, txt: Tensor, found: Groups, rows: Tensor, cols: Tensor | None) -> tuple[Tensor, Tensor]:
+def missing_mass(img: Tensor, txt: Tensor, found: Groups) -> tuple[Tensor, Tensor]:
     """sum_{same group} (1 - w_ij) <img_i, txt_j> and sum_{same group} (1 - w_ij): sums over groups, not over pairs."""
-
-    def summed(x: Tensor, ids: Tensor) -> Tensor:
-        return x.new_zeros(found.count, *x.shape[1:]).index_add(0, ids, x)
-
-    ones, left = torch.ones_like(txt[:, 0]), 1.0 - rows.to(img.dtype)  # 1 - w_ij = (1 - row share) - column share
+    left = 1.0 - found.weights.to(img.dtype)
     with no_autocast(img):
-        dots = (summed(left.unsqueeze(1) * img, found.img) * summed(txt, found.txt)).sum()
-        count = (summed(left, found.img) * summed(ones, found.txt)).sum()
-        if cols is not None:
-            right = cols.to(txt.dtype)
-            dots = dots - (summed(img, found.img) * summed(right.unsqueeze(1) * txt, found.txt)).sum()
-            count = count - (summed(torch.ones_like(left), found.img) * summed(right, found.txt)).sum()
-    return dots, count
+        texts = found.texts.sum(txt.new_zeros(found.count, txt.shape[1]).index_add(0, found.txt, txt))
+        return (left * paired_dot(img, texts[found.img])).sum(), (left * found.matches).sum()
 
 
 class SigLIPPlusLoss(nn.Module):
@@ -196,6 +201,10 @@ class SigLIPPlusLoss(nn.Module):
         else:
             self.register_buffer("logit_bias", start)
 
+    @property
+    def ranks(self) -> Ranks | None:
+        return None
+
     def forward(
         self, embeddings: Sequence[Tensor], img_gid: Tensor | None = None, txt_gid: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -204,9 +213,9 @@ class SigLIPPlusLoss(nn.Module):
         check.same_width("embeddings[1]", check.features("embeddings[1]", txt), "embeddings[0]", img)
         img, txt = unit(img, True), unit(txt, True)
         scale = self.logit_scale.clamp(*SCALES)
-        found = groups(img, txt, img_gid, txt_gid, self.num_groups)
+        found = groups(img, txt, img_gid, txt_gid, self.num_groups, self.symmetric, group=self.ranks)
         options = {"memory_budget": self.memory_budget, "backend": self.backend}
-        loss = plus_loss(img, txt, scale, self.logit_bias, found, self.symmetric, self.soft_label, **options)
+        loss = plus_loss(img, txt, scale, self.logit_bias, found, self.soft_label, **options)
         return {"total_loss": loss, "logit_scale": scale.exp().detach(), "n_positives": found.pairs}
 
     def extra_repr(self) -> str:
@@ -214,7 +223,10 @@ class SigLIPPlusLoss(nn.Module):
 
 
 class DistributedSigLIPPlusLoss(SigLIPPlusLoss):
-    """SigLIPPlusLoss over all ranks; one only, so far. forward([img, txt], img_gid, txt_gid)."""
+    """SigLIPPlusLoss over the images and texts of all ranks. forward([img, txt], img_gid, txt_gid).
+
+    Equal ids on different ranks are one group. Every rank has the share of its own images; n_positives counts all.
+    """
 
     def __init__(
         self,
@@ -243,8 +255,11 @@ class DistributedSigLIPPlusLoss(SigLIPPlusLoss):
         self.process_group = process_group
         self.overlap = overlap
 
+    @property
+    def ranks(self) -> Ranks | None:
+        return stated_ranks(self.world_size, self.rank, self.process_group)
+
     def forward(  # type: ignore[override]  # the package asks for the ids here
         self, embeddings: Sequence[Tensor], img_gid: Tensor, txt_gid: Tensor
     ) -> dict[str, Tensor]:
-        refuse_ranks("world_size", self.world_size)
         return super().forward(embeddings, img_gid, txt_gid)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..losses.common import feature_pair, paired_dot, reduced_empty, wide
 from ..ops import PairStats, check, no_autocast, pair_reduce
+from ..ranks import Batch, Ranks
 from .common import autocast_features, one_element
 
 BLOCK = 4 << 20  # logits of one block of rows
@@ -48,11 +49,11 @@ class Pairs:
 
     def pulled(self, pull: Pull) -> Tensor:
         """0 with the gradient that the coefficients of z behind the pull have."""
-        dots = paired_dot(self.image, pull.images)
+        dots = paired_dot(self.image, pull.images).sum()
         if self.text.requires_grad:  # the same sum once more, for the gradient of text alone
-            again = paired_dot(self.text, pull.texts)
+            again = paired_dot(self.text, pull.texts).sum()
             dots = dots + (again - again.detach())
-        linear = (self.scale * dots).sum()
+        linear = self.scale * dots
         return linear - linear.detach()
 
 
@@ -92,22 +93,25 @@ class Columns:
 class Sweep:
     """Both logits in blocks of rows, as often as asked: where one block holds all, they are computed once."""
 
-    def __init__(self, student: Pairs, teacher: Pairs) -> None:
+    def __init__(self, student: Pairs, teacher: Pairs, both: bool) -> None:
         self.pairs = student, teacher
-        self.n = student.image.shape[0]
-        self.whole = self.logits(slice(0, self.n)) if self.n * self.n <= BLOCK else None
-        like = student.image.new_empty(self.n)
+        self.n, self.m = student.image.shape[0], student.text.shape[0]
+        self.whole = self.logits(slice(0, self.n)) if self.n * self.m <= BLOCK else None
+        like = student.image.new_empty(self.m)
         self.columns = Columns(like), Columns(like)
-        for _, logits in self.blocks():
-            for columns, x in zip(self.columns, logits, strict=True):
-                columns.join(x)
+        if both:
+            for _, logits in self.blocks():
+                for columns, x in zip(self.columns, logits, strict=True):
+                    columns.join(x)
 
     def logits(self, rows: slice) -> tuple[Tensor, Tensor]:
         student, teacher = self.pairs
         return student.logits(rows), teacher.logits(rows)
 
     def blocks(self) -> Iterator[tuple[slice, tuple[Tensor, Tensor]]]:
-        for rows in blocks(self.n):
+        step = max(BLOCK // self.m, 1)
+        for start in range(0, self.n, step):
+            rows = slice(start, start + step)
             yield rows, self.logits(rows) if self.whole is None else self.whole
 
     def over_rows(self, logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -116,11 +120,6 @@ class Sweep:
 
     def over_columns(self, logits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return self.columns[0].log_softmax(logits[0]), self.columns[1].log_softmax(logits[1]).exp_()
-
-
-def blocks(n: int) -> Iterator[slice]:
-    step = max(BLOCK // n, 1)
-    return (slice(start, start + step) for start in range(0, n, step))
 
 
 def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor, Tensor]:
@@ -146,34 +145,68 @@ def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor,
         return contrastive, soft_targets(student, teacher) / (2 * n)
 
 
-def soft_targets(student: Pairs, teacher: Pairs) -> Tensor:
-    """2N T. Its gradients are summed up along with its value: T is then linear in z with known coefficients."""
+def soft_targets_across(ranks: Ranks, student: Pairs, teacher: Pairs, *, gather_with_grad: bool) -> Tensor:
+    """T of the joint batch, this rank's share: its images over all texts, and its texts over all images.
+
+    Images and texts of all ranks are gathered, their logits multiplied out for this rank's rows, in blocks.
+    """
+    dtype = torch.promote_types(wide(student.image).dtype, wide(teacher.image).dtype)
+    batch = Batch.of(ranks, student.image.shape[0])
+    if batch.total == 0:
+        return reduced_empty(0, "mean", *student.parts(), *teacher.parts())
+
+    def over_all(pairs: Pairs, rows: Tensor, columns: Tensor) -> Pairs:
+        columns = columns.to(dtype)
+        return Pairs(rows.to(dtype), batch.gather(columns if gather_with_grad else columns.detach()), pairs.scale)
+
+    def texts_of(pairs: Pairs) -> Pairs:
+        return over_all(pairs, pairs.image, pairs.text)
+
+    def images_of(pairs: Pairs) -> Pairs:
+        return over_all(pairs, pairs.text, pairs.image)
+
+    with no_autocast(student.image):
+        forth = soft_targets(texts_of(student), texts_of(teacher), both=False)
+        back = soft_targets(images_of(student), images_of(teacher), both=False)
+    return 0.5 * batch.weight("mean") * (forth + back)
+
+
+def soft_targets(student: Pairs, teacher: Pairs, both: bool = True) -> Tensor:
+    """The sum of the cross entropies of all rows and, with `both`, of all columns: 2N T.
+
+    Its gradients are summed up along with its value: it is then linear in z with known coefficients.
+    """
     dtype = torch.promote_types(wide(student.image).dtype, wide(teacher.image).dtype)
     student, teacher = student.to(dtype), teacher.to(dtype)
-    value, pulls = swept(student, teacher, student.trains(), teacher.trains())
+    value, pulls = swept(student, teacher, student.trains(), teacher.trains(), both)
     for pull in pulls:
         value = value + pull.pairs.pulled(pull)
     return value
 
 
 @torch.no_grad()
-def swept(student: Pairs, teacher: Pairs, student_trains: bool, teacher_trains: bool) -> tuple[Tensor, list[Pull]]:
-    """2N T, and the pulls of those who train."""
-    sweep = Sweep(student, teacher)
+def swept(
+    student: Pairs, teacher: Pairs, student_trains: bool, teacher_trains: bool, both: bool
+) -> tuple[Tensor, list[Pull]]:
+    """The sum, and the pulls of those who train."""
+    sweep = Sweep(student, teacher, both)
     pulls = [Pull(pairs) for pairs, trains in ((student, student_trains), (teacher, teacher_trains)) if trains]
-    column_losses = student.image.new_zeros(sweep.n)
+    column_losses = student.image.new_zeros(sweep.m)
     value = student.image.new_zeros(())
     for rows, logits in sweep.blocks():
         coefficients, row_losses = student_coefficients(*sweep.over_rows(logits), 1)
-        over_columns, losses = student_coefficients(*sweep.over_columns(logits), 0)
-        column_losses += losses
         value += row_losses.sum()
+        if both:
+            over_columns, losses = student_coefficients(*sweep.over_columns(logits), 0)
+            column_losses += losses
+            coefficients.add_(over_columns)
         if student_trains:
-            pulls[0].add(coefficients.add_(over_columns), rows)
+            pulls[0].add(coefficients, rows)
     if teacher_trains:
         for rows, logits in sweep.blocks():
             coefficients = teacher_coefficients(*sweep.over_rows(logits))
-            coefficients += teacher_coefficients(*sweep.over_columns(logits), column_losses)
+            if both:
+                coefficients += teacher_coefficients(*sweep.over_columns(logits), column_losses)
             pulls[-1].add(coefficients, rows)
     return value + column_losses.sum(), pulls
 

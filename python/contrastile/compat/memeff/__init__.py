@@ -1,7 +1,7 @@
 """memeff's losses on any device (`memeff` 0.3.1): CLIP, LiT and the Qwen3-Embedding objective, plain and Matryoshka.
 
 terms.py has the formulas, losses.py the classes, matryoshka.py those over prefixes of the features, ranks.py the
-Distributed classes, which so far know one process.
+Distributed classes, which take all processes of a group together.
 """
 
 from .losses import (

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from ...losses.common import feature_pair, reduced_empty, unit, wide
 from ...losses.contrastive import clip_loss, info_nce
 from ...ops import check
-from .terms import Qwen3, class_prior, debiased_clip, gradient_scaled, share, smoothing_of_pairs
+from ...ranks import Batch
+from ..common import gradient_scaled
+from .terms import Qwen3, class_prior, debiased_clip, share, smoothing_of_pairs
 
 
 class Loss(nn.Module):
@@ -63,8 +65,14 @@ class Loss(nn.Module):
     def normalize(self) -> bool:
         return self.renormalize or not self.normalized_inputs
 
-    def finished(self, loss: Tensor, batch: int) -> Tensor:
-        return gradient_scaled(loss, math.sqrt(batch * self.temperature)) if self.stable else loss
+    def batch(self, n: int) -> Batch:
+        """The rows whose mean the loss is; this process has n of them."""
+        return Batch.of(None, n)
+
+    def finished(self, loss: Tensor, batch: Batch) -> Tensor:
+        """The share of this process in the mean over all rows."""
+        loss = loss / len(batch.sizes)
+        return gradient_scaled(loss, math.sqrt(batch.total * self.temperature)) if self.stable else loss
 
     def extra_repr(self) -> str:
         names = ("temperature", "normalized_inputs", "stable", "tau_plus", "label_smoothing")
@@ -95,21 +103,22 @@ class MemoryEfficientCLIPLoss(Loss):
         return self.contrast(x, y, tau_plus)
 
     def contrast(self, x: Tensor, y: Tensor, tau_plus: float | Tensor | None) -> Tensor:
-        n, scale, smoothing = len(x), 1.0 / self.temperature, self.label_smoothing
-        prior = class_prior(self.tau_plus, tau_plus, n, x.device)
+        batch, scale, smoothing = self.batch(len(x)), 1.0 / self.temperature, self.label_smoothing
+        prior = class_prior(self.tau_plus, tau_plus, len(x), x.device)
         if prior is None:
+            options: dict[str, Any] = {"label_smoothing": smoothing, "group": batch.ranks, **self.engine}
             if self.both:
-                loss = clip_loss(x, y, scale, label_smoothing=smoothing, **self.engine)
+                loss = clip_loss(x, y, scale, **options)
             else:
-                loss = info_nce(x, y, temperature=self.temperature, label_smoothing=smoothing, **self.engine)
-        elif n <= 1:  # no negative whose sum could be corrected
-            loss = reduced_empty(n, "mean", x, y)
+                loss = info_nce(x, y, temperature=self.temperature, **options)
+        elif batch.total <= 1:  # no negative whose sum could be corrected
+            loss = reduced_empty(batch.n, "mean", x, y)
         else:
-            rows = debiased_clip(wide(x), wide(y), scale, prior, self.both, compute_dtype=x.dtype, **self.engine)
-            loss = rows.mean()
+            rows = debiased_clip(wide(x), wide(y), scale, prior, self.both, batch, compute_dtype=x.dtype, **self.engine)
+            loss = batch.reduced(rows, "mean")
             if smoothing:
-                loss = loss + smoothing * smoothing_of_pairs(x, y, scale)
-        return self.finished(loss, n)
+                loss = loss + smoothing * smoothing_of_pairs(x, y, scale, batch)
+        return self.finished(loss, batch)
 
 
 class MemoryEfficientLiTLoss(MemoryEfficientCLIPLoss):
@@ -207,19 +216,20 @@ class MemoryEfficientQwen3Loss(Loss):
         return self.contrast(q, d, h, tau_plus)
 
     def contrast(self, q: Tensor, d: Tensor, h: Tensor | None, tau_plus: float | Tensor | None) -> Tensor:
-        prior = class_prior(self.tau_plus, tau_plus, len(q), q.device)
+        batch, prior = self.batch(len(q)), class_prior(self.tau_plus, tau_plus, len(q), q.device)
         if self.locked:
             d, h = d.detach(), None if h is None else h.detach()
-        if len(q) == 0:
+        if batch.total == 0:
             return reduced_empty(0, "mean", q, d, h)
         # gradients of all parts meet in float32 and are rounded once
         compute = q.dtype
         q, d, h = wide(q), wide(d), None if h is None else wide(h)
-        problem = Qwen3(q, d, h, 1.0 / self.temperature, self.margin, self.use_qq_negatives, self.use_dd_negatives)
+        flags = self.use_qq_negatives, self.use_dd_negatives
+        problem = Qwen3(batch, q, d, h, 1.0 / self.temperature, self.margin, *flags)
         if problem.count == 0:
-            return self.finished(reduced_empty(0, "mean", q, d, h), len(q))
+            return self.finished(reduced_empty(0, "mean", q, d, h), batch)
         rows = problem.rows(prior, self.label_smoothing, compute_dtype=compute, **self.engine)
-        return self.finished(rows.mean(), len(q))
+        return self.finished(batch.reduced(rows, "mean"), batch)
 
     def extra_repr(self) -> str:
         names = ("margin", "use_qq_negatives", "use_dd_negatives")

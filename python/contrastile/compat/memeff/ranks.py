@@ -1,13 +1,19 @@
-"""memeff's Distributed classes. On one process they are their namesakes; several are not supported yet."""
+"""memeff's Distributed classes: the losses of the joint batch of all ranks of `group`.
+
+As in the package, forward returns this rank's partial loss: the sum over its own rows, divided by the rows of all. The
+sum over ranks is the joint loss, and features get that sum's gradient. Where gradients of parameters are averaged over
+W ranks, as DistributedDataParallel does, they are 1/W of those of the joint loss.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from inspect import Parameter, signature
 from typing import Any
 
 from torch import Tensor, distributed
 
-from ..common import refuse_ranks
+from ...ranks import Batch, Group, announced
+from ..ranks import ranks_of
 from .losses import (
     Loss,
     MemoryEfficientCLIPLoss,
@@ -24,205 +30,65 @@ from .matryoshka import (
 
 
 class Ranks(Loss):
-    """Refuses a group of several processes where every forward begins, so that forward keeps its signature."""
+    """Comes before a class of this package: adds `group` (None: the default group) after its positional arguments."""
 
     group: distributed.ProcessGroup | None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if Ranks not in cls.__bases__:  # of a user's, below one of the classes here
+            return
+        own = signature(cls.__bases__[1])
+        given = list(own.parameters.values())
+        last = sum(p.kind == Parameter.POSITIONAL_OR_KEYWORD for p in given)
+        group = Parameter("group", Parameter.POSITIONAL_OR_KEYWORD, default=None)
+        cls.__signature__ = own.replace(parameters=[*given[:last], group, *given[last:]])  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = signature(type(self)).bind(*args, **kwargs).arguments
+        group = given.pop("group", None)
+        super().__init__(**given)
+        self.group = group
+
     def pair(self, *features: Any) -> tuple[Tensor, Tensor]:
-        alone = not (distributed.is_available() and distributed.is_initialized())
-        refuse_ranks("group", 1 if alone else distributed.get_world_size(self.group))
+        return self.told_pair(*features, group=ranks_of(self.group))
+
+    @announced
+    def told_pair(self, *features: Any, group: Group) -> tuple[Tensor, Tensor]:
+        """`pair`, whose errors the other ranks learn of."""
         return super().pair(*features)
+
+    def batch(self, n: int) -> Batch:
+        return Batch.of(ranks_of(self.group), n)
 
 
 class DistributedMemoryEfficientCLIPLoss(Ranks, MemoryEfficientCLIPLoss):
-    """MemoryEfficientCLIPLoss for one process."""
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            temperature, normalized_inputs, stable, tau_plus, label_smoothing, memory_budget=memory_budget,
-            backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientCLIPLoss of all ranks."""
 
 
 class DistributedMemoryEfficientLiTLoss(Ranks, MemoryEfficientLiTLoss):
-    """MemoryEfficientLiTLoss for one process."""
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            temperature, normalized_inputs, stable, tau_plus, label_smoothing, memory_budget=memory_budget,
-            backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientLiTLoss of all ranks."""
 
 
 class DistributedMemoryEfficientQwen3Loss(Ranks, MemoryEfficientQwen3Loss):
-    """MemoryEfficientQwen3Loss for one process."""
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        margin: float = 0.1,
-        use_qq_negatives: bool = False,
-        use_dd_negatives: bool = False,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            temperature, margin, use_qq_negatives, use_dd_negatives, normalized_inputs, stable, tau_plus,
-            label_smoothing, memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientQwen3Loss of all ranks."""
 
 
 class DistributedMemoryEfficientLiTQwen3Loss(Ranks, MemoryEfficientLiTQwen3Loss):
-    """MemoryEfficientLiTQwen3Loss for one process."""
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        margin: float = 0.1,
-        use_qq_negatives: bool = False,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            temperature, margin, use_qq_negatives, normalized_inputs, stable, tau_plus, label_smoothing,
-            memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientLiTQwen3Loss of all ranks."""
 
 
 class DistributedMemoryEfficientMatryoshkaCLIPLoss(Ranks, MemoryEfficientMatryoshkaCLIPLoss):
-    """MemoryEfficientMatryoshkaCLIPLoss for one process."""
-
-    def __init__(
-        self,
-        dims: Iterable[int],
-        weights: Iterable[float] | None = None,
-        temperature: float = 0.07,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            dims, weights, temperature, normalized_inputs, stable, tau_plus, label_smoothing,
-            memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientMatryoshkaCLIPLoss of all ranks."""
 
 
 class DistributedMemoryEfficientMatryoshkaLiTLoss(Ranks, MemoryEfficientMatryoshkaLiTLoss):
-    """MemoryEfficientMatryoshkaLiTLoss for one process."""
-
-    def __init__(
-        self,
-        dims: Iterable[int],
-        weights: Iterable[float] | None = None,
-        temperature: float = 0.07,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            dims, weights, temperature, normalized_inputs, stable, tau_plus, label_smoothing,
-            memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientMatryoshkaLiTLoss of all ranks."""
 
 
 class DistributedMemoryEfficientMatryoshkaQwen3Loss(Ranks, MemoryEfficientMatryoshkaQwen3Loss):
-    """MemoryEfficientMatryoshkaQwen3Loss for one process."""
-
-    def __init__(
-        self,
-        dims: Iterable[int],
-        weights: Iterable[float] | None = None,
-        temperature: float = 0.07,
-        margin: float = 0.1,
-        use_qq_negatives: bool = False,
-        use_dd_negatives: bool = False,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            dims, weights, temperature, margin, use_qq_negatives, use_dd_negatives, normalized_inputs, stable, tau_plus,
-            label_smoothing, memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientMatryoshkaQwen3Loss of all ranks."""
 
 
 class DistributedMemoryEfficientMatryoshkaLiTQwen3Loss(Ranks, MemoryEfficientMatryoshkaLiTQwen3Loss):
-    """MemoryEfficientMatryoshkaLiTQwen3Loss for one process."""
-
-    def __init__(
-        self,
-        dims: Iterable[int],
-        weights: Iterable[float] | None = None,
-        temperature: float = 0.07,
-        margin: float = 0.1,
-        use_qq_negatives: bool = False,
-        normalized_inputs: bool = False,
-        stable: bool = True,
-        tau_plus: float = 0.0,
-        label_smoothing: float = 0.0,
-        group: distributed.ProcessGroup | None = None,
-        *,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(
-            dims, weights, temperature, margin, use_qq_negatives, normalized_inputs, stable, tau_plus, label_smoothing,
-            memory_budget=memory_budget, backend=backend,
-        )  # fmt: skip
-        self.group = group
+    """MemoryEfficientMatryoshkaLiTQwen3Loss of all ranks."""

@@ -11,26 +11,9 @@ from torch import Tensor
 
 from ...losses.common import log_count, paired_dot, wide
 from ...ops import check, no_autocast, pair_reduce
+from ...ranks import Batch
 
 Prior = float | Tensor | None
-
-
-class ScaledGradient(torch.autograd.Function):
-    """The identity, with the gradient times a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Tensor, None]:
-        return gout * ctx.factor, None
-
-
-def gradient_scaled(value: Tensor, factor: float) -> Tensor:
-    scaled: Tensor = ScaledGradient.apply(value, factor)  # type: ignore[no-untyped-call]
-    return scaled
 
 
 def class_prior(default: float, override: float | Tensor | None, rows: int, device: torch.device) -> Prior:
@@ -75,15 +58,16 @@ def log_sum(parts: Tensor) -> Tensor:
     return parts.masked_fill(empty, 0.0).logsumexp(0).masked_fill(empty, -torch.inf)
 
 
-def debiased_clip(x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, **engine: Any) -> Tensor:
+def debiased_clip(x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: Batch, **engine: Any) -> Tensor:
     """Debiased rows of x against y, and with `both` their mean with the columns, (N,)."""
-    stats = pair_reduce(x, y, scale=scale, keep="not_same_index", positives="same_index", cols=both, **engine)
+    engine |= {"keep": "not_same_index", "positives": "same_index", "cols": both, "group": batch.ranks}
+    stats, others = pair_reduce(x, y, scale=scale, **engine), batch.total - 1
     assert stats.row_positives is not None
-    rows = softmax_rows(stats.rows, stats.row_positives, len(x) - 1, prior, scale)
+    rows = softmax_rows(stats.rows, stats.row_positives, others, prior, scale)
     if not both:
         return rows
     assert stats.cols is not None and stats.col_positives is not None
-    return 0.5 * (rows + softmax_rows(stats.cols, stats.col_positives, len(x) - 1, prior, scale))
+    return 0.5 * (rows + softmax_rows(stats.cols, stats.col_positives, others, prior, scale))
 
 
 @dataclass
@@ -93,6 +77,7 @@ class Qwen3:
     A negative counts in row i while its score is at most <q_i, d_i> + margin; the positive always counts.
     """
 
+    batch: Batch
     q: Tensor  # (N, D), float32 or float64
     d: Tensor  # (N, D)
     h: Tensor | None  # (N, K, D)
@@ -105,13 +90,15 @@ class Qwen3:
     def count(self) -> int:
         """Negatives of a row, dropped ones included."""
         hard = 0 if self.h is None else self.h.shape[1]
-        return (len(self.q) - 1) * (1 + self.qq + self.dd) + hard
+        return (self.batch.total - 1) * (1 + self.qq + self.dd) + hard
 
     def rows(self, prior: Prior, smoothing: float, **engine: Any) -> Tensor:
         limit = None
         if self.margin < math.inf:
             limit = (self.scale * (paired_dot(self.q, self.d) + self.margin)).detach()
-        options = {"scale": self.scale, "keep": "not_same_index", "row_threshold": limit, **engine}
+        options = {
+            "scale": self.scale, "keep": "not_same_index", "row_threshold": limit, "group": self.batch.ranks, **engine,
+        }  # fmt: skip
         stats = pair_reduce(self.q, self.d, positives="same_index", **options)
         positive = stats.row_positives
         assert positive is not None
@@ -127,15 +114,15 @@ class Qwen3:
 
     def mean_logits(self) -> Tensor:
         """Over all candidates of a row, dropped ones included: linear in the scores, so no pairs are needed."""
-        total = paired_dot(self.q, self.d.sum(0))
+        total = paired_dot(self.q, self.batch.column_sum(self.d))
         for x, asked in ((self.q, self.qq), (self.d, self.dd)):
-            total = total + paired_dot(x, x.sum(0) - x) if asked else total
+            total = total + paired_dot(x, self.batch.column_sum(x) - x) if asked else total
         if self.h is not None:
             total = total + paired_dot(self.q, self.h.sum(1))
         return self.scale * total / (self.count + 1)
 
 
-def smoothing_of_pairs(x: Tensor, y: Tensor, scale: float) -> Tensor:
+def smoothing_of_pairs(x: Tensor, y: Tensor, scale: float, batch: Batch) -> Tensor:
     """What a smoothed target adds to the loss, per share: the mean positive logit less the mean logit."""
     x, y = wide(x), wide(y)
-    return scale * (paired_dot(x, y).mean() - (x.mean(0) * y.mean(0)).sum())
+    return scale * batch.reduced(paired_dot(x, y - batch.column_sum(y) / batch.total), "mean")
