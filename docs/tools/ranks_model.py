@@ -63,6 +63,10 @@ def ring(cluster: Cluster) -> Cost:
     return Cost(compute(cluster, 8), sent, w * (statistics + gradients), held)
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.{0 if seconds > 0.1 else 1}f} ms"
+
+
 def lines() -> list[str]:
     out = [
         "| GPUs | link | rows of a rank | strategy | compute | sent by a rank | columns held | together | of compute |",
@@ -71,8 +75,8 @@ def lines() -> list[str]:
     for cluster in CLUSTERS:
         for name, cost in (("gather", gather(cluster)), ("ring", ring(cluster))):
             out.append(
-                f"| {cluster.ranks:,} | {cluster.link} | {rows(cluster):,} | {name} | {cost.compute * 1e3:.3g} ms "
-                f"| {cost.sent / 1e9:.3g} GB | {cost.held / 1e9:.2g} GB | {cost.total * 1e3:.3g} ms "
+                f"| {cluster.ranks:,} | {cluster.link} | {rows(cluster):,} | {name} | {milliseconds(cost.compute)} "
+                f"| {cost.sent / 1e9:.3g} GB | {cost.held / 1e9:.2g} GB | {milliseconds(cost.total)} "
                 f"| {cost.total / cost.compute:.2f} |"
             )
     return out
