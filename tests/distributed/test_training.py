@@ -92,14 +92,16 @@ def difference(net: nn.Module, dtype: torch.dtype = torch.float64) -> float:
     return max(float((x.detach() - y).abs().max()) for x, y in zip(full, single(dtype), strict=True))
 
 
-def data_parallel(strategy: str) -> float:
-    net = DistributedDataParallel(model())
-
+def trained(net: nn.Module, strategy: str) -> float:
     def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
         clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
 
     train(step, net, torch.float64)
     return difference(net)
+
+
+def data_parallel(strategy: str) -> float:
+    return trained(DistributedDataParallel(model()), strategy)
 
 
 def sharded_parameters(strategy: str) -> float:
@@ -109,11 +111,7 @@ def sharded_parameters(strategy: str) -> float:
         fully_shard(part, mesh=mesh)
     fully_shard(net, mesh=mesh)
 
-    def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
-        clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
-
-    train(step, net, torch.float64)
-    return difference(net)
+    return trained(net, strategy)
 
 
 def checkpointed(strategy: str) -> float:
@@ -125,11 +123,7 @@ def checkpointed(strategy: str) -> float:
 
     net.module.image.forward = lambda x, f=net.module.image.forward: encode(f, x)
 
-    def step(net: nn.Module, image: Tensor, text: Tensor) -> None:
-        clip(*net(*mine(image, text)), group=Ranks(strategy=strategy)).backward()
-
-    train(step, net, torch.float64)
-    return difference(net)
+    return trained(net, strategy)
 
 
 def compiled(strategy: str) -> float:
