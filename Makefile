@@ -29,8 +29,9 @@ demo: $(VENV)/.installed-demo
 examples: $(VENV)/.installed-examples
 	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
+# in the order of files: reordered by their number of tests, the few slow ones would come last, one after the other
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
-	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile
+	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder
 
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages

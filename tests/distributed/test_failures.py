@@ -19,7 +19,7 @@ from contrastile.distributed import RankError, Ranks
 from .launch import gather_from
 
 pytestmark = pytest.mark.dist
-LIMIT = timedelta(seconds=8)
+LIMIT = timedelta(seconds=5)
 
 
 def features(rank: int, d: int = 6, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,7 @@ def killed() -> None:
 
 
 def late() -> None:
-    time.sleep(3 * LIMIT.total_seconds())
+    time.sleep(2.5 * LIMIT.total_seconds())
     os._exit(0)
 
 

@@ -14,7 +14,7 @@ from contrastile.distributed import Ranks
 from .launch import gather_from
 
 pytestmark = pytest.mark.dist
-N, D = 512, 8192  # rows of a rank: 16 MiB of features, so that these outweigh the workspace of scores
+N, D = 256, 8192  # rows of a rank: 8 MiB of features, so that these outweigh the workspace of scores
 WORLDS = (4, 6)  # below four, fewer transfers are under way at a time
 Peaks = dict[tuple[str, int], int]
 
