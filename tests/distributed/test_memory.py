@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 import torch
 
 import contrastile
+from contrastile.benchmark.memory import resident_peak
 from contrastile.distributed import Ranks
 
 from .launch import gather_from
@@ -19,21 +17,16 @@ WORLDS = (4, 6)  # below four, fewer transfers are under way at a time
 Peaks = dict[tuple[str, int], int]
 
 
-def status(field: str) -> int:
-    found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
-
-
 def peak(rank: int, strategy: str) -> int:
     """Bytes beyond the inputs of one forward and backward pass, in a process that did nothing else before."""
 
     def step(n: int) -> int:
         x, y = (torch.randn(n, D, requires_grad=True) for _ in range(2))
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-        before = status("VmRSS")
-        contrastile.clip_loss(x, y, 0.1, group=Ranks(strategy=strategy), backend="cpu").backward()
-        return status("VmHWM") - before
+
+        def run() -> None:
+            contrastile.clip_loss(x, y, 0.1, group=Ranks(strategy=strategy), backend="cpu").backward()
+
+        return resident_peak(run).peak_bytes
 
     step(8)  # what is set up once
     return step(N)

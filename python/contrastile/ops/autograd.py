@@ -27,6 +27,12 @@ def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> l
     return [a, list(tensors[TENSORS:]), *rest, *statics]
 
 
+def function_args(args: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Tensor | None, ...]]:
+    """The other way: the statics, then all tensors, of the arguments of CALL."""
+    a, blocks, *rest = args
+    return tuple(rest[TENSORS - 1 :]), (a, *rest[: TENSORS - 1], *blocks)
+
+
 def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
     flat = iter(grads)
@@ -134,9 +140,8 @@ class FirstOrder(torch.autograd.Function):
 
 def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
     """Differentiable pair_stats for the arguments of CALL."""
-    a, blocks, *rest = args
-    statics, rest = tuple(rest[TENSORS - 1 :]), rest[: TENSORS - 1]
-    outputs: tuple[Tensor, ...] = StatsFunction.apply(statics, budget, a, *rest, *blocks)  # type: ignore[no-untyped-call]
+    statics, tensors = function_args(args)
+    outputs: tuple[Tensor, ...] = StatsFunction.apply(statics, budget, *tensors)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -144,9 +149,8 @@ def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tenso
     """Differentiable pair_loss for the arguments of CALL."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
-    a, blocks, *rest = args
-    statics, rest = tuple(rest[TENSORS - 1 :]), rest[: TENSORS - 1]
-    value: Tensor = LossFunction.apply(statics, needs, more, a, *rest, *blocks)  # type: ignore[no-untyped-call]
+    statics, tensors = function_args(args)
+    value: Tensor = LossFunction.apply(statics, needs, more, *tensors)  # type: ignore[no-untyped-call]
     return value
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..backends import select
 from ..ranks import Ranks, agree, sweep, under_way
+from ..ranks.group import STRATEGIES
 from ..ranks.joint import Joint, joint_of
 from ..spec import Positives, Weights
 from . import library
-from .autograd import TENSORS, by_input, once, operator_args, scaled, tensor_needs
+from .autograd import TENSORS, by_input, function_args, once, operator_args, scaled, tensor_needs
 from .check import FEATURE_DTYPES
 
 STATICS = library.NAMES[1 + TENSORS :]
@@ -35,7 +36,7 @@ def agreed(ranks: Ranks, args: Sequence[Any], kind: int, needs: Sequence[bool]) 
         "number of features": a.shape[1],
         "number of column blocks": len(blocks),
         "number of tiles": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
-        "strategy": ("auto", "gather", "ring").index(ranks.strategy),
+        "strategy": STRATEGIES.index(ranks.strategy),
         "replicated_negatives": ranks.replicated_negatives,
         "compute_dtype": FEATURE_DTYPES.index(library.arg(args, "compute")),
         "gradients wanted": sum(need << place for place, need in enumerate(needs)),
@@ -126,15 +127,9 @@ def run_loss(
         return value, [] if grads is None else library.flat_gradients(grads, library.arg(args, "scale"), square)
 
 
-def split(args: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Tensor | None, ...]]:
-    """Arguments of CALL as a Function takes them: what is no tensor, then the tensors."""
-    a, blocks, *rest = args
-    return tuple(rest[TENSORS - 1 :]), (a, *rest[: TENSORS - 1], *blocks)
-
-
 def stats(ranks: Ranks, args: Sequence[Any], needs: list[bool]) -> tuple[Tensor, ...]:
     sizes = agreed(ranks, args, 2, needs)
-    statics, tensors = split(args)
+    statics, tensors = function_args(args)
     outputs: tuple[Tensor, ...] = JointStats.apply(ranks, sizes, statics, *tensors)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -143,6 +138,6 @@ def loss(ranks: Ranks, args: Sequence[Any], more: tuple[Any, ...], needs: list[b
     sizes = agreed(ranks, args, 1, needs)
     if not any(needs):
         return run_loss(ranks, sizes, args, more, needs)[0]
-    statics, tensors = split(args)
+    statics, tensors = function_args(args)
     value: Tensor = JointLoss.apply(ranks, sizes, statics, needs, more, *tensors)  # type: ignore[no-untyped-call]
     return value

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..ranks import Group, Ranks, announced, resolve
+from ..ranks import Group, announced, resolve
 from . import autograd, check, joint
 from .arguments import arguments
 
@@ -114,7 +114,8 @@ def pair_reduce(
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
     budget, ranks = check.budget(memory_budget), resolve(group)
-    _refuse_across_ranks(ranks, {"mask": mask is not None, "reduce='max'": reduce == "max"})
+    if ranks is not None:
+        _refuse_across_ranks({"mask": mask is not None, "reduce='max'": reduce == "max"})
     if reduce == "max":
         if positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
@@ -214,13 +215,13 @@ def pair_loss(
     more = (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given)
     if ranks is None:
         return autograd.loss(args, more, needs)
-    _refuse_across_ranks(ranks, {"mask": mask is not None})
+    _refuse_across_ranks({"mask": mask is not None})
     return joint.loss(ranks, args, more, needs)
 
 
-def _refuse_across_ranks(ranks: Ranks | None, given: dict[str, bool]) -> None:
+def _refuse_across_ranks(given: dict[str, bool]) -> None:
     for name, there in given.items():
-        if ranks is not None and there:
+        if there:
             raise NotImplementedError(f"{name} is not offered with group")
 
 

@@ -20,15 +20,15 @@ from .group import Ranks, resolve
 from .wire import RankError
 
 FACTS, SIZES, TEXT = 32, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
-WELL, REFUSED = 0, 1
+REFUSED = 1
 F = TypeVar("F", bound=Callable[..., Any])
-
-
 KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of
 
 
 def agree(ranks: Ranks, facts: Mapping[str, int], sizes: Sequence[int]) -> list[list[int]]:
     """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
+    if len(sizes) > SIZES:
+        raise ValueError(f"b must hold at most {SIZES - 1} column blocks with group, got {len(sizes) - 1}")
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
     message[1] = crc32("|".join(facts).encode())
     message[2 : 2 + len(facts)] = torch.tensor(list(facts.values()), dtype=torch.int64)

@@ -1,6 +1,6 @@
 """The joint batch of all ranks, as a loss sees it: how many rows there are, and sums over all of them.
 
-Without a group everything here is what it says on the tin for one process, at no cost. With one, a loss returns
+Without a group everything here is that of one process. With one, a loss returns
 W times its share of the joint loss (for "mean" and equal batches: the mean over its own rows), so that the mean over
 ranks is the joint loss; and gradients of features are summed over ranks. So the mean over ranks of the gradients of
 parameters, as data parallelism takes it, is the gradient of the joint loss.
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..driver import stat_dtype
 from . import wire
 from .agreement import agree
 from .group import Group, Ranks, resolve
@@ -76,7 +77,7 @@ class Batch:
 
     def column_sum(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The sum of all items' rows, and of the extra columns, (D,), in the type of the statistics."""
-        kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+        kind = stat_dtype(x.dtype)
         total = x.to(kind).sum(0)
         if extra is None:
             return self.sum(total)
