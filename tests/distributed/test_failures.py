@@ -172,6 +172,7 @@ def refusals(rank: int) -> list[str]:
         lambda: contrastile.clip_loss(a, b, 5.0, group="world"),
         lambda: contrastile.pair_reduce(a, b, reduce="max", group=dist.group.WORLD),
         lambda: contrastile.pair_reduce(a, b, mask=torch.ones(len(a), len(b), dtype=bool), group=dist.group.WORLD),
+        lambda: contrastile.pair_reduce(a, [b] * 8, group=dist.group.WORLD),
         lambda: contrastile.symile_loss(a, b, logit_scale=1.0, negatives="n_squared", group=dist.group.WORLD),
         lambda: contrastile.gram_loss(a, b[:1].expand(9, -1), key_offset=1, group=dist.group.WORLD),
     ):
@@ -185,7 +186,11 @@ def refusals(rank: int) -> list[str]:
 
 def test_what_is_not_offered_is_refused():
     expected = ["TypeError: group must be", "NotImplementedError: reduce='max'", "NotImplementedError: mask"]
-    expected += ["NotImplementedError: negatives='n_squared'", "ValueError: others[0] must be this rank's own"]
+    expected += [
+        "ValueError: b must hold at most 7 column blocks",
+        "NotImplementedError: negatives='n_squared'",
+        "ValueError: others[0] must be this rank's own",
+    ]
     for result in gather_from(2, refusals):
         assert all(text.startswith(start) for text, start in zip(result, expected, strict=True)), result
 
