@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.spec import Keep, Positives, Reduce, Score
-from contrastile.triton_kernels import config, pair
+from contrastile.triton_kernels import config, merge, pair
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KIB = 1024
@@ -115,6 +115,27 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     source = ASTSource(function, signature, constants, attributes)
     options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
     return usage(triton.compile(source, target=target(arch), options=options), arch)
+
+
+def build_merge(arch: str, reduce: Reduce, finished: bool) -> Usage:
+    """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
+    function = merge.merge
+    lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX
+    given = {"Positive", *({"Peak", "Arg"} if maximum else {"Peak", "Total"} if lse else {"Total"})}
+    given |= {"Stat", "Weight", "PositiveWeight", "Share"} if finished else {f"{name}Out" for name in given}
+    constants: dict[str, Any] = {name: None for name in function.arg_names if name[0].isupper() and name not in given}
+    numbers = {"REDUCE": int(reduce), "POSITIVES": int(Positives.SAME_ID), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
+    constants |= numbers
+    types = {"Arg": "*i64", "ArgOut": "*i64", "Share": "*fp64"}
+    signature = {
+        name: "constexpr" if name in constants else types.get(name, "*fp32" if name[0].isupper() else "i32")
+        for name in function.arg_names
+    }
+    attributes = {
+        (function.arg_names.index(name),): [["tt.divisibility", 16]] for name, x in signature.items() if x[0] == "*"
+    }
+    source = ASTSource(function, signature, constants, attributes)
+    return usage(triton.compile(source, target=target(arch), options={"num_warps": merge.WARPS}), arch)
 
 
 def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:

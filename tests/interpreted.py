@@ -6,19 +6,23 @@ The interpreter must be chosen before the kernels are imported, so these have a 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
+from triton.runtime.interpreter import GridExecutor
 
+import contrastile
+import launches
 import test_distances
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
+from contrastile.backends import base
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
 from contrastile.triton_kernels import config, functors, tiles
-from oracle import check, engine, upstream
+from oracle import check, engine, engine_loss, upstream
 
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
 POSITIVES = (None, "same_index", "same_id", "kept")
@@ -94,6 +98,7 @@ def test_ragged_shapes(reduce, shape):
 @pytest.mark.parametrize("reduce", REDUCES)
 def test_square_calls(reduce, keep, positives, monkeypatch):
     """b=None: a chunk's own square, then the columns after it in both roles."""
+    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
     monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 32, 32))
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
@@ -102,6 +107,7 @@ def test_square_calls(reduce, keep, positives, monkeypatch):
 
 @pytest.mark.parametrize("cols", [False, True])
 def test_many_chunks_and_column_blocks(cols, monkeypatch):
+    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
     monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
@@ -199,14 +205,44 @@ def test_two_runs_give_equal_bits():
         assert all(torch.equal(x[name], y[name]) for name in x)
 
 
-@pytest.mark.parametrize("reduce, sweeps", [("softplus", 0), ("relu", 0), ("lse", 1)])
-def test_sums_and_their_gradients_take_one_product(reduce, sweeps, monkeypatch):
-    """6 N^2 D for SigLIP without keeping scores: no sweep of `stats`."""
-    calls, stats = [], backend_module.TritonBackend.stats
-    monkeypatch.setattr(backend_module.TritonBackend, "stats", lambda *x: calls.append(x) or stats(*x))
+@pytest.fixture
+def launched(monkeypatch):
+    """The names of the kernels that ran, in order."""
+    names, run = [], GridExecutor.__call__
+    monkeypatch.setattr(GridExecutor, "__call__", lambda x, *a, **k: names.append(x.fn.__name__) or run(x, *a, **k))
+    return names
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "reduce, kernels",
+    [
+        ("softplus", ["coeff", "merge", "merge"]),
+        ("relu", ["coeff", "merge", "merge"]),
+        ("lse", ["stats", "merge", "merge", "coeff"]),
+    ],
+)
+def test_the_kernels_of_a_loss(reduce, kernels, whole, launched, monkeypatch):
+    """SigLIP takes 6 N^2 D without keeping scores: no sweep of `stats`. Partial results of a side: one kernel."""
+    monkeypatch.setattr(base, "WHOLE_PAIRS", 1600 if whole else 1599)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
-    pair_loss(a, b, reduce=reduce, backend="triton").backward()
-    assert len(calls) == sweeps
+    pair_loss(a, b, reduce=reduce, cols=True, col_weight=1.0, backend="triton").backward()
+    assert launched == kernels
+
+
+@pytest.mark.parametrize("m", [70, None])
+@pytest.mark.parametrize("reduce", SUMS)
+def test_calls_done_at_once_and_in_steps_agree(reduce, m, monkeypatch):
+    extras = EXTRAS if m else ("row_bias", "row_ids")
+    call = make_call(40, m, 8, torch.float32, *extras, reduce=reduce, positives="same_id", cols=m is not None)
+    weights = upstream(call)
+    found = []
+    for limit in (40 * 70, 0):
+        monkeypatch.setattr(base, "WHOLE_PAIRS", limit)
+        result = engine_loss(call, weights, backend="triton")
+        found.append(result.values | result.grads)
+    for name, x in found[0].items():
+        torch.testing.assert_close(x, found[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_the_scores_are_not_kept():
@@ -289,3 +325,21 @@ def test_one_gradient_alone():
     call = make_call(40, 75, 10, torch.float32, *extras, positives="same_index", cols=True)
     for leaf in call.tensors():
         triton(replace(call, constant=frozenset(call.tensors()) - {leaf}))
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "nt_xent"])
+def test_small_batches_take_no_more_launches_than_eager_code(name, monkeypatch):
+    """Where launches are what a loss costs."""
+    counter, run = launches.Launches(), GridExecutor.__call__
+    monkeypatch.setattr(
+        GridExecutor, "__call__", lambda x, *a, **k: counter.kernel(x.fn.__name__, partial(run, x), *a, **k)
+    )
+    ours = {
+        "clip": lambda x, y, s: contrastile.clip_loss(x, y, s, backend="triton"),
+        "siglip": lambda x, y, s: contrastile.siglip_loss(x, y, s, -10.0, backend="triton"),
+        "nt_xent": lambda x, y, t: contrastile.nt_xent(x, y, temperature=t, backend="triton"),
+    }[name]
+    found = launches.count(ours, counter)
+    eager = launches.count(getattr(launches, f"eager_{name}"), launches.Launches())
+    assert any(x in ("stats", "coeff") for x in found)
+    assert len(found) <= len(eager), (found, eager)

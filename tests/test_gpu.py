@@ -16,7 +16,7 @@ import contrastile
 import test_distances
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
-from contrastile.backends import native
+from contrastile.backends import base, native
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.spec import Limits
 from contrastile.testing import compare
@@ -179,6 +179,7 @@ def test_ragged_shapes(backend, shape):
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of rows, and columns beyond the workspace."""
+    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
     monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 128 * 256, 256, 128, 128))
 
 

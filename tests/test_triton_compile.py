@@ -12,6 +12,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
 import aot
+from contrastile.spec import Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import TABLE, Tile, architecture
 
@@ -51,6 +52,13 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
     """No spills, shared memory and registers within the limits, products on the tensor cores."""
     found = aot.build(kernel, arch, kind, aot.VARIANTS[variant])
     assert not list(found.faults(arch, kind)), found
+
+
+@pytest.mark.parametrize("arch", [pytest.param(x, marks=() if x == "sm_90" else pytest.mark.slow) for x in TABLE])
+@pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
+def test_partial_results_are_joined_in_registers(arch, reduce, finished):
+    found = aot.build_merge(arch, Reduce[reduce], finished)
+    assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
 def test_the_gate_notices_a_tile_that_is_too_large():

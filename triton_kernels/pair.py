@@ -141,11 +141,12 @@ def role_slope(
     z, positive, drop, Threshold, Stat, Weight, index, count,
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): peak, log total."""
+    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): of LSE its parts."""
     z = role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
     inside = index < count
-    weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.load(Stat + 2 * index, mask=inside, other=0.0)
+    weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
     if REDUCE == LSE:
+        peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
         log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
         peak = tl.where(peak == float("-inf"), 0.0, peak)
         weight *= tl.exp(-tl.where(log_total == float("-inf"), 0.0, log_total))

@@ -20,7 +20,8 @@ const char* cuda_error_string(int error);
 
 // Scores are given (tiles, n, m); stats and coeff are epilogues over them. All pointers are device memory.
 struct DeviceBlock : Pairs {
-  void* workspace = nullptr;  // stats_workspace or coeff_workspace bytes, aligned to 16
+  void* workspace = nullptr;  // bytes as stats_workspace, coeff_workspace or whole_workspace says, aligned to 16
+  float* loss = nullptr;      // whole writes it: the weighted sum of the statistics and of the sums over positives
   void* stream = nullptr;
   int device = 0;
 };
@@ -53,5 +54,8 @@ int64_t stats_workspace(const DeviceBlock&);
 int64_t coeff_workspace(const DeviceBlock&);
 Status stats(const DeviceBlock&);  // overwrites what the roles that are on point to
 Status coeff(const DeviceBlock&);  // grad may be scores (float32, same strides)
+// For a call that is one block, not kMax: statistics, loss and coefficients. Roles come without statistics, with weights.
+int64_t whole_workspace(const DeviceBlock&);
+Status whole(const DeviceBlock&);
 Status basis(const VectorSets&);
 Status basis_backward(const VectorSets&);

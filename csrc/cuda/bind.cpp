@@ -40,6 +40,7 @@ static void bind_block(py::module_& m) {
   block.def(py::init<>());
   bind_pairs(block);
   pointer(block, "workspace", &DeviceBlock::workspace);
+  pointer(block, "loss", &DeviceBlock::loss);
   pointer(block, "stream", &DeviceBlock::stream);
   block.def_readwrite("device", &DeviceBlock::device);
 }
@@ -77,8 +78,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("largest_width") = LARGEST_WIDTH;
   m.def("stats_workspace", stats_workspace, py::arg("block"));
   m.def("coeff_workspace", coeff_workspace, py::arg("block"));
+  m.def("whole_workspace", whole_workspace, py::arg("block"));
   m.def("stats", [](const DeviceBlock& block) { check_launch(stats(block)); });
   m.def("coeff", [](const DeviceBlock& block) { check_launch(coeff(block)); });
+  m.def("whole", [](const DeviceBlock& block) { check_launch(whole(block)); });
   m.def("basis", [](const VectorSets& sets) { check_launch(basis(sets)); });
   m.def("basis_backward", [](const VectorSets& sets) { check_launch(basis_backward(sets)); });
   m.def("error_name", cuda_error_name, py::arg("code"));

@@ -59,16 +59,19 @@ class Block:
     grad_type: int
     factor: int
     workspace: int
+    loss: int
     stream: int
     device: int
 
-# bytes of device memory that stats or coeff of this block needs at block.workspace
+# bytes of device memory that stats, coeff or whole of this block needs at block.workspace
 def stats_workspace(block: Block) -> int: ...
 def coeff_workspace(block: Block) -> int: ...
+def whole_workspace(block: Block) -> int: ...
 
 # launched on block.stream of block.device; RuntimeError with the kernel's name and CUDA's reason
 def stats(block: Block) -> None: ...
 def coeff(block: Block) -> None: ...
+def whole(block: Block) -> None: ...
 
 largest_set: int  # vectors per sample that basis takes
 largest_width: int  # numbers per vector

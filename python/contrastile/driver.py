@@ -7,8 +7,9 @@ and the columns after it (both roles), so that each unordered pair is computed o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -201,24 +202,24 @@ def statistics(
 # ---- gradients ----------------------------------------------------------------------------------------------------
 
 
-def new_gradients(call: PairCall, needs: Needs) -> Gradients:
+def new_gradients(call: PairCall, needs: Needs, create: Callable[..., Tensor] = torch.zeros) -> Gradients:
     features = call.rows.features
     dtype = stat_dtype(features.dtype)
 
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=features.device)
+    def new(*shape: int) -> Tensor:
+        return create(shape, dtype=dtype, device=features.device)
 
     n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
     return Gradients(
-        a=zeros(n, d) if needs.a else None,
+        a=new(n, d) if needs.a else None,
         blocks=[
-            zeros(*block.features.shape) if need else None
+            new(*block.features.shape) if need else None
             for block, need in zip(call.blocks, needs.blocks or [False], strict=True)
         ],
-        row_scale=zeros(n) if needs.row_scale else None,
-        col_scale=zeros(m) if needs.col_scale else None,
-        row_bias=zeros(n) if needs.row_bias else None,
-        col_bias=zeros(m) if needs.col_bias else None,
+        row_scale=new(n) if needs.row_scale else None,
+        col_scale=new(m) if needs.col_scale else None,
+        row_bias=new(n) if needs.row_bias else None,
+        col_bias=new(m) if needs.col_bias else None,
     )
 
 
@@ -297,15 +298,15 @@ def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weigh
 
 
 def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
-    """Contribution of one side; an item with nothing kept (statistic -inf) contributes 0."""
-    total = stat.new_zeros((), dtype=torch.float64)  # the statistic and the positive are large and nearly equal
+    """Contribution of one side, float64: the statistic and the positive are large and nearly equal. An item with
+    nothing kept (statistic -inf) contributes 0."""
+    parts = []
     if weight is not None:
-        whole = stat.sum(1, dtype=torch.float64)
-        total = whole.masked_fill_(whole == -torch.inf, 0.0) @ weight.double()
+        parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
     if positive_weight is not None:
         assert positive is not None
-        total = total + positive.double() @ positive_weight.double()
-    return total.to(stat.dtype)
+        parts.append(positive.double().mul_(positive_weight))
+    return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
 
 
 def scalar(
@@ -313,14 +314,20 @@ def scalar(
 ) -> tuple[Tensor, Gradients | None]:
     """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
     if needs.any() and backend.takes_whole(call):
-        grads = new_gradients(call, needs)
-        return backend.whole(call, weights, grads), grads
+        grads = new_gradients(call, needs, torch.empty)
+        scale_coefficients(call, backend, [weights.row, weights.row_positive, weights.col, weights.col_positive])
+        value = backend.whole(call, weights, grads)
+        unscale(call, grads)
+        return value, grads
     prepare(call, backend)
     if not needs.any():
         rows, cols = statistics(call, backend, ScoreStore(None, 1))
         return scalar_value(finished(call, rows, cols), weights), None
     if call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
         return one_sweep_scalar(call, backend, weights, needs)
+    steps = list(islice(plan(call, backend), 2))
+    if len(steps) == 1:
+        return one_block_scalar(call, backend, weights, needs, steps[0])
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
     limit = limits(call, backend)
     if not (call.spec.cols or call.spec.square) and 4 * width * limit.min_chunk <= limit.workspace:
@@ -350,7 +357,7 @@ def scalar_value(done: Finished, weights: Weights) -> Tensor:
     value = weighted(done.row, weights.row, done.row_positive, weights.row_positive)
     if done.col is not None:
         value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive)
-    return value
+    return value.to(done.row.dtype)
 
 
 def joined_columns(call: PairCall, cols: list[Running]) -> tuple[Tensor, Tensor]:
@@ -360,6 +367,27 @@ def joined_columns(call: PairCall, cols: list[Running]) -> tuple[Tensor, Tensor]
     if len(stats) == 1:
         return stats[0], positives[0]
     return torch.cat(stats), torch.cat(positives)
+
+
+def one_block_scalar(
+    call: PairCall, backend: Backend, weights: Weights, needs: Needs, step: Step
+) -> tuple[Tensor, Gradients]:
+    """A call that is one block: its scores, and what else the backend leaves there, serve the coefficients as well."""
+    buffer = new_buffer(call, block_size(call, backend, step))
+    block = block_of(call, step, backend_store(backend, buffer).next(step, call.tiles))
+    row, col = backend.stats(block)
+    done = Finished(finish(call.spec, row), row.positive)
+    if call.spec.cols:
+        assert col is not None
+        done.col, done.col_positive = finish(call.spec, col), col.positive
+    set_weights(call, done, weights)
+    scale_coefficients(call, backend, given_weights(call))
+    weighed = block_of(call, step)
+    block.row, block.col, block.factor = weighed.row, weighed.col, weighed.factor
+    grads = new_gradients(call, needs)
+    add_block(call, step, backend, grads, block, needs)
+    unscale(call, grads)
+    return scalar_value(done, weights), grads
 
 
 def one_sided_scalar(
@@ -372,7 +400,7 @@ def one_sided_scalar(
     rows = max(min(rows, fit) // backend.granularity, 1) * backend.granularity
     buffer = new_buffer(call, min(rows, n) * width) if backend.keeps_scores else None
     scale_coefficients(call, backend, [weights.row, weights.row_positive])
-    value = call.rows.features.new_zeros((), dtype=stat_dtype(call.dtype))
+    value = call.rows.features.new_zeros((), dtype=torch.float64)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         positive_weight = None if weights.row_positive is None else weights.row_positive[start:stop]
@@ -388,7 +416,7 @@ def one_sided_scalar(
         for step in steps:
             add_block(chunk, step, backend, here, block_of(chunk, step, store.next(step, call.tiles)), needs)
     unscale(call, grads)
-    return value, grads
+    return value.to(stat_dtype(call.dtype)), grads
 
 
 def block_size(call: PairCall, backend: Backend, step: Step) -> int:

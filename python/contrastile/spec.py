@@ -170,6 +170,12 @@ class PairBlock:
     mask: Tensor | None = None  # (n, m) bool
     scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
     factor: Tensor | None = None  # see PairCall
+    kept: object = None  # what a backend leaves in stats for coeff of the same block
+
+    @property
+    def both_roles(self) -> bool:
+        """Whether columns have a statistic in this block, too."""
+        return (self.spec.cols or self.spec.square) and self.col.on
 
 
 @dataclass

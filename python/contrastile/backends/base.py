@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Protocol
 
@@ -15,6 +16,10 @@ CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # meas
 # bytes read and written for 2 p or 2 q operations each: from 2048 on the moves cost less than the products on an H100,
 # which has 200 to 300 operations for a byte.
 GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_chunk=2048)
+
+
+WHOLE_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
+HALVES = (torch.bfloat16, torch.float16)
 
 
 class BackendUnsupported(RuntimeError):
@@ -40,7 +45,7 @@ class Backend(Protocol):
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Why the backend cannot run features of this device and dtype; None if it can."""
 
-    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """The type features are converted to, once, before the sweeps (exact: wider or equal)."""
 
     def prepare(self, features: Tensor) -> Packed | None:
@@ -59,10 +64,30 @@ class Backend(Protocol):
         """Whether a scalar-mode call is so small that `whole` should do it all at once."""
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        """The weighted sum of the statistics; adds the gradients to the (zeroed) accumulators."""
+        """The weighted sum of the statistics; writes every gradient, whose memory has no content yet."""
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""
+
+
+def only_block(call: PairCall) -> PairBlock:
+    """The block that a call done at once is."""
+    return PairBlock(call.spec, call.rows, replace(call.blocks[0], on=call.spec.cols), call.mask, factor=call.factor)
+
+
+def fits_at_once(call: PairCall) -> bool:
+    """`Backend.takes_whole` of backends on a GPU."""
+    return len(call.blocks) == 1 and 0 < call.tiles * len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
+
+
+def set_products(block: PairBlock, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
+    """rows = G B and cols = G^T A of all tiles; their sum where both are one tensor. None: not wanted."""
+    for tile, coefficients in enumerate(grad):
+        if rows is not None:
+            (add_float_product if tile else set_float_product)(rows, coefficients, block.col.tiles[tile])
+        if cols is not None:
+            out = cols[tile] if cols.dim() == 3 else cols
+            (add_float_product if cols is rows else set_float_product)(out, coefficients.T, block.row.features)
 
 
 def narrow_dots(call: PairCall) -> bool:
@@ -79,36 +104,53 @@ def coefficient_dtype(block: PairBlock) -> torch.dtype:
 
 @cache
 def mixed_product(device: torch.device) -> bool:
-    """Whether torch multiplies halves into float32: torch >= 2.8 on CUDA. Elsewhere they are widened first."""
-    return device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+    """Whether torch multiplies halves of both kinds into float32: torch >= 2.8 on CUDA devices with tensor cores for
+    bfloat16. Elsewhere they are widened first."""
+    there = device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
+    return there and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def float_product(x: Tensor, y: Tensor) -> Tensor:
-    """x @ y in float32, products and sums not rounded to half precision."""
-    if x.dtype == y.dtype != torch.float32 and mixed_product(x.device):
+    """x @ y in float32 (float64 of float64), products and sums not rounded to half precision."""
+    if x.dtype == y.dtype and x.dtype not in HALVES:
+        return x @ y
+    if x.dtype == y.dtype and mixed_product(x.device):
         return torch.mm(x, y, out_dtype=torch.float32)
     return x.float() @ y.float()
 
 
 @cache
-def adds_in_place(device: torch.device) -> bool:
-    """Whether torch adds products of halves to a float32 matrix; early versions of the overload refuse the types."""
-    if not mixed_product(device) or not hasattr(torch.ops.aten.addmm, "dtype_out"):
+def writes_in_place(device: torch.device) -> bool:
+    """Whether torch writes and adds products of halves to a float32 matrix; early versions of the overloads refuse."""
+    if not all(hasattr(operator, "dtype_out") for operator in (torch.ops.aten.mm, torch.ops.aten.addmm)):
         return False
     x = torch.zeros(16, 16, dtype=torch.bfloat16, device=device)
     out = x.float()
     try:
+        torch.ops.aten.mm.dtype_out(x, x, torch.float32, out=out)
         torch.ops.aten.addmm.dtype_out(out, x, x, torch.float32, out=out)
     except RuntimeError:
         return False
     return True
 
 
+def set_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
+    """out = float_product(x, y), without a second matrix where torch can."""
+    if x.dtype == y.dtype == out.dtype:
+        torch.mm(x, y, out=out)
+    elif x.dtype == y.dtype and mixed_product(x.device) and writes_in_place(x.device):
+        torch.ops.aten.mm.dtype_out(x, y, torch.float32, out=out)
+    else:
+        out.copy_(float_product(x, y))
+
+
 def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
     """out += float_product(x, y), without a second matrix where torch can."""
-    if x.dtype != y.dtype or x.dtype == torch.float32 or not mixed_product(x.device):
-        out.addmm_(x.float(), y.float())
-    elif adds_in_place(x.device):
+    if x.dtype == y.dtype == out.dtype:
+        out.addmm_(x, y)
+    elif x.dtype == y.dtype and mixed_product(x.device) and writes_in_place(x.device):
         torch.ops.aten.addmm.dtype_out(out, x, y, torch.float32, out=out)
-    else:
+    elif x.dtype == y.dtype and mixed_product(x.device):
         out.add_(float_product(x, y))
+    else:
+        out.addmm_(x.float(), y.float())

@@ -14,7 +14,6 @@ from .base import CPU_LIMITS
 from .native_block import (
     GRAD_TYPES,
     address,
-    both_roles,
     describe,
     empty,
     new_stats,
@@ -65,7 +64,7 @@ class CpuBackend:
     def limits(self, device: torch.device) -> Limits:
         return CPU_LIMITS
 
-    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if dtype == torch.bfloat16 and self.native_bf16 else torch.float32
 
     def prepare(self, features: Tensor) -> PackedColumns:
@@ -91,7 +90,7 @@ class CpuBackend:
         native_block = self.native_block(block)
         row, native_block.row = new_stats(self.module, block, block.row)
         col = None
-        if both_roles(block):
+        if block.both_roles:
             col, native_block.col = new_stats(self.module, block, block.col)
         self.module.stats(native_block)
         return row, col
@@ -110,7 +109,7 @@ class CpuBackend:
         )
         set_grad(native_block, grad)
         native_block.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
-        native_block.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
+        native_block.col = weighted_role(self.module, block.col, block.both_roles, result.col_bias, result.col_scale)
         self.module.coeff(native_block)
         return result
 
@@ -123,6 +122,9 @@ class CpuBackend:
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         square = call.spec.square
+        for grad in (grads.a, *grads.blocks):
+            if grad is not None:  # the products add up
+                grad.zero_()
         block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
         problem, native_block = self.module.Whole(), self.native_block(block, block.col.features)
         native_block.grad_type = GRAD_TYPES[block.row.features.dtype]

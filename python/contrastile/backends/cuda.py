@@ -11,8 +11,27 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
 from . import native
-from .base import GPU_LIMITS, add_float_product, coefficient_dtype, float_product, narrow_dots
-from .native_block import both_roles, describe, empty, new_stats, set_grad, set_scores, weighted_role
+from .base import (
+    GPU_LIMITS,
+    add_float_product,
+    coefficient_dtype,
+    fits_at_once,
+    narrow_dots,
+    only_block,
+    set_float_product,
+    set_products,
+)
+from .native_block import (
+    address,
+    describe,
+    empty,
+    new_stats,
+    plain_role,
+    set_grad,
+    set_scores,
+    set_weights,
+    weighted_role,
+)
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
 
@@ -51,7 +70,7 @@ class CudaBackend:
         # the epilogues read back what cuBLAS wrote: a chunk's scores should stay in the second-level cache
         return replace(GPU_LIMITS, workspace=second_level_cache(device))
 
-    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
 
     def prepare(self, features: Tensor) -> None:
@@ -61,20 +80,32 @@ class CudaBackend:
         return narrow_dots(call)
 
     def takes_whole(self, call: PairCall) -> bool:
-        return False
+        return fits_at_once(call)
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        raise NotImplementedError
+        block = only_block(call)
+        x = describe(self.module, block)
+        scores = self.products(x, block, None)
+        grad = self.place_grad(x, block, scores)
+        x.row = plain_role(self.module, block.row, True, grads.row_bias, grads.row_scale)
+        x.col = plain_role(self.module, block.col, block.col.on, grads.col_bias, grads.col_scale)
+        set_weights(x.row, weights.row, weights.row_positive)
+        set_weights(x.col, weights.col, weights.col_positive)
+        loss = torch.empty((), dtype=torch.float32, device=scores.device)
+        x.loss = address(loss)
+        self.launch(self.module.whole, self.module.whole_workspace, x, scores)
+        set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
+        return loss
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         x = describe(self.module, block)
-        scores = self.set_products(x, block, block.scores)
+        scores = self.products(x, block, block.scores)
         row, x.row = new_stats(self.module, block, block.row)
         col = None
-        if both_roles(block):
+        if block.both_roles:
             col, x.col = new_stats(self.module, block, block.col)
         self.launch(self.module.stats, self.module.stats_workspace, x, scores)
         return row, col
@@ -83,35 +114,36 @@ class CudaBackend:
         x = describe(self.module, block)
         n, m, device = len(block.row), len(block.col), block.row.features.device
         # kept scores may be read again by another backward pass; those made here become the coefficients
-        scores = block.scores if block.scores is not None else self.set_products(x, block, None)
-        kind = coefficient_dtype(block)
-        in_place = block.scores is None and kind == torch.float32
-        grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=device)
+        scores = block.scores if block.scores is not None else self.products(x, block, None)
         result = Coefficients(
-            grad=grad[:, :, :m],
+            grad=self.place_grad(x, block, scores),
             row_bias=empty(n, device) if needs.row_bias else None,
             col_bias=empty(m, device) if needs.col_bias else None,
             row_scale=empty(n, device) if needs.row_scale else None,
             col_scale=empty(m, device) if needs.col_scale else None,
         )
-        set_grad(x, grad, block.factor)
         x.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
-        x.col = weighted_role(self.module, block.col, both_roles(block), result.col_bias, result.col_scale)
+        x.col = weighted_role(self.module, block.col, block.both_roles, result.col_bias, result.col_scale)
         assert block.spec.reduce != Reduce.MAX  # differentiated as a gather, never by tiles
         self.launch(self.module.coeff, self.module.coeff_workspace, x, scores)
         return result
 
-    def set_products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
+    def place_grad(self, x: Any, block: PairBlock, scores: Tensor) -> Tensor:
+        """Memory for the coefficients: that of scores which nobody keeps, where the type is theirs."""
+        kind = coefficient_dtype(block)
+        in_place = block.scores is None and kind == torch.float32
+        grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=scores.device)
+        set_grad(x, grad, block.factor)
+        return grad[:, :, : len(block.col)]
+
+    def products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
         """Raw <a, b> of every tile in float32, into `out` or new memory."""
         row, tiles, m = block.row.features, block.col.tiles, len(block.col)
         if out is None:
             width = -(-m // self.padding) * self.padding
             out = torch.empty(len(tiles), len(row), width, dtype=torch.float32, device=row.device)
         for tile, to in zip(tiles, out[:, :, :m], strict=True):
-            if row.dtype == torch.float32:
-                torch.mm(row, tile.T, out=to)
-            else:
-                to.copy_(float_product(row, tile.T))
+            set_float_product(to, row, tile.T)
         set_scores(x, out)
         return out
 

@@ -45,11 +45,6 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
     x.grad_type, x.factor = GRAD_TYPES[grad.dtype], address(factor)
 
 
-def both_roles(block: PairBlock) -> bool:
-    """Whether columns have a statistic in this block, too."""
-    return (block.spec.cols or block.spec.square) and block.col.on
-
-
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
     """Memory for the side's partial statistic, and the role that writes it."""
     n, reduce, role, device = len(side), block.spec.reduce, module.Role(), side.features.device
@@ -78,8 +73,12 @@ def weighted_role(module: Any, side: Side, on: bool, grad_sum: Tensor | None, gr
     role = plain_role(module, side, on, grad_sum, grad_score_sum)
     if on:
         role.stat = address(side.stat)
-        role.weight, role.positive_weight = address(side.weight), address(side.positive_weight)
+        set_weights(role, side.weight, side.positive_weight)
     return role
+
+
+def set_weights(role: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:
+    role.weight, role.positive_weight = address(weight), address(positive_weight)
 
 
 def empty(n: int, device: torch.device) -> Tensor:

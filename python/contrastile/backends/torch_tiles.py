@@ -13,19 +13,28 @@ from ..spec import (
     FLOOR,
     Coefficients,
     Gradients,
-    Keep,
     Limits,
     Needs,
     PairBlock,
     PairCall,
-    Positives,
     Reduce,
     Score,
     Side,
     SideStats,
     Weights,
 )
-from .base import CPU_LIMITS, GPU_LIMITS
+from .base import (
+    CPU_LIMITS,
+    GPU_LIMITS,
+    HALVES,
+    add_float_product,
+    coefficient_dtype,
+    float_product,
+    mixed_product,
+    narrow_dots,
+    set_float_product,
+)
+from .torch_rules import rules_of, softplus
 
 
 class TorchBackend:
@@ -45,17 +54,18 @@ class TorchBackend:
         # on a GPU less than the fused kernels: every elementwise step makes a matrix of its own
         return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=256 << 20)
 
-    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        return torch.float64 if dtype == torch.float64 else torch.float32
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+        """Halves stay what they are where tensor cores take them; elsewhere they are widened, once."""
+        return dtype if dtype == torch.float64 or mixed_product(device) else torch.float32
 
     def prepare(self, features: Tensor) -> None:
         return None
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
-        out.addmm_(x, y)
+        add_float_product(out, x, y)
 
     def narrow(self, call: PairCall) -> bool:
-        return False
+        return narrow_dots(call)
 
     def takes_whole(self, call: PairCall) -> bool:
         return False
@@ -64,38 +74,79 @@ class TorchBackend:
         raise NotImplementedError
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
-        z = affine(block, score_of(block, dot_tiles(block, fill=True)))
-        positive, drop = rules(block)
-        chosen = None if positive is None else torch.where(positive, positive_term(block, z), 0.0)
-        row = reduce_side(block, block.row, role_z(block, block.row, z, positive, drop, 1), chosen, block.col, 1)
-        if not (block.spec.cols or block.spec.square) or not block.col.on:
-            return row, None
-        col = reduce_side(block, block.col, role_z(block, block.col, z, positive, drop, 0), chosen, block.row, 0)
-        return row, col
+        block.kept = pairs = Pairs(block, fill=True)
+        row = pairs.stats(block.row, block.col, 1)
+        return row, pairs.stats(block.col, block.row, 0) if block.both_roles else None
 
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
-        dots = dot_tiles(block, fill=False)
-        s = score_of(block, dots)
-        z = affine(block, s)
-        positive, drop = rules(block)
-        g = side_grad(block, block.row, z, positive, drop, 1)
-        weight = across(block.row.positive_weight, 1)
-        if (block.spec.cols or block.spec.square) and block.col.on:
-            g = g + side_grad(block, block.col, z, positive, drop, 0)
-            weight = add(weight, across(block.col.positive_weight, 0))
-        if positive is not None and weight is not None:
-            g = g + torch.where(positive, weight * positive_slope(block, z), 0.0)
-        return coefficients(block, dots, s, g, needs)
+        pairs, block.kept = block.kept if isinstance(block.kept, Pairs) else Pairs(block, fill=False), None
+        g = pairs.slopes(block.row, 1)
+        if block.both_roles:
+            g += pairs.slopes(block.col, 0)
+        pairs.rules.add_positive_slopes(g)
+        return coefficients(block, pairs.dots, pairs.s, g, needs)
+
+
+class Pairs:
+    """The pairs of a block: products, scores, logits and rules, for the statistics and for the coefficients."""
+
+    def __init__(self, block: PairBlock, fill: bool) -> None:
+        self.block, self.dots = block, dot_tiles(block, fill)
+        self.s = score_of(block, self.dots)
+        self.rules = rules_of(block, affine(block, self.s))
+        self.exponentials: dict[
+            int, tuple[Tensor, Tensor]
+        ] = {}  # by dim: base, e^(z - base) that stats leaves to coeff
+
+    def stats(self, side: Side, other: Side, dim: int) -> SideStats:
+        reduce, positive, z = self.block.spec.reduce, self.rules.positives(dim), self.rules.kept(side, dim)
+        if reduce == Reduce.SOFTPLUS:
+            return SideStats(None, softplus(z).sum(dim), positive, None)
+        if reduce == Reduce.RELU:
+            return SideStats(None, F.relu(z).sum(dim), positive, None)
+        if reduce == Reduce.MAX:
+            peak, arg = z.max(dim)
+            return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg + other.origin))
+        peak = z.amax(dim)
+        _, e = self.exponentials[dim] = exponential(z, peak, dim)
+        return SideStats(peak, e.sum(dim), positive, None)
+
+    def slopes(self, side: Side, dim: int) -> Tensor:
+        """Upstream gradient times the derivative of this side's statistic in z."""
+        assert side.stat is not None and side.weight is not None
+        weight, reduce = side.weight, self.block.spec.reduce
+        if reduce == Reduce.LSE:
+            peak, log_total = finite_part(side.stat).unbind(1)
+            kept = dim in self.exponentials
+            base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
+            weight = weight * (base - peak - log_total).exp()
+        elif reduce == Reduce.SOFTPLUS:
+            slope = torch.sigmoid(self.rules.kept(side, dim))
+        else:
+            z = self.rules.kept(side, dim)
+            slope = torch.where(z > 0, 1.0, torch.where(z <= 0, 0.0, z))
+        return slope.mul_(weight.unsqueeze(dim))
+
+
+def finite_part(x: Tensor) -> Tensor:
+    """0 for an item that keeps nothing: e^(-inf - 0) is 0."""
+    return x.nan_to_num(torch.nan, torch.inf, 0.0)
+
+
+def exponential(z: Tensor, peak: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    base = finite_part(peak)
+    return base, (z - base.unsqueeze(dim)).exp_()
 
 
 def dot_tiles(block: PairBlock, fill: bool) -> Tensor:
     """The raw products <a_i, b_tj>, (t, n, m)."""
     row, tiles = block.row.features, block.col.tiles
     if block.scores is None:
-        return torch.stack([row @ tile.T for tile in tiles]) if len(tiles) > 1 else (row @ tiles[0].T).unsqueeze(0)
+        products = [float_product(row, tile.T) for tile in tiles]
+        return torch.stack(products) if len(tiles) > 1 else products[0].unsqueeze(0)
     scores = block.scores[:, :, : len(block.col)]
     for tile, out in zip(tiles, scores, strict=True) if fill else ():
-        torch.mm(row, tile.T, out=out)
+        set_float_product(out, row, tile.T)
     return scores
 
 
@@ -143,117 +194,43 @@ def add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 
 
 def affine(block: PairBlock, s: Tensor) -> Tensor:
+    """z, in memory of its own."""
     z = s
     for dim, side in ((1, block.row), (0, block.col)):
         if (scale := across(side.scale, dim)) is not None:
             z = z * scale
-    if block.spec.score != Score.DOT:
-        return z  # its biases are inside the score
-    for dim, side in ((1, block.row), (0, block.col)):
-        if (bias := across(side.bias, dim)) is not None:
-            z = z + bias
-    return z
-
-
-def rules(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
-    """Which pairs are positive, and which both sides drop; None = no pair."""
-    spec, row, col = block.spec, block.row, block.col
-    positive = drop = None
-    by_index = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
-    if by_index or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
-        rows = torch.arange(row.origin, row.origin + len(row), device=row.features.device)
-        cols = torch.arange(col.origin, col.origin + len(col), device=row.features.device)
-        same_index = rows[:, None] == cols
-    if row.ids is not None and col.ids is not None:
-        same_id = row.ids[:, None] == col.ids
-    if spec.keep == Keep.NOT_SAME_INDEX:
-        drop = same_index
-    elif spec.keep == Keep.NOT_SAME_INDEX_OR_ID:
-        drop = same_index | same_id
-    elif spec.keep != Keep.ALL:
-        drop = same_id if spec.keep == Keep.NOT_SAME_ID else ~same_id
-    if block.mask is not None:
-        drop = ~block.mask if drop is None else drop | ~block.mask
-    if spec.positives == Positives.SAME_INDEX:
-        positive = same_index
-    elif spec.positives == Positives.SAME_ID:
-        positive = same_id & ~same_index if spec.same else same_id
-    elif spec.positives == Positives.KEPT:
-        everything = torch.ones(len(row), len(col), dtype=torch.bool, device=row.features.device)
-        positive = everything if drop is None else ~drop
-    if spec.keep_positives and positive is not None and drop is not None:
-        drop = drop & ~positive
-    return positive, drop
-
-
-def role_z(block: PairBlock, side: Side, z: Tensor, positive: Tensor | None, drop: Tensor | None, dim: int) -> Tensor:
-    """z with dropped pairs at -inf; NaN is above no threshold, so it stays."""
-    if (threshold := across(side.threshold, dim)) is not None:
-        above = z > threshold
-        if block.spec.keep_positives and positive is not None:
-            above &= ~positive
-        drop = above if drop is None else drop | above
-    return z if drop is None else z.masked_fill(drop, -torch.inf)
-
-
-def positive_term(block: PairBlock, z: Tensor) -> Tensor:
-    return softplus(-z) if block.spec.reduce == Reduce.SOFTPLUS else z
-
-
-def positive_slope(block: PairBlock, z: Tensor) -> Tensor:
-    return -torch.sigmoid(-z) if block.spec.reduce == Reduce.SOFTPLUS else torch.ones_like(z)
-
-
-def softplus(z: Tensor) -> Tensor:  # F.softplus turns linear above 20, which is wrong in float64
-    return z.clamp_min(0) + torch.log1p(torch.exp(-z.abs()))
-
-
-def reduce_side(block: PairBlock, side: Side, z: Tensor, chosen: Tensor | None, other: Side, dim: int) -> SideStats:
-    positive = z.new_zeros(len(side)) if chosen is None else chosen.sum(dim)
-    reduce = block.spec.reduce
-    if reduce == Reduce.SOFTPLUS:
-        return SideStats(None, softplus(z).sum(dim), positive, None)
-    if reduce == Reduce.RELU:
-        return SideStats(None, F.relu(z).sum(dim), positive, None)
-    if reduce == Reduce.MAX:
-        peak, arg = z.max(dim)
-        return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg + other.origin))
-    peak = torch.where(z.isnan(), -torch.inf, z).amax(dim)
-    base = torch.where(peak == -torch.inf, 0.0, peak)
-    return SideStats(peak, (z - base.unsqueeze(dim)).exp().sum(dim), positive, None)
-
-
-def side_grad(
-    block: PairBlock, side: Side, z: Tensor, positive: Tensor | None, drop: Tensor | None, dim: int
-) -> Tensor:
-    """Upstream gradient times the derivative of this side's statistic in z."""
-    assert side.stat is not None and side.weight is not None
-    z = role_z(block, side, z, positive, drop, dim)
-    reduce = block.spec.reduce
-    if reduce == Reduce.SOFTPLUS:
-        slope = torch.sigmoid(z)
-    elif reduce == Reduce.RELU:
-        slope = torch.where(z > 0, 1.0, torch.where(z <= 0, 0.0, z))
-    else:
-        peak, log_total = torch.where(side.stat == -torch.inf, 0.0, side.stat).unbind(1)
-        slope = (z - peak.unsqueeze(dim) - log_total.unsqueeze(dim)).exp()
-    return slope * side.weight.unsqueeze(dim)
+    if block.spec.score == Score.DOT:  # the biases of the others are inside the score
+        for dim, side in ((1, block.row), (0, block.col)):
+            if (bias := across(side.bias, dim)) is not None:
+                z = z + bias
+    return s.clone() if z is s else z
 
 
 def coefficients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Needs) -> Coefficients:
+    """From dL/dz, whose memory it takes over."""
     row_scale, col_scale = across(block.row.scale, 1), across(block.col.scale, 0)
-    by_row = g if row_scale is None else g * row_scale
-    grad = by_row if col_scale is None else by_row * col_scale
-    bias, tiles = g, grad.unsqueeze(0)
-    if block.spec.score != Score.DOT:
+    dot, result = block.spec.score == Score.DOT, Coefficients(g)
+    if dot:
+        set_bias_sums(result, g, needs)
+    if needs.row_scale:
+        result.row_scale = (g * s if col_scale is None else (g * s).mul_(col_scale)).sum(1)
+    by_row = g if row_scale is None else g.mul_(row_scale)
+    if needs.col_scale:
+        result.col_scale = (by_row * s).sum(0)
+    grad = by_row if col_scale is None else by_row.mul_(col_scale)
+    tiles = grad.unsqueeze(0)
+    if not dot:
         bias = torch.where(grad == 0, grad, grad * score_slope(block, dots, s))  # dL/dq
+        set_bias_sums(result, bias, needs)
         tiles = -2.0 * bias * dots
         if block.spec.offset:
             tiles[0] = -2.0 * bias
-    return Coefficients(
-        grad=tiles,
-        row_bias=bias.sum(1) if needs.row_bias else None,
-        col_bias=bias.sum(0) if needs.col_bias else None,
-        row_scale=(g * s if col_scale is None else g * s * col_scale).sum(1) if needs.row_scale else None,
-        col_scale=(by_row * s).sum(0) if needs.col_scale else None,
-    )
+    if block.row.features.dtype in HALVES:
+        tiles = (tiles if block.factor is None else tiles.mul_(block.factor)).to(coefficient_dtype(block))
+    result.grad = tiles
+    return result
+
+
+def set_bias_sums(result: Coefficients, grad: Tensor, needs: Needs) -> None:
+    result.row_bias = grad.sum(1) if needs.row_bias else None
+    result.col_bias = grad.sum(0) if needs.col_bias else None

@@ -6,7 +6,8 @@ Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested wi
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,7 +21,6 @@ from ..spec import (
     Needs,
     PairBlock,
     PairCall,
-    Positives,
     Reduce,
     Score,
     Side,
@@ -28,9 +28,22 @@ from ..spec import (
     Weights,
 )
 from . import measured
-from .base import GPU_LIMITS, add_float_product, coefficient_dtype, narrow_dots
+from .base import (
+    GPU_LIMITS,
+    add_float_product,
+    coefficient_dtype,
+    fits_at_once,
+    narrow_dots,
+    only_block,
+    set_products,
+)
+from .triton_merge import Partials, finish, on_device
 
-SUMS = ("Total", "Positive")
+SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
+KERNEL_SUMS = {
+    "row_scale": "RowScaleGrad", "col_scale": "ColScaleGrad", "row_bias": "RowBiasGrad", "col_bias": "ColBiasGrad"
+}  # fmt: skip
+PARTIALS = ("Peak", "Total", "Positive", "Arg")
 OLDEST_TRITON = (3, 4)
 OLDEST_CAPABILITY = (8, 0)  # what Triton supports, and the first with bfloat16 products
 
@@ -59,7 +72,7 @@ class TritonBackend:
     def limits(self, device: torch.device) -> Limits:
         return GPU_LIMITS
 
-    def compute_dtype(self, dtype: torch.dtype) -> torch.dtype:
+    def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         # the interpreter computes with the bits of bfloat16 as if they were integers
         return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
@@ -70,49 +83,65 @@ class TritonBackend:
         return narrow_dots(call)
 
     def takes_whole(self, call: PairCall) -> bool:
-        return False
+        return fits_at_once(call)
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        raise NotImplementedError
+        block = only_block(call)
+        block.row = replace(block.row, weight=weights.row, positive_weight=weights.row_positive)
+        block.col = replace(block.col, weight=weights.col, positive_weight=weights.col_positive)
+        sums = block.spec.reduce != Reduce.LSE
+        value = None if sums else finish(self.stats_tiles(block))
+        wanted = {name: getattr(grads, name) is not None for name in SUMS}
+        part, found = self.coeff_tiles(block, Needs(False, [], **wanted, stats=sums))
+        for name in SUMS:  # by reference: they have memory already
+            setattr(grads, name, getattr(part, name))
+        set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
+        return finish(found) if value is None else value
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
+        return joined(self.stats_tiles(block))
+
+    def stats_tiles(self, block: PairBlock) -> list[Partials]:
         from ..triton_kernels import pair
 
-        call = Launch(block)
-        row, col = call.partials()
-        call.run(pair.stats, named("Row", row) | named("Col", col))
-        return merged(block.spec.reduce, row), merged(block.spec.reduce, col) if call.cols else None
+        launch = Launch(block)
+        found = launch.partials()
+        launch.run(pair.stats, named(found))
+        return found
 
     def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+        result, found = self.coeff_tiles(block, needs)
+        if found:
+            result.row_stats, result.col_stats = joined(found)
+        return result
+
+    def coeff_tiles(self, block: PairBlock, needs: Needs) -> tuple[Coefficients, list[Partials]]:
+        """With needs.stats also the partial statistics, else none."""
         from ..triton_kernels import pair
 
-        call = Launch(block, needs)
+        launch = Launch(block, needs)
         n, m = len(block.row), len(block.col)
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
-        grad = call.empty(len(block.col.tiles), n, width, dtype=coefficient_dtype(block))
-        sums = {
-            name: call.empty(*shape) if need else None
-            for name, need, shape in (
-                ("RowBiasGrad", needs.row_bias, (call.col_tiles, n)),
-                ("ColBiasGrad", needs.col_bias, (call.row_tiles, m)),
-                ("RowScaleGrad", needs.row_scale, (call.col_tiles, n)),
-                ("ColScaleGrad", needs.col_scale, (call.row_tiles, m)),
-            )
-        }
-        placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
-        row, col = call.partials() if needs.stats else ({}, {})
-        stats = {f"{role}{k}": x.get(k) for role, x in (("Row", row), ("Col", col)) for k in SUMS}
-        upstream = call.upstream("Row", block.row) | call.upstream("Col", block.col)
-        call.run(pair.coeff, placed | sums | stats | upstream)
-        row_bias, col_bias, row_scale, col_scale = (None if x is None else x.sum(0) for x in sums.values())
-        result = Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
-        if needs.stats:
-            result.row_stats = merged(block.spec.reduce, row)
-            result.col_stats = merged(block.spec.reduce, col) if call.cols else None
-        return result
+        grad = launch.empty(len(block.col.tiles), n, width, dtype=coefficient_dtype(block))
+        row_shape, col_shape = (launch.col_tiles, n), (launch.row_tiles, m)
+        shapes = {"row_scale": row_shape, "col_scale": col_shape, "row_bias": row_shape, "col_bias": col_shape}
+        sums = {name: launch.empty(*shapes[name]) if getattr(needs, name) else None for name in SUMS}
+        found = launch.partials() if needs.stats else []
+        launch.run(
+            pair.coeff,
+            {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
+            | {KERNEL_SUMS[name]: x for name, x in sums.items()}
+            | {name: x for name, x in named(found).items() if name.endswith(("Total", "Positive"))}
+            | launch.upstream("Row", block.row)
+            | launch.upstream("Col", block.col),
+        )
+        result = Coefficients(grad[:, :, :m])
+        for name, parts in sums.items():
+            setattr(result, name, None if parts is None else parts.sum(0))
+        return result, found
 
 
 class Launch:
@@ -126,26 +155,16 @@ class Launch:
         self.tile = tile_for(self.device, kind, coeff, with_stats, many_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
-        self.cols = (block.spec.cols or block.spec.square) and block.col.on
+        self.cols = block.both_roles
         self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.tiles)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def partials(self) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
-        """What the tiles write, of rows and of columns."""
-        row = self.side_partials(len(self.block.row), self.col_tiles)
-        return row, self.side_partials(len(self.block.col), self.row_tiles) if self.cols else dict.fromkeys(row)
-
-    def side_partials(self, count: int, parts: int) -> dict[str, Tensor | None]:
-        reduce, positives = self.block.spec.reduce, self.block.spec.positives
-        once = positives in (Positives.NONE, Positives.SAME_INDEX)  # at most one tile writes an item's sum
-        return {
-            "Peak": self.empty(parts, count) if reduce in (Reduce.LSE, Reduce.MAX) else None,
-            "Total": self.empty(parts, count) if reduce != Reduce.MAX else None,
-            "Positive": torch.zeros(1, count, device=self.device) if once else self.empty(parts, count),
-            "Arg": self.empty(parts, count, dtype=torch.int64) if reduce == Reduce.MAX else None,
-        }
+    def partials(self) -> list[Partials]:
+        """What the tiles write, of rows and, where wanted, of columns."""
+        row = Partials(self.block, "Row", self.col_tiles)
+        return [row, Partials(self.block, "Col", self.row_tiles)] if self.cols else [row]
 
     def upstream(self, role: str, side: Side) -> dict[str, Tensor | None]:
         given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
@@ -199,26 +218,14 @@ class Launch:
         }  # fmt: skip
 
 
-def named(role: str, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
-    return {f"{role}{name}": x for name, x in tensors.items()}
+def named(found: Sequence[Partials]) -> dict[str, Tensor | None]:
+    """The kernels' arguments for partial statistics; None: not wanted."""
+    wanted = {f"{x.role}{name}": tensor for x in found for name, tensor in x.tensors.items()}
+    return dict.fromkeys(f"{role}{name}" for role in ("Row", "Col") for name in PARTIALS) | wanted
 
 
-def merged(reduce: Reduce, parts: dict[str, Tensor | None]) -> SideStats:
-    """Joins the partial results of all tiles, (tiles, items), in a fixed order."""
-    peaks, totals, args = parts["Peak"], parts["Total"], parts["Arg"]
-    assert parts["Positive"] is not None
-    positive = parts["Positive"].sum(0) if len(parts["Positive"]) != 1 else parts["Positive"][0]
-    if peaks is None:
-        assert totals is not None
-        return SideStats(None, totals.sum(0), positive, None)
-    peak = peaks.amax(0)
-    if args is not None:
-        top = (peaks == peak) | (peaks.isnan() & peak.isnan())
-        arg = torch.where(top, args, torch.iinfo(torch.int64).max).amin(0)
-        return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg))
-    assert totals is not None
-    base = peak.clamp_min(torch.finfo(peak.dtype).min)  # an empty item has peak -inf: e^(-inf - base) is 0
-    return SideStats(peak, (totals * (peaks - base).exp()).sum(0), positive, None)
+def joined(found: Sequence[Partials]) -> tuple[SideStats, SideStats | None]:
+    return found[0].merged(), found[1].merged() if len(found) > 1 else None
 
 
 def interpreting() -> bool:
@@ -310,8 +317,3 @@ def copyable(x: Tensor) -> bool:
 @cache
 def processors(device: torch.device) -> int:
     return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on torch's current device."""
-    return nullcontext() if device.type == "cpu" else torch.cuda.device(device)

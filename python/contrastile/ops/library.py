@@ -85,7 +85,7 @@ def build_call(
 ) -> tuple[PairCall, Backend]:
     pairs = a.shape[0] * (a.shape[0] if square else sum(block.shape[-2] for block in blocks))
     chosen = select(backend, a.device, compute, pairs)
-    kind, stat = chosen.compute_dtype(compute), driver.stat_dtype(a.dtype)
+    kind, stat = chosen.compute_dtype(compute, a.device), driver.stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()

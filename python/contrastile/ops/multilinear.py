@@ -106,7 +106,7 @@ class Sweep:
         self.first, second, *self.others = modalities
         self.n, self.dtype = self.first.shape[0], self.first.dtype
         self.backend = select(backend, self.first.device, self.dtype, self.n**2)
-        self.kind = self.backend.compute_dtype(self.dtype)
+        self.kind = self.backend.compute_dtype(self.dtype, self.first.device)
         self.scale = scale.to(driver.stat_dtype(self.dtype))
         self.own = torch.arange(self.n, device=self.first.device)
         cols = Side(converted(second, self.dtype, self.kind), ids=self.own)

@@ -1,0 +1,82 @@
+// whole: the epilogues of a call that is one block - statistics, loss, coefficients - in one crossing from Python, where
+// crossings and small operations between the kernels would cost more than the kernels.
+#include <math.h>
+#include "cuda/launch.h"
+
+namespace {
+// One side's statistic on its way to coefficients, and its share of the loss; count 0: not wanted.
+struct Share {
+  int64_t count;
+  const float *peak, *total, *positive;  // null: not a part of the statistic
+  const float *weight, *positive_weight;
+  float* stat;  // (count, 2)
+};
+
+// One block: the sides together have some thousand items.
+struct Finish {
+  static constexpr const char* name = "finish";
+  static constexpr int threads = 512, phases = 3, HEADS = 16;
+  struct Shared {
+    double part[threads];
+  };
+  Share row, col;
+  bool lse;
+  float* loss;
+
+  template <int P> CT_HD void phase(const Place& at, Shared& s) const {
+    if constexpr (P == 0) s.part[at.thread] = walk(row, at.thread) + walk(col, at.thread);
+    if constexpr (P == 1) join(s, at.thread, HEADS, threads);
+    if constexpr (P == 2) join(s, at.thread, 1, HEADS);
+    if (P == 2 && at.thread == 0) *loss = (float)s.part[0];
+  }
+
+  static CT_HD void join(Shared& s, int thread, int heads, int count) {  // `count` partials become `heads`
+    for (int k = thread + heads; thread < heads && k < count; k += heads) s.part[thread] += s.part[k];
+  }
+
+  // The statistic and the positive are large and nearly equal: float64. An item that keeps nothing adds 0.
+  CT_HD double walk(const Share& side, int thread) const {
+    double sum = 0.0;
+    for (int64_t k = thread; k < side.count; k += threads) {
+      const float first = lse ? side.peak[k] : side.total[k], second = lse ? logf(side.total[k]) : 0.f;
+      const double value = (double)first + second;
+      side.stat[2 * k] = first;
+      side.stat[2 * k + 1] = second;
+      if (value != -INFINITY) sum += side.weight[k] * value;
+      if (side.positive_weight) sum += (double)side.positive_weight[k] * side.positive[k];
+    }
+    return sum;
+  }
+};
+
+// Gives a role that is on memory for its statistic, and Finish what it needs of the role.
+Share prepare(Role& role, int64_t count, float*& at) {
+  if (!role.on) return {};
+  role.peak = at;
+  role.total = at + count;
+  role.positive = at + 2 * count;
+  float* stat = at + 3 * count;
+  role.stat = stat;
+  at += 5 * count;
+  return {count, role.peak, role.total, role.positive, role.weight, role.positive_weight, stat};
+}
+
+int64_t side_bytes(const DeviceBlock& x) { return (5 * (x.n + x.m) * (int64_t)sizeof(float) + 15) / 16 * 16; }
+}  // namespace
+
+int64_t whole_workspace(const DeviceBlock& x) {
+  const int64_t stats = stats_workspace(x), coeff = coeff_workspace(x);
+  return side_bytes(x) + (stats > coeff ? stats : coeff);
+}
+
+Status whole(const DeviceBlock& block) {
+  DeviceBlock x = block;
+  const DeviceGuard guard(x.device);
+  if (guard.error) return {"finish", guard.error};
+  float* at = (float*)x.workspace;
+  const Share row = prepare(x.row, x.n, at), col = prepare(x.col, x.m, at);
+  x.workspace = (char*)x.workspace + side_bytes(x);
+  Status status = stats(x);
+  if (!status.error) status = launch(Finish{row, col, x.reduce == Reduce::kLse, x.loss}, 1, 1, x.stream);
+  return status.error ? status : coeff(x);
+}

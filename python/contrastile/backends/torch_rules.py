@@ -1,0 +1,147 @@
+"""Which pairs of a block count, in plain torch: as masks or, where rules go by index alone, as a diagonal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..spec import Keep, PairBlock, Positives, Reduce, Side
+
+
+def roles(block: PairBlock) -> list[tuple[Side, int]]:
+    """The sides that have a statistic, and the dimension each reduces over."""
+    return [(block.row, 1), (block.col, 0)] if block.both_roles else [(block.row, 1)]
+
+
+class Rules(Protocol):
+    def kept(self, side: Side, dim: int) -> Tensor:
+        """z with the pairs at -inf that the side drops which reduces over dim; NaN is above no threshold: it stays."""
+
+    def positives(self, dim: int) -> Tensor:
+        """Sums over positive pairs along dim."""
+
+    def add_positive_slopes(self, g: Tensor) -> None:
+        """Adds to dL/dz what positives give beside the statistics."""
+
+
+def rules_of(block: PairBlock, z: Tensor) -> Rules:
+    """`z` belongs to the rules from now on: they may overwrite it."""
+    return Diagonal(block, z) if by_index(block) else Masks(block, z)
+
+
+def by_index(block: PairBlock) -> bool:
+    spec = block.spec
+    bare = block.mask is None and block.row.threshold is None and block.col.threshold is None
+    return (
+        bare
+        and spec.keep in (Keep.ALL, Keep.NOT_SAME_INDEX)
+        and spec.positives in (Positives.NONE, Positives.SAME_INDEX)
+    )
+
+
+class Diagonal:
+    """Pairs of the same index lie on a diagonal: no masks, and their number is that of rows, not of pairs."""
+
+    def __init__(self, block: PairBlock, z: Tensor) -> None:
+        spec = block.spec
+        self.block, self.z = block, z
+        self.shift = block.row.origin - block.col.origin  # row i meets its own index in column i + shift
+        self.some = spec.positives == Positives.SAME_INDEX
+        self.positive_z = z.diagonal(self.shift).clone() if self.some else z.new_empty(0)
+        if spec.keep == Keep.NOT_SAME_INDEX and not (self.some and spec.keep_positives):
+            z.diagonal(self.shift).fill_(-torch.inf)
+
+    def own(self, vector: Tensor, dim: int) -> Tensor:
+        """The items of rows (dim 1) or columns (dim 0) that have a pair on the diagonal."""
+        return vector.narrow(0, max(-self.shift if dim else self.shift, 0), len(self.positive_z))
+
+    def kept(self, side: Side, dim: int) -> Tensor:
+        return self.z
+
+    def positives(self, dim: int) -> Tensor:
+        count, terms = self.z.shape[1 - dim], positive_term(self.block, self.positive_z)
+        if len(terms) == count:
+            return terms
+        sums = terms.new_zeros(count)
+        if len(terms):
+            self.own(sums, dim).copy_(terms)
+        return sums
+
+    def add_positive_slopes(self, g: Tensor) -> None:
+        for side, dim in roles(self.block):
+            if len(self.positive_z) and side.positive_weight is not None:
+                slope = positive_slope(self.block, self.positive_z)
+                g.diagonal(self.shift).addcmul_(self.own(side.positive_weight, dim), slope)
+
+
+class Masks:
+    """Any rule."""
+
+    def __init__(self, block: PairBlock, z: Tensor) -> None:
+        self.block, self.z = block, z
+        self.positive, self.drop = masks(block)
+        self.chosen = None if self.positive is None else torch.where(self.positive, positive_term(block, z), 0.0)
+
+    def kept(self, side: Side, dim: int) -> Tensor:
+        drop = self.drop
+        if side.threshold is not None:
+            above = self.z > side.threshold.unsqueeze(dim)
+            if self.block.spec.keep_positives and self.positive is not None:
+                above &= ~self.positive
+            drop = above if drop is None else drop | above
+        return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
+
+    def positives(self, dim: int) -> Tensor:
+        return self.z.new_zeros(self.z.shape[1 - dim]) if self.chosen is None else self.chosen.sum(dim)
+
+    def add_positive_slopes(self, g: Tensor) -> None:
+        weights = [
+            side.positive_weight.unsqueeze(dim) for side, dim in roles(self.block) if side.positive_weight is not None
+        ]
+        if self.positive is not None and weights:
+            g += torch.where(self.positive, sum(weights[1:], weights[0]) * positive_slope(self.block, self.z), 0.0)
+
+
+def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
+    """Which pairs are positive, and which both sides drop; None = no pair."""
+    spec, row, col = block.spec, block.row, block.col
+    positive = drop = None
+    by_index = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
+    if by_index or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
+        rows = torch.arange(row.origin, row.origin + len(row), device=row.features.device)
+        cols = torch.arange(col.origin, col.origin + len(col), device=row.features.device)
+        same_index = rows[:, None] == cols
+    if row.ids is not None and col.ids is not None:
+        same_id = row.ids[:, None] == col.ids
+    if spec.keep == Keep.NOT_SAME_INDEX:
+        drop = same_index
+    elif spec.keep == Keep.NOT_SAME_INDEX_OR_ID:
+        drop = same_index | same_id
+    elif spec.keep != Keep.ALL:
+        drop = same_id if spec.keep == Keep.NOT_SAME_ID else ~same_id
+    if block.mask is not None:
+        drop = ~block.mask if drop is None else drop | ~block.mask
+    if spec.positives == Positives.SAME_INDEX:
+        positive = same_index
+    elif spec.positives == Positives.SAME_ID:
+        positive = same_id & ~same_index if spec.same else same_id
+    elif spec.positives == Positives.KEPT:
+        everything = torch.ones(len(row), len(col), dtype=torch.bool, device=row.features.device)
+        positive = everything if drop is None else ~drop
+    if spec.keep_positives and positive is not None and drop is not None:
+        drop = drop & ~positive
+    return positive, drop
+
+
+def positive_term(block: PairBlock, z: Tensor) -> Tensor:
+    return softplus(-z) if block.spec.reduce == Reduce.SOFTPLUS else z
+
+
+def positive_slope(block: PairBlock, z: Tensor) -> Tensor:
+    return -torch.sigmoid(-z) if block.spec.reduce == Reduce.SOFTPLUS else torch.ones_like(z)
+
+
+def softplus(z: Tensor) -> Tensor:  # F.softplus turns linear above 20, which is wrong in float64
+    return z.clamp_min(0) + torch.log1p(torch.exp(-z.abs()))

@@ -1,0 +1,81 @@
+"""What the tiles of the Triton kernels write about one side of a block, and its way to a statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import PairBlock, Positives, Reduce, SideStats
+
+
+class Partials:
+    """Partial statistics of the rows or the columns of a block, (parts, items): each tile writes its own."""
+
+    def __init__(self, block: PairBlock, role: str, parts: int) -> None:
+        self.spec, self.role, self.parts = block.spec, role, parts
+        self.side, self.other = (block.row, block.col) if role == "Row" else (block.col, block.row)
+        reduce, positives = block.spec.reduce, block.spec.positives
+        written = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(
+            positives, parts
+        )  # one tile holds an item's own index
+        self.tensors = {
+            "Peak": self.empty(parts) if reduce in (Reduce.LSE, Reduce.MAX) else None,
+            "Total": self.empty(parts) if reduce != Reduce.MAX else None,
+            "Positive": self.empty(written) if written else None,
+            "Arg": self.empty(parts, dtype=torch.int64) if reduce == Reduce.MAX else None,
+        }
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*shape, len(self.side), dtype=dtype, device=self.side.features.device)
+
+    def merged(self) -> SideStats:
+        out = {name: None if x is None else self.empty(dtype=x.dtype) for name, x in self.tensors.items()}
+        positive = self.empty()
+        self.launch(out | {"Positive": positive}, None, None)
+        return SideStats(out["Peak"], out["Total"], positive, out["Arg"])
+
+    def finished(self, share: Tensor) -> Tensor:
+        """The statistic in parts, see driver.finish, and what it and the positives add to the weighted sum."""
+        stat = torch.empty(len(self.side), 2, dtype=torch.float32, device=share.device)
+        self.launch({}, stat, share)
+        return stat
+
+    @property
+    def programs(self) -> int:
+        from ..triton_kernels.merge import ITEMS
+
+        return int(-(-len(self.side) // ITEMS))
+
+    def launch(self, out: dict[str, Tensor | None], stat: Tensor | None, share: Tensor | None) -> None:
+        from ..triton_kernels import merge
+
+        weighed: dict[str, Any] = {"Weight": None, "PositiveWeight": None}
+        if stat is not None:
+            weighed = {"Weight": self.side.weight, "PositiveWeight": self.side.positive_weight}
+        numbers = {
+            "parts": self.parts, "count": len(self.side),
+            "shift": self.side.origin - self.other.origin, "others": len(self.other),
+            "REDUCE": int(self.spec.reduce), "POSITIVES": int(self.spec.positives),
+            "PARTS": merge.PARTS, "ITEMS": merge.ITEMS, "num_warps": merge.WARPS,
+        }  # fmt: skip
+        outputs = {f"{name}Out": out.get(name) for name in self.tensors}
+        with on_device(self.side.features.device):
+            merge.merge[(self.programs,)](**self.tensors, **outputs, **weighed, Stat=stat, Share=share, **numbers)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on torch's current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def finish(sides: Sequence[Partials]) -> Tensor:
+    """Finishes the statistics of the sides, which have their weights, in place; returns their weighted sum."""
+    counts = [partials.programs for partials in sides]
+    shares = torch.empty(sum(counts), dtype=torch.float64, device=sides[0].side.features.device)
+    for partials, share in zip(sides, shares.split(counts), strict=True):
+        partials.side.stat = partials.finished(share)
+    return shares.sum().float()

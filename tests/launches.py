@@ -1,0 +1,70 @@
+"""Counts what a GPU would be told to do: operations of torch and kernels of our own, but for views and empty memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from contrastile.ops import library
+
+NONE = set(
+    "alias as_strided detach diagonal empty empty_like empty_strided expand narrow new_empty numpy_T permute "
+    "promote_types select slice split split_with_sizes squeeze t transpose unbind unsqueeze view _unsafe_view".split()
+)
+
+
+class Launches(TorchDispatchMode):
+    """names: of operations and kernels, in order. Inside a kernel (`kernel`) nothing counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.inside = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().split("::")[1].split(".")[0]
+        if name == "pair_loss":
+            with self:
+                return library.pair_loss(*args)
+        result = func(*args, **(kwargs or {}))
+        moved = name not in ("to", "contiguous") or result.data_ptr() != args[0].data_ptr()
+        if not self.inside and name not in NONE and moved:
+            self.names.append(name)
+        return result
+
+    def kernel(self, name: str, run: Any, *args: Any, **kwargs: Any) -> Any:
+        self.names.append(name)
+        self.inside = True
+        try:
+            return run(*args, **kwargs)
+        finally:
+            self.inside = False
+
+
+def eager_clip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    logits, target = scale * x @ y.T, torch.arange(len(x))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def eager_siglip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+    return -F.logsigmoid((2 * torch.eye(len(x)) - 1) * (scale * x @ y.T - 10.0)).sum() / len(x)
+
+
+def eager_nt_xent(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
+    n, z = len(x), torch.cat([x, y])
+    logits = (z @ z.T / temperature).masked_fill(torch.eye(2 * n, dtype=torch.bool), -torch.inf)
+    return F.cross_entropy(logits, torch.cat([torch.arange(n, 2 * n), torch.arange(n)]))
+
+
+def count(loss: Any, counter: Launches) -> list[str]:
+    """The names of a forward and a backward pass."""
+    x, y = (F.normalize(torch.randn(24, 8), dim=1).requires_grad_() for _ in range(2))
+    scale = torch.tensor(10.0, requires_grad=True)
+    with counter:
+        loss(x, y, scale).backward()
+    assert x.grad is not None and y.grad is not None and scale.grad is not None
+    return counter.names

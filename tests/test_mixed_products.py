@@ -1,0 +1,125 @@
+"""Halves multiplied into float32, as torch's tensor-core products on a GPU do: here the CPU stands in for them, with
+operators of the same schema, so that what the torch backend makes of them is shown without a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+import test_distances
+from cases import EXTRAS, make_call
+from contrastile import driver, pair_loss
+from contrastile.backends import base, torch_tiles
+from contrastile.spec import Limits
+from contrastile.testing import check_card
+from loss_cases import every_pair_loss
+from oracle import check
+
+HALVES = (torch.bfloat16, torch.float16)
+each_half = pytest.mark.parametrize("dtype", HALVES, ids=lambda x: str(x).removeprefix("torch."))
+KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+POSITIVES = (None, "same_index", "same_id", "kept")
+
+pytestmark = pytest.mark.skipif(not hasattr(torch.ops.aten.mm, "dtype_out"), reason="torch 2.8 brought the operators")
+
+
+def wide(x: Tensor, y: Tensor, out_dtype: torch.dtype) -> Tensor:
+    assert x.dtype == y.dtype and x.dtype in HALVES and out_dtype == torch.float32
+    return x.float() @ y.float()
+
+
+@pytest.fixture(params=[True, False], ids=["in place", "through a second matrix"])
+def ran(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often each operator ran."""
+    counts: Counter[str] = Counter()
+
+    def mm(x: Tensor, y: Tensor, out_dtype: torch.dtype) -> Tensor:
+        counts["mm"] += 1
+        return wide(x, y, out_dtype)
+
+    def mm_out(x: Tensor, y: Tensor, out_dtype: torch.dtype, *, out: Tensor) -> Tensor:
+        counts["mm_out"] += 1
+        return out.copy_(wide(x, y, out_dtype))
+
+    def addmm_out(to: Tensor, x: Tensor, y: Tensor, out_dtype: torch.dtype, *, out: Tensor) -> Tensor:
+        counts["addmm_out"] += 1
+        return out.copy_(to + wide(x, y, out_dtype))
+
+    library = torch.library.Library("aten", "IMPL")
+    for name, operator in (("mm.dtype", mm), ("mm.dtype_out", mm_out), ("addmm.dtype_out", addmm_out)):
+        library.impl(name, operator, "CPU")
+    for module in (base, torch_tiles):
+        monkeypatch.setattr(module, "mixed_product", lambda device: True)
+    if request.param:
+        assert base.writes_in_place.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr(base, "writes_in_place", lambda device: request.param)
+    counts.clear()
+    yield counts
+    library._destroy()
+
+
+@each_half
+@pytest.mark.parametrize("reduce", ["lse", "softplus", "relu", "max"])
+def test_every_keep_and_positives(ran, dtype, reduce):
+    for keep, positives, blocks in product(KEEPS, POSITIVES, (1, 2)):
+        options = {"reduce": reduce, "keep": keep, "cols": True} | ({} if reduce == "max" else {"positives": positives})
+        check(make_call(37, 53, 19, dtype, *EXTRAS, blocks=blocks, **options), backend="torch")
+    assert ran["mm"] or ran["mm_out"]
+
+
+@each_half
+@pytest.mark.parametrize("m", [120, None])
+def test_many_pieces(ran, dtype, m, monkeypatch):
+    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 40 * 64, 40, 40, 32))
+    for keep, cols, budget in product(KEEPS, (False, True), (0, 10_000)):
+        call = make_call(90, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
+        check(call, backend="torch", memory_budget=budget)
+
+
+@each_half
+@pytest.mark.parametrize("score", test_distances.SCORES)
+def test_every_score(ran, dtype, score):
+    for tiles, offset in ((1, True), (2, False), (3, True)):
+        test_distances.check(test_distances.problem(13, 33, 5, tiles, dtype, offset), score, offset, backend="torch")
+
+
+@each_half
+@every_pair_loss
+def test_losses_of_the_catalog(ran, card, dtype):
+    found = check_card(card, "torch", dtype, 40, 12)
+    assert found.ok, found.detail
+
+
+@each_half
+def test_no_product_widens_its_factors(ran, dtype, monkeypatch):
+    """Three products of a loss and its gradients, all by tensor cores, and coefficients of the features' type."""
+    kinds, add = [], torch_tiles.add_float_product
+    monkeypatch.setattr(
+        torch_tiles, "add_float_product", lambda o, x, y: kinds.append((x.dtype, y.dtype)) or add(o, x, y)
+    )
+    a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).to(dtype).requires_grad_() for _ in range(2))
+    pair_loss(a, b, scale=5.0, backend="torch").backward()
+    assert kinds == [(dtype, dtype)] * 2
+    assert sum(ran.values()) == 3
+
+
+@pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
+def test_float16_coefficients_neither_underflow_nor_overflow(ran, weight):
+    a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).half().requires_grad_() for _ in range(2))
+    loss = pair_loss(a, b, row_weight=torch.full((40,), weight), scale=5.0, backend="torch")
+    (loss / weight).backward()
+    true = [x.detach().double().requires_grad_() for x in (a, b)]
+    (5.0 * true[0] @ true[1].T).logsumexp(1).sum().backward()
+    for x, y in zip((a, b), true, strict=True):
+        assert (x.grad.double() - y.grad).norm() < 2.0**-10 * y.grad.norm()
+
+
+def test_float64_and_float32_are_multiplied_as_they_are(ran):
+    for dtype in (torch.float32, torch.float64):
+        check(make_call(37, 53, 19, dtype, *EXTRAS, positives="same_index", cols=True), backend="torch")
+    assert not ran
