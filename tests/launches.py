@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import contrastile
 from contrastile.ops import library
 
 NONE = set(
@@ -45,6 +47,15 @@ class Launches(TorchDispatchMode):
             self.inside = False
 
 
+def documented(loss: str, backend: str) -> int:
+    """The figure in docs/performance.md."""
+    text = (Path(__file__).parents[1] / "docs/performance.md").read_text()
+    rows = [[x.strip(" `") for x in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    header = next(row for row in rows if row[1:] == ["eager", "triton", "cuda", "torch"])
+    found = next(row for row in rows[rows.index(header) :] if row[0] == loss)
+    return int(found[header.index(backend)])
+
+
 def eager_clip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     logits, target = scale * x @ y.T, torch.arange(len(x))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -60,11 +71,19 @@ def eager_nt_xent(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.cat([torch.arange(n, 2 * n), torch.arange(n)]))
 
 
-def count(loss: Any, counter: Launches) -> list[str]:
+LOSSES = {
+    "clip_loss": lambda x, y, s, **options: contrastile.clip_loss(x, y, s, **options),
+    "siglip_loss": lambda x, y, s, **options: contrastile.siglip_loss(x, y, s, -10.0, **options),
+    "nt_xent": lambda x, y, t, **options: contrastile.nt_xent(x, y, temperature=t, **options),
+}
+EAGER = {"clip_loss": eager_clip, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent}
+
+
+def count(loss: Any, counter: Launches, **options: Any) -> list[str]:
     """The names of a forward and a backward pass."""
     x, y = (F.normalize(torch.randn(24, 8), dim=1).requires_grad_() for _ in range(2))
     scale = torch.tensor(10.0, requires_grad=True)
     with counter:
-        loss(x, y, scale).backward()
+        loss(x, y, scale, **options).backward()
     assert x.grad is not None and y.grad is not None and scale.grad is not None
     return counter.names

@@ -12,7 +12,6 @@ from torch import Tensor
 
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
-import contrastile
 import cuda_host
 import launches
 import test_distances
@@ -291,20 +290,22 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
         torch.testing.assert_close(x, (found[1].values | found[1].grads)[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, kernels", [("clip", 6), ("siglip", 4)])
+@pytest.mark.parametrize("name, kernels", [("clip_loss", 6), ("siglip_loss", 4)])
 def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name, kernels):
     """One crossing launches the kernels: statistics of rows (and columns), finish, coefficients, their sums by row (and
     the strips of columns joined)."""
     counter, run = launches.Launches(), installed.module.whole
     monkeypatch.setattr(installed.module, "whole", lambda x: counter.kernel("whole", run, x))
-    ours = {
-        "clip": lambda x, y, s: contrastile.clip_loss(x, y, s, backend="cuda"),
-        "siglip": lambda x, y, s: contrastile.siglip_loss(x, y, s, -10.0, backend="cuda"),
-    }[name]
-    found = launches.count(ours, counter)
-    eager = launches.count(getattr(launches, f"eager_{name}"), launches.Launches())
+    found = launches.count(launches.LOSSES[name], counter, backend="cuda")
+    eager = launches.count(launches.EAGER[name], launches.Launches())
     assert found.count("whole") == 1
-    assert len(found) - 1 + kernels <= len(eager), (found, eager)
+    assert len(found) - 1 + kernels == launches.documented(name, "cuda") <= len(eager), (found, eager)
+
+
+@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
+def test_launches_of_the_torch_backend_are_as_documented(name):
+    found = launches.count(launches.LOSSES[name], launches.Launches(), backend="torch")
+    assert len(found) == launches.documented(name, "torch"), found
 
 
 # ---- a kernel with an error

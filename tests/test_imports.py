@@ -27,6 +27,8 @@ ALLOWED = {
     "backends.native": (),
     "backends.native_block": ("spec",),
     "backends.measured": (),
+    "backends.torch_rules": ("spec",),
+    "backends.triton_merge": ("spec", "triton_kernels"),
     # a backend knows no other backend
     "backends": (
         "spec",
@@ -34,6 +36,8 @@ ALLOWED = {
         "backends.native",
         "backends.native_block",
         "backends.measured",
+        "backends.torch_rules",
+        "backends.triton_merge",
         "triton_kernels",
     ),
     "driver": ("spec", "backends.base"),

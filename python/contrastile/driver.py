@@ -244,7 +244,7 @@ def add_block(
     ):
         target, value = getattr(grads, name), getattr(part, name)
         if target is not None and value is not None:
-            target[start:stop] += value
+            target[start:stop].add_(value)
     return part
 
 
@@ -288,9 +288,10 @@ def unscale(call: PairCall, grads: Gradients) -> None:
                 grad.div_(call.factor)
 
 
-def with_weights(side: Side, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> Side:
+def with_weights(side: Side, stat: Tensor | None, weight: Tensor | None, positive_weight: Tensor | None) -> Side:
+    """stat None: of a sum, whose slopes do not depend on it."""
     if weight is None:
-        weight = torch.zeros_like(stat[:, 0])
+        weight = side.features.new_zeros(len(side), dtype=stat_dtype(side.features.dtype))
     return replace(side, stat=stat, weight=weight, positive_weight=positive_weight)
 
 
@@ -305,7 +306,7 @@ def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, posit
         parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
     if positive_weight is not None:
         assert positive is not None
-        parts.append(positive.double().mul_(positive_weight))
+        parts.append(positive.double() * positive_weight)
     return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
 
 
@@ -445,7 +446,7 @@ def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: 
     """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product, whose scores
     are kept for one block at a time."""
     rows, cols = Running(call.spec, call.rows), [Running(call.spec, block) for block in call.blocks]
-    set_weights(call, finished(call, rows, cols), weights)
+    set_weights(call, None, weights)
     grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_coeff)
     scale_coefficients(call, backend, given_weights(call))
     steps = list(plan(call, backend))
@@ -475,22 +476,22 @@ def two_sweep_scalar(
     return value, gradients(call, backend, needs, backend_store(backend, buffer))
 
 
-def set_weights(call: PairCall, done: Finished, weights: Weights) -> None:
-    call.rows = with_weights(call.rows, done.row, weights.row, weights.row_positive)
+def set_weights(call: PairCall, done: Finished | None, weights: Weights) -> None:
+    row, col = (None, None) if done is None else (done.row, done.col)
+    call.rows = with_weights(call.rows, row, weights.row, weights.row_positive)
     if call.spec.square:
-        call.blocks = [with_weights(call.blocks[0], done.row, weights.row, weights.row_positive)]
-        return
-    if done.col is not None:
-        attach_columns(call, done.col, weights.col, weights.col_positive)
+        call.blocks = [with_weights(call.blocks[0], row, weights.row, weights.row_positive)]
+    elif call.spec.cols:
+        attach_columns(call, col, weights.col, weights.col_positive)
 
 
-def attach_columns(call: PairCall, stat: Tensor, weight: Tensor | None, positive_weight: Tensor | None) -> None:
+def attach_columns(call: PairCall, stat: Tensor | None, weight: Tensor | None, positive_weight: Tensor | None) -> None:
     """Gives every column block its part of vectors over all columns."""
     start = 0
     for index, block in enumerate(call.blocks):
         stop = start + len(block)
-        parts = [None if x is None else x[start:stop] for x in (weight, positive_weight)]
-        call.blocks[index] = with_weights(block, stat[start:stop], *parts)
+        parts = (None if x is None else x[start:stop] for x in (stat, weight, positive_weight))
+        call.blocks[index] = with_weights(block, *parts)
         start = stop
 
 

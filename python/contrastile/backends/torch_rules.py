@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..spec import Keep, PairBlock, Positives, Reduce, Side
+from ..spec import Keep, PairBlock, PairSpec, Positives, Reduce, Side
 
 
 def roles(block: PairBlock) -> list[tuple[Side, int]]:
@@ -22,8 +23,8 @@ class Rules(Protocol):
     def positives(self, dim: int) -> Tensor:
         """Sums over positive pairs along dim."""
 
-    def add_positive_slopes(self, g: Tensor) -> None:
-        """Adds to dL/dz what positives give beside the statistics."""
+    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
+        """Adds to dL/dz of the block, whose sides have weights by now, what positives give beside the statistics."""
 
 
 def rules_of(block: PairBlock, z: Tensor) -> Rules:
@@ -45,8 +46,8 @@ class Diagonal:
     """Pairs of the same index lie on a diagonal: no masks, and their number is that of rows, not of pairs."""
 
     def __init__(self, block: PairBlock, z: Tensor) -> None:
-        spec = block.spec
-        self.block, self.z = block, z
+        self.spec = spec = block.spec
+        self.z = z
         self.shift = block.row.origin - block.col.origin  # row i meets its own index in column i + shift
         self.some = spec.positives == Positives.SAME_INDEX
         self.positive_z = z.diagonal(self.shift).clone() if self.some else z.new_empty(0)
@@ -61,7 +62,7 @@ class Diagonal:
         return self.z
 
     def positives(self, dim: int) -> Tensor:
-        count, terms = self.z.shape[1 - dim], positive_term(self.block, self.positive_z)
+        count, terms = self.z.shape[1 - dim], positive_term(self.spec, self.positive_z)
         if len(terms) == count:
             return terms
         sums = terms.new_zeros(count)
@@ -69,26 +70,28 @@ class Diagonal:
             self.own(sums, dim).copy_(terms)
         return sums
 
-    def add_positive_slopes(self, g: Tensor) -> None:
-        for side, dim in roles(self.block):
+    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
+        softplus = self.spec.reduce == Reduce.SOFTPLUS  # the others' slope is 1
+        for side, dim in roles(block):
             if len(self.positive_z) and side.positive_weight is not None:
-                slope = positive_slope(self.block, self.positive_z)
-                g.diagonal(self.shift).addcmul_(self.own(side.positive_weight, dim), slope)
+                weight = self.own(side.positive_weight, dim)
+                weight = weight * positive_slope(self.spec, self.positive_z) if softplus else weight
+                g.diagonal(self.shift).add_(weight)
 
 
 class Masks:
     """Any rule."""
 
     def __init__(self, block: PairBlock, z: Tensor) -> None:
-        self.block, self.z = block, z
+        self.spec, self.z = block.spec, z
         self.positive, self.drop = masks(block)
-        self.chosen = None if self.positive is None else torch.where(self.positive, positive_term(block, z), 0.0)
+        self.chosen = None if self.positive is None else torch.where(self.positive, positive_term(self.spec, z), 0.0)
 
     def kept(self, side: Side, dim: int) -> Tensor:
         drop = self.drop
         if side.threshold is not None:
             above = self.z > side.threshold.unsqueeze(dim)
-            if self.block.spec.keep_positives and self.positive is not None:
+            if self.spec.keep_positives and self.positive is not None:
                 above &= ~self.positive
             drop = above if drop is None else drop | above
         return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
@@ -96,12 +99,12 @@ class Masks:
     def positives(self, dim: int) -> Tensor:
         return self.z.new_zeros(self.z.shape[1 - dim]) if self.chosen is None else self.chosen.sum(dim)
 
-    def add_positive_slopes(self, g: Tensor) -> None:
+    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
         weights = [
-            side.positive_weight.unsqueeze(dim) for side, dim in roles(self.block) if side.positive_weight is not None
+            side.positive_weight.unsqueeze(dim) for side, dim in roles(block) if side.positive_weight is not None
         ]
         if self.positive is not None and weights:
-            g += torch.where(self.positive, sum(weights[1:], weights[0]) * positive_slope(self.block, self.z), 0.0)
+            g += torch.where(self.positive, sum(weights[1:], weights[0]) * positive_slope(self.spec, self.z), 0.0)
 
 
 def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
@@ -135,13 +138,13 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     return positive, drop
 
 
-def positive_term(block: PairBlock, z: Tensor) -> Tensor:
-    return softplus(-z) if block.spec.reduce == Reduce.SOFTPLUS else z
+def positive_term(spec: PairSpec, z: Tensor) -> Tensor:
+    return softplus(-z) if spec.reduce == Reduce.SOFTPLUS else z
 
 
-def positive_slope(block: PairBlock, z: Tensor) -> Tensor:
-    return -torch.sigmoid(-z) if block.spec.reduce == Reduce.SOFTPLUS else torch.ones_like(z)
+def positive_slope(spec: PairSpec, z: Tensor) -> Tensor:
+    return -torch.sigmoid(-z) if spec.reduce == Reduce.SOFTPLUS else torch.ones_like(z)
 
 
-def softplus(z: Tensor) -> Tensor:  # F.softplus turns linear above 20, which is wrong in float64
-    return z.clamp_min(0) + torch.log1p(torch.exp(-z.abs()))
+def softplus(z: Tensor) -> Tensor:
+    return F.softplus(z, threshold=40.0)  # linear above it, to the last digit of float64; the default of 20 is not

@@ -83,15 +83,16 @@ class TorchBackend:
         g = pairs.slopes(block.row, 1)
         if block.both_roles:
             g += pairs.slopes(block.col, 0)
-        pairs.rules.add_positive_slopes(g)
+        pairs.rules.add_positive_slopes(block, g)
         return coefficients(block, pairs.dots, pairs.s, g, needs)
 
 
 class Pairs:
-    """The pairs of a block: products, scores, logits and rules, for the statistics and for the coefficients."""
+    """The pairs of a block: products, scores, logits and rules, for statistics and for coefficients. It must not
+    hold the block, which may hold it: a circle is freed late."""
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
-        self.block, self.dots = block, dot_tiles(block, fill)
+        self.reduce, self.dots = block.spec.reduce, dot_tiles(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
         self.exponentials: dict[
@@ -99,7 +100,7 @@ class Pairs:
         ] = {}  # by dim: base, e^(z - base) that stats leaves to coeff
 
     def stats(self, side: Side, other: Side, dim: int) -> SideStats:
-        reduce, positive, z = self.block.spec.reduce, self.rules.positives(dim), self.rules.kept(side, dim)
+        reduce, positive, z = self.reduce, self.rules.positives(dim), self.rules.kept(side, dim)
         if reduce == Reduce.SOFTPLUS:
             return SideStats(None, softplus(z).sum(dim), positive, None)
         if reduce == Reduce.RELU:
@@ -113,14 +114,15 @@ class Pairs:
 
     def slopes(self, side: Side, dim: int) -> Tensor:
         """Upstream gradient times the derivative of this side's statistic in z."""
-        assert side.stat is not None and side.weight is not None
-        weight, reduce = side.weight, self.block.spec.reduce
-        if reduce == Reduce.LSE:
+        assert side.weight is not None
+        weight = side.weight
+        if self.reduce == Reduce.LSE:
+            assert side.stat is not None
             peak, log_total = finite_part(side.stat).unbind(1)
             kept = dim in self.exponentials
             base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
             weight = weight * (base - peak - log_total).exp()
-        elif reduce == Reduce.SOFTPLUS:
+        elif self.reduce == Reduce.SOFTPLUS:
             slope = torch.sigmoid(self.rules.kept(side, dim))
         else:
             z = self.rules.kept(side, dim)

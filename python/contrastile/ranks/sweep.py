@@ -102,7 +102,7 @@ class Sweep:
         for name in ("a", "row_scale", "row_bias"):
             total, value = getattr(self.grads, name), getattr(grads, name)
             if total is not None and value is not None:
-                total[slice(*part.rows)] += value
+                total[slice(*part.rows)].add_(value)
         if part.call.spec.square:
             if self.grads.col_bias is not None and grads.col_bias is not None:
                 self.grads.col_bias += grads.col_bias
