@@ -120,7 +120,7 @@ def cuda_units():
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
     bind = [*host_command(), *python_headers(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
-    sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in ("device", "stats", "coeff", "basis")]
+    sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in ("device", "stats", "coeff", "basis", "segment_max")]
     return [(CSRC / "cuda/bind.cpp", bind), *sources]
 
 

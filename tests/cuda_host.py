@@ -18,7 +18,7 @@ import torch
 from contrastile.backends.cuda import CudaBackend
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/basis.cu", "cuda/bind.cpp")
+SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/basis.cu", "cuda/segment_max.cu", "cuda/bind.cpp")
 # the sanitizers stop the process where 16-byte access is misaligned or an array is left
 FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
     -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()

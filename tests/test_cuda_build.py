@@ -16,7 +16,7 @@ ARCHS = ("80", "90", "100")
 MOST_REGISTERS = 128  # two blocks of 256 threads on one multiprocessor
 FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Werror", "all-warnings", f"-I{ROOT / 'csrc'}"]
 # reduces x (rows, columns) x (dot or not), merges; types of vectors x (forward, backward)
-KERNELS = {"stats": 4 * (2 + 2 + 1), "coeff": 3 * 2 + 1, "basis": 4 * 2}
+KERNELS = {"stats": 4 * (2 + 2 + 1), "coeff": 3 * 2 + 1, "basis": 4 * 2, "segment_max": 1}
 
 
 @pytest.fixture(scope="module")

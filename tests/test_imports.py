@@ -36,6 +36,7 @@ ALLOWED = {
         "backends.measured",
         "triton_kernels",
     ),
+    "backends.triton_segments": ("backends.base", "backends.triton", "triton_kernels"),  # a second operation of one
     "driver": ("spec", "backends.base"),
     "ranks": ("driver", "backends.base", "spec", "ranks"),
     "ops": ("spec", "backends", "driver", "ranks", "ops"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Protocol
 
@@ -112,3 +113,10 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
         torch.ops.aten.addmm.dtype_out(out, x, y, torch.float32, out=out)
     else:
         out.add_(float_product(x, y))
+
+
+def row_chunks(limit: Limits, rows: int, columns: int) -> Iterator[slice]:
+    """Rows whose scores with all columns, at four bytes each, fit the workspace; never very few, so that a product
+    stays one of matrices."""
+    step = max(min(limit.workspace // (4 * max(columns, 1)), limit.max_chunk), 64)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
