@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -245,9 +245,11 @@ def test_scores_of_minus_infinity_are_as_none(backend):
     values, _, grad = outcome(x, backend, torch.ones(1, 1))
     assert values.item() == -torch.inf and grad.isnan().all()  # 0 * inf, as in the dense product
     x = problem(4, [0, 0, 5], 3)
-    for weight in (torch.nan, torch.inf):
-        values, *grads = outcome(x, backend, torch.tensor([weight, 1.0]).expand(4, 2))
-        assert (values[:, 0] == -torch.inf).all() and all(grad.isfinite().all() for grad in grads)
+    for weight, dtype in product((torch.nan, torch.inf), (torch.float32, torch.float16)):
+        half = replace(x, rows=x.rows.to(dtype), cols=x.cols.to(dtype))
+        values, *grads = outcome(half, backend, torch.tensor([weight, 1e-6]).expand(4, 2))
+        assert (values[:, 0] == -torch.inf).all()
+        assert all(grad.isfinite().all() and (grad != 0).any() for grad in grads)
 
 
 @pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])

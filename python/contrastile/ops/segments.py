@@ -46,6 +46,8 @@ def segment_max(
     A segment of which a row sees no score above -inf (none of its columns is kept, say) is -inf and has no gradient.
     NaN in a segment is its maximum. The gradient goes to the maximum's column, to the first of equals.
 
+    For one segment, `pair_reduce` with reduce="max" has the same.
+
     Args:
         rows: (R, D). cols: (C, D), C at most 2^30. float32, bfloat16, float16 or float64; mixed types promote.
         segments: S + 1 offsets, integers, not decreasing, from 0 to C: items of any length, one after the other without
@@ -152,22 +154,26 @@ def segment_max_backward(
 ) -> list[Tensor]:
     """dA = G B and dB = G^T A. Coefficients have the type that features are multiplied in, float16 ones times a power
     of two against underflow."""
-    stat, count = driver.stat_dtype(rows.dtype), cols.shape[0]
+    count, stat = cols.shape[0], driver.stat_dtype(rows.dtype)
     chosen, _ = select_segments(backend, rows.device, rows.dtype, rows.shape[0] * count)
-    left, right = (torch.zeros(x.shape, dtype=stat, device=x.device) for x in (rows, cols))
+    sums = [x.new_zeros(x.shape, dtype=stat) if need else None for x, need in zip((rows, cols), needs, strict=True)]
     with no_autocast(rows):
         kind = chosen.compute_dtype(rows.dtype)
         a, b = converted(rows, rows.dtype, kind), converted(kept(cols, mask), cols.dtype, kind)
-        factor = driver.power_of_two(grad.abs().amax()) if kind == torch.float16 and grad.numel() else None
+        factor = scale_of(grad, args) if kind == torch.float16 and grad.numel() else None
         grad = grad if factor is None else grad * factor
         for part in row_chunks(CPU_LIMITS if rows.device.type == "cpu" else GPU_LIMITS, rows.shape[0], count):
             g = coefficients(grad[part].to(kind), args[part], count)
-            if needs[0]:
-                chosen.accumulate(left[part], g, b)
-            if needs[1]:
-                chosen.accumulate(right, g.T, a[part])
-        found = [(x, like.dtype) for x, like, need in zip((left, right), (rows, cols), needs, strict=True) if need]
-        return [(x if factor is None else x.div_(factor)).to(dtype) for x, dtype in found]
+            if sums[0] is not None:
+                chosen.accumulate(sums[0][part], g, b)
+            if sums[1] is not None:
+                chosen.accumulate(sums[1], g.T, a[part])
+        return [(x if factor is None else x.div_(factor)).to(rows.dtype) for x in sums if x is not None]
+
+
+def scale_of(grad: Tensor, args: Tensor) -> Tensor:
+    """Brings the largest coefficient there is near 2^14."""
+    return driver.power_of_two(torch.where(args < 0, 0.0, grad).abs().amax())
 
 
 def coefficients(grad: Tensor, args: Tensor, columns: int) -> Tensor:
