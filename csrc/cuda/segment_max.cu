@@ -1,8 +1,8 @@
 // segment_max: the largest score of every row in every segment of columns, and where it is. No atomics: equal bits every run.
 #include <math.h>
-#include "common/maximum.h"
 #include "cuda/element.h"
 #include "cuda/launch.h"
+#include "cuda/maximum.h"
 
 namespace {
 constexpr int QUAD = 4;

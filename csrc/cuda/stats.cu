@@ -1,7 +1,7 @@
 // stats: every role's (peak, total, positive, arg) from scores that are already in memory. No atomics: equal bits every run.
 #include <math.h>
-#include "common/maximum.h"
 #include "cuda/launch.h"
+#include "cuda/maximum.h"
 
 namespace {
 #include "cuda/pair.h"

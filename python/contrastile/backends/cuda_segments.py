@@ -28,10 +28,11 @@ def segment_max(
     backend: Launcher, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None,
     values: Tensor, args: Tensor,
 ) -> None:  # fmt: skip
-    """Columns are padded, so that every row of scores starts at a multiple of 16 bytes and ends with whole quads."""
+    """Columns are padded, so that every row of scores starts at a multiple of 16 bytes and ends with whole quads. The
+    mask is copied, because it may start anywhere."""
     padding = -len(cols) % QUAD
-    if padding:
-        cols, mask = F.pad(cols, (0, 0, 0, padding)), None if mask is None else F.pad(mask, (0, padding))
+    cols = F.pad(cols, (0, 0, 0, padding)) if padding else cols
+    mask = None if mask is None else F.pad(mask.to(torch.uint8), (0, padding))
     x = backend.module.ScoreSegments()
     x.offsets, x.count = offsets.data_ptr(), values.shape[1]
     x.mask = 0 if mask is None else mask.data_ptr()

@@ -60,9 +60,10 @@ def segment_max(
 
     Returns: (R, S), float32 (float64 for float64 features), differentiable once.
 
-    Cost: 2 R C D forward, 4 R C D backward. Memory beyond inputs and gradients: 8 bytes per value, of which 4 stay for
-    backward, and blocks of some rows against all columns (`torch`, `cuda`, every backward pass). There is no `group`:
-    across processes, gather the columns with gradient before the call.
+    Cost: 2 R C D forward, 4 R C D backward. Memory beyond features and gradients, in the type they are multiplied in: 8
+    bytes per value, of which 4 stay for backward, and a block of some rows (64 or more) against all columns (`torch`,
+    `cuda`, every backward pass). There is no `group`: across processes, gather the columns with gradient before the
+    call.
     """
     check.no_transforms()
     rows, cols = check.features("rows", rows), check.features("cols", cols)
@@ -72,7 +73,7 @@ def segment_max(
     if cols.shape[0] > MOST_COLUMNS:
         raise ValueError(f"cols must have at most {MOST_COLUMNS} rows, got {cols.shape[0]}")
     if mask is not None:
-        mask = check.bool_mask("mask", mask, (cols.shape[0],), cols.device)
+        mask = check.bool_mask("mask", mask, (cols.shape[0],), cols.device).contiguous()
     offsets, length = _offsets(segments, cols)
     dtype = torch.promote_types(rows.dtype, cols.dtype)
     # torch.compile cannot trace a tensor that is given twice
