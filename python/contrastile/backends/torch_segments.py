@@ -45,7 +45,8 @@ def slice_by_slice(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def all_at_once(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Without reading offsets, in several passes; segment_reduce tells no places, so the first is a minimum."""
+    """Without reading offsets, in several passes: segment_reduce does not say where its maximum is, so a second one
+    finds the first place."""
     column = torch.arange(len(scores), device=scores.device)
     segment = torch.searchsorted(offsets[1:], column, right=True).clamp_max(len(offsets) - 2)
     best = reduced(scores, "max", offsets)

@@ -138,7 +138,8 @@ def segment_max_forward(
 
 
 def ordered(offsets: Tensor, columns: int) -> Tensor:
-    """Offsets that lead nowhere else, whatever came; on a CPU, where reading them is free, wrong ones are refused."""
+    """Offsets that do not decrease or leave the columns, whatever came; on a CPU, where reading them is free, others
+    are refused."""
     possible = offsets.clamp(0, columns).cummax(0).values
     if offsets.device.type == "cpu" and not torch.equal(possible, offsets):
         raise ValueError(f"segments must be offsets from 0 to {columns} that do not decrease, got {offsets.tolist()}")
