@@ -27,14 +27,8 @@ SPILLS = {"ieee": 32}  # bytes per thread: ptxas spills a little there with regi
 NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time when these were new: seen with Triton 3.6
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
-UNSPECIALISED = (
-    "n",
-    "m",
-    "row_origin",
-    "col_origin",
-    "tiles",
-    "count",
-)  # the rest is a multiple of 16 as in a real launch
+# the rest is a multiple of 16 as in a real launch
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "tiles", "count")
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_tile", "grad_tile")
 SIDES = ("Scale", "Bias", "Ids", "Threshold")
 
