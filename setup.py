@@ -120,7 +120,8 @@ def cuda_units():
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
     bind = [*host_command(), *python_headers(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
-    sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in ("device", "stats", "coeff", "whole", "basis")]
+    names = ("device", "stats", "coeff", "whole", "basis", "segment_max")
+    sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in names]
     return [(CSRC / "cuda/bind.cpp", bind), *sources]
 
 

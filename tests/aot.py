@@ -14,8 +14,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from contrastile.backends import triton_segments
 from contrastile.spec import Keep, Positives, Reduce, Score
-from contrastile.triton_kernels import config, merge, pair
+from contrastile.triton_kernels import config, merge, pair, segment_max
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KIB = 1024
@@ -26,8 +27,9 @@ SPILLS = {"ieee": 32}  # bytes per thread: ptxas spills a little there with regi
 NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time when these were new: seen with Triton 3.6
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
-INTEGERS = ("n", "m", "d", "tiles", "row_origin", "col_origin", "mask_stride", "grad_stride", "b_tile", "grad_tile")
-UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "tiles")  # the rest is a multiple of 16 as in a real launch
+# the rest is a multiple of 16 as in a real launch
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "tiles", "count")
+INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_tile", "grad_tile")
 SIDES = ("Scale", "Bias", "Ids", "Threshold")
 
 
@@ -104,6 +106,17 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     tile = tile or config.tile(arch, kind, config.weight_of(coeff, coeff and variant.sums(), variant.many_rules()))
     function = getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
+    return compiled(function, arch, kind, constants, tile)
+
+
+def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage:
+    """Maxima over segments of so many columns."""
+    tile = triton_segments.narrowed(config.tile(arch, kind, 0), average)
+    constants = tile_constants(kind, tile, config.has_tma(arch, kind)) | ({} if masked else {"Mask": None})
+    return compiled(segment_max.segment_max, arch, kind, constants, tile)
+
+
+def compiled(function: Any, arch: str, kind: str, constants: dict[str, Any], tile: config.Tile) -> Usage:
     types = {name: type_of(name, kind) for name in function.arg_names}
     if constants["TMA"]:
         element = TYPES[kind][1:]
@@ -142,8 +155,13 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SAME": variant.same, "SCORE": int(variant.score), "OFFSET": 1,
-        "COLS": variant.cols, "TMA": tma, "EVEN": True, "PERSISTENT": tile.per_processor > 0,
-        "PRECISION": "tf32" if kind == "tf32" else "ieee",
+        "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0,
+    } | tile_constants(kind, tile, tma)  # fmt: skip
+
+
+def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
+    return {
+        "TMA": tma, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
         "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
     }  # fmt: skip
 
@@ -164,7 +182,9 @@ def type_of(name: str, kind: str) -> str:
         return TYPES[kind]
     if name in INTEGERS:
         return "i64" if name.endswith("_tile") else "i32"
-    return "*i64" if name.endswith(("Ids", "Arg")) else "*u8" if name == "Mask" else "*fp32"
+    if name == "Args":
+        return "*i32"
+    return "*i64" if name.endswith(("Ids", "Arg", "Offsets")) else "*u8" if name == "Mask" else "*fp32"
 
 
 def target(arch: str) -> GPUTarget:

@@ -18,7 +18,8 @@ import torch
 from contrastile.backends.cuda import CudaBackend
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("cuda/stats.cu", "cuda/coeff.cu", "cuda/whole.cu", "cuda/basis.cu", "cuda/bind.cpp")
+KERNELS = ("stats", "coeff", "whole", "basis", "segment_max")
+SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
 # the sanitizers stop the process where 16-byte access is misaligned or an array is left
 FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
     -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()

@@ -14,9 +14,10 @@ from triton.runtime.interpreter import GridExecutor
 
 import launches
 import test_distances
+import test_segment_max
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
-from contrastile.backends import base
+from contrastile.backends import base, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
@@ -255,6 +256,70 @@ def test_named_and_auto():
         pair_loss(x.double(), x.double(), backend="triton")
     with pytest.raises(backends.BackendUnsupported, match="it needs cpu"):
         pair_reduce(x.to("meta"), x.to("meta"), backend="triton")
+
+
+# ---- maxima over segments
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", test_segment_max.RAGGED)
+def test_maxima_over_ragged_segments(name, dtype):
+    """Segments shorter and longer than a tile, that begin anywhere; rows beyond a tile."""
+    for n, d, extra in ((5, 7, 0), (37, 40, 11)):
+        problem = test_segment_max.problem(n, test_segment_max.RAGGED[name], d, dtype, d == 40, extra)
+        test_segment_max.check(problem, "triton")
+
+
+def test_maxima_over_segments_of_one_length():
+    for length, count in ((1, 9), (33, 2), (64, 3), (130, 2)):
+        problem = test_segment_max.problem(6, [length * s for s in range(count + 1)], 5, masked=length > 1)
+        test_segment_max.check(replace(problem, segments=length), "triton")
+
+
+@pytest.mark.parametrize("d", [8, 40, 9], ids=["one step", "several", "rows not aligned"])
+def test_maxima_over_segments_with_tensor_descriptors(d, monkeypatch):
+    copied = []
+    monkeypatch.setattr(triton_segments, "copies_tensors", lambda device, kind: True)
+    monkeypatch.setattr(triton_segments, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
+    for dtype in (torch.float32, torch.float16):
+        for name in ("ragged", "one long", "primes"):
+            problem = test_segment_max.problem(37, test_segment_max.RAGGED[name], d, dtype, True, 5)
+            test_segment_max.check(problem, "triton")
+    assert (d % 8 == 0) == all(copied)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_maxima_that_are_not_finite(value):
+    test_segment_max.test_nan_and_infinity_stay_in_their_segment("triton", value)
+    if value != -torch.inf:
+        test_segment_max.test_what_the_mask_drops_does_no_harm("triton", value)
+
+
+def test_the_first_of_equal_columns_and_of_nan():
+    test_segment_max.test_of_equal_columns_the_first_gets_the_gradient("triton")
+    test_segment_max.test_the_first_nan_gets_the_gradient("triton")
+    test_segment_max.test_scores_of_minus_infinity_are_as_none("triton")
+
+
+def test_small_tiles_for_short_segments():
+    tile = config.Tile(128, 128, 64, 8, 4)
+    widths = [triton_segments.narrowed(tile, average).cols for average in (0, 1, 32, 63, 64, 65, 127, 128, 10**6)]
+    assert widths == [32, 32, 32, 64, 64, 128, 128, 128, 128]
+
+
+def test_a_mutated_maximum_fails(monkeypatch):
+    """The last of equals instead of the first."""
+    import triton.language as tl
+
+    from contrastile.triton_kernels import segment_max
+
+    def last(z, others, AXIS):
+        peak = tl.max(z, AXIS)
+        return peak, tl.max(tl.where(z == peak[:, None], others[None, :], -1), AXIS)
+
+    monkeypatch.setattr(segment_max, "first_maximum", last)
+    with pytest.raises(AssertionError):
+        test_segment_max.test_of_equal_columns_the_first_gets_the_gradient("triton")
 
 
 # ---- functors

@@ -18,6 +18,10 @@ def shuffled(x, y, t):
     return contrastile.symile_loss(x, y, x + y, logit_scale=1 / t, permutations=orders)
 
 
+def tokens(x, y):
+    return torch.stack([x, y], 1), torch.stack([y, x, x + y], 1)
+
+
 def smoothed(x, y, t):
     return contrastile.info_nce(x, y, temperature=t, negatives=y[:3], hard_negatives=x[:, None], label_smoothing=0.1)
 
@@ -60,6 +64,8 @@ CALLS = {
     "uniformity": lambda x, y, t: contrastile.uniformity(x, t=1 / t),
     "alignment": lambda x, y, t: contrastile.alignment(x, y) * t,
     "uniformity of two": lambda x, y, t: contrastile.uniformity(x, y, t=1 / t),
+    "maxsim": lambda x, y, t: contrastile.maxsim(*tokens(x, y), document_mask=tokens(x, y)[1][..., 0] > -1).mean() / t,
+    "segment_max": lambda x, y, t: contrastile.segment_max(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
     "a number": lambda x, y, t: contrastile.nt_xent(x, y, temperature=0.1) * t,
     "rows": lambda x, y, t: contrastile.info_nce(x, y, temperature=t, symmetric=True, reduction="none").square().mean(),
     "itself": lambda x, y, t: contrastile.info_nce(x, x, temperature=t) + contrastile.siglip_loss(y, y, 1 / t),

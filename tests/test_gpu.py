@@ -14,6 +14,7 @@ from torch import Tensor
 
 import contrastile
 import test_distances
+import test_segment_max
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, native
@@ -220,6 +221,98 @@ def test_nan_stays_nan_and_stays_alone(backend, reduce):
     rows[others].sum().backward()
     assert rows[5].isnan() and rows[others].isfinite().all()
     assert a.grad is not None and a.grad[others].isfinite().all()
+
+
+# ---- maxima over segments
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@pytest.mark.parametrize("name", test_segment_max.RAGGED)
+def test_maxima_over_ragged_segments(backend, dtype, name):
+    for n, d, extra in ((5, 7, 0), (150, 72, 11)):
+        problem = test_segment_max.problem(n, test_segment_max.RAGGED[name], d, dtype, d == 72, extra)
+        test_segment_max.check(problem, backend, "cuda")
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+def test_maxima_over_segments_of_one_length(backend, dtype):
+    """Short, of a tile's width and longer; more rows than a chunk."""
+    for n, length, count in ((6, 1, 9), (140, 32, 70), (5003, 128, 20), (9, 700, 3)):
+        problem = test_segment_max.problem(n, [length * s for s in range(count + 1)], 24, dtype, n == 140)
+        test_segment_max.check(replace(problem, segments=length), backend, "cuda")
+
+
+def test_maxima_in_float64():
+    problem = test_segment_max.problem(150, test_segment_max.RAGGED["primes"], 40, torch.float64, True)
+    test_segment_max.check(problem, "torch", "cuda")
+
+
+@on_every_backend
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_maxima_that_are_not_finite(backend, value):
+    x = test_segment_max.problem(40, test_segment_max.RAGGED["primes"], 6)
+    x.rows[3, 2], x.cols[12, 1], x.cols[100, 4] = value, value, value
+    truth = test_segment_max.largest(x.rows @ x.cols.T, x.bounds(), None)
+    found = contrastile.segment_max(x.rows.cuda(), x.cols.cuda(), x.segments.cuda(), backend=backend).cpu()
+    torch.testing.assert_close(found, truth, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+@on_every_backend
+@pytest.mark.parametrize("bounds", [[0, 40, 20, 60], [-5, 30, 2**40], [100, 90, 80]], ids=str)
+def test_offsets_that_lead_nowhere_do_no_harm(backend, bounds):
+    """They are not looked at, but nothing else in memory is read or written."""
+    rows, cols = (torch.randn(n, 16, device="cuda", requires_grad=True) for n in (70, 60))
+    values = contrastile.segment_max(rows, cols, torch.tensor(bounds, device="cuda"), backend=backend)
+    values.sum().backward()
+    torch.cuda.synchronize()
+
+
+def token_problem() -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Queries and documents with padding."""
+    q, d = (test_segment_max.tokens(n, length, 64, n).float() for n, length in ((40, 32), (60, 100)))
+    masks = {
+        "query_mask": test_segment_max.token_mask(40, 32, 1),
+        "document_mask": test_segment_max.token_mask(60, 100, 2),
+    }
+    return [x.cuda().requires_grad_() for x in (q, d)], {name: x.cuda() for name, x in masks.items()}
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_maxsim_does_not_wait_and_gives_equal_bits(backend):
+    tensors, masks = token_problem()
+
+    def step() -> list[Tensor]:
+        scores = contrastile.maxsim(*tensors, **masks, backend=backend)
+        loss = F.cross_entropy(scores[2:], torch.arange(2, 40, device="cuda"))
+        return [scores.detach(), *torch.autograd.grad(loss, tensors)]
+
+    first = step()  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert_equal_bits(first, again)
+    reference = contrastile.reference.maxsim(*(x.double() for x in tensors), **masks)
+    torch.testing.assert_close(first[0].double(), reference, rtol=1e-5, atol=1e-5)
+
+
+@on_every_backend
+@pytest.mark.unpoisoned
+def test_the_peak_of_maxsim_is_far_below_the_scores(backend):
+    """64 queries of 32 tokens, 1024 documents of 512: the scores take 4.3 GB."""
+    q, d = (torch.randn(*shape, 64, device="cuda", dtype=torch.bfloat16) for shape in ((64, 32), (1024, 512)))
+    q.requires_grad_(), d.requires_grad_()
+    contrastile.maxsim(q, d, backend=backend).sum().backward()
+    q.grad = d.grad = None
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    contrastile.maxsim(q, d, backend=backend).sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 64 * 32 * 1024 * 512 * 4 / 2
 
 
 # ---- the losses against their references
@@ -461,6 +554,13 @@ def test_sanitized(backend, dtype, reduce):
     positives = {} if reduce == "max" else {"positives": "same_id"}
     options = {"reduce": reduce, "keep": "not_same_index", "cols": True} | positives
     check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=2, **options), device="cuda", backend=backend)
+
+
+@pytest.mark.unpoisoned
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_sanitized_maxima_over_segments(backend):
+    problem = test_segment_max.problem(67, test_segment_max.RAGGED["ragged"], 20, torch.bfloat16, True, 3)
+    test_segment_max.check(problem, backend, "cuda")
 
 
 @pytest.mark.unpoisoned

@@ -40,6 +40,8 @@ ALLOWED = {
         "backends.triton_merge",
         "triton_kernels",
     ),
+    # a second operation of one backend
+    "backends.triton_segments": ("backends.base", "backends.triton", "backends.triton_merge", "triton_kernels"),
     "driver": ("spec", "backends.base"),
     "ranks": ("driver", "backends.base", "spec", "ranks"),
     "ops": ("spec", "backends", "driver", "ranks", "ops"),

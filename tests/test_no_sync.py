@@ -6,6 +6,7 @@ are left out there; what Python does around them is what is looked at.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
@@ -20,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import contrastile
 from contrastile import backends
 from contrastile.backends import cuda as cuda_module
-from contrastile.backends import native, triton_merge
+from contrastile.backends import native, triton_merge, triton_segments
 from contrastile.backends import triton as triton_module
-from contrastile.ops import basis, library, multilinear
+from contrastile.ops import basis, library, multilinear, segments
 from loss_cases import call, default, differentiable, each_tensor, every_pair_loss, every_variant, id_of, make, takes
 
 READS = (
@@ -38,6 +39,8 @@ IMPLEMENTATIONS = {
     "pair_stats_backward": library.pair_stats_backward,
     "basis": basis.basis_forward,
     "basis_backward": basis.basis_backward,
+    "segment_max": segments.segment_max_forward,
+    "segment_max_backward": segments.segment_max_backward,
     "tuple_margins": multilinear.margins_forward,
     "tuple_margins_backward": multilinear.margins_backward,
 }
@@ -137,6 +140,33 @@ def test_no_backend_waits_for_the_device(card, backend, dtype, reduction, kernel
     options = {"reduction": reduction} if takes(card, "reduction") else {}
     case = each_tensor(default(card, 900, 16), lambda x: x.to(dtype) if x.dim() > 1 else x)
     watched(card, on("meta", case), backend=backend, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=id_of)
+@pytest.mark.parametrize("backend", ["torch", "triton", "cuda"])
+def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, monkeypatch):
+    """With padding on both sides; also segments of any length, but on `torch`, whose reduction the device has not."""
+    needs(backend)
+    if backend == "triton":
+        from contrastile.triton_kernels import segment_max as kernels
+
+        monkeypatch.setattr(kernels, "segment_max", defaultdict(lambda: lambda *args, **options: None))
+        monkeypatch.setattr(triton_segments, "architecture", lambda device: "sm_90")
+        monkeypatch.setattr(triton_segments, "copies_tensors", lambda device, kind: True)
+        monkeypatch.setattr(triton_segments, "on_device", lambda device: nullcontext())
+    if backend == "cuda":
+        monkeypatch.setattr(cuda_module.CudaBackend, "place", lambda self, device: (0, 0))
+        monkeypatch.setattr(native.cuda, "segment_max", lambda x: None)
+    q, d = (torch.empty(n, 70, 16, dtype=dtype, device="meta", requires_grad=True) for n in (5, 2))
+    masks = {name: torch.empty(n, 70, dtype=torch.bool, device="meta") for name, n in (("query", 5), ("document", 2))}
+    with NothingFromTheHost(), Watch():
+        contrastile.maxsim(
+            q, d, query_mask=masks["query"], document_mask=masks["document"], backend=backend
+        ).sum().backward()
+        if backend != "torch":
+            offsets = torch.empty(3, dtype=torch.int64, device="meta")
+            rows, cols = q.flatten(0, 1), d.flatten(0, 1)
+            contrastile.segment_max(rows, cols, offsets, backend=backend).sum().backward()
 
 
 @every_variant

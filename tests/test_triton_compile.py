@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import replace
 
@@ -59,6 +60,21 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 def test_partial_results_are_joined_in_registers(arch, reduce, finished):
     found = aot.build_merge(arch, Reduce[reduce], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
+
+
+def segment_cases():
+    """Segments of one tile's width and more, and shorter ones."""
+    for arch, kinds in TABLE.items():
+        for kind, average in itertools.product(kinds, (128, 32)):
+            quick = arch in ("sm_80", "sm_90", "sm_100", "gfx942") and kind == "half"
+            marks = () if quick else pytest.mark.slow
+            yield pytest.param(arch, kind, average, marks=marks, id=f"{arch}-{kind}-{average}")
+
+
+@pytest.mark.parametrize("arch, kind, average", list(segment_cases()))
+def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
+    found = aot.build_segment_max(arch, kind, average, masked=average == 128)
+    assert not list(found.faults(arch, kind)), found
 
 
 def test_the_gate_notices_a_tile_that_is_too_large():

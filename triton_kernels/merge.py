@@ -7,9 +7,8 @@ import triton
 import triton.language as tl
 
 from .functors import LSE, MAX
-from .tiles import NO_POSITIVES, POSITIVE_SAME_INDEX
+from .tiles import NO_INDEX, NO_POSITIVES, POSITIVE_SAME_INDEX
 
-NO_INDEX = tl.constexpr(2**62)
 ITEMS, PARTS = 64, 32  # items of a program, partial results it takes at a time
 WARPS = 4
 

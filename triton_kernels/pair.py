@@ -17,6 +17,7 @@ from .tiles import (
     across,
     affine,
     base_of,
+    first_maximum,
     place,
     product,
     role_z,
@@ -25,8 +26,6 @@ from .tiles import (
     share,
     vector,
 )
-
-NO_INDEX = tl.constexpr(2**62)
 
 
 @triton.jit
@@ -74,11 +73,9 @@ def store_partials(
         tl.store(Peak + out, peak, mask=inside)
         tl.store(Total + out, tl.sum(tl.exp(z - across(base, AXIS)), AXIS), mask=inside)
     elif REDUCE == MAX:
-        peak = tl.max(number, AXIS)
-        found = tl.max((z != z).to(tl.int32), AXIS) > 0  # a NaN is the maximum
-        at = tl.where(across(found, AXIS), z != z, z == across(peak, AXIS))
-        tl.store(Peak + out, tl.where(found, float("nan"), peak), mask=inside)
-        tl.store(Arg + out, tl.min(tl.where(at, across(others, 1 - AXIS), NO_INDEX), AXIS), mask=inside)
+        peak, arg = first_maximum(z, others, AXIS)
+        tl.store(Peak + out, peak, mask=inside)
+        tl.store(Arg + out, arg, mask=inside)
     else:
         tl.store(Total + out, tl.sum(term(z, REDUCE), AXIS), mask=inside)
 

@@ -21,6 +21,7 @@ NO_POSITIVES, POSITIVE_SAME_INDEX, POSITIVE_SAME_ID, POSITIVE_KEPT = (
     tl.constexpr(2),
     tl.constexpr(3),
 )
+NO_INDEX = tl.constexpr(2**62)
 FLOOR = tl.constexpr(2.0**-20)  # spec.FLOOR of float32
 GROUP = tl.constexpr(8)  # row tiles that go along the columns together, so that their features stay in the L2 cache
 
@@ -58,6 +59,15 @@ def across(x, AXIS: tl.constexpr):
 @triton.jit
 def vector(X, index, count, AXIS: tl.constexpr):
     return across(tl.load(X + index, mask=index < count, other=0), AXIS)
+
+
+@triton.jit
+def first_maximum(z, others, AXIS: tl.constexpr):
+    """(value, the first of `others`, the numbers along AXIS, with it); a NaN is the maximum."""
+    peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)
+    found = tl.max((z != z).to(tl.int32), AXIS) > 0
+    at = tl.where(across(found, AXIS), z != z, z == across(peak, AXIS))
+    return tl.where(found, float("nan"), peak), tl.min(tl.where(at, across(others, 1 - AXIS), NO_INDEX), AXIS)
 
 
 @triton.jit

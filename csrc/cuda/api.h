@@ -45,6 +45,19 @@ struct VectorSets {
   int device = 0;
 };
 
+// Scores of `rows` rows, `stride` columns each, of which segment s has [offsets[s], offsets[s + 1]). Rows start at multiples of
+// 16 bytes, and `stride` is a multiple of 4: what lies behind the last segment is read, not used.
+struct ScoreSegments {
+  int64_t rows = 0, stride = 0, count = 0;
+  const float* scores = nullptr;
+  const int64_t* offsets = nullptr;  // (count + 1), from 0 to at most stride, not decreasing
+  const uint8_t* mask = nullptr;     // (stride), 0 = the column is in no maximum; null: all are. At a multiple of 4 bytes
+  float* values = nullptr;           // (rows, count), written
+  int32_t* args = nullptr;           // the same, the column of each value; -1: no score is above -inf
+  void* stream = nullptr;
+  int device = 0;
+};
+
 struct Status {
   const char* kernel = nullptr;  // the one that was not launched; null: all were
   int error = 0;
@@ -59,3 +72,4 @@ int64_t whole_workspace(const DeviceBlock&);
 Status whole(const DeviceBlock&);
 Status basis(const VectorSets&);
 Status basis_backward(const VectorSets&);
+Status segment_max(const ScoreSegments&);

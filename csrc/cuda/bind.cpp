@@ -65,6 +65,20 @@ static void bind_sets(py::module_& m) {
   sets.def_readwrite("device", &VectorSets::device);
 }
 
+static void bind_segments(py::module_& m) {
+  py::class_<ScoreSegments> segments(m, "ScoreSegments", py::module_local());
+  segments.def(py::init<>());
+  segments.def_readwrite("rows", &ScoreSegments::rows).def_readwrite("stride", &ScoreSegments::stride);
+  segments.def_readwrite("count", &ScoreSegments::count);
+  pointer(segments, "scores", &ScoreSegments::scores);
+  pointer(segments, "offsets", &ScoreSegments::offsets);
+  pointer(segments, "mask", &ScoreSegments::mask);
+  pointer(segments, "values", &ScoreSegments::values);
+  pointer(segments, "args", &ScoreSegments::args);
+  pointer(segments, "stream", &ScoreSegments::stream);
+  segments.def_readwrite("device", &ScoreSegments::device);
+}
+
 PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.attr("archs") = CONTRASTILE_CUDA_ARCHS;
   m.def("device_count", device_count, "(count, error code, error name); never raises, so that callers can say why.");
@@ -74,6 +88,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_role(m);
   bind_block(m);
   bind_sets(m);
+  bind_segments(m);
   m.attr("largest_set") = LARGEST_SET;
   m.attr("largest_width") = LARGEST_WIDTH;
   m.def("stats_workspace", stats_workspace, py::arg("block"));
@@ -84,6 +99,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("whole", [](const DeviceBlock& block) { check_launch(whole(block)); });
   m.def("basis", [](const VectorSets& sets) { check_launch(basis(sets)); });
   m.def("basis_backward", [](const VectorSets& sets) { check_launch(basis_backward(sets)); });
+  m.def("segment_max", [](const ScoreSegments& segments) { check_launch(segment_max(segments)); });
   m.def("error_name", cuda_error_name, py::arg("code"));
   m.def("error_string", cuda_error_string, py::arg("code"));
 }

@@ -1,6 +1,7 @@
 // stats: every role's (peak, total, positive, arg) from scores that are already in memory. No atomics: equal bits every run.
 #include <math.h>
 #include "cuda/launch.h"
+#include "cuda/maximum.h"
 
 namespace {
 #include "cuda/pair.h"
@@ -18,7 +19,7 @@ template <Reduce R> struct Partial {
   CT_HD void add(float z, int64_t index) {  // index grows from call to call: the first maximum stays
     if (R == Reduce::kSoftplus) total += Softplus::term(z);
     if (R == Reduce::kRelu) total += Relu::term(z);
-    if (R == Reduce::kMax && (z > peak || (z != z && peak == peak))) {
+    if (R == Reduce::kMax && above(z, peak)) {
       peak = z;
       arg = index;
     }
@@ -32,9 +33,7 @@ template <Reduce R> struct Partial {
   CT_HD void merge(const Partial& y) {
     positive += y.positive;
     if (R == Reduce::kMax) {
-      const bool nan = peak != peak, other_nan = y.peak != y.peak;
-      const bool tie = (peak == y.peak || (nan && other_nan)) && y.arg < arg;
-      if (tie || (other_nan && !nan) || y.peak > peak) {
+      if (above(y.peak, peak) || (!above(peak, y.peak) && y.arg < arg)) {
         peak = y.peak;
         arg = y.arg;
       }

@@ -92,3 +92,18 @@ class VectorSets:  # csrc/cuda/api.h documents every field
 # Gram-Schmidt of every sample's vectors, and its gradient; launched like stats and coeff
 def basis(sets: VectorSets) -> None: ...
 def basis_backward(sets: VectorSets) -> None: ...
+
+class ScoreSegments:  # csrc/cuda/api.h documents every field
+    rows: int
+    stride: int
+    count: int
+    scores: int
+    offsets: int
+    mask: int
+    values: int
+    args: int
+    stream: int
+    device: int
+
+# largest scores and their columns; launched like stats and coeff
+def segment_max(segments: ScoreSegments) -> None: ...

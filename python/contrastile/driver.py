@@ -276,9 +276,14 @@ def scale_coefficients(call: PairCall, backend: Backend, weights: list[Tensor | 
     for scales in ([call.rows], call.blocks):
         given = [side.scale.abs().amax() for side in scales if side.scale is not None and len(side)]
         bound = bound * torch.stack(given).amax() if given else bound
+    call.factor = power_of_two(bound)
+
+
+def power_of_two(bound: Tensor) -> Tensor:
+    """What brings the bound near 2^14; 1 where there is none."""
     exponent = (14.0 - torch.frexp(bound).exponent).clamp(-100.0, 100.0)
     usable = (bound > 0) & (bound < torch.inf)
-    call.factor = torch.exp2(torch.where(usable, exponent, 0.0))
+    return torch.exp2(torch.where(usable, exponent, 0.0))
 
 
 def unscale(call: PairCall, grads: Gradients) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-from . import measured
+from . import cuda_segments, measured, torch_segments, triton_segments
 from .base import Backend, BackendUnsupported
 from .cpu import CpuBackend
 from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
-__all__ = ["Backend", "BackendUnsupported", "available_backends", "backend_names", "cuda_kernels", "reason", "select"]
+__all__ = [
+    "Backend",
+    "BackendUnsupported",
+    "available_backends",
+    "backend_names",
+    "cuda_kernels",
+    "reason",
+    "select",
+    "select_segments",
+]
 
 BACKENDS: tuple[Backend, ...] = (
     CpuBackend(),
@@ -19,6 +30,11 @@ BACKENDS: tuple[Backend, ...] = (
     TritonBackend(),  # after torch, so that "auto" does not take what has never run on hardware
     CudaBackend(),
 )
+SEGMENT_KERNELS: dict[str, Callable[..., None]] = {
+    "torch": torch_segments.segment_max,
+    "triton": triton_segments.segment_max,
+    "cuda": cuda_segments.segment_max,
+}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -47,6 +63,18 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> B
             return backend
     reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
+
+
+def select_segments(
+    name: str, device: torch.device, dtype: torch.dtype, pairs: int
+) -> tuple[Backend, Callable[..., None]]:
+    """As `select`, among the backends with a kernel for maxima over segments; also that kernel."""
+    if name not in ("auto", *SEGMENT_KERNELS):
+        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(SEGMENT_KERNELS)} have")
+    backend = select(name, device, dtype, pairs)
+    if backend.name not in SEGMENT_KERNELS:
+        backend = select("torch", device, dtype, pairs)
+    return backend, SEGMENT_KERNELS[backend.name]
 
 
 def cuda_kernels(device: torch.device) -> CudaBackend | None:

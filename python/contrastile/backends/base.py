@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Protocol
@@ -154,3 +155,10 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
         out.add_(float_product(x, y))
     else:
         out.addmm_(x.float(), y.float())
+
+
+def row_chunks(limit: Limits, rows: int, columns: int) -> Iterator[slice]:
+    """Rows whose scores with all columns, at four bytes each, fit the workspace; never very few, so that a product
+    stays one of matrices."""
+    step = max(min(limit.workspace // (4 * max(columns, 1)), limit.max_chunk), 64)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

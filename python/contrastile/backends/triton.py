@@ -178,15 +178,8 @@ class Launch:
 
     def operands(self) -> dict[str, Any]:
         """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
-        a, b, tile = self.block.row.features, self.block.col.tiles, self.tile
-        if not self.tma:
-            return {"A": a, "B": b}
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
-        return {
-            "A": TensorDescriptor(a, list(a.shape), list(a.stride()), [tile.rows, tile.depth]),
-            "B": TensorDescriptor(b, list(b.shape), list(b.stride()), [1, tile.cols, tile.depth]),
-        }
+        a, b = self.block.row.features, self.block.col.tiles
+        return dict(zip("AB", descriptors(a, b, self.tile) if self.tma else (a, b), strict=True))
 
     def tensors(self) -> dict[str, Any]:
         row, col, mask = self.block.row, self.block.col, self.block.mask
@@ -311,6 +304,16 @@ def copyable(x: Tensor) -> bool:
         x.numel() > 0
         and x.stride(-1) == 1
         and all(offset % 16 == 0 for offset in (x.data_ptr(), *(step * x.itemsize for step in x.stride()[:-1])))
+    )
+
+
+def descriptors(a: Tensor, b: Tensor, tile: Any) -> tuple[Any, Any]:
+    """Of a (n, d) and b (tiles, m, d), for the tensor copy engine."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return (
+        TensorDescriptor(a, list(a.shape), list(a.stride()), [tile.rows, tile.depth]),
+        TensorDescriptor(b, list(b.shape), list(b.stride()), [1, tile.cols, tile.depth]),
     )
 
 

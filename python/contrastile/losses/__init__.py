@@ -5,6 +5,7 @@ from .debiased import DebiasedInfoNCE, DebiasedNTXent, debiased_info_nce, debias
 from .decoupled import DCL, DCLW, DHEL, dcl, dclw, dhel
 from .gap import CUA, CUAXU, cua, cuaxu
 from .kernel import KCL, kcl
+from .late import maxsim
 from .multiview import MVDHEL, PVC, MVInfoNCE, mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import PMRL, pmrl_loss, singular_alignment
 from .sigmoid import SigLipLoss, siglip_loss
@@ -53,6 +54,7 @@ __all__ = [
     "gram_volume_matrix",
     "info_nce",
     "kcl",
+    "maxsim",
     "mip_similarity",
     "mv_dhel",
     "mv_infonce",

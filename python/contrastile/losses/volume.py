@@ -120,7 +120,7 @@ def gram_loss(
     if present is not None:
         if rest[0].shape[0] != n:
             raise ValueError(f"present must be None with gathered keys, {rest[0].shape[0]} for {n} anchors")
-        present = check.bool_mask("present", present, n, len(tensors), anchor.device)
+        present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
     batch = Batch.of(group, n, modalities=len(tensors), present=present is not None)

@@ -2,5 +2,6 @@
 
 from .library import no_autocast
 from .pair import PairStats, pair_loss, pair_reduce, row_lse
+from .segments import segment_max
 
-__all__ = ["PairStats", "no_autocast", "pair_loss", "pair_reduce", "row_lse"]
+__all__ = ["PairStats", "no_autocast", "pair_loss", "pair_reduce", "row_lse", "segment_max"]

@@ -100,7 +100,7 @@ def arguments(
     }  # fmt: skip
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
     if mask is not None:
-        mask = check.bool_mask("mask", mask, n, m, device)
+        mask = check.bool_mask("mask", mask, (n, m), device)
     if col_ids is row_ids:
         col_ids = None
     a, blocks = _promote(a, blocks)

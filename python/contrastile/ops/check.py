@@ -67,12 +67,12 @@ def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     return x.to(torch.int64).contiguous()
 
 
-def bool_mask(name: str, value: Any, n: int, m: int, device: torch.device) -> Tensor:
+def bool_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
     x = tensor(name, value)
     if x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
-    if tuple(x.shape) != (n, m):
-        raise ValueError(f"{name} must have shape ({n}, {m}), got {tuple(x.shape)}")
+    if tuple(x.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
     same_device(name, x, device)
     return x
 

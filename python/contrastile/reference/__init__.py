@@ -11,6 +11,7 @@ from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
 from .gap import cua, cuaxu
 from .kernel import kcl
+from .late import maxsim
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
@@ -35,6 +36,7 @@ __all__ = [
     "gram_volume_matrix",
     "info_nce",
     "kcl",
+    "maxsim",
     "mip_similarity",
     "mv_dhel",
     "mv_infonce",

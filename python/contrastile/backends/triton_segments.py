@@ -1,0 +1,51 @@
+"""Maxima over segments by Triton: no scores in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Backend
+from .triton import architecture, copies_tensors, copyable, descriptors, precision
+from .triton_merge import on_device
+
+FEWEST_COLUMNS = 32  # of a tile
+
+
+def segment_max(
+    backend: Backend, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None,
+    values: Tensor, args: Tensor,
+) -> None:  # fmt: skip
+    from ..triton_kernels import segment_max as kernels
+
+    device, count, d = rows.device, values.shape[1], rows.shape[1]
+    how = precision(rows)
+    kind = how if rows.dtype == torch.float32 else "half"
+    tile = tile_for(device, kind, len(cols) // count)
+    tma = copies_tensors(device, kind) and copyable(rows) and copyable(cols)
+    a, b = descriptors(rows, cols.unsqueeze(0), tile) if tma else (rows, cols)
+    with on_device(device):
+        kernels.segment_max[(-(-len(rows) // tile.rows) * count,)](
+            a, b, offsets, None if mask is None else mask.view(torch.uint8), values, args,
+            len(rows), len(cols), d, count,
+            TMA=tma, EVEN=d % tile.depth == 0, PRECISION=how,
+            TILE_ROWS=tile.rows, TILE_COLS=tile.cols, DEPTH=tile.depth, **tile.options(),
+        )  # fmt: skip
+
+
+def tile_for(device: torch.device, kind: str, average: int) -> Any:
+    """The table's tile, not wider than segments are on average: a tile holds columns of one segment alone."""
+    from ..triton_kernels import config
+
+    arch = architecture(device)
+    return narrowed(config.INTERPRETER if arch is None else config.tile(arch, kind, 0), average)
+
+
+def narrowed(tile: Any, average: int) -> Any:
+    cols = tile.cols
+    while cols > FEWEST_COLUMNS and cols >= 2 * average:
+        cols //= 2
+    return replace(tile, cols=cols)
