@@ -251,10 +251,25 @@ def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore)
     """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
     grads = new_gradients(call, needs)
     scale_coefficients(call, backend, given_weights(call))
-    for step in plan(call, backend):
-        add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
+    if backend.fuses(call):
+        add_fused(call, backend, grads)
+    else:
+        for step in plan(call, backend):
+            add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
     unscale(call, grads)
     return grads
+
+
+def add_fused(call: PairCall, backend: Backend, grads: Gradients) -> None:
+    """All gradients without coefficients in memory: no reason to cut the blocks of columns any further."""
+    start = 0
+    for index, side in enumerate(call.blocks):
+        stop = start + len(side)
+        col_scale, col_bias = (None if x is None else x[start:stop] for x in (grads.col_scale, grads.col_bias))
+        here = replace(grads, blocks=grads.blocks[index : index + 1], col_scale=col_scale, col_bias=col_bias)
+        step = Step(0, len(call.rows), index, 0, len(side), mirrored=call.spec.square)
+        backend.fused(block_of(call, step), here)
+        start = stop
 
 
 def given_weights(call: PairCall) -> list[Tensor | None]:
@@ -321,6 +336,8 @@ def scalar(
         return scalar_value(finished(call, rows, cols), weights), None
     if call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
         return one_sweep_scalar(call, backend, weights, needs)
+    if backend.fuses(call):
+        return two_sweep_scalar(call, backend, weights, needs, budget)
     width = sum(-(-len(block) // backend.padding) * backend.padding for block in call.blocks) * call.tiles
     limit = limits(call, backend)
     if not (call.spec.cols or call.spec.square) and 4 * width * limit.min_chunk <= limit.workspace:

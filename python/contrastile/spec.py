@@ -171,6 +171,11 @@ class PairBlock:
     scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
     factor: Tensor | None = None  # see PairCall
 
+    @property
+    def both_roles(self) -> bool:
+        """Whether columns have a statistic in this block, too."""
+        return (self.spec.cols or self.spec.square) and self.col.on
+
 
 @dataclass
 class Coefficients:

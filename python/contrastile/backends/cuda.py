@@ -66,6 +66,12 @@ class CudaBackend:
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         raise NotImplementedError
 
+    def fuses(self, call: PairCall) -> bool:
+        return False
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        raise NotImplementedError
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..spec import (
     Needs,
     PairBlock,
     PairCall,
+    PairSpec,
     Positives,
     Reduce,
     Score,
@@ -75,6 +77,22 @@ class TritonBackend:
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         raise NotImplementedError
 
+    def fuses(self, call: PairCall) -> bool:
+        features, rules = call.rows.features, many_rules(call)
+        short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules)
+        return short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        if block.spec.square:  # z is symmetric, a row has both roles: its scale meets every pair twice
+            add_fused(block, grads.a, grads.row_bias, grads.row_scale, 0.5)
+            return
+        block = replace(block, col=replace(block.col, on=block.both_roles))
+        add_fused(block, grads.a, grads.row_bias, grads.row_scale)
+        if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
+            mask = None if block.mask is None else block.mask.T.contiguous()
+            swapped = replace(block, row=block.col, col=block.row, mask=mask)
+            add_fused(swapped, grads.blocks[0], grads.col_bias, grads.col_scale)
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
@@ -105,8 +123,8 @@ class TritonBackend:
         placed = {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
         row, col = call.partials() if needs.stats else ({}, {})
         stats = {f"{role}{k}": x.get(k) for role, x in (("Row", row), ("Col", col)) for k in SUMS}
-        upstream = call.upstream("Row", block.row) | call.upstream("Col", block.col)
-        call.run(pair.coeff, placed | sums | stats | upstream)
+        weights = upstream("Row", block.row, True) | upstream("Col", block.col, call.cols)
+        call.run(pair.coeff, placed | sums | stats | weights)
         row_bias, col_bias, row_scale, col_scale = (None if x is None else x.sum(0) for x in sums.values())
         result = Coefficients(grad[:, :, :m], row_bias, col_bias, row_scale, col_scale)
         if needs.stats:
@@ -121,12 +139,12 @@ class Launch:
     def __init__(self, block: PairBlock, needs: Needs | None = None) -> None:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
-        kind = self.precision if block.row.features.dtype == torch.float32 else "half"
+        kind = kind_of(block.row.features)
         coeff, with_stats = needs is not None, needs is not None and needs.stats
         self.tile = tile_for(self.device, kind, coeff, with_stats, many_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
-        self.cols = (block.spec.cols or block.spec.square) and block.col.on
+        self.cols = block.both_roles
         self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.tiles)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -147,56 +165,89 @@ class Launch:
             "Arg": self.empty(parts, count, dtype=torch.int64) if reduce == Reduce.MAX else None,
         }
 
-    def upstream(self, role: str, side: Side) -> dict[str, Tensor | None]:
-        given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
-        on = role == "Row" or self.cols
-        return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
-
     def run(self, kernel: Any, more: dict[str, Any]) -> None:
         grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
         with on_device(self.device):
-            kernel[grid](**self.operands(), **self.tensors(), **more, **self.constants(), **self.tile.options())
+            kernel[grid](**self.operands(), **tensors(self.block), **more, **self.constants(), **self.tile.options())
 
     def operands(self) -> dict[str, Any]:
         """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
         a, b, tile = self.block.row.features, self.block.col.tiles, self.tile
+        shape = {"b_tile": b.stride(0), "tiles": len(b)}
         if not self.tma:
-            return {"A": a, "B": b}
-        from triton.tools.tensor_descriptor import TensorDescriptor
-
-        return {
-            "A": TensorDescriptor(a, list(a.shape), list(a.stride()), [tile.rows, tile.depth]),
-            "B": TensorDescriptor(b, list(b.shape), list(b.stride()), [1, tile.cols, tile.depth]),
-        }
-
-    def tensors(self) -> dict[str, Any]:
-        row, col, mask = self.block.row, self.block.col, self.block.mask
-        tiles = col.tiles
-        both = {
-            f"{role}{name}": x
-            for role, side in (("Row", row), ("Col", col))
-            for name, x in (
-                ("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold)
-            )
-        }  # fmt: skip
-        return both | {
-            "b_tile": tiles.stride(0), "tiles": len(tiles),
-            "n": len(row), "m": len(col), "d": row.features.shape[1],
-            "row_origin": row.origin, "col_origin": col.origin,
-            "Mask": None if mask is None else mask.view(torch.uint8),
-            "mask_stride": 0 if mask is None else mask.stride(0),
-        }  # fmt: skip
+            return {"A": a, "B": b} | shape
+        return {"A": described(a, tile.rows, tile.depth), "B": described(b, 1, tile.cols, tile.depth)} | shape
 
     def constants(self) -> dict[str, Any]:
         spec, tile = self.block.spec, self.tile
-        return {
-            "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-            "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same, "SCORE": int(spec.score),
-            "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
+        return rules(spec) | {
+            "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
             "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
         }  # fmt: skip
+
+
+def add_fused(
+    block: PairBlock, grad: Tensor | None, bias: Tensor | None, scale: Tensor | None, share: float = 1.0
+) -> None:
+    """Adds the gradients of the block's rows to grad (n, d), bias and scale (n,), to the last one times `share`."""
+    from ..triton_kernels import fused
+
+    targets = [(name, x) for name, x in (("Grad", grad), ("BiasGrad", bias), ("ScaleGrad", scale)) if x is not None]
+    if not targets:
+        return
+    a, b = block.row.features, block.col.features
+    tile, tma = fused_tile(a, many_rules(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
+    # where rows alone would not fill the device, columns are shared out
+    parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
+    sums = {name: torch.empty(parts, *x.shape, dtype=torch.float32, device=a.device) for name, x in targets}
+    features = {"A": described(a, tile.rows, tile.depth), "B": described(b, tile.cols, tile.depth)} if tma else {}
+    weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
+    with on_device(a.device):
+        fused.fused[(row_tiles, parts)](
+            **{"A": a, "B": b} | features, **tensors(block), **weights, **rules(block.spec), Factor=block.factor,
+            **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")},
+            TMA=tma, PRECISION=precision(a), TILE_ROWS=tile.rows, TILE_COLS=tile.cols, WIDTH=tile.depth,
+            **tile.options(),
+        )  # fmt: skip
+    for name, x in targets:
+        x.add_(sums[name].sum(0), alpha=share if name == "ScaleGrad" else 1.0)
+
+
+def described(x: Tensor, *block: int) -> Any:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor(x, list(x.shape), list(x.stride()), list(block))
+
+
+def tensors(block: PairBlock) -> dict[str, Any]:
+    """What all kernels take of a block, but for its features."""
+    row, col, mask = block.row, block.col, block.mask
+    both = {
+        f"{role}{name}": x
+        for role, side in (("Row", row), ("Col", col))
+        for name, x in (("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold))
+    }
+    return both | {
+        "n": len(row), "m": len(col), "d": row.features.shape[1],
+        "row_origin": row.origin, "col_origin": col.origin,
+        "Mask": None if mask is None else mask.view(torch.uint8),
+        "mask_stride": 0 if mask is None else mask.stride(0),
+    }  # fmt: skip
+
+
+def rules(spec: PairSpec) -> dict[str, Any]:
+    return {
+        "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
+        "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same,
+    }  # fmt: skip
+
+
+def upstream(role: str, side: Side, on: bool) -> dict[str, Tensor | None]:
+    given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
+    return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
 
 
 def named(role: str, tensors: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
@@ -254,6 +305,11 @@ def precision(features: Tensor) -> str:
     return "tf32" if possible and tf32_allowed() else "ieee"
 
 
+def kind_of(features: Tensor) -> str:
+    """The kind of product in the tile table."""
+    return precision(features) if features.dtype == torch.float32 else "half"
+
+
 def tf32_allowed() -> bool:
     """torch's switch. From 2.9 on it has two names, and reading the old one raises once the new one was set."""
     switch = torch.backends.cuda.matmul
@@ -262,10 +318,10 @@ def tf32_allowed() -> bool:
     return bool(switch.allow_tf32)
 
 
-def many_rules(block: PairBlock) -> bool:
-    sides = (block.row, block.col)
-    extra = block.mask is not None or any(x is not None for side in sides for x in (side.ids, side.threshold))
-    return extra or block.spec.score != Score.DOT
+def many_rules(x: PairBlock | PairCall) -> bool:
+    sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
+    extra = x.mask is not None or any(y is not None for side in sides for y in (side.ids, side.threshold))
+    return extra or x.spec.score != Score.DOT
 
 
 @cache
@@ -288,6 +344,13 @@ def tile_for(device: torch.device, kind: str, coeff: bool, with_stats: bool, rul
         return config.INTERPRETER
     fastest = measured.fastest_tile(device, kind, weight)
     return config.Tile(*fastest) if fastest else config.tile(arch, kind, weight)
+
+
+def fused_tile(features: Tensor, rules: bool) -> Any:
+    """None: the fused kernel has none for so many features, or for their type."""
+    from ..triton_kernels import config
+
+    return config.fused_tile(architecture(features.device), kind_of(features), features.shape[1], rules)
 
 
 @cache
