@@ -105,11 +105,25 @@ def test_many_chunks_and_column_blocks(cols, monkeypatch):
     fused(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=3, positives="same_index", cols=cols))
 
 
-@pytest.mark.parametrize("processors", [4, 7, 100])
-def test_columns_shared_out_between_programs(processors, monkeypatch):
-    """Few rows: 2 tiles of them, 3 of columns, which 2, 3 and again 3 programs share."""
+class Grids(list):
+    """The fused kernel, remembering the grids it is launched with."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+
+    def __getitem__(self, grid):
+        self.append(grid)
+        return self.kernel[grid]
+
+
+@pytest.mark.parametrize("processors, parts", [(1, 1), (5, 2), (7, 3), (100, 3)])
+def test_columns_shared_out_between_programs(processors, parts, monkeypatch):
+    """2 tiles of rows and 3 of columns; as rows the columns are 5 tiles, and the rows 1."""
+    grids = Grids(kernels.fused)
+    monkeypatch.setattr(kernels, "fused", grids)
     monkeypatch.setattr(backend_module, "processors", lambda device: processors)
     fused(make_call(37, 150, 8, torch.float32, *EXTRAS, cols=True, positives="same_index"))
+    assert set(grids) == {(2, parts), (5, 1)}
 
 
 @pytest.mark.parametrize("d, copied", [(8, True), (40, True), (9, False)])
