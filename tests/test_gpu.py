@@ -237,7 +237,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("d", [1, 8, 40, 64, 200, 256])
 @pytest.mark.parametrize("reduce", SUMS)
 def test_fused_gradients(dtype, d, reduce, fused):
-    """Bare, and with everything at once; few rows, whose columns are shared out, and rows that fill the device."""
+    """Bare with few rows, whose columns many programs share; with everything at once; square."""
     extras = {"positives": "same_index", "keep": "not_same_id", "keep_positives": True}
     for some in (
         make_call(140, 2100, d, dtype, "row_scale", reduce=reduce, cols=True, positives="same_index"),

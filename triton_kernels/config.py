@@ -116,7 +116,8 @@ def tile(arch: str, kind: str, weight: int) -> Tile:
 
 
 def fused_tile(arch: str | None, kind: str, features: int, many_rules: bool) -> Tile | None:
-    """The smallest that takes the features, its depth these rounded up; None where the fused kernel has none."""
+    """The first that is deep enough, its depth cut to the features, rounded up; None where there is none. arch None:
+    the interpreter."""
     tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][many_rules] if kind == "half" else ()
     depth = max(16, 1 << (features - 1).bit_length())  # what tl.dot needs
     return next((replace(tile, depth=depth) for tile in tiles if depth <= tile.depth), None)

@@ -201,10 +201,7 @@ def role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.conste
 
 
 @triton.jit
-def items(
-    X, first, count, d,
-    TMA: tl.constexpr, ITEMS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+def items(X, first, count, d, TMA: tl.constexpr, ITEMS: tl.constexpr, WIDTH: tl.constexpr):
     """The features of ITEMS items, all WIDTH >= d of them, with zeros beyond the edges."""
     if TMA:
         return X.load([first, 0])

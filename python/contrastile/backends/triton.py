@@ -84,14 +84,14 @@ class TritonBackend:
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:
         if block.spec.square:  # z is symmetric, a row has both roles: its scale meets every pair twice
-            add_fused(block, grads.a, grads.row_bias, grads.row_scale, 0.5)
+            add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale, 0.5)
             return
-        block = replace(block, col=replace(block.col, on=block.both_roles))
-        add_fused(block, grads.a, grads.row_bias, grads.row_scale)
+        block = replace(block, col=replace(block.col, on=block.both_roles))  # what `on` says survives the swap
+        add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
         if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
             mask = None if block.mask is None else block.mask.T.contiguous()
             swapped = replace(block, row=block.col, col=block.row, mask=mask)
-            add_fused(swapped, grads.blocks[0], grads.col_bias, grads.col_scale)
+            add_row_gradients(swapped, grads.blocks[0], grads.col_bias, grads.col_scale)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
@@ -168,7 +168,7 @@ class Launch:
     def run(self, kernel: Any, more: dict[str, Any]) -> None:
         grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
         with on_device(self.device):
-            kernel[grid](**self.operands(), **tensors(self.block), **more, **self.constants(), **self.tile.options())
+            kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
 
     def operands(self) -> dict[str, Any]:
         """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
@@ -180,7 +180,7 @@ class Launch:
 
     def constants(self) -> dict[str, Any]:
         spec, tile = self.block.spec, self.tile
-        return rules(spec) | {
+        return rule_constants(spec) | {
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -188,7 +188,7 @@ class Launch:
         }  # fmt: skip
 
 
-def add_fused(
+def add_row_gradients(
     block: PairBlock, grad: Tensor | None, bias: Tensor | None, scale: Tensor | None, share: float = 1.0
 ) -> None:
     """Adds the gradients of the block's rows to grad (n, d), bias and scale (n,), to the last one times `share`."""
@@ -200,15 +200,15 @@ def add_fused(
     a, b = block.row.features, block.col.features
     tile, tma = fused_tile(a, many_rules(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
     row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
-    # where rows alone would not fill the device, columns are shared out
+    # where rows alone would leave half of the device idle, columns are shared out
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
     sums = {name: torch.empty(parts, *x.shape, dtype=torch.float32, device=a.device) for name, x in targets}
     features = {"A": described(a, tile.rows, tile.depth), "B": described(b, tile.cols, tile.depth)} if tma else {}
     weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
     with on_device(a.device):
         fused.fused[(row_tiles, parts)](
-            **{"A": a, "B": b} | features, **tensors(block), **weights, **rules(block.spec), Factor=block.factor,
-            **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")},
+            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,
+            **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")}, Factor=block.factor,
             TMA=tma, PRECISION=precision(a), TILE_ROWS=tile.rows, TILE_COLS=tile.cols, WIDTH=tile.depth,
             **tile.options(),
         )  # fmt: skip
@@ -222,7 +222,7 @@ def described(x: Tensor, *block: int) -> Any:
     return TensorDescriptor(x, list(x.shape), list(x.stride()), list(block))
 
 
-def tensors(block: PairBlock) -> dict[str, Any]:
+def arguments(block: PairBlock) -> dict[str, Any]:
     """What all kernels take of a block, but for its features."""
     row, col, mask = block.row, block.col, block.mask
     both = {
@@ -238,7 +238,7 @@ def tensors(block: PairBlock) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rules(spec: PairSpec) -> dict[str, Any]:
+def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
         "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same,
