@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 
 from contrastile.backends import triton_segments
 from contrastile.spec import Keep, Positives, Reduce, Score
-from contrastile.triton_kernels import config, merge, pair, segment_max
+from contrastile.triton_kernels import config, fused, merge, pair, segment_max
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KIB = 1024
@@ -43,6 +43,7 @@ class Variant:
     positives: Positives = Positives.NONE
     keep_positives: bool = False
     same: bool = False
+    rows: bool = True
     cols: bool = True
     score: Score = Score.DOT
 
@@ -52,6 +53,12 @@ class Variant:
     def many_rules(self) -> bool:
         """As backends.triton decides it."""
         return self.score != Score.DOT or any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
+
+    def swapped(self) -> Variant:
+        """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
+        other = {"Row": "Col", "Col": "Row"}
+        given = tuple(other.get(name[:3], name[:3]) + name[3:] for name in self.given)
+        return replace(self, given=given, rows=self.cols, cols=self.rows)
 
 
 VARIANTS = {
@@ -101,11 +108,12 @@ class Usage:
 
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
-    """The kernel with the table's tile, or another."""
+    """The kernel with the table's tile, or another; the fused one needs it."""
     coeff = kernel == "coeff"
     tile = tile or config.tile(arch, kind, config.weight_of(coeff, coeff and variant.sums(), variant.many_rules()))
-    function = getattr(pair, kernel)
+    function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
+    constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile)
 
 
@@ -121,7 +129,7 @@ def compiled(function: Any, arch: str, kind: str, constants: dict[str, Any], til
     if constants["TMA"]:
         element = TYPES[kind][1:]
         types["A"] = f"tensordesc<{element}[{tile.rows}, {tile.depth}]>"
-        types["B"] = f"tensordesc<{element}[1, {tile.cols}, {tile.depth}]>"
+        types["B"] = f"tensordesc<{element}[{'' if function is fused.fused else '1, '}{tile.cols}, {tile.depth}]>"
     signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
     aligned = [name for name, kind in signature.items() if kind[0] in "*i" and name not in UNSPECIALISED]
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
@@ -162,7 +170,7 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
 def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "TMA": tma, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
-        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
+        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth, "WIDTH": tile.depth,
     }  # fmt: skip
 
 
@@ -171,8 +179,8 @@ def absent(function: Any, variant: Variant) -> dict[str, None]:
     sums = variant.sums()
     stats = {"Total", "Positive"} if sums else {"Peak", "Positive", "Arg" if variant.reduce == Reduce.MAX else "Total"}
     of_side = stats if "RowPeak" in function.arg_names else {"Stat", "Weight"} | (stats if sums else set())
-    roles = ("Row", "Col") if variant.cols else ("Row",)
-    given = {"A", "B", "Grad", *variant.given} | {f"{role}{name}" for role in roles for name in of_side}
+    roles = [role for role, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
+    given = {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{role}{name}" for role in roles for name in of_side}
     pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
     return {name: None for name in pointers if name not in given}
 

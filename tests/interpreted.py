@@ -17,7 +17,7 @@ import test_distances
 import test_segment_max
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
-from contrastile.backends import base, triton_segments
+from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
@@ -28,7 +28,7 @@ KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_i
 POSITIVES = (None, "same_index", "same_id", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
-copyable = backend_module.copyable
+copyable = triton_device.copyable
 
 
 @pytest.fixture(autouse=True)
@@ -118,10 +118,10 @@ def test_many_chunks_and_column_blocks(cols, monkeypatch):
 def test_tensor_descriptors(d, persistent, monkeypatch):
     """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
     copied = []
-    monkeypatch.setattr(backend_module, "copies_tensors", lambda device, kind: True)
-    monkeypatch.setattr(backend_module, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
+    monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
+    monkeypatch.setattr(triton_launch, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
     tile = replace(config.INTERPRETER, per_processor=int(persistent))
-    monkeypatch.setattr(backend_module, "tile_for", lambda *_: tile)
+    monkeypatch.setattr(triton_launch, "tile_for", lambda *_: tile)
     for extras, blocks in (((), 1), (EXTRAS, 2)):
         triton(make_call(70, 150, d, torch.float16, *extras, blocks=blocks, positives="same_index", cols=True))
     x = test_distances.problem(37, 70, d, 3, torch.float32, True)

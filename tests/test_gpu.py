@@ -17,12 +17,13 @@ import test_distances
 import test_segment_max
 from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
-from contrastile.backends import base, native
+from contrastile.backends import base, measured, native
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.spec import Limits
 from contrastile.testing import compare
 from loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make
-from oracle import check
+from oracle import Call, check, engine, oracle, upstream
+from oracle import compare as compare_results
 
 pytestmark = pytest.mark.gpu
 
@@ -89,6 +90,10 @@ def assert_equal_bits(first: list[Tensor], second: list[Tensor]) -> None:
         assert torch.equal(x, y)
 
 
+def refuse(*_: Any) -> Any:
+    raise AssertionError("another was asked")
+
+
 @on_every_backend
 def test_the_backend_can_run_here(backend):
     assert contrastile.available_backends()[backend] is None
@@ -97,9 +102,6 @@ def test_the_backend_can_run_here(backend):
 @on_every_backend
 @pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
 def test_a_named_backend_does_the_work_itself(backend, dtype, monkeypatch):
-    def refuse(*_: Any) -> Any:
-        raise AssertionError("another backend was asked")
-
     for other in backends.BACKENDS:
         if other.name != backend:
             for name in ("stats", "coeff"):
@@ -313,6 +315,44 @@ def test_the_peak_of_maxsim_is_far_below_the_scores(backend):
     torch.cuda.reset_peak_memory_stats()
     contrastile.maxsim(q, d, backend=backend).sum().backward()
     assert torch.cuda.max_memory_allocated() - before < 64 * 32 * 1024 * 512 * 4 / 2
+
+
+# ---- the fused kernel, as if it had been measured to be faster
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"triton": measured.triton_version(), "fused": {"bfloat16": [256, 256], "float16": [256, 256]}}
+    monkeypatch.setattr(measured, "table", lambda: {measured.device_name(torch.device("cuda")): entry})
+    monkeypatch.setattr(type(backends.select("triton", torch.device("cuda"), torch.half, 1)), "coeff_tiles", refuse)
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=id_of)
+@pytest.mark.parametrize("d", [1, 8, 40, 64, 200, 256])
+@pytest.mark.parametrize("reduce", SUMS)
+def test_fused_gradients(dtype, d, reduce, fused):
+    """Bare with few rows, whose columns many programs share; with everything at once; square."""
+    extras = {"positives": "same_index", "keep": "not_same_id", "keep_positives": True}
+    for some in (
+        make_call(140, 2100, d, dtype, "row_scale", reduce=reduce, cols=True, positives="same_index"),
+        make_call(600, 290, d, dtype, *EXTRAS, blocks=2, reduce=reduce, cols=True, **extras),
+        make_call(500, None, d, dtype, reduce=reduce, keep="not_same_index", positives="same_id"),
+    ):
+        check_gradients(some)
+
+
+def check_gradients(some: Call) -> None:
+    weights = upstream(some)
+    truth, limit = oracle(some, weights)
+    given = {name: x.to("cuda") for name, x in weights.items()}
+    compare_results(some, engine(some.to("cuda"), given, backend="triton").cpu(), truth, limit)
+
+
+@pytest.mark.unpoisoned
+def test_fused_gradients_have_equal_bits(fused):
+    card = next(x for x in CATALOG if x.name == "clip_loss")
+    case = on_gpu(default(card, 900, 40, torch.bfloat16))
+    assert_equal_bits(outcome(card, case, backend="triton"), outcome(card, case, backend="triton"))
 
 
 # ---- the losses against their references

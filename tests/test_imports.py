@@ -28,7 +28,10 @@ ALLOWED = {
     "backends.native_block": ("spec",),
     "backends.measured": (),
     "backends.torch_rules": ("spec",),
-    "backends.triton_merge": ("spec", "triton_kernels"),
+    "backends.triton_device": ("backends.measured", "triton_kernels"),
+    "backends.triton_merge": ("spec", "backends.triton_device", "triton_kernels"),
+    "backends.triton_launch": ("spec", "backends.triton_device", "backends.triton_merge", "triton_kernels"),
+    "backends.triton_fused": ("spec", "backends.triton_device", "backends.triton_launch", "triton_kernels"),
     # a backend knows no other backend
     "backends": (
         "spec",
@@ -37,11 +40,12 @@ ALLOWED = {
         "backends.native_block",
         "backends.measured",
         "backends.torch_rules",
+        "backends.triton_device",
+        "backends.triton_fused",
+        "backends.triton_launch",
         "backends.triton_merge",
         "triton_kernels",
     ),
-    # a second operation of one backend
-    "backends.triton_segments": ("backends.base", "backends.triton", "backends.triton_merge", "triton_kernels"),
     "driver": ("spec", "backends.base"),
     "ranks": ("driver", "backends.base", "spec", "ranks"),
     "ops": ("spec", "backends", "driver", "ranks", "ops"),

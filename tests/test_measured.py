@@ -12,7 +12,7 @@ import torch
 from contrastile import backends
 from contrastile.backends import measured
 from contrastile.backends.cuda import CudaBackend
-from contrastile.backends.triton import tile_for
+from contrastile.backends.triton_device import tile_for
 from contrastile.cli import main, tune
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -65,7 +65,7 @@ def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
 
 def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
     pytest.importorskip("triton")
-    monkeypatch.setattr("contrastile.backends.triton.architecture", lambda device: "sm_90")
+    monkeypatch.setattr("contrastile.backends.triton_device.architecture", lambda device: "sm_90")
     assert tile_for(GPU, "half", True, False, False).numbers() != [32, 64, 64, 4, 3, 2]  # by another Triton
     monkeypatch.setitem(ENTRY, "triton", measured.triton_version())
     assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2]
@@ -94,7 +94,7 @@ def test_a_broken_table_is_named(tmp_path, text):
 def test_the_packages_table_is_well_formed():
     names = set(backends.backend_names())
     for device, entry in measured.read(measured.OWN).items():
-        assert device and set(entry) <= {"dispatch", "tiles", "basis", "triton"}
+        assert device and set(entry) <= {"dispatch", "tiles", "basis", "fused", "triton"}
         assert all(backend in names for rows in entry.get("dispatch", {}).values() for _, backend in rows)
 
 
@@ -145,6 +145,54 @@ def test_compiled_bases_are_taken_where_they_are_right_and_faster(error, seconds
     norm = tune.basis_norm
     monkeypatch.setattr(tune, "basis_norm", lambda x: norm(x) + (error if entry["basis"] == "cuda" else 0.0) * norm(x))
     assert tune.basis_maker(CPU, 8, entry, lambda *_: seconds if entry["basis"] == "cuda" else 2.0) == taken
+
+
+def test_the_fused_kernel_waits_for_a_measurement(gpu, monkeypatch):
+    assert measured.fused_features(GPU, torch.bfloat16, False) == -1
+    monkeypatch.setitem(ENTRY, "fused", {"bfloat16": [128, 64]})
+    assert measured.fused_features(GPU, torch.bfloat16, False) == -1  # by another Triton
+    monkeypatch.setitem(ENTRY, "triton", measured.triton_version())
+    assert [measured.fused_features(GPU, torch.bfloat16, rules) for rules in (False, True)] == [128, 64]
+    assert measured.fused_features(GPU, torch.float16, False) == -1
+
+
+@pytest.mark.parametrize(
+    "fast, right, runs, widest",
+    [
+        ({32, 64, 128, 256}, {32, 64, 128, 256}, {32, 64, 128, 256}, 256),
+        ({32, 64}, {32, 64, 128, 256}, {32, 64, 128, 256}, 64),
+        ({32, 128}, {32, 64, 128, 256}, {32, 64, 128, 256}, 32),  # none beyond the first that is slower
+        ({32, 64, 128, 256}, {32, 64, 256}, {32, 64, 128, 256}, 64),
+        ({32, 64, 128, 256}, {32, 64, 128, 256}, {32, 64, 128}, 128),
+        (set(), {32}, {32}, -1),
+    ],
+)
+def test_the_fused_kernel_is_taken_where_it_is_right_and_faster(fast, right, runs, widest, monkeypatch):
+    """With few rules as given, with many rules never; bfloat16 and float16 alike."""
+    entry, asked = {}, {}
+
+    def problem(n, dtype, device, backend, weight, features):
+        def call():
+            asked.update(features=features, name=str(dtype).removeprefix("torch."), weight=weight)
+            if taken() and features not in runs:
+                raise ValueError("too much shared memory")
+            return torch.tensor(5.0 if not taken() or features in right else 6.0)
+
+        return call
+
+    def taken():
+        return entry["fused"][asked["name"]][0] >= asked["features"]
+
+    def clock(call, device):
+        return 1.0 if taken() and asked["features"] in fast and asked["weight"] == 1 else 2.0
+
+    monkeypatch.setattr(tune, "problem", problem)
+    assert tune.fused(CPU, 8, entry, clock) == {"bfloat16": [widest, -1], "float16": [widest, -1]}
+
+
+def test_problems_have_the_features_asked_for():
+    few, many = (tune.problem(64, torch.float32, CPU, "torch", 1, features)().item() for features in (2, 32))
+    assert few != pytest.approx(many, rel=1e-3)
 
 
 def test_compiled_bases_wait_for_a_measurement(gpu, monkeypatch):

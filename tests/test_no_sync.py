@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import contrastile
 from contrastile import backends
 from contrastile.backends import cuda as cuda_module
-from contrastile.backends import native, triton_merge, triton_segments
+from contrastile.backends import native, triton_launch, triton_merge, triton_segments
 from contrastile.backends import triton as triton_module
 from contrastile.ops import basis, library, multilinear, segments
 from loss_cases import call, default, differentiable, each_tensor, every_pair_loss, every_variant, id_of, make, takes
@@ -86,10 +86,10 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for cls in (triton_module.TritonBackend, cuda_module.CudaBackend):
         monkeypatch.setattr(cls, "unavailable", lambda self: None)
         monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
-    monkeypatch.setattr(triton_module.Launch, "run", lambda self, kernel, more: None)
+    monkeypatch.setattr(triton_launch.Launch, "run", lambda self, kernel, more: None)
     monkeypatch.setattr(triton_merge.Partials, "launch", lambda self, out, stat, share: None)
-    monkeypatch.setattr(triton_module, "tile_for", sm_90)
-    monkeypatch.setattr(triton_module, "copies_tensors", lambda device, kind: True)
+    monkeypatch.setattr(triton_launch, "tile_for", sm_90)
+    monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
     monkeypatch.setattr(backends, "cuda_kernels", lambda device: None)
 

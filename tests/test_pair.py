@@ -7,8 +7,8 @@ import torch
 
 from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce, row_lse
-from contrastile.backends import cpu
-from contrastile.spec import Limits
+from contrastile.backends import cpu, select
+from contrastile.spec import Limits, Needs, PairCall, PairSpec, Reduce, Side, Weights
 from oracle import VECTORS, check, engine, upstream
 
 KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
@@ -268,3 +268,20 @@ def test_a_graph_kept_alive_gives_the_same_gradient_again(backend, loss):
     first = torch.autograd.grad(value, (a, b), retain_graph=True)
     again = torch.autograd.grad(value, (a, b))
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reduce", ["LSE", "SOFTPLUS"])
+def test_blocks_of_columns_whose_origins_have_gaps(backend, reduce):
+    """As shards that travel between ranks have them: where a column's numbers are does not depend on its index."""
+    chosen = select(backend, torch.device("cpu"), torch.float32, 0)
+    a, b, scale, bias = torch.randn(9, 4), torch.randn(12, 4), torch.rand(12), torch.randn(12)
+    weights, needs = Weights(torch.rand(9), col=torch.rand(12)), Needs(True, [True, True], False, True, True, True)
+    found = []
+    for gap in (0, 15):
+        blocks = [Side(b[k], k.start + gap * (k.start > 0), scale[k], bias[k]) for k in (slice(0, 5), slice(5, 12))]
+        call = PairCall(PairSpec(Reduce[reduce], cols=True), Side(a, scale=torch.ones(9)), blocks)
+        value, grads = driver.scalar(call, chosen, weights, needs, 0)
+        found.append([value, grads.a, *grads.blocks, grads.col_scale, grads.col_bias])
+    for x, y in zip(*found, strict=True):
+        assert torch.equal(x, y)

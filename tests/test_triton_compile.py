@@ -15,7 +15,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
 import aot
 from contrastile.spec import Reduce
 from contrastile.triton_kernels import config
-from contrastile.triton_kernels.config import TABLE, Tile, architecture
+from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 
 pytestmark = pytest.mark.aot
 
@@ -77,6 +77,45 @@ def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
     assert not list(found.faults(arch, kind)), found
 
 
+FUSED_CASES = [
+    (arch, features, variant, owner)
+    for arch, tiles in FUSED.items()
+    for variant in ("clip", "siglip", "relu", "everything")
+    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].many_rules()])
+    for owner in ("rows", "columns")
+]
+FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"), ("gfx942", 64, "relu", "rows")]
+
+
+@pytest.mark.parametrize(
+    "arch, features, variant, owner",
+    [
+        pytest.param(*x, marks=() if x in FUSED_QUICK else pytest.mark.slow, id="-".join(map(str, x)))
+        for x in FUSED_CASES
+    ],
+)
+def test_the_fused_kernel_compiles_within_the_device(arch, features, variant, owner):
+    chosen = aot.VARIANTS[variant] if owner == "rows" else aot.VARIANTS[variant].swapped()
+    tile = fused_tile(arch, "half", features, chosen.many_rules())
+    found = aot.build("fused", arch, "half", chosen, tile)
+    assert not list(found.faults(arch, "half")), found
+
+
+@pytest.mark.parametrize("features, depth", [(0, 16), (1, 16), (17, 32), (64, 64), (65, 128), (256, 256), (257, None)])
+def test_the_fused_kernel_takes_all_features_at_once(features, depth):
+    for many_rules in (False, True):
+        tile = fused_tile("sm_90", "half", features, many_rules)
+        assert (tile and tile.depth) == depth
+    assert fused_tile("sm_90", "ieee", 8, False) is None
+
+
+def test_every_architecture_has_fused_tiles_in_order():
+    assert FUSED.keys() == TABLE.keys()
+    for tiles in (tiles for both in FUSED.values() for tiles in both):
+        depths = [tile.depth for tile in tiles]
+        assert depths == sorted(set(depths)) and depths[0] >= 16
+
+
 def test_the_gate_notices_a_tile_that_is_too_large():
     found = aot.build("coeff", "sm_90", "half", aot.VARIANTS["clip"], Tile(128, 128, 64, 4, 8))
     faults = " ".join(found.faults("sm_90", "half"))
@@ -102,7 +141,7 @@ def test_the_gate_notices_copies_without_the_copy_engine():
 
 
 def test_quick_cases_are_cases():
-    assert set(QUICK) <= set(EVERY)
+    assert set(QUICK) <= set(EVERY) and set(FUSED_QUICK) <= set(FUSED_CASES)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.interpret
 
 
-def test_in_the_interpreter():
-    """The tests of interpreted.py."""
+@pytest.mark.parametrize("name", ["interpreted.py", "interpreted_fused.py"])
+def test_in_the_interpreter(name):
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", here / "interpreted.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", here / name]
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=here.parent, capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ without TF32 run on the ordinary cores: small tiles.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,35 @@ TABLE = {
     },
 }  # fmt: skip
 INTERPRETER = Tile(32, 64, 32, 4, 1)
+# architecture: tiles of the fused kernel for few, and for many rules. `depth` is the largest number of features: a step
+# takes all of them, and their gradient, rows times depth in float32, stays in registers. Halves only.
+FUSED = {
+    "sm_80": (
+        (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 32, 256, 8, 3)),
+        (Tile(128, 32, 64, 8, 3), Tile(64, 32, 128, 8, 2), Tile(32, 32, 256, 4, 3)),
+    ),
+    "sm_86": (
+        (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 64, 256, 8, 2)),
+        (Tile(128, 32, 64, 8, 3), Tile(64, 64, 128, 8, 2), Tile(64, 16, 256, 8, 2)),
+    ),
+    "sm_90": (
+        (Tile(128, 64, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(128, 32, 256, 8, 2)),
+        (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 16, 256, 4, 1)),
+    ),
+    "sm_100": (
+        (Tile(128, 64, 64, 8, 2), Tile(128, 64, 128, 8, 2), Tile(64, 64, 256, 8, 2)),
+        (Tile(128, 32, 64, 8, 1), Tile(128, 32, 128, 8, 3), Tile(64, 64, 256, 8, 2)),
+    ),
+    "sm_120": (
+        (Tile(128, 32, 64, 8, 3), Tile(64, 64, 128, 8, 2), Tile(64, 32, 256, 8, 1)),
+        (Tile(128, 32, 64, 8, 3), Tile(64, 32, 128, 8, 1), Tile(64, 32, 256, 8, 1)),
+    ),
+    "gfx942": (
+        (Tile(64, 64, 64, 4, 3), Tile(64, 64, 128, 4, 3), Tile(64, 64, 256, 4, 2)),
+        (Tile(64, 32, 64, 4, 1), Tile(64, 32, 128, 4, 1), Tile(64, 32, 256, 4, 1)),
+    ),
+}
+FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
 def weight_of(coeff: bool, with_stats: bool, many_rules: bool) -> int:
@@ -84,6 +113,14 @@ def has_tma(arch: str, kind: str) -> bool:
 
 def tile(arch: str, kind: str, weight: int) -> Tile:
     return TABLE[arch][kind][weight]
+
+
+def fused_tile(arch: str | None, kind: str, features: int, many_rules: bool) -> Tile | None:
+    """The first that is deep enough, its depth cut to the features, rounded up; None where there is none. arch None:
+    the interpreter."""
+    tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][many_rules] if kind == "half" else ()
+    depth = max(16, 1 << (features - 1).bit_length())  # what tl.dot needs
+    return next((replace(tile, depth=depth) for tile in tiles if depth <= tile.depth), None)
 
 
 def candidates(arch: str, kind: str) -> list[list[int]]:

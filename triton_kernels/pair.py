@@ -10,7 +10,8 @@ program's next tile can begin during the epilogue of this one.
 import triton
 import triton.language as tl
 
-from .functors import DOT, LSE, MAX, positive_slope, positive_term, score_slope, slope, term
+from .functors import DOT, LSE, MAX, positive_term, score_slope, term
+from .slopes import logit_slope, scaled
 from .tiles import (
     NO_POSITIVES,
     POSITIVE_SAME_INDEX,
@@ -18,20 +19,14 @@ from .tiles import (
     affine,
     base_of,
     first_maximum,
+    meets_diagonal,
     place,
     product,
     role_z,
     rules,
     score_of,
     share,
-    vector,
 )
-
-
-@triton.jit
-def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
-    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
-    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
 
 
 @triton.jit
@@ -134,42 +129,6 @@ def stats(
 
 
 @triton.jit
-def role_slope(
-    z, positive, drop, Threshold, Stat, Weight, index, count,
-    REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
-):  # fmt: skip
-    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): of LSE its parts."""
-    z = role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
-    inside = index < count
-    weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
-    if REDUCE == LSE:
-        peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
-        log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
-        peak = tl.where(peak == float("-inf"), 0.0, peak)
-        weight *= tl.exp(-tl.where(log_total == float("-inf"), 0.0, log_total))
-    return slope(z, across(peak, AXIS), REDUCE) * across(weight, AXIS)
-
-
-@triton.jit
-def add_positive_slopes(
-    g, z, positive, RowWeight, ColWeight, first_row, first_col, n, m, shift,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
-):  # fmt: skip
-    """g plus what positives give beside the statistics; with the same index only tiles on the diagonal have any."""
-    here = True
-    if POSITIVES == POSITIVE_SAME_INDEX:
-        here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
-    if here:
-        weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)
-        if RowWeight is not None:
-            weight += vector(RowWeight, first_row + tl.arange(0, TILE_ROWS), n, 1)
-        if ColWeight is not None:
-            weight += vector(ColWeight, first_col + tl.arange(0, TILE_COLS), m, 0)
-        g += tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
-    return g
-
-
-@triton.jit
 def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
     tl.store(Out + part.to(tl.int64) * count + index, tl.sum(x, AXIS), mask=index < count)
 
@@ -206,29 +165,17 @@ def coeff(
                 None, ColTotal, ColPositive, None, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
-        if COLS:
-            g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
-        if RowPositiveWeight is not None or ColPositiveWeight is not None:
-            g = add_positive_slopes(
-                g, z, positive, RowPositiveWeight, ColPositiveWeight, first_row, first_col, n, m,
-                row_origin - col_origin, REDUCE, POSITIVES, TILE_ROWS, TILE_COLS,
-            )  # fmt: skip
-        g = tl.where(valid, g, 0.0)
-
-        by_row, by_col = g, g
-        if RowScale is not None:
-            by_row = g * vector(RowScale, i, n, 1)
-        if ColScale is not None:
-            by_col = g * vector(ColScale, j, m, 0)
+        g = logit_slope(
+            z, valid, positive, drop, RowThreshold, ColThreshold, RowStat, RowWeight, RowPositiveWeight,
+            ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, row_origin - col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        by_row, by_col = scaled(g, RowScale, i, n, 1), scaled(g, ColScale, j, m, 0)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
         if ColScaleGrad is not None:
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
-        grad = by_row
-        if ColScale is not None:
-            grad = by_row * vector(ColScale, j, m, 0)
-        bias = g
+        grad, bias = scaled(by_row, ColScale, j, m, 0), g
         if SCORE != DOT:
             dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
             bias = tl.where(grad == 0.0, grad, grad * dq)

@@ -1,4 +1,4 @@
-"""One tile of pairs: products, scores, logits, rules. Used by both kernels, so that they cannot disagree.
+"""One tile of pairs: products, scores, logits, rules. Used by all kernels, so that they cannot disagree.
 
 Vectors that are not given are None, which Triton compiles away. Indices are local to the block; offsets are int64.
 """
@@ -194,6 +194,12 @@ def rules(
 
 
 @triton.jit
+def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
+    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
+    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
+
+
+@triton.jit
 def role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
     """z with this side's dropped pairs at -inf; NaN is above no threshold, so it stays."""
     if Threshold is not None:
@@ -202,3 +208,14 @@ def role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.conste
             above = above & (positive == 0)
         drop = drop | above
     return tl.where(drop, float("-inf"), z)
+
+
+@triton.jit
+def items(X, first, count, d, TMA: tl.constexpr, ITEMS: tl.constexpr, WIDTH: tl.constexpr):
+    """The features of ITEMS items, all WIDTH >= d of them, with zeros beyond the edges."""
+    if TMA:
+        return X.load([first, 0])
+    else:
+        i, k = first + tl.arange(0, ITEMS), tl.arange(0, WIDTH)
+        inside = (i < count)[:, None] & (k < d)[None, :]
+        return tl.load(X + i.to(tl.int64)[:, None] * d + k[None, :], mask=inside, other=0.0)

@@ -87,9 +87,14 @@ def block_of(call: PairCall, step: Step, scores: Tensor | None = None) -> PairBl
         col = replace(col, on=step.mirrored)
     mask = call.mask
     if mask is not None:
-        origin = call.blocks[step.index].origin - call.blocks[0].origin
-        mask = mask[step.start : step.stop, origin + step.first : origin + step.last]
+        before = columns_before(call, step.index)
+        mask = mask[step.start : step.stop, before + step.first : before + step.last]
     return PairBlock(call.spec, row, col, mask, scores, call.factor)
+
+
+def columns_before(call: PairCall, index: int) -> int:
+    """Columns in the blocks before; their origins may have gaps."""
+    return sum(len(block) for block in call.blocks[:index])
 
 
 class ScoreStore:
@@ -235,12 +240,12 @@ def add_block(
         if to_col is not None:
             target = to_col[tile] if to_col.dim() == 3 else to_col
             backend.accumulate(target[step.first : step.last], grad.T, block.row.features)
-    offset = call.blocks[step.index].origin - call.blocks[0].origin
+    before = columns_before(call, step.index)
     for name, start, stop in (
         ("row_scale", step.start, step.stop),
         ("row_bias", step.start, step.stop),
-        ("col_scale", offset + step.first, offset + step.last),
-        ("col_bias", offset + step.first, offset + step.last),
+        ("col_scale", before + step.first, before + step.last),
+        ("col_bias", before + step.first, before + step.last),
     ):
         target, value = getattr(grads, name), getattr(part, name)
         if target is not None and value is not None:
@@ -252,10 +257,23 @@ def gradients(call: PairCall, backend: Backend, needs: Needs, store: ScoreStore)
     """Second sweep: sides carry stat, weight and positive_weight. Reads kept scores in the order stats wrote them."""
     grads = new_gradients(call, needs)
     scale_coefficients(call, backend, given_weights(call))
-    for step in plan(call, backend):
-        add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
+    if backend.fuses(call):
+        add_fused(call, backend, grads)
+    else:
+        for step in plan(call, backend):
+            add_block(call, step, backend, grads, block_of(call, step, store.next(step, call.tiles)), needs)
     unscale(call, grads)
     return grads
+
+
+def add_fused(call: PairCall, backend: Backend, grads: Gradients) -> None:
+    """All gradients without coefficients in memory: no reason to cut the blocks of columns any further."""
+    for index, side in enumerate(call.blocks):
+        here = slice(before := columns_before(call, index), before + len(side))
+        col_scale, col_bias = (None if x is None else x[here] for x in (grads.col_scale, grads.col_bias))
+        part = replace(grads, blocks=grads.blocks[index : index + 1], col_scale=col_scale, col_bias=col_bias)
+        step = Step(0, len(call.rows), index, 0, len(side), mirrored=call.spec.square)
+        backend.fused(block_of(call, step), part)
 
 
 def given_weights(call: PairCall) -> list[Tensor | None]:
@@ -331,6 +349,8 @@ def scalar(
         return scalar_value(finished(call, rows, cols), weights), None
     if call.spec.reduce in (Reduce.SOFTPLUS, Reduce.RELU):
         return one_sweep_scalar(call, backend, weights, needs)
+    if backend.fuses(call):
+        return two_sweep_scalar(call, backend, weights, needs, budget)
     steps = list(islice(plan(call, backend), 2))
     if len(steps) == 1:
         return one_block_scalar(call, backend, weights, needs, steps[0])

@@ -67,6 +67,13 @@ class Backend(Protocol):
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         """The weighted sum of the statistics; writes every gradient, whose memory has no content yet."""
 
+    def fuses(self, call: PairCall) -> bool:
+        """Whether gradients from finished statistics should come from `fused` instead of coefficients in memory."""
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        """Adds the gradients of a block of any size to the accumulators; in a square call as both roles, to the
+        rows'."""
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""
 

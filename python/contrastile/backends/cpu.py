@@ -76,6 +76,12 @@ class CpuBackend:
             self.module.pack(tile.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
+    def fuses(self, call: PairCall) -> bool:
+        return False
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        raise NotImplementedError
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         if x.dtype == torch.float32:
             out.addmm_(x, y)

@@ -97,6 +97,12 @@ class CudaBackend:
         set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return loss
 
+    def fuses(self, call: PairCall) -> bool:
+        return False
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        raise NotImplementedError
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 

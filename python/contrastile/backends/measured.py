@@ -5,12 +5,15 @@ user's own, which `python -m contrastile tune` writes for the GPU it runs on. By
 
     {
         "dispatch": {dtype: [[pairs, backend], ...]}, "basis": "cuda" or "torch",
+        "fused": {dtype: [features, features]},
         "tiles": {kind: [[rows, cols, depth, warps, stages, ...], ...]}, "triton": version
     }
 
 dispatch: ascending; backend="auto" takes the first entry whose number of pairs (rows times columns) is not exceeded;
-null has no limit. basis: who makes the bases of matched tuples (ops/basis.py); without an entry torch does. tiles: the
-fields of triton_kernels.config.Tile, one for each weight of the epilogue, measured with the Triton named beside them.
+null has no limit. basis: who makes the bases of matched tuples (ops/basis.py); without an entry torch does. fused: up
+to how many features the fused kernel (triton_kernels/fused.py) is faster, with few and with many rules. tiles: the
+fields of triton_kernels.config.Tile, one for each weight of the epilogue. These two hold for the Triton named beside
+them.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def table() -> Table:
 
 @cache
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def of_device(device: torch.device) -> dict[str, Any]:
@@ -73,12 +76,22 @@ def fastest_basis(device: torch.device) -> str | None:
     return name
 
 
-def fastest_tile(device: torch.device, kind: str, weight: int) -> list[int] | None:
-    """rows, cols, depth, warps, stages, per_processor; None where nothing was measured with this Triton: another one
-    may need more registers for the same tile."""
+def of_triton(device: torch.device) -> dict[str, Any]:
+    """What was measured with this Triton: another one may need more registers for the same tile."""
     entry = of_device(device)
-    tiles = entry.get("tiles", {}).get(kind, ())
-    return tiles[weight] if weight < len(tiles) and entry.get("triton") == triton_version() else None
+    return entry if entry.get("triton") == triton_version() else {}
+
+
+def fastest_tile(device: torch.device, kind: str, weight: int) -> list[int] | None:
+    """rows, cols, depth, warps, stages, per_processor; None where nothing was measured."""
+    tiles = of_triton(device).get("tiles", {}).get(kind, ())
+    return tiles[weight] if weight < len(tiles) else None
+
+
+def fused_features(device: torch.device, dtype: torch.dtype, many_rules: bool) -> int:
+    """Up to how many features the fused kernel is faster; -1 where it was not measured to be."""
+    few, many = of_triton(device).get("fused", {}).get(str(dtype).removeprefix("torch."), (-1, -1))
+    return int(many if many_rules else few)
 
 
 @cache

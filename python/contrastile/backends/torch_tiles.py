@@ -61,6 +61,12 @@ class TorchBackend:
     def prepare(self, features: Tensor) -> None:
         return None
 
+    def fuses(self, call: PairCall) -> bool:
+        return False
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        raise NotImplementedError
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 

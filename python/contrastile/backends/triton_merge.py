@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..spec import PairBlock, Positives, Reduce, SideStats
+from .triton_device import on_device
 
 
 class Partials:
@@ -67,9 +67,8 @@ class Partials:
             merge.merge[(self.programs,)](**self.tensors, **outputs, **weighed, Stat=stat, Share=share, **numbers)
 
 
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on torch's current device."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+def joined(found: Sequence[Partials]) -> tuple[SideStats, SideStats | None]:
+    return found[0].merged(), found[1].merged() if len(found) > 1 else None
 
 
 def finish(sides: Sequence[Partials]) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Backend
-from .triton import architecture, copies_tensors, copyable, descriptors, precision
-from .triton_merge import on_device
+from .triton_device import architecture, copies_tensors, copyable, described, on_device, precision
 
 FEWEST_COLUMNS = 32  # of a tile
 
@@ -26,7 +25,9 @@ def segment_max(
     kind = how if rows.dtype == torch.float32 else "half"
     tile = tile_for(device, kind, len(cols) // count)
     tma = copies_tensors(device, kind) and copyable(rows) and copyable(cols)
-    a, b = descriptors(rows, cols.unsqueeze(0), tile) if tma else (rows, cols)
+    a, b = rows, cols
+    if tma:
+        a, b = described(rows, tile.rows, tile.depth), described(cols.unsqueeze(0), 1, tile.cols, tile.depth)
     with on_device(device):
         kernels.segment_max[(-(-len(rows) // tile.rows) * count,)](
             a, b, offsets, None if mask is None else mask.view(torch.uint8), values, args,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contrastile import pair_loss
 from contrastile.backends import BACKENDS, measured, reason
-from contrastile.backends.triton import architecture
+from contrastile.backends.triton_device import architecture
 from contrastile.benchmark.precision import tf32
 from contrastile.ops.basis import basis
 
@@ -26,6 +26,7 @@ _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _TILE_ROWS, _FEATURES = 8192, 768
 _BASIS_ROWS = 16384
+_FUSED_TYPES, _FUSED_FEATURES = (torch.bfloat16, torch.float16), (32, 64, 128, 256)
 _AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
 
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     if "triton" in usable and not options.skip_tiles:
         limit = time.monotonic() + 60 * options.minutes
         steps.append(("tiles", lambda: tiles(device, _TILE_ROWS, measure, limit)))
+        steps.append(("fused", lambda: fused(device, _TILE_ROWS, entry_of(device), measure)))
     if "cuda" in usable:
         steps.append(("basis", lambda: basis_maker(device, _BASIS_ROWS, entry_of(device), measure)))
     steps.append(("dispatch", lambda: dispatch(device, _DTYPES, _SIZES, measure)))
@@ -81,11 +83,13 @@ def measure(function: Run, device: torch.device) -> float:
     return statistics.median(times[2:])
 
 
-def problem(n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1) -> Run:
+def problem(
+    n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1, features: int = _FEATURES
+) -> Run:
     """Row and column softmax over n pairs. weight: of the epilogue, as in triton_kernels/config.py; 0 is the loss
     without gradients, 2 a sum instead of a softmax, 3 compares ids."""
     generator = torch.Generator(device).manual_seed(0)
-    shape = (n, min(_FEATURES, n))
+    shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
     keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
@@ -159,6 +163,39 @@ def choose(
             best, least = candidate, seconds
     chosen[weight] = best
     print(f"{kind} weight {weight}: takes {best}, {1e3 * least:.3f} ms")
+
+
+# ---- the fused kernel
+
+
+def fused(device: torch.device, n: int, entry: dict[str, Any], clock: Clock) -> dict[str, list[int]]:
+    """For each type, with few and with many rules, up to how many features the fused kernel is right and faster than
+    two kernels."""
+    entry["fused"] = {}
+    return {
+        str(dtype).removeprefix("torch."): [widest(device, n, dtype, weight, entry, clock) for weight in (1, 3)]
+        for dtype in _FUSED_TYPES
+    }
+
+
+def widest(device: torch.device, n: int, dtype: torch.dtype, weight: int, entry: dict[str, Any], clock: Clock) -> int:
+    """-1 if it is not faster with the fewest features."""
+    most, name = -1, str(dtype).removeprefix("torch.")
+    for features in _FUSED_FEATURES:
+        call, found = problem(n, dtype, device, "triton", weight, features), []
+        for limit in (-1, features):
+            entry["fused"][name] = [limit, limit]
+            try:
+                found.append((call().item(), clock(call, device)))
+            except Exception as error:  # too much shared memory, or the compiler gives up: Triton has no common base
+                print(f"{dtype} weight {weight} {features} features: {type(error).__name__}")
+                return most
+        (truth, slow), (value, seconds) = found
+        print(f"{dtype} weight {weight} {features} features: {1e3 * slow:.3f} ms, fused {1e3 * seconds:.3f} ms")
+        if abs(value - truth) > _AGREEMENT * abs(truth) or seconds >= slow:
+            return most
+        most = features
+    return most
 
 
 # ---- bases of matched tuples

@@ -1,0 +1,47 @@
+"""Gradients of few features by the fused kernel, which writes no coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import PairBlock
+from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
+from .triton_launch import arguments, many_rules, rule_constants, upstream
+
+
+def add_row_gradients(
+    block: PairBlock, grad: Tensor | None, bias: Tensor | None, scale: Tensor | None, share: float = 1.0
+) -> None:
+    """Adds the gradients of the block's rows to grad (n, d), bias and scale (n,), to the last one times `share`."""
+    from ..triton_kernels import fused
+
+    targets = [(name, x) for name, x in (("Grad", grad), ("BiasGrad", bias), ("ScaleGrad", scale)) if x is not None]
+    if not targets:
+        return
+    a, b = block.row.features, block.col.features
+    tile, tma = fused_tile(a, many_rules(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
+    # where rows alone would leave half of the device idle, columns are shared out
+    parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
+    sums = {name: torch.empty(parts, *x.shape, dtype=torch.float32, device=a.device) for name, x in targets}
+    features = {"A": described(a, tile.rows, tile.depth), "B": described(b, tile.cols, tile.depth)} if tma else {}
+    weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
+    with on_device(a.device):
+        fused.fused[(row_tiles, parts)](
+            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,
+            **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")}, Factor=block.factor,
+            TMA=tma, PRECISION=precision(a), TILE_ROWS=tile.rows, TILE_COLS=tile.cols, WIDTH=tile.depth,
+            **tile.options(),
+        )  # fmt: skip
+    for name, x in targets:
+        x.add_(sums[name].sum(0), alpha=share if name == "ScaleGrad" else 1.0)
+
+
+def fused_tile(features: Tensor, rules: bool) -> Any:
+    """None: the fused kernel has none for so many features, or for their type."""
+    from ..triton_kernels import config
+
+    return config.fused_tile(architecture(features.device), kind_of(features), features.shape[1], rules)

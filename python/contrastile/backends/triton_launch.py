@@ -1,0 +1,100 @@
+"""A block as the Triton kernels want it: tile, grid and arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import Needs, PairBlock, PairCall, PairSpec, Score, Side
+from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
+from .triton_merge import Partials
+
+PARTIALS = ("Peak", "Total", "Positive", "Arg")
+
+
+class Launch:
+    """One block's tile, grid and arguments, the same for both kernels."""
+
+    def __init__(self, block: PairBlock, needs: Needs | None = None) -> None:
+        self.block, self.device = block, block.row.features.device
+        self.precision = precision(block.row.features)
+        kind = kind_of(block.row.features)
+        coeff, with_stats = needs is not None, needs is not None and needs.stats
+        self.tile = tile_for(self.device, kind, coeff, with_stats, many_rules(block))
+        self.row_tiles = -(-len(block.row) // self.tile.rows)
+        self.col_tiles = -(-len(block.col) // self.tile.cols)
+        self.cols = block.both_roles
+        self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.tiles)
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def partials(self) -> list[Partials]:
+        """What the tiles write, of rows and, where wanted, of columns."""
+        row = Partials(self.block, "Row", self.col_tiles)
+        return [row, Partials(self.block, "Col", self.row_tiles)] if self.cols else [row]
+
+    def run(self, kernel: Any, more: dict[str, Any]) -> None:
+        grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
+        with on_device(self.device):
+            kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
+
+    def operands(self) -> dict[str, Any]:
+        """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
+        a, b, tile = self.block.row.features, self.block.col.tiles, self.tile
+        shape = {"b_tile": b.stride(0), "tiles": len(b)}
+        if not self.tma:
+            return {"A": a, "B": b} | shape
+        return {"A": described(a, tile.rows, tile.depth), "B": described(b, 1, tile.cols, tile.depth)} | shape
+
+    def constants(self) -> dict[str, Any]:
+        spec, tile = self.block.spec, self.tile
+        return rule_constants(spec) | {
+            "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
+            "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
+            "PERSISTENT": tile.per_processor > 0,
+            "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
+        }  # fmt: skip
+
+
+def arguments(block: PairBlock) -> dict[str, Any]:
+    """What all kernels take of a block, but for its features."""
+    row, col, mask = block.row, block.col, block.mask
+    both = {
+        f"{role}{name}": x
+        for role, side in (("Row", row), ("Col", col))
+        for name, x in (("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold))
+    }
+    return both | {
+        "n": len(row), "m": len(col), "d": row.features.shape[1],
+        "row_origin": row.origin, "col_origin": col.origin,
+        "Mask": None if mask is None else mask.view(torch.uint8),
+        "mask_stride": 0 if mask is None else mask.stride(0),
+    }  # fmt: skip
+
+
+def rule_constants(spec: PairSpec) -> dict[str, Any]:
+    return {
+        "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
+        "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same,
+    }  # fmt: skip
+
+
+def upstream(role: str, side: Side, on: bool) -> dict[str, Tensor | None]:
+    given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
+    return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
+
+
+def named(found: Sequence[Partials]) -> dict[str, Tensor | None]:
+    """The kernels' arguments for partial statistics; None: not wanted."""
+    wanted = {f"{x.role}{name}": tensor for x in found for name, tensor in x.tensors.items()}
+    return dict.fromkeys(f"{role}{name}" for role in ("Row", "Col") for name in PARTIALS) | wanted
+
+
+def many_rules(x: PairBlock | PairCall) -> bool:
+    sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
+    extra = x.mask is not None or any(y is not None for side in sides for y in (side.ids, side.threshold))
+    return extra or x.spec.score != Score.DOT
