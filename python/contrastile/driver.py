@@ -272,8 +272,7 @@ def add_fused(call: PairCall, backend: Backend, grads: Gradients) -> None:
         here = slice(before := columns_before(call, index), before + len(side))
         col_scale, col_bias = (None if x is None else x[here] for x in (grads.col_scale, grads.col_bias))
         part = replace(grads, blocks=grads.blocks[index : index + 1], col_scale=col_scale, col_bias=col_bias)
-        step = Step(0, len(call.rows), index, 0, len(side), mirrored=call.spec.square)
-        backend.fused(block_of(call, step), part)
+        backend.fused(block_of(call, Step(0, len(call.rows), index, 0, len(side))), part)
 
 
 def given_weights(call: PairCall) -> list[Tensor | None]:

@@ -106,7 +106,9 @@ class TritonBackend:
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:
         if block.spec.square:  # z is symmetric, a row has both roles: its scale meets every pair twice
-            add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale, 0.5)
+            row = block.row
+            twin = replace(block.col, on=True, stat=row.stat, weight=row.weight, positive_weight=row.positive_weight)
+            add_row_gradients(replace(block, col=twin), grads.a, grads.row_bias, grads.row_scale, 0.5)
             return
         block = replace(block, col=replace(block.col, on=block.both_roles))  # what `on` says survives the swap
         add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
