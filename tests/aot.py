@@ -138,14 +138,14 @@ def compiled(function: Any, arch: str, kind: str, constants: dict[str, Any], til
     return usage(triton.compile(source, target=target(arch), options=options), arch)
 
 
-def build_merge(arch: str, reduce: Reduce, finished: bool) -> Usage:
+def build_merge(arch: str, reduce: Reduce, positives: Positives, finished: bool) -> Usage:
     """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
     function = merge.merge
     lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX
     given = {"Positive", *({"Peak", "Arg"} if maximum else {"Peak", "Total"} if lse else {"Total"})}
     given |= {"Stat", "Weight", "PositiveWeight", "Share"} if finished else {f"{name}Out" for name in given}
     constants: dict[str, Any] = {name: None for name in function.arg_names if name[0].isupper() and name not in given}
-    numbers = {"REDUCE": int(reduce), "POSITIVES": int(Positives.SAME_ID), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
+    numbers = {"REDUCE": int(reduce), "POSITIVES": int(positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
     constants |= numbers
     types = {"Arg": "*i64", "ArgOut": "*i64", "Share": "*fp64"}
     signature = {

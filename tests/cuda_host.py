@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from contrastile.backends.cuda import CudaBackend
 ROOT = Path(__file__).resolve().parents[1]
 KERNELS = ("stats", "coeff", "whole", "basis", "segment_max")
 SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
+LARGEST_GRID = 65535  # blocks along the second axis
 # the sanitizers stop the process where 16-byte access is misaligned or an array is left
 FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
     -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()
@@ -30,6 +32,10 @@ class HostBackend(CudaBackend):
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
+
+    def launched(self) -> int:
+        """How many kernels ran so far."""
+        return ctypes.c_int64.in_dll(ctypes.CDLL(self.module.__file__), "host_launches").value
 
     def unavailable(self) -> str | None:
         return None

@@ -79,9 +79,9 @@ LOSSES = {
 EAGER = {"clip_loss": eager_clip, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent}
 
 
-def count(loss: Any, counter: Launches, **options: Any) -> list[str]:
+def count(loss: Any, counter: Launches, rows: int = 24, **options: Any) -> list[str]:
     """The names of a forward and a backward pass."""
-    x, y = (F.normalize(torch.randn(24, 8), dim=1).requires_grad_() for _ in range(2))
+    x, y = (F.normalize(torch.randn(rows, 8), dim=1).requires_grad_() for _ in range(2))
     scale = torch.tensor(10.0, requires_grad=True)
     with counter:
         loss(x, y, scale, **options).backward()

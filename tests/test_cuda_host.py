@@ -21,7 +21,7 @@ from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_role
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
-from contrastile.spec import Keep, Limits, Needs, PairBlock, PairSpec, Positives, Reduce, Score, Side
+from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from cuda_host import HostBackend
 from loss_cases import every_pair_loss
@@ -290,16 +290,26 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
         torch.testing.assert_close(x, (found[1].values | found[1].grads)[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, kernels", [("clip_loss", 6), ("siglip_loss", 4)])
-def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name, kernels):
-    """One crossing launches the kernels: statistics of rows (and columns), finish, coefficients, their sums by row (and
-    the strips of columns joined)."""
+@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
+def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name):
+    """One crossing launches all kernels: statistics of rows (and columns, and the strips of columns joined), finish,
+    coefficients, their sums by row."""
     counter, run = launches.Launches(), installed.module.whole
     monkeypatch.setattr(installed.module, "whole", lambda x: counter.kernel("whole", run, x))
-    found = launches.count(launches.LOSSES[name], counter, backend="cuda")
+    before = installed.launched()
+    found = launches.count(launches.LOSSES[name], counter, rows=150, backend="cuda")
+    kernels = installed.launched() - before
     eager = launches.count(launches.EAGER[name], launches.Launches())
     assert found.count("whole") == 1
-    assert len(found) - 1 + kernels == launches.documented(name, "cuda") <= len(eager), (found, eager)
+    assert len(found) - 1 + kernels == launches.documented(name, "cuda") <= len(eager), (found, kernels, eager)
+
+
+@pytest.mark.parametrize("n, m, whole", [(4096, 4096, True), (4096, 4097, False), (1 << 22, 4, False), (0, 5, False)])
+def test_what_is_done_at_once(n, m, whole):
+    """Not a few columns against millions of rows, whose strips no grid has room for."""
+    sides = [Side(torch.empty(k, 1, device="meta")) for k in (n, m)]
+    assert base.fits_at_once(PairCall(PairSpec(), sides[0], sides[1:])) == whole
+    assert base.WHOLE_ITEMS // 64 < cuda_host.LARGEST_GRID
 
 
 @pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
@@ -334,7 +344,7 @@ MUTANTS = {
     "finish": (WHOLE, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
     "loss": (WHOLE, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
     "join": (WHOLE, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "shared memory": (WHOLE, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
+    "workspace": (WHOLE, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
 }
 
 

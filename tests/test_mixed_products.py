@@ -54,7 +54,7 @@ def ran(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     for name, operator in (("mm.dtype", mm), ("mm.dtype_out", mm_out), ("addmm.dtype_out", addmm_out)):
         library.impl(name, operator, "CPU")
     for module in (base, torch_tiles):
-        monkeypatch.setattr(module, "mixed_product", lambda device: True)
+        monkeypatch.setattr(module, "mixed_product", lambda device, dtype: dtype in HALVES)
     if request.param:
         assert base.writes_in_place.__wrapped__(torch.device("cpu"))
     monkeypatch.setattr(base, "writes_in_place", lambda device: request.param)
@@ -123,3 +123,13 @@ def test_float64_and_float32_are_multiplied_as_they_are(ran):
     for dtype in (torch.float32, torch.float64):
         check(make_call(37, 53, 19, dtype, *EXTRAS, positives="same_index", cols=True), backend="torch")
     assert not ran
+
+
+def test_float16_is_widened_where_torch_was_told_to_add_up_in_float16(monkeypatch):
+    """torch refuses to give such sums out as float32."""
+    device = torch.device("cuda")
+    monkeypatch.setattr(base, "mixed_products", lambda device: True)
+    assert all(base.mixed_product(device, dtype) for dtype in HALVES)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True)
+    assert [base.mixed_product(device, dtype) for dtype in HALVES] == [True, False]
+    assert torch_tiles.TorchBackend().compute_dtype(torch.float16, device) == torch.float32

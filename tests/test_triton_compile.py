@@ -13,7 +13,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
 import aot
-from contrastile.spec import Reduce
+from contrastile.spec import Positives, Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 
@@ -57,8 +57,9 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 
 @pytest.mark.parametrize("arch", [pytest.param(x, marks=() if x == "sm_90" else pytest.mark.slow) for x in TABLE])
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
-def test_partial_results_are_joined_in_registers(arch, reduce, finished):
-    found = aot.build_merge(arch, Reduce[reduce], finished)
+@pytest.mark.parametrize("positives", ["SAME_INDEX", pytest.param("SAME_ID", marks=pytest.mark.slow)])
+def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
+    found = aot.build_merge(arch, Reduce[reduce], Positives[positives], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 

@@ -106,8 +106,8 @@ def merge(
             tl.store(Stat + 2 * k, first, mask=inside)
             tl.store(Stat + 2 * k + 1, second, mask=inside)
             value = first.to(tl.float64) + second.to(tl.float64)
-            value = tl.where(value == float("-inf"), 0.0, value)  # nothing is kept
-            share = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64) * tl.where(inside, value, 0.0)
+            share = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64) * value
+            share = tl.where(inside & (value != float("-inf")), share, 0.0)  # -inf: nothing is kept
             if PositiveWeight is not None:
                 weight = tl.load(PositiveWeight + k, mask=inside, other=0.0)
                 share += weight.to(tl.float64) * positive.to(tl.float64)

@@ -16,7 +16,15 @@ template <int P, class K> void run_phases(const K& kernel, int64_t x, int64_t y,
   if constexpr (P + 1 < K::phases) run_phases<P + 1>(kernel, x, y, shared);
 }
 
+// How many kernels were launched.
+extern "C" {
+inline __attribute__((visibility("default"))) int64_t host_launches = 0;
+}
+
 template <class K> Status launch(const K& kernel, int64_t x, int64_t y, void*) {
+  if (x == 0 || y == 0) return {};
+  if (x >= int64_t(1) << 31 || y > 65535) return {K::name, 9};  // what a grid can be: cudaErrorInvalidConfiguration
+  ++host_launches;
   static typename K::Shared shared;
   for (int64_t k = 0; k < x * y; ++k) {
     const int64_t block = in_order(k, x * y);

@@ -12,7 +12,7 @@ struct Share {
   float* stat;  // (count, 2)
 };
 
-// One block: the sides together have some thousand items.
+// One block: the sides together have some ten thousand items (WHOLE_ITEMS in base.py).
 struct Finish {
   static constexpr const char* name = "finish";
   static constexpr int threads = 512, phases = 3, HEADS = 16;

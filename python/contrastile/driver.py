@@ -336,7 +336,8 @@ def scalar(
     call: PairCall, backend: Backend, weights: Weights, needs: Needs, budget: int
 ) -> tuple[Tensor, Gradients | None]:
     """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
-    if needs.any() and backend.takes_whole(call):
+    complete = weights.col is not None or not call.spec.cols
+    if needs.any() and complete and backend.takes_whole(call):
         grads = new_gradients(call, needs, torch.empty)
         scale_coefficients(call, backend, [weights.row, weights.row_positive, weights.col, weights.col_positive])
         value = backend.whole(call, weights, grads)
@@ -400,6 +401,7 @@ def one_block_scalar(
     """A call that is one block: its scores, and what else the backend leaves there, serve the coefficients as well."""
     buffer = new_buffer(call, block_size(call, backend, step))
     block = block_of(call, step, backend_store(backend, buffer).next(step, call.tiles))
+    block.again = True
     row, col = backend.stats(block)
     done = Finished(finish(call.spec, row), row.positive)
     if call.spec.cols:
@@ -407,10 +409,8 @@ def one_block_scalar(
         done.col, done.col_positive = finish(call.spec, col), col.positive
     set_weights(call, done, weights)
     scale_coefficients(call, backend, given_weights(call))
-    weighed = block_of(call, step)
-    block.row, block.col, block.factor = weighed.row, weighed.col, weighed.factor
     grads = new_gradients(call, needs)
-    add_block(call, step, backend, grads, block, needs)
+    add_block(call, step, backend, grads, replace(block_of(call, step, block.scores), kept=block.kept), needs)
     unscale(call, grads)
     return scalar_value(done, weights), grads
 
@@ -477,6 +477,7 @@ def one_sweep_scalar(call: PairCall, backend: Backend, weights: Weights, needs: 
     buffer = new_buffer(call, max((block_size(call, backend, step) for step in steps), default=0))
     for step in steps:
         block = block_of(call, step, backend_store(backend, buffer).next(step, call.tiles))
+        block.again = True
         stats = None if needs.stats else backend.stats(block)
         part = add_block(call, step, backend, grads, block, needs)
         row, col = (part.row_stats, part.col_stats) if stats is None else stats

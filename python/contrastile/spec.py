@@ -170,7 +170,8 @@ class PairBlock:
     mask: Tensor | None = None  # (n, m) bool
     scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
     factor: Tensor | None = None  # see PairCall
-    kept: object = None  # what a backend leaves in stats for coeff of the same block
+    again: bool = False  # coeff of this very block follows its stats
+    kept: object = None  # what a backend leaves in stats for it then
 
     @property
     def both_roles(self) -> bool:

@@ -20,6 +20,7 @@ GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_ch
 
 
 WHOLE_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
+WHOLE_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so short that chunks cost less memory
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -65,7 +66,8 @@ class Backend(Protocol):
         """Whether a scalar-mode call is so small that `whole` should do it all at once."""
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        """The weighted sum of the statistics; writes every gradient, whose memory has no content yet."""
+        """The weighted sum of the statistics; writes every gradient, whose memory has no content yet, or
+        puts a tensor of its own in its place."""
 
     def fuses(self, call: PairCall) -> bool:
         """Whether gradients from finished statistics should come from `fused` instead of coefficients in memory."""
@@ -85,7 +87,8 @@ def only_block(call: PairCall) -> PairBlock:
 
 def fits_at_once(call: PairCall) -> bool:
     """`Backend.takes_whole` of backends on a GPU."""
-    return len(call.blocks) == 1 and 0 < call.tiles * len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
+    sides = [len(call.rows), *map(len, call.blocks)]
+    return len(sides) == 2 and sum(sides) <= WHOLE_ITEMS and 0 < call.tiles * sides[0] * sides[1] <= WHOLE_PAIRS
 
 
 def set_products(block: PairBlock, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
@@ -110,10 +113,16 @@ def coefficient_dtype(block: PairBlock) -> torch.dtype:
     return dtype if dtype == torch.bfloat16 or block.factor is not None else torch.float32
 
 
+def mixed_product(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch multiplies this type into float32; else it is widened first. Sums in float16, which a switch of
+    torch's allows, are nobody's wish here, and torch refuses to give them out as float32."""
+    narrow_sums = dtype == torch.float16 and getattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", False)
+    return dtype in HALVES and not narrow_sums and mixed_products(device)
+
+
 @cache
-def mixed_product(device: torch.device) -> bool:
-    """Whether torch multiplies halves of both kinds into float32: torch >= 2.8 on CUDA devices with tensor cores for
-    bfloat16. Elsewhere they are widened first."""
+def mixed_products(device: torch.device) -> bool:
+    """torch >= 2.8 on CUDA devices with tensor cores for bfloat16."""
     there = device.type == "cuda" and torch.version.hip is None and hasattr(torch.ops.aten.mm, "dtype")
     return there and torch.cuda.get_device_capability(device) >= (8, 0)
 
@@ -122,7 +131,7 @@ def float_product(x: Tensor, y: Tensor) -> Tensor:
     """x @ y in float32 (float64 of float64), products and sums not rounded to half precision."""
     if x.dtype == y.dtype and x.dtype not in HALVES:
         return x @ y
-    if x.dtype == y.dtype and mixed_product(x.device):
+    if x.dtype == y.dtype and mixed_product(x.device, x.dtype):
         return torch.mm(x, y, out_dtype=torch.float32)
     return x.float() @ y.float()
 
@@ -137,6 +146,8 @@ def writes_in_place(device: torch.device) -> bool:
     try:
         torch.ops.aten.mm.dtype_out(x, x, torch.float32, out=out)
         torch.ops.aten.addmm.dtype_out(out, x, x, torch.float32, out=out)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the operators
     except RuntimeError:
         return False
     return True
@@ -146,7 +157,7 @@ def set_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
     """out = float_product(x, y), without a second matrix where torch can."""
     if x.dtype == y.dtype == out.dtype:
         torch.mm(x, y, out=out)
-    elif x.dtype == y.dtype and mixed_product(x.device) and writes_in_place(x.device):
+    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype) and writes_in_place(x.device):
         torch.ops.aten.mm.dtype_out(x, y, torch.float32, out=out)
     else:
         out.copy_(float_product(x, y))
@@ -156,9 +167,9 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
     """out += float_product(x, y), without a second matrix where torch can."""
     if x.dtype == y.dtype == out.dtype:
         out.addmm_(x, y)
-    elif x.dtype == y.dtype and mixed_product(x.device) and writes_in_place(x.device):
+    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype) and writes_in_place(x.device):
         torch.ops.aten.addmm.dtype_out(out, x, y, torch.float32, out=out)
-    elif x.dtype == y.dtype and mixed_product(x.device):
+    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype):
         out.add_(float_product(x, y))
     else:
         out.addmm_(x.float(), y.float())

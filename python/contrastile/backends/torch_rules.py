@@ -111,8 +111,8 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     """Which pairs are positive, and which both sides drop; None = no pair."""
     spec, row, col = block.spec, block.row, block.col
     positive = drop = None
-    by_index = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
-    if by_index or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
+    index_rule = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
+    if index_rule or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
         rows = torch.arange(row.origin, row.origin + len(row), device=row.features.device)
         cols = torch.arange(col.origin, col.origin + len(col), device=row.features.device)
         same_index = rows[:, None] == cols

@@ -56,7 +56,7 @@ class TorchBackend:
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """Halves stay what they are where tensor cores take them; elsewhere they are widened, once."""
-        return dtype if dtype == torch.float64 or mixed_product(device) else torch.float32
+        return dtype if dtype == torch.float64 or mixed_product(device, dtype) else torch.float32
 
     def prepare(self, features: Tensor) -> None:
         return None
@@ -80,7 +80,8 @@ class TorchBackend:
         raise NotImplementedError
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
-        block.kept = pairs = Pairs(block, fill=True)
+        pairs = Pairs(block, fill=True)
+        block.kept = pairs if block.again else None
         row = pairs.stats(block.row, block.col, 1)
         return row, pairs.stats(block.col, block.row, 0) if block.both_roles else None
 
@@ -98,12 +99,11 @@ class Pairs:
     hold the block, which may hold it: a circle is freed late."""
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
-        self.reduce, self.dots = block.spec.reduce, dot_tiles(block, fill)
+        self.reduce, self.again, self.dots = block.spec.reduce, block.again, dot_tiles(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
-        self.exponentials: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # by dim: base, e^(z - base) that stats leaves to coeff
+        # by dim, from stats for coeff: base, e^(z - base)
+        self.exponentials: dict[int, tuple[Tensor, Tensor]] = {}
 
     def stats(self, side: Side, other: Side, dim: int) -> SideStats:
         reduce, positive, z = self.reduce, self.rules.positives(dim), self.rules.kept(side, dim)
@@ -115,7 +115,9 @@ class Pairs:
             peak, arg = z.max(dim)
             return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg + other.origin))
         peak = z.amax(dim)
-        _, e = self.exponentials[dim] = exponential(z, peak, dim)
+        base, e = exponential(z, peak, dim)
+        if self.again:
+            self.exponentials[dim] = base, e
         return SideStats(peak, e.sum(dim), positive, None)
 
     def slopes(self, side: Side, dim: int) -> Tensor:

@@ -94,7 +94,7 @@ class TritonBackend:
             return value
         wanted = {name: getattr(grads, name) is not None for name in SUMS}
         part, found = self.coeff_tiles(block, Needs(False, [], **wanted, stats=sums))
-        for name in SUMS:  # by reference: they have memory already
+        for name in SUMS:
             setattr(grads, name, getattr(part, name))
         set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return finish(found) if value is None else value

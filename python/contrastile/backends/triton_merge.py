@@ -19,9 +19,8 @@ class Partials:
         self.spec, self.role, self.parts = block.spec, role, parts
         self.side, self.other = (block.row, block.col) if role == "Row" else (block.col, block.row)
         reduce, positives = block.spec.reduce, block.spec.positives
-        written = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(
-            positives, parts
-        )  # one tile holds an item's own index
+        # one tile meets an item's own index
+        written = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(positives, parts)
         self.tensors = {
             "Peak": self.empty(parts) if reduce in (Reduce.LSE, Reduce.MAX) else None,
             "Total": self.empty(parts) if reduce != Reduce.MAX else None,
