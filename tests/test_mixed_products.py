@@ -130,6 +130,9 @@ def test_float16_is_widened_where_torch_was_told_to_add_up_in_float16(monkeypatc
     device = torch.device("cuda")
     monkeypatch.setattr(base, "mixed_products", lambda device: True)
     assert all(base.mixed_product(device, dtype) for dtype in HALVES)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_fp16_accumulation", True)
-    assert [base.mixed_product(device, dtype) for dtype in HALVES] == [True, False]
-    assert torch_tiles.TorchBackend().compute_dtype(torch.float16, device) == torch.float32
+    torch.backends.cuda.matmul.allow_fp16_accumulation = True
+    try:
+        assert [base.mixed_product(device, dtype) for dtype in HALVES] == [True, False]
+        assert torch_tiles.TorchBackend().compute_dtype(torch.float16, device) == torch.float32
+    finally:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = False
