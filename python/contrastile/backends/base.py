@@ -80,6 +80,22 @@ class Backend(Protocol):
         """out (p, d) += x (p, q) @ y (q, d), accumulated in out's type (float32 or float64)."""
 
 
+class InSteps:
+    """What a backend without shortcuts answers."""
+
+    def takes_whole(self, call: PairCall) -> bool:
+        return False
+
+    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+        raise NotImplementedError
+
+    def fuses(self, call: PairCall) -> bool:
+        return False
+
+    def fused(self, block: PairBlock, grads: Gradients) -> None:
+        raise NotImplementedError
+
+
 def only_block(call: PairCall) -> PairBlock:
     """The block that a call done at once is."""
     return PairBlock(call.spec, call.rows, replace(call.blocks[0], on=call.spec.cols), call.mask, factor=call.factor)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Score, SideStats, Weights
 from . import native
-from .base import CPU_LIMITS
+from .base import CPU_LIMITS, InSteps
 from .native_block import (
     GRAD_TYPES,
     address,
@@ -39,7 +39,7 @@ class PackedColumns:
         return PackedColumns(self.panels[:, start // self.width :], self.width)
 
 
-class CpuBackend:
+class CpuBackend(InSteps):
     name = "cpu"
     keeps_scores = True
     sums_with_coeff = False
@@ -75,12 +75,6 @@ class CpuBackend:
         for tile, panels in zip(tiles, out, strict=True):
             self.module.pack(tile.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
-
-    def fuses(self, call: PairCall) -> bool:
-        return False
-
-    def fused(self, block: PairBlock, grads: Gradients) -> None:
-        raise NotImplementedError
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         if x.dtype == torch.float32:

@@ -13,6 +13,7 @@ from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, 
 from . import native
 from .base import (
     GPU_LIMITS,
+    InSteps,
     add_float_product,
     coefficient_dtype,
     fits_at_once,
@@ -36,7 +37,7 @@ from .native_block import (
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
 
 
-class CudaBackend:
+class CudaBackend(InSteps):
     """float32 scores of a chunk lie in memory; `stats` reads them, `coeff` turns them into coefficients."""
 
     name = "cuda"
@@ -96,12 +97,6 @@ class CudaBackend:
         self.launch(self.module.whole, self.module.whole_workspace, x, scores)
         set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return loss
-
-    def fuses(self, call: PairCall) -> bool:
-        return False
-
-    def fused(self, block: PairBlock, grads: Gradients) -> None:
-        raise NotImplementedError
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)

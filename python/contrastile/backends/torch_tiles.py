@@ -12,7 +12,6 @@ from torch import Tensor
 from ..spec import (
     FLOOR,
     Coefficients,
-    Gradients,
     Limits,
     Needs,
     PairBlock,
@@ -21,12 +20,12 @@ from ..spec import (
     Score,
     Side,
     SideStats,
-    Weights,
 )
 from .base import (
     CPU_LIMITS,
     GPU_LIMITS,
     HALVES,
+    InSteps,
     add_float_product,
     coefficient_dtype,
     float_product,
@@ -37,7 +36,7 @@ from .base import (
 from .torch_rules import rules_of, softplus
 
 
-class TorchBackend:
+class TorchBackend(InSteps):
     name = "torch"
     granularity = 1
     padding = 1
@@ -61,23 +60,11 @@ class TorchBackend:
     def prepare(self, features: Tensor) -> None:
         return None
 
-    def fuses(self, call: PairCall) -> bool:
-        return False
-
-    def fused(self, block: PairBlock, grads: Gradients) -> None:
-        raise NotImplementedError
-
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
     def narrow(self, call: PairCall) -> bool:
         return narrow_dots(call)
-
-    def takes_whole(self, call: PairCall) -> bool:
-        return False
-
-    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        raise NotImplementedError
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         pairs = Pairs(block, fill=True)
