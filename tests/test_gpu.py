@@ -593,7 +593,13 @@ def test_more_pairs_than_a_32_bit_index_counts(backend):
 def test_sanitized(backend, dtype, reduce):
     positives = {} if reduce == "max" else {"positives": "same_id"}
     options = {"reduce": reduce, "keep": "not_same_index", "cols": True} | positives
-    check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=2, **options), device="cuda", backend=backend)
+    for blocks in (1, 2):  # at once, and in steps
+        check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=blocks, **options), device="cuda", backend=backend)
+
+
+@pytest.mark.unpoisoned
+def test_sanitized_fused_gradients(fused):
+    check_gradients(make_call(67, 131, 20, torch.bfloat16, *EXTRAS, cols=True, positives="same_id"))
 
 
 @pytest.mark.unpoisoned
