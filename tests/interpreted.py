@@ -1,4 +1,4 @@
-"""Tests of the Triton kernels in Triton's interpreter, on the CPU; test_triton_interpreter.py runs them.
+"""Tests of the Triton kernels in Triton's interpreter, on the CPU; test_interpreted.py runs them.
 
 The interpreter must be chosen before the kernels are imported, so these have a process of their own.
 """

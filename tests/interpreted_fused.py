@@ -1,4 +1,4 @@
-"""Tests of the fused kernel in Triton's interpreter, on the CPU; test_triton_interpreter.py runs them."""
+"""Tests of the fused kernel in Triton's interpreter, on the CPU; test_interpreted_fused.py runs them."""
 
 from __future__ import annotations
 

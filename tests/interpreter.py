@@ -1,4 +1,5 @@
-"""The Triton kernels in Triton's interpreter, in a process of its own: the mode is chosen when they are imported."""
+"""Runs tests of Triton kernels in Triton's interpreter, in a process of its own: the mode is chosen when the kernels
+are imported."""
 
 from __future__ import annotations
 
@@ -7,14 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-pytest.importorskip("triton")
-pytestmark = pytest.mark.interpret
-
-
-@pytest.mark.parametrize("name", ["interpreted.py", "interpreted_fused.py"])
-def test_in_the_interpreter(name):
+def run(name: str) -> None:
     here = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", here / name]
     done = subprocess.run(
