@@ -163,14 +163,14 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SAME": variant.same, "SCORE": int(variant.score), "OFFSET": 1,
-        "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0,
+        "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
 
 def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "TMA": tma, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
-        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth, "WIDTH": tile.depth,
+        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
     }  # fmt: skip
 
 

@@ -628,5 +628,5 @@ def test_all_names_are_exported():
     assert reference.__all__ == sorted(reference.__all__)
     variants = {"mv_infonce_across", "pvc_arithmetic", "uniformity_two_sides", *(f"kcl_{name}" for name in KERNELS)}
     elsewhere = {"area", "gram_loss", "gram_volume", "gram_volume_matrix", "triangle_loss"}  # tests/test_<name>.py
-    elsewhere |= {"pmrl_loss", "singular_alignment", "symile_loss", "mip_similarity"}
+    elsewhere |= {"pmrl_loss", "singular_alignment", "symile_loss", "mip_similarity", "maxsim"}
     assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)
