@@ -49,8 +49,9 @@ def fused(call):
         compare(call, engine_loss(call, weights, backend="triton"), truth, limit)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize(
+    "dtype, keep", [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
+)
 @pytest.mark.parametrize("reduce", SUMS)
 def test_every_reduce_and_keep(dtype, reduce, keep):
     """Bare, and with all scales, biases, thresholds, a mask and two column blocks at once; more than one tile."""
