@@ -296,6 +296,17 @@ def check(call: Call, device: str | torch.device = "cpu", **options: Any) -> flo
     return max(worst, compare(call, engine_loss(there, given, **options).cpu(), truth, limit))
 
 
+def check_float16_range(weight: float, backend: str) -> None:
+    """float16 coefficients neither underflow nor overflow, whatever weight a loss scaler repairs in backward."""
+    a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).half().requires_grad_() for _ in range(2))
+    loss = pair_loss(a, b, row_weight=torch.full((40,), weight), scale=5.0, backend=backend)
+    (loss / weight).backward()
+    true = [x.detach().double().requires_grad_() for x in (a, b)]
+    (5.0 * true[0] @ true[1].T).logsumexp(1).sum().backward()
+    for x, y in zip((a, b), true, strict=True):
+        assert (x.grad.double() - y.grad).norm() < 2.0**-10 * y.grad.norm()
+
+
 def compare(call: Call, found: Result, truth: Result, limit: Result) -> float:
     for name, x in found.values.items():
         assert x.dtype == call.stat_dtype(), f"{name}: dtype {x.dtype}"

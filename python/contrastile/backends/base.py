@@ -136,6 +136,10 @@ def mixed_product(device: torch.device, dtype: torch.dtype) -> bool:
     return dtype in HALVES and not narrow_sums and mixed_products(device)
 
 
+def mixes(x: Tensor, y: Tensor) -> bool:
+    return x.dtype == y.dtype and mixed_product(x.device, x.dtype)
+
+
 @cache
 def mixed_products(device: torch.device) -> bool:
     """torch >= 2.8 on CUDA devices with tensor cores for bfloat16."""
@@ -147,7 +151,7 @@ def float_product(x: Tensor, y: Tensor) -> Tensor:
     """x @ y in float32 (float64 of float64), products and sums not rounded to half precision."""
     if x.dtype == y.dtype and x.dtype not in HALVES:
         return x @ y
-    if x.dtype == y.dtype and mixed_product(x.device, x.dtype):
+    if mixes(x, y):
         return torch.mm(x, y, out_dtype=torch.float32)
     return x.float() @ y.float()
 
@@ -173,7 +177,7 @@ def set_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
     """out = float_product(x, y), without a second matrix where torch can."""
     if x.dtype == y.dtype == out.dtype:
         torch.mm(x, y, out=out)
-    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype) and writes_in_place(x.device):
+    elif mixes(x, y) and writes_in_place(x.device):
         torch.ops.aten.mm.dtype_out(x, y, torch.float32, out=out)
     else:
         out.copy_(float_product(x, y))
@@ -183,9 +187,9 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
     """out += float_product(x, y), without a second matrix where torch can."""
     if x.dtype == y.dtype == out.dtype:
         out.addmm_(x, y)
-    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype) and writes_in_place(x.device):
+    elif mixes(x, y) and writes_in_place(x.device):
         torch.ops.aten.addmm.dtype_out(out, x, y, torch.float32, out=out)
-    elif x.dtype == y.dtype and mixed_product(x.device, x.dtype):
+    elif mixes(x, y):
         out.add_(float_product(x, y))
     else:
         out.addmm_(x.float(), y.float())

@@ -186,10 +186,6 @@ def across(vector: Tensor | None, dim: int) -> Tensor | None:
     return None if vector is None else vector.unsqueeze(dim)
 
 
-def add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    return y if x is None else x if y is None else x + y
-
-
 def affine(block: PairBlock, s: Tensor) -> Tensor:
     """z, in memory of its own."""
     z = s
