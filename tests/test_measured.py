@@ -197,9 +197,10 @@ def test_problems_have_the_features_asked_for():
 
 def test_compiled_bases_wait_for_a_measurement(gpu, monkeypatch):
     monkeypatch.setattr(backends, "BACKENDS", (CudaBackend(),))
-    assert backends.cuda_kernels(GPU) is None
+    vectors = [SimpleNamespace(device=GPU, shape=(4, 8), dtype=torch.float32)]
+    assert backends.select_bases(vectors) is None
     monkeypatch.setitem(ENTRY, "basis", "cuda")
-    assert backends.cuda_kernels(GPU) is backends.BACKENDS[0]
+    assert backends.select_bases(vectors) is not None
 
 
 @pytest.mark.parametrize("weight", [0, 1, 2, 3])

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
+from ..monoid import stat_dtype
 from ..spec import Gradients, Keep, Needs, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -85,7 +86,7 @@ def build_call(
 ) -> tuple[PairCall, Backend]:
     pairs = a.shape[0] * (a.shape[0] if square else sum(block.shape[-2] for block in blocks))
     chosen = select(backend, a.device, compute, pairs)
-    kind, stat = chosen.compute_dtype(compute, a.device), driver.stat_dtype(a.dtype)
+    kind, stat = chosen.compute_dtype(compute, a.device), stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()
@@ -164,31 +165,28 @@ def pair_stats(*args: Any) -> tuple[Tensor, ...]:
     budget = args[CALL_ARGS]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
-        driver.prepare(call, backend)
-        buffer = driver.score_buffer(call, backend, budget)
-        store = driver.ScoreStore(buffer, backend.padding)
-        rows, cols = driver.statistics(call, backend, store)
+        plan = driver.Plan(call, backend)
+        buffer = plan.scores_within(budget)
+        store = driver.ScoreStore(buffer)
+        sides = driver.statistics(plan, store)
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
-        row = rows.result()
-        row_parts = driver.finish(call.spec, row)
-        none = row_parts.new_empty(0)
-        none_arg = row_parts.new_empty(0, dtype=torch.int64)
-        col_parts, col_positive = row_parts.new_empty(0, 2), none
-        if call.spec.cols:
-            col_parts, col_positive = driver.joined_columns(call, cols)
+        row, done = sides.rows.result(), driver.finished(sides)
+        none = done.row.new_empty(0)
+        none_arg = done.row.new_empty(0, dtype=torch.int64)
         row_arg = none_arg if row.arg is None else row.arg
-        col_arg = none_arg if row.arg is None or not call.spec.cols else joined(cols, "arg", none_arg)
-        positive = none if row.positive is None else row.positive
+        col_arg = none_arg if row.arg is None or not call.spec.cols else joined(sides.cols, "arg", none_arg)
+        positive = none if done.row_positive is None else done.row_positive
+        col = done.row.new_empty(0, 2) if done.col is None else done.col
+        col_positive = none if done.col_positive is None else done.col_positive
         scores = none.clone() if buffer is None else buffer
-        return row_parts, col_parts.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
+        return done.row, col.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
 
 
 def pair_stats_backward(*args: Any) -> list[Tensor]:
     row_parts, col_parts, scores, row_weight, col_weight, row_positive, col_positive, needs = args[CALL_ARGS:]
     with no_autocast(args[0]):
         call, backend = build_call(*args[:CALL_ARGS])
-        driver.prepare(call, backend)
         some = call.spec.positives != Positives.NONE
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
@@ -197,8 +195,8 @@ def pair_stats_backward(*args: Any) -> list[Tensor]:
             call.blocks = [weighted]
         elif call.spec.cols:
             driver.attach_columns(call, col_parts, col_weight.contiguous(), col_positive.contiguous() if some else None)
-        store = driver.ScoreStore(scores if len(scores) else None, backend.padding)
-        grads = driver.gradients(call, backend, needed(needs, call.spec.square), store)
+        store = driver.ScoreStore(scores if len(scores) else None)
+        grads = driver.gradients(driver.Plan(call, backend), needed(needs, call.spec.square), store)
         flat = flat_gradients(grads, arg(args, "scale"), call.spec.square)
         return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
 
@@ -232,9 +230,9 @@ def fake_sizes(args: Sequence[Any]) -> tuple[Any, Any]:
 def fake_stats(*args: Any) -> tuple[Tensor, ...]:
     a, blocks, budget = args[0], args[1], args[CALL_ARGS]
     n, m = fake_sizes(args)
-    dtype = driver.stat_dtype(a.dtype)
+    dtype = stat_dtype(a.dtype)
     col_n = m if arg(args, "cols") else 0
-    is_max = arg(args, "reduce") == Reduce.MAX
+    is_max = Reduce(arg(args, "reduce")).traits.arg
 
     def empty(size: Any, kind: torch.dtype = dtype) -> Tensor:
         out: Tensor = a.new_empty((size,), dtype=kind)
@@ -260,7 +258,7 @@ def fake_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
     select(
         arg(args, "backend"), a.device, arg(args, "compute"), n * m
     )  # a named backend that cannot run says so here too
-    dtype = driver.stat_dtype(a.dtype)
+    dtype = stat_dtype(a.dtype)
     grads = [a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
     return a.new_empty((), dtype=dtype), grads
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..driver import stat_dtype
+from ..monoid import stat_dtype
 from . import wire
 from .agreement import agree
 from .group import Group, Ranks, resolve
