@@ -6,7 +6,7 @@
 namespace {
 #include "cuda/pair.h"
 
-// A partial statistic: a monoid, see merge in driver.py.
+// A partial statistic: a monoid, see merge in monoid.py.
 template <Reduce R> struct Partial {
   float peak, total, positive;
   int64_t arg;
