@@ -53,7 +53,7 @@ def inverse(
     temperature: float | Tensor, like: Tensor, n: int | None = None, name: str = "temperature"
 ) -> float | Tensor:
     """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given."""
-    if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n != 1:
+    if n is not None and check.is_vector(name, temperature, n):
         return wide(check.vector(name, temperature, n, like.device)).reciprocal()
     value = check.scalar(name, temperature, positive=True, device=like.device)
     return wide(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value

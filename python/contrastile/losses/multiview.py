@@ -28,15 +28,12 @@ def stacked(views: Views, normalize: bool = False) -> Tensor:
         batches = feature_batches("views", views, normalize)
         with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
             return torch.stack(batches)
-    if not isinstance(views, Tensor):
-        raise TypeError(f"views must be a torch.Tensor (k, N, D) or a list of (N, D), got {type(views).__name__}")
-    if views.dim() != 3:
-        raise ValueError(f"views must have shape (k, N, D), got {tuple(views.shape)}")
-    if views.dtype not in check.FEATURE_DTYPES:
-        raise TypeError(f"views must be float32, bfloat16, float16 or float64, got {views.dtype}")
-    if views.shape[0] < 2:
-        raise ValueError(f"views must be at least two, got {views.shape[0]}")
-    return unit(views, normalize)
+    x = check.tensor("views", views, "a torch.Tensor (k, N, D) or a list of (N, D)")
+    if x.dim() != 3:
+        raise ValueError(f"views must have shape (k, N, D), got {tuple(x.shape)}")
+    if check.features("views", x, ndim=3).shape[0] < 2:
+        raise ValueError(f"views must be at least two, got {x.shape[0]}")
+    return unit(x, normalize)
 
 
 @announced

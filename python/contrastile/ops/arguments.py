@@ -68,7 +68,7 @@ def arguments(
     blocks = _blocks(a, b, tiles=score != "dot")
     _check_score(score, offset, b, row_bias, col_bias, reduce)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
-    if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n != 1:
+    if check.is_vector("scale", scale, n):
         scale = check.vector("scale", scale, n, device)
     else:
         scale = as_tensor("scale", check.scalar("scale", scale), a)

@@ -35,7 +35,7 @@ CALL = (
 NAMES = [argument.split()[-1] for argument in CALL.split(", ")]
 CALL_ARGS = len(NAMES)  # each operator below adds its own arguments after these
 LIB.define(
-    f"pair_stats({CALL}, int budget) -> "
+    f"pair_stats({CALL}, SymInt budget) -> "
     "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
     "Tensor scores)",
     tags=TAGS,
@@ -47,7 +47,7 @@ LIB.define(
 )
 LIB.define(
     f"pair_loss({CALL}, Tensor row_weight, Tensor? row_positive_weight, Tensor? col_weight, "
-    "Tensor? col_positive_weight, int budget, bool[] needs) -> (Tensor, Tensor[])",
+    "Tensor? col_positive_weight, SymInt budget, bool[] needs) -> (Tensor, Tensor[])",
     tags=TAGS,
 )
 

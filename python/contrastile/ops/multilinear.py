@@ -31,7 +31,7 @@ GROUP_ROWS = 4096  # rows of small slabs that share a call of the driver, so tha
 GROUP_BYTES = 8 << 20  # of their features
 
 LIB.define(
-    "tuple_margins(Tensor[] modalities, Tensor scale, str backend, int budget) -> "
+    "tuple_margins(Tensor[] modalities, Tensor scale, str backend, SymInt budget) -> "
     "(Tensor margins, Tensor parts, Tensor scores)",
     tags=TAGS,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -248,12 +248,15 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
         if x.requires_grad:
             raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
         return check.vector(name, x, size, like.device).to(dtype).contiguous()
-    return torch.full((size,), float(check.scalar(name, x)), dtype=dtype, device=like.device)
+    return torch.full((size,), cast(float, check.scalar(name, x)), dtype=dtype, device=like.device)
 
 
 def _default_budget(args: Sequence[Any]) -> int:
-    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory."""
+    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph, which
+    may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
     a, blocks = args[:2]
+    if not autograd.plain(a):
+        return STATS_BUDGET
     n, columns = a.shape[0], sum(x.shape[:-1].numel() for x in blocks) if blocks else a.shape[0]
     size = 8 if a.dtype == torch.float64 else 4
     return STATS_BUDGET if size * n * columns <= STATS_BUDGET else 0

@@ -87,7 +87,7 @@ def segment_max(
 def _offsets(segments: int | Tensor, cols: Tensor) -> tuple[Tensor, int]:
     columns = cols.shape[0]
     if isinstance(segments, Tensor):
-        if segments.dim() != 1 or not len(segments):
+        if check.tensor("segments", segments).dim() != 1 or not len(segments):
             raise ValueError(f"segments must have shape (S + 1,), got {tuple(segments.shape)}")
         return check.ids("segments", segments, len(segments), cols.device), 0
     if isinstance(segments, bool) or not isinstance(segments, (int, torch.SymInt)):
