@@ -25,10 +25,11 @@ def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool
     return unit(x.to(dtype), normalize), unit(y.to(dtype), normalize)
 
 
-def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False) -> list[Tensor]:
-    """Two or more (N, D) batches of equal shape and device, of one dtype, unit-norm if asked; `name`[i] in errors."""
-    if len(batches) < 2:
-        raise ValueError(f"{name} must be at least two tensors, got {len(batches)}")
+def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False, least: int = 2) -> list[Tensor]:
+    """`least` or more (N, D) batches of equal shape and device, of one dtype, unit-norm if asked; `name`[i] in
+    errors."""
+    if len(batches) < least:
+        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'} tensors, got {len(batches)}")
     first = check.features(f"{name}[0]", batches[0])
     dtype = first.dtype
     for index, x in enumerate(batches[1:], start=1):

@@ -22,20 +22,20 @@ MODES = ("pairwise", "average")
 Views = Tensor | Sequence[Tensor]
 
 
-def stacked(views: Views, normalize: bool = False) -> Tensor:
-    """Views as one (k, N, D) tensor, checked; a list is promoted to one type."""
+def stacked(views: Views, normalize: bool = False, name: str = "views", least: int = 2) -> Tensor:
+    """Views as one (k, N, D) tensor, k >= least, checked; a list is promoted to one type."""
     if isinstance(views, (list, tuple)):
-        batches = feature_batches("views", views, normalize)
+        batches = feature_batches(name, views, normalize, least)
         with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
             return torch.stack(batches)
     if not isinstance(views, Tensor):
-        raise TypeError(f"views must be a torch.Tensor (k, N, D) or a list of (N, D), got {type(views).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor (k, N, D) or a list of (N, D), got {type(views).__name__}")
     if views.dim() != 3:
-        raise ValueError(f"views must have shape (k, N, D), got {tuple(views.shape)}")
+        raise ValueError(f"{name} must have shape (k, N, D), got {tuple(views.shape)}")
     if views.dtype not in check.FEATURE_DTYPES:
-        raise TypeError(f"views must be float32, bfloat16, float16 or float64, got {views.dtype}")
-    if views.shape[0] < 2:
-        raise ValueError(f"views must be at least two, got {views.shape[0]}")
+        raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {views.dtype}")
+    if views.shape[0] < least:
+        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'}, got {views.shape[0]}")
     return unit(views, normalize)
 
 
