@@ -20,6 +20,8 @@ ID_ARGUMENTS = {
     "negative_ids": lambda ids: contrastile.info_nce(X, Y, negatives=Y, query_ids=IDS, negative_ids=ids),
     "image_ids": lambda ids: contrastile.clip_loss(X, Y, 5.0, image_ids=ids),
     "text_ids": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_ids=IDS, text_ids=ids),
+    "image_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=ids),
+    "text_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=IDS, text_labels=ids),
     "labels": lambda ids: contrastile.sup_con(X, ids),
     "row_ids": lambda ids: pair_reduce(X, Y, keep="not_same_id", row_ids=ids, col_ids=IDS),
     "col_ids": lambda ids: pair_loss(X, Y, keep="same_id", row_ids=IDS, col_ids=ids),

@@ -98,10 +98,10 @@ def fused_chunked_bf16_siglip_loss(
     if diag_offset != 0:
         index = torch.arange(check.features("img_features", img_features).shape[0], device=img_features.device)
         if diag_offset is None:
-            options |= {"image_ids": -1 - index, "text_ids": index}
+            options |= {"image_labels": -1 - index, "text_labels": index}
         else:
             knob("diag_offset", diag_offset)
-            options |= {"image_ids": index + diag_offset, "text_ids": index}
+            options |= {"image_labels": index + diag_offset, "text_labels": index}
     return siglip_loss(img_features, txt_features, exponential(log_temperature), bias, **options)
 
 

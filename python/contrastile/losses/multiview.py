@@ -22,17 +22,17 @@ MODES = ("pairwise", "average")
 Views = Tensor | Sequence[Tensor]
 
 
-def stacked(views: Views, normalize: bool = False) -> Tensor:
-    """Views as one (k, N, D) tensor, checked; a list is promoted to one type."""
+def stacked(views: Views, normalize: bool = False, name: str = "views", least: int = 2) -> Tensor:
+    """Views as one (k, N, D) tensor, k >= least, checked; a list is promoted to one type."""
     if isinstance(views, (list, tuple)):
-        batches = feature_batches("views", views, normalize)
+        batches = feature_batches(name, views, normalize, least)
         with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
             return torch.stack(batches)
-    x = check.tensor("views", views, "a torch.Tensor (k, N, D) or a list of (N, D)")
+    x = check.tensor(name, views, "a torch.Tensor (k, N, D) or a list of (N, D)")
     if x.dim() != 3:
-        raise ValueError(f"views must have shape (k, N, D), got {tuple(x.shape)}")
-    if check.features("views", x, ndim=3).shape[0] < 2:
-        raise ValueError(f"views must be at least two, got {x.shape[0]}")
+        raise ValueError(f"{name} must have shape (k, N, D), got {tuple(x.shape)}")
+    if check.features(name, x, ndim=3).shape[0] < least:
+        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'}, got {x.shape[0]}")
     return unit(x, normalize)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..ops import check, no_autocast
 from ..ops.basis import basis
-from ..ranks import Batch, Group, announced
+from ..ranks import Batch, Group, announced, given
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
@@ -123,7 +123,7 @@ def gram_loss(
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = Batch.of(group, n, modalities=len(tensors), present=present is not None)
+    batch = Batch.of(group, n, modalities=len(tensors), present=given(present))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]

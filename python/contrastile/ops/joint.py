@@ -5,7 +5,7 @@ Plain autograd.Functions, no operators: ranks agree on sizes first, which a trac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ..backends import select
-from ..ranks import Ranks, agree, sweep, under_way
+from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
+from ..ranks.facts import Fact
 from ..ranks.group import STRATEGIES
 from ..ranks.joint import Joint, joint_of
 from ..spec import Positives, Weights
-from . import library
+from . import arguments, library
 from .autograd import TENSORS, by_input, function_args, once, operator_args, scaled, tensor_needs
 from .check import FEATURE_DTYPES
 
@@ -25,28 +26,41 @@ STATICS = library.NAMES[1 + TENSORS :]
 AGREED = STATICS[: STATICS.index("compute")]
 
 
-def agreed(ranks: Ranks, args: Sequence[Any], kind: int, needs: Sequence[bool]) -> list[list[int]]:
-    """Rows and columns of every rank. kind: of call. What this rank refuses, it refuses before it meets the others."""
+RULES: dict[str, Mapping[Any, int]] = {
+    "reduce": arguments.REDUCES, "keep": arguments.KEEPS, "positives": arguments.POSITIVES, "score": arguments.SCORES,
+}  # fmt: skip
+OPTIONAL = ("col_scale", "row_bias", "col_bias", "row_ids", "row_threshold", "col_threshold")
+FUNCTIONS = ("pair_loss", "pair_reduce")
+
+
+def agreed(ranks: Ranks, args: Sequence[Any], function: str, needs: Sequence[bool]) -> list[list[int]]:
+    """Rows and columns of every rank. What this rank refuses, it refuses before it meets the others."""
     a, blocks = args[:2]
     ranks.check_device(a.device)
     select(library.arg(args, "backend"), a.device, library.arg(args, "compute"), 0)
+    differentiable = ["a", "scale", "col_scale", "row_bias", "col_bias", *(f"b[{i}]" for i in range(len(blocks)))]
     facts = {
-        "kind of call (1 pair_loss, 2 pair_reduce)": kind,
-        "feature dtype": FEATURE_DTYPES.index(a.dtype),
+        "function": one_of(function, FUNCTIONS),
+        "feature dtype": one_of(a.dtype, FEATURE_DTYPES),
         "number of features": a.shape[1],
         "number of column blocks": len(blocks),
         "number of tiles": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
-        "strategy": STRATEGIES.index(ranks.strategy),
+        "strategy": one_of(ranks.strategy, STRATEGIES),
         "replicated_negatives": ranks.replicated_negatives,
-        "compute_dtype": FEATURE_DTYPES.index(library.arg(args, "compute")),
-        "gradients wanted": sum(need << place for place, need in enumerate(needs)),
+        "compute_dtype": one_of(library.arg(args, "compute"), FEATURE_DTYPES),
+        "arguments that require gradients": some_of(differentiable, needs, of_arguments=True),
     }
-    facts |= {f"{name} (given or not)": library.arg(args, name) is not None for name in OPTIONAL}
-    facts |= {name: int(library.arg(args, name)) for name in AGREED}
+    facts |= {name: given(library.arg(args, name)) for name in OPTIONAL}
+    facts |= {name: rule(name, library.arg(args, name)) for name in AGREED}
     return agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
 
 
-OPTIONAL = ("col_scale", "row_bias", "col_bias", "row_ids", "row_threshold", "col_threshold")
+def rule(name: str, value: Any) -> Fact | int:
+    """An option as the user wrote it."""
+    if name not in RULES:
+        return bool(value)
+    names = {int(number): word for word, number in RULES[name].items()}
+    return one_of(names[int(value)], list(names.values()))
 
 
 def joint(ranks: Ranks, args: Sequence[Any], sizes: Sequence[Sequence[int]]) -> Joint:
@@ -128,14 +142,14 @@ def run_loss(
 
 
 def stats(ranks: Ranks, args: Sequence[Any], needs: list[bool]) -> tuple[Tensor, ...]:
-    sizes = agreed(ranks, args, 2, needs)
+    sizes = agreed(ranks, args, "pair_reduce", needs)
     statics, tensors = function_args(args)
     outputs: tuple[Tensor, ...] = JointStats.apply(ranks, sizes, statics, *tensors)  # type: ignore[no-untyped-call]
     return outputs
 
 
 def loss(ranks: Ranks, args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
-    sizes = agreed(ranks, args, 1, needs)
+    sizes = agreed(ranks, args, "pair_loss", needs)
     if not any(needs):
         return run_loss(ranks, sizes, args, more, needs)[0]
     statics, tensors = function_args(args)
