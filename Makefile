@@ -1,4 +1,4 @@
-# make demo | examples | test | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -18,7 +18,7 @@ EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format \
+.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format \
 	wheel wheel-check clean
 .DELETE_ON_ERROR:
 
@@ -30,8 +30,19 @@ examples: $(VENV)/.installed-examples
 	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
 # in the order of files: reordered by their number of tests, the few slow ones would come last, one after the other
+PYTEST = $(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder
+
+# every rule once; tests of packages that are not there are skipped
 test: $(VENV)/.installed-dev $(VENV)/.installed-peers lint
-	$(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# what make test skipped for packages that make compat-packages, docs or examples have brought since
+test-skipped: $(VENV)/.installed-peers
+	$(PYTEST) --skipped-before -rs
+
+# every combination and every drop-in
+test-all: compat-packages $(VENV)/.installed-docs lint
+	$(PYTEST) --run-slow
 
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages

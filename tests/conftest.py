@@ -1,4 +1,4 @@
-"""What every test runs under: a fixed seed, poisoned memory, and options for GPUs and slow tests."""
+"""What every test runs under: a fixed seed, poisoned memory, and options that choose tests."""
 
 from __future__ import annotations
 
@@ -29,6 +29,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="tests marked gpu: auto runs them where there is a GPU, require fails without one",
     )
     group.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    group.addoption(
+        "--skipped-before",
+        action="store_true",
+        help="only the tests that earlier runs skipped, for packages that have been installed since",
+    )
+
+
+class Skips:
+    """Keeps in pytest's cache which tests, and which whole files, were skipped when they last ran."""
+
+    KEY = "contrastile/skipped"
+
+    def __init__(self, cache: pytest.Cache) -> None:
+        self.cache = cache
+        self.ids: set[str] = set(cache.get(self.KEY, []))
+
+    def __contains__(self, item: pytest.Item) -> bool:
+        return not self.ids.isdisjoint((item.nodeid, file_of(item.nodeid)))
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.ids.add(report.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            return
+        self.ids -= {report.nodeid, file_of(report.nodeid)}
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.ids.add(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if not hasattr(session.config, "workerinput"):  # the process that xdist's workers report to
+            self.cache.set(self.KEY, sorted(self.ids))
+
+
+def file_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # a second thread makes small problems slower; tests of threads set their own number
     if config.getoption("--run-gpu") == "require" and not torch.cuda.is_available():
         raise pytest.UsageError("--run-gpu=require: torch finds no GPU on this machine")
+    if config.pluginmanager.has_plugin("cacheprovider"):
+        config.pluginmanager.register(Skips(config.cache), "contrastile-skips")
+    elif config.getoption("--skipped-before"):
+        raise pytest.UsageError("--skipped-before needs pytest's cache")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -50,6 +91,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark, reason in skipped.items():
             if item.get_closest_marker(mark) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if config.getoption("--skipped-before"):
+        before = config.pluginmanager.get_plugin("contrastile-skips")
+        chosen = [x for x in items if x in before and not any(map(x.get_closest_marker, skipped))]
+        config.hook.pytest_deselected(items=[x for x in items if x not in chosen])
+        items[:] = chosen
 
 
 def pytest_report_header() -> str:

@@ -1,8 +1,5 @@
-"""The test harness itself: poisoned memory, and the options for GPUs and slow tests."""
+"""The test harness itself: poisoned memory, and the options that choose tests."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,7 @@ import torch
 
 import contrastile
 
+pytest_plugins = ["pytester"]
 TESTS = Path(__file__).parent
 SAMPLE = """
 import pytest, torch
@@ -44,40 +42,72 @@ def test_random_numbers_start_anew_in_every_test(value):
     assert torch.rand(()).item() == torch.rand((), generator=torch.Generator().manual_seed(0)).item()
 
 
-def run_sample(folder, *options):
-    (folder / "test_sample.py").write_text(SAMPLE)
-    (folder / "conftest.py").write_text((TESTS / "conftest.py").read_text())
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-rs",
-        "-p",
-        "no:cacheprovider",
-        "-c",
-        str(TESTS.parent / "pyproject.toml"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(contrastile.__file__).parents[1])}
-    command += ["--rootdir", str(folder), *options, str(folder)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def run_sample(pytester):
+    """Runs pytest with this conftest on a sample, in this process unless processes are asked for."""
+    pytester.makeconftest((TESTS / "conftest.py").read_text())
+    pytester.makepyprojecttoml((TESTS.parent / "pyproject.toml").read_text())
+
+    def run(*options, processes=(), sample=SAMPLE):
+        pytester.makepyfile(test_sample=sample)
+        start = pytester.runpytest_subprocess if processes else pytester.runpytest_inprocess
+        return start("-rs", ".", *processes, *options)
+
+    return run
 
 
-def test_slow_and_gpu_tests_are_skipped_with_a_reason(tmp_path):
-    done = run_sample(tmp_path, "--run-gpu=skip")
-    assert "1 passed, 2 skipped" in done.stdout
-    assert "needs --run-slow" in done.stdout
-    assert "--run-gpu=skip" in done.stdout
-    header = next(line for line in done.stdout.splitlines() if line.startswith("contrastile: "))
+def test_slow_and_gpu_tests_are_skipped_with_a_reason(run_sample):
+    said = run_sample("--run-gpu=skip").stdout.str()
+    assert "1 passed, 2 skipped" in said
+    assert "needs --run-slow" in said
+    assert "--run-gpu=skip" in said
+    header = next(line for line in said.splitlines() if line.startswith("contrastile: "))
     assert f"torch {torch.__version__}" in header
     assert all(f"{name}" in header for name in ("isa", "cores", "gpu", *contrastile.available_backends()))
 
 
-def test_slow_tests_run_when_asked_for(tmp_path):
-    assert "2 passed, 1 skipped" in run_sample(tmp_path, "--run-slow", "--run-gpu=skip").stdout
+def test_slow_tests_run_when_asked_for(run_sample):
+    assert "2 passed, 1 skipped" in run_sample("--run-slow", "--run-gpu=skip").stdout.str()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_required_gpu_that_is_not_there_stops_everything(tmp_path):
-    done = run_sample(tmp_path, "--run-gpu=require")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "no GPU" in done.stderr
+def test_a_required_gpu_that_is_not_there_stops_everything(run_sample):
+    done = run_sample("--run-gpu=require")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no GPU" in done.stderr.str()
+
+
+NEEDS_PACKAGES = f"""{SAMPLE}
+def test_first(): pytest.importorskip("first_package")
+def test_second(): pytest.importorskip("second_package")
+"""
+A_WHOLE_FILE = """
+import pytest
+pytest.importorskip("first_package")
+def test_whole(): pass
+def test_second(): pytest.importorskip("second_package")
+"""
+
+
+@pytest.mark.parametrize("processes", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "two"])
+def test_what_was_skipped_for_a_package_runs_once_it_is_there(processes, run_sample, pytester, monkeypatch):
+    """Not what ran before, nor what is slow; what is skipped once more runs when its own package has come."""
+    monkeypatch.syspath_prepend(pytester.path)
+    pytester.makepyfile(test_whole=A_WHOLE_FILE)
+
+    def outcome(*options):
+        done = run_sample("--run-gpu=skip", *options, processes=processes, sample=NEEDS_PACKAGES)
+        return {name: n for name, n in done.parseoutcomes().items() if name in ("passed", "skipped", "failed")}
+
+    assert outcome() == {"passed": 1, "skipped": 5}
+    (pytester.path / "first_package.py").touch()
+    assert outcome("--skipped-before") == {"passed": 2, "skipped": 2}
+    (pytester.path / "second_package.py").touch()
+    assert outcome("--skipped-before", "--run-slow") == {"passed": 3}
+    assert outcome("--skipped-before") == {}
+    assert outcome() == {"passed": 5, "skipped": 2}
+
+
+def test_without_a_cache_nothing_was_skipped_before(run_sample):
+    done = run_sample("--skipped-before", "-p", "no:cacheprovider")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR and "cache" in done.stderr.str()

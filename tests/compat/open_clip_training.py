@@ -1,7 +1,7 @@
 """open_clip's own training loop on a tiny model.
 
-open_clip imports torchvision and ftfy for image transforms and a tokenizer, which no loss or model here uses: where
-they are missing, empty stand-ins take their place during the import.
+open_clip imports torchvision for image transforms, ftfy and regex for a tokenizer, which no loss or model here uses:
+where they are missing, empty stand-ins take their place during the import.
 """
 
 import sys
@@ -16,7 +16,7 @@ import torch
 
 from peers.standins import forgotten_afterwards
 
-STAND_INS = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms", "ftfy")
+STAND_INS = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms", "ftfy", "regex")
 STAND_INS += ("torchvision.transforms.functional",)
 BATCHES, ROWS, PIXELS, LENGTH, WORDS = 6, 16, 16, 9, 61
 
