@@ -10,7 +10,18 @@ from torch import Tensor
 
 from ..ops import check, no_autocast, pair_loss, pair_reduce
 from ..ranks import Batch, Group, announced
-from .common import REDUCTIONS, LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, unit, wide
+from .common import (
+    REDUCTIONS,
+    LossModule,
+    check_options,
+    feature_pair,
+    inverse,
+    paired_dot,
+    private_dots,
+    reduced_empty,
+    unit,
+    wide,
+)
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
 
@@ -92,8 +103,7 @@ class Softmax:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
         assert self.hard is not None
         scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        with no_autocast(self.query):
-            return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
+        return scale * private_dots(wide(self.query), wide(self.hard))
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
