@@ -16,7 +16,7 @@ from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
-from ..losses.common import check_options, inverse, wide
+from ..losses.common import check_options, inverse, unit, wide
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
@@ -244,8 +244,7 @@ def check_distance(distance: Any) -> None:
 
 def similarity_rows(distance: Any, x: Tensor) -> Tensor:
     """Rows as the distance normalises them, in float32 and rounded once."""
-    rows: Tensor = distance.maybe_normalize(wide(x)).to(x.dtype)
-    return autocast_feature(rows)
+    return autocast_feature(unit(x, distance.normalize_embeddings, p=distance.p))
 
 
 def of_rows(terms: Tensor) -> dict[str, dict[str, Any]]:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import check
+from ..ops import check, matmul
 from ..ranks import group_text
 
 REDUCTIONS = ("mean", "sum", "none")
+ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
 
 
 def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -40,9 +41,17 @@ def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = Fals
     return [unit(x.to(dtype), normalize) for x in batches]
 
 
-def unit(x: Tensor, normalize: bool) -> Tensor:
-    """Unit rows, normalised in float32 and rounded once to x's type: half-precision norms are off by 2^-9."""
-    return F.normalize(wide(x), dim=-1).to(x.dtype) if normalize else x
+def unit(x: Tensor, normalize: bool, *, p: float = 2.0, least: float = ZERO_ROW) -> Tensor:
+    """Unit rows, normalised in float32 and rounded once to x's type: half-precision norms are off by 2^-9.
+
+    A row whose norm is not above ZERO_ROW has no direction: it becomes zeros and gets the gradient 0, where a division
+    by the least norm would multiply its gradient by 1e12. p: of the norm. least: shorter rows are divided by it.
+    """
+    if not normalize:
+        return x
+    rows = wide(x)
+    length = F.threshold(torch.linalg.vector_norm(rows, p, -1, keepdim=True), ZERO_ROW, torch.inf)
+    return (rows / (length.clamp_min(least) if least > ZERO_ROW else length)).to(x.dtype)
 
 
 def check_options(reduction: str, memory_budget: int | None, backend: str) -> None:
@@ -76,6 +85,11 @@ def wide(x: Tensor) -> Tensor:
 def paired_dot(x: Tensor, y: Tensor) -> Tensor:
     """<x_i, y_i> per row, accumulated in the type of the statistics."""
     return (wide(x) * wide(y)).sum(-1)
+
+
+def private_dots(x: Tensor, y: Tensor) -> Tensor:
+    """<x_i, y_ik> of wide rows x (N, D) and y (N, K, D) of each row's own, (N, K): dot products of no other pairs."""
+    return matmul(y, x.unsqueeze(2)).squeeze(2)
 
 
 def zero(features: Tensor, *others: Tensor | float | None) -> Tensor:

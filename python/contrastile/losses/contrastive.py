@@ -18,6 +18,7 @@ from .common import (
     inverse,
     owned,
     paired_dot,
+    private_dots,
     reduced_empty,
     unit,
     wide,
@@ -103,8 +104,7 @@ class Softmax:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
         assert self.hard is not None
         scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        with no_autocast(self.query):
-            return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
+        return scale * private_dots(wide(self.query), wide(self.hard))
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, no_autocast, pair_reduce
+from ..ops import check, matmul, no_autocast, pair_reduce
 from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .decoupled import view_energy
@@ -113,8 +113,8 @@ def other_instances_across(x: Tensor, batch: Batch, **options: Any) -> Tensor:
 
 def view_pairs(x: Tensor, scale: float | Tensor, *, once: bool = False) -> Tensor:
     """Scores between the views of every instance, (N, k, k), -inf on the diagonal; once: also below it."""
-    with no_autocast(x):
-        gram = torch.einsum("knd,mnd->nkm", x, x) * scale
+    rows = x.transpose(0, 1)
+    gram = matmul(rows, rows.mT) * scale
     view = torch.arange(x.shape[0], device=x.device)
     dropped = view[:, None] >= view if once else view[:, None] == view
     return gram.masked_fill(dropped, -torch.inf)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..ops import check, no_autocast, pair_reduce
+from ..ops import check, matmul, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
@@ -159,10 +159,9 @@ def mip_similarity(candidates: Tensor, queries: Sequence[Tensor], *, logit_scale
     lengths = sorted({len(x) for x in rows} - {1})
     if len(lengths) > 1:
         raise ValueError(f"queries must have one number of rows, got {lengths}")
-    with no_autocast(candidates):
-        product = product_of([wide(x) for x in rows])
-        dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
-        return scale * (product.to(dtype) @ candidates.to(dtype).T)
+    product = product_of([wide(x) for x in rows])
+    dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
+    return scale * matmul(product.to(dtype), candidates.to(dtype).T)
 
 
 def query_rows(name: str, x: Tensor, candidates: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check, no_autocast
+from ..ops import check, matmul
 from ..ops.basis import basis
 from ..ranks import Batch, Group, announced, given
 from ..spec import FLOOR
@@ -52,11 +52,10 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
     a = wide(anchor)
-    with no_autocast(a):
-        norm = a.square().sum(1, keepdim=True)
-        square = norm - sum((a @ direction.T).square() for direction in directions)
-        floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
-        return torch.where(square <= floor, floor, square).sqrt() * product(lengths)
+    norm = a.square().sum(1, keepdim=True)
+    square = norm - sum(matmul(a, direction.T).square() for direction in directions)
+    floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
+    return torch.where(square <= floor, floor, square).sqrt() * product(lengths)
 
 
 def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[Tensor]]:

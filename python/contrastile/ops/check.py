@@ -164,10 +164,15 @@ def budget(x: Any) -> int | None:
     return min(x, torch.iinfo(torch.int64).max) if isinstance(x, int) else cast(int, x)
 
 
-def no_transforms() -> None:
+def transformed() -> bool:
+    """Within a transform of torch.func, or with forward-mode AD on."""
     if torch.compiler.is_compiling():
-        return
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def no_transforms() -> None:
+    if transformed():
         raise RuntimeError(
             "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
             "contrastile.reference has the same losses in plain torch"
