@@ -1,14 +1,14 @@
 """Autograd over the operators of library.py.
 
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
-of tensors, which costs more than a whole small loss. Functions take (statics, TENSORS optional tensors, *blocks): so
-autograd sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be
-silently wrong otherwise.
+of tensors, which costs more than a whole small loss. Functions take (statics, *tensors) of a record, so that autograd
+sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be silently
+wrong otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,32 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from .library import pair_loss, wanted_inputs
-
-TENSORS = 10  # a, scale .. mask: the tensor arguments of CALL but for the blocks
-
-
-def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> list[Any]:
-    """The arguments of CALL from a Function's own."""
-    a, *rest = tensors[:TENSORS]
-    return [a, list(tensors[TENSORS:]), *rest, *statics]
-
-
-def function_args(args: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Tensor | None, ...]]:
-    """The other way: the statics, then all tensors, of the arguments of CALL."""
-    a, blocks, *rest = args
-    return tuple(rest[TENSORS - 1 :]), (a, *rest[: TENSORS - 1], *blocks)
-
-
-def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
-    flat = iter(grads)
-    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
-    return (a, scale, col_scale, row_bias, col_bias, *(None,) * (TENSORS - 5), *blocks)
-
-
-def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
-    return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
+from . import record
+from .library import scalar
+from .record import Arguments
 
 
 class Once(torch.autograd.Function):
@@ -70,7 +47,7 @@ class StatsFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
+        output = torch.ops.contrastile.pair_stats.default(*record.packed(record.restored(statics, tensors)), budget)
         row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
         ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
@@ -79,16 +56,17 @@ class StatsFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
         *tensors, row_parts, col_parts, scores = ctx.saved_tensors
-        needs = tensor_needs(ctx.needs_input_grad[2:])
+        needs = record.tensor_needs(ctx.needs_input_grad[2:])
         inputs = (*gouts, row_parts, col_parts, scores, *tensors)
         grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
-        return (None, None, *by_input(grads, needs))
+        return (None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
     row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
+    args = record.restored(statics, inputs)
     grads = torch.ops.contrastile.pair_stats_backward.default(
-        *operator_args(statics, inputs), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
+        *record.packed(args), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
     )
     return tuple(grads)
 
@@ -100,15 +78,15 @@ class LossFunction(torch.autograd.Function):
     def forward(
         ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
     ) -> Tensor:
-        args = operator_args(statics, tensors)
+        args = record.restored(statics, tensors)
         loss, grads = run_loss(args, more, needs)
         ctx.needs = needs
-        ctx.save_for_backward(*grads, *wanted_inputs(args, needs))
+        ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
         return loss
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        return (None, None, None, *by_input(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
+        return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
@@ -138,27 +116,27 @@ class FirstOrder(torch.autograd.Function):
         return once(lambda g: (g.view_as(g),), gout)[0]
 
 
-def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
-    """Differentiable pair_stats for the arguments of CALL."""
-    statics, tensors = function_args(args)
-    outputs: tuple[Tensor, ...] = StatsFunction.apply(statics, budget, *tensors)  # type: ignore[no-untyped-call]
+def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
+    """Differentiable pair_stats."""
+    inputs = record.tensors(args)
+    outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 
-def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
-    """Differentiable pair_loss for the arguments of CALL."""
+def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+    """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
-    statics, tensors = function_args(args)
-    value: Tensor = LossFunction.apply(statics, needs, more, *tensors)  # type: ignore[no-untyped-call]
+    inputs = record.tensors(args)
+    value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
-def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    if plain(args[0]):
-        return pair_loss(*args, *more, needs)
-    value, grads = torch.ops.contrastile.pair_loss.default(*args, *more, needs)
+    if plain(args.a):
+        return scalar(args, more, needs)
+    value, grads = torch.ops.contrastile.pair_loss.default(*record.packed(args), *more, needs)
     return value, grads
 
 
