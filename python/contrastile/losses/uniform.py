@@ -31,7 +31,8 @@ def uniformity(
             norms, right to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
         t: > 0, inverse squared length.
 
-    Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0. Cost: 4 N^2 D FLOP forward and backward (with y 8).
+    Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0.
+    Cost: 4 N^2 D FLOP forward and backward (with y 8).
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
