@@ -28,11 +28,12 @@ def uniformity(
         L = log mean_{i < j} e^{-t |x_i - x_j|^2},        with y:  L = log mean_{i != j} e^{-t |x_i - y_j|^2}
 
     Args:
-        x, y: (N, D), normalised with normalize=True alone; not assumed to be: distances are exact up to float32
-            rounding of |x|^2.
+        x, y: (N, D), normalised with normalize=True alone, and not assumed to be: an exponent -t |x - y|^2 is made of a
+            dot product and norms, right to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
         t: > 0, inverse squared length; float or 0-dim tensor.
 
-    Returns: float32, nats, <= 0. Fewer than two items: 0. Cost: 4 N^2 D FLOP forward and backward (with y 8).
+    Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0.
+    Cost: 4 N^2 D FLOP forward and backward (with y 8).
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
