@@ -70,6 +70,10 @@ def test_ids_need_each_other():
     for loss in (contrastile.clip_loss, contrastile.siglip_loss):
         with refuses(ValueError, "text_ids need image_ids"):
             loss(X, Y, 5.0, text_ids=IDS)
+    with refuses(ValueError, "text_labels need image_labels"):
+        contrastile.siglip_loss(X, Y, 5.0, text_labels=IDS)
+    with refuses(ValueError, "image_ids must be None with image_labels"):
+        contrastile.siglip_loss(X, Y, 5.0, image_ids=IDS, image_labels=IDS)
 
 
 @ENGINES

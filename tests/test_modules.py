@@ -25,6 +25,10 @@ def learnable(cls):
     return next((name for name in inspect.signature(cls).parameters if name.startswith("learnable")), None)
 
 
+def owns_scale(cls):
+    return "logit_scale" in inspect.signature(cls).parameters
+
+
 LEARNERS = [cls for cls in TWINS if learnable(cls)]
 every_learner = pytest.mark.parametrize("cls", LEARNERS, ids=lambda cls: cls.__name__)
 
@@ -34,9 +38,9 @@ def card_of(cls):
 
 
 def inputs_of(cls, **options):
-    """Positional tensors of the default case; with a learning module, those without the scale it owns."""
+    """Positional tensors of the default case; without the scale that a module may own or learn."""
     case = default(card_of(cls), **options)
-    return [x for x in case.args if x.dim()] if learnable(cls) else list(case.args)
+    return [x for x in case.args if x.dim()] if owns_scale(cls) or learnable(cls) else list(case.args)
 
 
 def named_of(cls):
@@ -129,6 +133,47 @@ def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     expected.backward()
     log_parameter = getattr(module, f"log_{name}")
     torch.testing.assert_close(log_parameter.grad, factor.grad * start)  # d/dlog t = t d/dt
+
+
+@every_learner
+def test_what_a_module_learns_is_not_to_be_given(cls):
+    module = cls(**{learnable(cls): True})
+    for name in module.learned():
+        with pytest.raises(ValueError, match=f"{name} must not be given: the module learns it"):
+            module(*inputs_of(cls), **named_of(cls), **{name: 1.0})
+
+
+@pytest.mark.parametrize("cls", list(filter(owns_scale, TWINS)))
+def test_a_module_may_have_its_scale(cls):
+    """Fixed, or where learning starts; forward's comes before it, by place or by name."""
+    tensors, named = inputs_of(cls), named_of(cls)
+    own = cls(logit_scale=4.0)
+    assert not list(own.parameters()) and "logit_scale=4.0" in repr(own)
+    assert torch.equal(own(*tensors, **named), cls.function(*tensors, logit_scale=4.0, **named))
+    given = cls.function(*tensors, logit_scale=2.0, **named)
+    assert torch.equal(own(*tensors, logit_scale=2.0, **named), given)
+    if cls is not contrastile.Symile:  # any number of modalities
+        assert torch.equal(own(*tensors, 2.0, **named), given)
+    if not learnable(cls):  # the gap's losses: their paper keeps it
+        return
+    learning = cls(logit_scale=4.0, **{learnable(cls): True})
+    assert learning.learned()["logit_scale"].item() == pytest.approx(4.0)
+    for value in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="logit_scale must be finite and > 0"):
+            cls(logit_scale=value, **{learnable(cls): True})
+
+
+def test_siglip_has_its_bias_too():
+    x, y = torch.randn(2, 6, 4)
+    own = contrastile.SigLipLoss(3.0, -2.0)
+    assert torch.equal(own(x, y), contrastile.siglip_loss(x, y, 3.0, -2.0))
+    assert torch.equal(own(x, y, 3.0, 1.0), contrastile.siglip_loss(x, y, 3.0, 1.0))
+    learning = contrastile.SigLipLoss(3.0, -2.0, learnable=True)
+    assert learning.logit_bias.item() == -2.0 and "learned logit_bias=-2" in repr(learning)
+    torch.testing.assert_close(learning(x, y), own(x, y))
+    assert contrastile.SigLipLoss(learnable=True).logit_bias.item() == -10.0
+    with pytest.raises(ValueError, match="logit_bias must be finite"):
+        contrastile.SigLipLoss(logit_bias=float("inf"), learnable=True)
 
 
 @every_learner

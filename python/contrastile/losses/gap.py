@@ -118,7 +118,7 @@ def gap_loss(
 
 
 class CUA(LossModule):
-    """Module twin of cua; forward(image_features, text_features); learnable_scale=True: parameter log_logit_scale."""
+    """Module twin of cua; forward(image_features, text_features), or with another logit_scale."""
 
     function = staticmethod(cua)
 
@@ -126,7 +126,6 @@ class CUA(LossModule):
         self,
         logit_scale: float = 100.0,
         *,
-        learnable_scale: bool = False,
         t: float = 2.0,
         clip_weight: float = 1.0,
         uniformity_weight: float = 1.0,
@@ -137,14 +136,14 @@ class CUA(LossModule):
         group: Group = None,
     ) -> None:
         super().__init__(
-            "logit_scale" if learnable_scale else None, logit_scale=logit_scale, t=t, clip_weight=clip_weight,
+            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
             uniformity_weight=uniformity_weight, alignment_weight=alignment_weight, normalize=normalize,
             memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
 class CUAXU(LossModule):
-    """Module twin of cuaxu; forward(image_features, text_features); learnable_scale=True: parameter log_logit_scale."""
+    """Module twin of cuaxu; forward(image_features, text_features), or with another logit_scale."""
 
     function = staticmethod(cuaxu)
 
@@ -152,7 +151,6 @@ class CUAXU(LossModule):
         self,
         logit_scale: float = 100.0,
         *,
-        learnable_scale: bool = False,
         t: float = 2.0,
         clip_weight: float = 1.0,
         uniformity_weight: float = 1.0,
@@ -164,7 +162,7 @@ class CUAXU(LossModule):
         group: Group = None,
     ) -> None:
         super().__init__(
-            "logit_scale" if learnable_scale else None, logit_scale=logit_scale, t=t, clip_weight=clip_weight,
+            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
             uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
             cross_uniformity_weight=cross_uniformity_weight, normalize=normalize, memory_budget=memory_budget,
             backend=backend, group=group,
