@@ -64,7 +64,8 @@ def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
 
         L = mean_i |x_i - y_i|^alpha
 
-    Args: x, y: (N, D) pairs. alpha >= 1: below, the gradient at distance 0 is infinite. No pairs are compared: O(N D).
+    Args: x, y: (N, D) pairs. alpha >= 1: the gradient at distance 0 is 0, below 1 it would be infinite. No
+            pairs are compared: O(N D).
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 3.
     """
