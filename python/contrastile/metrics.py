@@ -31,7 +31,7 @@ def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 if one of them is 0.
+    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 without gradient if one is 0.
 
     Args: x, y: (N, D), N >= 1. Rows are normalised here. Returns a 0-dim tensor.
 

@@ -55,7 +55,8 @@ def kcl(
     Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs within a view: their
     mean counts as 0. Squared distances within a view are differences of squared norms, so in float32 those below
     2^-20 (|x|^2 + |y|^2) are raised to that, with gradient 0 (float64: 2^-46); it keeps "riesz" finite for duplicates,
-    where its formula is not. The Gaussian energy has no such bound: its exponents round as those of `uniformity`.
+    where its formula is not. Two rows of zeros have the squared distance 1e-30 there. The Gaussian energy has no such
+    bound: its exponents round as those of `uniformity`.
     Cost: 8 N^2 D FLOP forward and backward: each unordered pair once.
 
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has one number for
