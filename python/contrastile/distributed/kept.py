@@ -41,13 +41,12 @@ def set_states(states: tuple[Tensor, Tensor | None]) -> None:
 class Buffers:
     """Buffers of modules (batch statistics, vectors of a spectral norm, queues) before each piece and after the last.
 
-    Which buffers change is seen from their versions. All are copied once, when their module is first met; from piece to
-    piece only those that have changed before.
+    All are copied once, when their module is first met; from piece to piece only those that have changed before.
     """
 
     def __init__(self) -> None:
         self.first: dict[Place, Contents] = {}
-        self.versions: dict[Place, tuple[Tensor | None, int]] = {}
+        self.versions: dict[Place, tuple[int, int]] = {}
         self.changing: set[Place] = set()
         self.pieces: list[dict[Place, Contents]] = []
 
@@ -60,11 +59,11 @@ class Buffers:
         self.pieces.append(self.contents())
 
     def end_piece(self) -> None:
-        for place, seen in self.versions.items():
-            now = version(in_place(place))
-            if now[0] is not seen[0] or now[1] != seen[1]:
-                self.changing.add(place)
-                self.versions[place] = now
+        steady = [place for place in self.first if place not in self.changing]
+        moved = {place for place in steady if version(in_place(place)) != self.versions[place]}
+        # kernels of batch statistics write without a new version
+        suspects = [place for place in steady if place not in moved and comparable(in_place(place))]
+        self.changing |= moved | different([(place, in_place(place), self.first[place][1]) for place in suspects])
 
     def end(self) -> None:
         self.last = self.contents()
@@ -89,8 +88,31 @@ def copied(buffer: Tensor | None) -> Tensor | None:
     return None if buffer is None else buffer.clone()
 
 
-def version(buffer: Tensor | None) -> tuple[Tensor | None, int]:
-    return buffer, 0 if buffer is None or buffer.is_inference() else buffer._version
+def version(buffer: Tensor | None) -> tuple[int, int]:
+    return id(buffer), 0 if buffer is None or buffer.is_inference() else buffer._version
+
+
+def comparable(buffer: Tensor | None) -> bool:
+    return type(buffer) is Tensor and buffer.layout is torch.strided and buffer.numel() > 0
+
+
+def different(pairs: list[tuple[Place, Any, Any]]) -> set[Place]:
+    """Places whose two tensors differ in a bit; a device is waited for once."""
+    flags: dict[torch.device, list[Tensor]] = {}
+    places: dict[torch.device, list[Place]] = {}
+    for place, x, y in pairs:
+        flags.setdefault(x.device, []).append((as_bytes(x) != as_bytes(y)).any())
+        places.setdefault(x.device, []).append(place)
+    return {
+        place
+        for device in flags
+        for place, flag in zip(places[device], torch.stack(flags[device]).tolist(), strict=True)
+        if flag
+    }
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    return x.resolve_conj().reshape(-1).view(torch.uint8)
 
 
 @torch.no_grad()

@@ -85,7 +85,10 @@ class DataParallel(Synchronising):
         """A backward pass that reaches every parameter and adds nothing: the reducer then averages what it finds in
         .grad, with everything that was set for it (hooks, views of buckets, unused parameters)."""
         held = self.module.module
-        self.module._modules["module"] = Touch(list(held.parameters()))
+        learning = [p for p in held.parameters() if p.requires_grad]
+        if self.module.find_unused_parameters:  # what is not reached here counts as unused
+            learning = [p for p in learning if p.grad is not None] or learning
+        self.module._modules["module"] = Touch(learning)
         try:
             DistributedDataParallel.forward(self.module).backward()
         finally:
@@ -95,7 +98,7 @@ class DataParallel(Synchronising):
 class Touch(nn.Module):
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         super().__init__()
-        self.touched = [p for p in parameters if p.requires_grad]  # a list: they stay parameters of the other module
+        self.touched = parameters  # in a list: they stay parameters of the other module
 
     def forward(self) -> Tensor:
         value: Tensor = Touched.apply(*self.touched)  # type: ignore[no-untyped-call]
