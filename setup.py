@@ -147,7 +147,7 @@ def portable(command):
         f"-I{pybind11.get_include()}": f"pybind11 {pybind11.__version__}",
         f"-I{sysconfig.get_paths()['include']}": f"python {sysconfig.get_config_var('SOABI')}",
     }
-    compilers = {command[0], *(after for word, after in zip(command, command[1:]) if word == "-ccbin")}
+    compilers = {command[0], *(command[at + 1] for at, word in enumerate(command) if word == "-ccbin")}
     places |= {word: f"{Path(word).name} {capture(word, '--version').stdout}" for word in compilers}
     return [places.get(word, word) for word in command]
 

@@ -105,7 +105,7 @@ def test_object_name_follows_all_that_the_object_depends_on(tmp_path: Path, monk
 
 
 def test_object_name_holds_no_place_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects from a machine with the checkout, Python and compilers elsewhere are found again, kernels and bindings."""
+    """Objects from a machine with checkout, Python and compilers elsewhere are found again, bindings included."""
 
     def names(machine: Path) -> list[str]:
         compiler = machine / "bin" / "nvcc"
