@@ -92,21 +92,26 @@ def measure(function: Run, device: torch.device) -> float:
 def problem(
     n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1, features: int = _FEATURES
 ) -> Run:
-    """Row and column softmax over n pairs. weight: of the epilogue, as in triton_kernels/config.py; 0 is the loss
-    without gradients, 2 a sum instead of a softmax, 3 compares ids."""
+    """Row and column softmax over n pairs, each with its positive, and the gradient of the scale. weight: of the
+    epilogue, as in triton_kernels/config.py; 0 is the loss without gradients, 2 a sum instead of a softmax, 3 compares
+    ids."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
+    scale = torch.tensor(20.0, device=device)
     keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
     def call() -> Tensor:
-        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b)]
+        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]
         loss = pair_loss(
-            *leaves,
-            scale=20.0,
+            *leaves[:2],
+            scale=leaves[2],
             reduce="softplus" if weight == 2 else "lse",
+            positives="same_index",
             cols=True,
+            row_positive_weight=-1.0,
             col_weight=1.0,
+            col_positive_weight=-1.0,
             keep=keep,
             row_ids=ids,
             col_ids=ids,
