@@ -28,11 +28,9 @@ def good(records: Iterable[Record], name: str, *needed: str) -> list[Record]:
 
 
 def cut(outcomes: Sequence[tuple[str, str, float]]) -> list[str]:
-    names = [name for name, status, _ in outcomes if status != "ok" and name != "tests"]
+    names = " ".join(name for name, status, _ in outcomes if status != "ok" and name != "tests")
     return (
-        [f"run again alone what was cut or failed: python -m first {' '.join(names)} (log.txt says why)"]
-        if names
-        else []
+        [f'run again alone what was cut or failed, log.txt says why: make gpu-first STAGES="{names}"'] if names else []
     )
 
 

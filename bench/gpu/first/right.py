@@ -23,12 +23,11 @@ def before_import(dry: bool) -> None:
 
 
 def run(look: Look) -> None:
-    sizes = look.some(DRY_ROWS if look.dry else plan.CHECKED)
-    for n in sizes:
-        for backend in BACKENDS:
-            for work in plan.WORKLOADS:
+    for size in look.some((0, 1)):
+        for work in plan.WORKLOADS:
+            n, d = (DRY_ROWS[size], DRY_FEATURES) if look.dry else (work.checked[size], work.d)
+            for backend in BACKENDS:
                 for dtype in look.some(plan.DTYPES[::-1]):
-                    d = DRY_FEATURES if look.dry else work.d
                     names = {"loss": work.name, "backend": backend, "dtype": dtype, "n": n, "d": d}
                     look.attempt(lambda names=names, work=work: checked(look, work.variant, **names), **names)
 

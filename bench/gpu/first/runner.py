@@ -135,8 +135,6 @@ class Runner:
         self.begun = time.monotonic()
         self.jobs: dict[str, list[Process]] = {}
         out.mkdir(parents=True, exist_ok=True)
-        for name in {stage.file for stage in plan.STAGES} | {plan.LOG}:
-            (out / name).unlink(missing_ok=True)
         sys.path[:0] = [str(SITE), *BENCH]
         self.device = "dry" if dry else device_name()
 
@@ -145,6 +143,8 @@ class Runner:
         return self.out / plan.LOG
 
     def run(self, stages: list[Stage]) -> int:
+        for name in {stage.file for stage in stages} | {plan.LOG}:
+            (self.out / name).unlink(missing_ok=True)
         self.start_jobs({name for stage in stages for name in stage.needs})
         outcomes = [self.stage(stage) for stage in stages]
         for processes in self.jobs.values():

@@ -28,7 +28,8 @@ def text(records: Sequence[Record], outcomes: Sequence[Outcome], seconds: float)
         todo = [f"no advice: {described(error)}"]
     end = ["next ten minutes:", *(f"  {number}. {line}" for number, line in enumerate(todo, 1))]
     tail = "\n".join(end)[: MOST // 2]
-    return f"\n==== summary\n{chr(10).join(parts)[: MOST - len(tail)]}\n{tail}\n"
+    dry = "DRY: nothing was launched, numbers mean nothing\n" * any(x["device"] == "dry" for x in records)
+    return f"\n==== summary\n{dry}{chr(10).join(parts)[: MOST - len(tail)]}\n{tail}\n"
 
 
 STAGES = {"machine": ("toolchain", "kernels"), "rates": ("ceilings",)}
@@ -88,7 +89,7 @@ def right(found: list[Record]) -> list[str]:
     for backend in dict.fromkeys(x.get("backend") for x in found):
         mine = [x for x in found if x.get("backend") == backend]
         lines.append(f"  {backend}: " + ", ".join(f"{n} {name}" for name, n in Counter(map(outcome, mine)).items()))
-        wrong = [x for x in mine if not ok(x)]
+        wrong = [x for x in mine if outcome(x) in ("wrong", "failed", "out of memory")]
         lines += [f"    {x['loss']} {x['dtype']} N={x['n']}: {bad(x)}" for x in wrong[:8]]
     return lines
 
