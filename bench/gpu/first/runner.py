@@ -57,6 +57,7 @@ class Process:
             self.process.join(GRACE)
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+            self.process.kill()  # also one that has no group of its own yet
             self.process.join(GRACE)
 
     def running(self) -> bool:
@@ -65,17 +66,15 @@ class Process:
 
 def forked(log: Path, function: Callable[..., None], *arguments: Any) -> None:
     os.setsid()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for number in (1, 2):
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for number in (1, 2):  # of the processes that it starts, too
         os.dup2(file, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
     try:
         function(*arguments)
     except BaseException:
         traceback.print_exc()
-        sys.stdout.flush()
         os._exit(1)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)
 
 
