@@ -37,7 +37,7 @@ class TorchBackend(Backend):
 
     def limits(self, device: torch.device) -> Limits:
         # on a GPU less than the fused kernels: every elementwise step makes a matrix of its own
-        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=256 << 20)
+        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=128 << 20)
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """Halves stay what they are where tensor cores take them; elsewhere they are widened, once."""
