@@ -252,8 +252,8 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
 
 
 def _default_budget(args: Sequence[Any]) -> int:
-    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph, which
-    may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
+    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph,
+    which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
     a, blocks = args[:2]
     if not autograd.plain(a):
         return STATS_BUDGET
