@@ -3,7 +3,8 @@
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
 of tensors, which costs more than a whole small loss. Functions take (statics, *tensors) of a record, so that autograd
 sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be silently
-wrong otherwise.
+wrong otherwise. So do operators that are called by themselves, as the graphs of torch.export do: such a graph has none
+of these Functions, and what it left out would be silently missing from the gradient.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from . import record
-from .library import scalar
+from .check import PLAIN
+from .library import LIB, pair_loss, pair_stats
 from .record import Arguments
 
 
@@ -47,7 +50,8 @@ class StatsFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        output = torch.ops.contrastile.pair_stats.default(*record.packed(record.restored(statics, tensors)), budget)
+        args = record.restored(statics, tensors)
+        output = run("pair_stats", pair_stats, args.a, *record.packed(args), budget)
         row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
         ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
@@ -133,17 +137,53 @@ def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    return run("pair_loss", pair_loss, args.a, *record.packed(args), *more, needs)  # type: ignore[no-any-return]
+
+
+def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    if plain(args.a):
-        return scalar(args, more, needs)
-    value, grads = torch.ops.contrastile.pair_loss.default(*record.packed(args), *more, needs)
-    return value, grads
-
-
-PLAIN = (Tensor, torch.nn.Parameter)
+    return implementation(*args) if plain(like) else getattr(torch.ops.contrastile, operator).default(*args)
 
 
 def plain(x: Tensor) -> bool:
     """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
     watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
     return not watched and type(x) in PLAIN and not x.is_meta
+
+
+NO_GRADIENT = (
+    "contrastile: an operator by itself, as in a graph of torch.export, has no gradient; for training call the loss, "
+    "torch.compile it, or export that of contrastile.reference"
+)
+
+
+class ForwardOnly(torch.autograd.Function):
+    """The identity on outputs; its gradient, which depends on `inputs`, refuses to be formed."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for x in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> Any:
+        raise RuntimeError(NO_GRADIENT)
+
+
+def forward_only(name: str) -> None:
+    """Makes gradients of an operator that no Function of this package calls an error."""
+    operator = getattr(torch.ops.contrastile, name).default
+
+    def kernel(*args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = operator(*args)
+        inputs = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.requires_grad]
+        if not inputs or not torch.is_grad_enabled():
+            return outputs
+        leaves, spec = tree_flatten(outputs)
+        return tree_unflatten(ForwardOnly.apply(len(leaves), *leaves, *inputs), spec)  # type: ignore[no-untyped-call]
+
+    LIB.impl(name, kernel, "Autograd")
+
+
+for name in ("pair_stats", "pair_loss"):
+    forward_only(name)

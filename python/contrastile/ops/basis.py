@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import backends
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, no_autocast
 
 CHUNK = 128  # samples at a time on a CPU: a few megabytes in float64
@@ -138,7 +138,7 @@ class BasisFunction(torch.autograd.Function):
     def forward(ctx: Any, count: int, *vectors: Tensor) -> tuple[Tensor, Tensor]:
         dtype = torch.float64 if vectors[0].dtype == torch.float64 else torch.float32
         ctx.save_for_backward(*vectors)
-        output: tuple[Tensor, Tensor] = torch.ops.contrastile.basis.default(vectors, count, dtype)
+        output: tuple[Tensor, Tensor] = run("basis", basis_forward, vectors[0], vectors, count, dtype)
         return output
 
     @staticmethod
@@ -165,3 +165,4 @@ for name, implementation, fake in (
 ):
     LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+forward_only("basis")

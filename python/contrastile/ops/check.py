@@ -27,8 +27,8 @@ def tensor(name: str, value: Any, expected: str = "a torch.Tensor") -> Tensor:
         raise TypeError(f"{name} must be a dense tensor, got {layout(value)}")
     if type(value) not in PLAIN and is_distributed(value):
         raise TypeError(
-            f"{name} must be an ordinary tensor, got a DTensor: pass features as x.to_local() with group=, a parameter as "
-            "x.full_tensor(grad_placements=[Partial('avg')])"
+            f"{name} must be an ordinary tensor, got a DTensor: pass features as x.to_local() with group=, a parameter "
+            "as x.full_tensor(grad_placements=[Partial('avg')])"
         )
     return value
 

@@ -138,16 +138,10 @@ def pair_stats_backward(*given: Any) -> list[Tensor]:
 
 
 def pair_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
-    args, (*more, needs) = split(given)
-    return scalar(args, more, needs)
-
-
-def scalar(args: Arguments, more: Sequence[Any], needs: Sequence[bool]) -> tuple[Tensor, list[Tensor]]:
-    """more: the weights of rows, row positives, columns and column positives, and the budget."""
-    *weights_given, budget = more
+    args, (*given_weights, budget, needs) = split(given)
     with no_autocast(args.a):
         call, backend = build_call(args)
-        weights = contiguous_weights(*weights_given)
+        weights = contiguous_weights(*given_weights)
         value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 

@@ -22,7 +22,7 @@ from ..backends import select
 from ..monoid import SideStats, finish, merge, neutral, stat_dtype
 from ..spec import Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 # The true tuple is left out of the statistic and summed apart: margins then need no difference of near-equal numbers
@@ -68,7 +68,7 @@ def tuple_margins(modalities: Sequence[Tensor], scale: Tensor, *, memory_budget:
 class MarginsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, backend: str, budget: int, scale: Tensor, *modalities: Tensor) -> Tensor:
-        output = torch.ops.contrastile.tuple_margins.default(list(modalities), scale, backend, budget)
+        output = run("tuple_margins", margins_forward, modalities[0], list(modalities), scale, backend, budget)
         margins, parts, scores = output
         ctx.backend = backend
         ctx.save_for_backward(parts, scores, scale, *modalities)
@@ -304,3 +304,4 @@ def _register() -> None:
 
 
 _register()
+forward_only("tuple_margins")

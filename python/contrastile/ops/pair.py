@@ -252,8 +252,8 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
 
 
 def _default_budget(args: Arguments) -> int:
-    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph, which
-    may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
+    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph,
+    which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
     if not autograd.plain(args.a):
         return STATS_BUDGET
     columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n

@@ -18,7 +18,7 @@ from ..backends import select_segments
 from ..backends.base import CPU_LIMITS, GPU_LIMITS, row_chunks
 from ..monoid import stat_dtype
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 MOST_COLUMNS = 2**30  # columns are counted in 32 bits
@@ -102,7 +102,7 @@ class SegmentMaxFunction(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None, backend: str
     ) -> Tensor:
-        values, args = torch.ops.contrastile.segment_max.default(rows, cols, offsets, length, mask, backend)
+        values, args = run("segment_max", segment_max_forward, rows, rows, cols, offsets, length, mask, backend)
         ctx.backend = backend
         ctx.save_for_backward(rows, cols, mask, args)
         return values  # type: ignore[no-any-return]
@@ -208,3 +208,4 @@ for name, implementation, fake in (
 ):
     LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+forward_only("segment_max")
