@@ -72,7 +72,7 @@ ALLOWED = {
     "ops": ("monoid", "spec", "backends", "driver", "ranks", "ops"),
     "losses": ("ops", "ranks", "losses", "spec"),
     "reference": ("reference",),  # written from the papers, so that it can be wrong only by itself
-    "distributed": ("ranks", "distributed"),
+    "distributed": ("ops", "ranks", "distributed"),
     "compat": ("losses", "ops", "ranks", "reference", "compat"),
     "metrics": ("losses", "ops"),
     "catalog": ("losses", "reference"),

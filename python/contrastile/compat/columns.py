@@ -37,5 +37,6 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 def propagated(loss: Tensor, with_backward: bool) -> Tensor:
     if not with_backward:
         return loss
-    loss.backward()
+    with no_autocast(loss):  # trainers call the loss within autocast; its gradients are not to be rounded
+        loss.backward()
     return loss.detach()

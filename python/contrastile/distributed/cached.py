@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops import no_autocast
 from .kept import RandomState
 from .observed import Observed
 from .outputs import Column
@@ -111,9 +112,5 @@ def _send_through(
 
 
 def _backward(tensors: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
-    """In the precision of the forward pass, whatever autocast is on around the call."""
-    with ExitStack() as stack:
-        for kind in {x.device.type for x in tensors}:
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+    with no_autocast(tensors[0]):  # gradients in the precision of the forward pass, which the caller chooses
         torch.autograd.backward(tensors, grads)
