@@ -51,7 +51,7 @@ def test_a_dry_run_goes_through_every_stage(load, tmp_path):
     for stage in plan.STAGES:
         mine = [x for x in results.read([tmp_path / "out" / stage.file]) if x["stage"] == stage.name]
         (end,) = [x for x in mine if x.get("item") == "stage"]
-        assert end["outcome"] == "ok" and len(mine) > 1, mine
+        assert end["outcome"] == "ok" and len(mine) > 2, mine
         assert not [x for x in mine if x["outcome"] in ("failed", "wrong")], mine
     checked = [x for x in results.read([tmp_path / "out/right.jsonl"]) if x.get("outcome") == "ok"]
     assert {(x["loss"], x["backend"]) for x in checked if "loss" in x} >= {
@@ -163,7 +163,7 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(load, tmp_path, mo
         {"bad": fail, "long": lambda: time.sleep(60), "good": lambda: None}[name]()
 
     monkeypatch.setattr(runner, "run_stage", run_stage)
-    monkeypatch.setattr(runner, "device_name", lambda: "none")
+    monkeypatch.setattr(runner, "device", lambda: ("none", (9, 0)))
     it = runner.Runner(tmp_path, time.monotonic() + 1000.0, dry=False, tiny=False)
     for stage in stages:
         it.deadline = time.monotonic() + (3.0 if stage.name == "late" else 1000.0)
@@ -173,6 +173,20 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(load, tmp_path, mo
     lines = results.read([tmp_path / "x.jsonl"])
     assert [x["outcome"] for x in lines if x["item"] == "stage"] == told
     assert [x["item"] for x in lines if x["item"] != "stage"] == ["bad", "long", "good"]
+
+
+@pytest.mark.parametrize(
+    "said, found",
+    [
+        ("NVIDIA H200, 9.0\n", ("NVIDIA H200", (9, 0))),
+        ("A, B, 12.0\nC, 8.0\n", ("A, B", (12, 0))),
+        ("", ("unknown", (9, 0))),
+    ],
+)
+def test_the_device_is_asked_of_the_drivers_tool(load, monkeypatch, said, found):
+    runner = load("runner")
+    monkeypatch.setattr(runner.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=said))
+    assert runner.device() == found
 
 
 def test_a_line_that_was_cut_off_is_left_out(load, tmp_path):

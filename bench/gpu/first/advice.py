@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .results import Record
+from .results import ABOUT_STAGES, Record
 
 GAIN = 0.03  # a share of the time below which a lever is noise
 LONG = 'then the long form, a part a command: make gpu PARTS="build test", PARTS="build tune", PARTS="build bench"'
@@ -20,7 +20,7 @@ def advice(records: Sequence[Record], outcomes: Sequence[tuple[str, str, float]]
 
 
 def stage(records: Iterable[Record], name: str) -> list[Record]:
-    return [x for x in records if x["stage"] == name and x.get("item") != "stage"]
+    return [x for x in records if x["stage"] == name and x.get("item") not in ABOUT_STAGES]
 
 
 def good(records: Iterable[Record], name: str, *needed: str) -> list[Record]:

@@ -17,6 +17,7 @@ DRY_ROWS = 64  # a multiple of 16, for which the kernels are specialised like fo
 @dataclass(frozen=True)
 class Look:
     results: Results
+    capability: tuple[int, int] = (9, 0)
     dry: bool = False  # nothing is launched: numbers mean nothing
     tiny: bool = False  # as little as shows that all of it works
 

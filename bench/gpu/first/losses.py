@@ -39,6 +39,7 @@ def timed(look: Look, work: Workload, backend: str, repeats: int) -> dict[str, A
 
 def kernels(look: Look, step: Step) -> list[dict[str, Any]]:
     """Of one step, with the time that the device spent in each."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     kind = ProfilerActivity.CPU if look.dry else ProfilerActivity.CUDA
@@ -48,7 +49,8 @@ def kernels(look: Look, step: Step) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {}
     for event in profiler.key_averages():
         spent = event.self_cpu_time_total if look.dry else event.self_device_time_total
-        if spent > 0:
+        # operations of the host carry the time of their kernels once more
+        if event.device_type == (DeviceType.CPU if look.dry else DeviceType.CUDA) and spent > 0:
             times.setdefault(event.key[:80], [0, 0.0])
             times[event.key[:80]][0] += event.count
             times[event.key[:80]][1] += spent / 1e3

@@ -36,7 +36,7 @@ def share(look: Look, part: int, parts: int) -> None:
     from contrastile.benchmark import ahead
 
     torch.set_num_threads(1)
-    kernels = ahead.install(ahead.Device())
+    kernels = ahead.install(ahead.Device(look.capability))
     for name, run in jobs(look.tiny)[part::parts]:
         kernels.clear()
         begun, spent = time.monotonic(), cpu_seconds()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+ABOUT_STAGES = ("stage", "host")  # items that are no results
 
 
 class Results:

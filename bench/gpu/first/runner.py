@@ -7,6 +7,7 @@ other, and none pays for the import again.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,7 @@ def run_stage(name: str, look: Look) -> None:
 
         dry.install_cuda() if name == "right" else dry.install()
     import_module(module_name).run(look)
+    look.results.add(item="host", outcome="ok", cpu_seconds=round(sum(os.times()[:4]), 2))  # with what it started
 
 
 def run_share(look: Look, part: int, parts: int) -> None:
@@ -95,26 +97,28 @@ def run_share(look: Look, part: int, parts: int) -> None:
     import_module(f"{__package__}.precompile").share(look, part, parts)
 
 
-def run_build(dry: bool) -> None:
+def run_build(look: Look) -> None:
     """Without basis.cu, whose compilation takes longer than all others together."""
-    build(dry, CONTRASTILE_CUDA_BASIS="0")
-    if not dry:
+    build(look, CONTRASTILE_CUDA_BASIS="0")
+    if not look.dry:
         link_site()
 
 
-def run_basis(dry: bool) -> None:
+def run_basis(look: Look) -> None:
     os.nice(19)
-    build(dry)
+    build(look)
 
 
-def build(dry: bool, **more: str) -> None:
-    """For Hopper. A dry run leaves the package's own modules alone."""
-    settings = (
-        cuda_settings() | {"CONTRASTILE_CUDA": "1", "CONTRASTILE_CPU": "0", "CONTRASTILE_CUDA_ARCHS": "90"} | more
-    )
-    where = ["--build-lib", "build/gpu/dry-lib"] if dry else ["--inplace"]
+def build(look: Look, **more: str) -> None:
+    """For the GPU that is there. A dry run leaves the package's own modules alone."""
+    wanted = {
+        "CONTRASTILE_CUDA": "1",
+        "CONTRASTILE_CPU": "0",
+        "CONTRASTILE_CUDA_ARCHS": "{}{}".format(*look.capability),
+    }
+    where = ["--build-lib", "build/gpu/dry-lib"] if look.dry else ["--inplace"]
     command = [sys.executable, "setup.py", "build_ext", *where]
-    subprocess.run(command, cwd=ROOT, env=environment(**settings), check=True)
+    subprocess.run(command, cwd=ROOT, env=environment(**cuda_settings(), **wanted, **more), check=True)
 
 
 def run_wheels() -> None:
@@ -135,7 +139,7 @@ class Runner:
         self.jobs: dict[str, list[Process]] = {}
         out.mkdir(parents=True, exist_ok=True)
         sys.path[:0] = [str(SITE), *BENCH]
-        self.device = "dry" if dry else device_name()
+        self.device, self.capability = ("dry", (9, 0)) if dry else device()
 
     @property
     def log(self) -> Path:
@@ -163,7 +167,7 @@ class Runner:
     def start_jobs(self, wanted: set[str]) -> None:
         parts = 1 if self.tiny else max(min((os.cpu_count() or 1) - 1, JOBS), 1)
         if "build" in wanted and not self.tiny:
-            self.start("build", run_build, self.dry)
+            self.start("build", run_build, self.look("build", plan.STAGES[0].file))
         if "kernels" in wanted:
             for part in range(parts):
                 self.start("kernels", run_share, self.look("kernels", plan.STAGES[0].file), part, parts)
@@ -184,12 +188,12 @@ class Runner:
         """Last: when nothing else is being compiled."""
         compiling = [process for name in ("build", "kernels") for process in self.jobs.get(name, ())]
         if compiling and "basis" not in self.jobs and not self.tiny and not any(x.running() for x in compiling):
-            self.start("basis", run_basis, self.dry)
+            self.start("basis", run_basis, self.look("basis", plan.STAGES[0].file))
 
     # ---- stages
 
     def look(self, stage: str, file: str) -> Look:
-        return Look(Results(self.out / file, stage, self.device), self.dry, self.tiny)
+        return Look(Results(self.out / file, stage, self.device), self.capability, self.dry, self.tiny)
 
     def stage(self, stage: Stage) -> tuple[str, str, float]:
         """(name, what became of it, seconds)."""
@@ -212,12 +216,13 @@ class Runner:
         return look.results.stage, status, seconds
 
 
-def device_name() -> str:
-    """Asked of the driver's own tool: torch would make a context here, which no fork survives."""
-    smi = shutil.which("nvidia-smi")
-    command = [smi or "nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def device() -> tuple[str, tuple[int, int]]:
+    """Name and compute capability, asked of the driver's own tool: torch would make a context here, which no fork
+    survives."""
+    command = [shutil.which("nvidia-smi") or "nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired):
         said = ""
-    return said.strip().splitlines()[0] if said.strip() else "unknown"
+    found = re.match(r"(.+), (\d+)\.(\d+)", said)
+    return (found[1], (int(found[2]), int(found[3]))) if found else ("unknown", (9, 0))

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from .advice import advice
-from .results import Record, described
+from .results import ABOUT_STAGES, Record, described
 
 MOST = 11_500  # characters: the end of a command's output that is kept elsewhere is 12,000
 Outcome = tuple[str, str, float]  # stage, what became of it, seconds
@@ -37,7 +37,7 @@ STAGES = {"machine": ("toolchain", "kernels"), "rates": ("ceilings",)}
 
 def of(records: Iterable[Record], section: str) -> list[Record]:
     wanted = STAGES.get(section, (section,))
-    return [x for x in records if x["stage"] in wanted and x.get("item") != "stage"]
+    return [x for x in records if x["stage"] in wanted and x.get("item") not in ABOUT_STAGES]
 
 
 def bad(x: Record) -> str:
