@@ -230,7 +230,7 @@ def differs(first: list[Any], second: list[Any]) -> bool:
 def spy(monkeypatch):
     """Sizes of the buffers of scores that are kept."""
     sizes: list[int] = []
-    for place, name in ((driver, "score_buffer"), (multilinear, "new_buffer")):
+    for place, name in ((driver.Plan, "scores_within"), (multilinear, "new_buffer")):
         original = getattr(place, name)
 
         def watched(*args, original=original, **kwargs):
