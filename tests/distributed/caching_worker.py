@@ -5,7 +5,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -108,7 +108,6 @@ class Case:
     scale: bool = False  # of the loss is a parameter of the module
     detach: bool = False  # the loss needs no gradient of the second column
     accumulate: bool = False  # two batches a step, averaged after the second
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def loss(self, net: Towers, group: Any) -> Callable[[Tensor, Tensor], Tensor]:
         def value(a: Tensor, b: Tensor) -> Tensor:
@@ -186,7 +185,7 @@ def train(case: Case) -> list[float]:
 CASES = {
     "scale of the loss in the module": Case(scale=True),
     "scale of the loss in the module, unused": Case("ddp unused", scale=True),
-    "two towers in one module": Case("ddp unused"),
+    "two towers in one module": Case(),
     "views of buckets": Case("ddp views", scale=True, accumulate=True),
     "frozen last": Case("ddp unused", ("q", "ice"), scale=True),
     "frozen first": Case("ddp", ("ice", "d"), "lambda"),
@@ -206,16 +205,15 @@ CASES = {
 }  # fmt: skip
 
 
-def product() -> dict[str, Case]:
-    """Every wrap with every way to call it and every loss, frozen towers in any place."""
+def product(wrap: str) -> dict[str, Case]:
+    """Every loss with frozen towers in any place, in the ways to call a module by turns."""
     found = {}
     routes = [("q", "d"), ("q", "ice"), ("ice", "q"), ("q", "q")]
-    for wrap, route, how, scale, detach, accumulate, rows in itertools.product(
-        WRAPS, routes, ("module", "lambda", "partial", "outer module"), *[(False, True)] * 3, (EVEN, UNEVEN)
-    ):
-        case = Case(wrap, route, how, rows, scale, detach, accumulate)
-        learns = scale or route[0] != "ice" or not detach
-        if learns and not (wrap.startswith("fsdp") and rows == UNEVEN):
+    ways = itertools.cycle(("module", "lambda", "partial", "outer module", "module"))
+    rows = (EVEN,) if wrap.startswith("fsdp") else (EVEN, UNEVEN)
+    for route, scale, detach, accumulate, sizes in itertools.product(routes, *[(False, True)] * 3, rows):
+        case = Case(wrap, route, next(ways), sizes, scale, detach, accumulate)
+        if scale or route[0] != "ice" or not detach:  # something learns
             found[str(case)] = case
     return found
 

@@ -60,8 +60,9 @@ def test_gradients_with_other_numbers_of_ranks(world):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wrap", worker.WRAPS)
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_gradients_of_every_combination(world):
-    for rank in gather_from(world, worker.trainings, worker.product()):
+def test_gradients_of_every_combination(world, wrap):
+    for rank in gather_from(world, worker.trainings, worker.product(wrap)):
         for name, errors in rank.items():
             assert isinstance(errors, list) and max(errors) < LIMIT, (name, errors)
