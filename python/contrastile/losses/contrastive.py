@@ -60,7 +60,7 @@ class Softmax:
         return [self.key] if self.negatives is None else [self.key, self.negatives]
 
     def loss(self, reduction: str, **engine: Any) -> Tensor:
-        if self.smoothing or self.hard is not None:
+        if self.smoothing > 0.0 or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
             engine["compute_dtype"] = self.query.dtype
             self.query, self.key = wide(self.query), wide(self.key)
@@ -74,7 +74,7 @@ class Softmax:
         if self.symmetric:
             shares |= self.column_shares(weight)
         value = pair_loss(self.query, self.blocks(), **shares, **self.pairs(), **engine)
-        if self.smoothing:
+        if self.smoothing > 0.0:
             value = value - self.smoothing * self.batch.reduced(self.mean_logits(), reduction)
         return value
 
@@ -98,7 +98,7 @@ class Softmax:
             assert stats.cols is not None
             lse = 0.5 * (lse + stats.cols[:n])
         rows = lse - (1.0 - self.smoothing) * positive
-        return rows - self.smoothing * self.mean_logits() if self.smoothing else rows
+        return rows - self.smoothing * self.mean_logits() if self.smoothing > 0.0 else rows
 
     def hard_logits(self) -> Tensor:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
@@ -171,7 +171,7 @@ def info_nce(
     smoothing = smoothing_share(label_smoothing)
     if symmetric and isinstance(scale, Tensor) and scale.dim() == 1:
         raise ValueError("temperature must be one number with symmetric=True, got one per query")
-    if smoothing and (query_ids is not None or false_negative_margin is not None):
+    if smoothing > 0.0 and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
     hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
@@ -291,7 +291,7 @@ def clip_loss(
     check_options(reduction, memory_budget, backend)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
     smoothing = smoothing_share(label_smoothing)
-    if smoothing and image_ids is not None:
+    if smoothing > 0.0 and image_ids is not None:
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)

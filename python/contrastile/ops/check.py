@@ -15,7 +15,7 @@ from ..backends import backend_names
 
 FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PLAIN = (Tensor, torch.nn.Parameter)
-TRACE_WITH = "use torch.export or torch.compile, or trace the losses of contrastile.reference"
+TRACE_WITH = "use torch.export or torch.compile, or trace contrastile.reference for one batch size"
 ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
