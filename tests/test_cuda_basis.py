@@ -280,6 +280,16 @@ def test_larger_sets_are_left_to_torch(installed, monkeypatch):
             sets.add(0, 0, 0)
 
 
+def test_a_module_built_without_these_kernels_leaves_all_to_torch(installed, monkeypatch):
+    expected = outcome(vectors(3, 9, 40, torch.float32), 2)
+    for name in ("basis", "basis_backward"):
+        monkeypatch.delattr(installed.module, name)
+    found = outcome(vectors(3, 9, 40, torch.float32), 2)
+    plain_torch(monkeypatch)
+    assert all(torch.equal(x, y) for x, y in zip(found, outcome(vectors(3, 9, 40, torch.float32), 2), strict=True))
+    assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(found, expected, strict=True))
+
+
 @by_dtype
 @pytest.mark.parametrize("k", (2, 3, 5))
 def test_gram_volume_and_loss(installed, k, dtype):
