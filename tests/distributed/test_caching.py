@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from . import caching_rules as rules
 from . import caching_worker as worker
 from .launch import gather_from
 
@@ -13,7 +14,7 @@ LIMIT = 1e-10  # float64; a gradient that is not averaged is off by tenths
 
 @pytest.fixture(scope="module")
 def found():
-    return gather_from(2, worker.everything)
+    return gather_from(2, rules.everything)
 
 
 @pytest.mark.parametrize("name", worker.CASES)
@@ -25,7 +26,7 @@ def test_gradients_are_those_of_one_process(found, name):
         assert max(rank[name]) < LIMIT
 
 
-@pytest.mark.parametrize(("function", "text"), worker.REFUSALS.items(), ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize(("function", "text"), rules.REFUSALS.items(), ids=lambda x: getattr(x, "__name__", ""))
 def test_refused_on_every_rank_before_a_gradient_is_touched(found, function, text):
     for rank in found:
         message, untouched = rank[function.__name__]
