@@ -1,6 +1,6 @@
 # make demo | examples | test | test-skipped | test-all | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
-# make gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
+# make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo "$$p" && break; done)
@@ -11,15 +11,15 @@ PINS := pyproject.toml requirements-dev.txt requirements-compat.txt
 NATIVE := setup.py $(shell find csrc -type f)
 
 GPU_PYTHON ?= python3
-PARTS ?= build test bench
+PARTS ?= build test bench tune
 OUT ?= build/gpu/out
 
 EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-sanitize lint format \
-	wheel wheel-check clean
+.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-first \
+	gpu-sanitize lint format wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -71,6 +71,11 @@ bench: $(VENV)/.installed-dev $(VENV)/.installed-peers
 # docs/benchmarks.md from bench/results
 report: $(VENV)/.installed-dev
 	$(BIN)/python bench/report.py
+
+# the first five minutes on a GPU; DRY=1: all of it without one. STAGES="levers small": some; LIMITS="--seconds 500"
+gpu-first:
+	PYTHONPATH=bench/gpu $(GPU_PYTHON) -m first --out "$(if $(DRY),build/gpu/dry,$(OUT))" $(if $(DRY),--dry) \
+		$(LIMITS) $(STAGES)
 
 # LIMITS="--limit test=400": seconds of a part
 gpu:

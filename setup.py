@@ -6,7 +6,10 @@ version, and torch is not needed here. Environment, read at build time only (no 
     CONTRASTILE_CPU=auto|0|1             auto: where it cannot be built, install without it; 1: fail
     CONTRASTILE_CUDA=auto|0|1            the same; auto also skips it where nvcc is missing
     CONTRASTILE_CUDA_ARCHS="80;90a;100"  falls back to TORCH_CUDA_ARCH_LIST, then to DEFAULT_ARCHS
-    CONTRASTILE_OBJECTS                  folder that keeps object files between builds (build/objects)
+    CONTRASTILE_CUDA_BASIS=1|0           0: the CUDA module without the kernels of csrc/cuda/basis.cu, which take
+                                         longer to compile than all others together; nothing but speed needs them
+    CONTRASTILE_OBJECTS                  folder that keeps object files between builds (build/objects); those made on
+                                         one machine serve another with the same compilers
     CUDA_HOME, CXX, CUDAHOSTCXX, NVCC_THREADS, MAX_JOBS
 """
 
@@ -120,7 +123,10 @@ def cuda_units():
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
     bind = [*host_command(), *python_headers(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
-    names = ("device", "stats", "coeff", "whole", "basis", "segment_max")
+    names = ["device", "stats", "coeff", "whole", "segment_max", "basis"]
+    if ENV.get("CONTRASTILE_CUDA_BASIS") == "0":
+        names.remove("basis")
+        bind.append("-DCONTRASTILE_CUDA_WITHOUT_BASIS")
     sources = [(CSRC / "cuda" / f"{name}.cu", command) for name in names]
     return [(CSRC / "cuda/bind.cpp", bind), *sources]
 
@@ -133,11 +139,24 @@ def cudart_flags():
     raise CompileError("libcudart_static.a is in none of nvcc's library folders")
 
 
+def portable(command):
+    """The command's words without places on this machine, so that an object compiled elsewhere has the same name: of
+    compilers what they say of themselves, of Python's and pybind11's headers their versions."""
+    places = {
+        f"-I{CSRC}": "-Icsrc",
+        f"-I{pybind11.get_include()}": f"pybind11 {pybind11.__version__}",
+        f"-I{sysconfig.get_paths()['include']}": f"python {sysconfig.get_config_var('SOABI')}",
+    }
+    compilers = {command[0], *(command[at + 1] for at, word in enumerate(command) if word == "-ccbin")}
+    places |= {word: f"{Path(word).name} {capture(word, '--version').stdout}" for word in compilers}
+    return [places.get(word, word) for word in command]
+
+
 def object_path(source, command):
     """Named by all it depends on: command, compiler, source, headers beside it and in common."""
     files = [*source.parent.rglob("*"), *(CSRC / "common").rglob("*")]
     headers = [path for path in files if path.is_file() and path.suffix not in (".cpp", ".cu")]
-    digest = hashlib.sha256(f"{command} {capture(command[0], '--version').stdout}".encode())
+    digest = hashlib.sha256(str(portable(command)).encode())
     for path in [source, *sorted(headers)]:
         digest.update(f"{path.relative_to(CSRC)} ".encode() + path.read_bytes())
     return OBJECTS / f"{source.parent.name}-{source.stem}-{digest.hexdigest()[:16]}.o"
@@ -167,7 +186,9 @@ class Build(build_ext):
         output.parent.mkdir(parents=True, exist_ok=True)
         openmp = ["-fopenmp"] if "-fopenmp" in units[0][1] else []
         libraries = cudart_flags() if cuda else openmp
-        run([*CXX, *compile_units(units), "-o", str(output), *LINK_FLAGS, *libraries])
+        partial = output.with_name(f"partial-{os.getpid()}-{output.name}")
+        run([*CXX, *compile_units(units), "-o", str(partial), *LINK_FLAGS, *libraries])
+        partial.replace(output)  # at once: another process may be importing the module
 
 
 def extension(name, usable):

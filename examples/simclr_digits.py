@@ -50,7 +50,7 @@ def make_encoder() -> nn.Sequential:
 def contrast(name: str, first: Tensor, second: Tensor, labels: Tensor) -> Tensor:
     """The loss of two views, unit rows (N, D) each; row i of both is the same scan."""
     if name == "sup_con":
-        return contrastile.sup_con(torch.stack([first, second], 1), labels, temperature=0.2)
+        return contrastile.sup_con([first, second], labels, temperature=0.2)
     return getattr(contrastile, name)(first, second, temperature=0.2)
 
 

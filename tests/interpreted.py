@@ -100,7 +100,7 @@ def test_square_calls(reduce, keep, positives, monkeypatch):
     """b=None: a chunk's own square, then the columns after it in both roles."""
     monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 32, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 32 * 64, 64, 32, 32))
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
     triton(make_call(100, None, 11, torch.float32, **options))
 
@@ -109,7 +109,7 @@ def test_square_calls(reduce, keep, positives, monkeypatch):
 def test_many_chunks_and_column_blocks(cols, monkeypatch):
     monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
 
 

@@ -102,7 +102,7 @@ def test_square_calls(reduce, keep, positives):
 def test_many_chunks_and_column_blocks(cols, monkeypatch):
     """Statistics come chunk by chunk; gradients do not."""
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
     fused(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=3, positives="same_index", cols=cols))
 
 

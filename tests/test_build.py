@@ -104,6 +104,39 @@ def test_object_name_follows_all_that_the_object_depends_on(tmp_path: Path, monk
     assert setup.object_path(source, command) == names[-1]
 
 
+def test_object_name_holds_no_place_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects from a machine with checkout, Python and compilers elsewhere are found again, bindings included."""
+
+    def names(machine: Path) -> list[str]:
+        compiler = machine / "bin" / "nvcc"
+        compiler.parent.mkdir(parents=True)
+        compiler.write_text("#!/bin/sh\necho release 13.0\n")
+        compiler.chmod(0o755)
+        shutil.copytree(ROOT / "csrc", machine / "checkout" / "csrc")
+        monkeypatch.setattr(setup, "CSRC", machine / "checkout" / "csrc")
+        monkeypatch.setattr(setup, "NVCC", str(compiler))
+        monkeypatch.setenv("CUDAHOSTCXX", str(compiler))
+        monkeypatch.setenv("CONTRASTILE_CUDA_ARCHS", "90")
+        monkeypatch.setattr(setup.pybind11, "get_include", lambda: str(machine / "pybind11"))
+        monkeypatch.setattr(setup.sysconfig, "get_paths", lambda: {"include": str(machine / "python")})
+        return [setup.object_path(*unit).name for unit in setup.cuda_units() + setup.cpu_units()]
+
+    first = names(tmp_path / "one")
+    assert names(tmp_path / "two") == first and len(set(first)) == len(first)
+    (tmp_path / "two" / "bin" / "nvcc").write_text("#!/bin/sh\necho release 13.1\n")
+    assert all(setup.object_path(*unit).name not in first for unit in setup.cuda_units()[1:])
+
+
+def test_the_longest_kernels_are_compiled_last_and_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "NVCC", "nvcc")
+    monkeypatch.setenv("CONTRASTILE_CUDA_ARCHS", "90")
+    every = setup.cuda_units()
+    monkeypatch.setenv("CONTRASTILE_CUDA_BASIS", "0")
+    assert [source.name for source, _ in every][-1] == "basis.cu"
+    assert [source for source, _ in setup.cuda_units()] == [source for source, _ in every[:-1]]
+    assert "-DCONTRASTILE_CUDA_WITHOUT_BASIS" in setup.cuda_units()[0][1]
+
+
 LOSSES_WITHOUT_NATIVE_MODULES = """
 import sys
 import torch

@@ -280,6 +280,16 @@ def test_larger_sets_are_left_to_torch(installed, monkeypatch):
             sets.add(0, 0, 0)
 
 
+def test_a_module_built_without_these_kernels_leaves_all_to_torch(installed, monkeypatch):
+    expected = outcome(vectors(3, 9, 40, torch.float32), 2)
+    for name in ("basis", "basis_backward"):
+        monkeypatch.delattr(installed.module, name)
+    found = outcome(vectors(3, 9, 40, torch.float32), 2)
+    plain_torch(monkeypatch)
+    assert all(torch.equal(x, y) for x, y in zip(found, outcome(vectors(3, 9, 40, torch.float32), 2), strict=True))
+    assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(found, expected, strict=True))
+
+
 @by_dtype
 @pytest.mark.parametrize("k", (2, 3, 5))
 def test_gram_volume_and_loss(installed, k, dtype):
@@ -377,7 +387,7 @@ def test_the_kernels_without_an_error_pass_it(host, monkeypatch):
 def test_on_a_gpu_the_kernels_equal_the_torch_code(monkeypatch, dtype):
     device = torch.device("cuda")
     monkeypatch.setattr(measured, "fastest_basis", lambda device: "cuda")
-    if backends.cuda_kernels(device) is None:
+    if backends.select_bases([torch.empty(1, 1, device=device)]) is None:
         pytest.skip(f"no compiled kernels: {backends.available_backends()['cuda']}")
     for size, samples, width in ((1, 3, 1), (2, 1000, 31), (4, 5000, 512), (6, 777, 129), (3, 0, 8), (5, 70_000, 16)):
         xs = [x.to(device) for x in vectors(size, samples, width, dtype)]

@@ -47,7 +47,7 @@ def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 72 * 96, 72, 72, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 72 * 96, 72, 72, 32))
 
 
 @pytest.mark.parametrize(

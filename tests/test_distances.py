@@ -136,7 +136,7 @@ def test_every_score(backend, dtype, score, tiles, offset):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_kept_scores_and_chunks(backend, budget, monkeypatch):
     """Scores kept for all, some or no blocks; chunks of rows and split columns."""
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 64 * 96, 64, 384, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 384, 32))
     check(problem(150, 260, 12, 3, torch.float32, False), "distance", False, backend=backend, memory_budget=budget)
 
 

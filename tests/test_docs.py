@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ import contrastile
 from compat.lightly_modules import lightly_importable
 from contrastile.catalog import CATALOG
 from contrastile.cli import _COMMANDS
+from scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -94,6 +96,30 @@ def test_readme_has_the_row_of_the_catalog(card):
 def test_readme_has_no_other_row():
     rows = re.findall(r"^\| `(\w+)` \| `\w+` \|", README, re.MULTILINE)
     assert rows == [card.name for card in CATALOG]
+
+
+hardware = load_script("bench/hardware.py")
+
+
+@pytest.mark.parametrize("backend", hardware.BACKENDS)
+def test_readme_names_the_hardware_of_the_results(backend):
+    """Before anything else that it says of the backend there."""
+    (row,) = re.findall(rf"^\| `{backend}` \|.*\| ([^|]+) \|$", README, re.MULTILINE)
+    assert re.match(re.escape(hardware.cell(backend)) + r"($|: | \()", row), hardware.cell(backend)
+
+
+def test_results_on_a_gpu_show_in_that_column(tmp_path):
+    def said(*records):
+        (tmp_path / "h200").mkdir(exist_ok=True)
+        (tmp_path / "h200/right.jsonl").write_text("".join(json.dumps(x) + "\n" for x in records))
+        return hardware.cell("triton", tmp_path), hardware.cell("torch", tmp_path)
+
+    one = {"backend": "triton", "device": "H200", "outcome": "ok"}
+    cpu = {"backend": "torch", "device": "EPYC", "outcome": "ok", "threads": 2}
+    assert said({"item": "stage", "outcome": "ok"}, cpu) == (hardware.NEVER, "EPYC; no GPU")
+    assert said(one, cpu | {"device": "H200", "threads": None}) == ("H200", "H200")
+    assert said(one, one | {"outcome": "wrong"})[0] == "H200, not all of it right"
+    assert said(one | {"outcome": "skipped"})[0] == hardware.NEVER
 
 
 @pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)

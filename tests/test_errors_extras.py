@@ -20,6 +20,8 @@ ID_ARGUMENTS = {
     "negative_ids": lambda ids: contrastile.info_nce(X, Y, negatives=Y, query_ids=IDS, negative_ids=ids),
     "image_ids": lambda ids: contrastile.clip_loss(X, Y, 5.0, image_ids=ids),
     "text_ids": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_ids=IDS, text_ids=ids),
+    "image_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=ids),
+    "text_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=IDS, text_labels=ids),
     "labels": lambda ids: contrastile.sup_con(X, ids),
     "row_ids": lambda ids: pair_reduce(X, Y, keep="not_same_id", row_ids=ids, col_ids=IDS),
     "col_ids": lambda ids: pair_loss(X, Y, keep="same_id", row_ids=IDS, col_ids=ids),
@@ -68,6 +70,10 @@ def test_ids_need_each_other():
     for loss in (contrastile.clip_loss, contrastile.siglip_loss):
         with refuses(ValueError, "text_ids need image_ids"):
             loss(X, Y, 5.0, text_ids=IDS)
+    with refuses(ValueError, "text_labels need image_labels"):
+        contrastile.siglip_loss(X, Y, 5.0, text_labels=IDS)
+    with refuses(ValueError, "image_ids must be None with image_labels"):
+        contrastile.siglip_loss(X, Y, 5.0, image_ids=IDS, image_labels=IDS)
 
 
 @ENGINES

@@ -183,7 +183,7 @@ def test_ragged_shapes(backend, shape):
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of rows, and columns beyond the workspace."""
     monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 128 * 256, 256, 128, 128))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 128 * 256, 256, 128, 128))
 
 
 @on_every_backend

@@ -96,6 +96,25 @@ def test_the_gaussian_energy_is_the_exponential_of_uniformity():
     torch.testing.assert_close(found, 3.0 * energies)
 
 
+@pytest.mark.parametrize("distance", [0.0, 3e-4, 0.3])
+@pytest.mark.parametrize("norm", [1.0, 100.0])
+def test_exponents_of_distances_are_right_to_the_rounding_of_norms_and_have_no_floor(norm, distance):
+    """The stated bound, and gradients of pairs that a floor of 2^-20 of their squared norms would have set to 0."""
+    g = torch.Generator().manual_seed(0)
+    x = (
+        F.normalize(torch.randn(1, 32, generator=g), dim=1) * norm
+        + distance * torch.randn(20, 32, generator=g) / 32**0.5
+    )
+    x.requires_grad_()
+    wide = x.detach().double().requires_grad_()
+    value, truth = uniformity(x), reference.uniformity(wide)
+    (grad,), (true_grad,) = torch.autograd.grad(value, x), torch.autograd.grad(truth, wide)
+    bound = 2.0 * 2.0 * x.square().sum(1).max() * 2.0**-22
+    assert abs(value - truth) <= bound
+    if norm == 1.0 and distance > 0.0:
+        assert (grad - true_grad).norm() < 1e-3 * true_grad.norm()
+
+
 def test_the_gradient_of_the_width():
     x, y = unit_pair(11, 5)
     for kernel in ("gaussian", "log", "imq"):

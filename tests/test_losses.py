@@ -8,6 +8,7 @@ import contrastile
 from contrastile.catalog import CATALOG
 from contrastile.testing import EPS, SMALLEST, compare, run
 from loss_cases import (
+    DTYPES,
     HALF,
     call,
     default,
@@ -217,9 +218,43 @@ def test_rows_without_positives_do_not_count(backend):
 
 
 def test_views_of_sup_con_are_rows_with_their_samples_label():
-    x, labels = F.normalize(torch.randn(5, 3, 8), dim=-1), torch.tensor([0, 1, 0, 2, 3])
-    flat = contrastile.sup_con(x.flatten(0, 1), labels.repeat_interleave(3), reduction="none")
-    assert torch.equal(contrastile.sup_con(x, labels, reduction="none"), flat.view(5, 3))
+    x, labels = F.normalize(torch.randn(3, 5, 8), dim=-1), torch.tensor([0, 1, 0, 2, 3])
+    flat = contrastile.sup_con(x.flatten(0, 1), labels.repeat(3), reduction="none")
+    assert torch.equal(contrastile.sup_con(x, labels, reduction="none"), flat.view(3, 5))
+    assert torch.equal(contrastile.sup_con(list(x), labels, reduction="none"), flat.view(3, 5))
+    assert torch.equal(contrastile.sup_con(x[:1], labels), contrastile.sup_con(x[0], labels))
+    mixed = [x[0], x[1].bfloat16(), x[2].double()]  # types promote like torch
+    assert contrastile.sup_con(mixed, labels).dtype == torch.float64
+
+
+def test_views_come_first_in_every_loss():
+    """As many views as samples: which is which is not to be seen, and must be the same everywhere."""
+    x = F.normalize(torch.randn(4, 4, 8), dim=-1)
+    found = contrastile.sup_con(x, torch.arange(4), temperature=0.5)
+    expected = contrastile.sup_con(x.flatten(0, 1), torch.arange(4).repeat(4), temperature=0.5)
+    torch.testing.assert_close(found, expected)
+    pair = contrastile.sup_con(x[:2], torch.arange(4), temperature=0.5)
+    torch.testing.assert_close(pair, contrastile.nt_xent(*x[:2], temperature=0.5))
+    torch.testing.assert_close(contrastile.pairwise_aggregate(x[:2], contrastile.nt_xent), contrastile.nt_xent(*x[:2]))
+
+
+def test_views_last_are_refused_with_the_way_to_convert_them():
+    x, labels = torch.randn(5, 2, 8), torch.arange(5)
+    with pytest.raises(ValueError, match=r"views first, \(k, N, D\).*5 labels, got \(5, 2, 8\).*features\.unbind\(1\)"):
+        contrastile.sup_con(x, labels)
+    assert contrastile.sup_con(x.unbind(1), labels, normalize=True, reduction="none").shape == (2, 5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=id_of)
+def test_alignment_of_equal_rows_has_gradient_0(alpha, dtype):
+    x = torch.tensor([[1.0, 2.0], [0.0, 0.0], [1.0, 0.0]], dtype=dtype, requires_grad=True)
+    y = torch.tensor([[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]], dtype=dtype, requires_grad=True)
+    rows = contrastile.alignment(x, y, alpha=alpha, reduction="none")
+    assert torch.equal(rows, torch.tensor([0.0, 0.0, 1.0], dtype=rows.dtype))
+    rows.sum().backward()
+    expected = torch.tensor([[0.0, 0.0], [0.0, 0.0], [alpha, 0.0]], dtype=dtype)
+    assert torch.equal(x.grad, expected) and torch.equal(y.grad, -expected)
 
 
 @pytest.mark.parametrize("options", [{"false_negative_margin": -3.0}, {"query_ids": torch.zeros(7, dtype=torch.int64)}])

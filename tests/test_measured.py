@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,8 @@ from contrastile import backends
 from contrastile.backends import measured
 from contrastile.backends.cuda import CudaBackend
 from contrastile.backends.triton_device import tile_for
-from contrastile.cli import main, tune
+from contrastile.benchmark import ahead
+from contrastile.cli import main, tune, tune_ahead
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 ENTRY = {
@@ -66,9 +69,9 @@ def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
 def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setattr("contrastile.backends.triton_device.architecture", lambda device: "sm_90")
-    assert tile_for(GPU, "half", True, False, False).numbers() != [32, 64, 64, 4, 3, 2]  # by another Triton
+    assert tile_for(GPU, "half", True, False, False).numbers() != [32, 64, 64, 4, 3, 2, 0]  # by another Triton
     monkeypatch.setitem(ENTRY, "triton", measured.triton_version())
-    assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2]
+    assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2, 0]
     assert tile_for(GPU, "half", True, True, True).rows > 0  # not measured
 
 
@@ -117,8 +120,19 @@ def test_dispatch_joins_sizes_with_the_same_winner():
         return 1.0 if (name == "cpu") == (n <= 16) else 2.0
 
     sizes = (8, 16, 32, 64)
-    assert tune.ranges(CPU, torch.float32, sizes, clock) == [[256, "cpu"], [None, "torch"]]
+    assert tune.ranges(CPU, torch.float32, sizes, clock, math.inf) == [[256, "cpu"], [None, "torch"]]
     assert ran[::2] == pytest.approx(ran[1::2], rel=1e-5)
+
+
+def test_sizes_that_come_too_late_are_left_out():
+    ran = []
+
+    def clock(call, device):
+        ran.append(call)
+        return 1.0
+
+    assert tune.ranges(CPU, torch.float32, (8, 16, 32), clock, time.monotonic() - 1.0) == [[None, "cpu"]]
+    assert len(ran) == 2  # both backends, the first size
 
 
 def test_the_fastest_tile_that_is_right_is_taken(capsys):
@@ -197,9 +211,10 @@ def test_problems_have_the_features_asked_for():
 
 def test_compiled_bases_wait_for_a_measurement(gpu, monkeypatch):
     monkeypatch.setattr(backends, "BACKENDS", (CudaBackend(),))
-    assert backends.cuda_kernels(GPU) is None
+    vectors = [SimpleNamespace(device=GPU, shape=(4, 8), dtype=torch.float32)]
+    assert backends.select_bases(vectors) is None
     monkeypatch.setitem(ENTRY, "basis", "cuda")
-    assert backends.cuda_kernels(GPU) is backends.BACKENDS[0]
+    assert backends.select_bases(vectors) is not None
 
 
 @pytest.mark.parametrize("weight", [0, 1, 2, 3])
@@ -214,3 +229,48 @@ def test_candidates_hold_the_tables_own_tiles():
         for kind, tiles in kinds.items():
             shapes = {(x[0], x[1], x[2]) for x in config.candidates(arch, kind)}
             assert {(x.rows, x.cols, x.depth) for x in tiles} <= shapes
+
+
+# ---- what is compiled before it is timed
+
+
+def outcome(task):
+    """In place of compiling, in another process."""
+    if task.weight == 2:
+        raise ValueError("too much shared memory")
+    if task.weight == 3:
+        time.sleep(5)
+    return 24 * task.weight
+
+
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter does not compile")
+def test_tiles_that_spill_or_do_not_compile_are_not_offered(capsys):
+    pytest.importorskip("triton")
+    candidates = {kind: [[64, 64, 64, 4, 3, 0, 0]] for kind in ("half", "ieee")}
+    own = {kind: [tile] * 4 for kind, (tile,) in candidates.items()}
+    with tune_ahead.Ahead(ahead.Device(), time.monotonic() + 100.0, outcome) as compiling:
+        tune.ask_for_tiles(compiling, own, candidates)
+        offered = {
+            (kind, weight): list(tune.without_faults(compiling, kind, weight, candidates[kind]))
+            for kind in candidates
+            for weight in range(3)
+        }
+        compiling.limit = 0.0
+        assert list(tune.without_faults(compiling, "half", 3, candidates["half"])) == []
+    assert {key for key, found in offered.items() if found} == {("half", 0), ("ieee", 0), ("ieee", 1)}
+    said = capsys.readouterr().out
+    assert all(x in said for x in ("half weight 1", "spills 24 bytes", "ValueError", "not compiled in time"))
+
+
+@pytest.mark.aot
+@pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="the interpreter does not compile")
+def test_the_compiler_sees_what_a_tile_spills(tmp_path, monkeypatch):
+    """Capped so that two programs fit a multiprocessor, and as the compiler likes it."""
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    with tune_ahead.Ahead(ahead.Device(), time.monotonic() + 200.0) as compiling:
+        for registers in (0, 128):
+            entry = {"tiles": {"half": [[128, 128, 64, 8, 3, 0, registers]] * 4}}
+            compiling.ask(registers, tune_ahead.Task("half", torch.bfloat16, 0, 64, entry))
+        assert compiling.fault(0, "half") is None
+        assert compiling.fault(128, "half").startswith("spills ")

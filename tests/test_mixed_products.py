@@ -14,7 +14,7 @@ from torch import Tensor
 import test_distances
 from cases import EXTRAS, make_call
 from contrastile import driver, pair_loss
-from contrastile.backends import base, torch_tiles
+from contrastile.backends import products, torch_tiles
 from contrastile.spec import Limits
 from contrastile.testing import check_card
 from loss_cases import every_pair_loss
@@ -53,11 +53,11 @@ def ran(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     library = torch.library.Library("aten", "IMPL")
     for name, operator in (("mm.dtype", mm), ("mm.dtype_out", mm_out), ("addmm.dtype_out", addmm_out)):
         library.impl(name, operator, "CPU")
-    for module in (base, torch_tiles):
+    for module in (products, torch_tiles):
         monkeypatch.setattr(module, "mixed_product", lambda device, dtype: dtype in HALVES)
     if request.param:
-        assert base.writes_in_place.__wrapped__(torch.device("cpu"))
-    monkeypatch.setattr(base, "writes_in_place", lambda device: request.param)
+        assert products.writes_in_place.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr(products, "writes_in_place", lambda device: request.param)
     counts.clear()
     yield counts
     library._destroy()
@@ -75,7 +75,7 @@ def test_every_keep_and_positives(ran, dtype, reduce):
 @each_half
 @pytest.mark.parametrize("m", [120, None])
 def test_many_pieces(ran, dtype, m, monkeypatch):
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 40 * 64, 40, 40, 32))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 40 * 64, 40, 40, 32))
     for keep, cols, budget in product(KEEPS, (False, True), (0, 10_000)):
         call = make_call(90, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
         check(call, backend="torch", memory_budget=budget)
@@ -122,11 +122,11 @@ def test_float64_and_float32_are_multiplied_as_they_are(ran):
 def test_float16_is_widened_where_torch_was_told_to_add_up_in_float16(monkeypatch):
     """torch refuses to give such sums out as float32."""
     device = torch.device("cuda")
-    monkeypatch.setattr(base, "mixed_products", lambda device: True)
-    assert all(base.mixed_product(device, dtype) for dtype in HALVES)
+    monkeypatch.setattr(products, "mixed_products", lambda device: True)
+    assert all(products.mixed_product(device, dtype) for dtype in HALVES)
     torch.backends.cuda.matmul.allow_fp16_accumulation = True
     try:
-        assert [base.mixed_product(device, dtype) for dtype in HALVES] == [True, False]
+        assert [products.mixed_product(device, dtype) for dtype in HALVES] == [True, False]
         assert torch_tiles.TorchBackend().compute_dtype(torch.float16, device) == torch.float32
     finally:
         torch.backends.cuda.matmul.allow_fp16_accumulation = False

@@ -25,6 +25,10 @@ def learnable(cls):
     return next((name for name in inspect.signature(cls).parameters if name.startswith("learnable")), None)
 
 
+def owns_scale(cls):
+    return "logit_scale" in inspect.signature(cls).parameters
+
+
 LEARNERS = [cls for cls in TWINS if learnable(cls)]
 every_learner = pytest.mark.parametrize("cls", LEARNERS, ids=lambda cls: cls.__name__)
 
@@ -34,9 +38,9 @@ def card_of(cls):
 
 
 def inputs_of(cls, **options):
-    """Positional tensors of the default case; with a learning module, those without the scale it owns."""
+    """Positional tensors of the default case; without the scale that a module may own or learn."""
     case = default(card_of(cls), **options)
-    return [x for x in case.args if x.dim()] if learnable(cls) else list(case.args)
+    return [x for x in case.args if x.dim()] if owns_scale(cls) or learnable(cls) else list(case.args)
 
 
 def named_of(cls):
@@ -62,8 +66,8 @@ def test_modules_have_the_defaults_of_their_functions(card):
     named = required(case)
     assert torch.equal(card.module()(*case.args, **named), card.function(*case.args, **named))
     ours, theirs = inspect.signature(card.module).parameters, inspect.signature(card.function).parameters
-    for name in ours.keys() & theirs.keys():
-        assert ours[name].default == theirs[name].default, name
+    for name in ours.keys() & theirs.keys():  # a scale that forward must be given has no default
+        assert theirs[name].default in (ours[name].default, inspect.Parameter.empty), name
 
 
 @every_loss
@@ -73,7 +77,7 @@ def test_modules_take_every_option_of_their_function(card):
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith("_ids")
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(("_ids", "_labels"))
     } - tensors
     assert expected <= set(inspect.signature(card.module).parameters)
 
@@ -82,6 +86,7 @@ def test_modules_take_every_option_of_their_function(card):
 def test_options_reach_the_function(card):
     case = default(card)
     options = {"reduction": "none", "normalize": True, "backend": "torch", "memory_budget": 0}
+    options = {name: value for name, value in options.items() if takes(card, name)}
     case_options = dict(case.kwargs)
     expected = card.function(*case.args, **case_options, **options)
     assert torch.equal(card.module(**options)(*case.args, **case_options), expected)
@@ -117,8 +122,7 @@ def test_what_is_learned_is_in_the_state_and_gets_a_gradient(cls):
 def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     start = 0.2
     name = "temperature" if "temperature" in inspect.signature(cls).parameters else "logit_scale"
-    extra = {"temperature": start} if name == "temperature" else {"init_scale": start}
-    module = cls(**{learnable(cls): True}, **extra)
+    module = cls(**{learnable(cls): True, name: start})
     factor = torch.tensor(start, requires_grad=True)
     bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}
     tensors = inputs_of(cls)
@@ -129,6 +133,47 @@ def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     expected.backward()
     log_parameter = getattr(module, f"log_{name}")
     torch.testing.assert_close(log_parameter.grad, factor.grad * start)  # d/dlog t = t d/dt
+
+
+@every_learner
+def test_what_a_module_learns_is_not_to_be_given(cls):
+    module = cls(**{learnable(cls): True})
+    for name in module.learned():
+        with pytest.raises(ValueError, match=f"{name} must not be given: the module learns it"):
+            module(*inputs_of(cls), **named_of(cls), **{name: 1.0})
+
+
+@pytest.mark.parametrize("cls", list(filter(owns_scale, TWINS)))
+def test_a_module_may_have_its_scale(cls):
+    """Fixed, or where learning starts; forward's comes before it, by place or by name."""
+    tensors, named = inputs_of(cls), named_of(cls)
+    own = cls(logit_scale=4.0)
+    assert not list(own.parameters()) and "logit_scale=4.0" in repr(own)
+    assert torch.equal(own(*tensors, **named), cls.function(*tensors, logit_scale=4.0, **named))
+    given = cls.function(*tensors, logit_scale=2.0, **named)
+    assert torch.equal(own(*tensors, logit_scale=2.0, **named), given)
+    if cls is not contrastile.Symile:  # any number of modalities
+        assert torch.equal(own(*tensors, 2.0, **named), given)
+    if not learnable(cls):  # the gap's losses: their paper keeps it
+        return
+    learning = cls(logit_scale=4.0, **{learnable(cls): True})
+    assert learning.learned()["logit_scale"].item() == pytest.approx(4.0)
+    for value in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="logit_scale must be finite and > 0"):
+            cls(logit_scale=value, **{learnable(cls): True})
+
+
+def test_siglip_has_its_bias_too():
+    x, y = torch.randn(2, 6, 4)
+    own = contrastile.SigLipLoss(3.0, -2.0)
+    assert torch.equal(own(x, y), contrastile.siglip_loss(x, y, 3.0, -2.0))
+    assert torch.equal(own(x, y, 3.0, 1.0), contrastile.siglip_loss(x, y, 3.0, 1.0))
+    learning = contrastile.SigLipLoss(3.0, -2.0, learnable=True)
+    assert learning.logit_bias.item() == -2.0 and "learned logit_bias=-2" in repr(learning)
+    torch.testing.assert_close(learning(x, y), own(x, y))
+    assert contrastile.SigLipLoss(learnable=True).logit_bias.item() == -10.0
+    with pytest.raises(ValueError, match="logit_bias must be finite"):
+        contrastile.SigLipLoss(logit_bias=float("inf"), learnable=True)
 
 
 @every_learner
@@ -148,7 +193,7 @@ def test_repr_shows_the_options(cls):
     text = repr(cls(**options))
     assert text.startswith(f"{cls.__name__}(") and text.endswith(")")
     for name, value in {**defaults, **options}.items():
-        hidden = value is None or name.startswith(("learnable", "init_"))
+        hidden = (value is None and name != "group") or name.startswith("learnable")
         assert hidden or f"{name}={value!r}" in text
 
 

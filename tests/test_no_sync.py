@@ -91,7 +91,7 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_launch, "tile_for", sm_90)
     monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
-    monkeypatch.setattr(backends, "cuda_kernels", lambda device: None)
+    monkeypatch.setattr(backends, "select_bases", lambda vectors: None)
 
 
 def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:

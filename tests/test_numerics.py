@@ -142,7 +142,7 @@ def test_nan_column_poisons_every_row_from_any_place(backend, reduce):
 @on_every_reduce
 @on_every_backend
 def test_nan_survives_merges_of_chunks(backend, reduce, row, monkeypatch):
-    monkeypatch.setattr(driver, "limits", lambda *_: Limits(4 * 64 * 64, 64, 64, 64))
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 64, 64, 64, 64))
     bad = poisoned(make_call(150, 150, 4, reduce=reduce), row=row, column=row)
     found = pair_reduce(bad.a, bad.b, reduce=reduce, cols=True, backend=backend)
     assert found.rows.isnan().all() and found.cols.isnan().all()

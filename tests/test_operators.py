@@ -1,8 +1,7 @@
-"""The operators inside PyTorch: opcheck, fake tensors, double backward, torch.func, autocast, checkpointing."""
+"""The operators inside PyTorch: opcheck, fake tensors, double backward, torch.func, checkpointing."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.library import opcheck
@@ -220,35 +219,7 @@ def test_batched_gradients_are_right_or_refused():
         torch.autograd.grad(rows, x, torch.eye(N), is_grads_batched=True)
 
 
-# ---- autocast and checkpointing
-
-
-@every_variant
-@pytest.mark.parametrize("region", [torch.bfloat16, torch.float16], ids=id_of)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=id_of)
-def test_autocast_changes_nothing(card, variant, region, dtype):
-    """The type of the inputs decides, not the region: rounding logits of 100 to bfloat16 would be wrong by e^0.2."""
-    case = differentiable(make(card, variant, 20, D, dtype))
-    expected = call(card, case)
-    with torch.autocast("cpu", dtype=region):
-        found = call(card, case)
-    assert found.dtype == expected.dtype == torch.float32
-    assert torch.equal(found, expected)
-    pairs = (torch.autograd.grad(value, leaves(case), allow_unused=True) for value in (found, expected))
-    for x, y in zip(*pairs, strict=True):
-        assert (x is None and y is None) or torch.equal(x, y)
-
-
-def test_features_made_under_autocast_are_taken_in_their_own_type():
-    layer, x = torch.nn.Linear(D, D), torch.randn(N, D)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = layer(x)
-        assert features.dtype == torch.bfloat16
-        loss = contrastile.nt_xent(F.normalize(features, dim=-1), features, normalize=True)
-    assert loss.dtype == torch.float32
-    loss.backward()
-    assert layer.weight.grad.dtype == torch.float32
-    assert layer.weight.grad.isfinite().all()
+# ---- checkpointing
 
 
 @every_loss

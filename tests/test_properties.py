@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from cases import BACKEND_DTYPES, EXTRAS, make_call
-from contrastile import driver, pair_reduce, row_lse
-from contrastile.spec import PairSpec, Reduce, SideStats
+from contrastile import pair_reduce, row_lse
+from contrastile.monoid import SideStats, finish, merge, neutral
+from contrastile.spec import Reduce
 from oracle import STATISTICS, Call, check, oracle, upstream
 
 REDUCES = ("lse", "softplus", "relu", "max")
@@ -178,13 +179,12 @@ def partial_stats(draw, reduce, n=4):
     total = torch.where(empty, 0.0, 1.0 + torch.rand(n, generator=seed))
     arg = torch.where(empty, -1, torch.randint(0, 1000, (n,), generator=seed))
     positive = torch.randn(n, generator=seed)
-    if reduce == Reduce.MAX:
-        return SideStats(peak, None, positive, arg)
-    return SideStats(peak if reduce == Reduce.LSE else None, total, positive, None)
+    drawn = {"peak": peak, "total": total, "positive": positive, "arg": arg}
+    return SideStats(**{name: drawn[name] for name in reduce.traits.numbers()})
 
 
-def assert_same(x, y, spec):
-    assert_close(driver.finish(spec, x), driver.finish(spec, y), rtol=1e-5, atol=1e-5)
+def assert_same(x, y):
+    assert_close(finish(x), finish(y), rtol=1e-5, atol=1e-5)
     assert_close(x.positive, y.positive, rtol=1e-5, atol=1e-5)
 
 
@@ -192,13 +192,12 @@ def assert_same(x, y, spec):
 @settings(ENGINE, max_examples=60)
 @given(data=st.data())
 def test_merge_is_a_commutative_monoid(reduce, data):
-    spec = PairSpec(reduce)
     x, y, z = (data.draw(partial_stats(reduce)) for _ in range(3))
-    merge, neutral = driver.merge, driver.empty_stats(spec, torch.empty(0), 4)
-    assert_same(merge(spec, x, y), merge(spec, y, x), spec)
-    assert_same(merge(spec, merge(spec, x, y), z), merge(spec, x, merge(spec, y, z)), spec)
-    for one in (merge(spec, x, neutral), merge(spec, neutral, x)):
-        assert torch.equal(driver.finish(spec, one), driver.finish(spec, x))
+    nothing = neutral(reduce.traits, torch.empty(0), 4)
+    assert_same(merge(x, y), merge(y, x))
+    assert_same(merge(merge(x, y), z), merge(x, merge(y, z)))
+    for one in (merge(x, nothing), merge(nothing, x)):
+        assert torch.equal(finish(one), finish(x))
         assert torch.equal(one.positive, x.positive)
         assert reduce != Reduce.MAX or torch.equal(one.arg, x.arg)
 
@@ -206,13 +205,13 @@ def test_merge_is_a_commutative_monoid(reduce, data):
 @pytest.mark.parametrize("reduce", list(Reduce))
 def test_merge_never_loses_nan(reduce):
     """NaN is in the total of lse and of sums, in the peak of max."""
-    spec, n = PairSpec(reduce), 4
-    bad = driver.empty_stats(spec, torch.empty(0), n)
+    n = 4
+    bad = neutral(reduce.traits, torch.empty(0), n)
     (bad.peak if reduce == Reduce.MAX else bad.total)[2] = torch.nan
-    good = driver.empty_stats(spec, torch.empty(0), n)
+    good = neutral(reduce.traits, torch.empty(0), n)
     for name in ("peak", "total"):
         if getattr(good, name) is not None:
             getattr(good, name).fill_(3.0)
     for order in ([bad, good, good], [good, bad, good], [good, good, bad]):
-        found = driver.finish(spec, fold(lambda x, y: driver.merge(spec, x, y), order)).sum(1)
+        found = finish(fold(merge, order)).sum(1)
         assert torch.equal(found.isnan(), torch.arange(n) == 2)

@@ -234,30 +234,35 @@ def test_info_nce_refuses_contradictions(options):
 # ---- sigmoid
 
 
-def loop_siglip(images, texts, scale, bias, positive):
+def loop_siglip(images, texts, scale, bias, sign):
     rows = []
     for i, image in enumerate(images):
         total = 0.0
         for j, text in enumerate(texts):
-            y = 1 if positive(i, j) else -1
-            total += math.log(1 + math.exp(-y * (scale * dot(image, text) + bias)))
+            y = sign(i, j)
+            total += math.log(1 + math.exp(-y * (scale * dot(image, text) + bias))) if y else 0.0
         rows.append(total)
     return rows
 
 
-@pytest.mark.parametrize("ids", [{}, {"image_ids": IDS}, {"image_ids": IDS, "text_ids": OTHER_IDS}])
+@pytest.mark.parametrize("text", [None, OTHER_IDS])
+@pytest.mark.parametrize("what", [None, "labels", "ids"])
 @pytest.mark.parametrize("bias", [None, -1.5])
-def test_siglip_equals_its_loop(ids, bias):
-    image_ids = ids.get("image_ids")
-    text_ids = ids.get("text_ids", image_ids)
+def test_siglip_equals_its_loop(what, text, bias):
+    """Equal labels are matched; equal ids of another index are left out."""
+    texts = IDS if text is None else text
 
-    def positive(i, j):
-        return i == j if image_ids is None else image_ids[i].item() == text_ids[j].item()
+    def sign(i, j):
+        equal = IDS[i].item() == texts[j].item()
+        if what == "labels":
+            return 1 if equal else -1
+        return 1 if i == j else 0 if what == "ids" and equal else -1
 
-    rows = loop_siglip(A.tolist(), B.tolist(), 2.0, bias or 0.0, positive)
-    assert_equal(reference.siglip_loss(A, B, 2.0, bias, reduction="none", **ids), rows)
-    assert_equal(reference.siglip_loss(A, B, 2.0, bias, **ids), sum(rows) / N)
-    assert_equal(reference.siglip_loss(A, B, 2.0, bias, reduction="sum", **ids), sum(rows))
+    given = {} if what is None else {f"image_{what}": IDS, f"text_{what}": text}
+    rows = loop_siglip(A.tolist(), B.tolist(), 2.0, bias or 0.0, sign)
+    assert_equal(reference.siglip_loss(A, B, 2.0, bias, reduction="none", **given), rows)
+    assert_equal(reference.siglip_loss(A, B, 2.0, bias, **given), sum(rows) / N)
+    assert_equal(reference.siglip_loss(A, B, 2.0, bias, reduction="sum", **given), sum(rows))
 
 
 def test_siglip_equals_torch_binary_cross_entropy():
@@ -403,19 +408,19 @@ def test_sup_con_equals_its_loop(labels):
 
 @pytest.mark.parametrize("views", [1, 2, 3])
 def test_sup_con_takes_every_view_as_a_row(views):
-    features = embeddings(N, views, D)
+    features = embeddings(views, N, D)
     labels = [3, 1, 3, 2]
-    rows = [view for instance in features.tolist() for view in instance]
-    losses, counted = loop_sup_con(rows, [label for label in labels for _ in range(views)], 0.7)
+    rows = [row for view in features.tolist() for row in view]
+    losses, counted = loop_sup_con(rows, labels * views, 0.7)
     none = reference.sup_con(features, torch.tensor(labels), temperature=0.7, reduction="none")
-    assert none.shape == (N, views)
+    assert none.shape == (views, N)
     assert_equal(none.flatten(), losses)
     loss = reference.sup_con(features, torch.tensor(labels), temperature=0.7)
     assert_equal(loss, sum(losses) / counted)
 
 
 def test_sup_con_of_instances_is_nt_xent():
-    loss = reference.sup_con(torch.stack([A, B], dim=1), torch.arange(N), temperature=0.5)
+    loss = reference.sup_con([A, B], torch.arange(N), temperature=0.5)
     assert_equal(loss, reference.nt_xent(A, B, temperature=0.5))
 
 
@@ -437,7 +442,13 @@ def test_uniformity_equals_the_official_form():
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 3.5])
 def test_alignment_equals_its_loop(alpha):
     distances = [distance(a, b) for a, b in zip(A.tolist(), B.tolist(), strict=True)]
-    assert_equal(reference.alignment(A, B, alpha=alpha), mean([d**alpha for d in distances]))
+    powers = [d**alpha for d in distances]
+    assert_equal(reference.alignment(A, B, alpha=alpha), mean(powers))
+    assert_equal(reference.alignment(A, B, alpha=alpha, reduction="sum"), sum(powers))
+    assert_equal(reference.alignment(A, B, alpha=alpha, reduction="none"), powers)
+    unit = reference.alignment(F.normalize(A), F.normalize(B), alpha=alpha)
+    assert_equal(reference.alignment(3.0 * A, 0.5 * B, alpha=alpha, normalize=True), unit)
+    assert_equal(reference.uniformity(3.0 * A, normalize=True), reference.uniformity(F.normalize(A)))
 
 
 # ---- all losses: derivatives, conventions
@@ -448,7 +459,7 @@ PAIR_LOSSES = {
     "clip_loss": lambda x, y, **kw: reference.clip_loss(x, y, 2.0, **kw),
     "siglip_loss": lambda x, y, **kw: reference.siglip_loss(x, y, 2.0, -1.0, **kw),
     **{name: getattr(reference, name) for name in TWO_VIEW_LOOPS},
-    "sup_con": lambda x, y, **kw: reference.sup_con(torch.stack([x, y], dim=1), IDS[: len(x)], **kw),
+    "sup_con": lambda x, y, **kw: reference.sup_con([x, y], IDS[: len(x)], **kw),
     "dhel": reference.dhel,
     "mv_infonce": lambda x, y, **kw: reference.mv_infonce([x, y, 2.0 * y - x], **kw),
     "mv_infonce_across": lambda x, y, **kw: reference.mv_infonce([x, y], negatives="cross_view", **kw),
@@ -488,10 +499,13 @@ GRADIENT_CASES = {
         (A, B, NEGATIVES, HARD, torch.tensor([0.5, 0.7, 1.0, 2.0], dtype=torch.float64)),
     ),
     "clip_loss": (lambda *t: reference.clip_loss(*t, image_ids=IDS), (A, B, scalar(2.0))),
-    "siglip_loss": (
-        lambda *t: reference.siglip_loss(*t, image_ids=IDS),
-        (A, B, scalar(2.0), scalar(-1.0)),
-    ),
+    **{
+        f"siglip_loss_{what}": (
+            lambda *t, what=what: reference.siglip_loss(*t, **{f"image_{what}": IDS}),
+            (A, B, scalar(2.0), scalar(-1.0)),
+        )
+        for what in ("labels", "ids")
+    },
     **{name: (with_temperature(getattr(reference, name)), (A, B, LEARNABLE)) for name in TWO_VIEW_LOOPS},
     **{
         f"{name}_at_its_floor": (

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
 
-from contrastile import BackendUnsupported, backends, driver, maxsim, reference, segment_max
+from contrastile import BackendUnsupported, backends, maxsim, reference, segment_max
 from contrastile.backends import base, torch_segments
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.catalog import Case
+from contrastile.monoid import stat_dtype
 from contrastile.ops import segments as op
 from contrastile.spec import Limits
 from contrastile.testing import EPS, SMALLEST
@@ -89,8 +90,8 @@ def check(x: Problem, backend: str, device: str = "cpu") -> None:
     (dz,) = torch.autograd.grad(truth, z, weights) if truth.numel() else (torch.zeros_like(z),)
     dz = dz.nan_to_num(0.0)
     values, *grads = (t.cpu() for t in outcome(x.to(device), backend, weights.to(device)))
-    dtype, low = x.rows.dtype, EPS[driver.stat_dtype(x.rows.dtype)]
-    assert values.dtype == driver.stat_dtype(dtype)
+    dtype, low = x.rows.dtype, EPS[stat_dtype(x.rows.dtype)]
+    assert values.dtype == stat_dtype(dtype)
     assert torch.equal(values.double(), truth)
     rounded = low if backend == "torch" else EPS[dtype]
     for name, found, left, right in (("rows", grads[0], dz, b), ("cols", grads[1], dz.T, a)):
@@ -392,14 +393,19 @@ def test_auto_takes_torch_on_a_cpu_and_cpu_is_refused(monkeypatch):
     with pytest.raises(BackendUnsupported, match=r"'cpu' has no segment_max; torch, triton, cuda have"):
         segment_max(x.rows, x.cols, x.segments, backend="cpu")
     calls = []
-    monkeypatch.setitem(backends.SEGMENT_KERNELS, "torch", lambda *_: calls.append(1))
+    monkeypatch.setattr(TorchBackend, "segments", lambda self: lambda *_: calls.append(1))
     segment_max(x.rows, x.cols, x.segments)
     assert calls == [1]
 
 
+def refuse_to_run(*_):
+    raise AssertionError("another backend did the work")
+
+
 def test_a_named_backend_does_the_work_itself(backend, monkeypatch):
-    for other in set(backends.SEGMENT_KERNELS) - {backend}:
-        monkeypatch.setitem(backends.SEGMENT_KERNELS, other, None)
+    for other in backends.BACKENDS:
+        if other.name not in (backend, "cpu"):
+            monkeypatch.setattr(type(other), "segments", lambda self: refuse_to_run)
     check(problem(5, RAGGED["ragged"], 4), backend)
 
 

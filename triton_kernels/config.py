@@ -19,6 +19,7 @@ class Tile:
     warps: int
     stages: int
     per_processor: int = 0  # programs per multiprocessor that share out the tiles (persistent); 0: a program per tile
+    registers: int = 0  # of a thread, at most; 0: as many as the compiler likes
 
     def programs(self, tiles: int, processors: int) -> int:
         return min(tiles, self.per_processor * processors) if self.per_processor else tiles
@@ -27,7 +28,8 @@ class Tile:
         return list(astuple(self))
 
     def options(self) -> dict[str, int]:
-        return {"num_warps": self.warps, "num_stages": self.stages}
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options | {"maxnreg": self.registers} if self.registers else options
 
 
 SMALL = (Tile(64, 64, 32, 8, 2), *(Tile(32, 64, 32, 4, 2),) * 3)
@@ -62,6 +64,8 @@ TABLE = {
         "ieee": (Tile(64, 64, 32, 8, 2),) * 4,
     },
 }  # fmt: skip
+# warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
+MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
 # architecture: tiles of the fused kernel for few, and for many rules. `depth` is the largest number of features: a step
 # takes all of them, and their gradient, rows times depth in float32, stays in registers. Halves only.
@@ -124,17 +128,18 @@ def fused_tile(arch: str | None, kind: str, features: int, many_rules: bool) -> 
 
 
 def candidates(arch: str, kind: str) -> list[list[int]]:
-    """Tiles worth timing on a device: the table's own shapes and their neighbours, persistent or not."""
+    """Tiles worth timing on a device: the table's own shapes and their neighbours, persistent or not, or with so few
+    registers that one more program fits a multiprocessor. Some of them spill: `tune` compiles before it times."""
     shapes = {(x.rows, x.cols) for x in TABLE[arch][kind]}
     shapes |= {(64, 64), (64, 128), (128, 64), (128, 128)} | ({(128, 256), (64, 256)} if kind == "half" else set())
     depths = sorted({x.depth for x in TABLE[arch][kind]})
     found = [
-        Tile(rows, cols, depth, warps, stages, per_processor)
+        Tile(rows, cols, depth, warps, stages, per_processor, registers)
         for rows, cols in sorted(shapes)
         for depth in depths
-        for warps in (4, 8, 16)
+        for warps in (4, 8)
         for stages in (3, 4)
-        for per_processor in (0, 1, 2)
-        if rows * cols <= 4096 * warps  # accumulators: at most 128 registers a thread
+        for per_processor, registers in ((0, 0), (1, 0), *((0, MORE_PROGRAMS[warps]),) * arch.startswith("sm_"))
+        if 512 * warps <= rows * cols <= 4096 * warps  # accumulators: 16 to 128 registers a thread
     ]
     return [x.numbers() for x in found]

@@ -81,7 +81,7 @@ def merge(
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
     """Either the joined partial statistic goes to the outputs or, with Stat (count, 2), the finished one in parts, as
-    driver.finish has it, and every program's share of the weighted sum, float64, to Share."""
+    monoid.finish has it, and every program's share of the weighted sum, float64, to Share."""
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
     positive = joined_positives(Positive, parts, k, count, shift, others, POSITIVES, PARTS, ITEMS)

@@ -1,12 +1,14 @@
 """run.py [--out DIR] [--limit PART=SECONDS ...] PART ...: proof on a machine with a GPU, without a network.
 
     build     the native modules, the CUDA one for this machine's GPU alone
-    test      the whole suite with --run-gpu=require, the tests that need the GPU first
+    test      the tests marked gpu
     bench     figures.py: one JSON line per candidate and problem, in DIR/<device>.jsonl
     sanitize  compute-sanitizer over the tests named test_sanitized*
+    tune      python -m contrastile tune: the table of measurements, in DIR/<device>-tuning.json
 
-Uses the Python it runs under and installs nothing: build/gpu/site holds links to the package. A part that fails or is
-stopped at its limit does not stop the next ones; then the exit status is 1. Logs are in DIR/logs.
+Uses the Python it runs under and installs nothing: build/gpu/site holds links to the package. Each part, with a build
+before it, fits nine minutes. A part that fails or is stopped at its limit does not stop the next ones; then the exit
+status is 1. Logs are in DIR/logs.
 """
 
 from __future__ import annotations
@@ -14,31 +16,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
+from processes import ROOT, cuda_settings, environment, link_site, probe, tool, waited
 from table import lines
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = ROOT / "build/gpu/site"
-BENCH = (str(ROOT / "bench"), str(ROOT / "bench/gpu"), str(ROOT / "tests"))
-LIMITS = {"build": 150, "test": 240, "bench": 240, "sanitize": 420}  # seconds
-TOTAL = 585  # of all parts, unless limits are given
-GPU_SHARE = 0.7  # of the time for tests, at most, goes to those that need the GPU
+LIMITS = {"build": 110, "test": 420, "bench": 420, "sanitize": 420, "tune": 420}  # seconds
 LOST = 13  # figures.py: its process broke, another must go on
-PROBE = (
-    "import json, torch; from contrastile.benchmark.machine import short_name as s; "
-    "g = torch.cuda; a = g.is_available(); "
-    "print(json.dumps([s(g.get_device_name()), '%d%d' % g.get_device_capability()] if a else None))"
-)
 
 
 @dataclass(frozen=True)
@@ -50,15 +39,12 @@ class Outcome:
 
 
 class Runner:
-    def __init__(self, out: Path, limits: dict[str, int], seconds: float) -> None:
-        self.out, self.limits, self.deadline = out, limits, time.monotonic() + seconds
+    def __init__(self, out: Path, limits: dict[str, int]) -> None:
+        self.out, self.limits = out, limits
         self.logs = out / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.outcomes: list[Outcome] = []
         self.device: tuple[str, str] | None = None
-
-    def limit(self, part: str) -> float:
-        return max(min(self.limits[part], self.deadline - time.monotonic()), 10)
 
     def execute(self, name: str, command: list[str], seconds: float, **env: str) -> int:
         """Runs it, its output in a log; at the limit it is interrupted, so that it can still sum up, then killed."""
@@ -77,7 +63,7 @@ class Runner:
         return status
 
     def build(self) -> None:
-        begun, limit = time.monotonic(), self.limit("build")
+        begun, limit = time.monotonic(), self.limits["build"]
         command = [sys.executable, "setup.py", "build_ext", "--inplace", "--parallel", "2"]
         settings = cuda_settings() | ({"CONTRASTILE_CUDA_ARCHS": self.device[1]} if self.device else {})
         if os.environ.get("CONTRASTILE_CUDA_ARCHS"):
@@ -90,22 +76,14 @@ class Runner:
         link_site()
 
     def test(self) -> None:
-        begun, limit = time.monotonic(), self.limit("test")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-gpu=require", "--tb=short"]
-        command += ["--durations=10", "--continue-on-collection-errors"]
-        many = find_spec("xdist") is not None
-        cores = os.cpu_count() or 1
-        for name, marker, workers, share in (
-            ("test-gpu", "gpu", min(cores, 12), GPU_SHARE),
-            ("test-cpu", "not gpu", min(cores, 16), 1.0),
-        ):
-            # by module on the CPU: some of them build something once for all their tests
-            spread = ["-n", str(workers), "--dist", "worksteal" if marker == "gpu" else "loadscope"] if many else []
-            left = share * limit - (time.monotonic() - begun)
-            self.execute(name, [*command, "-m", marker, *spread], max(left, 20))
+        command += ["--durations=10", "--continue-on-collection-errors", "-m", "gpu"]
+        if find_spec("xdist") is not None:  # most of the time goes to compiling
+            command += ["-n", str(min(os.cpu_count() or 1, 14)), "--dist", "worksteal"]
+        self.execute("test", command, self.limits["test"])
 
     def bench(self) -> None:
-        begun, limit = time.monotonic(), self.limit("bench")
+        begun, limit = time.monotonic(), self.limits["bench"]
         for attempt in range(10):
             left = limit - (time.monotonic() - begun)
             command = [sys.executable, str(ROOT / "bench/gpu/figures.py"), "--out", str(self.figures())]
@@ -118,22 +96,22 @@ class Runner:
         return self.out / f"{self.device[0] if self.device else 'unknown'}.jsonl"
 
     def sanitize(self) -> None:
-        begun, limit = time.monotonic(), self.limit("sanitize")
+        begun, limit = time.monotonic(), self.limits["sanitize"]
         tools = ("memcheck", "racecheck", "initcheck")
         tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-gpu=require"]
         tests += ["-k", "test_sanitized", "tests/test_gpu.py"]
-        for done, tool in enumerate(tools):
-            command = [sanitizer(), "--tool", tool, "--error-exitcode", "9", "--target-processes", "all", *tests]
+        sanitizer = tool("compute-sanitizer") or "compute-sanitizer"
+        for done, check in enumerate(tools):
+            command = [sanitizer, "--tool", check, "--error-exitcode", "9", "--target-processes", "all", *tests]
             left = (limit - (time.monotonic() - begun)) / (len(tools) - done)
             # each tensor an allocation of its own, so that its ends are seen
-            self.execute(f"sanitize-{tool}", command, left, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+            self.execute(f"sanitize-{check}", command, left, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
 
-    def probe(self) -> None:
-        done = subprocess.run([sys.executable, "-c", PROBE], env=environment(), capture_output=True, text=True)
-        found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
-        self.device = tuple(found) if found else None
-        if self.device is None:
-            print(f"no GPU that torch can use {done.stderr[-300:]}", flush=True)
+    def tune(self) -> None:
+        limit = self.limits["tune"]
+        command = [sys.executable, "-m", "contrastile", "tune", "--minutes", str(max(limit - 30, 10) / 60)]
+        name = self.device[0] if self.device else "unknown"
+        self.execute("tune", [*command, "--output", str(self.out / f"{name}-tuning.json")], limit)
 
     def summary(self) -> list[str]:
         out = []
@@ -145,51 +123,6 @@ class Runner:
         return out
 
 
-def waited(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """The exit status; -1 where the time was up. Nothing of its process group is left behind then."""
-    try:
-        return process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=8)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return -1
-
-
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(SITE), *BENCH, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
-
-
-def cuda_settings() -> dict[str, str]:
-    """Where nvcc is, if it is not on the PATH."""
-    homes = sorted(glob("/usr/local/cuda*/bin/nvcc"))
-    if shutil.which("nvcc") or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or not homes:
-        return {}
-    return {"CUDA_HOME": str(Path(homes[-1]).parents[1])}
-
-
-def sanitizer() -> str:
-    found = shutil.which("compute-sanitizer")
-    home = cuda_settings().get("CUDA_HOME") or os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-    return found or f"{home}/bin/compute-sanitizer"
-
-
-def link_site() -> None:
-    """A folder from which `import contrastile` finds the working tree and its native modules: links to every file."""
-    shutil.rmtree(SITE, ignore_errors=True)
-    package = ROOT / "python/contrastile"
-    for path in package.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            link = SITE / "contrastile" / path.relative_to(package)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path)
-    (SITE / "contrastile/triton_kernels").symlink_to(ROOT / "triton_kernels")  # one link: a folder apart, as it is
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=tuple(LIMITS), metavar="PART")
@@ -197,9 +130,9 @@ def main() -> int:
     parser.add_argument("--limit", action="append", default=[], metavar="PART=SECONDS")
     given = parser.parse_args()
     limits = LIMITS | {part: int(seconds) for part, _, seconds in (x.partition("=") for x in given.limit)}
-    runner = Runner(given.out.resolve(), limits, sum(limits.values()) if given.limit else TOTAL)
+    runner = Runner(given.out.resolve(), limits)
     link_site()
-    runner.probe()
+    runner.device = probe()
     for part in given.parts:
         getattr(runner, part)()
     print("\n".join(runner.summary()), flush=True)

@@ -5,6 +5,17 @@
 enum class Keep : int32_t { kAll = 0, kNotSameIndex = 1, kNotSameId = 2, kSameId = 3, kNotSameIndexOrId = 4 };
 enum class Positives : int32_t { kNone = 0, kSameIndex = 1, kSameId = 2, kKept = 3 };
 enum class Reduce : int32_t { kLse = 0, kSoftplus = 1, kRelu = 2, kMax = 3 };
+
+// What a reduce keeps of an item, as TRAITS in spec.py: the largest z, a sum (beside a peak of e^(z - peak), else of terms), the
+// index of the largest z. Kernels ask for these, never for a reduce by name.
+struct Traits {
+  bool peak, total, arg;
+  constexpr bool logarithm() const { return peak && total; }  // the statistic is peak + log total
+};
+constexpr Traits traits(Reduce reduce) {
+  return {reduce == Reduce::kLse || reduce == Reduce::kMax, reduce != Reduce::kMax, reduce == Reduce::kMax};
+}
+
 // All but kDot are functions of q_ij = row_norm_i + col_norm_j - 2 <a_i, b_0j> [offset] - sum of <a_i, b_tj>^2 over the other tiles.
 enum class Score : int32_t { kDot = 0, kSquaredDistance = 1, kDistance = 2, kLogDistance = 3 };
 

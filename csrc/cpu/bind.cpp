@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdlib>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -51,6 +52,13 @@ static const Kernels& kernels() {  // CONTRASTILE_CPU_ISA can only lower the lev
     return found.back();
   }();
   return *chosen;
+}
+
+struct NoMemory : std::bad_alloc {  // Python: MemoryError
+  const char* what() const noexcept override { return "contrastile: no memory for the working buffers of a CPU kernel"; }
+};
+static void granted(bool memory) {
+  if (!memory) throw NoMemory();
 }
 
 static void bind_block(py::module_& m) {
@@ -104,17 +112,17 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def("stats", [](Block block) {
     py::gil_scoped_release release;
     if (forked) block.threads = 1;
-    kernels().stats(block);
+    granted(kernels().stats(block));
   });
   m.def("coeff", [](Block block) {
     py::gil_scoped_release release;
     if (forked) block.threads = 1;
-    kernels().coeff(block);
+    granted(kernels().coeff(block));
   });
   m.def("whole", [](Whole problem) {  // returns the loss
     py::gil_scoped_release release;
     if (forked) problem.block.threads = 1;
-    kernels().whole(problem);
+    granted(kernels().whole(problem));
     return problem.loss;
   });
   m.def(
@@ -122,8 +130,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
       [](uintptr_t a, int64_t a_row, int64_t a_col, uintptr_t b, int64_t b_row, int64_t b_col, uintptr_t c, int64_t c_row,
          int64_t rows, int64_t cols, int64_t k, int dtype, int threads) {
         py::gil_scoped_release release;
-        kernels().gemm({(const void*)a, a_row, a_col}, {(const void*)b, b_row, b_col}, (float*)c, c_row, rows, cols, k,
-                       (DType)dtype, forked ? 1 : threads);
+        granted(kernels().gemm({(const void*)a, a_row, a_col}, {(const void*)b, b_row, b_col}, (float*)c, c_row, rows, cols, k,
+                               (DType)dtype, forked ? 1 : threads));
       },
       py::arg("a"), py::arg("a_row"), py::arg("a_col"), py::arg("b"), py::arg("b_row"), py::arg("b_col"), py::arg("c"),
       py::arg("c_row"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("dtype"), py::arg("threads"));

@@ -32,9 +32,10 @@ struct Kernels {
   int column_padding;  // packed columns, scores and gradients are padded to a multiple of this
   int64_t (*packed_bytes)(int64_t m, int64_t d, DType);
   void (*pack)(const void* b, int64_t m, int64_t d, DType, void* out, int threads);
-  void (*stats)(const Block&);
-  void (*coeff)(const Block&);
-  void (*whole)(Whole&);
+  // false: there was no working memory, and results mean nothing
+  bool (*stats)(const Block&);
+  bool (*coeff)(const Block&);
+  bool (*whole)(Whole&);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
-  void (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
+  bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
 };

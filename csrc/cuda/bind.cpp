@@ -97,8 +97,10 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("stats", [](const DeviceBlock& block) { check_launch(stats(block)); });
   m.def("coeff", [](const DeviceBlock& block) { check_launch(coeff(block)); });
   m.def("whole", [](const DeviceBlock& block) { check_launch(whole(block)); });
+#ifndef CONTRASTILE_CUDA_WITHOUT_BASIS
   m.def("basis", [](const VectorSets& sets) { check_launch(basis(sets)); });
   m.def("basis_backward", [](const VectorSets& sets) { check_launch(basis_backward(sets)); });
+#endif
   m.def("segment_max", [](const ScoreSegments& segments) { check_launch(segment_max(segments)); });
   m.def("error_name", cuda_error_name, py::arg("code"));
   m.def("error_string", cuda_error_string, py::arg("code"));

@@ -6,13 +6,7 @@
 namespace {
 #include "cuda/pair.h"
 
-template <Reduce R> CT_HD float slope(float z, const Item& side) {
-  if (R == Reduce::kLse) return Lse::slope(z, side.peak, side.log_total);
-  return R == Reduce::kSoftplus ? Softplus::slope(z) : Relu::slope(z);
-}
-template <Reduce R> CT_HD float positive_slope(float z) {
-  return R == Reduce::kSoftplus ? Softplus::positive_slope(z) : Linear::positive_slope(z);
-}
+template <Reduce R> CT_HD float slope(float z, const Item& side) { return Functor<R>::slope(z, side.peak, side.log_total); }
 
 // dL/dz of one pair
 template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
@@ -20,7 +14,7 @@ template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const
   float g = 0.f;
   if (x.row.on) g = row.weight * slope<R>(plain ? z : role_z(x, z, rule, row), row);
   if (x.col.on) g += col.weight * slope<R>(plain ? z : role_z(x, z, rule, col), col);
-  if (rule.positive) g += (row.positive_weight + col.positive_weight) * positive_slope<R>(z);
+  if (rule.positive) g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
   return g;
 }
 
@@ -196,7 +190,7 @@ Status coeff(const DeviceBlock& x) {
   if (guard.error) return {"coeff", guard.error};
   return for_reduce(x.reduce, [&](auto tag) -> Status {
     constexpr Reduce R = decltype(tag)::value;
-    if constexpr (R == Reduce::kMax) return {};  // differentiated as a gather of the saved argmax, never by tiles
+    if constexpr (traits(R).arg) return {};  // differentiated as a gather of the saved argmax, never by tiles
     else return x.score == Score::kDot ? run<R, true>(x) : run<R, false>(x);
   });
 }

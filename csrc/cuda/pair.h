@@ -141,21 +141,6 @@ static bool vector_loads(const Pairs& x) {
 
 CT_HD int count_at(int64_t j, int64_t m) { return m - j < QUAD ? (m > j ? (int)(m - j) : 0) : QUAD; }
 
-// ---- dispatch -----------------------------------------------------------------------------------------------------
-
-template <Reduce R> struct ReduceTag {
-  static constexpr Reduce value = R;
-};
-template <class Body> static Status for_reduce(Reduce reduce, Body body) {
-  switch (reduce) {
-    case Reduce::kLse: return body(ReduceTag<Reduce::kLse>{});
-    case Reduce::kSoftplus: return body(ReduceTag<Reduce::kSoftplus>{});
-    case Reduce::kRelu: return body(ReduceTag<Reduce::kRelu>{});
-    case Reduce::kMax: return body(ReduceTag<Reduce::kMax>{});
-  }
-  return {};
-}
-
 // Columns are summed in strips of rows, rows of coefficients in strips of columns: partial results, merged in order.
 constexpr int TILE_ROWS = 64, TILE_COLS = 128, LANES = TILE_COLS / QUAD, ROW_LANES = 8;
 CT_HD int64_t strips(int64_t count, int size) { return count > size ? (count + size - 1) / size : 1; }

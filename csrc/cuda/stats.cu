@@ -6,8 +6,10 @@
 namespace {
 #include "cuda/pair.h"
 
-// A partial statistic: a monoid, see merge in driver.py.
+// A partial statistic: a monoid, see merge in monoid.py.
 template <Reduce R> struct Partial {
+  using F = Functor<R>;
+  static constexpr Traits keeps = traits(R);
   float peak, total, positive;
   int64_t arg;
 
@@ -17,39 +19,37 @@ template <Reduce R> struct Partial {
     arg = -1;
   }
   CT_HD void add(float z, int64_t index) {  // index grows from call to call: the first maximum stays
-    if (R == Reduce::kSoftplus) total += Softplus::term(z);
-    if (R == Reduce::kRelu) total += Relu::term(z);
-    if (R == Reduce::kMax && above(z, peak)) {
-      peak = z;
-      arg = index;
+    if constexpr (keeps.arg) {
+      if (above(z, peak)) {
+        peak = z;
+        arg = index;
+      }
+    } else if constexpr (keeps.peak) {
+      if (z > peak) {  // NaN is above nothing: it reaches the total, not the peak
+        total *= vexp(peak - z);
+        peak = z;
+      }
+      total += vexp(z - finite_part(peak));
+    } else {
+      total += F::term(z);
     }
-    if (R != Reduce::kLse) return;
-    if (z > peak) {  // NaN is above nothing: it reaches the total, not the peak
-      total *= vexp(peak - z);
-      peak = z;
-    }
-    total += vexp(z - finite_part(peak));
   }
   CT_HD void merge(const Partial& y) {
     positive += y.positive;
-    if (R == Reduce::kMax) {
+    if constexpr (keeps.arg) {
       if (above(y.peak, peak) || (!above(peak, y.peak) && y.arg < arg)) {
         peak = y.peak;
         arg = y.arg;
       }
-      return;
-    }
-    if (R == Reduce::kLse) {
+    } else if constexpr (keeps.peak) {
       const float top = vmax(y.peak, peak), base = finite_part(top);
       total = total * vexp(peak - base) + y.total * vexp(y.peak - base);
       peak = top;
-      return;
+    } else {
+      total += y.total;
     }
-    total += y.total;
   }
-  CT_HD void add_positive(float z) {
-    positive += R == Reduce::kSoftplus ? Softplus::positive_term(z) : Linear::positive_term(z);
-  }
+  CT_HD void add_positive(float z) { positive += F::positive_term(z); }
 };
 
 // Where partials of one role go, `width` numbers per strip; null = not wanted.

@@ -20,7 +20,7 @@ struct Finish {
     double part[threads];
   };
   Share row, col;
-  bool lse;
+  bool logarithm;
   float* loss;
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
@@ -38,7 +38,7 @@ struct Finish {
   CT_HD double walk(const Share& side, int thread) const {
     double sum = 0.0;
     for (int64_t k = thread; k < side.count; k += threads) {
-      const float first = lse ? side.peak[k] : side.total[k], second = lse ? logf(side.total[k]) : 0.f;
+      const float first = logarithm ? side.peak[k] : side.total[k], second = logarithm ? logf(side.total[k]) : 0.f;
       const double value = (double)first + second;
       side.stat[2 * k] = first;
       side.stat[2 * k + 1] = second;
@@ -77,6 +77,6 @@ Status whole(const DeviceBlock& block) {
   const Share row = prepare(x.row, x.n, at), col = prepare(x.col, x.m, at);
   x.workspace = (char*)x.workspace + side_bytes(x);
   Status status = stats(x);
-  if (!status.error) status = launch(Finish{row, col, x.reduce == Reduce::kLse, x.loss}, 1, 1, x.stream);
+  if (!status.error) status = launch(Finish{row, col, traits(x.reduce).logarithm(), x.loss}, 1, 1, x.stream);
   return status.error ? status : coeff(x);
 }

@@ -83,11 +83,11 @@ def contrastive() -> plt.Figure:
 
 def sigmoid() -> plt.Figure:
     n = 5
-    x, ids = items(n, 2), torch.tensor([0, 0, 1, 2, 3])
+    x, labels = items(n, 2), torch.tensor([0, 0, 1, 2, 3])
     figure, (first, second, third) = panels(3)
     for axes, title, options in (
         (first, "siglip_loss", {}),
-        (second, "siglip_loss with image_ids", {"image_ids": ids}),
+        (second, "siglip_loss with image_labels", {"image_labels": labels}),
     ):
         found = pair_gradients(lambda r, options=options: reference.siglip_loss(r[:n], r[n:], 10.0, -5.0, **options), x)
         matrix(axes, found[:n, n:], title, "image", "text")
@@ -133,7 +133,7 @@ def supervised() -> plt.Figure:
     found = pair_gradients(lambda r: reference.sup_con(r, labels, temperature=0.3), items(n, 1, seed=5))
     matrix(first, found, "labels 0 0 0 1 1 2", "row", "row", (3, 5))
     views = pair_gradients(
-        lambda r: reference.sup_con(r.view(2, n // 2, -1).transpose(0, 1), labels[1:4], temperature=0.3),
+        lambda r: reference.sup_con(r.view(2, n // 2, -1), labels[1:4], temperature=0.3),
         items(n // 2, 2),
     )
     matrix(second, views, "labels 0 0 1, two views each", "view 1 | view 2", "view 1 | view 2", (n // 2,))

@@ -117,16 +117,15 @@ def with_extras(temperature: float, *names: str, **options: Any) -> CaseMaker:
     return make
 
 
-def scaled(scale: float, *, bias: float | None = None, ids: bool = False, **options: Any) -> CaseMaker:
-    """Image and text features with logit_scale (and logit_bias) as tensors."""
+def scaled(scale: float, *, bias: float | None = None, equal: str = "", **options: Any) -> CaseMaker:
+    """Image and text features with logit_scale (and logit_bias) as tensors; equal: "ids" or "labels" of both sides."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         x = unit_rows(n, d, g, dtype)
         more = (scalar(bias),) if bias is not None else ()
         kwargs = dict(options)
-        if ids:
-            kwargs["image_ids"] = torch.randint(0, n // 2 + 1, (n,), generator=g)
-            kwargs["text_ids"] = torch.randint(0, n // 2 + 1, (n,), generator=g)
+        for side in ("image", "text") if equal else ():
+            kwargs[f"{side}_{equal}"] = torch.randint(0, n // 2 + 1, (n,), generator=g)
         return Case((x, related(x, g), scalar(scale), *more), kwargs, scale + abs(bias or 0.0))
 
     return make
@@ -137,9 +136,9 @@ def labelled(temperature: float, classes: float, views: int = 0) -> CaseMaker:
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         x = unit_rows(n * max(views, 1), d, g, dtype)
-        x = x.view(n, views, d) if views else x
+        x = x.view(views, n, d) if views else x
         labels = torch.randint(0, int(n * classes) + 1, (n,), generator=g)
-        return Case((x, labels), {"temperature": scalar(temperature)}, 1.0 / temperature)
+        return Case((x, labels), {"temperature": scalar(temperature)}, 1.0 / temperature, views=views > 0)
 
     return make
 
@@ -247,7 +246,7 @@ CATALOG: tuple[LossCard, ...] = (
             "scale 100": scaled(100.0),
             "scale 1000": scaled(1000.0),
             "smoothing": scaled(14.3, label_smoothing=0.1),
-            "ids": scaled(20.0, ids=True),
+            "ids": scaled(20.0, equal="ids"),
         },
     ),
     LossCard(
@@ -256,7 +255,8 @@ CATALOG: tuple[LossCard, ...] = (
             "default": scaled(10.0, bias=-10.0),
             "no bias": scaled(10.0),
             "scale 100": scaled(100.0, bias=-10.0),
-            "ids": scaled(10.0, bias=-3.0, ids=True),
+            "labels": scaled(10.0, bias=-3.0, equal="labels"),
+            "ids": scaled(10.0, bias=-3.0, equal="ids"),
         },
     ),
     LossCard(
@@ -357,11 +357,17 @@ CATALOG: tuple[LossCard, ...] = (
     ),
     LossCard(
         "uniformity", "spread on the sphere, metric or term", "arXiv 2005.10242", "eq. 4", 4,
-        {"default": points(1), "not unit": points(1, 1.7), "two sets": points(2), "wide": points(1, t=5.0)},
+        {
+            "default": points(1),
+            "not unit": points(1, 1.7),
+            "two sets": points(2),
+            "wide": points(1, t=5.0),
+            "normalize": points(1, 1.7, normalize=True),
+        },
     ),
     LossCard(
         "alignment", "closeness of positives, metric or term", "arXiv 2005.10242", "eq. 3", 0,
-        {"default": points(2), "alpha 1": points(2, alpha=1.0)},
+        {"default": points(2), "alpha 1": points(2, alpha=1.0), "normalize": points(2, 1.7, normalize=True)},
     ),
     LossCard(
         "gram_loss", "k modalities, volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses.common import feature_pair, wide
-from .ops import check
+from .losses.common import feature_pair, unit, wide
+from .ops import check, no_autocast
 
 __all__ = ["centroid_cosine", "centroid_distance", "effective_rank", "linear_separability", "positive_cosine"]
 
@@ -31,14 +31,14 @@ def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 if one of them is 0.
+    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 without gradient if one is 0.
 
     Args: x, y: (N, D), N >= 1. Rows are normalised here. Returns a 0-dim tensor.
 
     Source: Contrastive-gap paper, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, src/evaluator.py.
     """
     first, second = centroids(x, y)
-    return F.cosine_similarity(first, second, dim=0)
+    return (unit(first, True, least=1e-8) * unit(second, True, least=1e-8)).sum()
 
 
 def positive_cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ def linear_separability(
     count = min(max(int(fraction * n), 1), n - 1)
     train, test = order[:count], order[count:]
     # also where gradients are off, or tensors belong to inference mode
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), no_autocast(x):
         fitted = fit_logistic(x[train].detach(), y[train].detach(), weight)
-    right = sum((side[test] @ fitted[:-1] + fitted[-1] > 0).eq(label).sum() for label, side in enumerate((x, y)))
+        right = sum((side[test] @ fitted[:-1] + fitted[-1] > 0).eq(label).sum() for label, side in enumerate((x, y)))
     return float(right) / (2 * (n - count))
 
 
@@ -137,7 +137,7 @@ def unit_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
     x, y = feature_pair("x", x, "y", y, normalize=False)
     if x.shape[0] < least:
         raise ValueError(f"x must have at least {least} rows, got {x.shape[0]}")
-    return F.normalize(wide(x), dim=1), F.normalize(wide(y), dim=1)
+    return unit(wide(x), True), unit(wide(y), True)
 
 
 def centroids(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

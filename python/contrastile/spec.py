@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .monoid import SideStats, Traits
+
 
 class Keep(IntEnum):
     """Which pairs enter the statistic (before thresholds and the user mask). Values equal csrc/common/pairs.h."""
@@ -53,6 +55,18 @@ class Reduce(IntEnum):
     SOFTPLUS = 1
     RELU = 2
     MAX = 3
+
+    @property
+    def traits(self) -> Traits:
+        return TRAITS[self]
+
+
+TRAITS = {
+    Reduce.LSE: Traits(peak=True, total=True, arg=False, additive=False),
+    Reduce.SOFTPLUS: Traits(peak=False, total=True, arg=False, additive=True),
+    Reduce.RELU: Traits(peak=False, total=True, arg=False, additive=True),
+    Reduce.MAX: Traits(peak=True, total=False, arg=True, additive=False),
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ class Side:
     threshold: Tensor | None = None  # (n,), pairs with z above it are dropped for this side's statistic
     on: bool = True  # whether this side's statistic is wanted
     # the following three are needed for gradients only
-    stat: Tensor | None = None  # (n, 2) finished statistic in parts, see driver.finish
+    stat: Tensor | None = None  # (n, 2) finished statistic in parts, see monoid.finish
     weight: Tensor | None = None  # (n,) upstream gradient of the statistic
     positive_weight: Tensor | None = None  # (n,) upstream gradient of the sum over positives
     prepared: Packed | None = None  # what Backend.prepare made of the features, for columns
@@ -121,23 +135,6 @@ class Side:
         parts["features"] = self.features[..., start:stop, :]
         prepared = None if self.prepared is None else self.prepared.at(start)
         return replace(self, **parts, origin=self.origin + start, prepared=prepared)
-
-
-@dataclass
-class SideStats:
-    """Partial statistic of one side: a monoid. LSE: log(total) + peak; sums: total; max: peak, arg."""
-
-    peak: Tensor | None  # (n,)
-    total: Tensor | None  # (n,)
-    positive: Tensor | None  # (n,) sum over positive pairs
-    arg: Tensor | None  # (n,) int64 global index of the maximum on the other side, -1 = none
-
-    def slice(self, start: int, stop: int) -> SideStats:
-        if start == 0 and stop == next(len(x) for x in (self.total, self.peak, self.arg) if x is not None):
-            return self
-        return SideStats(
-            *(None if x is None else x[start:stop] for x in (self.peak, self.total, self.positive, self.arg))
-        )
 
 
 @dataclass
@@ -229,3 +226,6 @@ class Weights:
     row_positive: Tensor | None = None
     col: Tensor | None = None
     col_positive: Tensor | None = None
+
+    def given(self) -> list[Tensor | None]:
+        return [self.row, self.row_positive, self.col, self.col_positive]

@@ -24,6 +24,7 @@ import torch.distributed as dist
 import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
@@ -467,43 +468,116 @@ def gram_uneven() -> Both:
 # ---- pytorch-metric-learning
 
 
-@case(
-    "pytorch_metric_learning", *product(("NTXentLoss", "SupConLoss"), (False, True), ("theirs", "ours"), (False, True))
-)
-def metric_learning(name: str, efficient: bool, wrapper: str, refs: bool) -> Both:
-    """Our losses in the package's wrapper and in ours."""
+METRIC_LOSSES = ("NTXentLoss", "SupConLoss")
+REFERENCES = {  # rows of a rank, references of a rank, whether they have labels of their own
+    "none": (N, 0, False),
+    "rows_labels": (N, N, False),
+    "own_labels": (N, N, True),
+    "fewer": (N, 2, True),
+    "more": (N, 2 * N, True),
+    "one_row": (1, 4, True),
+}
+
+
+def metric_packages() -> tuple[Any, Any, Any]:
+    """Their losses, their module of wrappers, and ours, which has both."""
     load("pytorch_metric_learning")
     peer, utils = (import_module(f"pytorch_metric_learning.{m}") for m in ("losses", "utils.distributed"))
-    ours = import_module("contrastile.compat.pytorch_metric_learning")
-    labels = torch.arange(N) % 3 + dist.get_rank() % 2
+    return peer, utils, import_module("contrastile.compat.pytorch_metric_learning")
+
+
+def metric_references(kind: str) -> tuple[Case, Tensor, dict[str, Tensor]]:
+    """This rank's rows and references, the rows' labels, and the references' where they have some."""
+    n, m, labelled = REFERENCES[kind]
+    world, rank = dist.get_world_size(), dist.get_rank()
+    x, y = unit_rows(n * world, D, seed=1), unit_rows(m * world, D, seed=2)
+    labels = torch.arange(n) % 3 + rank % 2
+    given = {"ref_labels": (2 * torch.arange(m) + rank) % 4} if labelled else {}
+    return own(Case((x, y), {}, 10.0)), labels, given
+
+
+@case("pytorch_metric_learning", *product(METRIC_LOSSES, (False, True), ("ours",), REFERENCES))
+@case("pytorch_metric_learning", *product(METRIC_LOSSES, (False, True), ("theirs",), ("none", "own_labels")))
+def metric_learning(name: str, efficient: bool, wrapper: str, references: str) -> Both:
+    """Our losses in the package's wrapper and in ours."""
+    peer, utils, ours = metric_packages()
+    case, labels, given = metric_references(references)
 
     def loss(module: Any, wrap: Any) -> Loss:
         def of(x: Tensor, y: Tensor) -> Tensor:
             made = wrap(getattr(module, name)(0.2), efficient=efficient)
-            return made(x, labels, ref_emb=y, ref_labels=labels) if refs else made(x, labels) + 0 * y.sum()
+            return made(x, labels, ref_emb=y, **given) if len(y) else made(x, labels)
 
         return of
 
     wrap = (ours if wrapper == "ours" else utils).DistributedLossWrapper
-    return Both(loss(ours, wrap), loss(peer, utils.DistributedLossWrapper), own(features()))
+    return Both(loss(ours, wrap), loss(peer, utils.DistributedLossWrapper), case)
 
 
-@case("pytorch_metric_learning-CrossBatchMemory", ("NTXentLoss",), ("SupConLoss",))
-def cross_batch(name: str) -> Both:
-    load("pytorch_metric_learning")
-    peer, utils = (import_module(f"pytorch_metric_learning.{m}") for m in ("losses", "utils.distributed"))
-    ours = import_module("contrastile.compat.pytorch_metric_learning")
+@case("pytorch_metric_learning-miner", *product(METRIC_LOSSES, (False, True), ("none", "fewer", "more")))
+def metric_miner(name: str, efficient: bool, references: str) -> Both:
+    """Triplets that the package's wrapper of a miner finds among own and gathered rows."""
+    peer, utils, ours = metric_packages()
+    miners = import_module("pytorch_metric_learning.miners")
+    case, labels, given = metric_references(references)
+    x, y = case.args
+    refs = {"ref_emb": y, **given} if len(y) else {}
+    found = utils.DistributedMinerWrapper(miners.TripletMarginMiner(margin=0.5), efficient=efficient)(x, labels, **refs)
+
+    def loss(module: Any, wrap: Any) -> Loss:
+        def of(x: Tensor, y: Tensor) -> Tensor:
+            made = wrap(getattr(module, name)(0.2), efficient=efficient)
+            refs = {"ref_emb": y, **given} if len(y) else {}
+            return made(x, labels, found, **refs)
+
+        return of
+
+    return Both(loss(ours, ours.DistributedLossWrapper), loss(peer, utils.DistributedLossWrapper), case)
+
+
+@case("pytorch_metric_learning-CrossBatchMemory", *product(METRIC_LOSSES, (False, True)))
+def cross_batch(name: str, masked: bool) -> Both:
+    """The second call meets the rows of the first; masked: some rows are remembered, the loss is that of the others."""
+    peer, utils, ours = metric_packages()
     labels = torch.arange(N) % 3
+    options = {"enqueue_mask": torch.arange(N) % 2 == 1} if masked else {}
 
     def loss(module: Any, wrap: Any) -> Loss:
         def of(x: Tensor, y: Tensor) -> Tensor:
             made = wrap(module.CrossBatchMemory(getattr(module, name)(0.2), D, memory_size=64))
-            return made(y, labels) + made(x, labels)
+            return made(y, labels, **options) + made(x, labels, **options)
 
         return of
 
     pairs = ((ours, ours.DistributedLossWrapper), (peer, utils.DistributedLossWrapper))
     return Both(*(loss(*pair) for pair in pairs), own(features()))
+
+
+@case("pytorch_metric_learning-ddp", *product(METRIC_LOSSES, (False, True), ("none", "own_labels", "fewer")))
+def metric_training(name: str, efficient: bool, references: str) -> str:
+    """Steps of encoders in DistributedDataParallel: losses and averaged gradients of weights, rank by rank."""
+    peer, utils, ours = metric_packages()
+    case, labels, given = metric_references(references)
+
+    def steps(module: Any, wrap: Any) -> list[Tensor]:
+        torch.manual_seed(3)
+        made = wrap(getattr(module, name)(0.2), efficient=efficient)
+        encoders = [DistributedDataParallel(torch.nn.Linear(D, 6).double()) for _ in case.args]
+        weights = [w for encode in encoders for w in encode.parameters()]
+        optimizer = torch.optim.SGD(weights, lr=0.1)
+        found: list[Tensor] = []
+        for _ in range(3):
+            x, y = (encode(x) if len(x) else x for encode, x in zip(encoders, case.args, strict=True))
+            value = made(x, labels, ref_emb=y, **given) if len(y) else made(x, labels)
+            optimizer.zero_grad()
+            value.backward()
+            found += [value.detach(), *(w.grad.clone() for w in weights if w.grad is not None)]
+            optimizer.step()
+        return found
+
+    mine, theirs = steps(ours, ours.DistributedLossWrapper), steps(peer, utils.DistributedLossWrapper)
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
+    return "" if mine[0] > 0.0 and mine[1].any() else "nothing to learn"
 
 
 # ---- packages whose kernels run in Triton's interpreter

@@ -212,6 +212,60 @@ def test_reference_embeddings_equal_pml(columns, name, most_listed, dtype, backe
     assert_agreement(loss(ours), loss(losses), case, backend=backend)
 
 
+@WAYS
+@EACH
+@pytest.mark.parametrize("reducer", ["default", "class_weights", "non_zero"])
+@pytest.mark.parametrize("references", [2, 30, 41])
+def test_references_of_a_rank_lose_positive_pairs_of_equal_index_as_in_pml(references, reducer, name, most_listed):
+    """What PML's DistributedLossWrapper(efficient=True) asks for: pair (i, i) stays where it is a negative."""
+    x, y = free_rows(30, 8, seed=1), free_rows(references, 8, seed=2)
+    labels, ref_labels = labels_of(30, 4), labels_of(references, 4, seed=9)
+    shared = min(30, references)
+    same = labels[:shared] == ref_labels[:shared]
+    assert same.any() and not same.all()
+
+    def loss(module, pairs):
+        made = getattr(module, name)
+        return lambda x, y, *, temperature, **engine: made(temperature, reducer=REDUCERS[reducer](), **engine)(
+            x, labels, pairs, y, ref_labels
+        )
+
+    mine, theirs = ours.EveryPair(torch.arange(30)), distributed.get_indices_tuple(labels, ref_labels)
+    case = Case((x, y), {"temperature": torch.tensor(0.2)}, 5.0)
+    assert_agreement(loss(ours, mine), loss(losses, theirs), case, backend="torch")
+
+
+@EACH
+def test_unreduced_terms_of_a_memory_name_its_columns(name):
+    """Pairs of PML's list, in its order, also where the memory has wrapped around."""
+    memories = [
+        module.CrossBatchMemory(getattr(module, name)(reducer=reducers.DoNothingReducer()), 6, 20)
+        for module in (ours, losses)
+    ]
+    for step in range(4):
+        x, labels = free_rows(9, 6, seed=step).float(), labels_of(9, 3, seed=step)
+        found, expected = (memory(x, labels)["loss"] for memory in memories)
+        torch.testing.assert_close(found["indices"], expected["indices"], rtol=0, atol=0)
+        torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-4, atol=1e-5)
+
+
+@EACH
+def test_a_row_alone_is_no_positive_of_itself_in_a_memory(name):
+    """PML leaves the copy in where the batch is one row: so a step of one row is that of a step of many."""
+    x, labels = free_rows(6, 6, seed=1), torch.tensor([0, 0, 1, 1, 2, 0])
+    memories = [module.CrossBatchMemory(getattr(module, name)(0.2), 6, 20) for module in (ours, losses)]
+    for memory in memories:
+        memory(x[:5], labels[:5])
+    mine, theirs = (memory(x[5:], labels[5:]) for memory in memories)
+    same = labels[:5] == 0
+    rows, cols = torch.zeros(5).long(), torch.arange(5)
+    truth = getattr(losses, name)(0.2)(
+        x[5:], labels[5:], (rows[same], cols[same], rows[~same], cols[~same]), x[:5], labels[:5]
+    )
+    assert mine.item() == pytest.approx(truth.item(), rel=1e-9)
+    assert theirs.item() != pytest.approx(truth.item(), rel=1e-3)
+
+
 @EACH
 def test_labels_of_other_columns_must_be_given(name):
     x = free_rows(6, 3, seed=1)
@@ -544,6 +598,8 @@ def test_nothing_holds_n_times_n(classes, name):
     criterion = getattr(ours, name)(memory_budget=0)
     assert largest_tensor(lambda z: criterion(z, labels), x) < n * n / 8
     assert largest_tensor(lambda z: criterion(z, labels, ref_emb=z.flip(0), ref_labels=labels), x) < n * n / 8
+    own, few = ours.EveryPair(torch.arange(n)), torch.arange(n) % 3
+    assert largest_tensor(lambda z: criterion(z, labels, own, z.flip(0), few), x) < n * n / 8
     wrapped = losses.SelfSupervisedLoss(criterion)
     assert largest_tensor(lambda z: wrapped(z, z.flip(0)), x) < n * n / 8
     memory = ours.CrossBatchMemory(criterion, 8, 2 * n)

@@ -14,6 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastile.catalog import Case
+from contrastile.compat.columns import propagated
 from peers.agreement import assert_agreement, free_rows, unit_rows
 
 from .sentence_encoders import Given
@@ -220,6 +221,27 @@ def test_a_scale_that_learns():
             return loss.compute_loss_from_embeddings(list(embeddings), None)
 
         assert_agreement(lambda *x, **o: run(ours, *x, **o), lambda *x, **o: run(peer, *x, **o), case, backend="auto")
+
+
+class Watched(torch.autograd.Function):
+    """x, whose backward pass notes whether autocast is on."""
+
+    @staticmethod
+    def forward(ctx, x, seen):
+        ctx.seen = seen
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.seen.append(torch.is_autocast_enabled("cpu"))
+        return grad, None
+
+
+def test_the_backward_pass_of_the_loss_stage_is_outside_of_autocast():
+    seen, x = [], torch.ones((), requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        propagated(Watched.apply(x, seen), True)
+    assert seen == [False]
 
 
 # ---- the rest of the class -----------------------------------------------------------------------------------------
@@ -444,7 +466,7 @@ def test_zero_and_equal_rows(name, options):
         value.backward()
         assert value.isfinite()
     assert all(y.grad.isfinite().all() for y in found)
-    # a row of zeros has a gradient of 1 / eps of the normalisation, and the two need not agree on its digits
+    assert not found[0].grad[3].any() and not found[1].grad[4].any()  # the package's: 1 / eps of the normalisation
     some = torch.ones(12, dtype=torch.bool).index_fill(0, torch.tensor([3, 4]), False)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a.grad[some], b.grad[some], rtol=1e-4, atol=1e-6)

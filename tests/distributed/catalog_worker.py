@@ -21,7 +21,7 @@ WIDTH = 8
 
 
 def offered(card: LossCard, variant: str) -> bool:
-    return takes(card, "group") and not variant.startswith("n_squared")
+    return not variant.startswith("n_squared")
 
 
 FULL = 3  # the world size that runs everything; the others run the first variant of every loss

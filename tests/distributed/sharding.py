@@ -81,11 +81,12 @@ def jointly(card: LossCard, case: Case, ranks: Ranks, **options: Any) -> Callabl
 
 
 def placed(rows: Tensor, sizes: Sequence[int], rank: int) -> Tensor:
-    """This rank's rows among all, one or two (first all of the first view) or more of each item; 0 elsewhere."""
+    """This rank's rows among all, one or two (first all of the first view) or more of each item, or (k, N) of k views;
+    0 elsewhere."""
     total, n = sum(sizes), sizes[rank]
     if rows.dim() > 1:
-        out = rows.new_zeros(total, *rows.shape[1:])
-        out[span(sizes, rank)] = rows
+        out = rows.new_zeros(rows.shape[0], total)
+        out[:, span(sizes, rank)] = rows
         return out
     views = torch.tensor(rows.numel() // n if n else 0)
     dist.all_reduce(views, dist.ReduceOp.MAX)

@@ -20,6 +20,7 @@ from .launch import gather_from
 
 pytestmark = pytest.mark.dist
 LIMIT = timedelta(seconds=5)
+GRADIENTS = "arguments that require gradients"
 
 
 def features(rank: int, d: int = 6, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -49,9 +50,47 @@ def other_strategy(rank: int) -> Tensor:
     return contrastile.clip_loss(*features(rank), 5.0, group=Ranks(strategy="ring" if rank else "gather"))
 
 
+def other_count(rank: int) -> Tensor:
+    a, b = features(rank)
+    hard = torch.randn(len(a), 1 + (rank == 1), a.shape[1]) if rank else None
+    return contrastile.info_nce(a, b, hard_negatives=hard, group="world")
+
+
+def other_reduction(rank: int) -> Tensor:
+    return contrastile.clip_loss(*features(rank), 5.0, reduction="sum" if rank == 1 else "mean", group="world")
+
+
+def other_ids(rank: int) -> Tensor:
+    a, b = features(rank)
+    return contrastile.siglip_loss(a, b, 5.0, image_ids=torch.arange(len(a)) if rank == 1 else None, group="world")
+
+
+def other_kernel(rank: int) -> Tensor:
+    return contrastile.kcl(*features(rank), kernel="imq" if rank == 1 else "log", group="world")
+
+
+def other_rule(rank: int) -> Tensor:
+    """Of the engine itself, called by the user."""
+    a, b = features(rank)
+    return contrastile.pair_loss(a, b, keep="not_same_index" if rank == 1 else "all", group="world")
+
+
 def one_frozen(rank: int) -> Tensor:
     a, b = features(rank)
     return contrastile.clip_loss(a.detach() if rank else a, b, 5.0, group=dist.group.WORLD)
+
+
+def one_view_frozen(rank: int) -> Tensor:
+    """Both views and the parameter reach the engine under other names."""
+    module = contrastile.MVInfoNCE(learnable_temperature=True, group="world")
+    module.requires_grad_(rank == 0)
+    a, b = features(rank)
+    return module([a, b.detach()])
+
+
+def without_grad(rank: int) -> Tensor:
+    with torch.set_grad_enabled(rank != 1):
+        return contrastile.nt_xent(*features(rank), group="world")
 
 
 def refused(rank: int) -> Tensor:
@@ -83,7 +122,8 @@ def outcome(rank: int, call: Callable[[int], Tensor]) -> tuple[str, str, bool]:
 
 
 CALLS = (
-    other_dtype, other_width, other_loss, other_strategy, one_frozen, refused, refused_late, no_backend
+    other_dtype, other_width, other_loss, other_strategy, other_count, other_reduction, other_ids, other_kernel,
+    other_rule, one_frozen, one_view_frozen, without_grad, refused, refused_late, no_backend,
 )  # fmt: skip
 
 
@@ -97,19 +137,35 @@ def found():
     return gather_from(3, outcomes)
 
 
+def each(*values: str) -> str:
+    return ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(values))
+
+
 @pytest.mark.parametrize(
-    "call, said",
+    "call, what, values",
     [
-        (other_dtype, "same feature dtype"),
-        (other_width, "same number of features"),
-        (other_loss, "same keep"),
-        (other_strategy, "same strategy"),
-        (one_frozen, "same gradients wanted"),
+        (other_dtype, "feature dtype", ("torch.float32", "torch.bfloat16", "torch.float32")),
+        (other_width, "number of features", ("6", "6", "7")),
+        (other_strategy, "strategy", ("'gather'", "'ring'", "'ring'")),
+        (other_count, "hard_negatives", ("not given", "2", "1")),
+        (other_reduction, "reduction", ("'mean'", "'sum'", "'mean'")),
+        (other_ids, "image_ids", ("not given", "given", "not given")),
+        (other_kernel, "kernel", ("'log'", "'imq'", "'log'")),
+        (other_rule, "keep", ("'all'", "'not_same_index'", "'all'")),
+        (one_frozen, GRADIENTS, ("image_features and text_features", "text_features", "text_features")),
+        (one_view_frozen, GRADIENTS, ("views[0] and temperature", "views[0]", "views[0]")),
+        (without_grad, GRADIENTS, ("z1 and z2", "none", "z1 and z2")),
     ],
 )
-def test_what_must_be_equal_is_named_on_every_rank(found, call, said):
+def test_what_must_be_equal_is_named_on_every_rank_in_the_users_words(found, call, what, values):
     for kind, text, usable in (result[call.__name__] for result in found):
-        assert kind == "ValueError" and said in text and "rank 1" in text and usable
+        assert (kind, text, usable) == ("ValueError", f"all ranks must give the same {what}, got {each(*values)}", True)
+
+
+def test_different_losses_are_named(found):
+    for kind, text, usable in (result["other_loss"] for result in found):
+        assert (kind, usable) == ("ValueError", True)
+        assert text == f"all ranks must make the same call, got {each('dcl', 'nt_xent', 'nt_xent')}"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +225,8 @@ def refusals(rank: int) -> list[str]:
     a, b = features(rank)
     found = []
     for call in (
-        lambda: contrastile.clip_loss(a, b, 5.0, group="world"),
+        lambda: contrastile.clip_loss(a, b, 5.0, group="all"),
+        lambda: contrastile.clip_loss(a, b, 5.0, group=3),
         lambda: contrastile.pair_reduce(a, b, reduce="max", group=dist.group.WORLD),
         lambda: contrastile.pair_reduce(a, b, mask=torch.ones(len(a), len(b), dtype=bool), group=dist.group.WORLD),
         lambda: contrastile.pair_reduce(a, [b] * 8, group=dist.group.WORLD),
@@ -185,7 +242,12 @@ def refusals(rank: int) -> list[str]:
 
 
 def test_what_is_not_offered_is_refused():
-    expected = ["TypeError: group must be", "NotImplementedError: reduce='max'", "NotImplementedError: mask"]
+    expected = [
+        "ValueError: group must be",
+        "TypeError: group must be",
+        "NotImplementedError: reduce='max'",
+        "NotImplementedError: mask",
+    ]
     expected += [
         "ValueError: b must hold at most 7 column blocks",
         "NotImplementedError: negatives='n_squared'",

@@ -41,7 +41,7 @@ def share(loss: str, members: list[int], rank: int, ranks: Ranks, **options: flo
     whole.backward()
     here = slice(5 * members.index(rank), 5 * members.index(rank) + 5)
     total = value.detach().clone()
-    dist.all_reduce(total, group=ranks.group)
+    dist.all_reduce(total, group=ranks.process_group)
     errors = [(x.grad / len(members) - y.grad[here]).abs().max() for x, y in zip(mine, every, strict=True)]
     return float(torch.stack([(total / len(members) - whole).detach().abs(), *errors]).max())
 

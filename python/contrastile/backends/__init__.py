@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
-from . import cuda_segments, measured, torch_segments, triton_segments
-from .base import Backend, BackendUnsupported
+from . import measured
+from .base import Backend, BackendUnsupported, Bases, Segments
 from .cpu import CpuBackend
 from .cuda import CudaBackend
 from .torch_tiles import TorchBackend
@@ -18,9 +19,9 @@ __all__ = [
     "BackendUnsupported",
     "available_backends",
     "backend_names",
-    "cuda_kernels",
     "reason",
     "select",
+    "select_bases",
     "select_segments",
 ]
 
@@ -30,11 +31,6 @@ BACKENDS: tuple[Backend, ...] = (
     TritonBackend(),  # after torch, so that "auto" does not take what has never run on hardware
     CudaBackend(),
 )
-SEGMENT_KERNELS: dict[str, Callable[..., None]] = {
-    "torch": torch_segments.segment_max,
-    "triton": triton_segments.segment_max,
-    "cuda": cuda_segments.segment_max,
-}
 
 
 def backend_names() -> tuple[str, ...]:
@@ -65,25 +61,24 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> B
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
 
 
-def select_segments(
-    name: str, device: torch.device, dtype: torch.dtype, pairs: int
-) -> tuple[Backend, Callable[..., None]]:
+def select_segments(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> tuple[Backend, Segments]:
     """As `select`, among the backends with a kernel for maxima over segments; also that kernel."""
-    if name not in ("auto", *SEGMENT_KERNELS):
-        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(SEGMENT_KERNELS)} have")
+    able = {backend.name: run for backend in BACKENDS if (run := backend.segments()) is not None}
+    if name not in ("auto", *able):
+        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(able)} have")
     backend = select(name, device, dtype, pairs)
-    if backend.name not in SEGMENT_KERNELS:
+    if backend.name not in able:
         backend = select("torch", device, dtype, pairs)
-    return backend, SEGMENT_KERNELS[backend.name]
+    return backend, able[backend.name]
 
 
-def cuda_kernels(device: torch.device) -> CudaBackend | None:
-    """The backend of the per-sample kernels in CUDA C++, which serve whatever backend serves the pairs; None: no such
-    kernel can run on the device, or it was not measured there to be right and faster than torch's operations. They
-    take every type of features."""
-    if device.type == "cuda" and measured.fastest_basis(device) != "cuda":
-        return None
+def select_bases(vectors: Sequence[Tensor]) -> Bases | None:
+    """The kernels that make bases of these vectors; None: no kernel can, or it was not measured on the device to be
+    right and faster than torch's operations."""
+    device = vectors[0].device
     for backend in BACKENDS:
-        if isinstance(backend, CudaBackend) and reason(backend, device, torch.float32) is None:
-            return backend
+        if device.type == "cuda" and measured.fastest_basis(device) != backend.name:
+            continue
+        if reason(backend, device, torch.float32) is None and (run := backend.bases(vectors)) is not None:
+            return run
     return None

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Score, SideStats, Weights
+from ..monoid import SideStats
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Score, Weights
 from . import native
-from .base import CPU_LIMITS, InSteps
+from .base import CPU_LIMITS, Backend, Small
 from .native_block import (
     GRAD_TYPES,
     address,
@@ -39,10 +40,8 @@ class PackedColumns:
         return PackedColumns(self.panels[:, start // self.width :], self.width)
 
 
-class CpuBackend(InSteps):
+class CpuBackend(Backend):
     name = "cpu"
-    keeps_scores = True
-    sums_with_coeff = False
 
     def __init__(self) -> None:
         self.module: Any = native.cpu
@@ -113,12 +112,9 @@ class CpuBackend(InSteps):
         self.module.coeff(native_block)
         return result
 
-    def narrow(self, call: PairCall) -> bool:
-        return False
-
-    def takes_whole(self, call: PairCall) -> bool:
-        dot = call.spec.score == Score.DOT
-        return dot and len(call.blocks) == 1 and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS
+    def small(self, call: PairCall) -> Small | None:
+        one_product = call.spec.score == Score.DOT and len(call.blocks) == 1
+        return self.whole if one_product and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS else None
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         square = call.spec.square

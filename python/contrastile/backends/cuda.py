@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Reduce, SideStats, Weights
-from . import native
+from ..monoid import SideStats
+from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Weights
+from . import cuda_basis, cuda_segments, native
 from .base import (
     GPU_LIMITS,
-    InSteps,
-    add_float_product,
+    Backend,
+    Bases,
+    Segments,
+    Small,
     coefficient_dtype,
     fits_at_once,
-    narrow_dots,
     only_block,
-    set_float_product,
-    set_products,
 )
 from .native_block import (
     address,
@@ -33,18 +34,17 @@ from .native_block import (
     set_weights,
     weighted_role,
 )
+from .products import add_float_product, set_float_product, set_products
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
 
 
-class CudaBackend(InSteps):
+class CudaBackend(Backend):
     """float32 scores of a chunk lie in memory; `stats` reads them, `coeff` turns them into coefficients."""
 
     name = "cuda"
     granularity = 8
     padding = 8  # rows of scores and of bfloat16 coefficients start at multiples of 16 bytes
-    keeps_scores = True
-    sums_with_coeff = False
 
     def __init__(self) -> None:
         self.module: Any = native.cuda
@@ -74,14 +74,17 @@ class CudaBackend(InSteps):
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
 
-    def prepare(self, features: Tensor) -> None:
-        return None
+    def small(self, call: PairCall) -> Small | None:
+        return self.whole if fits_at_once(call) else None
 
-    def narrow(self, call: PairCall) -> bool:
-        return narrow_dots(call)
+    def segments(self) -> Segments:
+        return partial(cuda_segments.segment_max, self)
 
-    def takes_whole(self, call: PairCall) -> bool:
-        return fits_at_once(call)
+    def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
+        """For every type of features, whatever backend serves the pairs."""
+        if not cuda_basis.takes(self, vectors):
+            return None
+        return Bases(partial(cuda_basis.forward, self), partial(cuda_basis.backward, self))
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         block = only_block(call)
@@ -125,7 +128,7 @@ class CudaBackend(InSteps):
         )
         x.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
         x.col = weighted_role(self.module, block.col, block.both_roles, result.col_bias, result.col_scale)
-        assert block.spec.reduce != Reduce.MAX  # differentiated as a gather, never by tiles
+        assert not block.spec.reduce.traits.arg  # differentiated as a gather, never by tiles
         self.launch(self.module.coeff, self.module.coeff_workspace, x, scores)
         return result
 

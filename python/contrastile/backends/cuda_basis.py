@@ -20,6 +20,8 @@ class Launcher(Protocol):
 
 
 def takes(backend: Launcher, vectors: Sequence[Tensor]) -> bool:
+    if not hasattr(backend.module, "basis"):  # built without, see setup.py
+        return False
     fits = len(vectors) <= backend.module.largest_set and vectors[0].shape[1] <= backend.module.largest_width
     return fits and vectors[0].dtype in TYPES
 

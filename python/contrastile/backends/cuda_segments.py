@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..spec import Limits
-from .base import float_product, row_chunks
+from .base import row_chunks
+from .products import float_product
 
 QUAD = 4  # columns that the kernel reads at a time
 

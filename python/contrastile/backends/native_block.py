@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import FLOOR, PairBlock, Reduce, Score, Side, SideStats
+from ..monoid import SideStats, uninitialised
+from ..spec import FLOOR, PairBlock, Score, Side
 
 GRAD_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # GradType in csrc/common/pairs.h
 
@@ -47,16 +48,10 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
 
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
     """Memory for the side's partial statistic, and the role that writes it."""
-    n, reduce, role, device = len(side), block.spec.reduce, module.Role(), side.features.device
-    stats = SideStats(
-        peak=empty(n, device) if reduce in (Reduce.LSE, Reduce.MAX) else None,
-        total=empty(n, device) if reduce != Reduce.MAX else None,
-        positive=empty(n, device),
-        arg=torch.empty(n, dtype=torch.int64, device=device) if reduce == Reduce.MAX else None,
-    )
+    role, stats = module.Role(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
     role.on, role.threshold = True, address(side.threshold)
-    role.peak, role.total = address(stats.peak), address(stats.total)
-    role.positive, role.arg = address(stats.positive), address(stats.arg)
+    for name, number in stats.kept().items():
+        setattr(role, name, address(number))
     return stats, role
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..spec import Keep, PairBlock, PairSpec, Positives, Reduce, Side
+from ..spec import Keep, PairBlock, Positives, Side
+from .torch_functors import FUNCTORS
 
 
 def roles(block: PairBlock) -> list[tuple[Side, int]]:
@@ -46,8 +46,7 @@ class Diagonal:
     """Pairs of the same index lie on a diagonal: no masks, and their number is that of rows, not of pairs."""
 
     def __init__(self, block: PairBlock, z: Tensor) -> None:
-        self.spec = spec = block.spec
-        self.z = z
+        spec, self.functor, self.z = block.spec, FUNCTORS[block.spec.reduce], z
         self.shift = block.row.origin - block.col.origin  # row i meets its own index in column i + shift
         self.some = spec.positives == Positives.SAME_INDEX
         self.positive_z = z.diagonal(self.shift).clone() if self.some else z.new_empty(0)
@@ -62,7 +61,7 @@ class Diagonal:
         return self.z
 
     def positives(self, dim: int) -> Tensor:
-        count, terms = self.z.shape[1 - dim], positive_term(self.spec, self.positive_z)
+        count, terms = self.z.shape[1 - dim], self.functor.positive_term(self.positive_z)
         if len(terms) == count:
             return terms
         sums = terms.new_zeros(count)
@@ -71,21 +70,21 @@ class Diagonal:
         return sums
 
     def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
-        softplus = self.spec.reduce == Reduce.SOFTPLUS  # the others' slope is 1
         for side, dim in roles(block):
             if len(self.positive_z) and side.positive_weight is not None:
-                weight = self.own(side.positive_weight, dim)
-                weight = weight * positive_slope(self.spec, self.positive_z) if softplus else weight
-                g.diagonal(self.shift).add_(weight)
+                weight, slope = self.own(side.positive_weight, dim), self.functor.positive_slope
+                g.diagonal(self.shift).add_(weight if slope is None else weight * slope(self.positive_z))
 
 
 class Masks:
     """Any rule."""
 
     def __init__(self, block: PairBlock, z: Tensor) -> None:
-        self.spec, self.z = block.spec, z
+        self.spec, self.functor, self.z = block.spec, FUNCTORS[block.spec.reduce], z
         self.positive, self.drop = masks(block)
-        self.chosen = None if self.positive is None else torch.where(self.positive, positive_term(self.spec, z), 0.0)
+        self.chosen = None
+        if self.positive is not None:
+            self.chosen = torch.where(self.positive, self.functor.positive_term(z), 0.0)
 
     def kept(self, side: Side, dim: int) -> Tensor:
         drop = self.drop
@@ -104,7 +103,8 @@ class Masks:
             side.positive_weight.unsqueeze(dim) for side, dim in roles(block) if side.positive_weight is not None
         ]
         if self.positive is not None and weights:
-            g += torch.where(self.positive, sum(weights[1:], weights[0]) * positive_slope(self.spec, self.z), 0.0)
+            weight, slope = sum(weights[1:], weights[0]), self.functor.positive_slope
+            g += torch.where(self.positive, weight if slope is None else weight * slope(self.z), 0.0)
 
 
 def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
@@ -136,15 +136,3 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     if spec.keep_positives and positive is not None and drop is not None:
         drop = drop & ~positive
     return positive, drop
-
-
-def positive_term(spec: PairSpec, z: Tensor) -> Tensor:
-    return softplus(-z) if spec.reduce == Reduce.SOFTPLUS else z
-
-
-def positive_slope(spec: PairSpec, z: Tensor) -> Tensor:
-    return -torch.sigmoid(-z) if spec.reduce == Reduce.SOFTPLUS else torch.ones_like(z)
-
-
-def softplus(z: Tensor) -> Tensor:
-    return F.softplus(z, threshold=40.0)  # linear above it, to the last digit of float64; the default of 20 is not

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .base import Backend, float_product, row_chunks
+from .base import Backend, row_chunks
+from .products import float_product
 
 
 def segment_max(

@@ -4,44 +4,30 @@ against."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..monoid import SideStats
 from ..spec import (
     FLOOR,
     Coefficients,
     Limits,
     Needs,
     PairBlock,
-    PairCall,
-    Reduce,
     Score,
     Side,
-    SideStats,
 )
-from .base import (
-    CPU_LIMITS,
-    GPU_LIMITS,
-    HALVES,
-    InSteps,
-    add_float_product,
-    coefficient_dtype,
-    float_product,
-    mixed_product,
-    narrow_dots,
-    set_float_product,
-)
-from .torch_rules import rules_of, softplus
+from . import torch_segments
+from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, coefficient_dtype
+from .products import HALVES, add_float_product, float_product, mixed_product, set_float_product
+from .torch_functors import FUNCTORS
+from .torch_rules import rules_of
 
 
-class TorchBackend(InSteps):
+class TorchBackend(Backend):
     name = "torch"
-    granularity = 1
-    padding = 1
-    keeps_scores = True
-    sums_with_coeff = False
 
     def unavailable(self) -> str | None:
         return None
@@ -51,20 +37,17 @@ class TorchBackend(InSteps):
 
     def limits(self, device: torch.device) -> Limits:
         # on a GPU less than the fused kernels: every elementwise step makes a matrix of its own
-        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=256 << 20)
+        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=128 << 20)
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """Halves stay what they are where tensor cores take them; elsewhere they are widened, once."""
         return dtype if dtype == torch.float64 or mixed_product(device, dtype) else torch.float32
 
-    def prepare(self, features: Tensor) -> None:
-        return None
-
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
-    def narrow(self, call: PairCall) -> bool:
-        return narrow_dots(call)
+    def segments(self) -> Segments:
+        return partial(torch_segments.segment_max, self)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         pairs = Pairs(block, fill=True)
@@ -86,42 +69,40 @@ class Pairs:
     hold the block, which may hold it: a circle is freed late."""
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
-        self.reduce, self.again, self.dots = block.spec.reduce, block.again, dot_tiles(block, fill)
+        self.traits, self.functor = block.spec.reduce.traits, FUNCTORS[block.spec.reduce]
+        self.again, self.dots = block.again, dot_tiles(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
         # by dim, from stats for coeff: base, e^(z - base)
         self.exponentials: dict[int, tuple[Tensor, Tensor]] = {}
 
     def stats(self, side: Side, other: Side, dim: int) -> SideStats:
-        reduce, positive, z = self.reduce, self.rules.positives(dim), self.rules.kept(side, dim)
-        if reduce == Reduce.SOFTPLUS:
-            return SideStats(None, softplus(z).sum(dim), positive, None)
-        if reduce == Reduce.RELU:
-            return SideStats(None, F.relu(z).sum(dim), positive, None)
-        if reduce == Reduce.MAX:
-            peak, arg = z.max(dim)
-            return SideStats(peak, None, positive, torch.where(peak == -torch.inf, -1, arg + other.origin))
-        peak = z.amax(dim)
-        base, e = exponential(z, peak, dim)
-        if self.again:
-            self.exponentials[dim] = base, e
-        return SideStats(peak, e.sum(dim), positive, None)
+        found, z = SideStats(positive=self.rules.positives(dim)), self.rules.kept(side, dim)
+        if self.traits.arg:
+            found.peak, arg = z.max(dim)
+            found.arg = torch.where(found.peak == -torch.inf, -1, arg + other.origin)
+        elif self.traits.peak:
+            found.peak = z.amax(dim)
+            base, e = exponential(z, found.peak, dim)
+            if self.again:
+                self.exponentials[dim] = base, e
+            found.total = e.sum(dim)
+        else:
+            found.total = self.functor.term(z).sum(dim)
+        return found
 
     def slopes(self, side: Side, dim: int) -> Tensor:
         """Upstream gradient times the derivative of this side's statistic in z."""
         assert side.weight is not None
         weight = side.weight
-        if self.reduce == Reduce.LSE:
+        if self.traits.additive:
+            slope = self.functor.slope(self.rules.kept(side, dim))
+        else:
             assert side.stat is not None
             peak, log_total = finite_part(side.stat).unbind(1)
             kept = dim in self.exponentials
             base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
             weight = weight * (base - peak - log_total).exp()
-        elif self.reduce == Reduce.SOFTPLUS:
-            slope = torch.sigmoid(self.rules.kept(side, dim))
-        else:
-            z = self.rules.kept(side, dim)
-            slope = torch.where(z > 0, 1.0, torch.where(z <= 0, 0.0, z))
         return slope.mul_(weight.unsqueeze(dim))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..monoid import SideStats
 from ..spec import (
     Coefficients,
     Gradients,
@@ -17,21 +18,21 @@ from ..spec import (
     Needs,
     PairBlock,
     PairCall,
-    Reduce,
     Score,
-    SideStats,
     Weights,
 )
-from . import measured
+from . import measured, triton_segments
 from .base import (
     GPU_LIMITS,
-    add_float_product,
+    Backend,
+    FusedGradients,
+    Segments,
+    Small,
     coefficient_dtype,
     fits_at_once,
-    narrow_dots,
     only_block,
-    set_products,
 )
+from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_row_gradients, fused_tile
 from .triton_launch import Launch, many_rules, named, upstream
@@ -43,10 +44,9 @@ KERNEL_SUMS = {
 }  # fmt: skip
 
 
-class TritonBackend:
+class TritonBackend(Backend):
     name = "triton"
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
-    padding = 1
     keeps_scores = False
     sums_with_coeff = True
 
@@ -71,26 +71,24 @@ class TritonBackend:
         # the interpreter computes with the bits of bfloat16 as if they were integers
         return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
-    def prepare(self, features: Tensor) -> None:
-        return None
+    def small(self, call: PairCall) -> Small | None:
+        return self.whole if fits_at_once(call) else None
 
-    def narrow(self, call: PairCall) -> bool:
-        return narrow_dots(call)
-
-    def takes_whole(self, call: PairCall) -> bool:
-        return fits_at_once(call)
+    def segments(self) -> Segments:
+        return triton_segments.segment_max
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         block = only_block(call)
         block.row = replace(block.row, weight=weights.row, positive_weight=weights.row_positive)
         block.col = replace(block.col, weight=weights.col, positive_weight=weights.col_positive)
-        sums = block.spec.reduce != Reduce.LSE
+        sums = block.spec.reduce.traits.additive
         value = None if sums else finish(self.stats_tiles(block))
-        if value is not None and self.fuses(call):
+        fused = None if value is None else self.gradients(call)
+        if value is not None and fused is not None:
             for grad in (grads.a, grads.blocks[0], *(getattr(grads, name) for name in SUMS)):
                 if grad is not None:  # the kernel's results are added
                     grad.zero_()
-            self.fused(block, grads)
+            fused(block, grads)
             return value
         wanted = {name: getattr(grads, name) is not None for name in SUMS}
         part, found = self.coeff_tiles(block, Needs(False, [], **wanted, stats=sums))
@@ -99,10 +97,11 @@ class TritonBackend:
         set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return finish(found) if value is None else value
 
-    def fuses(self, call: PairCall) -> bool:
+    def gradients(self, call: PairCall) -> FusedGradients | None:
         features, rules = call.rows.features, many_rules(call)
         short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules)
-        return short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
+        usable = short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
+        return self.fused if usable else None
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:
         if block.spec.square:  # z is symmetric, a row has both roles: its scale meets every pair twice

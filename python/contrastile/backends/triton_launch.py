@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..monoid import NUMBERS
 from ..spec import Needs, PairBlock, PairCall, PairSpec, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
-from .triton_merge import Partials
+from .triton_merge import Partials, argument
 
-PARTIALS = ("Peak", "Total", "Positive", "Arg")
+PARTIALS = [argument(name) for name in NUMBERS]
 
 
 class Launch:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import PairBlock, Positives, Reduce, SideStats
+from ..monoid import NUMBERS, SideStats, uninitialised
+from ..spec import PairBlock, Positives
 from .triton_device import on_device
 
 
@@ -18,27 +19,22 @@ class Partials:
     def __init__(self, block: PairBlock, role: str, parts: int) -> None:
         self.spec, self.role, self.parts = block.spec, role, parts
         self.side, self.other = (block.row, block.col) if role == "Row" else (block.col, block.row)
-        reduce, positives = block.spec.reduce, block.spec.positives
+        written = dict.fromkeys(block.spec.reduce.traits.numbers(), parts)
         # one tile meets an item's own index
-        written = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(positives, parts)
-        self.tensors = {
-            "Peak": self.empty(parts) if reduce in (Reduce.LSE, Reduce.MAX) else None,
-            "Total": self.empty(parts) if reduce != Reduce.MAX else None,
-            "Positive": self.empty(written) if written else None,
-            "Arg": self.empty(parts, dtype=torch.int64) if reduce == Reduce.MAX else None,
-        }
+        written["positive"] = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(block.spec.positives, parts)
+        self.tensors = {argument(name): self.number(name, written.get(name, 0)) for name in NUMBERS}
 
-    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(*shape, len(self.side), dtype=dtype, device=self.side.features.device)
+    def number(self, name: str, parts: int) -> Tensor | None:
+        dtype = torch.int64 if NUMBERS[name].integer else torch.float32
+        return torch.empty(parts, len(self.side), dtype=dtype, device=self.side.features.device) if parts else None
 
     def merged(self) -> SideStats:
-        out = {name: None if x is None else self.empty(dtype=x.dtype) for name, x in self.tensors.items()}
-        positive = self.empty()
-        self.launch(out | {"Positive": positive}, None, None)
-        return SideStats(out["Peak"], out["Total"], positive, out["Arg"])
+        found = uninitialised(self.spec.reduce.traits, len(self.side), self.side.features.device)
+        self.launch({argument(name): x for name, x in found.kept().items()}, None, None)
+        return found
 
     def finished(self, share: Tensor) -> Tensor:
-        """The statistic in parts, see driver.finish, and what it and the positives add to the weighted sum."""
+        """The statistic in parts, see monoid.finish, and what it and the positives add to the weighted sum."""
         stat = torch.empty(len(self.side), 2, dtype=torch.float32, device=share.device)
         self.launch({}, stat, share)
         return stat
@@ -64,6 +60,11 @@ class Partials:
         outputs = {f"{name}Out": out.get(name) for name in self.tensors}
         with on_device(self.side.features.device):
             merge.merge[(self.programs,)](**self.tensors, **outputs, **weighed, Stat=stat, Share=share, **numbers)
+
+
+def argument(number: str) -> str:
+    """The kernels' name of a number of a statistic."""
+    return number.capitalize()
 
 
 def joined(found: Sequence[Partials]) -> tuple[SideStats, SideStats | None]:

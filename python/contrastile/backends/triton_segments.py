@@ -8,16 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Backend
 from .triton_device import architecture, copies_tensors, copyable, described, on_device, precision
 
 FEWEST_COLUMNS = 32  # of a tile
 
 
 def segment_max(
-    backend: Backend, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None,
-    values: Tensor, args: Tensor,
-) -> None:  # fmt: skip
+    rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None, values: Tensor, args: Tensor
+) -> None:
     from ..triton_kernels import segment_max as kernels
 
     device, count, d = rows.device, values.shape[1], rows.shape[1]

@@ -54,7 +54,7 @@ def make_objectives() -> dict[str, Objective]:
         "debiased_nt_xent": Objective(lambda x, y, *_: c.debiased_nt_xent(x, y, temperature=0.1, tau_plus=0.01)),
         "dcl": Objective(lambda x, y, *_: c.dcl(x, y, temperature=0.1)),
         "dclw": Objective(lambda x, y, *_: c.dclw(x, y, temperature=0.1)),
-        "sup_con": Objective(lambda x, y, labels, _: c.sup_con(torch.stack([x, y], 1), labels, temperature=0.1)),
+        "sup_con": Objective(lambda x, y, labels, _: c.sup_con([x, y], labels, temperature=0.1)),
         "alignment + uniformity": Objective(
             lambda x, y, *_: c.alignment(x, y) + (c.uniformity(x) + c.uniformity(y)) / 2
         ),

@@ -4,7 +4,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from contrastile import pair_loss
 from contrastile.backends import BACKENDS, measured, reason
 from contrastile.backends.triton_device import architecture
 from contrastile.benchmark.precision import tf32
+from contrastile.cli.tune_ahead import Ahead, Task, here
 from contrastile.ops.basis import basis
 
 Run = Callable[[], Tensor]
@@ -27,12 +29,15 @@ _SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 _TILE_ROWS, _FEATURES = 8192, 768
 _BASIS_ROWS = 16384
 _FUSED_TYPES, _FUSED_FEATURES = (torch.bfloat16, torch.float16), (32, 64, 128, 256)
+_TILES_SHARE = 0.65  # of the time
 _AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="the table to write (default: where the package looks for it)")
-    parser.add_argument("--minutes", type=float, default=10, help="for tiles: no new one is tried after that")
+    parser.add_argument(
+        "--minutes", type=float, default=8, help="two thirds of them for tiles; late sizes are left out"
+    )
     parser.add_argument("--skip-tiles", action="store_true", help="measure backends only")
 
 
@@ -43,14 +48,15 @@ def run(options: argparse.Namespace) -> int:
     device = torch.device("cuda", torch.cuda.current_device())
     path = options.output or measured.user_file()
     usable = [backend.name for backend in BACKENDS if reason(backend, device, torch.bfloat16) is None]
+    begun, seconds = time.monotonic(), 60 * options.minutes
+    for_tiles, end = begun + _TILES_SHARE * seconds, begun + seconds
     steps: list[tuple[str, Callable[[], Any]]] = []
     if "triton" in usable and not options.skip_tiles:
-        limit = time.monotonic() + 60 * options.minutes
-        steps.append(("tiles", lambda: tiles(device, _TILE_ROWS, measure, limit)))
+        steps.append(("tiles", lambda: tiles(device, _TILE_ROWS, measure, for_tiles)))
         steps.append(("fused", lambda: fused(device, _TILE_ROWS, entry_of(device), measure)))
     if "cuda" in usable:
         steps.append(("basis", lambda: basis_maker(device, _BASIS_ROWS, entry_of(device), measure)))
-    steps.append(("dispatch", lambda: dispatch(device, _DTYPES, _SIZES, measure)))
+    steps.append(("dispatch", lambda: dispatch(device, _DTYPES, _SIZES, measure, end)))
     for name, step in steps:  # written after each: a kernel that breaks the device must not take all with it
         entry_of(device)[name] = step()
         write(path, device)
@@ -86,21 +92,26 @@ def measure(function: Run, device: torch.device) -> float:
 def problem(
     n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1, features: int = _FEATURES
 ) -> Run:
-    """Row and column softmax over n pairs. weight: of the epilogue, as in triton_kernels/config.py; 0 is the loss
-    without gradients, 2 a sum instead of a softmax, 3 compares ids."""
+    """Row and column softmax over n pairs, each with its positive, and the gradient of the scale. weight: of the
+    epilogue, as in triton_kernels/config.py; 0 is the loss without gradients, 2 a sum instead of a softmax, 3 compares
+    ids."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
+    scale = torch.tensor(20.0, device=device)
     keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
     def call() -> Tensor:
-        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b)]
+        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]
         loss = pair_loss(
-            *leaves,
-            scale=20.0,
+            *leaves[:2],
+            scale=leaves[2],
             reduce="softplus" if weight == 2 else "lse",
+            positives="same_index",
             cols=True,
+            row_positive_weight=-1.0,
             col_weight=1.0,
+            col_positive_weight=-1.0,
             keep=keep,
             row_ids=ids,
             col_ids=ids,
@@ -123,21 +134,59 @@ def tiles(device: torch.device, n: int, clock: Clock, limit: float) -> dict[str,
 
     arch = architecture(device)
     found: dict[str, list[list[int]]] = entry_of(device).setdefault("tiles", {})
-    for kind, dtype in _KINDS.items():
-        if arch is None or kind not in config.TABLE[arch]:
-            continue
-        found[kind] = [config.tile(arch, kind, weight).numbers() for weight in range(4)]
-        with tf32(kind == "tf32"):
-            for weight in range(4):
-                call = problem(n, dtype, device, "triton", weight)
-                choose(found[kind], weight, config.candidates(arch, kind), call, device, clock, kind, limit)
+    kinds = [kind for kind in _KINDS if arch is not None and kind in config.TABLE[arch]]
+    own = {kind: [config.tile(arch, kind, weight).numbers() for weight in range(4)] for kind in kinds}
+    with compiler(device, limit) as ahead:
+        if ahead is not None:
+            ask_for_fused(ahead)  # first: what has not begun when tiles are done is not compiled
+            ask_for_tiles(ahead, own, {kind: config.candidates(arch, kind) for kind in kinds})
+        for kind in kinds:
+            found[kind] = list(own[kind])
+            with tf32(kind == "tf32"):
+                for weight in range(4):
+                    call = problem(n, _KINDS[kind], device, "triton", weight)
+                    candidates = config.candidates(arch, kind)
+                    usable = candidates if ahead is None else without_faults(ahead, kind, weight, candidates)
+                    choose(found[kind], weight, usable, call, device, clock, kind, limit)
     return found
+
+
+def compiler(device: torch.device, limit: float) -> AbstractContextManager[Ahead | None]:
+    """Compiling ahead is written for CUDA: elsewhere a tile is compiled when it is timed."""
+    return nullcontext() if device.type != "cuda" or torch.version.hip else Ahead(here(device), limit)
+
+
+def ask_for_tiles(ahead: Ahead, own: dict[str, list[list[int]]], candidates: dict[str, list[list[int]]]) -> None:
+    for kind, tiles in own.items():
+        for weight in range(4):
+            for candidate in candidates[kind]:
+                chosen = [*tiles[:weight], candidate, *tiles[weight + 1 :]]
+                task = Task(kind, _KINDS[kind], weight, _FEATURES, {"tiles": {kind: chosen}})
+                ahead.ask((kind, weight, *candidate), task)
+
+
+def ask_for_fused(ahead: Ahead) -> None:
+    for dtype in _FUSED_TYPES:
+        for weight in (1, 3):
+            for features in _FUSED_FEATURES:
+                entry = {"fused": {str(dtype).removeprefix("torch."): [features, features]}}
+                ahead.ask(("fused", dtype, weight, features), Task("half", dtype, weight, features, entry))
+
+
+def without_faults(ahead: Ahead, kind: str, weight: int, candidates: Iterable[list[int]]) -> Iterable[list[int]]:
+    """Those that compile within the device, without spills."""
+    for candidate in candidates:
+        fault = ahead.fault((kind, weight, *candidate), kind)
+        if fault is None:
+            yield candidate
+        else:
+            print(f"{kind} weight {weight} {candidate}: {fault}")
 
 
 def choose(
     chosen: list[list[int]],
     weight: int,
-    candidates: Sequence[list[int]],
+    candidates: Iterable[list[int]],
     call: Run,
     device: torch.device,
     clock: Clock,
@@ -226,18 +275,21 @@ def basis_norm(vectors: Sequence[Tensor]) -> Tensor:
 
 
 def dispatch(
-    device: torch.device, dtypes: Sequence[torch.dtype], sizes: Sequence[int], clock: Clock
+    device: torch.device, dtypes: Sequence[torch.dtype], sizes: Sequence[int], clock: Clock, limit: float
 ) -> dict[str, list[list[int | str | None]]]:
     """For each type the fastest backend up to each size; the last one has no limit."""
-    return {str(dtype).removeprefix("torch."): ranges(device, dtype, sizes, clock) for dtype in dtypes}
+    return {str(dtype).removeprefix("torch."): ranges(device, dtype, sizes, clock, limit) for dtype in dtypes}
 
 
 def ranges(
-    device: torch.device, dtype: torch.dtype, sizes: Sequence[int], clock: Clock
+    device: torch.device, dtype: torch.dtype, sizes: Sequence[int], clock: Clock, limit: float
 ) -> list[list[int | str | None]]:
+    """After `limit` (seconds of time.monotonic) no size but the first is measured."""
     found: list[list[int | str | None]] = []
     usable = [backend.name for backend in BACKENDS if reason(backend, device, dtype) is None]
     for n in sizes:
+        if found and time.monotonic() > limit:
+            break
         seconds = {name: clock(problem(n, dtype, device, name), device) for name in usable}
         print(f"{dtype} {n} x {n}:", *(f"{name} {1e3 * x:.3f} ms" for name, x in seconds.items()))
         fastest = min(seconds, key=lambda name: seconds[name])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..losses.common import paired_dot, wide
-from ..ops import no_autocast, row_lse
+from ..losses.common import paired_dot, private_dots, wide
+from ..ops import row_lse
 from .common import autocast_features
 
 
@@ -26,8 +26,7 @@ def shared_negatives(
 def private_negatives(query: Tensor, key: Tensor, negatives: Tensor, scale: float | Tensor) -> Tensor:
     """The same with negatives (N, M, D) of each row's own: N M logits, so there are no pairs to avoid."""
     query, key, negatives = (wide(x) for x in autocast_features(query, key, negatives))
-    with no_autocast(query):
-        logits = torch.einsum("nd,nmd->nm", query, negatives) * scale
+    logits = private_dots(query, negatives) * scale
     return softplus(logits.logsumexp(1) - scale * paired_dot(query, key))
 
 

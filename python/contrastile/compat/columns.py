@@ -16,8 +16,6 @@ def embedding_columns(embeddings: Sequence[Tensor]) -> list[Tensor]:
         raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
     for index, x in enumerate(embeddings):
         name = f"embeddings[{index}]"
-        if isinstance(x, Tensor) and x.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense tensor, got layout {x.layout}")
         check.same_shape(name, check.features(name, x), "embeddings[0]", embeddings[0])
         check.same_device(name, x, embeddings[0].device)
     dtype = torch.float64 if any(x.dtype == torch.float64 for x in embeddings) else torch.float32
@@ -39,5 +37,6 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 def propagated(loss: Tensor, with_backward: bool) -> Tensor:
     if not with_backward:
         return loss
-    loss.backward()
+    with no_autocast(loss):  # trainers call the loss within autocast; its gradients are not to be rounded
+        loss.backward()
     return loss.detach()

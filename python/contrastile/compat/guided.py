@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..losses.common import inverse, paired_dot, reduced_empty, wide
+from ..losses.common import inverse, paired_dot, reduced_empty, unit, wide
 from ..ops import check, pair_reduce
 from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
@@ -143,4 +142,4 @@ def row_blocks(n: int, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    return F.normalize(wide(x), dim=-1, eps=1e-8)
+    return unit(wide(x), True, least=1e-8)

@@ -16,7 +16,7 @@ class Labelled:
 
     rows: Tensor  # (N,) int64
     cols: Tensor  # (M,) int64
-    own: bool  # pair (i, i) is a row with itself: neither positive nor negative
+    own: Tensor | None = None  # (N,) int64: the column that is the row itself, no pair of it; -1 where there is none
 
     @property
     def ranges(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +28,13 @@ class Labelled:
         """Positives and negatives of each row, (N,), (N,)."""
         _, start, stop = self.ranges
         same = stop - start
-        return same - int(self.own), self.cols.shape[0] - same
+        return same if self.own is None else same - (self.own >= 0).long(), self.cols.shape[0] - same
+
+    def copies(self) -> tuple[Tensor, Tensor]:
+        """Rows that have a copy among the columns, and where it is."""
+        assert self.own is not None
+        rows = (self.own >= 0).nonzero().squeeze(1)
+        return rows, self.own[rows]
 
     def positives(self) -> tuple[Tensor, Tensor]:
         """All positive pairs, row by row, columns ascending."""
@@ -37,7 +43,10 @@ class Labelled:
         row = torch.repeat_interleave(same)
         first = (same.cumsum(0) - same)[row]
         col = order[start[row] + torch.arange(row.shape[0], device=row.device) - first]
-        return (row[row != col], col[row != col]) if self.own else (row, col)
+        if self.own is None:
+            return row, col
+        other = self.own[row] != col
+        return row[other], col[other]
 
 
 def integer_ids(name: str, labels: Tensor) -> Tensor:
@@ -48,10 +57,18 @@ def integer_ids(name: str, labels: Tensor) -> Tensor:
     return check.ids(name, x, x.shape[0], x.device)
 
 
-def labelled(labels: Tensor, ref_labels: Tensor, own: bool) -> Labelled:
-    """Labels of rows and columns, of any type."""
+def labelled(labels: Tensor, ref_labels: Tensor, own: Tensor | None) -> Labelled:
+    """Labels of rows and columns, of any type. A column is a row itself where `own` says so and the labels agree."""
     if ref_labels is labels:
         ids = integer_ids("labels", labels)
         return Labelled(ids, ids, own)
     ids = integer_ids("labels", torch.cat([labels, ref_labels]))
-    return Labelled(ids[: labels.shape[0]], ids[labels.shape[0] :], own)
+    rows, cols = ids[: labels.shape[0]], ids[labels.shape[0] :]
+    return Labelled(rows, cols, None if own is None else own_where_equal(rows, cols, own))
+
+
+def own_where_equal(rows: Tensor, cols: Tensor, own: Tensor) -> Tensor:
+    """`own` without columns that do not exist or bear another label: those are negatives like any other."""
+    there = (own < cols.shape[0]).nonzero().squeeze(1)
+    same = there[rows[there] == cols[own[there]]]
+    return torch.full_like(own, -1).index_copy(0, same, own[same])

@@ -16,13 +16,13 @@ from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
-from ..losses.common import check_options, inverse, paired_dot, wide
-from ..ops import PairStats, pair_reduce
+from ..losses.common import check_options, inverse, unit, wide
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
-from .listed import check_indices, listed_dots, listed_lse, unique_pairs
+from .listed import check_indices, listed_lse, unique_pairs
 from .pml_reducers import acting_reducer, already_reduced, is_per_anchor, of_row_sums, per_row, takes_row_sums
+from .similarities import Similarities
 
 Indices = tuple[Tensor, Tensor, Tensor, Tensor]
 LISTED_PER_ROW = 8  # up to so many positives a row on average are listed rather than looked for among all pairs
@@ -31,38 +31,9 @@ LONGEST_LOG = 1e30  # stands for the -log of an empty sum: e to the minus that i
 
 @dataclass(frozen=True)
 class EveryPair:
-    """In the place of an indices_tuple: all pairs by label, but for a row's own copy among the columns."""
+    """In the place of an indices_tuple: all pairs by label, but positive ones of a row and its own column."""
 
-    own: Tensor | None  # (N,) the column that holds each row's copy
-
-
-@dataclass(frozen=True)
-class Similarities:
-    """Rows and columns of the scores z_ij = scale * <x_i, y_j>, in float32 (float64) so that gradients meet there."""
-
-    x: Tensor  # (N, D)
-    y: Tensor | None  # (M, D); None: x itself
-    scale: float | Tensor
-    engine: dict[str, Any]
-
-    @property
-    def columns(self) -> Tensor:
-        return self.x if self.y is None else self.y
-
-    def reduce(self, pairs: Labelled, **options: Any) -> PairStats:
-        """pair_reduce with the positive pairs by label."""
-        col_ids = None if self.y is None else pairs.cols
-        return pair_reduce(
-            self.x, self.y, scale=self.scale, positives="same_id", row_ids=pairs.rows, col_ids=col_ids, **options,
-            **self.engine,
-        )  # fmt: skip
-
-    def own_scores(self) -> Tensor:
-        """z_ii, (N,)."""
-        return self.scale * paired_dot(self.x, self.columns[: self.x.shape[0]])
-
-    def listed(self, rows: Tensor, cols: Tensor) -> Tensor:
-        return self.scale * listed_dots(self.x, self.columns, rows, cols)
+    own: Tensor | None  # (N,) each row's own column: its copy in a memory, or the one that the package leaves out
 
 
 class PairLoss:
@@ -78,32 +49,21 @@ class PairLoss:
     ) -> Any:
         """The package's hook: ref_emb, ref_labels are embeddings, labels themselves where none were given."""
         c_f.labels_or_indices_tuple_required(labels, indices_tuple)
-        if isinstance(indices_tuple, EveryPair):
-            assert labels is not None and ref_labels is not None
-            return self.every_pair(indices_tuple, embeddings, labels, ref_emb, ref_labels)
         scores = self.similarities(embeddings, ref_emb)
-        if indices_tuple is not None:
+        if indices_tuple is not None and not isinstance(indices_tuple, EveryPair):
             indices = self.indices(indices_tuple, labels, ref_labels, scores)
             return self.of_list(scores, indices, embeddings, labels)
         assert labels is not None
         if ref_labels is None and ref_emb.shape[0] != labels.shape[0]:
             raise ValueError(f"ref_labels must be given: ref_emb has {ref_emb.shape[0]} rows, labels {len(labels)}")
-        own = ref_labels is None or ref_labels is labels  # as the package decides it
         columns = labels if ref_labels is None else ref_labels
-        if not own and scores.y is None:  # rows meet themselves as positives
+        if indices_tuple is not None:
+            own = indices_tuple.own
+        else:  # as the package decides it
+            own = torch.arange(labels.shape[0], device=labels.device) if columns is labels else None
+        if columns is not labels and scores.y is None:  # rows meet themselves as any other column
             scores = self.similarities(embeddings, ref_emb.view_as(ref_emb))
         return self.of_labels(scores, labelled(labels, columns, own), embeddings, labels)
-
-    def every_pair(
-        self, pairs: EveryPair, embeddings: Tensor, labels: Tensor, ref_emb: Tensor, ref_labels: Tensor
-    ) -> Any:
-        if pairs.own is not None:  # the copies come first, so that pair (i, i) is a row with its own
-            rest = torch.ones(ref_emb.shape[0], dtype=torch.bool, device=ref_emb.device)
-            rest[pairs.own] = False
-            order = torch.cat([pairs.own, rest.nonzero().squeeze(1)])
-            ref_emb, ref_labels = ref_emb[order], ref_labels[order]
-        groups = labelled(labels, ref_labels, own=pairs.own is not None)
-        return self.of_labels(self.similarities(embeddings, ref_emb), groups, embeddings, labels)
 
     def similarities(self, embeddings: Tensor, ref_emb: Tensor) -> Similarities:
         check_options("mean", self.memory_budget, self.backend)
@@ -177,7 +137,7 @@ class NTXentLoss(PairLoss, losses.NTXentLoss):
         bias = torch.where(u == -torch.inf, LONGEST_LOG, -u)
         sums = scores.reduce(pairs, reduce="softplus", keep="same_id", row_bias=bias).row_positives
         assert sums is not None
-        return sums - softplus(u - scores.own_scores()) if pairs.own and scores.y is not None else sums
+        return scores.less_own(sums, pairs, lambda z, row: softplus(u[row] - z))
 
     def of_list(self, scores: Similarities, indices: Indices, embeddings: Tensor, labels: Tensor | None) -> Any:
         a1, p, a2, n = indices
@@ -216,14 +176,11 @@ class SupConLoss(PairLoss, losses.SupConLoss):
         total, others, most = torch.stack([positives.sum(), negatives.sum(), positives.amax()]).tolist()
         if nothing_to_compare(total, others):
             return self.zero_losses()
-        keep = "not_same_index" if pairs.own else "all"
-        stats = scores.reduce(pairs, keep="not_same_id" if most == 1 else keep)
-        sums = stats.row_positives
-        assert sums is not None
-        if pairs.own and scores.y is not None:
-            sums = sums - scores.own_scores()
         # beside a single positive, terms come close to 0: then they must not be the difference of large numbers
-        terms = softplus(stats.rows - sums) if most == 1 else stats.rows - sums / positives.clamp_min(1)
+        single = most == 1
+        lse, sums = scores.lse_and_positives(pairs, "not_same_id") if single else scores.all_but_own(pairs)
+        sums = scores.less_own(sums, pairs, lambda z, row: z)
+        terms = softplus(lse - sums) if single else lse - sums / positives.clamp_min(1)
         return of_rows(torch.where(positives > 0, terms, 0.0))
 
     def of_list(self, scores: Similarities, indices: Indices, embeddings: Tensor, labels: Tensor | None) -> Any:
@@ -268,8 +225,11 @@ class DistributedLossWrapper(distributed.DistributedLossWrapper):
     def forward_regular_loss(
         self, emb: Tensor, labels: Any, indices_tuple: Any, ref_emb: Any, ref_labels: Any, world_size: int
     ) -> Any:
-        if self.efficient and labels is not None and indices_tuple is None and isinstance(self.loss, PairLoss):
-            indices_tuple = EveryPair(torch.arange(emb.shape[0], device=emb.device))
+        lists = self.efficient and world_size > 1 and indices_tuple is None
+        if lists and labels is not None and isinstance(self.loss, PairLoss):
+            alone = ref_emb is not None and emb.shape[0] == 1  # there the package leaves the pair in
+            own = None if alone else torch.arange(emb.shape[0], device=emb.device)
+            indices_tuple = EveryPair(own)
         return super().forward_regular_loss(emb, labels, indices_tuple, ref_emb, ref_labels, world_size)
 
 
@@ -284,8 +244,7 @@ def check_distance(distance: Any) -> None:
 
 def similarity_rows(distance: Any, x: Tensor) -> Tensor:
     """Rows as the distance normalises them, in float32 and rounded once."""
-    rows: Tensor = distance.maybe_normalize(wide(x)).to(x.dtype)
-    return autocast_feature(rows)
+    return autocast_feature(unit(x, distance.normalize_embeddings, p=distance.p))
 
 
 def of_rows(terms: Tensor) -> dict[str, dict[str, Any]]:

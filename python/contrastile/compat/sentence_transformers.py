@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer import losses as peer
 from sentence_transformers.util import batch_to_device, cos_sim, dot_score, pytorch_cos_sim
 from torch import Tensor
 
-from ..losses.common import check_options
+from ..losses.common import check_options, unit
 from ..ops import no_autocast
 from ..ranks import Group, announced
 from .columns import embedding_columns, joined, product_dtype, propagated
@@ -92,7 +91,7 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
         dtype = product_dtype(queries)
         with no_autocast(queries):
             if similarity_kind(self.similarity_fct) == "cosine":
-                queries, *documents = (F.normalize(x, dim=-1) for x in (queries, *documents))
+                queries, *documents = (unit(x, True) for x in (queries, *documents))
             # options are read at every call, like the package does: they may be assigned
             return ranking_loss(
                 queries, documents, self.scale, directions=self.directions, partition_mode=self.partition_mode,

@@ -11,12 +11,12 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from .. import reference
 from ..losses.common import wide
 from ..losses.sigmoid import siglip_loss
-from ..ops import check, no_autocast
+from ..ops import check, matmul
 from .ranks import stated_ranks
 from .siglip_kernel_plus import DistributedSigLIPPlusLoss, SigLIPPlusLoss, fused_siglip_plus_loss
 
@@ -98,10 +98,10 @@ def fused_chunked_bf16_siglip_loss(
     if diag_offset != 0:
         index = torch.arange(check.features("img_features", img_features).shape[0], device=img_features.device)
         if diag_offset is None:
-            options |= {"image_ids": -1 - index, "text_ids": index}
+            options |= {"image_labels": -1 - index, "text_labels": index}
         else:
             knob("diag_offset", diag_offset)
-            options |= {"image_ids": index + diag_offset, "text_ids": index}
+            options |= {"image_labels": index + diag_offset, "text_labels": index}
     return siglip_loss(img_features, txt_features, exponential(log_temperature), bias, **options)
 
 
@@ -208,8 +208,9 @@ def siglip_loss_reference(
     img_features: Tensor, txt_features: Tensor, temperature: float | Tensor, bias: float | Tensor
 ) -> Tensor:
     """The dense formula, with N x N logits, differentiable any number of times; `temperature` is the multiplier."""
-    with no_autocast(img_features):
-        return reference.siglip_loss(wide(img_features), wide(txt_features), temperature, bias)
+    logits = temperature * matmul(wide(img_features), wide(txt_features).T) + bias
+    matched = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    return -F.logsigmoid(torch.where(matched, logits, -logits)).sum() / max(len(logits), 1)
 
 
 class DistributedSigLIPLoss(nn.Module):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import check
+from ..ops import check, matmul
+from ..ranks import group_text
 
 REDUCTIONS = ("mean", "sum", "none")
+ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
 
 
 def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -23,10 +26,11 @@ def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool
     return unit(x.to(dtype), normalize), unit(y.to(dtype), normalize)
 
 
-def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False) -> list[Tensor]:
-    """Two or more (N, D) batches of equal shape and device, of one dtype, unit-norm if asked; `name`[i] in errors."""
-    if len(batches) < 2:
-        raise ValueError(f"{name} must be at least two tensors, got {len(batches)}")
+def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False, least: int = 2) -> list[Tensor]:
+    """`least` or more (N, D) batches of equal shape and device, of one dtype, unit-norm if asked; `name`[i] in
+    errors."""
+    if len(batches) < least:
+        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'} tensors, got {len(batches)}")
     first = check.features(f"{name}[0]", batches[0])
     dtype = first.dtype
     for index, x in enumerate(batches[1:], start=1):
@@ -37,9 +41,17 @@ def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = Fals
     return [unit(x.to(dtype), normalize) for x in batches]
 
 
-def unit(x: Tensor, normalize: bool) -> Tensor:
-    """Unit rows, normalised in float32 and rounded once to x's type: half-precision norms are off by 2^-9."""
-    return F.normalize(wide(x), dim=-1).to(x.dtype) if normalize else x
+def unit(x: Tensor, normalize: bool, *, p: float = 2.0, least: float = ZERO_ROW) -> Tensor:
+    """Unit rows, normalised in float32 and rounded once to x's type: half-precision norms are off by 2^-9.
+
+    A row whose norm is not above ZERO_ROW has no direction: it becomes zeros and gets the gradient 0, where a division
+    by the least norm would multiply its gradient by 1e12. p: of the norm. least: shorter rows are divided by it.
+    """
+    if not normalize:
+        return x
+    rows = wide(x)
+    length = F.threshold(torch.linalg.vector_norm(rows, p, -1, keepdim=True), ZERO_ROW, torch.inf)
+    return (rows / (length.clamp_min(least) if least > ZERO_ROW else length)).to(x.dtype)
 
 
 def check_options(reduction: str, memory_budget: int | None, backend: str) -> None:
@@ -53,7 +65,7 @@ def inverse(
     temperature: float | Tensor, like: Tensor, n: int | None = None, name: str = "temperature"
 ) -> float | Tensor:
     """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given."""
-    if isinstance(temperature, Tensor) and temperature.dim() == 1 and n is not None and temperature.shape[0] == n != 1:
+    if n is not None and check.is_vector(name, temperature, n):
         return wide(check.vector(name, temperature, n, like.device)).reciprocal()
     value = check.scalar(name, temperature, positive=True, device=like.device)
     return wide(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
@@ -73,6 +85,11 @@ def wide(x: Tensor) -> Tensor:
 def paired_dot(x: Tensor, y: Tensor) -> Tensor:
     """<x_i, y_i> per row, accumulated in the type of the statistics."""
     return (wide(x) * wide(y)).sum(-1)
+
+
+def private_dots(x: Tensor, y: Tensor) -> Tensor:
+    """<x_i, y_ik> of wide rows x (N, D) and y (N, K, D) of each row's own, (N, K): dot products of no other pairs."""
+    return matmul(y, x.unsqueeze(2)).squeeze(2)
 
 
 def zero(features: Tensor, *others: Tensor | float | None) -> Tensor:
@@ -95,11 +112,16 @@ def log_count(count: int, like: Tensor) -> Tensor:
     return like.new_full((), count).log()
 
 
+def owned(**values: float | None) -> dict[str, float]:
+    """Factors that belong to a module; those that are None, forward must be given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 class LossModule(nn.Module):
     """Base of the module twins: keeps the options of `function`, and optionally learns one positive factor.
 
     A learned factor is a parameter in log space, `log_<name>`, so that it stays positive; without it the module has no
-    parameters and an empty state_dict.
+    parameters and an empty state_dict. What forward is given comes before the module's options, but for what it learns.
     """
 
     function: ClassVar[Callable[..., Tensor]]
@@ -108,6 +130,8 @@ class LossModule(nn.Module):
         super().__init__()
         self.options = options
         self.learn = learn
+        own = signature(type(self).function).parameters.values()
+        self.positional = tuple(p.name for p in own if p.kind is Parameter.POSITIONAL_OR_KEYWORD)
         if learn is not None:
             start = check.scalar(learn, options.pop(learn), positive=True)
             self.register_parameter(f"log_{learn}", nn.Parameter(torch.tensor(math.log(start))))
@@ -117,13 +141,16 @@ class LossModule(nn.Module):
 
     def forward(self, *tensors: Tensor, **named: Any) -> Tensor:
         """Calls the function with the module's options; the arguments are the function's tensors."""
-        return type(self).function(*tensors, **{**self.options, **self.learned(), **named})
+        given, learned = {*self.positional[: len(tensors)], *named}, self.learned()
+        for name in learned:
+            if name in given:
+                raise ValueError(f"{name} must not be given: the module learns it")
+        options = {name: value for name, value in self.options.items() if name not in given}
+        return type(self).function(*tensors, **options, **learned, **named)
 
     def extra_repr(self) -> str:
-        shown = {name: value for name, value in self.options.items() if value is not None}
-        text = ", ".join(f"{name}={value!r}" for name, value in shown.items())
-        return (
-            text
-            if self.learn is None
-            else f"learned {self.learn}={float(self.learned()[self.learn].detach()):.4g}, {text}"
-        )
+        learned = [f"learned {name}={float(value.detach()):.4g}" for name, value in self.learned().items()]
+        shown = {name: value for name, value in self.options.items() if value is not None and name != "group"}
+        kept = [f"{name}={value!r}" for name, value in shown.items()]
+        kept += [f"group={group_text(self.options['group'])}"] if "group" in self.options else []
+        return ", ".join(learned + kept)

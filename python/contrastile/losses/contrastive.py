@@ -9,8 +9,20 @@ import torch
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced
-from .common import REDUCTIONS, LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, unit, wide
+from ..ranks import Batch, Group, announced, given, one_of, size_of
+from .common import (
+    REDUCTIONS,
+    LossModule,
+    check_options,
+    feature_pair,
+    inverse,
+    owned,
+    paired_dot,
+    private_dots,
+    reduced_empty,
+    unit,
+    wide,
+)
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
 
@@ -48,7 +60,7 @@ class Softmax:
         return [self.key] if self.negatives is None else [self.key, self.negatives]
 
     def loss(self, reduction: str, **engine: Any) -> Tensor:
-        if self.smoothing or self.hard is not None:
+        if self.smoothing > 0.0 or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
             engine["compute_dtype"] = self.query.dtype
             self.query, self.key = wide(self.query), wide(self.key)
@@ -62,7 +74,7 @@ class Softmax:
         if self.symmetric:
             shares |= self.column_shares(weight)
         value = pair_loss(self.query, self.blocks(), **shares, **self.pairs(), **engine)
-        if self.smoothing:
+        if self.smoothing > 0.0:
             value = value - self.smoothing * self.batch.reduced(self.mean_logits(), reduction)
         return value
 
@@ -86,14 +98,13 @@ class Softmax:
             assert stats.cols is not None
             lse = 0.5 * (lse + stats.cols[:n])
         rows = lse - (1.0 - self.smoothing) * positive
-        return rows - self.smoothing * self.mean_logits() if self.smoothing else rows
+        return rows - self.smoothing * self.mean_logits() if self.smoothing > 0.0 else rows
 
     def hard_logits(self) -> Tensor:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
         assert self.hard is not None
         scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        with no_autocast(self.query):
-            return scale * torch.einsum("nd,nkd->nk", wide(self.query), wide(self.hard))
+        return scale * private_dots(wide(self.query), wide(self.hard))
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
@@ -160,7 +171,7 @@ def info_nce(
     smoothing = smoothing_share(label_smoothing)
     if symmetric and isinstance(scale, Tensor) and scale.dim() == 1:
         raise ValueError("temperature must be one number with symmetric=True, got one per query")
-    if smoothing and (query_ids is not None or false_negative_margin is not None):
+    if smoothing > 0.0 and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
     hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
@@ -173,9 +184,9 @@ def info_nce(
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
     batch = Batch.of(
-        group, n, 0 if negatives is None else negatives.shape[0], negatives=negatives is not None,
-        hard_negatives=-1 if hard_negatives is None else hard_negatives.shape[1], ids=row_ids is not None,
-        margin=margin is not None, symmetric=symmetric, smoothing=smoothing > 0, reduction=REDUCTIONS.index(reduction),
+        group, n, 0 if negatives is None else negatives.shape[0], negatives=given(negatives),
+        hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids), false_negative_margin=given(margin),
+        symmetric=symmetric, label_smoothing=given(smoothing or None), reduction=one_of(reduction, REDUCTIONS),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
@@ -280,13 +291,13 @@ def clip_loss(
     check_options(reduction, memory_budget, backend)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
     smoothing = smoothing_share(label_smoothing)
-    if smoothing and image_ids is not None:
+    if smoothing > 0.0 and image_ids is not None:
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     batch = Batch.of(
-        group, image.shape[0], ids=row_ids is not None, smoothing=smoothing > 0,
-        reduction=REDUCTIONS.index(reduction),
+        group, image.shape[0], image_ids=given(row_ids), label_smoothing=given(smoothing or None),
+        reduction=one_of(reduction, REDUCTIONS),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)
@@ -379,16 +390,17 @@ class InfoNCE(LossModule):
 
 
 class ClipLoss(LossModule):
-    """Module twin of clip_loss. forward(image_features, text_features, logit_scale=...); with learnable_scale=True the
-    module owns the scale (parameter log_logit_scale, starting at init_scale) and the argument is left out."""
+    """Module twin of clip_loss. forward(image_features, text_features, logit_scale=...); without the last where the
+    module has a logit_scale, or learns it (learnable_scale=True: parameter log_logit_scale, from logit_scale or
+    1 / 0.07)."""
 
     function = staticmethod(clip_loss)
 
     def __init__(
         self,
+        logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
-        init_scale: float = 1.0 / 0.07,
         label_smoothing: float = 0.0,
         normalize: bool = False,
         reduction: str = "mean",
@@ -396,10 +408,10 @@ class ClipLoss(LossModule):
         backend: str = "auto",
         group: Group = None,
     ) -> None:
-        own = {"logit_scale": init_scale} if learnable_scale else {}
+        start = 1.0 / 0.07 if learnable_scale and logit_scale is None else logit_scale
         super().__init__(
-            "logit_scale" if learnable_scale else None, **own, label_smoothing=label_smoothing, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
+            "logit_scale" if learnable_scale else None, **owned(logit_scale=start), label_smoothing=label_smoothing,
+            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -107,7 +105,8 @@ def debiased_rows(negative: Tensor, positive: Tensor, count: int, prior: float, 
     removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
     corrected = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)
     floor = log_count(count, positive) - scale - positive
-    return F.softplus(torch.maximum(corrected - math.log1p(-prior), floor))
+    rest = corrected.new_full((), -prior).log1p()  # math.log1p would bind a graph to one value of a size
+    return F.softplus(torch.maximum(corrected - rest, floor))
 
 
 def class_prior(tau_plus: float) -> float:

@@ -118,12 +118,13 @@ def gap_loss(
 
 
 class CUA(LossModule):
-    """Module twin of cua; forward(image_features, text_features) or with logit_scale."""
+    """Module twin of cua; forward(image_features, text_features), or with another logit_scale."""
 
     function = staticmethod(cua)
 
     def __init__(
         self,
+        logit_scale: float = 100.0,
         *,
         t: float = 2.0,
         clip_weight: float = 1.0,
@@ -135,18 +136,20 @@ class CUA(LossModule):
         group: Group = None,
     ) -> None:
         super().__init__(
-            t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
-            normalize=normalize, memory_budget=memory_budget, backend=backend, group=group,
+            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
+            uniformity_weight=uniformity_weight, alignment_weight=alignment_weight, normalize=normalize,
+            memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip
 
 
 class CUAXU(LossModule):
-    """Module twin of cuaxu; forward(image_features, text_features) or with logit_scale."""
+    """Module twin of cuaxu; forward(image_features, text_features), or with another logit_scale."""
 
     function = staticmethod(cuaxu)
 
     def __init__(
         self,
+        logit_scale: float = 100.0,
         *,
         t: float = 2.0,
         clip_weight: float = 1.0,
@@ -159,7 +162,8 @@ class CUAXU(LossModule):
         group: Group = None,
     ) -> None:
         super().__init__(
-            t=t, clip_weight=clip_weight, uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
+            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
+            uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
             cross_uniformity_weight=cross_uniformity_weight, normalize=normalize, memory_budget=memory_budget,
             backend=backend, group=group,
         )  # fmt: skip

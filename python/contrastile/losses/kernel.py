@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
 from ..ops.arguments import as_tensor
-from ..ranks import Batch, Group, announced
+from ..ranks import Batch, Group, announced, one_of
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
 
@@ -53,9 +53,10 @@ def kcl(
         gamma: Weight of the energies. float or 0-dim tensor.
 
     Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs within a view: their
-    mean counts as 0. Squared distances are differences of squared norms, so in float32 those below
+    mean counts as 0. Squared distances within a view are differences of squared norms, so in float32 those below
     2^-20 (|x|^2 + |y|^2) are raised to that, with gradient 0 (float64: 2^-46); it keeps "riesz" finite for duplicates,
-    where its formula is not.
+    where its formula is not. Two rows of zeros have the squared distance 1e-30 there. The Gaussian energy has no such
+    bound: its exponents round as those of `uniformity`.
     Cost: 8 N^2 D FLOP forward and backward: each unordered pair once.
 
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has one number for
@@ -68,7 +69,7 @@ def kcl(
     a, b = wide(a), wide(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = Batch.of(group, a.shape[0], kernel=KERNELS.index(kernel))
+    batch = Batch.of(group, a.shape[0], kernel=one_of(kernel, KERNELS))
     if batch.total == 0:
         return zero(a, b, width, weight)
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)

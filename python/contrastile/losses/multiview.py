@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, no_autocast, pair_reduce
+from ..ops import check, matmul, no_autocast, pair_reduce
 from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .decoupled import view_energy
@@ -22,21 +22,18 @@ MODES = ("pairwise", "average")
 Views = Tensor | Sequence[Tensor]
 
 
-def stacked(views: Views, normalize: bool = False) -> Tensor:
-    """Views as one (k, N, D) tensor, checked; a list is promoted to one type."""
+def stacked(views: Views, normalize: bool = False, name: str = "views", least: int = 2) -> Tensor:
+    """Views as one (k, N, D) tensor, k >= least, checked; a list is promoted to one type."""
     if isinstance(views, (list, tuple)):
-        batches = feature_batches("views", views, normalize)
+        batches = feature_batches(name, views, normalize, least)
         with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
             return torch.stack(batches)
-    if not isinstance(views, Tensor):
-        raise TypeError(f"views must be a torch.Tensor (k, N, D) or a list of (N, D), got {type(views).__name__}")
-    if views.dim() != 3:
-        raise ValueError(f"views must have shape (k, N, D), got {tuple(views.shape)}")
-    if views.dtype not in check.FEATURE_DTYPES:
-        raise TypeError(f"views must be float32, bfloat16, float16 or float64, got {views.dtype}")
-    if views.shape[0] < 2:
-        raise ValueError(f"views must be at least two, got {views.shape[0]}")
-    return unit(views, normalize)
+    x = check.tensor(name, views, "a torch.Tensor (k, N, D) or a list of (N, D)")
+    if x.dim() != 3:
+        raise ValueError(f"{name} must have shape (k, N, D), got {tuple(x.shape)}")
+    if check.features(name, x, ndim=3).shape[0] < least:
+        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'}, got {x.shape[0]}")
+    return unit(x, normalize)
 
 
 @announced
@@ -116,8 +113,8 @@ def other_instances_across(x: Tensor, batch: Batch, **options: Any) -> Tensor:
 
 def view_pairs(x: Tensor, scale: float | Tensor, *, once: bool = False) -> Tensor:
     """Scores between the views of every instance, (N, k, k), -inf on the diagonal; once: also below it."""
-    with no_autocast(x):
-        gram = torch.einsum("knd,mnd->nkm", x, x) * scale
+    rows = x.transpose(0, 1)
+    gram = matmul(rows, rows.mT) * scale
     view = torch.arange(x.shape[0], device=x.device)
     dropped = view[:, None] >= view if once else view[:, None] == view
     return gram.masked_fill(dropped, -torch.inf)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, pair_reduce
+from ..ops import check, matmul, pair_reduce
 from ..ops.autograd import FirstOrder
 from ..ops.basis import exact_dtype
 from ..ranks import Batch, Group, announced
@@ -99,9 +99,9 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     check.no_transforms()
     result, count = z.dtype, min(z.shape[1:])
     z = FirstOrder.apply(z).to(exact_dtype(z))  # type: ignore[no-untyped-call]
-    gram = z @ z.mT
+    gram = matmul(z, z.mT)
     values, w = _eigh(gram.detach())
-    along = gram @ w
+    along = matmul(gram, w)
     eigenvalues = (w * along).sum(1)
     noise = 8.0 * torch.finfo(gram.dtype).eps * eigenvalues[:, -1:].detach()
     real = ~(eigenvalues <= noise)  # so that NaN stays NaN
@@ -111,7 +111,7 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     turn = (coupling - coupling.detach()) * _inverse_gap(values, 8.0 * torch.finfo(result).eps)
     first = w[:, :, -1] + (w[:, :, :-1] * turn[:, None]).sum(2)
     first = first * _sign(w[:, :, -1])
-    leading = (first[:, None] @ z)[:, 0] / torch.where(real, singular, 1.0)[:, -1:]
+    leading = matmul(first[:, None], z)[:, 0] / torch.where(real, singular, 1.0)[:, -1:]
     return singular[:, -count:], torch.where(real[:, -1:], leading, 0.0).to(result)
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from ..ops import check, pair_loss, pair_reduce
 from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, inverse, reduced_empty, unit
+from .multiview import Views, stacked
 
 
 @announced
 def sup_con(
-    features: Tensor,
+    features: Views,
     labels: Tensor,
     *,
     temperature: float | Tensor = 0.1,
@@ -30,26 +31,27 @@ def sup_con(
         P(i) = other rows with i's label
 
     Args:
-        features: (N, D), or (N, V, D): V views, each a row with its sample's label. Unit rows expected, or
-            normalize=True.
+        features: (N, D), or k views of the same N samples, (k, N, D) or a list of k tensors (N, D), as in mv_infonce:
+            each is a row with its sample's label. Unit rows expected, or normalize=True. The official code has
+            (N, V, D): features.unbind(1) makes that a list of views.
         labels: (N,) integers.
         temperature: > 0, float or 0-dim tensor.
-        reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (N, V). A row
+        reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (k, N). A row
             without a positive has the value 0 and no gradient.
 
-    Returns: float32, nats. Cost: 4 (N V)^2 D FLOP forward and backward.
+    Returns: float32, nats. Cost: 4 (k N)^2 D FLOP forward and backward.
 
     Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by
     temperature / base_temperature.
     """
     check_options(reduction, memory_budget, backend)
-    shape = check.features("features", features, ndim=3 if check.tensor("features", features).dim() == 3 else 2).shape
-    x = unit(features.reshape(-1, shape[-1]), normalize)
-    ids = check.ids("labels", labels, shape[0], features.device)
-    ids = ids.repeat_interleave(shape[1]) if len(shape) == 3 else ids
+    views = one_or_more_views(features, labels, normalize)
+    k, n, _ = views.shape
+    x, shape = views.flatten(0, 1), (n,) if isinstance(features, Tensor) and features.dim() == 2 else (k, n)
+    ids = check.ids("labels", labels, n, x.device).repeat(k)
     scale, batch = inverse(temperature, x), Batch.of(group, x.shape[0])
     if batch.total == 0:
-        return reduced_empty(0, reduction, x, scale).reshape(shape[:-1] if reduction == "none" else ())
+        return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
     share, has_positive = positive_shares(ids, batch, x.dtype)
     options: dict[str, Any] = {
         "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":
@@ -60,11 +62,24 @@ def sup_con(
         stats = pair_reduce(x, **options)
         assert stats.row_positives is not None
         rows = torch.where(has_positive > 0, stats.rows, 0.0) - share * stats.row_positives
-        return rows.reshape(shape[:-1])
+        return rows.reshape(shape)
     weight = batch.weight("sum") * has_positive
     if reduction == "mean":
         weight = weight / batch.sum(has_positive.sum()).clamp_min(1)
     return pair_loss(x, row_weight=weight, row_positive_weight=-weight * share, **options)
+
+
+def one_or_more_views(features: Views, labels: Tensor, normalize: bool) -> Tensor:
+    """(k, N, D); one view may come as (N, D)."""
+    if isinstance(features, Tensor) and features.dim() != 3:
+        return unit(check.features("features", features), normalize).unsqueeze(0)
+    x = stacked(features, normalize, name="features", least=1)
+    if isinstance(labels, Tensor) and labels.dim() == 1 and labels.shape[0] == x.shape[0] != x.shape[1]:
+        raise ValueError(
+            f"features must have the views first, (k, N, D) with N = {labels.shape[0]} labels, got {tuple(x.shape)}; "
+            "features.unbind(1) makes (N, V, D) a list of views"
+        )
+    return x
 
 
 def positive_shares(ids: Tensor, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..ops import check, no_autocast, pair_reduce
+from ..ops import check, matmul, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_batches, reduced_empty, wide
+from ..ranks import Batch, Group, announced, one_of
+from .common import LossModule, check_options, feature_batches, owned, reduced_empty, wide
 
 NEGATIVES = ("n", "n_squared")
 
@@ -65,7 +65,7 @@ def symile_loss(
     features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = Batch.of(group, first.shape[0], modalities=len(features), negatives=NEGATIVES.index(negatives))
+    batch = Batch.of(group, first.shape[0], modalities=len(features), negatives=one_of(negatives, NEGATIVES))
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:
@@ -159,10 +159,9 @@ def mip_similarity(candidates: Tensor, queries: Sequence[Tensor], *, logit_scale
     lengths = sorted({len(x) for x in rows} - {1})
     if len(lengths) > 1:
         raise ValueError(f"queries must have one number of rows, got {lengths}")
-    with no_autocast(candidates):
-        product = product_of([wide(x) for x in rows])
-        dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
-        return scale * (product.to(dtype) @ candidates.to(dtype).T)
+    product = product_of([wide(x) for x in rows])
+    dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
+    return scale * matmul(product.to(dtype), candidates.to(dtype).T)
 
 
 def query_rows(name: str, x: Tensor, candidates: Tensor) -> Tensor:
@@ -175,8 +174,9 @@ def query_rows(name: str, x: Tensor, candidates: Tensor) -> Tensor:
 
 
 class Symile(LossModule):
-    """Module twin of symile_loss. forward(*modalities, logit_scale=..., generator=..., permutations=...); with
-    learnable_scale=True the module owns the scale (parameter log_logit_scale, starting at init_scale)."""
+    """Module twin of symile_loss. forward(*modalities, logit_scale=..., generator=..., permutations=...); without
+    logit_scale where the module has one, or learns it (learnable_scale=True: parameter log_logit_scale, from
+    logit_scale or 1 / 0.07)."""
 
     function = staticmethod(symile_loss)
 
@@ -184,16 +184,16 @@ class Symile(LossModule):
         self,
         negatives: str = "n",
         *,
+        logit_scale: float | None = None,
         learnable_scale: bool = False,
-        init_scale: float = 1.0 / 0.07,
         normalize: bool = False,
         reduction: str = "mean",
         memory_budget: int | None = None,
         backend: str = "auto",
         group: Group = None,
     ) -> None:
-        own = {"logit_scale": init_scale} if learnable_scale else {}
+        start = 1.0 / 0.07 if learnable_scale and logit_scale is None else logit_scale
         super().__init__(
-            "logit_scale" if learnable_scale else None, **own, negatives=negatives, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
+            "logit_scale" if learnable_scale else None, **owned(logit_scale=start), negatives=negatives,
+            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
         )  # fmt: skip

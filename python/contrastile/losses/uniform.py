@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_pair, log_count, wide, zero
+from ..ranks import Batch, Group, announced, given, one_of
+from .common import REDUCTIONS, LossModule, check_options, feature_pair, log_count, reduced_empty, unit, wide, zero
 
 
 @announced
@@ -17,7 +17,8 @@ def uniformity(
     x: Tensor,
     y: Tensor | None = None,
     *,
-    t: float = 2.0,
+    t: float | Tensor = 2.0,
+    normalize: bool = False,
     memory_budget: int | None = None,
     backend: str = "auto",
     group: Group = None,
@@ -27,20 +28,22 @@ def uniformity(
         L = log mean_{i < j} e^{-t |x_i - x_j|^2},        with y:  L = log mean_{i != j} e^{-t |x_i - y_j|^2}
 
     Args:
-        x, y: (N, D). Not normalised here and not assumed to be: distances are exact up to float32 rounding of |x|^2.
-        t: > 0, inverse squared length.
+        x, y: (N, D), normalised with normalize=True alone, and not assumed to be: an exponent -t |x - y|^2 is made of a
+            dot product and norms, right to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
+        t: > 0, inverse squared length; float or 0-dim tensor.
 
-    Returns: float32, nats, <= 0. Fewer than two items: 0. Cost: 4 N^2 D FLOP forward and backward (with y 8).
+    Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0.
+    Cost: 4 N^2 D FLOP forward and backward (with y 8).
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
     check_options("mean", memory_budget, backend)
     if y is None:
-        check.features("x", x)
+        x = unit(check.features("x", x), normalize)
     else:
-        x, y = feature_pair("x", x, "y", y, normalize=False)
+        x, y = feature_pair("x", x, "y", y, normalize)
     scale = check.scalar("t", t, positive=True, device=x.device)
-    batch = Batch.of(group, x.shape[0], two_sides=y is not None)
+    batch = Batch.of(group, x.shape[0], y=given(y))
     if batch.total < 2:
         return zero(x, y, scale)
     engine = {"memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend}
@@ -59,23 +62,40 @@ def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: Batch, 
     return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
 
 
-def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
+@announced
+def alignment(
+    x: Tensor,
+    y: Tensor,
+    *,
+    alpha: float = 2.0,
+    normalize: bool = False,
+    reduction: str = "mean",
+    group: Group = None,
+) -> Tensor:
     """Alignment: the mean distance of positive pairs, to the power alpha.
 
         L = mean_i |x_i - y_i|^alpha
 
-    Args: x, y: (N, D) pairs. alpha >= 1: below, the gradient at distance 0 is infinite. No pairs are compared: O(N D).
+    Args:
+        x, y: (N, D) pairs, normalised with normalize=True alone.
+        alpha: >= 1: below, the gradient at distance 0 is infinite. From 1 on it is 0 there.
+        reduction: "mean" | "sum" over pairs, or "none": (N,).
+        group: As in every loss. No pairs are compared, so there is no backend and no memory_budget to choose.
+
+    Returns: float32 (float64 for float64 features), >= 0. An empty batch gives 0. Cost: O(N D).
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 3.
     """
+    check.choice("reduction", reduction, REDUCTIONS)
     power = check.scalar("alpha", alpha)
     if isinstance(power, Tensor) or power < 1.0:
         raise ValueError(f"alpha must be a number >= 1, got {alpha}")
-    x, y = feature_pair("x", x, "y", y, normalize=False)
-    if x.shape[0] == 0:
-        return zero(x, y)
+    x, y = feature_pair("x", x, "y", y, normalize)
+    batch = Batch.of(group, x.shape[0], reduction=one_of(reduction, REDUCTIONS))
+    if batch.total == 0:
+        return reduced_empty(0, reduction, x, y)
     distance: Tensor = torch.linalg.vector_norm(wide(x) - wide(y), dim=1)
-    return distance.pow(power).mean()
+    return batch.reduced(distance.pow(power), reduction)
 
 
 class Uniformity(LossModule):
@@ -84,9 +104,15 @@ class Uniformity(LossModule):
     function = staticmethod(uniformity)
 
     def __init__(
-        self, t: float = 2.0, *, memory_budget: int | None = None, backend: str = "auto", group: Group = None
+        self,
+        t: float = 2.0,
+        *,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: str = "auto",
+        group: Group = None,
     ) -> None:
-        super().__init__(t=t, memory_budget=memory_budget, backend=backend, group=group)
+        super().__init__(t=t, normalize=normalize, memory_budget=memory_budget, backend=backend, group=group)
 
 
 class Alignment(LossModule):
@@ -94,5 +120,7 @@ class Alignment(LossModule):
 
     function = staticmethod(alignment)
 
-    def __init__(self, alpha: float = 2.0) -> None:
-        super().__init__(alpha=alpha)
+    def __init__(
+        self, alpha: float = 2.0, *, normalize: bool = False, reduction: str = "mean", group: Group = None
+    ) -> None:
+        super().__init__(alpha=alpha, normalize=normalize, reduction=reduction, group=group)

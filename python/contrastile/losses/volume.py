@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check, no_autocast
+from ..ops import check, matmul
 from ..ops.basis import basis
-from ..ranks import Batch, Group, announced
+from ..ranks import Batch, Group, announced, given
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
 from .contrastive import smoothing_share
@@ -52,11 +52,10 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
     a = wide(anchor)
-    with no_autocast(a):
-        norm = a.square().sum(1, keepdim=True)
-        square = norm - sum((a @ direction.T).square() for direction in directions)
-        floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
-        return torch.where(square <= floor, floor, square).sqrt() * product(lengths)
+    norm = a.square().sum(1, keepdim=True)
+    square = norm - sum(matmul(a, direction.T).square() for direction in directions)
+    floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
+    return torch.where(square <= floor, floor, square).sqrt() * product(lengths)
 
 
 def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[Tensor]]:
@@ -123,7 +122,7 @@ def gram_loss(
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = Batch.of(group, n, modalities=len(tensors), present=present is not None)
+    batch = Batch.of(group, n, modalities=len(tensors), present=given(present))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check
+from ..ops import check, matmul, no_autocast
 
 
 def volume_computation(language: Tensor, *inputs: Tensor) -> Tensor:
@@ -37,11 +37,16 @@ def volume_computation(language: Tensor, *inputs: Tensor) -> Tensor:
         check.same_device(name, x, language.device)
         if x.dtype != language.dtype:
             raise TypeError(f"{name} must have the dtype of language, {language.dtype}, got {x.dtype}")
-    others = torch.stack(inputs, 1)  # (M, k-1, D)
+    with no_autocast(language):  # in a float16 region, torch.stack and torch.cat refuse bfloat16
+        return volumes(language, torch.stack(inputs, 1))
+
+
+def volumes(language: Tensor, others: Tensor) -> Tensor:
+    """(N, M) of rows (N, D) with tuples (M, k-1, D)."""
     shape = (language.shape[0], others.shape[0])
-    dots = torch.einsum("nd,mrd->nmr", language, others)
-    square = torch.einsum("nd,nd->n", language, language)[:, None, None].expand(*shape, 1)
-    rest = (others @ others.transpose(1, 2)).expand(*shape, -1, -1)
+    dots = matmul(language, others.flatten(0, 1).T).view(*shape, -1)
+    square = matmul(language[:, None], language[:, :, None]).expand(*shape, 1)
+    rest = matmul(others, others.mT).expand(*shape, -1, -1)
     first = torch.cat([square, dots], -1)[:, :, None]
     gram = torch.cat([first, torch.cat([dots[..., None], rest], -1)], 2)
     return torch.det(gram.float()).abs().sqrt()

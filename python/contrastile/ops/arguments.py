@@ -1,4 +1,4 @@
-"""The common arguments of pair_reduce and pair_loss, checked once and brought into the operators' form."""
+"""The common arguments of pair_reduce and pair_loss, checked once."""
 
 from __future__ import annotations
 
@@ -8,29 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Keep, Positives, Reduce, Score
 from . import check
-
-REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
-KEEPS = {
-    "all": Keep.ALL,
-    "not_same_index": Keep.NOT_SAME_INDEX,
-    "not_same_id": Keep.NOT_SAME_ID,
-    "same_id": Keep.SAME_ID,
-    "not_same_index_or_id": Keep.NOT_SAME_INDEX_OR_ID,
-}
-POSITIVES = {
-    None: Positives.NONE,
-    "same_index": Positives.SAME_INDEX,
-    "same_id": Positives.SAME_ID,
-    "kept": Positives.KEPT,
-}
-SCORES = {
-    "dot": Score.DOT,
-    "squared_distance": Score.SQUARED_DISTANCE,
-    "distance": Score.DISTANCE,
-    "log_distance": Score.LOG_DISTANCE,
-}
+from .record import KEEPS, POSITIVES, REDUCES, SCORES, Arguments
 
 
 def arguments(
@@ -54,8 +33,8 @@ def arguments(
     offset: bool,
     compute_dtype: torch.dtype | None,
     backend: str,
-) -> tuple[tuple[Any, ...], bool]:
-    """Checks everything once and returns the operators' common arguments, and whether the call is square."""
+) -> Arguments:
+    """Checks everything, once."""
     check.no_transforms()
     a = check.features("a", a)
     device = a.device
@@ -68,7 +47,7 @@ def arguments(
     blocks = _blocks(a, b, tiles=score != "dot")
     _check_score(score, offset, b, row_bias, col_bias, reduce)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
-    if isinstance(scale, Tensor) and scale.dim() == 1 and scale.shape[0] == n != 1:
+    if check.is_vector("scale", scale, n):
         scale = check.vector("scale", scale, n, device)
     else:
         scale = as_tensor("scale", check.scalar("scale", scale), a)
@@ -104,14 +83,15 @@ def arguments(
     if col_ids is row_ids:
         col_ids = None
     a, blocks = _promote(a, blocks)
-    return (
-        a, [] if square else blocks, scale, vectors["col_scale"], vectors["row_bias"],
-        None if square else vectors["col_bias"], row_ids, col_ids,
-        _detached(vectors["row_threshold"]), _detached(vectors["col_threshold"]), mask,
-        int(REDUCES[reduce]), int(KEEPS[keep]), int(POSITIVES[positives]), bool(keep_positives),
-        bool(cols) and not square, b is None, square, int(SCORES[score]), bool(offset),
-        _compute_dtype(compute_dtype, a), backend,
-    ), square  # fmt: skip
+    return Arguments(
+        a=a, blocks=[] if square else blocks, scale=scale, col_scale=vectors["col_scale"],
+        row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
+        row_ids=row_ids, col_ids=col_ids, row_threshold=_detached(vectors["row_threshold"]),
+        col_threshold=_detached(vectors["col_threshold"]), mask=mask,
+        reduce=int(REDUCES[reduce]), keep=int(KEEPS[keep]), positives=int(POSITIVES[positives]),
+        keep_positives=bool(keep_positives), cols=bool(cols) and not square, same=b is None, square=square,
+        score=int(SCORES[score]), offset=bool(offset), compute=_compute_dtype(compute_dtype, a), backend=backend,
+    )  # fmt: skip
 
 
 def _symmetric(

@@ -1,47 +1,27 @@
 """Autograd over the operators of library.py.
 
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
-of tensors, which costs more than a whole small loss. Functions take (statics, TENSORS optional tensors, *blocks): so
-autograd sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be
-silently wrong otherwise.
+of tensors, which costs more than a whole small loss. Functions take (statics, *tensors) of a record, so that autograd
+sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be silently
+wrong otherwise. So do operators that are called by themselves, as the graphs of torch.export do: such a graph has none
+of these Functions, and what it left out would be silently missing from the gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from .library import pair_loss, wanted_inputs
-
-TENSORS = 10  # a, scale .. mask: the tensor arguments of CALL but for the blocks
-
-
-def operator_args(statics: Sequence[Any], tensors: Sequence[Tensor | None]) -> list[Any]:
-    """The arguments of CALL from a Function's own."""
-    a, *rest = tensors[:TENSORS]
-    return [a, list(tensors[TENSORS:]), *rest, *statics]
-
-
-def function_args(args: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Tensor | None, ...]]:
-    """The other way: the statics, then all tensors, of the arguments of CALL."""
-    a, blocks, *rest = args
-    return tuple(rest[TENSORS - 1 :]), (a, *rest[: TENSORS - 1], *blocks)
-
-
-def by_input(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
-    """Spreads flat gradients (order of `needed`) over a Function's tensor arguments."""
-    flat = iter(grads)
-    a, scale, col_scale, row_bias, col_bias, *blocks = (next(flat) if need else None for need in needs)
-    return (a, scale, col_scale, row_bias, col_bias, *(None,) * (TENSORS - 5), *blocks)
-
-
-def tensor_needs(tensor_flags: Sequence[bool]) -> list[bool]:
-    return [*tensor_flags[:5], *tensor_flags[TENSORS:]]
+from . import record
+from .check import PLAIN
+from .library import LIB, pair_loss, pair_stats
+from .record import Arguments
 
 
 class Once(torch.autograd.Function):
@@ -70,7 +50,8 @@ class StatsFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        output = torch.ops.contrastile.pair_stats.default(*operator_args(statics, tensors), budget)
+        args = record.restored(statics, tensors)
+        output = run("pair_stats", pair_stats, args.a, *record.packed(args), budget)
         row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
         ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
@@ -79,16 +60,17 @@ class StatsFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
         *tensors, row_parts, col_parts, scores = ctx.saved_tensors
-        needs = tensor_needs(ctx.needs_input_grad[2:])
+        needs = record.tensor_needs(ctx.needs_input_grad[2:])
         inputs = (*gouts, row_parts, col_parts, scores, *tensors)
         grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
-        return (None, None, *by_input(grads, needs))
+        return (None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
     row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
+    args = record.restored(statics, inputs)
     grads = torch.ops.contrastile.pair_stats_backward.default(
-        *operator_args(statics, inputs), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
+        *record.packed(args), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
     )
     return tuple(grads)
 
@@ -100,15 +82,15 @@ class LossFunction(torch.autograd.Function):
     def forward(
         ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
     ) -> Tensor:
-        args = operator_args(statics, tensors)
+        args = record.restored(statics, tensors)
         loss, grads = run_loss(args, more, needs)
         ctx.needs = needs
-        ctx.save_for_backward(*grads, *wanted_inputs(args, needs))
+        ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
         return loss
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        return (None, None, None, *by_input(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
+        return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
@@ -138,34 +120,70 @@ class FirstOrder(torch.autograd.Function):
         return once(lambda g: (g.view_as(g),), gout)[0]
 
 
-def stats(args: Sequence[Any], budget: int) -> tuple[Tensor, ...]:
-    """Differentiable pair_stats for the arguments of CALL."""
-    statics, tensors = function_args(args)
-    outputs: tuple[Tensor, ...] = StatsFunction.apply(statics, budget, *tensors)  # type: ignore[no-untyped-call]
+def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
+    """Differentiable pair_stats."""
+    inputs = record.tensors(args)
+    outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 
-def loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
-    """Differentiable pair_loss for the arguments of CALL."""
+def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+    """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
-    statics, tensors = function_args(args)
-    value: Tensor = LossFunction.apply(statics, needs, more, *tensors)  # type: ignore[no-untyped-call]
+    inputs = record.tensors(args)
+    value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
-def run_loss(args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    return run("pair_loss", pair_loss, args.a, *record.packed(args), *more, needs)  # type: ignore[no-any-return]
+
+
+def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
-    if plain(args[0]):
-        return pair_loss(*args, *more, needs)
-    value, grads = torch.ops.contrastile.pair_loss.default(*args, *more, needs)
-    return value, grads
-
-
-PLAIN = (Tensor, torch.nn.Parameter)
+    return implementation(*args) if plain(like) else getattr(torch.ops.contrastile, operator).default(*args)
 
 
 def plain(x: Tensor) -> bool:
     """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
     watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
     return not watched and type(x) in PLAIN and not x.is_meta
+
+
+NO_GRADIENT = (
+    "contrastile: an operator by itself, as in a graph of torch.export, has no gradient; for training call the loss, "
+    "torch.compile it, or export that of contrastile.reference"
+)
+
+
+class ForwardOnly(torch.autograd.Function):
+    """The identity on outputs; its gradient, which depends on `inputs`, refuses to be formed."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.view_as(x) for x in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> Any:
+        raise RuntimeError(NO_GRADIENT)
+
+
+def forward_only(name: str) -> None:
+    """Makes gradients of an operator that no Function of this package calls an error."""
+    operator = getattr(torch.ops.contrastile, name).default
+
+    def kernel(*args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs = operator(*args)
+        inputs = [x for x in tree_leaves(args) if isinstance(x, Tensor) and x.requires_grad]
+        if not inputs or not torch.is_grad_enabled():
+            return outputs
+        leaves, spec = tree_flatten(outputs)
+        return tree_unflatten(ForwardOnly.apply(len(leaves), *leaves, *inputs), spec)  # type: ignore[no-untyped-call]
+
+    LIB.impl(name, kernel, "Autograd")
+
+
+for name in ("pair_stats", "pair_loss"):
+    forward_only(name)

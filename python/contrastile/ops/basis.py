@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from .. import backends
-from ..backends import cuda_basis
-from ..backends.cuda import CudaBackend
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, no_autocast
 
 CHUNK = 128  # samples at a time on a CPU: a few megabytes in float64
@@ -75,12 +73,6 @@ def chunk_size(vectors: Sequence[Tensor]) -> int:
     return max(CHUNK, min(DEVICE_BYTES // max(sample, 1), DEVICE_CHUNK))
 
 
-def compiled(vectors: Sequence[Tensor]) -> CudaBackend | None:
-    """The backend whose kernels serve these vectors; None: the torch code does."""
-    backend = backends.cuda_kernels(vectors[0].device)
-    return backend if backend is not None and cuda_basis.takes(backend, vectors) else None
-
-
 def gram_schmidt(x: Tensor) -> tuple[Tensor, Tensor]:
     """Directions (n, t, d) and lengths (n, t, 1)."""
     directions, lengths = torch.zeros_like(x), x.new_zeros(*x.shape[:2], 1)
@@ -101,8 +93,8 @@ def basis_forward(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> 
     like = vectors[0]
     directions = torch.empty(count, *like.shape, dtype=dtype, device=like.device)
     lengths = torch.empty(len(vectors), like.shape[0], dtype=dtype, device=like.device)
-    if (backend := compiled(vectors)) is not None:
-        cuda_basis.forward(backend, vectors, directions, lengths)
+    if (kernels := backends.select_bases(vectors)) is not None:
+        kernels.forward(vectors, directions, lengths)
         return directions, lengths
     with no_autocast(like):
         for part, x in chunks(vectors):
@@ -114,8 +106,8 @@ def basis_forward(vectors: Sequence[Tensor], count: int, dtype: torch.dtype) -> 
 
 def basis_backward(vectors: Sequence[Tensor], grad_directions: Tensor, grad_lengths: Tensor) -> list[Tensor]:
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in vectors]
-    if (backend := compiled(vectors)) is not None:
-        cuda_basis.backward(backend, vectors, grad_directions, grad_lengths, grads)
+    if (kernels := backends.select_bases(vectors)) is not None:
+        kernels.backward(vectors, grad_directions, grad_lengths, grads)
         return grads
     with no_autocast(vectors[0]):
         for part, x in chunks(vectors):
@@ -146,7 +138,7 @@ class BasisFunction(torch.autograd.Function):
     def forward(ctx: Any, count: int, *vectors: Tensor) -> tuple[Tensor, Tensor]:
         dtype = torch.float64 if vectors[0].dtype == torch.float64 else torch.float32
         ctx.save_for_backward(*vectors)
-        output: tuple[Tensor, Tensor] = torch.ops.contrastile.basis.default(vectors, count, dtype)
+        output: tuple[Tensor, Tensor] = run("basis", basis_forward, vectors[0], vectors, count, dtype)
         return output
 
     @staticmethod
@@ -173,3 +165,4 @@ for name, implementation, fake in (
 ):
     LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+forward_only("basis")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any
+import sys
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,16 +14,49 @@ from torch.autograd import forward_ad
 from ..backends import backend_names
 
 FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+PLAIN = (Tensor, torch.nn.Parameter)
+TRACE_WITH = "use torch.export or torch.compile, or trace contrastile.reference for one batch size"
 ID_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def tensor(name: str, value: Any) -> Tensor:
+def tensor(name: str, value: Any, expected: str = "a torch.Tensor") -> Tensor:
+    """A dense tensor. Subclasses that are no other layout count as dense: parameters, fake and functional tensors."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+        raise wrong_type(name, expected, value)
+    if value.layout is not torch.strided or value.is_nested:
+        raise TypeError(f"{name} must be a dense tensor, got {layout(value)}")
+    if type(value) not in PLAIN and is_distributed(value):
+        raise TypeError(
+            f"{name} must be an ordinary tensor, got a DTensor: pass features as x.to_local() with group=, a parameter "
+            "as x.full_tensor(grad_placements=[Partial('avg')])"
+        )
     return value
 
 
+def wrong_type(name: str, expected: str, value: Any) -> Exception:
+    if isinstance(value, torch.fx.Proxy):
+        return RuntimeError(f"contrastile: torch.fx.symbolic_trace is not supported; {TRACE_WITH}")
+    return TypeError(f"{name} must be {expected}, got {type(value).__name__}")
+
+
+def layout(x: Tensor) -> str:
+    """What to call a tensor that is not dense, and what is."""
+    if x.is_nested:
+        return f"a nested one (layout {x.layout}); pad it, or concatenate its parts"
+    return f"layout {x.layout}; x.to_dense() is dense"
+
+
+def is_distributed(x: Tensor) -> bool:
+    """Whether x is a DTensor, without the import where nobody has made one."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
 def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:
+    """Every function of the package takes features, so the tracer that sees neither the operators' results nor their
+    gradients is refused here."""
+    if torch._C._get_tracing_state() is not None:
+        raise RuntimeError(f"contrastile: torch.jit.trace is not supported; {TRACE_WITH}")
     x = tensor(name, value)
     shape = "(N, D)" if ndim == 2 else "(N, K, D)"
     if x.dim() != ndim:
@@ -30,6 +64,11 @@ def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:
     if x.dtype not in FEATURE_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
     return x
+
+
+def is_vector(name: str, x: Any, size: int) -> bool:
+    """Whether x, a number or one per row, is one per row."""
+    return isinstance(x, Tensor) and tensor(name, x).dim() == 1 and x.shape[0] == size != 1
 
 
 def same_width(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
@@ -80,14 +119,16 @@ def bool_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.devic
 def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:
     """A finite Python number, or a 0-dim floating tensor (its value is not read: that would stop the device)."""
     if isinstance(x, Tensor):
-        if x.dim() != 0 and tuple(x.shape) != (1,):
+        if tensor(name, x).dim() != 0 and tuple(x.shape) != (1,):
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
         return (x if device is None else beside(name, x, device)).reshape(())
+    if isinstance(x, (torch.SymInt, torch.SymFloat)):  # a size in a graph of any size: not read either
+        return cast(float, torch.sym_float(x))
     # numbers.Real: NumPy's scalars; asked last, because torch.compile cannot trace it
     if isinstance(x, bool) or not (isinstance(x, (int, float)) or isinstance(x, numbers.Real)):
-        raise TypeError(f"{name} must be a number or a 0-dim tensor, got {type(x).__name__}")
+        raise wrong_type(name, "a number or a 0-dim tensor", x)
     value = float(x)
     if not -math.inf < value < math.inf or (positive and value <= 0):  # torch.compile cannot trace math.isfinite
         raise ValueError(f"{name} must be finite{' and > 0' if positive else ''}, got {x}")
@@ -116,17 +157,22 @@ def backend(x: Any) -> str:
 def budget(x: Any) -> int | None:
     if x is None:
         return None
-    if isinstance(x, bool) or not isinstance(x, int):
+    if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)):
         raise TypeError(f"memory_budget must be an int (bytes) or None, got {type(x).__name__}")
     if x < 0:
         raise ValueError(f"memory_budget must be >= 0 bytes, got {x}")
-    return min(x, torch.iinfo(torch.int64).max)
+    return min(x, torch.iinfo(torch.int64).max) if isinstance(x, int) else cast(int, x)
+
+
+def transformed() -> bool:
+    """Within a transform of torch.func, or with forward-mode AD on."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def no_transforms() -> None:
-    if torch.compiler.is_compiling():
-        return
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transformed():
         raise RuntimeError(
             "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
             "contrastile.reference has the same losses in plain torch"

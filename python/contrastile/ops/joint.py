@@ -13,44 +13,51 @@ import torch
 from torch import Tensor
 
 from ..backends import select
-from ..ranks import Ranks, agree, sweep, under_way
+from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
+from ..ranks.facts import Fact
 from ..ranks.group import STRATEGIES
 from ..ranks.joint import Joint, joint_of
-from ..spec import Positives, Weights
-from . import library
-from .autograd import TENSORS, by_input, function_args, once, operator_args, scaled, tensor_needs
+from ..spec import Positives
+from . import library, record
+from .autograd import once, scaled
 from .check import FEATURE_DTYPES
+from .record import FIELDS, GRADS, Arguments
 
-STATICS = library.NAMES[1 + TENSORS :]
-AGREED = STATICS[: STATICS.index("compute")]
+FUNCTIONS = ("pair_loss", "pair_reduce")
 
 
-def agreed(ranks: Ranks, args: Sequence[Any], kind: int, needs: Sequence[bool]) -> list[list[int]]:
-    """Rows and columns of every rank. kind: of call. What this rank refuses, it refuses before it meets the others."""
-    a, blocks = args[:2]
+def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) -> list[list[int]]:
+    """Rows and columns of every rank. What this rank refuses, it refuses before it meets the others."""
+    a, blocks = args.a, args.blocks
     ranks.check_device(a.device)
-    select(library.arg(args, "backend"), a.device, library.arg(args, "compute"), 0)
-    facts = {
-        "kind of call (1 pair_loss, 2 pair_reduce)": kind,
-        "feature dtype": FEATURE_DTYPES.index(a.dtype),
+    select(args.backend, a.device, args.compute, 0)
+    differentiable = [*GRADS, *(f"b[{i}]" for i in range(len(blocks)))]
+    facts: dict[str, Fact | int] = {
+        "function": one_of(function, FUNCTIONS),
+        "feature dtype": one_of(a.dtype, FEATURE_DTYPES),
         "number of features": a.shape[1],
         "number of column blocks": len(blocks),
         "number of tiles": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
-        "strategy": STRATEGIES.index(ranks.strategy),
+        "strategy": one_of(ranks.strategy, STRATEGIES),
         "replicated_negatives": ranks.replicated_negatives,
-        "compute_dtype": FEATURE_DTYPES.index(library.arg(args, "compute")),
-        "gradients wanted": sum(need << place for place, need in enumerate(needs)),
+        "compute_dtype": one_of(args.compute, FEATURE_DTYPES),
+        "arguments that require gradients": some_of(differentiable, needs, of_arguments=True),
     }
-    facts |= {f"{name} (given or not)": library.arg(args, name) is not None for name in OPTIONAL}
-    facts |= {name: int(library.arg(args, name)) for name in AGREED}
+    facts |= {name: option(name, getattr(args, name)) for name, x in FIELDS.items() if x.agreed}
     return agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
 
 
-OPTIONAL = ("col_scale", "row_bias", "col_bias", "row_ids", "row_threshold", "col_threshold")
+def option(name: str, value: Any) -> Fact | int:
+    """An option as the user wrote it."""
+    names = FIELDS[name].names
+    if names is not None:
+        words = {int(number): word for word, number in names.items()}
+        return one_of(words[value], list(words.values()))
+    return value if isinstance(value, bool) else given(value)
 
 
-def joint(ranks: Ranks, args: Sequence[Any], sizes: Sequence[Sequence[int]]) -> Joint:
-    call, backend = library.build_call(*args)
+def joint(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> Joint:
+    call, backend = library.build_call(args)
     return joint_of(call, backend, ranks, sizes)
 
 
@@ -61,8 +68,8 @@ class JointStats(torch.autograd.Function):
     def forward(
         ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        args = operator_args(statics, tensors)
-        with library.no_autocast(args[0]), under_way():
+        args = record.restored(statics, tensors)
+        with library.no_autocast(args.a), under_way():
             done = sweep.stats(joint(ranks, args, sizes))
         none = done.row.new_empty(0)
         col = done.row.new_empty(0, 2) if done.col is None else done.col
@@ -74,26 +81,26 @@ class JointStats(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
         *tensors, row_parts, col_parts = ctx.saved_tensors
-        needs = tensor_needs(ctx.needs_input_grad[3:])
+        needs = record.tensor_needs(ctx.needs_input_grad[3:])
         function = partial(stats_gradients, ctx.ranks, ctx.sizes, ctx.statics, needs)
         grads = once(function, *gouts, row_parts, col_parts, *tensors)
-        return (None, None, None, *by_input(grads, needs))
+        return (None, None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(
     ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor
 ) -> tuple[Tensor, ...]:
     row, col, row_positive, col_positive, row_parts, col_parts, *inputs = tensors
-    args = operator_args(statics, inputs)
-    with library.no_autocast(args[0]):
+    args = record.restored(statics, inputs)
+    with library.no_autocast(args.a):
         whole = joint(ranks, args, sizes)
         spec = whole.call.spec
         some = spec.positives != Positives.NONE
         rows = (row_parts, row.contiguous(), row_positive.contiguous() if some else None)
         cols = (col_parts, col.contiguous(), col_positive.contiguous() if some else None)
-        grads = sweep.backward(whole, rows, cols if spec.cols else (None,) * 3, library.needed(needs, spec.square))
-        flat = library.flat_gradients(grads, library.arg(args, "scale"), spec.square)
-        return tuple(g.to(x.dtype) for g, x in zip(flat, library.wanted_inputs(args, needs), strict=True))
+        grads = sweep.backward(whole, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
+        flat = record.flat_gradients(args, grads)
+        return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
 
 
 class JointLoss(torch.autograd.Function):
@@ -104,40 +111,38 @@ class JointLoss(torch.autograd.Function):
         ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool],
         more: tuple[Any, ...], *tensors: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        args = operator_args(statics, tensors)
+        args = record.restored(statics, tensors)
         value, grads = run_loss(ranks, sizes, args, more, needs)
         ctx.needs = needs
-        ctx.save_for_backward(*grads, *library.wanted_inputs(args, needs))
+        ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
         return value
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
-        return (None,) * 5 + by_input(once(scaled, gout, *ctx.saved_tensors), ctx.needs)
+        return (None,) * 5 + record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs)
 
 
 def run_loss(
-    ranks: Ranks, sizes: Sequence[Sequence[int]], args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]
+    ranks: Ranks, sizes: Sequence[Sequence[int]], args: Arguments, more: tuple[Any, ...], needs: list[bool]
 ) -> tuple[Tensor, list[Tensor]]:
-    row, row_positive, col, col_positive, budget = more
-    with library.no_autocast(args[0]), under_way():
-        whole = joint(ranks, args, sizes)
-        weights = Weights(*(None if w is None else w.contiguous() for w in (row, row_positive, col, col_positive)))  # type: ignore[arg-type]
-        square = whole.call.spec.square
-        value, grads = sweep.scalar(whole, weights, library.needed(needs, square), budget)
-        return value, [] if grads is None else library.flat_gradients(grads, library.arg(args, "scale"), square)
+    *given_weights, budget = more
+    with library.no_autocast(args.a), under_way():
+        weights = library.contiguous_weights(*given_weights)
+        value, grads = sweep.scalar(joint(ranks, args, sizes), weights, record.needed(args, needs), budget)
+        return value, [] if grads is None else record.flat_gradients(args, grads)
 
 
-def stats(ranks: Ranks, args: Sequence[Any], needs: list[bool]) -> tuple[Tensor, ...]:
-    sizes = agreed(ranks, args, 2, needs)
-    statics, tensors = function_args(args)
-    outputs: tuple[Tensor, ...] = JointStats.apply(ranks, sizes, statics, *tensors)  # type: ignore[no-untyped-call]
+def stats(ranks: Ranks, args: Arguments, needs: list[bool]) -> tuple[Tensor, ...]:
+    sizes = agreed(ranks, args, "pair_reduce", needs)
+    inputs = record.tensors(args)
+    outputs: tuple[Tensor, ...] = JointStats.apply(ranks, sizes, record.statics(args), *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 
-def loss(ranks: Ranks, args: Sequence[Any], more: tuple[Any, ...], needs: list[bool]) -> Tensor:
-    sizes = agreed(ranks, args, 1, needs)
+def loss(ranks: Ranks, args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+    sizes = agreed(ranks, args, "pair_loss", needs)
     if not any(needs):
         return run_loss(ranks, sizes, args, more, needs)[0]
-    statics, tensors = function_args(args)
-    value: Tensor = JointLoss.apply(ranks, sizes, statics, needs, more, *tensors)  # type: ignore[no-untyped-call]
+    inputs = record.tensors(args)
+    value: Tensor = JointLoss.apply(ranks, sizes, record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value

@@ -17,110 +17,73 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
-from ..spec import Gradients, Keep, Needs, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
+from ..monoid import stat_dtype
+from ..spec import Keep, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
+from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
 TAGS = (torch.Tag.pt2_compliant_tag,)
 
-CALL = (
-    "Tensor a, Tensor[] blocks, Tensor scale, Tensor? col_scale, Tensor? row_bias, Tensor? col_bias, "
-    "Tensor? row_ids, Tensor? col_ids, Tensor? row_threshold, Tensor? col_threshold, Tensor? mask, "
-    "int reduce, int keep, int positives, bool keep_positives, bool cols, bool same, bool square, "
-    "int score, bool offset, ScalarType compute, str backend"
-)
-# compute: the type features are multiplied in. same: b is a. square: the same, and z symmetric: blocks is empty and
-# row_bias acts on both sides.
-# row_ids without col_ids: columns have the rows' ids. (A tensor given twice could not be traced by torch.compile.)
-NAMES = [argument.split()[-1] for argument in CALL.split(", ")]
-CALL_ARGS = len(NAMES)  # each operator below adds its own arguments after these
 LIB.define(
-    f"pair_stats({CALL}, int budget) -> "
+    f"pair_stats({SCHEMA}, SymInt budget) -> "
     "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
     "Tensor scores)",
     tags=TAGS,
 )
 LIB.define(
-    f"pair_stats_backward({CALL}, Tensor row_parts, Tensor col_parts, Tensor scores, Tensor row_weight, "
+    f"pair_stats_backward({SCHEMA}, Tensor row_parts, Tensor col_parts, Tensor scores, Tensor row_weight, "
     "Tensor col_weight, Tensor row_positive_weight, Tensor col_positive_weight, bool[] needs) -> Tensor[]",
     tags=TAGS,
 )
 LIB.define(
-    f"pair_loss({CALL}, Tensor row_weight, Tensor? row_positive_weight, Tensor? col_weight, "
-    "Tensor? col_positive_weight, int budget, bool[] needs) -> (Tensor, Tensor[])",
+    f"pair_loss({SCHEMA}, Tensor row_weight, Tensor? row_positive_weight, Tensor? col_weight, "
+    "Tensor? col_positive_weight, SymInt budget, bool[] needs) -> (Tensor, Tensor[])",
     tags=TAGS,
 )
-
-
-def arg(args: Sequence[Any], name: str) -> Any:
-    """The argument of CALL with this name."""
-    return args[NAMES.index(name)]
 
 
 # ---- from operator arguments to a call of the driver ----------------------------------------------------------------
 
 
-def build_call(
-    a: Tensor,
-    blocks: Sequence[Tensor],
-    scale: Tensor,
-    col_scale: Tensor | None,
-    row_bias: Tensor | None,
-    col_bias: Tensor | None,
-    row_ids: Tensor | None,
-    col_ids: Tensor | None,
-    row_threshold: Tensor | None,
-    col_threshold: Tensor | None,
-    mask: Tensor | None,
-    reduce: int,
-    keep: int,
-    positives: int,
-    keep_positives: bool,
-    cols: bool,
-    same: bool,
-    square: bool,
-    score: int,
-    offset: bool,
-    compute: torch.dtype,
-    backend: str,
-) -> tuple[PairCall, Backend]:
-    pairs = a.shape[0] * (a.shape[0] if square else sum(block.shape[-2] for block in blocks))
-    chosen = select(backend, a.device, compute, pairs)
-    kind, stat = chosen.compute_dtype(compute, a.device), driver.stat_dtype(a.dtype)
+def build_call(args: Arguments) -> tuple[PairCall, Backend]:
+    a, compute = args.a, args.compute
+    chosen = select(args.backend, a.device, compute, args.n * args.m)
+    kind, stat = chosen.compute_dtype(compute, a.device), stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()
 
     rows = Side(
         converted(a, compute, kind),
-        scale=scale.to(stat).expand(a.shape[0]).contiguous(),
-        bias=vector(row_bias),
-        ids=None if row_ids is None else row_ids.contiguous(),
-        threshold=vector(row_threshold),
+        scale=args.scale.to(stat).expand(args.n).contiguous(),
+        bias=vector(args.row_bias),
+        ids=None if args.row_ids is None else args.row_ids.contiguous(),
+        threshold=vector(args.row_threshold),
     )
-    if col_ids is None:
-        col_ids = rows.ids
     spec = PairSpec(
-        Reduce(reduce), Keep(keep), Positives(positives), keep_positives, cols, same, square, Score(score), offset
-    )
-    if square:
+        Reduce(args.reduce), Keep(args.keep), Positives(args.positives), args.keep_positives, args.cols, args.same,
+        args.square, Score(args.score), args.offset,
+    )  # fmt: skip
+    if args.square:
         # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
         col = Side(rows.features, bias=rows.bias, ids=rows.ids, threshold=rows.threshold)
         return PairCall(spec, rows, [col], None), chosen
+    col_ids = rows.ids if args.col_ids is None else args.col_ids
     sides, start = [], 0
     whole = Side(
-        a, scale=vector(col_scale), bias=vector(col_bias), threshold=vector(col_threshold), on=cols,
+        a, scale=vector(args.col_scale), bias=vector(args.col_bias), threshold=vector(args.col_threshold), on=args.cols,
         ids=None if col_ids is None else col_ids.contiguous(),
     )  # fmt: skip
-    for block in blocks:
+    for block in args.blocks:
         stop = start + block.shape[-2]
         features = converted(block, compute, kind)
         parts = {
             name: None if (x := getattr(whole, name)) is None else x[start:stop]
             for name in ("scale", "bias", "ids", "threshold")
         }
-        sides.append(Side(features, start, on=cols, **parts))
+        sides.append(Side(features, start, on=args.cols, **parts))
         start = stop
-    return PairCall(spec, rows, sides, None if mask is None else mask.contiguous()), chosen
+    return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
 
 
 def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
@@ -133,84 +96,63 @@ def joined(running: list[driver.Running], name: str, like: Tensor) -> Tensor:
     return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
 
-def needed(needs: Sequence[bool], square: bool) -> Needs:
-    """Order: a, scale, col_scale, row_bias, col_bias, then the blocks."""
-    a, row_scale, col_scale, row_bias, col_bias, *blocks = needs
-    return Needs(a, list(blocks), row_scale, col_scale, row_bias, row_bias if square else col_bias)
-
-
-def flat_gradients(grads: Gradients, scale: Tensor, square: bool) -> list[Tensor]:
-    """The wanted gradients in the order of `needed`, scale summed to its own shape."""
-    row_scale, row_bias, col_bias = grads.row_scale, grads.row_bias, grads.col_bias
-    if square and row_bias is not None and col_bias is not None:
-        row_bias, col_bias = row_bias + col_bias, None
-    if row_scale is not None and scale.dim() == 0:
-        row_scale = row_scale.sum()
-    every = [grads.a, row_scale, grads.col_scale, row_bias, col_bias, *grads.blocks]
-    return [x for x in every if x is not None]
-
-
-def wanted_inputs(args: Sequence[Any], needs: Sequence[bool]) -> list[Tensor]:
-    """The tensors whose gradients flat_gradients returns, same order."""
-    a, blocks, scale, col_scale, row_bias, col_bias = args[:6]
-    every = [a, scale, col_scale, row_bias, col_bias, *blocks]
-    return [x for x, need in zip(every, needs, strict=True) if need]
-
-
 # ---- implementations ------------------------------------------------------------------------------------------------
 
 
-def pair_stats(*args: Any) -> tuple[Tensor, ...]:
-    budget = args[CALL_ARGS]
-    with no_autocast(args[0]):
-        call, backend = build_call(*args[:CALL_ARGS])
-        driver.prepare(call, backend)
-        buffer = driver.score_buffer(call, backend, budget)
-        store = driver.ScoreStore(buffer, backend.padding)
-        rows, cols = driver.statistics(call, backend, store)
+def pair_stats(*given: Any) -> tuple[Tensor, ...]:
+    args, (budget,) = split(given)
+    with no_autocast(args.a):
+        call, backend = build_call(args)
+        plan = driver.Plan(call, backend)
+        buffer = plan.scores_within(budget)
+        store = driver.ScoreStore(buffer)
+        sides = driver.statistics(plan, store)
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
-        row = rows.result()
-        row_parts = driver.finish(call.spec, row)
-        none = row_parts.new_empty(0)
-        none_arg = row_parts.new_empty(0, dtype=torch.int64)
-        col_parts, col_positive = row_parts.new_empty(0, 2), none
-        if call.spec.cols:
-            col_parts, col_positive = driver.joined_columns(call, cols)
+        row, done = sides.rows.result(), driver.finished(sides)
+        none = done.row.new_empty(0)
+        none_arg = done.row.new_empty(0, dtype=torch.int64)
         row_arg = none_arg if row.arg is None else row.arg
-        col_arg = none_arg if row.arg is None or not call.spec.cols else joined(cols, "arg", none_arg)
-        positive = none if row.positive is None else row.positive
+        col_arg = none_arg if row.arg is None or not args.cols else joined(sides.cols, "arg", none_arg)
+        positive = none if done.row_positive is None else done.row_positive
+        col = done.row.new_empty(0, 2) if done.col is None else done.col
+        col_positive = none if done.col_positive is None else done.col_positive
         scores = none.clone() if buffer is None else buffer
-        return row_parts, col_parts.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
+        return done.row, col.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
 
 
-def pair_stats_backward(*args: Any) -> list[Tensor]:
-    row_parts, col_parts, scores, row_weight, col_weight, row_positive, col_positive, needs = args[CALL_ARGS:]
-    with no_autocast(args[0]):
-        call, backend = build_call(*args[:CALL_ARGS])
-        driver.prepare(call, backend)
+def pair_stats_backward(*given: Any) -> list[Tensor]:
+    args, (row_parts, col_parts, scores, row_weight, col_weight, row_positive, col_positive, needs) = split(given)
+    with no_autocast(args.a):
+        call, backend = build_call(args)
         some = call.spec.positives != Positives.NONE
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
-        if call.spec.square:
-            weighted = driver.with_weights(call.blocks[0], row_parts, *row_weights)
-            call.blocks = [weighted]
-        elif call.spec.cols:
+        if args.square:
+            call.blocks = [driver.with_weights(call.blocks[0], row_parts, *row_weights)]
+        elif args.cols:
             driver.attach_columns(call, col_parts, col_weight.contiguous(), col_positive.contiguous() if some else None)
-        store = driver.ScoreStore(scores if len(scores) else None, backend.padding)
-        grads = driver.gradients(call, backend, needed(needs, call.spec.square), store)
-        flat = flat_gradients(grads, arg(args, "scale"), call.spec.square)
-        return [g.to(x.dtype) for g, x in zip(flat, wanted_inputs(args, needs), strict=True)]
+        store = driver.ScoreStore(scores if len(scores) else None)
+        grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
+        return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]
 
 
-def pair_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
-    row, row_positive, col, col_positive, budget, needs = args[CALL_ARGS:]
-    with no_autocast(args[0]):
-        call, backend = build_call(*args[:CALL_ARGS])
-        rest = (None if w is None else w.contiguous() for w in (row_positive, col, col_positive))
-        weights = Weights(row.contiguous(), *rest)
-        value, grads = driver.scalar(call, backend, weights, needed(needs, call.spec.square), budget)
-        return value, [] if grads is None else flat_gradients(grads, arg(args, "scale"), call.spec.square)
+def pair_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
+    args, (*given_weights, budget, needs) = split(given)
+    with no_autocast(args.a):
+        call, backend = build_call(args)
+        weights = contiguous_weights(*given_weights)
+        value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
+        return value, [] if grads is None else flat_gradients(args, grads)
+
+
+def contiguous_weights(row: Tensor, *others: Tensor | None) -> Weights:
+    return Weights(row.contiguous(), *(None if w is None else w.contiguous() for w in others))
+
+
+def split(given: Sequence[Any]) -> tuple[Arguments, Sequence[Any]]:
+    """The record, and the operator's own arguments."""
+    return Arguments(*given[:COUNT]), given[COUNT:]
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -224,45 +166,39 @@ def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 # ---- fakes ----------------------------------------------------------------------------------------------------------
 
 
-def fake_sizes(args: Sequence[Any]) -> tuple[Any, Any]:
-    a, blocks = args[:2]
-    return a.shape[0], a.shape[0] if arg(args, "square") else sum(block.shape[-2] for block in blocks)
-
-
-def fake_stats(*args: Any) -> tuple[Tensor, ...]:
-    a, blocks, budget = args[0], args[1], args[CALL_ARGS]
-    n, m = fake_sizes(args)
-    dtype = driver.stat_dtype(a.dtype)
-    col_n = m if arg(args, "cols") else 0
-    is_max = arg(args, "reduce") == Reduce.MAX
+def fake_stats(*given: Any) -> tuple[Tensor, ...]:
+    args, (budget,) = split(given)
+    a, blocks, n, m = args.a, args.blocks, args.n, args.m
+    dtype = stat_dtype(a.dtype)
+    col_n = m if args.cols else 0
+    args_kept = Reduce(args.reduce).traits.arg
 
     def empty(size: Any, kind: torch.dtype = dtype) -> Tensor:
         out: Tensor = a.new_empty((size,), dtype=kind)
         return out
 
-    backend = select(arg(args, "backend"), a.device, arg(args, "compute"), n * m)
-    width = n + backend.padding if arg(args, "square") else m + backend.padding * len(blocks)
+    backend = select(args.backend, a.device, args.compute, n * m)
+    width = n + backend.padding if args.square else m + backend.padding * len(blocks)
     width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
     return (
         a.new_empty((n, 2), dtype=dtype), a.new_empty((col_n, 2), dtype=dtype), empty(n), empty(col_n),
-        empty(n if is_max else 0, torch.int64), empty(col_n if is_max else 0, torch.int64), empty(size),
+        empty(n if args_kept else 0, torch.int64), empty(col_n if args_kept else 0, torch.int64), empty(size),
     )  # fmt: skip
 
 
-def fake_stats_backward(*args: Any) -> list[Tensor]:
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in wanted_inputs(args, args[-1])]
+def fake_stats_backward(*given: Any) -> list[Tensor]:
+    args, (*_, needs) = split(given)
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in wanted_inputs(args, needs)]
 
 
-def fake_loss(*args: Any) -> tuple[Tensor, list[Tensor]]:
-    a, needs = args[0], args[-1]
-    n, m = fake_sizes(args)
-    select(
-        arg(args, "backend"), a.device, arg(args, "compute"), n * m
-    )  # a named backend that cannot run says so here too
-    dtype = driver.stat_dtype(a.dtype)
-    grads = [a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
-    return a.new_empty((), dtype=dtype), grads
+def fake_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
+    args, (*_, needs) = split(given)
+    # a named backend that cannot run says so here too
+    select(args.backend, args.a.device, args.compute, args.n * args.m)
+    dtype = stat_dtype(args.a.dtype)
+    grads = [args.a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
+    return args.a.new_empty((), dtype=dtype), grads
 
 
 def _register() -> None:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from .. import driver
 from ..backends import select
-from ..spec import Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side, SideStats
+from ..monoid import SideStats, finish, merge, neutral, stat_dtype
+from ..spec import Keep, Needs, PairCall, PairSpec, Positives, Reduce, Side
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 # The true tuple is left out of the statistic and summed apart: margins then need no difference of near-equal numbers
@@ -30,7 +31,7 @@ GROUP_ROWS = 4096  # rows of small slabs that share a call of the driver, so tha
 GROUP_BYTES = 8 << 20  # of their features
 
 LIB.define(
-    "tuple_margins(Tensor[] modalities, Tensor scale, str backend, int budget) -> "
+    "tuple_margins(Tensor[] modalities, Tensor scale, str backend, SymInt budget) -> "
     "(Tensor margins, Tensor parts, Tensor scores)",
     tags=TAGS,
 )
@@ -67,7 +68,7 @@ def tuple_margins(modalities: Sequence[Tensor], scale: Tensor, *, memory_budget:
 class MarginsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, backend: str, budget: int, scale: Tensor, *modalities: Tensor) -> Tensor:
-        output = torch.ops.contrastile.tuple_margins.default(list(modalities), scale, backend, budget)
+        output = run("tuple_margins", margins_forward, modalities[0], list(modalities), scale, backend, budget)
         margins, parts, scores = output
         ctx.backend = backend
         ctx.save_for_backward(parts, scores, scale, *modalities)
@@ -107,11 +108,11 @@ class Sweep:
         self.n, self.dtype = self.first.shape[0], self.first.dtype
         self.backend = select(backend, self.first.device, self.dtype, self.n**2)
         self.kind = self.backend.compute_dtype(self.dtype, self.first.device)
-        self.scale = scale.to(driver.stat_dtype(self.dtype))
+        self.scale = scale.to(stat_dtype(self.dtype))
         self.own = torch.arange(self.n, device=self.first.device)
         cols = Side(converted(second, self.dtype, self.kind), ids=self.own)
+        cols.prepared = self.backend.prepare(cols.features)
         self.columns = [cols]
-        driver.prepare(PairCall(SPEC, cols, self.columns), self.backend)
 
     def groups(self) -> Iterator[Group]:
         slabs, size = self.n ** len(self.others), group_slabs(self.n, self.first.shape[1])
@@ -163,16 +164,16 @@ def margins_forward(
     with no_autocast(modalities[0]):
         sweep = Sweep(modalities, scale, backend)
         buffer = new_buffer(sweep, budget)
-        store = driver.ScoreStore(buffer if len(buffer) else None, sweep.backend.padding)
-        stats = [driver.empty_stats(SPEC, sweep.first, sweep.n) for _ in modalities]
+        store = driver.ScoreStore(buffer if len(buffer) else None)
+        stats = [neutral(SPEC.reduce.traits, sweep.first, sweep.n) for _ in modalities]
         for group in sweep.groups():
-            rows, cols = driver.statistics(group.call, sweep.backend, store)
-            found = by_anchor(sweep, group, rows.result(), cols[0].result())
-            stats = [driver.merge(SPEC, x, y) for x, y in zip(stats, found, strict=True)]
+            sides = driver.statistics(driver.Plan(group.call, sweep.backend), store)
+            found = by_anchor(sweep, group, sides.rows.result(), sides.cols[0].result())
+            stats = [merge(x, y) for x, y in zip(stats, found, strict=True)]
         buffer[store.used :].zero_()  # an output holds no uninitialised memory
         positive = stats[0].positive
         assert positive is not None
-        parts = torch.stack([driver.finish(SPEC, x) for x in stats])
+        parts = torch.stack([finish(x) for x in stats])
         return parts[..., 0] - positive + parts[..., 1], parts, buffer
 
 
@@ -217,7 +218,7 @@ def margins_backward(
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(modalities[0]):
         sweep = Sweep(modalities, scale, backend)
-        store = driver.ScoreStore(scores if len(scores) else None, sweep.backend.padding)
+        store = driver.ScoreStore(scores if len(scores) else None)
         parts = torch.where(parts == -torch.inf, 0.0, parts)  # without other tuples no coefficient reads it
         need_scale, *need = needs
         sums = [torch.zeros_like(x) if wanted else None for x, wanted in zip(modalities, need, strict=True)]
@@ -225,7 +226,7 @@ def margins_backward(
         wants = Needs(need[0] or any(need[2:]), [need[1]], row_scale=need_scale)
         for group in sweep.groups():
             give_weights(sweep, group, parts, weight)
-            found = driver.gradients(group.call, sweep.backend, wants, store)
+            found = driver.gradients(driver.Plan(group.call, sweep.backend), wants, store)
             if found.row_scale is not None:
                 scale_sum += found.row_scale.sum()
             add_group(sweep, group, found.a, found.blocks[0], sums)
@@ -275,7 +276,7 @@ def add_group(sweep: Sweep, group: Group, rows: Tensor | None, cols: Tensor | No
 
 def fake_forward(modalities: Sequence[Tensor], scale: Tensor, backend: str, budget: int) -> tuple[Tensor, ...]:
     first, k = modalities[0], len(modalities)
-    n, dtype = first.shape[0], driver.stat_dtype(first.dtype)
+    n, dtype = first.shape[0], stat_dtype(first.dtype)
     chosen = select(backend, first.device, first.dtype, n * n)
     every = score_numbers(n, k, chosen.padding)
     size = torch.sym_min(budget // dtype.itemsize, every) if budget > 0 and chosen.keeps_scores else 0
@@ -303,3 +304,4 @@ def _register() -> None:
 
 
 _register()
+forward_only("tuple_margins")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ..monoid import stat_dtype
 from ..ranks import Group, announced, resolve
 from . import autograd, check, joint
 from .arguments import arguments
+from .record import Arguments, needs_of, packed
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
@@ -109,7 +111,7 @@ def pair_reduce(
     Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
-    args, square = arguments(
+    args = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
@@ -121,16 +123,16 @@ def pair_reduce(
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
         if memory_budget:
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
-        rows, columns = _maximum(args, cols and not square)
-        return PairStats(rows, rows if cols and square else columns, None, None)
-    needs = _needs(args)
+        rows, columns = _maximum(args)
+        return PairStats(rows, rows if cols and args.square else columns, None, None)
+    needs = needs_of(args)
     if ranks is not None:
         found = joint.stats(ranks, args, needs)
     else:
         budget = _default_budget(args) if budget is None else budget
         found = autograd.stats(args, budget if any(needs) else 0)
     rows, columns, row_positive, col_positive = found
-    if cols and square:  # z is symmetric: the column statistics are the row statistics
+    if cols and args.square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
     some = positives is not None
     return PairStats(
@@ -194,24 +196,22 @@ def pair_loss(
     if reduce == "max":
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
-    args, square = arguments(
+    args = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
-    n = a.shape[0]
-    m = n if square else sum(x.shape[-2] for x in args[1])
-    like = args[0]
+    n, m, like = args.n, args.m, args.a
     row = _weight("row_weight", row_weight, n, like)
     col = _weight("col_weight", col_weight, m, like) if cols else None
     row_positive = col_positive = None
     if positives is not None:
         row_positive = _weight("row_positive_weight", row_positive_weight, n, like)
         col_positive = _weight("col_positive_weight", col_positive_weight, m, like) if cols else None
-    if square and col is not None:  # z is symmetric: column weights act on the same statistics
+    if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    given, needs, ranks = check.budget(memory_budget), _needs(args), resolve(group)
+    given, needs, ranks = check.budget(memory_budget), needs_of(args), resolve(group)
     more = (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given)
     if ranks is None:
         return autograd.loss(args, more, needs)
@@ -248,35 +248,29 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
         if x.requires_grad:
             raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
         return check.vector(name, x, size, like.device).to(dtype).contiguous()
-    return torch.full((size,), float(check.scalar(name, x)), dtype=dtype, device=like.device)
+    return torch.full((size,), cast(float, check.scalar(name, x)), dtype=dtype, device=like.device)
 
 
-def _default_budget(args: Sequence[Any]) -> int:
-    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory."""
-    a, blocks = args[:2]
-    n, columns = a.shape[0], sum(x.shape[:-1].numel() for x in blocks) if blocks else a.shape[0]
-    size = 8 if a.dtype == torch.float64 else 4
-    return STATS_BUDGET if size * n * columns <= STATS_BUDGET else 0
+def _default_budget(args: Arguments) -> int:
+    """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph,
+    which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
+    if not autograd.plain(args.a):
+        return STATS_BUDGET
+    columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n
+    size = stat_dtype(args.a.dtype).itemsize * args.n * columns
+    return STATS_BUDGET if size <= STATS_BUDGET else 0
 
 
-def _needs(args: Sequence[Any]) -> list[bool]:
-    """Which gradients pair_loss must form, in the order of library.needed."""
-    if not torch.is_grad_enabled():
-        return [False] * (5 + len(args[1]))
-    a, blocks, scale, col_scale, row_bias, col_bias = args[:6]
-    return [x is not None and x.requires_grad for x in (a, scale, col_scale, row_bias, col_bias, *blocks)]
-
-
-def _maximum(args: tuple[Any, ...], cols: bool) -> tuple[Tensor, Tensor | None]:
+def _maximum(args: Arguments) -> tuple[Tensor, Tensor | None]:
     """The maximum is z at the saved argmax: ordinary torch, so autograd needs no second sweep over pairs."""
-    a, blocks, scale, col_scale, row_bias, col_bias, *_, compute, _backend = args
+    a, scale, col_scale, row_bias, compute = args.a, args.scale, args.col_scale, args.row_bias, args.compute
     with torch.no_grad():
-        *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*args, 0)
-    col_bias = col_bias if blocks else row_bias  # a square call has one bias for both sides
-    wide = torch.float64 if a.dtype == torch.float64 else torch.float32
+        *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
+    col_bias = row_bias if args.square else args.col_bias  # a square call has one bias for both sides
+    wide = stat_dtype(a.dtype)
     # widened before they are gathered: a column that many rows choose adds up its gradient in float32
     left = a.to(compute).to(wide)
-    right = torch.cat([block.to(compute).to(wide) for block in blocks]) if blocks else left
+    right = left if args.square else torch.cat([block.to(compute).to(wide) for block in args.blocks])
 
     def z_at(i: Tensor, j: Tensor, found: Tensor) -> Tensor:
         if not (left.shape[0] and right.shape[0]):  # nothing to gather; still a part of the graph
@@ -288,6 +282,6 @@ def _maximum(args: tuple[Any, ...], cols: bool) -> tuple[Tensor, Tensor | None]:
         return torch.where(found < 0, -torch.inf, z).to(wide)
 
     rows = z_at(torch.arange(left.shape[0], device=a.device), row_arg.clamp_min(0), row_arg)
-    if not cols:
+    if not args.cols:
         return rows, None
     return rows, z_at(col_arg.clamp_min(0), torch.arange(right.shape[0], device=a.device), col_arg)

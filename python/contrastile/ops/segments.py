@@ -16,8 +16,9 @@ from torch import Tensor
 from .. import driver
 from ..backends import select_segments
 from ..backends.base import CPU_LIMITS, GPU_LIMITS, row_chunks
+from ..monoid import stat_dtype
 from . import check
-from .autograd import once
+from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 MOST_COLUMNS = 2**30  # columns are counted in 32 bits
@@ -86,7 +87,7 @@ def segment_max(
 def _offsets(segments: int | Tensor, cols: Tensor) -> tuple[Tensor, int]:
     columns = cols.shape[0]
     if isinstance(segments, Tensor):
-        if segments.dim() != 1 or not len(segments):
+        if check.tensor("segments", segments).dim() != 1 or not len(segments):
             raise ValueError(f"segments must have shape (S + 1,), got {tuple(segments.shape)}")
         return check.ids("segments", segments, len(segments), cols.device), 0
     if isinstance(segments, bool) or not isinstance(segments, (int, torch.SymInt)):
@@ -101,7 +102,7 @@ class SegmentMaxFunction(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None, backend: str
     ) -> Tensor:
-        values, args = torch.ops.contrastile.segment_max.default(rows, cols, offsets, length, mask, backend)
+        values, args = run("segment_max", segment_max_forward, rows, rows, cols, offsets, length, mask, backend)
         ctx.backend = backend
         ctx.save_for_backward(rows, cols, mask, args)
         return values  # type: ignore[no-any-return]
@@ -124,7 +125,7 @@ def gradients(backend: str, needs: list[bool], *tensors: Tensor) -> tuple[Tensor
 def segment_max_forward(
     rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    count, stat = len(offsets) - 1, driver.stat_dtype(rows.dtype)
+    count, stat = len(offsets) - 1, stat_dtype(rows.dtype)
     chosen, run = select_segments(backend, rows.device, rows.dtype, rows.shape[0] * cols.shape[0])
     offsets = offsets if length else ordered(offsets, cols.shape[0])
     values = torch.full((rows.shape[0], count), -torch.inf, dtype=stat, device=rows.device)
@@ -133,7 +134,7 @@ def segment_max_forward(
         with no_autocast(rows):
             kind = chosen.compute_dtype(rows.dtype, rows.device)
             left, right = converted(rows, rows.dtype, kind), converted(kept(cols, mask), cols.dtype, kind)
-            run(chosen, left, right, offsets, length, mask, values, args)
+            run(left, right, offsets, length, mask, values, args)
     return values, args
 
 
@@ -156,7 +157,7 @@ def segment_max_backward(
 ) -> list[Tensor]:
     """dA = G B and dB = G^T A. Coefficients have the type that features are multiplied in, float16 ones times a power
     of two against underflow."""
-    count, stat = cols.shape[0], driver.stat_dtype(rows.dtype)
+    count, stat = cols.shape[0], stat_dtype(rows.dtype)
     chosen, _ = select_segments(backend, rows.device, rows.dtype, rows.shape[0] * count)
     sums = [x.new_zeros(x.shape, dtype=stat) if need else None for x, need in zip((rows, cols), needs, strict=True)]
     with no_autocast(rows):
@@ -193,7 +194,7 @@ def fake_forward(
 ) -> tuple[Tensor, Tensor]:
     select_segments(backend, rows.device, rows.dtype, rows.shape[0] * cols.shape[0])
     shape = (rows.shape[0], offsets.shape[0] - 1)
-    return rows.new_empty(shape, dtype=driver.stat_dtype(rows.dtype)), rows.new_empty(shape, dtype=torch.int32)
+    return rows.new_empty(shape, dtype=stat_dtype(rows.dtype)), rows.new_empty(shape, dtype=torch.int32)
 
 
 def fake_backward(rows: Tensor, cols: Tensor, *rest: Any) -> list[Tensor]:
@@ -207,3 +208,4 @@ for name, implementation, fake in (
 ):
     LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+forward_only("segment_max")

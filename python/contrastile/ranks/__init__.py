@@ -2,7 +2,9 @@
 
 from .agreement import agree, announced, under_way
 from .batch import Batch
-from .group import Group, Ranks, resolve
+from .facts import given, one_of, size_of, some_of
+from .group import Group, Ranks, group_text, resolve
 from .wire import RankError
 
-__all__ = ["Batch", "Group", "RankError", "Ranks", "agree", "announced", "resolve", "under_way"]
+__all__ = ["Batch", "Group", "RankError", "Ranks", "agree", "announced", "given", "group_text", "one_of", "resolve"]
+__all__ += ["size_of", "some_of", "under_way"]

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
+from inspect import Signature, signature
 from typing import Any, TypeVar, cast
 from zlib import crc32
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import wire
+from .facts import Fact, fact, listed
 from .group import Ranks, resolve
 from .wire import RankError
 
@@ -25,18 +29,57 @@ F = TypeVar("F", bound=Callable[..., Any])
 KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of
 
 
-def agree(ranks: Ranks, facts: Mapping[str, int], sizes: Sequence[int]) -> list[list[int]]:
+@dataclass(frozen=True)
+class Call:
+    """What the user called, for messages in the user's words."""
+
+    name: str = ""
+    differentiable: str = ""  # names of the arguments that require gradients
+
+    @staticmethod
+    def of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Call:
+        wanted = [name for key, value in arguments.items() for name in differentiable(key, value)]
+        return Call(function.__qualname__, listed(wanted if torch.is_grad_enabled() else []))
+
+
+OUTERMOST: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def differentiable(name: str, value: Any) -> list[str]:
+    """The name of an argument, or the names of its parts, that require gradients."""
+    if isinstance(value, Tensor):
+        return [name] if value.requires_grad else []
+    if isinstance(value, nn.Module):
+        return [part for part, parameter in value.named_parameters() if parameter.requires_grad]
+    if isinstance(value, (tuple, list)):
+        return [part for index, x in enumerate(value) for part in differentiable(f"{name}[{index}]", x)]
+    return []
+
+
+def agree(ranks: Ranks, facts: Mapping[str, Fact | int], sizes: Sequence[int]) -> list[list[int]]:
     """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
     if len(sizes) > SIZES:
         raise ValueError(f"b must hold at most {SIZES - 1} column blocks with group, got {len(sizes) - 1}")
+    call, known_facts = OUTERMOST.get() or Call(), {name: fact(value) for name, value in facts.items()}
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
-    message[1] = crc32("|".join(facts).encode())
-    message[2 : 2 + len(facts)] = torch.tensor(list(facts.values()), dtype=torch.int64)
+    message[1] = crc32("|".join((call.name, *facts)).encode())
+    message[2 : 2 + len(facts)] = torch.tensor([x.code for x in known_facts.values()], dtype=torch.int64)
     message[2 + FACTS : 2 + FACTS + len(sizes)] = torch.tensor(list(sizes), dtype=torch.int64)
+    message[2 + FACTS + SIZES :] = packed(f"{call.name}|{call.differentiable}")
     said = exchange(ranks, message)
     refuse_failed(said)
-    refuse_different(said, facts)
+    refuse_different(said, known_facts)
     return [row[2 + FACTS : 2 + FACTS + len(sizes)] for row in said]
+
+
+def packed(text: str) -> Tensor:
+    raw = text.encode()[: 8 * TEXT].ljust(8 * TEXT, bytes(1))
+    return torch.tensor(list(raw), dtype=torch.uint8).view(torch.int64)
+
+
+def unpacked(row: list[int]) -> str:
+    raw = torch.tensor(row[2 + FACTS + SIZES :]).view(torch.uint8).tolist()
+    return bytes(raw).rstrip(bytes(1)).decode(errors="replace")
 
 
 def exchange(ranks: Ranks, message: Tensor) -> list[list[int]]:
@@ -46,20 +89,26 @@ def exchange(ranks: Ranks, message: Tensor) -> list[list[int]]:
 def refuse_failed(said: list[list[int]]) -> None:
     for rank, row in enumerate(said):
         if row[0] == REFUSED:
-            raw = torch.tensor(row[2 + FACTS + SIZES :]).view(torch.uint8).tolist()
-            raise RankError(
-                f"rank {rank} refused its arguments: {bytes(raw).rstrip(bytes(1)).decode(errors='replace')}"
-            )
+            raise RankError(f"rank {rank} refused its arguments: {unpacked(row)}")
 
 
-def refuse_different(said: list[list[int]], facts: Mapping[str, int]) -> None:
+def refuse_different(said: list[list[int]], facts: Mapping[str, Fact]) -> None:
+    calls = [unpacked(row).partition("|") for row in said]
     if len({row[1] for row in said}) > 1:
-        raise known(ValueError("all ranks must make the same call, got different ones"))
-    for place, name in enumerate(facts):
-        values = [row[2 + place] for row in said]
-        if len(set(values)) > 1:
-            listed = ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(values))
-            raise known(ValueError(f"all ranks must give the same {name}, got {listed}"))
+        names = [call[0] for call in calls]
+        got = by_rank(names) if len(set(names)) > 1 else "different ones"
+        raise known(ValueError(f"all ranks must make the same call, got {got}"))
+    for place, (name, expected) in enumerate(facts.items()):
+        codes = [row[2 + place] for row in said]
+        if len(set(codes)) > 1:
+            wanted = [call[2] for call in calls]
+            in_users_words = expected.of_arguments and len(set(wanted)) > 1
+            got = by_rank(wanted if in_users_words else [expected.show(code) for code in codes])
+            raise known(ValueError(f"all ranks must give the same {name}, got {got}"))
+
+
+def by_rank(values: Sequence[str]) -> str:
+    return ", ".join(f"{value} on rank {rank}" for rank, value in enumerate(values))
 
 
 def known(error: Exception) -> Exception:
@@ -69,12 +118,9 @@ def known(error: Exception) -> Exception:
 
 def announce(ranks: Ranks, error: Exception) -> None:
     """Tells the other ranks, at their next agreement, why this one does not take part."""
-    text = f"{type(error).__name__}: {error}".encode()[: 8 * TEXT].ljust(8 * TEXT, bytes(1))
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
     message[0] = REFUSED
-    message[2 + FACTS + SIZES :] = torch.tensor(list(text.ljust(8 * TEXT, bytes(1))), dtype=torch.uint8).view(
-        torch.int64
-    )
+    message[2 + FACTS + SIZES :] = packed(f"{type(error).__name__}: {error}")
     exchange(ranks, message)
 
 
@@ -91,6 +137,7 @@ def under_way() -> Iterator[None]:
 
 def announced(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
+    own = signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -99,10 +146,24 @@ def announced(function: F) -> F:
         ranks = resolve(kwargs["group"])
         assert ranks is not None
         try:
-            return function(*args, **kwargs)
+            with outermost(function, own, args, kwargs):
+                return function(*args, **kwargs)
         except Exception as error:
             if not getattr(error, KNOWN, False):
                 announce(ranks, known(error))
             raise
 
     return cast(F, call)
+
+
+@contextmanager
+def outermost(function: Callable[..., Any], own: Signature, args: Any, kwargs: Any) -> Iterator[None]:
+    """Names the call in messages, unless it is one that a named call makes."""
+    if OUTERMOST.get() is not None:
+        yield
+        return
+    token = OUTERMOST.set(Call.of(function, own.bind(*args, **kwargs).arguments))
+    try:
+        yield
+    finally:
+        OUTERMOST.reset(token)

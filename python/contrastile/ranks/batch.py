@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..driver import stat_dtype
+from ..monoid import stat_dtype
 from . import wire
 from .agreement import agree
+from .facts import Fact
 from .group import Group, Ranks, resolve
 
 
@@ -30,7 +31,7 @@ class Batch:
     extra: int = 0  # columns beside the items' that every row meets, of all ranks
 
     @staticmethod
-    def of(group: Group, n: int, extra: int = 0, **facts: int) -> Batch:
+    def of(group: Group, n: int, extra: int = 0, **facts: Fact | int) -> Batch:
         """n, extra: of this rank. facts: what else all ranks must agree on."""
         ranks = resolve(group)
         if ranks is None:

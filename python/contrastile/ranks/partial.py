@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import driver
-from ..spec import Gradients, Needs, PairSpec, Reduce, SideStats
+from ..monoid import NUMBERS, SideStats, Traits, merge, rescaled, stat_dtype
+from ..spec import Gradients, Needs
 from . import wire
 from .group import Ranks
 from .joint import Part
@@ -16,28 +16,36 @@ from .shard import joined
 
 
 def numbers(stats: SideStats) -> Tensor:
-    """(m, 2 or 3): the parts of a statistic, then the sum over positives."""
-    parts = [x for x in (stats.peak, stats.total) if x is not None]
-    return torch.stack([*parts, torch.zeros_like(parts[0]) if stats.positive is None else stats.positive], 1)
+    """(m, count): the numbers of a statistic, in the order of NUMBERS."""
+    return torch.stack(list(stats.kept().values()), 1)
 
 
-def stats_of(spec: PairSpec, x: Tensor) -> SideStats:
-    *parts, positive = (column.contiguous() for column in x.unbind(1))
-    return SideStats(parts[0] if spec.reduce == Reduce.LSE else None, parts[-1], positive, None)
+def stats_of(traits: Traits, x: Tensor) -> SideStats:
+    values = (column.contiguous() for column in x.unbind(1))
+    return SideStats(**dict(zip(traits.numbers(), values, strict=True)))
 
 
-def merge(spec: PairSpec, x: Tensor, y: Tensor) -> Tensor:
-    return numbers(driver.merge(spec, stats_of(spec, x), stats_of(spec, y)))
+def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
+    return numbers(merge(stats_of(traits, x), stats_of(traits, y)))
 
 
-def merge_everywhere(ranks: Ranks, spec: PairSpec, x: Tensor) -> Tensor:
-    """`merge` over ranks of the numbers of all columns."""
-    if spec.reduce != Reduce.LSE:
-        return wire.all_reduce(ranks, x)
-    peak = wire.all_reduce(ranks, x[:, 0].clone(), largest=True)
-    base = peak.clamp_min(torch.finfo(peak.dtype).min)  # columns that met nothing: e^(-inf - base) is 0
-    rest = torch.stack([x[:, 1] * (x[:, 0] - base).exp(), x[:, 2]], 1)
-    return torch.cat([peak.unsqueeze(1), wire.all_reduce(ranks, rest)], 1)
+def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
+    """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
+    own = stats_of(traits, x).kept()
+    top = {
+        name: wire.all_reduce(ranks, value.clone(), largest=True)
+        for name, value in own.items()
+        if NUMBERS[name].law == "max"
+    }
+    rest = [rescaled_to(top, name, own) for name in own if name not in top]
+    sums = wire.all_reduce(ranks, torch.stack(rest, 1))
+    joined = iter(sums.unbind(1))
+    return torch.stack([top[name] if name in top else next(joined) for name in own], 1)
+
+
+def rescaled_to(top: dict[str, Tensor], name: str, own: dict[str, Tensor]) -> Tensor:
+    of = NUMBERS[name].of
+    return rescaled(own[name], own[of], top[of]) if of in top else own[name]
 
 
 def placed(x: Tensor, part: Part, neutral: float | Tensor = 0.0) -> Tensor:
@@ -55,7 +63,7 @@ def column_gradients(part: Part, grads: Gradients) -> list[Tensor]:
     sides, shared = part.call.blocks[: part.shared], grads.blocks[: part.shared]
     found = []
     if any(part.needs.blocks[: part.shared]):
-        dtype = driver.stat_dtype(part.call.dtype)
+        dtype = stat_dtype(part.call.dtype)
         each = [
             side.features.new_zeros(side.features.shape, dtype=dtype) if x is None else x
             for x, side in zip(shared, sides, strict=True)
@@ -71,7 +79,7 @@ def column_gradients(part: Part, grads: Gradients) -> list[Tensor]:
 def nothing_left(part: Part, needs: Needs) -> list[Tensor]:
     """`column_gradients` of the part of a square call that is a rank's own: its rows have them."""
     rows = part.call.rows.features
-    dtype = driver.stat_dtype(rows.dtype)
+    dtype = stat_dtype(rows.dtype)
     found = [rows.new_zeros(rows.shape, dtype=dtype)] if needs.a else []
     return [*found, rows.new_zeros((len(rows), 1), dtype=dtype)] if needs.col_bias else found
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from .. import driver
-from ..spec import Gradients, Needs, Reduce, Weights
+from ..monoid import finish, neutral, stat_dtype
+from ..spec import Gradients, Needs, Weights
 from . import wire
 from .joint import Carried, Joint, Part, attach, given
-from .partial import column_gradients, merge, merge_everywhere, nothing_left, numbers, placed, stats_of, tiles_first
+from .partial import column_gradients, merge_everywhere, merged, nothing_left, numbers, placed, stats_of, tiles_first
 from .shard import form_of, pack, unpack
 
 COLUMNS, LEFT = 1, 2  # tags of what travels
@@ -25,11 +26,12 @@ class Sweep:
 
     def __init__(self, joint: Joint, needs: Needs, budget: int = 0) -> None:
         self.joint, self.needs, self.budget = joint, needs, budget
-        self.spec, self.row = joint.call.spec, driver.Running(joint.call.spec, joint.call.rows)
+        self.spec, self.traits = joint.call.spec, joint.call.spec.reduce.traits
+        self.row = driver.Running(joint.call.spec, joint.call.rows)
         self.local_stats: list[Tensor] = []  # of the replicated columns
         self.local_grads: Gradients | None = None
         self.grads = self.accumulators()
-        self.value = joint.call.rows.features.new_zeros((), dtype=driver.stat_dtype(joint.call.dtype))
+        self.value = joint.call.rows.features.new_zeros((), dtype=stat_dtype(joint.call.dtype))
 
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
         """Meets all columns this rank has to meet. What all ranks left on its own."""
@@ -48,27 +50,25 @@ class Sweep:
     def statistics(self) -> driver.Finished:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
-            self.row.add(0, len(self.joint.call.rows), stats_of(self.spec, home[0]))
+            self.row.add(0, len(self.joint.call.rows), stats_of(self.traits, home[0]))
         rows = self.row.result()
-        done = driver.Finished(driver.finish(self.spec, rows), rows.positive)
+        done = driver.Finished(finish(rows), rows.positive)
         if home and not self.spec.square:
-            cols = stats_of(self.spec, torch.cat([home[0], *self.local_stats]))
-            done.col, done.col_positive = driver.finish(self.spec, cols), cols.positive
+            cols = stats_of(self.traits, torch.cat([home[0], *self.local_stats]))
+            done.col, done.col_positive = finish(cols), cols.positive
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
-        backend = self.joint.backend
-        driver.prepare(part.call, backend)
-        rows, cols = driver.statistics(part.call, backend, driver.ScoreStore(part.buffer, backend.padding))
-        self.row.add(*part.rows, rows.result())
+        sides = driver.statistics(driver.Plan(part.call, self.joint.backend), driver.ScoreStore(part.buffer))
+        self.row.add(*part.rows, sides.rows.result())
         if not (self.spec.cols or self.spec.square):
             return []
-        neutral = numbers(driver.empty_stats(self.spec, part.call.rows.features, part.width))
+        untouched = numbers(neutral(self.traits, part.call.rows.features, part.width))
         if part.call.spec.square:
-            return [neutral]
-        found = [numbers(running.result()) for running in cols]
+            return [untouched]
+        found = [numbers(running.result()) for running in sides.cols]
         self.local_stats += found[part.shared :]
-        return [placed(torch.cat(found[: part.shared]), part, neutral)]
+        return [placed(torch.cat(found[: part.shared]), part, untouched)]
 
     # ---- gradients
 
@@ -79,11 +79,8 @@ class Sweep:
         return self.assembled(home)
 
     def differentiate(self, part: Part) -> list[Tensor]:
-        backend = self.joint.backend
-        if part.call.blocks[0].prepared is None:
-            driver.prepare(part.call, backend)
-        store = driver.ScoreStore(part.buffer, backend.padding)
-        return self.left(part, driver.gradients(part.call, backend, part.needs, store))
+        plan = driver.Plan(part.call, self.joint.backend)
+        return self.left(part, driver.gradients(plan, part.needs, driver.ScoreStore(part.buffer)))
 
     def at_once(self, weights: Weights) -> Meet:
         def meet(part: Part) -> list[Tensor]:
@@ -118,7 +115,7 @@ class Sweep:
         rows = self.joint.call.rows.features
 
         def zeros(wanted: bool, *shape: int) -> Tensor | None:
-            return rows.new_zeros(shape, dtype=driver.stat_dtype(rows.dtype)) if wanted else None
+            return rows.new_zeros(shape, dtype=stat_dtype(rows.dtype)) if wanted else None
 
         needs, n = self.needs, len(rows)
         own_bias = zeros(needs.col_bias and self.spec.square, n)
@@ -178,7 +175,7 @@ class Ring(Sweep):
 
     def joined(self, before: list[Tensor], found: list[Tensor], statistics: bool) -> list[Tensor]:
         if statistics:
-            return [merge(self.spec, x, y) for x, y in zip(before, found, strict=True)]
+            return [merged(self.traits, x, y) for x, y in zip(before, found, strict=True)]
         return [x.add_(y) for x, y in zip(before, found, strict=True)]
 
 
@@ -192,7 +189,7 @@ class Gather(Sweep):
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
         if self.single():
-            self.parts[0].buffer = driver.score_buffer(self.parts[0].call, joint.backend, budget)
+            self.parts[0].buffer = driver.Plan(self.parts[0].call, joint.backend).scores_within(budget)
 
     def single(self) -> bool:
         return not self.spec.square
@@ -212,9 +209,9 @@ class Gather(Sweep):
         ranks = self.joint.ranks
         if not statistics:
             return [wire.reduce_scatter(ranks, x, self.counts) for x in left]
-        merged = [merge_everywhere(ranks, self.spec, x) for x in left]
+        merged = [merge_everywhere(ranks, self.traits, x) for x in left]
         for x in merged:
-            self.col_stat = driver.finish(self.spec, stats_of(self.spec, x))
+            self.col_stat = finish(stats_of(self.traits, x))
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
     def refresh(self, part: Part, stat: Tensor) -> None:
@@ -236,12 +233,12 @@ class Gather(Sweep):
         if statistics:
             own[0] = numbers(self.row.result())
             self.row = driver.Running(self.spec, self.joint.call.rows)
-        empty = driver.empty_stats(self.spec, self.joint.call.rows.features, 1)
+        empty = neutral(self.traits, self.joint.call.rows.features, 1)
         for k, like in enumerate(own):
-            neutral = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
+            untouched = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
             joined.append(
                 torch.cat([
-                    found[owner][k] if owner in found else neutral.expand(count, -1)
+                    found[owner][k] if owner in found else untouched.expand(count, -1)
                     for owner, count in enumerate(self.counts)
                 ])
             )  # fmt: skip
@@ -275,7 +272,7 @@ def scalar(joint: Joint, weights: Weights, needs: Needs, budget: int) -> tuple[T
     row, col = (weights.row, weights.row_positive), (weights.col, weights.col_positive)
     attach(joint, (None, *row), (None, *col))
     sweep = sweep_of(joint, needs, budget if needs.any() else 0)
-    additive = spec.reduce != Reduce.LSE or (sweep.single() and not spec.cols)
+    additive = spec.reduce.traits.additive or (sweep.single() and not spec.cols)
     if needs.any() and additive and not spec.square:
         grads = sweep.gradients(weights)
         return sweep.value, grads

@@ -42,7 +42,7 @@ def unreachable(ranks: Ranks) -> list[int]:
     for rank in range(ranks.size):
         if rank != ranks.rank:
             try:
-                work = dist.isend(torch.zeros(1), group=ranks.group, group_dst=rank, tag=9)
+                work = dist.isend(torch.zeros(1), group=ranks.process_group, group_dst=rank, tag=9)
                 if work is not None:
                     work.wait()
             except RuntimeError:
@@ -61,7 +61,7 @@ def all_gather(ranks: Ranks, x: Tensor, sizes: Sequence[int] | None = None) -> T
     out = x.new_empty(ranks.size * most, *x.shape[1:])
     if out.numel():
         with failing_as(ranks, "gathering"):
-            _all_gather(out, padded(x, most).contiguous(), group=ranks.group)
+            _all_gather(out, padded(x, most).contiguous(), group=ranks.process_group)
     if sizes is None or min(sizes) == most:
         return out
     return torch.cat([part[:size] for part, size in zip(out.split(most), sizes, strict=True)])
@@ -74,7 +74,7 @@ def reduce_scatter(ranks: Ranks, x: Tensor, sizes: Sequence[int]) -> Tensor:
     if out.numel():
         even = x if min(sizes) == most else torch.cat([padded(part, most) for part in x.split(list(sizes))])
         with failing_as(ranks, "adding up gradients"):
-            _reduce_scatter(out, even.contiguous(), group=ranks.group)
+            _reduce_scatter(out, even.contiguous(), group=ranks.process_group)
     return out[:own]
 
 
@@ -82,7 +82,7 @@ def all_reduce(ranks: Ranks, x: Tensor, largest: bool = False) -> Tensor:
     """The sum (or the maximum) over ranks, in place."""
     if x.numel():
         with failing_as(ranks, "reducing"):
-            dist.all_reduce(x, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=ranks.group)
+            dist.all_reduce(x, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=ranks.process_group)
     return x
 
 
@@ -112,10 +112,9 @@ def shift(ranks: Ranks, tensors: Sequence[Tensor], rows: int, by: int, tag: int)
     sent = [x.contiguous() for x in tensors]
     received = [x.new_empty(rows, *x.shape[1:]) for x in sent]
     to, source = (ranks.rank + by) % ranks.size, (ranks.rank - by) % ranks.size
-    operations = [dist.P2POp(dist.isend, x, group=ranks.group, group_peer=to, tag=tag) for x in sent if x.numel()]
-    operations += [
-        dist.P2POp(dist.irecv, x, group=ranks.group, group_peer=source, tag=tag) for x in received if x.numel()
-    ]
+    group = ranks.process_group
+    operations = [dist.P2POp(dist.isend, x, group=group, group_peer=to, tag=tag) for x in sent if x.numel()]
+    operations += [dist.P2POp(dist.irecv, x, group=group, group_peer=source, tag=tag) for x in received if x.numel()]
     with failing_as(ranks, "passing columns on"):
         works = dist.batch_isend_irecv(operations) if operations else []
     return Transfer(ranks, works, sent, received)

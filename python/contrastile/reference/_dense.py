@@ -1,15 +1,19 @@
 """What the dense losses share: masks as -inf, reductions, the 2N x 2N logits of two views."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Scalar = float | Tensor  # a 0-dim tensor may require grad
 
 
 def unit(x: Tensor, normalize: bool) -> Tensor:
-    """x with unit rows if `normalize`, else x itself."""
-    return F.normalize(x, dim=-1) if normalize else x
+    """x with unit rows if `normalize`, else x itself. Rows with a norm of at most 1e-12 become constant zeros."""
+    if not normalize:
+        return x
+    squares = x.to(torch.promote_types(x.dtype, torch.float32)).square().sum(dim=-1, keepdim=True)
+    short = squares.sqrt() <= 1e-12
+    safe = torch.where(short, torch.ones_like(x), x)  # in the place of a row without derivatives one that has them
+    return torch.where(short, torch.zeros_like(x), safe / safe.norm(dim=-1, keepdim=True))
 
 
 def masked_logsumexp(logits: Tensor, keep: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ def siglip_loss(
     logit_scale: Scalar,
     logit_bias: Scalar | None = None,
     *,
+    image_labels: Tensor | None = None,
+    text_labels: Tensor | None = None,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
     normalize: bool = False,
@@ -22,19 +24,33 @@ def siglip_loss(
 
         loss = 1/N sum_ij -log sigmoid( y_ij (logit_scale <x_i, t_j> + logit_bias) )
 
-    y_ij = 1 if i = j (with ids: exactly where the ids are equal), else -1. "sum": not divided by N; "none": the sum
-    over texts of each image, (N,).
+    y_ij = 1 if i = j (with labels: exactly where the labels are equal), else -1. With ids, pairs i != j of equal ids
+    are left out. "sum": not divided by N; "none": the sum over texts of each image, (N,).
 
     Source: Zhai et al. 2023 (arXiv 2303.15343), Sec. 3.2; official code google-research/big_vision
     @0127fb6, trainers/proj/image_text/siglip.py.
     """
-    if image_ids is None and text_ids is not None:
-        raise ValueError("text_ids needs image_ids")
     logits = logit_scale * (unit(image_features, normalize) @ unit(text_features, normalize).T)
     if logit_bias is not None:
         logits = logits + logit_bias
     matched = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    if image_ids is not None:
-        matched = image_ids[:, None] == (image_ids if text_ids is None else text_ids)[None, :]
+    dropped = _equal("ids", image_ids, text_ids)
+    dropped = None if dropped is None else dropped & ~matched
+    labelled = _equal("labels", image_labels, text_labels)
+    if labelled is not None:
+        if dropped is not None:
+            raise ValueError("ids cannot be combined with labels")
+        matched = labelled
     # logsigmoid, not softplus: torch's softplus drops 2e-9 above 20, too much for float64
-    return reduce_rows(-F.logsigmoid(torch.where(matched, logits, -logits)).sum(dim=1), reduction)
+    terms = -F.logsigmoid(torch.where(matched, logits, -logits))
+    # where, not a product: a dropped term may be infinite
+    terms = terms if dropped is None else torch.where(dropped, torch.zeros_like(terms), terms)
+    return reduce_rows(terms.sum(dim=1), reduction)
+
+
+def _equal(what: str, image: Tensor | None, text: Tensor | None) -> Tensor | None:
+    if image is None:
+        if text is not None:
+            raise ValueError(f"text_{what} needs image_{what}")
+        return None
+    return image[:, None] == (image if text is None else text)[None, :]

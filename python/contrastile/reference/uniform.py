@@ -5,18 +5,21 @@ import math
 import torch
 from torch import Tensor
 
+from ._dense import Scalar, reduce_rows, unit
 
-def uniformity(x: Tensor, y: Tensor | None = None, *, t: float = 2.0) -> Tensor:
+
+def uniformity(x: Tensor, y: Tensor | None = None, *, t: Scalar = 2.0, normalize: bool = False) -> Tensor:
     """Logarithm of the mean Gaussian potential between different rows; lower is more uniform.
 
         log mean_{i < j} e^{-t |x_i - x_j|^2},   with y: log mean_{i != j} e^{-t |x_i - y_j|^2}
 
-    Rows are not normalised. 0 if there is no pair.
+    Rows are normalised only if asked. 0 if there is no pair.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), L_uniform, Sec. 4.1; official code
     SsnL/align_uniform @e256d47, `uniform_loss`; with y: abrar-fahim/contrastive-gap @8c1a17b,
     clips/hf_clip.py, cross uniformity.
     """
+    x, y = unit(x, normalize), None if y is None else unit(y, normalize)
     other = x if y is None else y
     pair = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
     i, j = (pair.triu() if y is None else pair).nonzero(as_tuple=True)
@@ -27,13 +30,15 @@ def uniformity(x: Tensor, y: Tensor | None = None, *, t: float = 2.0) -> Tensor:
     return (-t * squared_distance).logsumexp(dim=0) - math.log(len(i))
 
 
-def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
+def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = False, reduction: str = "mean") -> Tensor:
     """Mean distance of matched rows to the power alpha.
 
         1/N sum_i |x_i - y_i|^alpha
 
+    "sum": not divided by N; "none": (N,).
+
     Source: Wang & Isola 2020 (arXiv 2005.10242), L_align, Sec. 4.1; official code
     SsnL/align_uniform @e256d47, `align_loss`.
     """
-    distance: Tensor = torch.linalg.vector_norm(x - y, dim=1)
-    return distance.pow(alpha).sum() / max(len(x), 1)
+    distance = torch.linalg.vector_norm(unit(x, normalize) - unit(y, normalize), dim=1)
+    return reduce_rows(distance.pow(alpha), reduction)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...losses.common import log_count, paired_dot, wide
-from ...ops import check, no_autocast, pair_reduce
+from ...losses.common import log_count, paired_dot, private_dots, wide
+from ...ops import check, pair_reduce
 from ...ranks import Batch
 
 Prior = float | Tensor | None
@@ -106,8 +106,7 @@ class Qwen3:
         parts += [pair_reduce(x, **options).rows for x, asked in ((self.q, self.qq), (self.d, self.dd)) if asked]
         logs = torch.stack(parts)
         if self.h is not None:
-            with no_autocast(self.q):
-                hard = self.scale * torch.einsum("nd,nkd->kn", self.q, self.h)
+            hard = self.scale * private_dots(self.q, self.h).T
             logs = torch.cat([logs, hard if limit is None else hard.masked_fill(hard > limit, -torch.inf)])
         rows = softmax_rows(log_sum(logs), positive, self.count, prior, self.scale)
         return rows + smoothing * (positive - self.mean_logits()) if smoothing else rows

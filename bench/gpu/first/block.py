@@ -1,0 +1,95 @@
+"""One chunk of a large loss, and its two kernels with any tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from contrastile import driver
+from contrastile.backends import triton as backend
+from contrastile.backends import triton_launch
+from contrastile.spec import Needs, PairBlock, PairSpec, Positives, Reduce, Side
+from contrastile.triton_kernels import pair
+from contrastile.triton_kernels.config import Tile
+
+from .look import Look
+
+ROWS, COLUMNS, FEATURES = 4096, 65_536, 768
+LEAN = "contrastile.triton_kernels.lean"
+# None: as the package chooses it
+TILES: dict[str, dict[str, Tile | None]] = {
+    "stats": {
+        "table": None,
+        "64x128, 4 warps": Tile(64, 128, 64, 4, 3),
+        "128x128, 128 registers": Tile(128, 128, 64, 8, 3, 0, 128),
+        "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
+    },
+    "coeff": {
+        "table": None,
+        "64x128, 4 warps": Tile(64, 128, 64, 4, 3),
+        "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
+        "128x128": Tile(128, 128, 64, 8, 3),
+        "128x128, 128 registers": Tile(128, 128, 64, 8, 3, 0, 128),
+    },
+}
+
+
+def clip(look: Look) -> PairBlock:
+    """Of clip_loss, with finished statistics."""
+    n, m = look.rows(ROWS), look.rows(COLUMNS)
+    generator = torch.Generator(look.device).manual_seed(0)
+    sides = []
+    for count in (n, m):
+        x = torch.randn(count, look.rows(FEATURES), generator=generator, device=look.device)
+        sides.append(Side(F.normalize(x, dim=1).to(torch.bfloat16)))
+    row, col = sides
+    row.scale = torch.full((n,), 14.3, device=look.device)
+    for side in sides:
+        side.weight = torch.full((len(side),), 0.5 / m, device=look.device)
+        side.positive_weight = -side.weight
+    spec = PairSpec(reduce=Reduce.LSE, positives=Positives.SAME_INDEX, cols=True)
+    block = PairBlock(spec, row, col)
+    for side, found in zip(sides, backend.TritonBackend().stats(block), strict=True):
+        side.stat = driver.finish(spec, found)
+    return block
+
+
+def kernel(name: str, block: PairBlock) -> Callable[[], Any]:
+    triton = backend.TritonBackend()
+    if name == "stats":
+        return lambda: triton.stats_tiles(block)
+    return lambda: triton.coeff_tiles(block, Needs(True, [True], row_scale=True))
+
+
+@contextmanager
+def tiled(tile: Tile | None) -> Iterator[None]:
+    """Inside, the kernels take this tile."""
+    before = triton_launch.tile_for
+    if tile is not None:
+        triton_launch.tile_for = lambda *_: tile
+    try:
+        yield
+    finally:
+        triton_launch.tile_for = before
+
+
+def has_lean() -> bool:
+    return find_spec(LEAN) is not None
+
+
+@contextmanager
+def lean(name: str) -> Iterator[None]:
+    """Inside, the lean kernel takes the place of the general one, where the package has it beside that."""
+    from importlib import import_module
+
+    before = getattr(pair, name)
+    setattr(pair, name, getattr(import_module(LEAN), name))
+    try:
+        yield
+    finally:
+        setattr(pair, name, before)

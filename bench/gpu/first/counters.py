@@ -1,0 +1,79 @@
+"""ncu on one `stats` and one `coeff`: what bounds them. Run as a script it is the program that ncu looks at."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from processes import environment, tool
+
+from .look import Look
+from .results import Results
+
+SECTIONS = (
+    "SpeedOfLight", "SchedulerStats", "WarpStateStats", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis",
+    "Occupancy", "LaunchStats", "InstructionStats",
+)  # fmt: skip
+SECONDS = 30
+
+
+def command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "first.counters", *options]
+
+
+def run(look: Look) -> None:
+    ncu = tool("ncu")
+    if ncu is None or look.dry:
+        look.attempt(lambda: program(look), item="program")
+        look.results.add(item="ncu", outcome="skipped", why="there is no ncu" if ncu is None else "nothing is launched")
+        return
+    sections = [word for name in SECTIONS for word in ("--section", name)]
+    chosen = ["--kernel-name", "regex:^(stats|coeff)$", "--launch-count", "3", *sections]
+    # the card's clocks stay as they are
+    options = ["--target-processes", "all", "--clock-control", "none", "--csv", "--page", "details", *chosen]
+    done = subprocess.run(
+        [ncu, *options, *command()], env=environment(), capture_output=True, text=True, timeout=SECONDS
+    )
+    found = list(metrics(done.stdout.splitlines()))
+    for kernel, values in found:
+        look.results.add(item="ncu", outcome="ok", kernel=kernel, metrics=values)
+    if not found:
+        why = " ".join((done.stdout + done.stderr).split())[-300:]
+        look.results.add(item="ncu", outcome="failed", why=why, status=done.returncode)
+
+
+def metrics(lines: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:
+    """(kernel, metric: value with unit) of each launch, from ncu's lines."""
+    lines = list(lines)
+    begin = next((at for at, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in csv.DictReader(lines[begin:]):
+        name, value, unit = (row.get(f"Metric {x}") for x in ("Name", "Value", "Unit"))
+        if name and value:
+            found.setdefault((row["ID"], row["Kernel Name"]), {})[name] = f"{value} {unit or ''}".strip()
+    return [(kernel, values) for (_, kernel), values in found.items()]
+
+
+def program(look: Look) -> dict[str, Any]:
+    """One launch of each; making the block takes a `stats` of its own."""
+    import torch
+
+    from . import block
+
+    chunk = block.clip(look)
+    for name in ("stats", "coeff"):
+        block.kernel(name, chunk)()
+    torch.cuda.synchronize()
+    return {"kernels": 3}
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+    program(Look(Results(Path("/dev/null"), "counters", "")))

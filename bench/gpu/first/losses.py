@@ -1,0 +1,58 @@
+"""The losses at full size: milliseconds, share of the operations' rate, peak memory, and where `triton` spends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from contrastile.benchmark.clock import Step
+from contrastile.benchmark.problem import Problem, stepper
+
+from . import plan
+from .look import Look, milliseconds, peak_megabytes
+from .plan import Workload
+
+KERNELS = 12  # listed, the longest first
+
+
+def run(look: Look) -> None:
+    for backend, repeats in (("triton", 5), ("cuda", 1), ("torch", 1)):
+        for work in look.some(plan.WORKLOADS):
+            names = {"loss": work.name, "backend": backend, "n": work.n, "d": work.d, "dtype": "bfloat16"}
+            look.attempt(lambda work=work, b=backend, r=repeats: timed(look, work, b, r), **names)
+
+
+def problem(look: Look, work: Workload) -> Problem:
+    n, d = look.rows(work.n), look.rows(work.d)
+    return Problem(work.name, n, d, torch.bfloat16, variant=work.variant, device=look.device)
+
+
+def timed(look: Look, work: Workload, backend: str, repeats: int) -> dict[str, Any]:
+    asked = problem(look, work)
+    loss = asked.candidates[f"contrastile {backend}"].make(asked)
+    step = stepper(loss, asked.sets(), backward=True)
+    ms = milliseconds(lambda: step(0), repeats)
+    found = {"ms": ms, "tflops": asked.flop / ms / 1e9, "megabytes": peak_megabytes(lambda: step(0))}
+    return found | ({"kernels": kernels(look, step)} if backend == "triton" else {})
+
+
+def kernels(look: Look, step: Step) -> list[dict[str, Any]]:
+    """Of one step, with the time that the device spent in each."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    kind = ProfilerActivity.CPU if look.dry else ProfilerActivity.CUDA
+    with profile(activities=[kind]) as profiler:
+        step(1)
+        torch.cuda.synchronize()
+    times: dict[str, list[float]] = {}
+    for event in profiler.key_averages():
+        spent = event.self_cpu_time_total if look.dry else event.self_device_time_total
+        # operations of the host carry the time of their kernels once more
+        if event.device_type == (DeviceType.CPU if look.dry else DeviceType.CUDA) and spent > 0:
+            times.setdefault(event.key[:80], [0, 0.0])
+            times[event.key[:80]][0] += event.count
+            times[event.key[:80]][1] += spent / 1e3
+    longest = sorted(times.items(), key=lambda item: -item[1][1])[:KERNELS]
+    return [{"name": name, "calls": calls, "ms": round(ms, 4)} for name, (calls, ms) in longest]

@@ -1,0 +1,228 @@
+"""Runs the stages one after the other in forked processes, and the background jobs beside them.
+
+torch is imported once, before the forks, and CUDA never in this process: a stage that breaks its context breaks no
+other, and none pays for the import again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from glob import glob
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: F401  for all processes that are forked from this one
+
+from processes import BENCH, ROOT, SITE, cuda_settings, environment, link_site
+
+from . import plan, summary
+from .look import Look
+from .plan import Stage
+from .results import Results, read
+
+DRY_PATIENCE = 10.0  # limits of a dry run are so many times longer: its machine may be small and busy
+GRACE = 1.0  # seconds from the limit to the kill
+JOBS = 14  # processes that compile
+
+
+class Process:
+    """A function in a forked process group, its output in the log."""
+
+    def __init__(self, log: Path, function: Callable[..., None], *arguments: Any) -> None:
+        self.process = get_context("fork").Process(target=forked, args=(log, function, *arguments))
+        self.process.start()
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status; None where the time was up, and then nothing of it is left."""
+        self.process.join(max(seconds, 0.1))
+        status = self.process.exitcode
+        self.end(signal.SIGTERM if status is None else signal.SIGKILL)
+        return status
+
+    def end(self, first: signal.Signals) -> None:
+        pid = self.process.pid
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, first)
+        if first != signal.SIGKILL:
+            self.process.join(GRACE)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            self.process.kill()  # also one that has no group of its own yet
+            self.process.join(GRACE)
+
+    def running(self) -> bool:
+        return self.process.exitcode is None
+
+
+def forked(log: Path, function: Callable[..., None], *arguments: Any) -> None:
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for number in (1, 2):  # of the processes that it starts, too
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    try:
+        function(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def run_stage(name: str, look: Look) -> None:
+    os.chdir(ROOT)
+    module_name = f"{__package__}.{name}"
+    if name == "right":
+        import_module(module_name).before_import(look.dry)
+    if look.dry:
+        from . import dry
+
+        dry.install_cuda() if name == "right" else dry.install()
+    import_module(module_name).run(look)
+    look.results.add(item="host", outcome="ok", cpu_seconds=round(sum(os.times()[:4]), 2))  # with what it started
+
+
+def run_share(look: Look, part: int, parts: int) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    import_module(f"{__package__}.precompile").share(look, part, parts)
+
+
+def run_build(look: Look) -> None:
+    """Without basis.cu, whose compilation takes longer than all others together."""
+    build(look, CONTRASTILE_CUDA_BASIS="0")
+    if not look.dry:
+        link_site()
+
+
+def run_basis(look: Look) -> None:
+    os.nice(19)
+    build(look)
+
+
+def build(look: Look, **more: str) -> None:
+    """For the GPU that is there. A dry run leaves the package's own modules alone."""
+    wanted = {
+        "CONTRASTILE_CUDA": "1",
+        "CONTRASTILE_CPU": "0",
+        "CONTRASTILE_CUDA_ARCHS": "{}{}".format(*look.capability),
+    }
+    where = ["--build-lib", "build/gpu/dry-lib"] if look.dry else ["--inplace"]
+    command = [sys.executable, "setup.py", "build_ext", *where]
+    subprocess.run(command, cwd=ROOT, env=environment(**cuda_settings(), **wanted, **more), check=True)
+
+
+def run_wheels() -> None:
+    """Other packages, carried as wheels, into a folder of their own."""
+    from .peers import INSTALLED, WHEELS
+
+    wheels = sorted(glob(f"{WHEELS}/*.whl"))
+    if wheels:
+        options = "--no-index --no-deps --no-compile --no-cache-dir --upgrade --target".split()
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *options, str(INSTALLED), *wheels], check=True)
+
+
+class Runner:
+    def __init__(self, out: Path, deadline: float, dry: bool, tiny: bool) -> None:
+        self.out, self.deadline, self.dry, self.tiny = out, deadline, dry, tiny
+        self.patience = DRY_PATIENCE if dry else 1.0
+        self.begun = time.monotonic()
+        self.jobs: dict[str, list[Process]] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        sys.path[:0] = [str(SITE), *BENCH]
+        self.device, self.capability = ("dry", (9, 0)) if dry else device()
+
+    @property
+    def log(self) -> Path:
+        return self.out / plan.LOG
+
+    def run(self, stages: list[Stage]) -> int:
+        for name in {stage.file for stage in stages} | {plan.LOG}:
+            (self.out / name).unlink(missing_ok=True)
+        self.start_jobs({name for stage in stages for name in stage.needs})
+        outcomes = [self.stage(stage) for stage in stages]
+        for processes in self.jobs.values():
+            for process in processes:
+                process.end(signal.SIGTERM)
+        text = summary.text(read(self.files()), outcomes, time.monotonic() - self.begun)
+        with self.log.open("a") as file:
+            file.write(text)
+        print(text, flush=True)
+        return int(any(status != "ok" for _, status, _ in outcomes))
+
+    def files(self) -> list[Path]:
+        return [self.out / name for name in dict.fromkeys(stage.file for stage in plan.STAGES)]
+
+    # ---- background
+
+    def start_jobs(self, wanted: set[str]) -> None:
+        parts = 1 if self.tiny else max(min((os.cpu_count() or 1) - 1, JOBS), 1)
+        if "build" in wanted and not self.tiny:
+            self.start("build", run_build, self.look("build", plan.STAGES[0].file))
+        if "kernels" in wanted:
+            for part in range(parts):
+                self.start("kernels", run_share, self.look("kernels", plan.STAGES[0].file), part, parts)
+        if "wheels" in wanted:
+            self.start("wheels", run_wheels)
+
+    def start(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+        self.jobs.setdefault(name, []).append(Process(self.log, function, *arguments))
+
+    def await_jobs(self, names: tuple[str, ...], until: float) -> None:
+        while time.monotonic() < until:
+            self.start_basis()
+            if not any(process.running() for name in names for process in self.jobs.get(name, ())):
+                return
+            time.sleep(0.05)
+
+    def start_basis(self) -> None:
+        """Last: when nothing else is being compiled."""
+        compiling = [process for name in ("build", "kernels") for process in self.jobs.get(name, ())]
+        if compiling and "basis" not in self.jobs and not self.tiny and not any(x.running() for x in compiling):
+            self.start("basis", run_basis, self.look("basis", plan.STAGES[0].file))
+
+    # ---- stages
+
+    def look(self, stage: str, file: str) -> Look:
+        return Look(Results(self.out / file, stage, self.device), self.capability, self.dry, self.tiny)
+
+    def stage(self, stage: Stage) -> tuple[str, str, float]:
+        """(name, what became of it, seconds)."""
+        begun = time.monotonic()
+        left = self.deadline - begun if not self.dry else float("inf")
+        limit = min(stage.seconds * self.patience, left - 2 * GRACE)
+        look = self.look(stage.name, stage.file)
+        if limit < (plan.LEAST_TESTS if stage.name == "tests" else 2.0):
+            return self.over(look, "no time left", begun)
+        print(f"[{stage.name}] at most {limit:.0f} s", flush=True)
+        # a job that hangs leaves half of the time
+        self.await_jobs(stage.needs, begun + limit / 2)
+        status = Process(self.log, run_stage, stage.name, look).wait(begun + limit - time.monotonic())
+        self.start_basis()
+        return self.over(look, "ok" if status == 0 else "cut" if status is None else f"failed ({status})", begun)
+
+    def over(self, look: Look, status: str, begun: float) -> tuple[str, str, float]:
+        seconds = time.monotonic() - begun
+        look.results.add(item="stage", outcome=status, seconds=round(seconds, 2))
+        return look.results.stage, status, seconds
+
+
+def device() -> tuple[str, tuple[int, int]]:
+    """Name and compute capability, asked of the driver's own tool: torch would make a context here, which no fork
+    survives."""
+    command = [shutil.which("nvidia-smi") or "nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        said = ""
+    found = re.match(r"(.+), (\d+)\.(\d+)", said)
+    return (found[1], (int(found[2]), int(found[3]))) if found else ("unknown", (9, 0))

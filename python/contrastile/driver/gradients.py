@@ -1,0 +1,86 @@
+"""The second sweep: coefficients of every block, and their products with the features of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..backends.base import FusedGradients
+from ..monoid import stat_dtype
+from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall
+from .plan import Plan, ScoreStore, Step, columns_before
+from .scaling import scaled
+from .weights import given_weights
+
+
+def gradients(plan: Plan, needs: Needs, store: ScoreStore) -> Gradients:
+    """Sides carry stat, weight and positive_weight. Kept scores are read in the order in which stats wrote them."""
+    call, grads = plan.call, new_gradients(plan.call, needs)
+    with scaled(call, plan.backend, given_weights(call), grads):
+        fused = plan.backend.gradients(call)
+        if fused is not None:
+            add_fused(plan, fused, grads)
+        else:
+            for step in plan.steps():
+                add_block(plan, step, grads, plan.block(step, store.next(plan, step)), needs)
+    return grads
+
+
+def new_gradients(call: PairCall, needs: Needs, create: Callable[..., Tensor] = torch.zeros) -> Gradients:
+    features = call.rows.features
+    dtype = stat_dtype(features.dtype)
+
+    def new(*shape: int) -> Tensor:
+        return create(shape, dtype=dtype, device=features.device)
+
+    n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
+    return Gradients(
+        a=new(n, d) if needs.a else None,
+        blocks=[
+            new(*block.features.shape) if need else None
+            for block, need in zip(call.blocks, needs.blocks or [False], strict=True)
+        ],
+        row_scale=new(n) if needs.row_scale else None,
+        col_scale=new(m) if needs.col_scale else None,
+        row_bias=new(n) if needs.row_bias else None,
+        col_bias=new(m) if needs.col_bias else None,
+    )
+
+
+def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs: Needs) -> Coefficients:
+    """Adds one block's share to every accumulator."""
+    backend, part = plan.backend, plan.backend.coeff(block, needs)
+    to_col = grads.a if plan.call.spec.square else grads.blocks[step.index]
+    for tile, grad in enumerate(part.grad):
+        if grads.a is not None:
+            backend.accumulate(grads.a[step.start : step.stop], grad, block.col.tiles[tile])
+        if to_col is not None:
+            target = to_col[tile] if to_col.dim() == 3 else to_col
+            backend.accumulate(target[step.first : step.last], grad.T, block.row.features)
+    before = columns_before(plan.call, step.index)
+    rows, cols = slice(step.start, step.stop), slice(before + step.first, before + step.last)
+    for name, here in (("row_scale", rows), ("row_bias", rows), ("col_scale", cols), ("col_bias", cols)):
+        target, value = getattr(grads, name), getattr(part, name)
+        if target is not None and value is not None:
+            target[here].add_(value)
+    return part
+
+
+def add_fused(plan: Plan, fused: FusedGradients, grads: Gradients) -> None:
+    """All gradients without coefficients in memory: no reason to cut the blocks of columns any further."""
+    call = plan.call
+    for index, side in enumerate(call.blocks):
+        here = slice(before := columns_before(call, index), before + len(side))
+        col_scale, col_bias = (None if x is None else x[here] for x in (grads.col_scale, grads.col_bias))
+        part = replace(grads, blocks=grads.blocks[index : index + 1], col_scale=col_scale, col_bias=col_bias)
+        fused(plan.block(Step(0, len(call.rows), index, 0, len(side))), part)
+
+
+def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
+    def rows(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[start:stop]
+
+    return replace(grads, a=rows(grads.a), row_scale=rows(grads.row_scale), row_bias=rows(grads.row_bias))

@@ -1,0 +1,137 @@
+"""How a call is cut into blocks: made once, and passed to whoever walks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..backends.base import Backend
+from ..monoid import stat_dtype
+from ..spec import Limits, PairBlock, PairCall
+
+
+@dataclass
+class Step:
+    """Rows [start, stop) against columns [first, last) of block `index`; `mirrored`: both roles of a square call."""
+
+    start: int
+    stop: int
+    index: int
+    first: int
+    last: int
+    mirrored: bool = False
+
+
+def limits(call: PairCall, backend: Backend) -> Limits:
+    return backend.limits(call.rows.features.device)
+
+
+class Plan:
+    """The blocks of a call on a backend, chunk of rows by chunk of rows, in an order that depends on shapes alone.
+
+    Columns are brought into the backend's layout, once for all chunks.
+    """
+
+    def __init__(self, call: PairCall, backend: Backend, rows: int | None = None) -> None:
+        """rows: of a chunk; default as many as the backend wants."""
+        self.call, self.backend = call, backend
+        self.limits = limits(call, backend)
+        self.rows = rows or self.chunk_rows()
+        fit = self.limits.workspace // (4 * self.rows * call.tiles) // backend.granularity
+        self.columns = max(fit, 1) * backend.granularity
+        for block in call.blocks:
+            if block.prepared is None:
+                block.prepared = backend.prepare(block.features)
+
+    def chunk_rows(self) -> int:
+        """A multiple of the backend's granularity whose scores fit the workspace."""
+        width = max((len(block) for block in self.call.blocks), default=1)
+        most = self.limits.square_chunk if self.call.spec.square else self.limits.max_chunk
+        return self.granular(max(min(self.fitting(width), most), self.limits.min_chunk))
+
+    def fitting(self, width: int) -> int:
+        """Rows of so many scores of every tile that fit the workspace."""
+        return self.limits.workspace // (4 * max(width, 1) * self.call.tiles)
+
+    def granular(self, rows: int) -> int:
+        return max(rows // self.backend.granularity, 1) * self.backend.granularity
+
+    def steps(self) -> Iterator[Step]:
+        n, widths = len(self.call.rows), [len(block) for block in self.call.blocks]
+        for start in range(0, n, self.rows):
+            stop = min(start + self.rows, n)
+            if self.call.spec.square:
+                yield Step(start, stop, 0, start, stop)
+                for first in range(stop, n, self.columns):
+                    yield Step(start, stop, 0, first, min(first + self.columns, n), mirrored=True)
+                continue
+            for index, width in enumerate(widths):
+                for first in range(0, width, self.columns):
+                    yield Step(start, stop, index, first, min(first + self.columns, width))
+
+    def only_step(self) -> Step | None:
+        """The step of a call that is one block."""
+        steps = self.steps()
+        first = next(steps, None)
+        return first if next(steps, None) is None else None
+
+    def block(self, step: Step, scores: Tensor | None = None) -> PairBlock:
+        call = self.call
+        row = call.rows.slice(step.start, step.stop)
+        col = call.blocks[step.index].slice(step.first, step.last)
+        if call.spec.square:
+            col = replace(col, on=step.mirrored)
+        mask = call.mask
+        if mask is not None:
+            before = columns_before(call, step.index)
+            mask = mask[step.start : step.stop, before + step.first : before + step.last]
+        return PairBlock(call.spec, row, col, mask, scores, call.factor)
+
+    # ---- scores kept from statistics to coefficients
+
+    def padded(self, columns: int) -> int:
+        return -(-columns // self.backend.padding) * self.backend.padding
+
+    def width(self) -> int:
+        """Scores of one row with all columns, padded block by block."""
+        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.tiles
+
+    def step_scores(self, step: Step) -> int:
+        return self.call.tiles * (step.stop - step.start) * self.padded(step.last - step.first)
+
+    def scores_within(self, budget: int) -> Tensor | None:
+        """Memory for scores kept between two sweeps, at most `budget` bytes."""
+        if budget <= 0:
+            return None
+        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.tiles
+        return self.memory(min(budget // stat_dtype(self.call.dtype).itemsize, len(self.call.rows) * width))
+
+    def memory(self, size: int) -> Tensor | None:
+        """For so many scores; None for a backend that keeps none."""
+        if not self.backend.keeps_scores:
+            return None
+        return torch.empty(size, dtype=stat_dtype(self.call.dtype), device=self.call.rows.features.device)
+
+
+class ScoreStore:
+    """Raw scores kept from stats for coeff, first blocks first, while they fit the buffer, which plans may share."""
+
+    def __init__(self, buffer: Tensor | None) -> None:
+        self.buffer, self.used = buffer, 0
+
+    def next(self, plan: Plan, step: Step) -> Tensor | None:
+        size = plan.step_scores(step)
+        if self.buffer is None or self.used + size > len(self.buffer):
+            self.buffer = None  # later blocks are recomputed, also when they are smaller
+            return None
+        part = self.buffer[self.used : self.used + size]
+        self.used += size
+        return part.view(plan.call.tiles, step.stop - step.start, plan.padded(step.last - step.first))
+
+
+def columns_before(call: PairCall, index: int) -> int:
+    """Columns in the blocks before; their origins may have gaps."""
+    return sum(len(block) for block in call.blocks[:index])

@@ -1,0 +1,138 @@
+"""Scalar mode: a weighted sum of the statistics with its gradients, in one sweep where that is possible.
+
+The weights are known beforehand, so a block's coefficients can follow as soon as its statistics are complete: those of
+a sum at once, those of rows alone after a chunk of rows, those of both sides after all blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..backends.base import Backend
+from ..monoid import finish, stat_dtype
+from ..spec import Gradients, Needs, PairCall, Side, Weights
+from .gradients import add_block, gradients, new_gradients, slice_gradients
+from .plan import Plan, ScoreStore, Step
+from .scaling import scaled
+from .statistics import Finished, Sides, finished, statistics
+from .weights import given_weights, set_weights, with_weights
+
+
+def scalar(
+    call: PairCall, backend: Backend, weights: Weights, needs: Needs, budget: int
+) -> tuple[Tensor, Gradients | None]:
+    """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
+    if not needs.any():
+        return scalar_value(finished(statistics(Plan(call, backend), ScoreStore(None))), weights), None
+    complete = weights.col is not None or not call.spec.cols
+    small = backend.small(call) if complete else None
+    if small is not None:
+        grads = new_gradients(call, needs, torch.empty)
+        with scaled(call, backend, weights.given(), grads):
+            value = small(call, weights, grads)
+        return value, grads
+    plan = Plan(call, backend)
+    if call.spec.reduce.traits.additive:
+        return one_sweep(plan, weights, needs)
+    if backend.gradients(call) is not None:
+        return two_sweeps(plan, weights, needs, budget)
+    if (step := plan.only_step()) is not None:
+        return one_block(plan, step, weights, needs)
+    both = call.spec.cols or call.spec.square
+    if not both and 4 * plan.width() * plan.limits.min_chunk <= plan.limits.workspace:
+        return one_sided(plan, weights, needs)
+    return two_sweeps(plan, weights, needs, budget)
+
+
+def scalar_value(done: Finished, weights: Weights) -> Tensor:
+    value = weighted(done.row, weights.row, done.row_positive, weights.row_positive)
+    if done.col is not None:
+        value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive)
+    return value.to(done.row.dtype)
+
+
+def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
+    """Contribution of one side, float64: the statistic and the positive are large and nearly equal. An item with
+    nothing kept (statistic -inf) contributes 0."""
+    parts = []
+    if weight is not None:
+        parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
+    if positive_weight is not None:
+        assert positive is not None
+        parts.append(positive.double() * positive_weight)
+    return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
+
+
+def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
+    """A call that is one block: its scores, and what else the backend leaves there, serve the coefficients as well."""
+    call, sides = plan.call, Sides(plan.call)
+    block = plan.block(step, ScoreStore(plan.memory(plan.step_scores(step))).next(plan, step))
+    block.again = True
+    sides.add(step, *plan.backend.stats(block))
+    done = finished(sides)
+    set_weights(call, done, weights)
+    grads = new_gradients(call, needs)
+    with scaled(call, plan.backend, given_weights(call), grads):
+        again = replace(plan.block(step, block.scores), kept=block.kept)
+        add_block(plan, step, grads, again, needs)
+    return scalar_value(done, weights), grads
+
+
+def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
+    """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
+    call, backend, width = plan.call, plan.backend, plan.width()
+    grads, n = new_gradients(call, needs), len(call.rows)
+    rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(width, 1))))
+    buffer = plan.memory(min(rows, n) * width)
+    value = call.rows.features.new_zeros((), dtype=torch.float64)
+    with scaled(call, backend, [weights.row, weights.row_positive], grads):
+        for start in range(0, n, rows):
+            stop = min(start + rows, n)
+            own = Weights(*(None if x is None else x[start:stop] for x in (weights.row, weights.row_positive)))  # type: ignore[arg-type]
+            chunk = Plan(chunk_of(call, call.rows.slice(start, stop), start), backend, rows)
+            steps = list(chunk.steps())
+            stats = statistics(chunk, ScoreStore(buffer), steps).rows.result()
+            done = Finished(finish(stats), stats.positive)
+            value = value + weighted(done.row, own.row, done.row_positive, own.row_positive)
+            chunk.call.rows = with_weights(chunk.call.rows, done.row, own.row, own.row_positive)
+            here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)
+            for step in steps:
+                add_block(chunk, step, here, chunk.block(step, store.next(chunk, step)), needs)
+    return value.to(stat_dtype(call.dtype)), grads
+
+
+def chunk_of(call: PairCall, rows: Side, start: int) -> PairCall:
+    mask = None if call.mask is None else call.mask[start : start + len(rows)]
+    return PairCall(call.spec, rows, call.blocks, mask, call.factor)
+
+
+def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
+    """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product, whose scores
+    are kept for one block at a time."""
+    call, backend, sides = plan.call, plan.backend, Sides(plan.call)
+    set_weights(call, None, weights)
+    grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_coeff)
+    steps = list(plan.steps())
+    buffer = plan.memory(max((plan.step_scores(step) for step in steps), default=0))
+    with scaled(call, backend, given_weights(call), grads):
+        for step in steps:
+            block = plan.block(step, ScoreStore(buffer).next(plan, step))
+            block.again = True
+            stats = None if needs.stats else backend.stats(block)
+            part = add_block(plan, step, grads, block, needs)
+            row, col = (part.row_stats, part.col_stats) if stats is None else stats
+            assert row is not None
+            sides.add(step, row, col)
+    return scalar_value(finished(sides), weights), grads
+
+
+def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
+    """Columns are complete only after all rows: statistics first, then coefficients from kept or recomputed scores."""
+    buffer = plan.scores_within(budget)
+    done = finished(statistics(plan, ScoreStore(buffer)))
+    value = scalar_value(done, weights)
+    set_weights(plan.call, done, weights)
+    return value, gradients(plan, needs, ScoreStore(buffer))

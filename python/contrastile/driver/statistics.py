@@ -1,0 +1,84 @@
+"""The first sweep: partial statistics of every block, joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..monoid import SideStats, finish, merge, neutral
+from ..spec import PairCall, PairSpec, Side
+from .plan import Plan, ScoreStore, Step
+
+
+class Running:
+    """The statistic of one side while blocks arrive."""
+
+    def __init__(self, spec: PairSpec, side: Side) -> None:
+        self.spec, self.side = spec, side
+        self.stats: SideStats | None = None
+
+    def add(self, start: int, stop: int, part: SideStats) -> None:
+        if self.stats is None and stop - start == len(self.side):
+            self.stats = part
+            return
+        here = self.result().slice(start, stop)
+        joined = merge(here, part).kept()
+        for name, target in here.kept().items():
+            target.copy_(joined[name])
+
+    def result(self) -> SideStats:
+        if self.stats is None:
+            self.stats = neutral(self.spec.reduce.traits, self.side.features, len(self.side))
+        return self.stats
+
+
+class Sides:
+    """The statistics of the rows and of every column block while blocks arrive."""
+
+    def __init__(self, call: PairCall) -> None:
+        self.call = call
+        self.rows = Running(call.spec, call.rows)
+        self.cols = [Running(call.spec, block) for block in call.blocks]
+
+    def add(self, step: Step, row: SideStats, col: SideStats | None) -> None:
+        self.rows.add(step.start, step.stop, row)
+        if col is not None:
+            (self.rows if step.mirrored else self.cols[step.index]).add(step.first, step.last, col)
+
+
+def statistics(plan: Plan, store: ScoreStore, steps: Iterable[Step] | None = None) -> Sides:
+    """Runs stats over all blocks. Scores are kept as far as the store reaches."""
+    sides = Sides(plan.call)
+    for step in plan.steps() if steps is None else steps:
+        sides.add(step, *plan.backend.stats(plan.block(step, store.next(plan, step))))
+    return sides
+
+
+@dataclass
+class Finished:
+    """Finished statistics and sums over positives of all rows and, where wanted, all columns."""
+
+    row: Tensor
+    row_positive: Tensor | None
+    col: Tensor | None = None
+    col_positive: Tensor | None = None
+
+
+def finished(sides: Sides) -> Finished:
+    rows = sides.rows.result()
+    done = Finished(finish(rows), rows.positive)
+    if sides.call.spec.cols:
+        done.col, done.col_positive = joined_columns(sides.cols)
+    return done
+
+
+def joined_columns(cols: list[Running]) -> tuple[Tensor, Tensor]:
+    results = [running.result() for running in cols]
+    stats = [finish(result) for result in results]
+    positives = [result.positive for result in results if result.positive is not None]
+    if len(stats) == 1:
+        return stats[0], positives[0]
+    return torch.cat(stats), torch.cat(positives)

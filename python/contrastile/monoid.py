@@ -1,0 +1,122 @@
+"""Partial statistics and how two of them join: tiles, chunks, column blocks, queues and ranks all join by one table.
+
+A statistic of an item is some numbers. Each number has a law, stated once in NUMBERS; what a reduce keeps are its
+Traits. The compiled kernels keep the same numbers by the same laws (csrc/common/functors.h, triton_kernels/merge.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Number(NamedTuple):
+    """How two values of a number join.
+
+    "max": the larger one. "sum": their sum. "exp": their sum after both are rescaled by e^(their `of` - the joined
+    `of`); without an `of`, their sum. "follow": that of the larger `of`, of the first where they are equal.
+    """
+
+    law: Literal["max", "sum", "exp", "follow"]
+    neutral: float = 0.0
+    of: str = ""
+    integer: bool = False
+
+
+NUMBERS = {
+    "peak": Number("max", neutral=-torch.inf),  # the largest z
+    "total": Number("exp", of="peak"),  # sum of e^(z - peak), or of terms
+    "positive": Number("sum"),  # sum over positive pairs
+    "arg": Number("follow", neutral=-1, of="peak", integer=True),  # global index of the largest z, -1: none
+}
+
+
+class Traits(NamedTuple):
+    """What a reduce keeps and allows. Code asks for these, never for a reduce by name."""
+
+    peak: bool  # it keeps the largest z
+    total: bool  # it keeps a sum: of e^(z - peak) where there is a peak, else of one term per pair
+    arg: bool  # it keeps the index of the largest z, at which it is differentiated
+    additive: bool  # the slope of a pair depends on its z alone: no statistic has to be known first
+
+    def numbers(self) -> list[str]:
+        return [name for name in NUMBERS if getattr(self, name, True)]
+
+
+@dataclass
+class SideStats:
+    """Partial statistic of one side, its fields as in NUMBERS; None: a number that the reduce does not keep."""
+
+    peak: Tensor | None = None  # (n,)
+    total: Tensor | None = None  # (n,)
+    positive: Tensor | None = None  # (n,)
+    arg: Tensor | None = None  # (n,) int64
+
+    def kept(self) -> dict[str, Tensor]:
+        return {name: x for name in NUMBERS if (x := getattr(self, name)) is not None}
+
+    def slice(self, start: int, stop: int) -> SideStats:
+        kept = self.kept()
+        if start == 0 and stop == len(next(iter(kept.values()))):
+            return self
+        return SideStats(**{name: x[start:stop] for name, x in kept.items()})
+
+
+def stat_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of statistics, scores and accumulators of features of this type."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def uninitialised(traits: Traits, n: int, device: torch.device) -> SideStats:
+    """Memory for n items, as a kernel writes them."""
+    kinds = {name: torch.int64 if NUMBERS[name].integer else torch.float32 for name in traits.numbers()}
+    return SideStats(**{name: torch.empty(n, dtype=kind, device=device) for name, kind in kinds.items()})
+
+
+def neutral(traits: Traits, like: Tensor, n: int) -> SideStats:
+    """n items that have met no pair, in the type of the statistics of `like`."""
+    dtype, numbers = stat_dtype(like.dtype), {name: NUMBERS[name] for name in traits.numbers()}
+    return SideStats(**{
+        name: torch.full((n,), x.neutral, dtype=torch.int64 if x.integer else dtype, device=like.device)
+        for name, x in numbers.items()
+    })  # fmt: skip
+
+
+def merge(x: SideStats, y: SideStats) -> SideStats:
+    """Joins two partial statistics of the same items, as far as both keep a number."""
+    left, right = x.kept(), y.kept()
+    both = [name for name in left if name in right]
+    out = {name: torch.maximum(left[name], right[name]) for name in both if NUMBERS[name].law == "max"}
+    for name in both:
+        number = NUMBERS[name]
+        if number.law == "follow":
+            a, b = left[number.of], right[number.of]
+            out[name] = torch.where((b > a) | (b.isnan() & ~a.isnan()), right[name], left[name])
+        elif number.law == "exp" and number.of in out:
+            top = out[number.of]
+            out[name] = rescaled(left[name], left[number.of], top) + rescaled(right[name], right[number.of], top)
+        elif number.law != "max":
+            out[name] = left[name] + right[name]
+    return SideStats(**out)
+
+
+def rescaled(total: Tensor, peak: Tensor, top: Tensor) -> Tensor:
+    """A sum of e^(z - peak) as one of e^(z - top). The peak of an item that met nothing is -inf, and so may be `top`:
+    e^(-inf - lowest) is 0."""
+    return total * (peak - top.clamp_min(torch.finfo(top.dtype).min)).exp()
+
+
+def finish(stats: SideStats) -> Tensor:
+    """The statistic in parts, (n, 2): (peak, log total), else (value, 0); the statistic is their sum.
+
+    At scale 100 one number would leave a converged model's loss and p_ii - 1 with four digits fewer.
+    """
+    peak, total = stats.peak, stats.total
+    if peak is not None and total is not None:
+        return torch.stack([peak, total.log()], 1)
+    value = peak if total is None else total
+    assert value is not None
+    return torch.stack([value, torch.zeros_like(value)], 1)

@@ -1,0 +1,164 @@
+"""The one record of a call's arguments. A new option of the engine is one field here, and what it means in the kernels.
+
+Everything that hands arguments on is derived from the fields: the operators' schema, autograd's split into tensors and
+the rest, the gradients a call may want, what ranks must agree on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import torch
+from torch import Tensor
+
+from ..spec import Gradients, Keep, Needs, Positives, Reduce, Score
+
+REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
+KEEPS = {
+    "all": Keep.ALL,
+    "not_same_index": Keep.NOT_SAME_INDEX,
+    "not_same_id": Keep.NOT_SAME_ID,
+    "same_id": Keep.SAME_ID,
+    "not_same_index_or_id": Keep.NOT_SAME_INDEX_OR_ID,
+}
+POSITIVES = {
+    None: Positives.NONE,
+    "same_index": Positives.SAME_INDEX,
+    "same_id": Positives.SAME_ID,
+    "kept": Positives.KEPT,
+}
+SCORES = {
+    "dot": Score.DOT,
+    "squared_distance": Score.SQUARED_DISTANCE,
+    "distance": Score.DISTANCE,
+    "log_distance": Score.LOG_DISTANCE,
+}
+
+
+class Option(NamedTuple):
+    """What a field is to those that hand it on."""
+
+    schema: str  # its type in the operators' schema
+    grad: str = ""  # the field of spec.Gradients that has its gradient
+    names: Mapping[Any, int] | None = None  # public names of its numbers
+    agreed: bool = False  # all ranks must give the same; of a tensor: all or none
+
+
+@dataclass(slots=True)  # not frozen, which would cost 2 us a call
+class Arguments:
+    """Checked arguments of pair_reduce and pair_loss."""
+
+    a: Annotated[Tensor, Option("Tensor", grad="a")]
+    blocks: Annotated[list[Tensor], Option("Tensor[]", grad="blocks")]  # of columns; empty in a square call
+    scale: Annotated[Tensor, Option("Tensor", grad="row_scale")]  # 0-dim, or one per row
+    col_scale: Annotated[Tensor | None, Option("Tensor?", grad="col_scale", agreed=True)]
+    # in a square call it acts on both sides
+    row_bias: Annotated[Tensor | None, Option("Tensor?", grad="row_bias", agreed=True)]
+    col_bias: Annotated[Tensor | None, Option("Tensor?", grad="col_bias", agreed=True)]
+    row_ids: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    # None with row_ids: the rows'; torch.compile cannot trace a tensor that is given twice
+    col_ids: Annotated[Tensor | None, Option("Tensor?")]
+    row_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    mask: Annotated[Tensor | None, Option("Tensor?")]
+    reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)]
+    keep: Annotated[int, Option("int", names=KEEPS, agreed=True)]
+    positives: Annotated[int, Option("int", names=POSITIVES, agreed=True)]
+    keep_positives: Annotated[bool, Option("bool", agreed=True)]
+    cols: Annotated[bool, Option("bool", agreed=True)]
+    same: Annotated[bool, Option("bool", agreed=True)]  # b is a
+    square: Annotated[bool, Option("bool", agreed=True)]  # the same, and z symmetric
+    score: Annotated[int, Option("int", names=SCORES, agreed=True)]
+    offset: Annotated[bool, Option("bool", agreed=True)]
+    compute: Annotated[torch.dtype, Option("ScalarType")]  # the type features are multiplied in
+    backend: Annotated[str, Option("str")]
+
+    @property
+    def n(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def m(self) -> int:
+        return self.n if self.square else sum(block.shape[-2] for block in self.blocks)
+
+
+FIELDS: dict[str, Option] = {
+    name: hint.__metadata__[0] for name, hint in get_type_hints(Arguments, include_extras=True).items()
+}
+COUNT = len(FIELDS)  # every operator takes the fields first, then arguments of its own
+SCHEMA = ", ".join(f"{x.schema} {name}" for name, x in FIELDS.items())
+SINGLE = [name for name, x in FIELDS.items() if x.schema in ("Tensor", "Tensor?")]
+STATIC = [name for name, x in FIELDS.items() if not x.schema.startswith("Tensor")]
+# what has a gradient, blocks last: the order of `needs` and of flat gradients
+GRADS = {name: x.grad for name, x in FIELDS.items() if x.grad and name != "blocks"}
+
+
+def reader(names: Sequence[str], *rest: str) -> Callable[[Arguments], tuple[Any, ...]]:
+    """A function that returns the fields. Generated: it runs several times in a small call, where a loop over names
+    would be felt, and torch.compile does not trace operator.attrgetter."""
+    reads = [f"r.{name}" for name in names] + [f"*r.{name}" for name in rest]
+    function: Callable[[Arguments], tuple[Any, ...]] = eval(f"lambda r: ({', '.join(reads)},)")
+    return function
+
+
+def maker() -> Callable[[Sequence[Any], Sequence[Any]], Arguments]:
+    """The way back from `statics` and `tensors`, generated for the same reason."""
+    parts = {name: f"tensors[{k}]" for k, name in enumerate(SINGLE)}
+    parts |= {name: f"statics[{k}]" for k, name in enumerate(STATIC)}
+    parts["blocks"] = f"list(tensors[{len(SINGLE)}:])"
+    source = ", ".join(f"{name}={parts[name]}" for name in FIELDS)
+    function: Callable[[Sequence[Any], Sequence[Any]], Arguments] = eval(
+        f"lambda statics, tensors: Arguments({source})", {"Arguments": Arguments, "list": list}
+    )
+    return function
+
+
+packed = reader(list(FIELDS))  # as operators take them
+tensors = reader(SINGLE, "blocks")  # every tensor: autograd must see each as an argument of its own
+statics = reader(STATIC)  # the rest
+inputs = reader(list(GRADS), "blocks")  # what may want a gradient
+restored = maker()
+
+
+def needs_of(args: Arguments) -> list[bool]:
+    """Which gradients are wanted, in the order of `inputs`."""
+    if not torch.is_grad_enabled():
+        return [False] * (len(GRADS) + len(args.blocks))
+    return [x is not None and x.requires_grad for x in inputs(args)]
+
+
+def wanted_inputs(args: Arguments, needs: Sequence[bool]) -> list[Tensor]:
+    return [x for x, need in zip(inputs(args), needs, strict=True) if need]
+
+
+def tensor_needs(flags: Sequence[bool]) -> list[bool]:
+    """`needs` from a flag for each of `tensors`."""
+    by_name = dict(zip(SINGLE, flags, strict=False))
+    return [*(by_name[name] for name in GRADS), *flags[len(SINGLE) :]]
+
+
+def by_tensor(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Flat gradients, as many as needs are true, spread over `tensors`."""
+    flat = iter(grads)
+    spread = [next(flat) if need else None for need in needs]
+    by_name = dict(zip(GRADS, spread, strict=False))
+    return (*(by_name.get(name) for name in SINGLE), *spread[len(GRADS) :])
+
+
+def needed(args: Arguments, needs: Sequence[bool]) -> Needs:
+    found = dict(zip(GRADS.values(), needs, strict=False))
+    if args.square:
+        found["col_bias"] = found["row_bias"]
+    return Needs(**found, blocks=list(needs[len(GRADS) :]))
+
+
+def flat_gradients(args: Arguments, grads: Gradients) -> list[Tensor]:
+    """The gradients that are there, in the order of `inputs`, that of a scale summed to its own shape."""
+    found = {name: getattr(grads, name) for name in GRADS.values()}
+    if args.square and grads.row_bias is not None and grads.col_bias is not None:
+        found |= {"row_bias": grads.row_bias + grads.col_bias, "col_bias": None}
+    if grads.row_scale is not None and args.scale.dim() == 0:
+        found["row_scale"] = grads.row_scale.sum()
+    return [x for x in (*found.values(), *grads.blocks) if x is not None]

@@ -1,0 +1,129 @@
+"""Every drop-in loss as a function of features, for rules that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor
+
+from contrastile.compat import gram, inf_cl, info_nce, infonce, memeff, multi_view_cl, open_clip, siglip_kernel, symile
+from contrastile.compat.columns import joined
+
+from .lightly_modules import lightly_importable
+
+N, D, K = 8, 16, 3
+LABELS = torch.arange(N) // 2
+MORE_LABELS = torch.arange(N) % 3
+
+
+@dataclass
+class Given:
+    x: Tensor  # (N, D)
+    y: Tensor
+    z: Tensor
+    hard: Tensor  # (N, K, D)
+    scale: Tensor  # 0-dim
+
+    @staticmethod
+    def made(dtype: torch.dtype = torch.float32) -> Given:
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(N, D)] * 3 + [(N, K, D)]
+        features = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+        return Given(*features, torch.tensor(2.0))
+
+    def leaves(self) -> list[Tensor]:
+        return [self.x, self.y, self.z, self.hard, self.scale]
+
+    @property
+    def both(self) -> Tensor:
+        return joined([self.x, self.y])
+
+
+def lightly(name: str, **options: object) -> Callable[[Given], Tensor]:
+    def call(g: Given) -> Tensor:
+        torch.manual_seed(0)  # a memory bank starts at random
+        with lightly_importable():
+            return getattr(import_module("contrastile.compat.lightly"), name)(**options)(g.x, g.y)
+
+    return call
+
+
+def metric_learning(name: str, listed: bool = False) -> Callable[[Given], Tensor]:
+    def call(g: Given) -> Tensor:
+        pytest.importorskip("pytorch_metric_learning")
+        loss = getattr(import_module("contrastile.compat.pytorch_metric_learning"), name)()
+        if not listed:
+            return loss(g.x, LABELS) + loss(g.x, LABELS, ref_emb=g.y, ref_labels=MORE_LABELS)
+        pairs = torch.tensor([0, 2, 4, 6]), torch.tensor([1, 3, 5, 7]), torch.tensor([0, 2, 4]), torch.tensor([5, 0, 1])
+        return loss(g.x, indices_tuple=pairs)
+
+    return call
+
+
+def ranking(name: str, **options: object) -> Callable[[Given], Tensor]:
+    def call(g: Given) -> Tensor:
+        pytest.importorskip("sentence_transformers")
+        from .test_sentence_transformers import guided_like, ours, whole
+
+        columns = [g.x, g.y, g.z]
+        return whole(ours, name, **options)(*columns, **guided_like(name, columns))
+
+    return call
+
+
+ALL_HARD = {"hardness_mode": "all_negatives", "hardness_strength": 2.0}
+IDS = torch.arange(N) // 2
+NORMALISING: dict[str, Callable[[Given], Tensor]] = {
+    "infonce": lambda g: infonce.InfoNCE()(g.both),
+    "infonce, labels": lambda g: infonce.SupervisedInfoNCE()(g.x, LABELS),
+    "info_nce": lambda g: info_nce.info_nce(g.x, g.y, temperature=1 / g.scale),
+    "info_nce, shared": lambda g: info_nce.info_nce(g.x, g.y, g.z, temperature=1 / g.scale),
+    "info_nce, paired": lambda g: info_nce.info_nce(g.x, g.y, g.hard, 1 / g.scale, negative_mode="paired"),
+    "lightly NTXentLoss": lightly("NTXentLoss"),
+    "lightly NTXentLoss, bank": lightly("NTXentLoss", memory_bank_size=(6, D)),
+    "lightly DCLLoss": lightly("DCLLoss"),
+    "lightly DCLWLoss": lightly("DCLWLoss"),
+    "metric learning NTXentLoss": metric_learning("NTXentLoss"),
+    "metric learning SupConLoss": metric_learning("SupConLoss"),
+    "metric learning NTXentLoss, listed": metric_learning("NTXentLoss", listed=True),
+    "metric learning SupConLoss, listed": metric_learning("SupConLoss", listed=True),
+    "ranking": ranking("MultipleNegativesRankingLoss"),
+    "ranking, hardness": ranking("MultipleNegativesRankingLoss", **ALL_HARD),
+    "ranking, guided": ranking("GISTEmbedLoss", temperature=0.5),
+    "memeff CLIP": lambda g: memeff.MemoryEfficientCLIPLoss()(g.x, g.y),
+    "memeff CLIP, prior": lambda g: memeff.MemoryEfficientCLIPLoss(tau_plus=0.1, label_smoothing=0.1)(g.x, g.y),
+    "memeff LiT": lambda g: memeff.MemoryEfficientLiTLoss()(g.x, g.y),
+    "memeff Qwen3": lambda g: memeff.MemoryEfficientQwen3Loss(
+        use_qq_negatives=True, use_dd_negatives=True, label_smoothing=0.1
+    )(g.x, g.y, g.hard),
+    "memeff Matryoshka": lambda g: memeff.MemoryEfficientMatryoshkaQwen3Loss((8, 16))(g.x, g.y, g.hard),
+    "Multi-View-CL NTXent": lambda g: multi_view_cl.NTXent(multiplier=4, mv=True)(joined([g.both, g.both.flip(0)]))[0],
+    "Multi-View-CL NTXent, average": lambda g: multi_view_cl.NTXent(average=True)(g.both)[0],
+    "Multi-View-CL NTXentHPS": lambda g: multi_view_cl.NTXentHPS()(g.both)[0],
+    "Multi-View-CL MVINFONCE": lambda g: multi_view_cl.MVINFONCE()(g.both)[0],
+    "Multi-View-CL MVDHEL": lambda g: multi_view_cl.MVDHEL()(g.both)[0],
+    "Multi-View-CL CL_1": lambda g: multi_view_cl.CL_1()(g.both)[0],
+    "Multi-View-CL CL_2": lambda g: multi_view_cl.CL_2()(g.both)[0],
+    "Multi-View-CL PVCLoss": lambda g: multi_view_cl.PVCLoss()(g.both)[0],
+    "Multi-View-CL PVCLoss, arithmetic": lambda g: multi_view_cl.PVCLoss(method="arithmetic")(g.both)[0],
+    "siglip_kernel module": lambda g: siglip_kernel.SigLIPPlusLoss()([g.x, g.y], IDS, IDS)["total_loss"],
+    "siglip_kernel module, soft": lambda g: siglip_kernel.SigLIPPlusLoss(soft_label=True)([g.x, g.y])["total_loss"],
+}
+CALLS = NORMALISING | {
+    "open_clip ClipLoss": lambda g: open_clip.ClipLoss()(g.x, g.y, g.scale),
+    "open_clip SigLipLoss": lambda g: open_clip.SigLipLoss()(g.x, g.y, g.scale, -g.scale),
+    "open_clip DistillClipLoss": lambda g: sum(open_clip.DistillClipLoss()(g.x, g.y, g.scale, g.z, g.y.flip(0), 3.0)),
+    "siglip_kernel": lambda g: siglip_kernel.fused_siglip_loss(g.x, g.y, g.scale, -g.scale),
+    "siglip_kernel, groups": lambda g: siglip_kernel.fused_siglip_plus_loss(g.x, g.y, g.scale, -g.scale, IDS, IDS),
+    "siglip_kernel, dense": lambda g: siglip_kernel.siglip_loss_reference(g.x, g.y, g.scale, -g.scale),
+    "inf_cl": lambda g: inf_cl.cal_inf_loss(g.x, g.y, scale=g.scale),
+    "GRAM": lambda g: gram.volume_loss(g.x, g.y, g.z, contra_temp=g.scale),
+    "GRAM, volumes": lambda g: (gram.volume_computation3(g.x, g.y, g.z) * torch.arange(N)).sum(),
+    "symile": lambda g: symile.Symile()([g.x, g.y, g.z], g.scale),
+    "symile, all": lambda g: symile.Symile("n_squared")([g.x, g.y, g.z], g.scale),
+    "symile, similarity": lambda g: (symile.MIPSimilarity()(g.x, [g.y, g.z]) * torch.arange(N)).sum(),
+}

@@ -1,0 +1,303 @@
+"""Every argument of every public function and module does something: with another value the result changes, or the call
+is refused. An argument that this file does not know fails it."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import contrastile
+from contrastile import BackendUnsupported, driver, losses, metrics
+from contrastile.catalog import CATALOG
+from contrastile.distributed import Ranks
+from contrastile.ops import multilinear
+from loss_cases import default
+
+N, D = 12, 8
+REFUSALS = (ValueError, BackendUnsupported)
+
+
+def rows(seed, *shape):
+    return F.normalize(torch.randn(*(shape or (N, D)), generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+X, Y, Z = rows(1), rows(2), rows(3)
+IDS, OTHER_IDS = torch.arange(N) // 2, torch.arange(N) // 3
+POSITIVE = torch.linspace(0.5, 1.5, N)
+NORMS = {"row_bias": X.square().sum(1), "col_bias": Y.square().sum(1), "score": "distance"}
+
+
+@dataclass
+class Matter:
+    """Where an argument must matter (other arguments; None: left out), and the two values it has there."""
+
+    first: Any
+    second: Any
+    where: dict[str, Any] = field(default_factory=dict)
+
+
+def seeded(seed):
+    return lambda: torch.Generator().manual_seed(seed)
+
+
+EVERYWHERE = {
+    "temperature": Matter(0.3, 0.5), "t": Matter(1.0, 2.0), "sigma": Matter(0.5, 0.8), "alpha": Matter(2.0, 3.0),
+    "tau_plus": Matter(0.1, 0.01), "logit_scale": Matter(5.0, 7.0), "logit_bias": Matter(-5.0, -3.0),
+    "label_smoothing": Matter(0.0, 0.3), "false_negative_margin": Matter(None, -0.2), "gamma": Matter(16.0, 4.0),
+    "singular_temperature": Matter(0.3, 0.5), "instance_temperature": Matter(0.3, 0.5),
+    "clip_weight": Matter(1.0, 0.5), "uniformity_weight": Matter(1.0, 0.5), "alignment_weight": Matter(1.0, 0.5),
+    "cross_uniformity_weight": Matter(1.0, 0.5), "s": Matter(2.0, 1.0, {"kernel": "riesz"}),
+    "kernel": Matter("gaussian", "imq"), "aggregation": Matter("geometric", "arithmetic"),
+    "mode": Matter("pairwise", "average"), "reduction": Matter("mean", "sum"), "symmetric": Matter(True, False),
+    "squared": Matter(True, False), "detach_keys": Matter(True, False), "include_augs": Matter(True, False),
+    "normalize": Matter(False, True, {"radius": 1.7}), "learnable_temperature": Matter(False, True),
+    "learnable_scale": Matter(False, True, {"logit_scale": 5.0}),
+    "learnable": Matter(False, True, {"logit_scale": 5.0, "logit_bias": -5.0}),
+    "negatives": Matter(None, Z), "hard_negatives": Matter(None, rows(4, N, 3, D)),
+    "query_ids": Matter(None, IDS), "key_ids": Matter(None, OTHER_IDS, {"query_ids": IDS}),
+    "negative_ids": Matter(None, OTHER_IDS, {"query_ids": IDS, "negatives": Z}),
+    "image_ids": Matter(None, IDS), "text_ids": Matter(None, OTHER_IDS, {"image_ids": IDS}),
+    "image_labels": Matter(None, IDS), "text_labels": Matter(None, OTHER_IDS, {"image_labels": IDS}),
+    "labels": Matter(IDS, OTHER_IDS), "present": Matter(None, torch.rand(N, 3, generator=seeded(0)()) > 0.3),
+    "key_offset": Matter(0, 1, {"others": (rows(5, N + 2, D), rows(6, N + 2, D))}),
+    "generator": Matter(seeded(1), seeded(2), {"permutations": None}),
+    "permutations": Matter(*(torch.stack([torch.randperm(N, generator=seeded(s)()) for _ in range(6)]).view(3, 2, N)
+                             for s in (1, 2))),
+    "backend": Matter("torch", "triton"), "group": Matter(None, "world"),
+    "memory_budget": Matter(0, 1 << 20, {"reduction": "none"}),
+    # features
+    **{name: Matter(X, Z) for name in ("query", "key", "z1", "z2", "image_features", "text_features", "anchor", "x")},
+    "y": Matter(Y, Z), "a": Matter(X, Z), "b": Matter(Y, Z), "rows": Matter(X, Z),
+    "language": Matter(X, Z), "features": Matter(X, torch.stack([X, Z])), "views": Matter([X, Y, Z], [X, Y]),
+    "others": Matter((Y, Z), (Y,)), "modalities": Matter((X, Y, Z), (X, Z, Z)), "inputs": Matter((Y,), (Z,)),
+    "queries": Matter([X, Y], [X, Z]), "candidates": Matter(X, Z), "audio": Matter(X, Z), "video": Matter(Y, X),
+    "subtitles": Matter(X, rows(10)), "depth": Matter(X, rows(10)),
+    # the engine
+    "scale": Matter(1.0, 2.0), "col_scale": Matter(None, POSITIVE), "row_bias": Matter(None, POSITIVE),
+    "col_bias": Matter(None, POSITIVE), "reduce": Matter("lse", "softplus"), "keep": Matter("all", "not_same_index"),
+    "row_ids": Matter(IDS, OTHER_IDS, {"keep": "not_same_id", "col_ids": IDS}),
+    "col_ids": Matter(IDS, OTHER_IDS, {"keep": "not_same_id", "row_ids": IDS}),
+    "row_threshold": Matter(None, torch.zeros(N)), "col_threshold": Matter(None, torch.zeros(N), {"cols": True}),
+    "mask": Matter(None, rows(7, N, N) > 0), "positives": Matter(None, "same_index"),
+    "keep_positives": Matter(False, True, {"keep": "not_same_index", "positives": "same_index"}),
+    "cols": Matter(False, True), "score": Matter("dot", "distance", {**NORMS, "score": None}),
+    "offset": Matter(True, False, NORMS), "compute_dtype": Matter(None, torch.bfloat16),
+    "row_weight": Matter(1.0, 0.5), "row_positive_weight": Matter(0.0, 0.5, {"positives": "same_index"}),
+    "col_weight": Matter(0.0, 0.5, {"cols": True}),
+    "col_positive_weight": Matter(0.0, 0.5, {"cols": True, "positives": "same_index"}),
+    "segments": Matter(4, 3),
+    # metrics
+    "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
+}  # fmt: skip
+HALF_MASK = torch.arange(5).expand(N, 5) < 3
+HERE = {
+    ("symile_loss", "negatives"): Matter("n", "n_squared", {"permutations": None}),
+    ("Symile", "negatives"): Matter("n", "n_squared", {"permutations": None}),
+    ("triangle_loss", "key_offset"): Matter(0, 1, {"x": rows(5, N + 2, D), "y": rows(6, N + 2, D)}),
+    ("TriangleLoss", "key_offset"): Matter(0, 1, {"x": rows(5, N + 2, D), "y": rows(6, N + 2, D)}),
+    ("mip_similarity", "logit_scale"): Matter(1.0, 2.0),
+    ("maxsim", "queries"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)),
+    ("maxsim", "documents"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)),
+    ("maxsim", "query_mask"): Matter(None, HALF_MASK), ("maxsim", "document_mask"): Matter(None, HALF_MASK),
+    ("maxsim", "reduce"): Matter("sum", "mean"), ("segment_max", "mask"): Matter(None, torch.arange(N) % 2 == 0),
+    ("pairwise_aggregate", "loss"): Matter(contrastile.nt_xent, contrastile.dhel),
+    ("pairwise_aggregate", "options"): Matter({"temperature": 0.5}, {"temperature": 0.2}),
+    ("row_lse", "options"): Matter({"keep": "all"}, {"keep": "not_same_index"}),
+    **{(name, "memory_budget"): Matter(0, 1 << 20) for name in (
+        "pair_reduce", "uniformity", "Uniformity", "cua", "CUA", "cuaxu", "CUAXU")},
+    ("kcl", "memory_budget"): Matter(0, 1 << 20, {"kernel": "imq"}),
+    ("KCL", "memory_budget"): Matter(0, 1 << 20, {"kernel": "imq"}),
+    ("area", "x"): Matter(Y, rows(10)),
+    ("segment_max", "cols"): Matter(Y, Z),
+    ("pair_loss", "positives"): Matter("kept", "same_index", {"row_positive_weight": 0.5}),
+    ("pair_loss", "cols"): Matter(True, False, {"col_weight": 0.5}),
+    ("pair_loss", "col_threshold"): Matter(None, torch.zeros(N), {"cols": True, "col_weight": 1.0}),
+    ("pair_loss", "memory_budget"): Matter(
+        0, 1 << 20, {"a": rows(1, 3000, D), "cols": True, "col_weight": 1.0}),
+    ("linear_separability", "x"): Matter(rows(1, 60, D), rows(5, 60, D)),
+    ("linear_separability", "y"): Matter(rows(2, 60, D), rows(5, 60, D)),
+    ("linear_separability", "generator"): Matter(None, seeded(3)),
+}  # fmt: skip
+for name in ("mv_infonce", "MVInfoNCE"):
+    HERE[name, "negatives"] = Matter("all", "cross_view")
+for name in ("volume_computation3", "volume_computation4", "volume_computation5"):
+    HERE[name, "language"] = Matter(X, Z)
+
+BASE: dict[str, dict[str, Any]] = {
+    "area": {"anchor": X, "x": Y, "y": Z}, "gram_volume": {"modalities": (X, Y, Z)},
+    "gram_volume_matrix": {"anchor": X, "others": (Y, Z)}, "singular_alignment": {"modalities": (X, Y, Z)},
+    "maxsim": {"queries": rows(1, N, 5, D), "documents": rows(3, N, 5, D)},
+    "mip_similarity": {"candidates": X, "queries": [Y, Z]},
+    "pairwise_aggregate": {"views": [X, Y, Z], "loss": contrastile.nt_xent},
+    "volume_computation": {"language": X, "inputs": (Y,)},
+    "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
+    "segment_max": {"rows": X, "cols": Y, "segments": 4},
+    "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
+}  # fmt: skip
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    every = {name: getattr(losses, name) for name in losses.__all__ if inspect.isfunction(getattr(losses, name))}
+    every |= {name: getattr(contrastile, name) for name in ("pair_reduce", "pair_loss", "row_lse", "segment_max")}
+    return every | {name: getattr(metrics, name) for name in metrics.__all__}
+
+
+FUNCTIONS = functions()
+MODULES = {card.module.__name__: card.module for card in CATALOG}
+CARDS = {card.name: card for card in CATALOG}
+
+
+def base(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments of a good call, by name."""
+    if name in BASE:
+        return dict(BASE[name])
+    if name in CARDS:
+        case = default(CARDS[name], N, D)
+        return dict(inspect.signature(function).bind(*case.args, **case.kwargs).arguments)
+    names = inspect.signature(function).parameters
+    return {key: value for key, value in zip(names, (X, Y, Z, rows(8), rows(9)), strict=False)
+            if names[key].default is inspect.Parameter.empty}  # fmt: skip
+
+
+def made(value: Any, radius: float) -> Any:
+    """A fresh copy of an argument: tensors of features take a gradient."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return (value * radius if value.dim() > 1 else value.clone()).detach().requires_grad_(value.dim() > 1)
+    if isinstance(value, (tuple, list)):
+        return type(value)(made(x, radius) for x in value)
+    return value() if inspect.isfunction(value) and value.__name__ == "<lambda>" else value
+
+
+def leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, (tuple, list)):
+        return [x for part in value for x in leaves(part)]
+    return [value] if isinstance(value, Tensor) and value.requires_grad else []
+
+
+def called(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """With arguments by name, those of *args and **kwargs too; what is left belongs to the call itself."""
+    args, kwargs = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in given:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            args += given[name]
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            kwargs |= given[name]
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and not kwargs:
+            args.append(given[name])
+        else:
+            kwargs[name] = given[name]
+    return function(*args, **kwargs)
+
+
+def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, Any], spy: list[int]) -> Any:
+    """What a call gives: values, gradients, scores kept; or that it is refused."""
+    radius = given.pop("radius", 1.0)
+    given = {key: made(value, radius) for key, value in given.items()}
+    given = {key: value for key, value in given.items() if value is not None or key not in ("score", "permutations")}
+    spy.clear()
+    try:
+        result = call(given)
+    except REFUSALS as error:
+        return [str(error)]
+    module = given.get("module")
+    parts = [x for x in (result if isinstance(result, tuple) else (result,)) if x is not None]
+    inputs = leaves(list(given.values()))
+    differentiable = [x for x in parts if isinstance(x, Tensor) and x.requires_grad]
+    grads = (
+        torch.autograd.grad(sum(x.sum() for x in differentiable), inputs, allow_unused=True) if differentiable else ()
+    )
+    learned = [key for key, _ in module.named_parameters()] if isinstance(module, nn.Module) else []
+    return [len(parts), *parts, *(None if g is None else g for g in grads), list(spy), learned]
+
+
+def differs(first: list[Any], second: list[Any]) -> bool:
+    if len(first) != len(second):
+        return True
+    return any(
+        not torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a is not b and not (a == b)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Sizes of the buffers of scores that are kept."""
+    sizes: list[int] = []
+    for place, name in ((driver.Plan, "scores_within"), (multilinear, "new_buffer")):
+        original = getattr(place, name)
+
+        def watched(*args, original=original, **kwargs):
+            found = original(*args, **kwargs)
+            sizes.append(0 if found is None else found.numel())
+            return found
+
+        monkeypatch.setattr(place, name, watched)
+    return sizes
+
+
+def rule(name: str, argument: str) -> Matter:
+    found = HERE.get((name, argument)) or EVERYWHERE.get(argument)
+    assert found is not None, f"{name}({argument}=) is not known here: say where it must matter"
+    return found
+
+
+@pytest.mark.parametrize(
+    "name, argument",
+    [(name, p) for name, function in FUNCTIONS.items() for p in inspect.signature(function).parameters],
+)
+def test_every_argument_of_a_function_matters(name, argument, spy):
+    function, matter = FUNCTIONS[name], rule(name, argument)
+    own = inspect.signature(function).parameters
+    where = {key: value for key, value in matter.where.items() if key in own or key == "radius"}
+    common = base(name, function) | ({"backend": "torch"} if "backend" in own else {}) | where
+    found = [
+        outcome(name, lambda given: called(function, given), common | {argument: value}, spy)
+        for value in (matter.first, matter.second)
+    ]
+    assert not isinstance(found[0][0], str), found[0]
+    assert differs(*found)
+
+
+@pytest.mark.parametrize(
+    "name, argument", [(name, p) for name, module in MODULES.items() for p in inspect.signature(module).parameters]
+)
+def test_every_argument_of_a_module_matters(name, argument, spy):
+    """Given to the constructor; what forward needs beside comes from the function's case."""
+    cls, matter = MODULES[name], rule(name, argument)
+    own, taken = inspect.signature(cls).parameters, inspect.signature(cls.function).parameters
+    where = {key: value for key, value in matter.where.items() if key in own or key in taken or key == "radius"}
+    common = base(cls.function.__name__, cls.function) | {"backend": "torch"} | where
+    common = {key: value for key, value in common.items() if key in own or key in taken or key == "radius"}
+    if argument.startswith("learnable"):  # forward is not to be given what the module learns
+        common = {key: value for key, value in common.items() if not (isinstance(value, Tensor) and value.dim() == 0)}
+
+    def call(given: dict[str, Any]) -> Any:
+        options = {key: given.pop(key) for key in list(given) if key in own and not isinstance(given[key], Tensor)}
+        given["module"] = module = cls(**options)
+        args, kwargs = [], {}
+        for key, parameter in taken.items():
+            if key in given and parameter.kind is parameter.VAR_POSITIONAL:
+                args += given[key]
+            elif key in given and parameter.kind is parameter.POSITIONAL_OR_KEYWORD and key not in own:
+                args.append(given[key])
+            elif key in given:
+                kwargs[key] = given[key]
+        return module(*args, **kwargs)
+
+    found = [outcome(name, call, common | {argument: value}, spy) for value in (matter.first, matter.second)]
+    assert not isinstance(found[0][0], str), found[0]
+    assert differs(*found)
+
+
+def test_every_field_of_ranks_is_shown():
+    """What they do is tested across ranks."""
+    given = {"group": "world", "strategy": "ring", "replicated_negatives": True}
+    assert set(inspect.signature(Ranks).parameters) == set(given)
+    assert repr(Ranks(**given)) == "Ranks(group='world', strategy='ring', replicated_negatives=True)"

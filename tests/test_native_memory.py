@@ -1,0 +1,67 @@
+"""Working memory of the CPU kernels: a process without it gets MemoryError and lives on."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("contrastile._cpu")
+
+HUGE = """
+from contrastile import _cpu
+for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
+    for threads in (1, 3):
+        whole, block = _cpu.Whole(), _cpu.Block()
+        block.n, block.m, block.d, block.threads = 1, 1, d, threads
+        whole.block = block
+        product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=1, m=1, n=1, k=d, dtype=0)
+        for call in (
+            lambda: _cpu.stats(block), lambda: _cpu.coeff(block), lambda: _cpu.whole(whole),
+            lambda: _cpu.gemm(**product, threads=threads),
+        ):
+            try:
+                call()
+            except MemoryError as error:
+                print(error)
+"""
+LIMITED = """
+import resource
+import torch
+from contrastile import _cpu
+torch.set_num_threads(1)
+b = torch.ones(64, 1 << 18)
+a, c = b[:1], torch.zeros(1, 64)
+def product():
+    _cpu.gemm(a=a.data_ptr(), a_row=1 << 18, a_col=1, b=b.data_ptr(), b_row=1 << 18, b_col=1, c=c.data_ptr(), c_row=64,
+              m=1, n=64, k=1 << 18, dtype=0, threads=1)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))  # the panels take 64 MiB
+try:
+    product()
+except MemoryError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+product()
+assert (c == 1 << 18).all()
+"""
+
+
+def said(script):
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_sizes_that_no_machine_has():
+    assert said(HUGE).count("no memory for the working buffers") == 16
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_at_its_limit_raises_and_goes_on():
+    assert "no memory for the working buffers" in said(LIMITED)
+
+
+def test_packed_columns_count_without_overflow():
+    from contrastile import _cpu
+
+    assert _cpu.packed_bytes(m=1 << 40, d=1 << 40, dtype=0) == 2**63 - 1
