@@ -19,7 +19,7 @@ def found():
             with pytest.MonkeyPatch.context() as patch:  # packages of kernels run in Triton's interpreter
                 patch.setenv("TRITON_INTERPRET", "1")
                 patch.setenv("MEMEFF_INPUT_PRECISION", "ieee")
-                results[world] = gather_from(world, ranks_worker.run)
+                results[world] = gather_from(world, ranks_worker.run, new=True)
         return results[world]
 
     return of

@@ -208,7 +208,7 @@ def late() -> None:
 
 @pytest.mark.parametrize("strategy", ["gather", "ring"])
 def test_a_killed_rank_is_an_error_that_names_it(strategy):
-    found = gather_from(3, until, killed, strategy, timeout=LIMIT)
+    found = gather_from(3, until, killed, strategy, timeout=LIMIT, new=True)
     assert found[1] is None
     for kind, text, seconds, untouched in (found[0], found[2]):
         assert kind == "RankError" and re.search(r"ranks \[(1|1, 2|0, 1)\] cannot be reached", text), text
@@ -216,7 +216,7 @@ def test_a_killed_rank_is_an_error_that_names_it(strategy):
 
 
 def test_a_rank_that_does_not_come_is_an_error_within_the_timeout():
-    found = gather_from(2, until, late, "gather", timeout=LIMIT)
+    found = gather_from(2, until, late, "gather", timeout=LIMIT, new=True)
     kind, _text, seconds, untouched = found[0]
     assert kind == "RankError" and seconds < 2 * LIMIT.total_seconds() and untouched
 

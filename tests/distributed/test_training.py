@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ def train(step: Callable[[nn.Module, Tensor, Tensor], Any], net: nn.Module, dtyp
         optimizer.step()
 
 
+@cache
 def single(dtype: torch.dtype = torch.float64) -> list[Tensor]:
     net = model(dtype)
     train(lambda n, image, text: clip(*n(image, text)).backward(), net, dtype)
