@@ -217,3 +217,9 @@ def test_what_the_maximum_cannot_do():
         pair_reduce(X, Y, reduce="max", positives="same_index")
     with refuses(ValueError, "reduce='max'", "pair_reduce"):
         pair_loss(X, Y, reduce="max")
+
+
+@pytest.mark.parametrize("name, value", [("reduce", "max"), ("normalize", True), ("cols", True)])
+def test_row_lse_refuses_in_its_own_name(name, value):
+    with refuses(TypeError, r"^row_lse\(\) got an unexpected", name):
+        contrastile.row_lse(X, Y, **{name: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -144,7 +145,13 @@ def row_lse(
     a: Tensor, b: Tensor | Sequence[Tensor] | None = None, *, scale: float | Tensor = 1.0, **options: Any
 ) -> Tensor:
     """log sum_j e^z_ij over the kept columns of every row, (N,); see pair_reduce for z and the options."""
-    return pair_reduce(a, b, scale=scale, reduce="lse", **options).rows
+    for name in options:
+        if name not in ROW_OPTIONS:
+            raise TypeError(f"row_lse() got an unexpected keyword argument {name!r}")
+    return pair_reduce(a, b, scale=scale, **options).rows
+
+
+ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_threshold"}
 
 
 @announced
