@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock  # torch needs it, too
 
 import contrastile
 from contrastile.backends import native
@@ -79,6 +82,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--skipped-before needs pytest's cache")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Thousands of tests are no garbage: nothing looks for any among them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # extensions complain of what is left when Python ends
+        gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skipped = {}
     if config.getoption("--run-gpu") == "skip":
@@ -93,9 +108,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
     if config.getoption("--skipped-before"):
         before = config.pluginmanager.get_plugin("contrastile-skips")
-        chosen = [x for x in items if x in before and not any(map(x.get_closest_marker, skipped))]
-        config.hook.pytest_deselected(items=[x for x in items if x not in chosen])
-        items[:] = chosen
+        chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+        for item in items:
+            chosen[item in before and not any(map(item.get_closest_marker, skipped))].append(item)
+        config.hook.pytest_deselected(items=chosen[False])
+        items[:] = chosen[True]
 
 
 def pytest_report_header() -> str:
@@ -138,7 +155,11 @@ def two_threads() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cuda_host")
+    """One for all of xdist's workers, whose own folders lie in one."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cuda_host"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -146,4 +167,5 @@ def host(host_folder: Path) -> HostBackend:
     """The cuda backend with its kernels run by loops on the CPU, see cuda_host.py."""
     import cuda_host  # needs the build requirements
 
-    return cuda_host.HostBackend(cuda_host.build(host_folder))
+    with FileLock(host_folder / "lock"):
+        return cuda_host.HostBackend(cuda_host.build(host_folder))

@@ -55,7 +55,8 @@ def compiler() -> str | None:
 
 
 def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[str, Path] | None = None) -> ModuleType:
-    """The module from csrc, or with one edit (file, old text, new text) of it. Objects given are not made again."""
+    """The module from csrc, or with one edit (file, old text, new text) of it. What is given, or in the folder already,
+    is not made again."""
     tree = ROOT / "csrc"
     if edit is not None:
         name, old, new = edit
@@ -75,9 +76,10 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
         execute([*command, "-c", str(source), "-o", str(made[name])])
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_one, [name for name in made if name not in (objects or {})]))
+        list(pool.map(compile_one, [name for name, path in made.items() if not path.exists()]))
     library = folder / "_cuda.so"
-    execute([str(compiler()), "-shared", *map(str, made.values()), "-o", str(library)])
+    if not library.exists():
+        execute([str(compiler()), "-shared", *map(str, made.values()), "-o", str(library)])
     name = f"{folder.name}._cuda"  # pybind11 gives one name one module
     spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None and spec.loader is not None

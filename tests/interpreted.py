@@ -16,6 +16,7 @@ import launches
 import test_distances
 import test_segment_max
 from cases import EXTRAS, make_call
+from combinations import each_once
 from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
@@ -28,6 +29,7 @@ KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_i
 POSITIVES = (None, "same_index", "same_id", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
+SQUARE = [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)]
 copyable = triton_device.copyable
 
 
@@ -47,10 +49,10 @@ def triton(call, **options):
     return check(call, backend="triton", **options)
 
 
-@pytest.mark.parametrize(
-    "dtype, keep", [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
-)
-@pytest.mark.parametrize("reduce", REDUCES)
+TYPED_KEEPS = [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
+
+
+@pytest.mark.parametrize("dtype, keep, reduce", each_once(TYPED_KEEPS, REDUCES))
 def test_every_reduce_and_keep(dtype, reduce, keep):
     """Bare, and with all scales, biases, thresholds, a mask and two column blocks at once; more than one tile."""
     positives = {} if reduce == "max" else {"positives": POSITIVES[KEEPS.index(keep) % 4], "keep_positives": True}
@@ -58,44 +60,31 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
         triton(make_call(37, 70, 19, dtype, *extras, blocks=blocks, keep=keep, reduce=reduce, cols=True, **positives))
 
 
-@pytest.mark.parametrize("positives", POSITIVES)
-@pytest.mark.parametrize("reduce", SUMS)
+@pytest.mark.parametrize("positives, reduce", each_once(POSITIVES, SUMS))
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
         options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
         triton(make_call(34, 66, 5, torch.float32, "row_threshold", cols=keep_positives, **options))
 
 
-@pytest.mark.parametrize("extra", EXTRAS)
-@pytest.mark.parametrize("reduce", ["lse", "softplus"])
+@pytest.mark.parametrize("extra, reduce", each_once(EXTRAS, ("lse", "softplus")))
 def test_every_extra_alone(reduce, extra):
     triton(make_call(35, 66, 9, torch.float32, extra, reduce=reduce, cols=True))
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (1, 1, 1),
-        (1, 1, 0),
-        (1, 7, 3),
-        (7, 1, 3),
-        (5, 6, 0),
-        (0, 5, 4),
-        (5, 0, 4),
-        (0, 0, 0),
-        (33, 65, 33),
-        (64, 128, 32),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("reduce", REDUCES)
+SHAPES = [
+    [1, 1, 1], [1, 1, 0], [1, 7, 3], [7, 1, 3], [5, 6, 0], [0, 5, 4], [5, 0, 4], [0, 0, 0],
+    [33, 65, 33], [64, 128, 32],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape, reduce", each_once(SHAPES, REDUCES), ids=str)
 def test_ragged_shapes(reduce, shape):
     positives = {} if reduce == "max" else {"positives": "same_index"}
     triton(make_call(*shape, torch.float32, *EXTRAS, reduce=reduce, cols=True, **positives))
 
 
-@pytest.mark.parametrize("keep, positives", [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)])
-@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("keep, positives, reduce", each_once(SQUARE, REDUCES))
 def test_square_calls(reduce, keep, positives, monkeypatch):
     """b=None: a chunk's own square, then the columns after it in both roles."""
     monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
@@ -113,8 +102,7 @@ def test_many_chunks_and_column_blocks(cols, monkeypatch):
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("d", [8, 40, 9], ids=["one step", "several", "rows not aligned"])
+@pytest.mark.parametrize("d, persistent", each_once((8, 40, 9), (False, True)))
 def test_tensor_descriptors(d, persistent, monkeypatch):
     """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
     copied = []
@@ -139,8 +127,9 @@ def test_bfloat16_is_widened_in_the_interpreter():
     triton(make_call(37, 70, 19, torch.bfloat16, *EXTRAS, positives="same_index", cols=True))
 
 
-@pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (3, True), (2, False)])
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize(
+    "tiles, offset, score", each_once([(1, True), (1, False), (3, True), (2, False)], test_distances.SCORES)
+)
 def test_distances_from_flats(score, tiles, offset):
     x = test_distances.problem(37, 70, 16, tiles, torch.float32, offset)
     test_distances.check(x, score, offset, backend="triton")
@@ -255,8 +244,9 @@ def test_named_and_auto():
 # ---- maxima over segments
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", test_segment_max.RAGGED)
+@pytest.mark.parametrize(
+    "name, dtype", each_once(list(test_segment_max.RAGGED), (torch.float32, torch.float16, torch.bfloat16))
+)
 def test_maxima_over_ragged_segments(name, dtype):
     """Segments shorter and longer than a tile, that begin anywhere; rows beyond a tile."""
     for n, d, extra in ((5, 7, 0), (37, 40, 11)):

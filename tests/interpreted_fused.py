@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from cases import EXTRAS, make_call
+from combinations import each_once
 from contrastile import driver, pair_loss, pair_reduce
 from contrastile.backends import measured, triton_fused
 from contrastile.backends import triton as backend_module
 from contrastile.spec import Limits
 from contrastile.triton_kernels import functors
 from contrastile.triton_kernels import fused as kernels
-from interpreted import KEEPS, POSITIVES, SUMS, copyable
+from interpreted import KEEPS, POSITIVES, SQUARE, SUMS, TYPED_KEEPS, copyable
 from oracle import check, check_float16_range, compare, engine, engine_loss, oracle, scalar_of, upstream
 
 FLOATS = (torch.float32, torch.float16)
@@ -49,10 +50,7 @@ def fused(call):
         compare(call, engine_loss(call, weights, backend="triton"), truth, limit)
 
 
-@pytest.mark.parametrize(
-    "dtype, keep", [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
-)
-@pytest.mark.parametrize("reduce", SUMS)
+@pytest.mark.parametrize("dtype, keep, reduce", each_once(TYPED_KEEPS, SUMS))
 def test_every_reduce_and_keep(dtype, reduce, keep):
     """Bare, and with all scales, biases, thresholds, a mask and two column blocks at once; more than one tile."""
     options = {"reduce": reduce, "keep": keep, "positives": POSITIVES[KEEPS.index(keep) % 4], "keep_positives": True}
@@ -60,36 +58,32 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
     fused(make_call(37, 70, 19, dtype, *EXTRAS, blocks=2, cols=True, **options))
 
 
-@pytest.mark.parametrize("positives", POSITIVES)
-@pytest.mark.parametrize("reduce", SUMS)
+@pytest.mark.parametrize("positives, reduce", each_once(POSITIVES, SUMS))
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
         options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
         fused(make_call(34, 66, 5, torch.float32, "row_threshold", cols=keep_positives, **options))
 
 
-@pytest.mark.parametrize("extra", EXTRAS)
-@pytest.mark.parametrize("cols", [False, True])
+@pytest.mark.parametrize("extra, cols", each_once(EXTRAS, (False, True)))
 def test_every_extra_alone(cols, extra):
     fused(make_call(35, 66, 9, torch.float32, extra, cols=cols))
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (1, 70, 8), (70, 1, 8), (5, 6, 0), (0, 5, 4), (5, 0, 4), (0, 0, 0)], ids=str
-)
-@pytest.mark.parametrize("reduce", SUMS)
+SHAPES = [[1, 1, 1], [1, 70, 8], [70, 1, 8], [5, 6, 0], [0, 5, 4], [5, 0, 4], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("shape, reduce", each_once(SHAPES, SUMS), ids=str)
 def test_ragged_shapes(reduce, shape):
     fused(make_call(*shape, torch.float32, *EXTRAS, reduce=reduce, cols=True, positives="same_index"))
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("d", [1, 8, 40, 64, 200, 256])
+@pytest.mark.parametrize("d, dtype", each_once((1, 8, 40, 64, 200, 256), FLOATS))
 def test_every_width(d, dtype):
     fused(make_call(33, 65, d, dtype, "row_scale", cols=True, positives="same_index"))
 
 
-@pytest.mark.parametrize("keep, positives", [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)])
-@pytest.mark.parametrize("reduce", SUMS)
+@pytest.mark.parametrize("keep, positives, reduce", each_once(SQUARE, SUMS))
 def test_square_calls(reduce, keep, positives):
     """b=None: every pair twice, as the row of either."""
     for extras in ((), ("row_threshold",)):

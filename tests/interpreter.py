@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 
-def run(name: str) -> None:
+def run(name: str, slow: bool) -> None:
     here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", here / name]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", here / name]
+    command += ["--run-slow"] if slow else ["-m", "not slow"]
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=here.parent, capture_output=True, text=True
     )

@@ -114,7 +114,10 @@ def check(name, backend, dynamic):
     assert counts[settled:] == counts[settled:][:1] * len(counts[settled:]), f"graphs compiled so far: {counts}"
 
 
-@pytest.mark.parametrize("name", CALLS)
+VARIANTS = {"kcl log", "kcl imq", "kcl riesz", "mv_infonce across", "view averages", "uniformity of two", "itself"}
+
+
+@pytest.mark.parametrize("name", marked(CALLS.keys() - VARIANTS))
 def test_one_graph_serves_every_size(name):
     check(name, "aot_eager", None)
 

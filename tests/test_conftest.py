@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import contrastile
+from combinations import each_once
 
 pytest_plugins = ["pytester"]
 TESTS = Path(__file__).parent
@@ -111,3 +112,12 @@ def test_what_was_skipped_for_a_package_runs_once_it_is_there(processes, run_sam
 def test_without_a_cache_nothing_was_skipped_before(run_sample):
     done = run_sample("--skipped-before", "-p", "no:cacheprovider")
     assert done.ret == pytest.ExitCode.USAGE_ERROR and "cache" in done.stderr.str()
+
+
+def test_by_default_every_value_occurs_and_all_combinations_otherwise():
+    axes = ("a", "b", "c"), [(1, True), (2, False)], ([0], [1], [2], [3])
+    chosen = each_once(*axes)
+    quick = [x.values for x in chosen if not x.marks]
+    assert len(chosen) == len({str(x.values) for x in chosen}) == 24 and len(quick) == 4
+    letters, numbers, booleans, lists = zip(*quick, strict=True)
+    assert set(letters) == {*"abc"} and set(zip(numbers, booleans, strict=True)) == {*axes[1]} and sorted(lists) == [*axes[2]]

@@ -332,10 +332,7 @@ def test_chunks_suit_the_device(monkeypatch):
 BASIS, ELEMENT = "cuda/basis.cu", "cuda/element.h"
 PHASES = "else if constexpr (R == 0) invert(at, s);\n    else if constexpr (R == 1) combine(at, s);"
 MUTANTS = {
-    "which round": (BASIS, "s.projection[round][index][u]", "s.projection[0][index][u]"),
-    "lanes": (BASIS, "k < LANES; k += 4", "k < LANES - 4; k += 4"),
     "tail": (BASIS, "? x.width - k : WIDTH", "? x.width - k - 1 : WIDTH"),
-    "no direction": (BASIS, "i == column && s.length[i] != A(0)", "i == column"),
     "race": (
         BASIS,
         PHASES,
@@ -344,6 +341,9 @@ MUTANTS = {
     "float16": (ELEMENT, "0xfff + (size >> 13 & 1)", "0x1000"),
 }
 MORE_MUTANTS = {
+    "which round": (BASIS, "s.projection[round][index][u]", "s.projection[0][index][u]"),
+    "lanes": (BASIS, "k < LANES; k += 4", "k < LANES - 4; k += 4"),
+    "no direction": (BASIS, "i == column && s.length[i] != A(0)", "i == column"),
     "negligible": (BASIS, "constexpr double NEGLIGIBLE = 8.0", "constexpr double NEGLIGIBLE = 0.0"),
     "one round": (BASIS, "remove(s, u, e[u], e, 2)", "remove(s, u, e[u], e, 1)"),
     "element": (BASIS, "vfma(-projection, e[u][c], r[c])", "vfma(-projection, e[u][0], r[c])"),

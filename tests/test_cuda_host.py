@@ -348,7 +348,12 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+ONE_OF_EACH_FILE = {"lse slope", "mask", "strip", "row sum", "join"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x in ONE_OF_EACH_FILE else pytest.mark.slow) for x in MUTANTS]
+)
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
     touched = [STATS, COEFF] if edit[0] in (FUNCTORS, PAIR) else [edit[0]]

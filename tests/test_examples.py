@@ -44,7 +44,11 @@ def test_every_example_is_run_here_and_listed_in_the_readme():
     assert set(re.findall(r"^\| \[\w+\]\((\w+)\.py\)", readme, re.MULTILINE)) == scripts
 
 
-@pytest.mark.parametrize("name, flags", [*((name, ()) for name in NEEDS), ("simclr_digits", ("--loss", "sup_con"))])
+ONE_PROCESS = pytest.param("clip_torchrun", (), marks=pytest.mark.slow)  # two of them train below
+OTHER_LOSS = pytest.param("simclr_digits", ("--loss", "sup_con"), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name, flags", [*((x, ()) for x in NEEDS if x != "clip_torchrun"), ONE_PROCESS, OTHER_LOSS])
 def test_example_beats_its_rivals_by_the_stated_margins(name, flags):
     done = run(name, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -62,7 +66,9 @@ def test_torchrun_trains_on_the_batch_of_two_processes():
     assert "2 processes" in done.stdout and done.stdout.count("reached") == 2
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize(
+    "name", ["open_clip_loop", *(pytest.param(x, marks=pytest.mark.slow) for x in NEEDS if x != "open_clip_loop")]
+)
 def test_without_training_the_example_fails(name):
     done = run(name, "--steps", 0)
     assert done.returncode == 1, done.stdout + done.stderr

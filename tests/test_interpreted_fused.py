@@ -10,5 +10,5 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.interpret
 
 
-def test_in_the_interpreter():
-    interpreter.run("interpreted_fused.py")
+def test_in_the_interpreter(request):
+    interpreter.run("interpreted_fused.py", request.config.getoption("--run-slow"))

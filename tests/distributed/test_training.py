@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import contrastile
+from combinations import chosen
 from contrastile.distributed import Ranks, cached_backward
 
 from .launch import gather_from
@@ -194,17 +195,24 @@ TRAININGS = (
 )  # fmt: skip
 
 
-def trainings(rank: int) -> dict[tuple[str, str], float]:
-    return {(f.__name__, strategy): f(strategy) for f in TRAININGS for strategy in ("gather", "ring")}
+def cases() -> Iterator[Any]:
+    for training in TRAININGS:
+        for strategy in ("gather", "ring"):
+            slow = (training, strategy) == (compiled, "ring")
+            yield pytest.param(training, strategy, marks=pytest.mark.slow if slow else ())
+
+
+def trainings(rank: int, wanted: list[tuple[Callable[[str], float], str]]) -> dict[tuple[str, str], float]:
+    return {(f.__name__, strategy): f(strategy) for f, strategy in wanted}
 
 
 @pytest.fixture(scope="module")
-def found():
-    return gather_from(WORLD, trainings)
+def found(request):
+    wanted = chosen(request, "test_weights_equal_those_of_one_process")
+    return gather_from(WORLD, trainings, [(x["training"], x["strategy"]) for x in wanted])
 
 
-@pytest.mark.parametrize("strategy", ["gather", "ring"])
-@pytest.mark.parametrize("training", TRAININGS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("training, strategy", list(cases()), ids=lambda x: getattr(x, "__name__", x))
 def test_weights_equal_those_of_one_process(found, training, strategy):
     limit = 1e-6 if training is under_autocast else 1e-12
     for result in found:
