@@ -120,4 +120,8 @@ def test_by_default_every_value_occurs_and_all_combinations_otherwise():
     quick = [x.values for x in chosen if not x.marks]
     assert len(chosen) == len({str(x.values) for x in chosen}) == 24 and len(quick) == 4
     letters, numbers, booleans, lists = zip(*quick, strict=True)
-    assert set(letters) == {*"abc"} and set(zip(numbers, booleans, strict=True)) == {*axes[1]} and sorted(lists) == [*axes[2]]
+    assert (
+        set(letters) == {*"abc"}
+        and set(zip(numbers, booleans, strict=True)) == {*axes[1]}
+        and sorted(lists) == [*axes[2]]
+    )
