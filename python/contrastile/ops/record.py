@@ -136,7 +136,7 @@ def wanted_inputs(args: Arguments, needs: Sequence[bool]) -> list[Tensor]:
 def tensor_needs(flags: Sequence[bool]) -> list[bool]:
     """`needs` from a flag for each of `tensors`."""
     by_name = dict(zip(SINGLE, flags, strict=False))
-    return [*(by_name[name] for name in GRADS), *flags[len(SINGLE) :]]
+    return [*[by_name[name] for name in GRADS], *flags[len(SINGLE) :]]
 
 
 def by_tensor(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
@@ -144,7 +144,7 @@ def by_tensor(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | 
     flat = iter(grads)
     spread = [next(flat) if need else None for need in needs]
     by_name = dict(zip(GRADS, spread, strict=False))
-    return (*(by_name.get(name) for name in SINGLE), *spread[len(GRADS) :])
+    return (*[by_name.get(name) for name in SINGLE], *spread[len(GRADS) :])
 
 
 def needed(args: Arguments, needs: Sequence[bool]) -> Needs:
@@ -161,4 +161,4 @@ def flat_gradients(args: Arguments, grads: Gradients) -> list[Tensor]:
         found |= {"row_bias": grads.row_bias + grads.col_bias, "col_bias": None}
     if grads.row_scale is not None and args.scale.dim() == 0:
         found["row_scale"] = grads.row_scale.sum()
-    return [x for x in (*found.values(), *grads.blocks) if x is not None]
+    return [x for x in [*found.values(), *grads.blocks] if x is not None]
