@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
 from contrastile import pair_loss, pair_reduce, reference
-from contrastile.backends import base, torch_tiles
+from contrastile.backends import products, torch_tiles
 from contrastile.ops import library, pair
 
 D = 16
@@ -231,9 +231,9 @@ class LiveBytes(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_peak_of_the_torch_backend_on_a_gpu(dtype, monkeypatch):
     """The case of test_gpu.py, whose limit is a quarter of the matrix; the rest is for the caching allocator's gaps."""
-    for module in (base, torch_tiles):
+    for module in (products, torch_tiles):
         monkeypatch.setattr(module, "mixed_product", lambda device, kind: kind == torch.bfloat16)
-    monkeypatch.setattr(base, "writes_in_place", lambda device: True)
+    monkeypatch.setattr(products, "writes_in_place", lambda device: True)
     n = 32768
     x, y = (torch.empty(n, 64, dtype=dtype, device="meta", requires_grad=True) for _ in range(2))
     with LiveBytes() as held:

@@ -58,7 +58,7 @@ def peer_two_views(z1, z2, *, temperature, name, symmetric, **options):
 
 def labelled_case(shape, classes, dtype, temperature):
     generator = torch.Generator().manual_seed(shape[0])
-    labels = torch.randint(0, classes, shape[:1], generator=generator)
+    labels = torch.randint(0, classes, shape[-2:-1], generator=generator)
     features = free_rows(*shape, seed=classes).to(dtype)
     return Case((features, labels), {"temperature": torch.tensor(temperature)}, 1 / temperature)
 
@@ -71,8 +71,8 @@ def labelled_case(shape, classes, dtype, temperature):
         pytest.param((17, 5), 4, id="few"),
         pytest.param((64, 64), 2, id="two_classes"),
         pytest.param((131, 40), 100, id="rows_without_positive"),
-        pytest.param((33, 2, 16), 9, id="two_views"),
-        pytest.param((20, 3, 7), 1000, id="three_views"),
+        pytest.param((2, 33, 16), 9, id="two_views"),
+        pytest.param((3, 20, 7), 1000, id="three_views"),
     ],
 )
 def test_sup_con_equals_pml(shape, classes, temperature, dtype, backend):

@@ -91,7 +91,7 @@ def chunk(records: Sequence[Record]) -> list[str]:
             f"chunks of {rows} rows: dA at {rates[rows]:.0f} instead of {rates[4096]:.0f} TFLOP/s (base.GPU_LIMITS)"
         )
     if any(not x["in_place"] for x in good(records, "ceilings", "in_place")):
-        lines.append("addmm does not add in place here: dB pays for a second matrix (base.add_float_product)")
+        lines.append("addmm does not add in place here: dB pays for a second matrix (products.add_float_product)")
     return lines
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from contrastile import driver
 from contrastile.backends import triton as backend
 from contrastile.backends import triton_launch
+from contrastile.monoid import finish
 from contrastile.spec import Needs, PairBlock, PairSpec, Positives, Reduce, Side
 from contrastile.triton_kernels import pair
 from contrastile.triton_kernels.config import Tile
@@ -55,7 +55,7 @@ def clip(look: Look) -> PairBlock:
     spec = PairSpec(reduce=Reduce.LSE, positives=Positives.SAME_INDEX, cols=True)
     block = PairBlock(spec, row, col)
     for side, found in zip(sides, backend.TritonBackend().stats(block), strict=True):
-        side.stat = driver.finish(spec, found)
+        side.stat = finish(found)
     return block
 
 

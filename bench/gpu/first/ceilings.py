@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrastile.backends import base
+from contrastile.backends import products
 
 from .look import Look, milliseconds, peak_megabytes
 
@@ -59,7 +59,7 @@ def of_chunk(look: Look, name: str, rows: int) -> dict[str, Any]:
     of_rows = name.startswith("dA")
     out = torch.zeros(g.shape[0 if of_rows else 1], look.rows(FEATURES), device=look.device)
     x, y = (g, random(look, COLUMNS, FEATURES)) if of_rows else (g.T, random(look, rows, FEATURES))
-    product = base.add_float_product if name.endswith("added") else base.set_float_product
+    product = products.add_float_product if name.endswith("added") else products.set_float_product
     return rate(milliseconds(lambda: product(out, x, y)), rows, COLUMNS, FEATURES)
 
 
@@ -68,9 +68,9 @@ def in_place(look: Look) -> dict[str, Any]:
     g, x = random(look, 4096, 4096), random(look, 4096, FEATURES)
     out = torch.randn(g.shape[0], x.shape[1], device=look.device)
     truth = out.double() + g.double() @ x.double()
-    megabytes = peak_megabytes(lambda: base.add_float_product(out, g, x))
+    megabytes = peak_megabytes(lambda: products.add_float_product(out, g, x))
     error = ((out - truth).norm() / truth.norm()).item()
-    there = base.writes_in_place(torch.device(look.device))
+    there = products.writes_in_place(torch.device(look.device))
     return {
         "outcome": "ok" if error < 1e-4 else "wrong", "error": error, "operators": there,
         "megabytes": megabytes, "in_place": megabytes < out.nbytes / 2e6,

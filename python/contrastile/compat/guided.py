@@ -115,7 +115,8 @@ def guided_loss(
     With a group, positives and negatives of all ranks are gathered and are candidates of this rank's anchors.
     """
     check.choice("margin_strategy", margin_strategy, STRATEGIES)
-    scale, batch = inverse(temperature, embeddings[0]), Batch.of(group, embeddings[0].shape[0], columns=len(embeddings))
+    scale = inverse(temperature, embeddings[0])
+    batch = Batch.of(group, embeddings[0].shape[0], facts=lambda: dict(columns=len(embeddings)))
     if batch.total == 0:
         return reduced_empty(0, "mean", *embeddings)
     anchor, positive, *negatives = (unit_rows(x) for x in embeddings)

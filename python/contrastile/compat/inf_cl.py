@@ -81,7 +81,7 @@ def mean_loss(
     group: Group,
 ) -> Tensor:
     options = arguments(q, k, labels, scale, head_dim, memory_budget, backend)
-    batch = Batch.of(group, q.shape[0], labels=labels is not None)
+    batch = Batch.of(group, q.shape[0], facts=lambda: dict(labels=labels is not None))
     if batch.total == 0:
         return reduced_empty(0, "mean", q, k, options["scale"])
     if batch.ranks is not None:

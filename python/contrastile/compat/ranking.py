@@ -39,7 +39,7 @@ def ranking_loss(
 
     With a group, the documents and queries of all ranks are candidates of this rank's queries and positives.
     """
-    batch = Batch.of(group, queries.shape[0], documents=len(documents))
+    batch = Batch.of(group, queries.shape[0], facts=lambda: dict(documents=len(documents)))
     if batch.total == 0:
         return reduced_empty(0, "mean", queries, *documents, scale)
     mode = hardness_mode if hardness_strength > 0.0 else None

@@ -52,7 +52,7 @@ def groups(
     for name, given, x in (("img_gid", img_gid, img), ("txt_gid", txt_gid, txt)):
         here = torch.arange(len(x), device=x.device) if given is None else given
         ids.append(check.ids(name, here, len(x), x.device))
-    batches = Batch.of(group, len(img), symmetric=symmetric), Batch.of(group, len(txt))
+    batches = Batch.of(group, len(img), facts=lambda: dict(symmetric=symmetric)), Batch.of(group, len(txt))
     rows, cols = (batch.gather(x) for batch, x in zip(batches, ids, strict=True))
     if num_groups is None:
         found, inverse = torch.unique(torch.cat([rows, cols]), return_inverse=True)

@@ -184,9 +184,12 @@ def info_nce(
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
     batch = Batch.of(
-        group, n, 0 if negatives is None else negatives.shape[0], negatives=given(negatives),
-        hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids), false_negative_margin=given(margin),
-        symmetric=symmetric, label_smoothing=given(smoothing or None), reduction=one_of(reduction, REDUCTIONS),
+        group, n, 0 if negatives is None else negatives.shape[0],
+        lambda: dict(
+            negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids),
+            false_negative_margin=given(margin), symmetric=symmetric, label_smoothing=given(smoothing or None),
+            reduction=one_of(reduction, REDUCTIONS),
+        ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
@@ -296,8 +299,10 @@ def clip_loss(
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     batch = Batch.of(
-        group, image.shape[0], image_ids=given(row_ids), label_smoothing=given(smoothing or None),
-        reduction=one_of(reduction, REDUCTIONS),
+        group, image.shape[0],
+        facts=lambda: dict(
+            image_ids=given(row_ids), label_smoothing=given(smoothing or None), reduction=one_of(reduction, REDUCTIONS)
+        ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)

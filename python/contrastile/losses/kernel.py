@@ -69,7 +69,7 @@ def kcl(
     a, b = wide(a), wide(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = Batch.of(group, a.shape[0], kernel=one_of(kernel, KERNELS))
+    batch = Batch.of(group, a.shape[0], facts=lambda: dict(kernel=one_of(kernel, KERNELS)))
     if batch.total == 0:
         return zero(a, b, width, weight)
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)

@@ -73,7 +73,7 @@ def mv_infonce(
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
     x = stacked(views, normalize)
-    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[1], views=x.shape[0])
+    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0]))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
     options: dict[str, Any] = {
@@ -150,7 +150,11 @@ def mv_dhel(
     """
     check_options(reduction, memory_budget, backend)
     x = stacked(views, normalize)
-    scale, compute, batch = inverse(temperature, x), x.dtype, Batch.of(group, x.shape[1], views=x.shape[0])
+    scale, compute, batch = (
+        inverse(temperature, x),
+        x.dtype,
+        Batch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0])),
+    )
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
     x = wide(x)
@@ -195,7 +199,7 @@ def pvc(
     check.choice("aggregation", aggregation, AGGREGATIONS)
     x = stacked(views, normalize)
     scale, k, compute = inverse(temperature, x), x.shape[0], x.dtype
-    batch = Batch.of(group, x.shape[1], views=k)
+    batch = Batch.of(group, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
     x = wide(x)

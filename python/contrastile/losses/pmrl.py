@@ -58,7 +58,7 @@ def pmrl_loss(
     z = matched(modalities, normalize)
     sharpness = inverse(singular_temperature, z, name="singular_temperature")
     scale = inverse(instance_temperature, z, name="instance_temperature")
-    batch = Batch.of(group, z.shape[0], modalities=z.shape[1])
+    batch = Batch.of(group, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
     if batch.total == 0 or z.shape[2] == 0:
         return reduced_empty(batch.n, reduction, z, sharpness, scale)
     singular, leading = spectrum(z)

@@ -57,7 +57,9 @@ def siglip_loss(
         raise ValueError("image_ids must be None with image_labels: labels say of every pair whether it is matched")
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
-    batch = Batch.of(group, image.shape[0], image_labels=given(image_labels), image_ids=given(image_ids))
+    batch = Batch.of(
+        group, image.shape[0], facts=lambda: dict(image_labels=given(image_labels), image_ids=given(image_ids))
+    )
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, bias)
     keep, positives, (row_ids, col_ids) = pair_rules(ids, labels)

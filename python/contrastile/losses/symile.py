@@ -65,7 +65,9 @@ def symile_loss(
     features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = Batch.of(group, first.shape[0], modalities=len(features), negatives=one_of(negatives, NEGATIVES))
+    batch = Batch.of(
+        group, first.shape[0], facts=lambda: dict(modalities=len(features), negatives=one_of(negatives, NEGATIVES))
+    )
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:

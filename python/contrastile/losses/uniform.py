@@ -43,7 +43,7 @@ def uniformity(
     else:
         x, y = feature_pair("x", x, "y", y, normalize)
     scale = check.scalar("t", t, positive=True, device=x.device)
-    batch = Batch.of(group, x.shape[0], y=given(y))
+    batch = Batch.of(group, x.shape[0], facts=lambda: dict(y=given(y)))
     if batch.total < 2:
         return zero(x, y, scale)
     engine = {"memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend}
@@ -91,7 +91,7 @@ def alignment(
     if isinstance(power, Tensor) or power < 1.0:
         raise ValueError(f"alpha must be a number >= 1, got {alpha}")
     x, y = feature_pair("x", x, "y", y, normalize)
-    batch = Batch.of(group, x.shape[0], reduction=one_of(reduction, REDUCTIONS))
+    batch = Batch.of(group, x.shape[0], facts=lambda: dict(reduction=one_of(reduction, REDUCTIONS)))
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y)
     distance: Tensor = torch.linalg.vector_norm(wide(x) - wide(y), dim=1)

@@ -122,7 +122,7 @@ def gram_loss(
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = Batch.of(group, n, modalities=len(tensors), present=given(present))
+    batch = Batch.of(group, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
-from inspect import Signature, signature
+from inspect import signature
 from typing import Any, TypeVar, cast
 from zlib import crc32
 
@@ -137,7 +137,6 @@ def under_way() -> Iterator[None]:
 
 def announced(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
-    own = signature(function)
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -146,7 +145,7 @@ def announced(function: F) -> F:
         ranks = resolve(kwargs["group"])
         assert ranks is not None
         try:
-            with outermost(function, own, args, kwargs):
+            with outermost(function, args, kwargs):
                 return function(*args, **kwargs)
         except Exception as error:
             if not getattr(error, KNOWN, False):
@@ -157,12 +156,12 @@ def announced(function: F) -> F:
 
 
 @contextmanager
-def outermost(function: Callable[..., Any], own: Signature, args: Any, kwargs: Any) -> Iterator[None]:
+def outermost(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[None]:
     """Names the call in messages, unless it is one that a named call makes."""
     if OUTERMOST.get() is not None:
         yield
         return
-    token = OUTERMOST.set(Call.of(function, own.bind(*args, **kwargs).arguments))
+    token = OUTERMOST.set(Call.of(function, signature(function).bind(*args, **kwargs).arguments))
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ parameters, as data parallelism takes it, is the gradient of the joint loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +31,12 @@ class Batch:
     extra: int = 0  # columns beside the items' that every row meets, of all ranks
 
     @staticmethod
-    def of(group: Group, n: int, extra: int = 0, **facts: Fact | int) -> Batch:
-        """n, extra: of this rank. facts: what else all ranks must agree on."""
+    def of(group: Group, n: int, extra: int = 0, facts: Callable[[], Mapping[str, Fact | int]] = dict) -> Batch:
+        """n, extra: of this rank. facts: what else all ranks must agree on, asked for only where there are ranks."""
         ranks = resolve(group)
         if ranks is None:
             return Batch(None, (n,), extra)
-        sizes = agree(ranks, facts, [n, extra])
+        sizes = agree(ranks, facts(), [n, extra])
         everywhere = extra if ranks.replicated_negatives else sum(own[1] for own in sizes)
         return Batch(ranks, tuple(own[0] for own in sizes), everywhere)
 
