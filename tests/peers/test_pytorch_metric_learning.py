@@ -45,8 +45,8 @@ def pml(kind, name, *args, **options):
 
 
 def peer_sup_con(features, labels, *, temperature):
-    """Features of shape (N, V, D) are N V rows with the labels of their samples."""
-    labels = labels.repeat_interleave(features[0, ..., 0].numel())
+    """Features of shape (V, N, D) are V N rows with the labels of their samples."""
+    labels = labels.repeat(features[..., 0, 0].numel())
     return pml("losses", "SupConLoss", temperature)(features.flatten(end_dim=-2), labels)
 
 

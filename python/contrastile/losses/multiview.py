@@ -150,11 +150,8 @@ def mv_dhel(
     """
     check_options(reduction, memory_budget, backend)
     x = stacked(views, normalize)
-    scale, compute, batch = (
-        inverse(temperature, x),
-        x.dtype,
-        Batch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0])),
-    )
+    scale, compute, k = inverse(temperature, x), x.dtype, x.shape[0]
+    batch = Batch.of(group, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
     x = wide(x)
