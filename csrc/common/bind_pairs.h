@@ -1,6 +1,9 @@
 #pragma once
 // Python's view of Pairs and Role, for every native module. Classes are local to their module: two modules have a Role.
 #include <pybind11/pybind11.h>
+
+#include <string>
+
 #include "common/pairs.h"
 
 namespace py = pybind11;
@@ -11,9 +14,15 @@ template <class T, class Owner, class Base> static void pointer(py::class_<Owner
       [member](Owner& x, uintptr_t address) { x.*member = (T*)address; });
 }
 
-template <class E, class Owner, class Base> static void enumeration(py::class_<Owner>& cls, const char* name, E Base::*member) {
+// A number beyond `last` is one that only Python knows: the kernels would take it for another.
+template <class E, class Owner, class Base>
+static void enumeration(py::class_<Owner>& cls, const char* name, E Base::*member, E last) {
   cls.def_property(
-      name, [member](const Owner& x) { return (int)(x.*member); }, [member](Owner& x, int value) { x.*member = (E)value; });
+      name, [member](const Owner& x) { return (int)(x.*member); },
+      [member, last, name](Owner& x, int value) {
+        if (value < 0 || value > (int)last) throw py::value_error(std::string(name) + " has no number " + std::to_string(value));
+        x.*member = (E)value;
+      });
 }
 
 static void bind_role(py::module_& m) {
@@ -39,7 +48,7 @@ template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
   pointer(block, "col_scale", &Pairs::col_scale);
   pointer(block, "row_bias", &Pairs::row_bias);
   pointer(block, "col_bias", &Pairs::col_bias);
-  enumeration(block, "score", &Pairs::score);
+  enumeration(block, "score", &Pairs::score, Score::kLogDistance);
   block.def_readwrite("offset", &Pairs::offset).def_readwrite("floor", &Pairs::floor);
   pointer(block, "row_norm", &Pairs::row_norm);
   pointer(block, "col_norm", &Pairs::col_norm);
@@ -47,15 +56,15 @@ template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
   pointer(block, "col_ids", &Pairs::col_ids);
   pointer(block, "mask", &Pairs::mask);
   block.def_readwrite("mask_stride", &Pairs::mask_stride);
-  enumeration(block, "keep", &Pairs::keep);
-  enumeration(block, "positives", &Pairs::positives);
+  enumeration(block, "keep", &Pairs::keep, Keep::kNotSameIndexOrId);
+  enumeration(block, "positives", &Pairs::positives, Positives::kKept);
   block.def_readwrite("keep_positives", &Pairs::keep_positives).def_readwrite("same", &Pairs::same);
-  enumeration(block, "reduce", &Pairs::reduce);
+  enumeration(block, "reduce", &Pairs::reduce, Reduce::kMax);
   block.def_readwrite("row", &Pairs::row).def_readwrite("col", &Pairs::col);
   pointer(block, "scores", &Pairs::scores);
   block.def_readwrite("score_stride", &Pairs::score_stride).def_readwrite("score_tile", &Pairs::score_tile);
   pointer(block, "grad", &Pairs::grad);
   block.def_readwrite("grad_stride", &Pairs::grad_stride).def_readwrite("grad_tile", &Pairs::grad_tile);
-  enumeration(block, "grad_type", &Pairs::grad_type);
+  enumeration(block, "grad_type", &Pairs::grad_type, GradType::kHalf);
   pointer(block, "factor", &Pairs::factor);
 }

@@ -68,7 +68,7 @@ static void bind_block(py::module_& m) {
   pointer(block, "a", &Block::a);
   pointer(block, "b", &Block::b);
   block.def_readwrite("d", &Block::d).def_readwrite("b_tile", &Block::b_tile);
-  enumeration(block, "dtype", &Block::dtype);
+  enumeration(block, "dtype", &Block::dtype, DType::kBFloat16);
   block.def_readwrite("threads", &Block::threads);
 }
 

@@ -56,7 +56,7 @@ static void bind_sets(py::module_& m) {
   py::class_<VectorSets> sets(m, "VectorSets", py::module_local());
   sets.def(py::init<>());
   sets.def("add", add_vector, py::arg("vector"), py::arg("stride"), py::arg("grad"));
-  enumeration(sets, "type", &VectorSets::type);
+  enumeration(sets, "type", &VectorSets::type, Element::kFloat16);
   sets.def_readwrite("count", &VectorSets::count);
   sets.def_readwrite("samples", &VectorSets::samples).def_readwrite("width", &VectorSets::width);
   pointer(sets, "directions", &VectorSets::directions);

@@ -51,7 +51,8 @@ class Backend(ABC):
     name: ClassVar[str]
     granularity: int = 1  # chunk sizes are multiples of it
     padding: int = 1  # score columns are padded to a multiple of it
-    keeps_scores: ClassVar[bool] = True  # stats can write the scores it computed, for coeff to read
+    keeps_scores: ClassVar[bool] = False  # stats writes the scores that it computes to block.scores, for coeff to read
+    writes_halves: ClassVar[bool] = False  # coeff writes float16 coefficients times block.factor
     sums_with_coeff: ClassVar[bool] = False  # coeff can return a sum's statistics: one product per pair, not two
 
     @abstractmethod
@@ -89,9 +90,9 @@ class Backend(ABC):
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        """Whether `coeff` writes float16, so that coefficients must be scaled against underflow (PairCall.factor). The
-        slope of a distance has no bound that would tell the factor: its coefficients stay float32."""
-        return call.dtype == torch.float16 and call.spec.score == Score.DOT
+        """Whether coefficients must be scaled against underflow (PairCall.factor). The slope of a distance has no bound
+        that would tell the factor: its coefficients stay float32."""
+        return self.writes_halves and call.dtype == torch.float16 and call.spec.score == Score.DOT
 
     # ---- shortcuts
 

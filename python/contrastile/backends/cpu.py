@@ -42,6 +42,7 @@ class PackedColumns:
 
 class CpuBackend(Backend):
     name = "cpu"
+    keeps_scores = True
 
     def __init__(self) -> None:
         self.module: Any = native.cpu

@@ -45,6 +45,8 @@ class CudaBackend(Backend):
     name = "cuda"
     granularity = 8
     padding = 8  # rows of scores and of bfloat16 coefficients start at multiples of 16 bytes
+    keeps_scores = True
+    writes_halves = True
 
     def __init__(self) -> None:
         self.module: Any = native.cuda

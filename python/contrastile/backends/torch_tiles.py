@@ -28,6 +28,8 @@ from .torch_rules import rules_of
 
 class TorchBackend(Backend):
     name = "torch"
+    keeps_scores = True
+    writes_halves = True
 
     def unavailable(self) -> str | None:
         return None

@@ -47,7 +47,7 @@ KERNEL_SUMS = {
 class TritonBackend(Backend):
     name = "triton"
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
-    keeps_scores = False
+    writes_halves = True
     sums_with_coeff = True
 
     def unavailable(self) -> str | None:

@@ -64,7 +64,8 @@ def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs:
     rows, cols = slice(step.start, step.stop), slice(before + step.first, before + step.last)
     for name, here in (("row_scale", rows), ("row_bias", rows), ("col_scale", cols), ("col_bias", cols)):
         target, value = getattr(grads, name), getattr(part, name)
-        if target is not None and value is not None:
+        if target is not None:
+            assert value is not None, f"{backend.name}: coeff was asked for {name} and returned none"
             target[here].add_(value)
     return part
 

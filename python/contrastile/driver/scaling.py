@@ -19,7 +19,10 @@ def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], g
         yield
         return
     call.factor = factor = power_of_two(bound_of(call, weights))
-    yield
+    try:
+        yield
+    finally:
+        call.factor = None
     for grad in (grads.a, *grads.blocks):
         if grad is not None:
             grad.div_(factor)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..monoid import stat_dtype
 from ..ranks import Group, announced, resolve
+from ..spec import Reduce
 from . import autograd, check, joint
 from .arguments import arguments
 from .record import Arguments, needs_of, packed
@@ -117,9 +118,10 @@ def pair_reduce(
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
     budget, ranks = check.budget(memory_budget), resolve(group)
+    by_index = Reduce(args.reduce).traits.arg
     if ranks is not None:
-        _refuse_across_ranks({"mask": mask is not None, "reduce='max'": reduce == "max"})
-    if reduce == "max":
+        _refuse_across_ranks({"mask": mask is not None, "reduce='max'": by_index})
+    if by_index:
         if positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
         if memory_budget:
@@ -200,13 +202,13 @@ def pair_loss(
 
     Returns: 0-dim float32 (float64 for float64 features).
     """
-    if reduce == "max":
-        raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
     args = arguments(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
         positives, keep_positives, cols, score, offset, compute_dtype, backend,
     )  # fmt: skip
+    if Reduce(args.reduce).traits.arg:
+        raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     n, m, like = args.n, args.m, args.a
     row = _weight("row_weight", row_weight, n, like)
     col = _weight("col_weight", col_weight, m, like) if cols else None

@@ -93,6 +93,8 @@ SINGLE = [name for name, x in FIELDS.items() if x.schema in ("Tensor", "Tensor?"
 STATIC = [name for name, x in FIELDS.items() if not x.schema.startswith("Tensor")]
 # what has a gradient, blocks last: the order of `needs` and of flat gradients
 GRADS = {name: x.grad for name, x in FIELDS.items() if x.grad and name != "blocks"}
+GRAD_PLACES = [SINGLE.index(name) for name in GRADS]
+SPREAD_PLACES = [list(GRADS).index(name) if name in GRADS else None for name in SINGLE]
 
 
 def reader(names: Sequence[str], *rest: str) -> Callable[[Arguments], tuple[Any, ...]]:
@@ -135,16 +137,14 @@ def wanted_inputs(args: Arguments, needs: Sequence[bool]) -> list[Tensor]:
 
 def tensor_needs(flags: Sequence[bool]) -> list[bool]:
     """`needs` from a flag for each of `tensors`."""
-    by_name = dict(zip(SINGLE, flags, strict=False))
-    return [*[by_name[name] for name in GRADS], *flags[len(SINGLE) :]]
+    return [*[flags[place] for place in GRAD_PLACES], *flags[len(SINGLE) :]]
 
 
 def by_tensor(grads: Sequence[Tensor], needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
     """Flat gradients, as many as needs are true, spread over `tensors`."""
     flat = iter(grads)
     spread = [next(flat) if need else None for need in needs]
-    by_name = dict(zip(GRADS, spread, strict=False))
-    return (*[by_name.get(name) for name in SINGLE], *spread[len(GRADS) :])
+    return (*[None if place is None else spread[place] for place in SPREAD_PLACES], *spread[len(GRADS) :])
 
 
 def needed(args: Arguments, needs: Sequence[bool]) -> Needs:

@@ -31,6 +31,8 @@ def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
 
 def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
     """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
+    if traits.arg:
+        raise NotImplementedError("the index of a maximum has no sum over ranks")
     own = stats_of(traits, x).kept()
     top = {
         name: wire.all_reduce(ranks, value.clone(), largest=True)
