@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+
+
+def by_default(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """The values as parameters, those that are not among the quick ones only with --run-slow."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def each_once(*axes: Sequence[Any]) -> list[Any]:

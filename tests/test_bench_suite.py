@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from combinations import by_default
 from contrastile.benchmark.measure import Meter
 from contrastile.benchmark.problem import BOTH, MODES, Problem
 
@@ -25,7 +26,7 @@ finally:
     sys.path.remove(BENCH)
 
 
-@pytest.mark.parametrize("mode", [pytest.param(x, marks=() if x == BOTH else pytest.mark.slow) for x in MODES])
+@pytest.mark.parametrize("mode", by_default(MODES, BOTH))
 @pytest.mark.parametrize("key", packages.PEERS, ids=" ".join)
 def test_every_candidate_beside_a_package_is_right(key: tuple[str, str], mode: str) -> None:
     problem = Problem(key[0], 24, 16, torch.float32, mode, key[1], suite="suite")

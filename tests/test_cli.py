@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import contrastile
+from combinations import by_default
 from contrastile.cli import demo_data, demo_train, demo_views, info, main, memory_probe, selftest
 from contrastile.cli.table import format_table
 
@@ -72,10 +73,7 @@ def test_openmp_runtimes_are_told_by_name(name, found):
     assert bool(info._OPENMP.search(f"/usr/lib/{name}")) == found
 
 
-SLOW = [pytest.param(package, marks=pytest.mark.slow) for package in ("sklearn", "matplotlib")]
-
-
-@pytest.mark.parametrize("package", ["rich", *SLOW])
+@pytest.mark.parametrize("package", by_default(("sklearn", "matplotlib", "rich"), "rich"))
 def test_demo_without_an_optional_package_says_how_to_install_it(package, tmp_path):
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(f"raise ImportError('no {package} here')")

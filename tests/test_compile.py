@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import contrastile
+from combinations import by_default
 from loss_cases import id_of
 
 
@@ -78,11 +79,6 @@ SIZES = (11, 14, 23)  # none equals the width: torch would take equal sizes for 
 WIDTH = 8
 
 
-def marked(names):
-    """Every call, those not named only with --run-slow."""
-    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in CALLS]
-
-
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
@@ -117,17 +113,17 @@ def check(name, backend, dynamic):
 VARIANTS = {"kcl log", "kcl imq", "kcl riesz", "mv_infonce across", "view averages", "uniformity of two", "itself"}
 
 
-@pytest.mark.parametrize("name", marked(CALLS.keys() - VARIANTS))
+@pytest.mark.parametrize("name", by_default(CALLS, *(CALLS.keys() - VARIANTS)))
 def test_one_graph_serves_every_size(name):
     check(name, "aot_eager", None)
 
 
-@pytest.mark.parametrize("name", marked({"info_nce", "sup_con", "debiased_nt_xent", "uniformity", "guarded"}))
+@pytest.mark.parametrize("name", by_default(CALLS, "info_nce", "sup_con", "debiased_nt_xent", "uniformity", "guarded"))
 def test_one_dynamic_graph_serves_every_size_from_the_first(name):
     check(name, "aot_eager", True)
 
 
-@pytest.mark.parametrize("name", marked({"info_nce"}))
+@pytest.mark.parametrize("name", by_default(CALLS, "info_nce"))
 def test_the_default_compiler_agrees(name):
     check(name, "inductor", None)
 

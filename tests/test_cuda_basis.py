@@ -15,6 +15,7 @@ from torch import Tensor
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
 import cuda_host
+from combinations import by_default
 from contrastile import backends, gram_loss, gram_volume, reference
 from contrastile.backends import measured
 from contrastile.backends.torch_tiles import TorchBackend
@@ -366,7 +367,7 @@ def check_everything(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> None
     test_float16_and_bfloat16_gradients_are_rounded_as_in_torch(host)
 
 
-@pytest.mark.parametrize("name", [*MUTANTS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_MUTANTS)])
+@pytest.mark.parametrize("name", by_default([*MUTANTS, *MORE_MUTANTS], *MUTANTS))
 def test_an_error_in_a_kernel_is_seen(name, host_folder, host, tmp_path, monkeypatch):
     edit = {**MUTANTS, **MORE_MUTANTS}[name]
     touched = [BASIS] if edit[0] == BASIS else [BASIS, "cuda/coeff.cu"]

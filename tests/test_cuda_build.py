@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from combinations import by_default
+
 ROOT = Path(__file__).resolve().parents[1]
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not on PATH nor in /usr/local/cuda/bin")
 
 # an installation compiles for all of them
-ARCHS = ("90", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("80", "100")))
+ARCHS = by_default(("80", "90", "100"), "90")
 MOST_REGISTERS = 128  # two blocks of 256 threads on one multiprocessor
 FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Werror", "all-warnings", f"-I{ROOT / 'csrc'}"]
 # reduces x (rows, columns) x (dot or not), merges; types of vectors x (forward, backward)

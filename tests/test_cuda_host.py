@@ -16,6 +16,7 @@ import cuda_host
 import launches
 import test_distances
 from cases import EXTRAS, between, make_call
+from combinations import by_default
 from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
@@ -348,12 +349,10 @@ MUTANTS = {
 }
 
 
-ONE_OF_EACH_FILE = {"lse slope", "mask", "strip", "row sum", "join"}
+ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=() if x in ONE_OF_EACH_FILE else pytest.mark.slow) for x in MUTANTS]
-)
+@pytest.mark.parametrize("name", by_default(MUTANTS, *ONE_OF_EACH_FILE))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
     touched = [STATS, COEFF] if edit[0] in (FUNCTORS, PAIR) else [edit[0]]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import contrastile
+from combinations import by_default
 
 FOLDER = Path(__file__).parents[1] / "examples"
 NEEDS = {
@@ -66,9 +67,7 @@ def test_torchrun_trains_on_the_batch_of_two_processes():
     assert "2 processes" in done.stdout and done.stdout.count("reached") == 2
 
 
-@pytest.mark.parametrize(
-    "name", ["open_clip_loop", *(pytest.param(x, marks=pytest.mark.slow) for x in NEEDS if x != "open_clip_loop")]
-)
+@pytest.mark.parametrize("name", by_default(NEEDS, "open_clip_loop"))
 def test_without_training_the_example_fails(name):
     done = run(name, "--steps", 0)
     assert done.returncode == 1, done.stdout + done.stderr

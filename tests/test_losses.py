@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import contrastile
+from combinations import each_once
 from contrastile.catalog import CATALOG
 from contrastile.testing import EPS, SMALLEST, compare, run
 from loss_cases import (
@@ -16,7 +17,6 @@ from loss_cases import (
     each_tensor,
     emptied,
     every_loss,
-    every_pair_loss,
     every_variant,
     gradients,
     id_of,
@@ -102,8 +102,11 @@ def test_reductions_equal_the_reference(card, variant, backend, dtype, reduction
     assert_close(compare(card, case, reduction=reduction, **engine(card, backend)))
 
 
-@every_pair_loss
-@pytest.mark.parametrize("backend, dtype", usable("cpu", (torch.float32, torch.bfloat16)), ids=id_of)
+@pytest.mark.parametrize(
+    "card, backend, dtype",
+    each_once([card for card in CATALOG if card.gemm], usable("cpu", (torch.float32, torch.bfloat16))),
+    ids=id_of,
+)
 def test_batches_beyond_one_small_problem(card, backend, dtype, two_threads):
     assert_close(compare(card, default(card, LARGE, 20, dtype), backend=backend))
 

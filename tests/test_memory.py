@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
+from combinations import each_once
 from contrastile import pair_loss, pair_reduce, reference
 from contrastile.backends import products, torch_tiles
 from contrastile.ops import library, pair
@@ -185,8 +186,7 @@ def test_the_dense_reference_peaks_above_the_matrix():
 
 
 @needs_linux
-@pytest.mark.parametrize("call", [CLIP, CLIP_ROWS], ids=["scalar", "rows"])
-@pytest.mark.parametrize("budget", [0, 100 * MIB])
+@pytest.mark.parametrize("call, budget", each_once((CLIP, CLIP_ROWS), (0, 100 * MIB)))
 def test_the_peak_of_the_cpu_backend(call, budget):
     """Less than a third of the N x N float32 matrix, and no more than the budget beyond that."""
     assert peak_bytes(call.format("cpu", budget)) < 8192 * 8192 * 4 / 3 + budget

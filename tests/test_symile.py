@@ -14,6 +14,7 @@ from torch.autograd import gradcheck
 from torch.library import opcheck
 
 import contrastile
+from combinations import by_default, each_once
 from contrastile import mip_similarity, reference, symile_loss
 from contrastile.catalog import CATALOG, mips
 from contrastile.ops import multilinear
@@ -506,8 +507,7 @@ def test_one_tensor_for_all_compiles():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
-@pytest.mark.parametrize("k", [2, 3, 4])
+@pytest.mark.parametrize("k, dynamic", each_once((2, 3, 4), (None, True)))
 def test_all_tuples_compile_into_one_graph(k, dynamic):
     torch._dynamo.reset()
 
@@ -575,7 +575,7 @@ def peak_bytes(rows, negatives, backend=None):
 
 
 @needs_linux
-@on_every_backend
+@pytest.mark.parametrize("backend", by_default(BACKENDS, "cpu"))
 def test_the_peak_is_far_below_the_tuples(backend):
     """200^3 logits take 32 MB, the products of two modalities 10 MB."""
     assert peak_bytes(200, "n_squared", backend) < 16 * 10**6

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import gradcheck
 
 import contrastile
+from combinations import each_once
 from contrastile import reference
 from contrastile.catalog import Case
 from contrastile.testing import compare
@@ -238,8 +239,7 @@ def test_gathered_keys(offset, squared, backend, dtype):
     assert_right(tensors, dtype, backend=backend, key_offset=offset, squared=squared, symmetric=False)
 
 
-@on_every_backend
-@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("backend, squared", each_once(BACKENDS, (True, False)))
 def test_batches_of_many_chunks(squared, backend, two_threads):
     assert_right(modalities(530, 20, 3), torch.float32, reductions=("mean",), backend=backend, squared=squared)
 

@@ -13,6 +13,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
 import aot
+from combinations import by_default
 from contrastile.spec import Positives, Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
@@ -28,10 +29,9 @@ EVERY = [
     if (kernel, variant) != ("coeff", "max")  # its backward is plain torch
 ]
 QUICK = [
-    *((arch, "half", *case) for arch in ("sm_80", "sm_90", "sm_100", "gfx942")
-      for case in (("stats", "clip"), ("coeff", "everything"))),
+    *((arch, "half", "coeff", "everything") for arch in ("sm_80", "sm_90", "sm_100", "gfx942")),
+    ("sm_90", "half", "stats", "clip"),
     ("sm_90", "half", "stats", "distance"),
-    ("sm_90", "tf32", "stats", "clip"),
     ("sm_80", "tf32", "coeff", "siglip"),
 ]  # fmt: skip
 
@@ -55,9 +55,9 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
     assert not list(found.faults(arch, kind)), found
 
 
-@pytest.mark.parametrize("arch", [pytest.param(x, marks=() if x == "sm_90" else pytest.mark.slow) for x in TABLE])
+@pytest.mark.parametrize("arch", by_default(TABLE, "sm_90"))
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
-@pytest.mark.parametrize("positives", ["SAME_INDEX", pytest.param("SAME_ID", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_INDEX"))
 def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
     found = aot.build_merge(arch, Reduce[reduce], Positives[positives], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
@@ -67,7 +67,12 @@ def segment_cases():
     """Segments of one tile's width and more, and shorter ones."""
     for arch, kinds in TABLE.items():
         for kind, average in itertools.product(kinds, (128, 32)):
-            quick = arch in ("sm_80", "sm_90", "sm_100", "gfx942") and kind == "half"
+            quick = kind == "half" and (arch, average) in (
+                ("sm_80", 128),
+                ("sm_90", 32),
+                ("sm_100", 128),
+                ("gfx942", 32),
+            )
             marks = () if quick else pytest.mark.slow
             yield pytest.param(arch, kind, average, marks=marks, id=f"{arch}-{kind}-{average}")
 
@@ -128,7 +133,7 @@ def test_the_gate_notices_products_without_tensor_cores():
     assert list(found.faults("sm_80", "tf32")) == ["does not use tensor cores"]
 
 
-@pytest.mark.parametrize("kernel", ["stats", "coeff"])
+@pytest.mark.parametrize("kernel", by_default(("stats", "coeff"), "coeff"))
 def test_persistent_programs_compile_within_the_device(kernel):
     """Off in the table until they are measured to pay; the tuning command tries them."""
     tile = config.tile("sm_90", "half", 2 * (kernel == "coeff"))

@@ -12,6 +12,7 @@ import torch
 from torch.autograd import gradcheck
 
 import contrastile
+from combinations import by_default
 from contrastile import reference
 from contrastile.catalog import Case
 from contrastile.testing import compare
@@ -399,7 +400,7 @@ def test_gathered_parts_add_up_to_the_whole_batch(backend):
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
 
 
-@on_every_backend
+@pytest.mark.parametrize("backend", by_default(BACKENDS, "cpu"))
 def test_batches_of_many_chunks(backend, two_threads):
     assert_right(modalities(530, 20, 3), torch.float32, backend=backend)
 

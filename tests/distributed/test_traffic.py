@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 import contrastile
+from combinations import by_default
 from contrastile.distributed import Ranks
 from contrastile.ranks import wire
 
@@ -96,7 +97,7 @@ def expected(loss: str, strategy: str, w: int) -> tuple[dict[str, int], int]:
     return {"all_gather": 2, "shift": shifts}, tours * (steps - 1) * own + steps * own
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=by_default((2, 3, 4), 2, 3))
 def found(request):
     return request.param, gather_from(request.param, measured)
 
