@@ -133,8 +133,9 @@ def outcome(rank: int, call: Callable[[int], Tensor]) -> tuple[str, str, bool]:
 
 
 CALLS = (
-    other_dtype, other_width, other_loss, other_strategy, other_count, other_reduction, other_reduction_of_labels, other_terms, other_ids, other_kernel,
-    other_rule, one_frozen, one_view_frozen, without_grad, refused, refused_late, no_backend,
+    other_dtype, other_width, other_loss, other_strategy, other_count, other_reduction,
+    other_reduction_of_labels, other_terms, other_ids, other_kernel, other_rule, one_frozen, one_view_frozen,
+    without_grad, refused, refused_late, no_backend,
 )  # fmt: skip
 
 
