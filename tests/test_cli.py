@@ -72,7 +72,10 @@ def test_openmp_runtimes_are_told_by_name(name, found):
     assert bool(info._OPENMP.search(f"/usr/lib/{name}")) == found
 
 
-@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "rich"])
+SLOW = [pytest.param(package, marks=pytest.mark.slow) for package in ("sklearn", "matplotlib")]
+
+
+@pytest.mark.parametrize("package", ["rich", *SLOW])
 def test_demo_without_an_optional_package_says_how_to_install_it(package, tmp_path):
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text(f"raise ImportError('no {package} here')")

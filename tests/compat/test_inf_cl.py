@@ -36,6 +36,7 @@ def ours(name, labels):
     return lambda q, k, scale, **options: getattr(inf_cl, name)(q, k, labels, scale, **options)
 
 
+@pytest.mark.slow  # the packages are of one version, and the tests below hold the drop-in against the formulas
 @pytest.mark.interpret
 def test_the_formula_is_what_the_packages_kernels_compute():
     assert_kernels_agree("inf_cl")

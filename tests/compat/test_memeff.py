@@ -73,6 +73,7 @@ def case(n, d, hard, dtype, options):
     return Case(tuple(x), {}, factor / temperature)
 
 
+@pytest.mark.slow  # the packages are of one version, and the tests below hold the drop-in against the formulas
 @pytest.mark.interpret
 def test_the_formulas_are_what_the_packages_kernels_compute():
     assert_kernels_agree("memeff")

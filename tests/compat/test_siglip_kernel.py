@@ -48,6 +48,7 @@ def case(n, m, d, dtype, log_temperature=2.3, bias=-4.0):
     return Case((x.to(dtype), y.to(dtype), *scalars), {}, scale + abs(bias))
 
 
+@pytest.mark.slow  # the packages are of one version, and the tests below hold the drop-in against the formulas
 @pytest.mark.interpret
 def test_the_formulas_are_what_the_packages_kernels_compute():
     assert_kernels_agree("siglip_kernel")
