@@ -74,7 +74,7 @@ report: $(VENV)/.installed-dev
 
 # the first five minutes on a GPU; DRY=1: all of it without one. STAGES="levers small": some; LIMITS="--seconds 500"
 gpu-first:
-	PYTHONPATH=bench/gpu $(GPU_PYTHON) -m first --out "$(if $(DRY),build/gpu/dry,$(OUT))" $(if $(DRY),--dry) \
+	PYTHONPATH="bench/gpu$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m first --out "$(if $(DRY),build/gpu/dry,$(OUT))" $(if $(DRY),--dry) \
 		$(LIMITS) $(STAGES)
 
 # LIMITS="--limit test=400": seconds of a part

@@ -10,7 +10,7 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 BACKENDS = ("cpu", "torch", "triton", "cuda")
 NEVER, NO_GPU = "never run on hardware", "no GPU"
-BAD = ("wrong", "refused", "failed")
+BAD = ("wrong", "refused", "failed", "out of memory")
 
 
 def runs(folder: Path) -> Iterator[dict[str, Any]]:

@@ -77,6 +77,20 @@ def test_a_module_exports_with_what_it_learns():
     assert torch.equal(program.module()(a, b), module(a, b))
 
 
+def test_a_module_that_draws_exports():
+    module = contrastile.losses.Symile(logit_scale=3.0)
+    n = torch.export.Dim("n", min=2, max=MOST)
+    program = torch.export.export(
+        module, tuple(torch.randn(3, TRACED, 7)), dynamic_shapes={"tensors": ({0: n},) * 3}
+    ).module()
+    later = torch.randn(3, LATER, 7)
+    for _ in range(2):  # of torch's overloads with and without a generator, one binds the graph to its size
+        torch.manual_seed(1)
+        found = program(*later)
+        torch.manual_seed(1)
+        assert torch.equal(found, module(*later))
+
+
 @pytest.mark.parametrize(
     "module",
     [contrastile.losses.ClipLoss(learnable_scale=True), contrastile.losses.MVInfoNCE(), contrastile.losses.GramLoss()],

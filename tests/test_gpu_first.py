@@ -15,6 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+
+from contrastile.catalog import CATALOG
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (str(ROOT / "bench"), str(ROOT / "bench/gpu"), str(ROOT / "tests"))
@@ -105,6 +108,58 @@ def test_the_stages_fit_the_time_and_the_files(load):
         assert f"| {stage.name} | {stage.seconds:.0f} |" in text
 
 
+def kept_by_the_reference(work: Any, n: int, d: int) -> int:
+    """Bytes that the float64 reference holds for its backward pass."""
+    card = next(card for card in CATALOG if card.name == work.name)
+    case = card.variants[work.variant](n, d, torch.Generator().manual_seed(0), torch.float64)
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        storages[x.untyped_storage().data_ptr()] = x.untyped_storage()
+        return x
+
+    args = [x.requires_grad_() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in case.args]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        card.reference(*args, **case.kwargs).sum()
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+MEMORY = 139 * 2**30  # bytes of the GPU that the first look is planned for
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_the_references_fit_the_memory(load, size):
+    """By what they keep at one 32nd of the rows; half as much again is for the backward pass."""
+    for work in load("plan").WORKLOADS:
+        n, d = work.checked[size]
+        small = n // 32
+        assert 1.5 * kept_by_the_reference(work, small, d) * (n / small) ** 2 < MEMORY, work.name
+
+
+def test_a_stage_alone_has_what_it_needs(load):
+    plan = load("plan")
+    for stage in plan.STAGES[2:]:
+        assert {"build", "kernels"} <= set(stage.needs), stage.name
+
+
+def test_the_tests_of_basis_have_the_module_built(load, tmp_path, monkeypatch):
+    """The rest of the module is built before basis, whatever the stages name."""
+    runner = load("runner")
+    monkeypatch.setattr(runner, "device", lambda: ("none", (9, 0)))
+    it, begun = runner.Runner(tmp_path, time.monotonic() + 1000.0, dry=False, tiny=False), []
+    monkeypatch.setattr(it, "start", lambda name, *_: begun.append(name))
+    it.start_jobs({"basis"})
+    it.tend()
+    assert begun == ["build", "basis"]
+
+
+def test_the_tests_go_one_by_one_to_whoever_is_free(load):
+    """Or the first of them would wait behind those of another worker."""
+    pytest.importorskip("xdist")
+    words = " ".join(load("tests").command(dry=False))
+    assert "--dist load --maxschedchunk 1" in words
+
+
 def test_the_tests_that_are_chosen_exist(load):
     """At least 250 of them, most of them on the kernels' backends; none compiles with Inductor."""
     tests = load("tests")
@@ -173,6 +228,74 @@ def test_a_stage_that_fails_is_reported_and_the_next_one_runs(load, tmp_path, mo
     lines = results.read([tmp_path / "x.jsonl"])
     assert [x["outcome"] for x in lines if x["item"] == "stage"] == told
     assert [x["item"] for x in lines if x["item"] != "stage"] == ["bad", "long", "good"]
+
+
+@pytest.mark.parametrize("job, outcome", [(fail, "failed"), (lambda: None, "ok"), (lambda: time.sleep(60), "cut")])
+def test_what_became_of_a_background_job_is_recorded(load, tmp_path, monkeypatch, capsys, job, outcome):
+    runner, plan, results = load("runner"), load("plan"), load("results")
+    monkeypatch.setattr(runner, "device", lambda: ("none", (9, 0)))
+    monkeypatch.setattr(runner, "run_wheels", job)
+    monkeypatch.setattr(runner, "run_stage", lambda *_: time.sleep(0.3))
+    it = runner.Runner(tmp_path, time.monotonic() + 1000.0, dry=False, tiny=False)
+    it.run([plan.Stage("x", plan.STAGES[0].file, 2.0, ("wheels",))])
+    (found,) = [x for x in results.read(it.files()) if x["stage"] == "jobs"]
+    assert (found["item"], found["outcome"]) == ("wheels", outcome)
+    assert found["seconds"] < 30 and ("why it failed" in found.get("why", "")) == (outcome == "failed")
+    todo = capsys.readouterr().out.split("next ten minutes")[1].splitlines()
+    assert ("job wheels" in todo[1]) == (outcome != "ok")
+
+
+def test_a_build_that_fails_leaves_no_module_from_before(load, tmp_path, monkeypatch):
+    runner, processes = load("runner"), sys.modules["processes"]
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.setattr(runner, "link_site", lambda: None)
+
+    def build(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, "setup.py")
+
+    monkeypatch.setattr(runner, "build", build)
+    stale = tmp_path / "python/contrastile/_cuda.abi3.so"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    for dry in (True, False):  # a dry run leaves the package alone
+        with pytest.raises(subprocess.CalledProcessError):
+            runner.run_build(SimpleNamespace(dry=dry))
+        assert stale.exists() == dry
+
+
+STOPPED = """
+import sys, time
+from pathlib import Path
+from first import plan, runner
+runner.device = lambda: ("none", (9, 0))
+def run_stage(*_):
+    import os
+    (out / "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+runner.run_stage = run_stage
+out = Path(sys.argv[1])
+runner.Runner(out, time.monotonic() + 1000.0, False, False).run([plan.Stage("x", "x.jsonl", 50.0)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends the children of a killed process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives_the_command(tmp_path, number):
+    environment = os.environ | {"PYTHONPATH": FOLDERS[1]}
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    pid, until = tmp_path / "pid", time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert ("==== summary" in said) == (number == signal.SIGTERM)
+    status = Path(f"/proc/{pid.read_text()}/status")
+    for _ in range(100):
+        if not status.exists() or "Z (zombie)" in status.read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("it lives")
 
 
 @pytest.mark.parametrize(
@@ -247,6 +370,17 @@ def test_the_summary_says_what_to_do_next(load):
         "make gpu",
     ), 1):  # fmt: skip
         assert todo[number - 1].startswith(f"  {number}. ") and words in todo[number - 1], todo
+
+
+def test_what_ncu_printed_in_time_stays(load):
+    code = "import time; print('half', flush=True); time.sleep(60)"
+    counters = load("counters")
+    assert counters.output([sys.executable, "-c", code], 3.0) == ("half\n", "", counters.OVER)
+
+
+def test_a_check_that_did_not_fit_is_bad(load):
+    found = [FOUND[0] | {"outcome": "out of memory"}]
+    assert "cuda nt_xent float16" in load("advice").wrong(found)[0]
 
 
 def test_the_summary_fits_and_survives_records_of_any_form(load):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -22,18 +23,29 @@ PROBE = (
 )
 
 
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # before any fork
+PR_SET_PDEATHSIG = 1
+
+
 def waited(process: subprocess.Popen[bytes], seconds: float, grace: float = 8.0) -> int:
-    """The exit status; -1 where the time was up. Nothing of its process group is left behind then."""
+    """The exit status; -1 where the time was up. Nothing of its process group is left behind, whatever happens."""
     try:
         return process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGINT)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=grace)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    return -1
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace)
+        return -1
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def die_with_parent() -> None:
+    """In a process just forked: it is killed when its parent ends, however that ends. On Linux; elsewhere nothing."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -63,6 +75,12 @@ def tool(name: str) -> str | None:
     home = cuda_settings().get("CUDA_HOME") or os.environ.get("CUDA_HOME") or "/usr/local/cuda"
     beside = [f"{home}/bin/{name}", *sorted(glob(f"/opt/nvidia/nsight-compute/*/{name}"), reverse=True)]
     return shutil.which(name) or next((path for path in beside if os.access(path, os.X_OK)), None)
+
+
+def drop_cuda() -> None:
+    """Away with a module from before: it would pass for what failed to build."""
+    for stale in ROOT.glob("python/contrastile/_cuda*.so"):
+        stale.unlink()
 
 
 def link_site() -> None:

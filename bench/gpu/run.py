@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from processes import ROOT, cuda_settings, environment, link_site, probe, tool, waited
+from processes import ROOT, cuda_settings, die_with_parent, drop_cuda, environment, link_site, probe, tool, waited
 from table import lines
 
 LIMITS = {"build": 110, "test": 420, "bench": 420, "sanitize": 420, "tune": 420}  # seconds
@@ -52,8 +53,9 @@ class Runner:
         start, log = time.monotonic(), self.logs / f"{name}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=environment(**env), stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                command, cwd=ROOT, env=environment(**env), stdout=file, stderr=subprocess.STDOUT,
+                start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
             status = waited(process, seconds)
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         took = time.monotonic() - start
@@ -69,15 +71,14 @@ class Runner:
         if os.environ.get("CONTRASTILE_CUDA_ARCHS"):
             settings.pop("CONTRASTILE_CUDA_ARCHS", None)
         if self.execute("build", command, limit, CONTRASTILE_CUDA="1", **settings):
-            for stale in ROOT.glob("python/contrastile/_cuda*.so"):  # it would pass for what failed to build
-                stale.unlink()
+            drop_cuda()
             left = max(limit - (time.monotonic() - begun), 30)
             self.execute("build-without-cuda", command, left, CONTRASTILE_CUDA="0")
         link_site()
 
     def test(self) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--run-gpu=require", "--tb=short"]
-        command += ["--durations=10", "--continue-on-collection-errors", "-m", "gpu"]
+        command += ["--durations=10", "--continue-on-collection-errors", "-m", "gpu", *marked()]
         if find_spec("xdist") is not None:  # most of the time goes to compiling
             command += ["-n", str(min(os.cpu_count() or 1, 14)), "--dist", "worksteal"]
         self.execute("test", command, self.limits["test"])
@@ -123,6 +124,12 @@ class Runner:
         return out
 
 
+def marked() -> list[str]:
+    """Files with tests marked gpu: each worker would collect all others for nothing."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in files if "mark.gpu" in path.read_text()]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=tuple(LIMITS), metavar="PART")
@@ -131,6 +138,7 @@ def main() -> int:
     given = parser.parse_args()
     limits = LIMITS | {part: int(seconds) for part, _, seconds in (x.partition("=") for x in given.limit)}
     runner = Runner(given.out.resolve(), limits)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what runs is ended, too
     link_site()
     runner.device = probe()
     for part in given.parts:

@@ -83,17 +83,17 @@ def run(function: Callable[..., Tensor], case: Case, convert: Callable[[Tensor],
     return Outcome(value.detach(), grads)
 
 
-def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
-    """The loss against its reference, value and every gradient. `extra`: backend, memory_budget, reduction."""
+def compare(
+    card: LossCard, case: Case, expected: tuple[Outcome, Outcome] | None = None, /, **extra: Any
+) -> CheckResult:
+    """The loss against its reference, value and every gradient. `extra`: backend, memory_budget, reduction.
+
+    expected: of `references`, where several calls share it.
+    """
+    dtype, low = dtypes(case)
     shared = {name: x for name, x in extra.items() if name == "reduction"}
-    dtype = next(x.dtype for x in case.args if isinstance(x, Tensor))
-    low = torch.float64 if dtype == torch.float64 else torch.float32
-    truth = run(card.reference, case, Tensor.double, **shared)
-    twin = run(card.reference, case, lambda x: x.to(low), **shared)
+    truth, twin = expected or references(card, case, **shared)
     found = run(card.function, case, lambda x: x.double() if dtype == torch.float64 else x, **extra)
-    if case.derived and dtype in HALF:
-        rough = [run(card.reference, case, partial(roughened, dtype, seed), **shared) for seed in range(4)]
-        twin = further(truth, twin, rough)
     n = max(case.n, 1)
     share = 1.0 if extra.get("reduction", "mean") != "mean" else 1.0 / n  # weight of one row
     total = 1.0 if found.value.dim() else n * share  # weight of the rows behind one value
@@ -113,6 +113,23 @@ def compare(card: LossCard, case: Case, **extra: Any) -> CheckResult:
         checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes, unmeasured))
     worst, detail = max(checks, key=lambda check: check[0])
     return CheckResult(worst, worst <= 1.0, detail)
+
+
+def references(card: LossCard, case: Case, **shared: Any) -> tuple[Outcome, Outcome]:
+    """What the reference gives in float64, and in the precision that the loss computes in. `shared`: reduction."""
+    dtype, low = dtypes(case)
+    truth = run(card.reference, case, Tensor.double, **shared)
+    twin = run(card.reference, case, lambda x: x.to(low), **shared)
+    if case.derived and dtype in HALF:
+        rough = [run(card.reference, case, partial(roughened, dtype, seed), **shared) for seed in range(4)]
+        twin = further(truth, twin, rough)
+    return truth, twin
+
+
+def dtypes(case: Case) -> tuple[torch.dtype, torch.dtype]:
+    """Of the features, and of the arithmetic."""
+    dtype = next(x.dtype for x in case.args if isinstance(x, Tensor))
+    return dtype, torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def roughened(dtype: torch.dtype, seed: int, x: Tensor) -> Tensor:

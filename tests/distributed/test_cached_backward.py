@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -173,6 +174,16 @@ def test_a_column_that_the_loss_does_not_need_is_not_encoded_again():
     assert len(calls) == len(text.split(4))
     assert all(x.grad is None for x in net.text.parameters())
     assert all(x.grad is not None for x in net.image.parameters())
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_an_output_in_an_unknown_container_is_refused(pieces):
+    """It would be passed on as it is, and no gradient would reach its encoder."""
+    net = torch.nn.Linear(3, 2)
+    with pytest.raises(TypeError, match="tuples, lists and dicts of tensors, got a SimpleNamespace"):
+        cached_backward(
+            lambda x: SimpleNamespace(x=net(x)), [torch.ones(2 * pieces, 3).split(2)], lambda a: a.x.square().sum()
+        )
 
 
 @pytest.mark.parametrize(

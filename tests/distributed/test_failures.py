@@ -60,6 +60,17 @@ def other_reduction(rank: int) -> Tensor:
     return contrastile.clip_loss(*features(rank), 5.0, reduction="sum" if rank == 1 else "mean", group="world")
 
 
+def other_reduction_of_labels(rank: int) -> Tensor:
+    """Where one of the two needs a sum over ranks that the other does not."""
+    a, _ = features(rank)
+    labels = torch.arange(len(a)) // 2
+    return contrastile.sup_con(a, labels, reduction="none" if rank == 1 else "mean", group="world").sum()
+
+
+def other_terms(rank: int) -> Tensor:
+    return contrastile.cua(*features(rank), 5.0, uniformity_weight=float(rank == 1), group="world")
+
+
 def other_ids(rank: int) -> Tensor:
     a, b = features(rank)
     return contrastile.siglip_loss(a, b, 5.0, image_ids=torch.arange(len(a)) if rank == 1 else None, group="world")
@@ -122,8 +133,9 @@ def outcome(rank: int, call: Callable[[int], Tensor]) -> tuple[str, str, bool]:
 
 
 CALLS = (
-    other_dtype, other_width, other_loss, other_strategy, other_count, other_reduction, other_ids, other_kernel,
-    other_rule, one_frozen, one_view_frozen, without_grad, refused, refused_late, no_backend,
+    other_dtype, other_width, other_loss, other_strategy, other_count, other_reduction,
+    other_reduction_of_labels, other_terms, other_ids, other_kernel, other_rule, one_frozen, one_view_frozen,
+    without_grad, refused, refused_late, no_backend,
 )  # fmt: skip
 
 
@@ -149,6 +161,8 @@ def each(*values: str) -> str:
         (other_strategy, "strategy", ("'gather'", "'ring'", "'ring'")),
         (other_count, "hard_negatives", ("not given", "2", "1")),
         (other_reduction, "reduction", ("'mean'", "'sum'", "'mean'")),
+        (other_reduction_of_labels, "reduction", ("'mean'", "'none'", "'mean'")),
+        (other_terms, "uniformity_weight (0 or not)", ("False", "True", "False")),
         (other_ids, "image_ids", ("not given", "given", "not given")),
         (other_kernel, "kernel", ("'log'", "'imq'", "'log'")),
         (other_rule, "keep", ("'all'", "'not_same_index'", "'all'")),

@@ -12,7 +12,7 @@ LONG = 'then the long form, a part a command: make gpu PARTS="build test", PARTS
 
 
 def advice(records: Sequence[Record], outcomes: Sequence[tuple[str, str, float]]) -> list[str]:
-    found = [*cut(outcomes), *wrong(records)]
+    found = [*jobs(records), *cut(outcomes), *wrong(records)]
     if not any(x.get("outcome") == "ok" for x in stage(records, "losses")):
         found.append("no loss ran at full size: read log.txt from its end before anything is measured")
     found += [*where(records), *lever(records), *chunk(records), *bound(records), *small(records), *peer(records)]
@@ -34,9 +34,18 @@ def cut(outcomes: Sequence[tuple[str, str, float]]) -> list[str]:
     )
 
 
+def jobs(records: Sequence[Record]) -> list[str]:
+    """Background jobs of the last run that did not end well: what the stages met then is old or slow."""
+    last = {x["item"]: x for x in stage(records, "jobs") if "item" in x}
+    return [
+        f"the background job {name} did not end well ({x.get('outcome')}): {str(x.get('why') or '')[-200:]}"
+        for name, x in last.items() if x.get("outcome") != "ok"
+    ]  # fmt: skip
+
+
 def wrong(records: Sequence[Record]) -> list[str]:
     lines = []
-    cells = [x for x in stage(records, "right") if x.get("outcome") in ("wrong", "failed")]
+    cells = [x for x in stage(records, "right") if x.get("outcome") in ("wrong", "failed", "out of memory")]
     if cells:
         by = sorted({f"{x['backend']} {x['loss']} {x['dtype']}" for x in cells})
         lines.append(

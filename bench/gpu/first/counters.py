@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from processes import environment, tool
+from processes import die_with_parent, environment, tool
 
 from .look import Look
 from .results import Results
@@ -19,6 +19,7 @@ SECTIONS = (
     "Occupancy", "LaunchStats", "InstructionStats",
 )  # fmt: skip
 SECONDS = 30
+OVER = 124  # the status of what took longer
 
 
 def command(*options: str) -> list[str]:
@@ -35,15 +36,27 @@ def run(look: Look) -> None:
     chosen = ["--kernel-name", "regex:^(stats|coeff)$", "--launch-count", "3", *sections]
     # the card's clocks stay as they are
     options = ["--target-processes", "all", "--clock-control", "none", "--csv", "--page", "details", *chosen]
-    done = subprocess.run(
-        [ncu, *options, *command()], env=environment(), capture_output=True, text=True, timeout=SECONDS
-    )
-    found = list(metrics(done.stdout.splitlines()))
+    printed, errors, status = output([ncu, *options, *command()], SECONDS)
+    found = list(metrics(printed.splitlines()))
     for kernel, values in found:
         look.results.add(item="ncu", outcome="ok", kernel=kernel, metrics=values)
     if not found:
-        why = " ".join((done.stdout + done.stderr).split())[-300:]
-        look.results.add(item="ncu", outcome="failed", why=why, status=done.returncode)
+        why = " ".join((printed + errors).split())[-300:]
+        look.results.add(item="ncu", outcome="cut" if status == OVER else "failed", why=why, status=status)
+    elif status == OVER:
+        look.results.add(item="ncu", outcome="cut", why=f"ncu took more than {SECONDS} s")
+
+
+def output(command: list[str], seconds: float) -> tuple[str, str, int]:
+    """Output, errors and status; of a program that took too long what it had printed."""
+    try:
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=seconds, preexec_fn=die_with_parent
+        )
+    except subprocess.TimeoutExpired as error:  # its output is bytes, whatever was asked for
+        printed, errors = ((x or b"").decode(errors="replace") for x in (error.stdout, error.stderr))
+        return printed, errors, OVER
+    return done.stdout, done.stderr, done.returncode
 
 
 def metrics(lines: Iterable[str]) -> Iterable[tuple[str, dict[str, str]]]:

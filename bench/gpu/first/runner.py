@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch  # noqa: F401  for all processes that are forked from this one
 
-from processes import BENCH, ROOT, SITE, cuda_settings, environment, link_site
+from processes import BENCH, ROOT, SITE, cuda_settings, die_with_parent, drop_cuda, environment, link_site
 
 from . import plan, summary
 from .look import Look
@@ -33,6 +34,9 @@ from .results import Results, read
 
 DRY_PATIENCE = 10.0  # limits of a dry run are so many times longer: its machine may be small and busy
 GRACE = 1.0  # seconds from the limit to the kill
+PAUSE = 0.05  # seconds between two looks at what runs
+STOPS = (signal.SIGTERM, signal.SIGINT)
+WHY = 600  # characters of a log that say why something failed
 JOBS = 14  # processes that compile
 
 
@@ -43,12 +47,16 @@ class Process:
         self.process = get_context("fork").Process(target=forked, args=(log, function, *arguments))
         self.process.start()
 
-    def wait(self, seconds: float) -> int | None:
-        """The exit status; None where the time was up, and then nothing of it is left."""
-        self.process.join(max(seconds, 0.1))
-        status = self.process.exitcode
-        self.end(signal.SIGTERM if status is None else signal.SIGKILL)
-        return status
+    def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> int | None:
+        """The exit status; None where the time was up. Nothing of it is left then, whatever happens."""
+        until = time.monotonic() + max(seconds, PAUSE)
+        try:
+            while self.running() and time.monotonic() < until:
+                meanwhile()
+                self.process.join(PAUSE)
+            return self.process.exitcode
+        finally:
+            self.end(signal.SIGTERM if self.running() else signal.SIGKILL)
 
     def end(self, first: signal.Signals) -> None:
         pid = self.process.pid
@@ -66,7 +74,10 @@ class Process:
 
 
 def forked(log: Path, function: Callable[..., None], *arguments: Any) -> None:
+    for number in STOPS:  # the runner's own are not for this process
+        signal.signal(number, signal.SIG_DFL)
     os.setsid()
+    die_with_parent()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for number in (1, 2):  # of the processes that it starts, too
         os.dup2(file, number)
@@ -99,14 +110,22 @@ def run_share(look: Look, part: int, parts: int) -> None:
 
 def run_build(look: Look) -> None:
     """Without basis.cu, whose compilation takes longer than all others together."""
-    build(look, CONTRASTILE_CUDA_BASIS="0")
-    if not look.dry:
-        link_site()
+    try:
+        build(look, CONTRASTILE_CUDA_BASIS="0")
+    except subprocess.CalledProcessError:
+        if not look.dry:
+            drop_cuda()
+        raise
+    finally:
+        if not look.dry:
+            link_site()
 
 
 def run_basis(look: Look) -> None:
     os.nice(19)
     build(look)
+    if not look.dry:
+        link_site()
 
 
 def build(look: Look, **more: str) -> None:
@@ -118,7 +137,8 @@ def build(look: Look, **more: str) -> None:
     }
     where = ["--build-lib", "build/gpu/dry-lib"] if look.dry else ["--inplace"]
     command = [sys.executable, "setup.py", "build_ext", *where]
-    subprocess.run(command, cwd=ROOT, env=environment(**cuda_settings(), **wanted, **more), check=True)
+    given = environment(**cuda_settings(), **wanted, **more)
+    subprocess.run(command, cwd=ROOT, env=given, check=True, preexec_fn=die_with_parent)
 
 
 def run_wheels() -> None:
@@ -128,7 +148,34 @@ def run_wheels() -> None:
     wheels = sorted(glob(f"{WHEELS}/*.whl"))
     if wheels:
         options = "--no-index --no-deps --no-compile --no-cache-dir --upgrade --target".split()
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *options, str(INSTALLED), *wheels], check=True)
+        command = [sys.executable, "-m", "pip", "install", "-q", *options, str(INSTALLED), *wheels]
+        subprocess.run(command, check=True, preexec_fn=die_with_parent)
+
+
+class Job:
+    """A background job, in one process or several. Their output is apart until it ends, so that its end is its own."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name, self.log, self.begun = name, log, time.monotonic()
+        self.processes: list[Process] = []
+        self.over = False
+
+    def running(self) -> bool:
+        return any(process.running() for process in self.processes)
+
+    def finish(self, results: Results, log: Path) -> None:
+        """Ends what still runs; adds a record, and the output to the log."""
+        if self.over:
+            return
+        self.over, cut = True, self.running()
+        statuses = [process.wait(0.0) for process in self.processes]
+        output = self.log.read_text(errors="replace") if self.log.exists() else ""
+        with log.open("a") as file:
+            file.write(output)
+        outcome = "cut" if cut else "failed" if any(statuses) else "ok"
+        why = {} if outcome == "ok" else {"why": " ".join(output.split())[-WHY:]}
+        seconds = round(time.monotonic() - self.begun, 2)
+        results.add(item=self.name, outcome=outcome, seconds=seconds, **why)
 
 
 class Runner:
@@ -136,7 +183,9 @@ class Runner:
         self.out, self.deadline, self.dry, self.tiny = out, deadline, dry, tiny
         self.patience = DRY_PATIENCE if dry else 1.0
         self.begun = time.monotonic()
-        self.jobs: dict[str, list[Process]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.wanted: set[str] = set()
+        self.apart = Path(tempfile.mkdtemp(prefix="contrastile-first-"))  # logs of jobs that run
         out.mkdir(parents=True, exist_ok=True)
         sys.path[:0] = [str(SITE), *BENCH]
         self.device, self.capability = ("dry", (9, 0)) if dry else device()
@@ -148,16 +197,29 @@ class Runner:
     def run(self, stages: list[Stage]) -> int:
         for name in {stage.file for stage in stages} | {plan.LOG}:
             (self.out / name).unlink(missing_ok=True)
-        self.start_jobs({name for stage in stages for name in stage.needs})
-        outcomes = [self.stage(stage) for stage in stages]
-        for processes in self.jobs.values():
-            for process in processes:
-                process.end(signal.SIGTERM)
+        outcomes: list[tuple[str, str, float]] = []
+        handlers = [signal.signal(number, stop) for number in STOPS]
+        try:
+            self.start_jobs({name for stage in stages for name in stage.needs})
+            for stage in stages:
+                outcomes.append((stage.name, "stopped", 0.0))  # unless it comes to its end
+                outcomes[-1] = self.stage(stage)
+        except KeyboardInterrupt:
+            print("stopped", flush=True)
+        finally:
+            for number in STOPS:  # a second signal does not keep the first from ending everything
+                signal.signal(number, signal.SIG_IGN)
+            self.end_jobs()
+            self.sum_up(outcomes)
+            for number, handler in zip(STOPS, handlers, strict=True):
+                signal.signal(number, handler)
+        return int(len(outcomes) < len(stages) or any(status != "ok" for _, status, _ in outcomes))
+
+    def sum_up(self, outcomes: list[tuple[str, str, float]]) -> None:
         text = summary.text(read(self.files()), outcomes, time.monotonic() - self.begun)
         with self.log.open("a") as file:
             file.write(text)
         print(text, flush=True)
-        return int(any(status != "ok" for _, status, _ in outcomes))
 
     def files(self) -> list[Path]:
         return [self.out / name for name in dict.fromkeys(stage.file for stage in plan.STAGES)]
@@ -165,8 +227,9 @@ class Runner:
     # ---- background
 
     def start_jobs(self, wanted: set[str]) -> None:
+        self.wanted = wanted | ({"build"} if "basis" in wanted else set())
         parts = 1 if self.tiny else max(min((os.cpu_count() or 1) - 1, JOBS), 1)
-        if "build" in wanted and not self.tiny:
+        if "build" in self.wanted and not self.tiny:
             self.start("build", run_build, self.look("build", plan.STAGES[0].file))
         if "kernels" in wanted:
             for part in range(parts):
@@ -175,20 +238,32 @@ class Runner:
             self.start("wheels", run_wheels)
 
     def start(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
-        self.jobs.setdefault(name, []).append(Process(self.log, function, *arguments))
+        job = self.jobs.setdefault(name, Job(name, self.apart / name))
+        job.processes.append(Process(job.log, function, *arguments))
 
     def await_jobs(self, names: tuple[str, ...], until: float) -> None:
         while time.monotonic() < until:
-            self.start_basis()
-            if not any(process.running() for name in names for process in self.jobs.get(name, ())):
+            self.tend()
+            if all(self.jobs[name].over for name in names if name in self.jobs) and not self.basis_waits(names):
                 return
-            time.sleep(0.05)
+            time.sleep(PAUSE)
 
-    def start_basis(self) -> None:
-        """Last: when nothing else is being compiled."""
-        compiling = [process for name in ("build", "kernels") for process in self.jobs.get(name, ())]
-        if compiling and "basis" not in self.jobs and not self.tiny and not any(x.running() for x in compiling):
+    def tend(self) -> None:
+        """Records the jobs that have ended, and begins the last."""
+        for job in list(self.jobs.values()):
+            if not job.running():
+                job.finish(self.look("jobs", plan.STAGES[0].file).results, self.log)
+        # when nothing else is being compiled
+        if self.basis_waits(("basis",)) and all(self.jobs[x].over for x in plan.COMPILED if x in self.jobs):
             self.start("basis", run_basis, self.look("basis", plan.STAGES[0].file))
+
+    def basis_waits(self, names: tuple[str, ...]) -> bool:
+        return "basis" in names and "basis" in self.wanted and "basis" not in self.jobs and not self.tiny
+
+    def end_jobs(self) -> None:
+        for job in self.jobs.values():
+            job.finish(self.look("jobs", plan.STAGES[0].file).results, self.log)
+        shutil.rmtree(self.apart, ignore_errors=True)
 
     # ---- stages
 
@@ -206,14 +281,18 @@ class Runner:
         print(f"[{stage.name}] at most {limit:.0f} s", flush=True)
         # a job that hangs leaves half of the time
         self.await_jobs(stage.needs, begun + limit / 2)
-        status = Process(self.log, run_stage, stage.name, look).wait(begun + limit - time.monotonic())
-        self.start_basis()
+        process = Process(self.log, run_stage, stage.name, look)
+        status = process.wait(begun + limit - time.monotonic(), self.tend)
         return self.over(look, "ok" if status == 0 else "cut" if status is None else f"failed ({status})", begun)
 
     def over(self, look: Look, status: str, begun: float) -> tuple[str, str, float]:
         seconds = time.monotonic() - begun
         look.results.add(item="stage", outcome=status, seconds=round(seconds, 2))
         return look.results.stage, status, seconds
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def device() -> tuple[str, tuple[int, int]]:

@@ -32,7 +32,7 @@ def text(records: Sequence[Record], outcomes: Sequence[Outcome], seconds: float)
     return f"\n==== summary\n{dry}{chr(10).join(parts)[: MOST - len(tail)]}\n{tail}\n"
 
 
-STAGES = {"machine": ("toolchain", "kernels"), "rates": ("ceilings",)}
+STAGES = {"machine": ("toolchain", "kernels", "jobs"), "rates": ("ceilings",)}
 
 
 def of(records: Iterable[Record], section: str) -> list[Record]:

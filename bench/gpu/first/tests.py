@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from processes import ROOT, environment
+from processes import ROOT, die_with_parent, environment
 
 from . import plan
 from .look import Look
@@ -46,11 +46,12 @@ TELLING = {
 }
 FILE, STAGE, DEVICE, MOST = (f"FIRST_{x}" for x in ("FILE", "STAGE", "DEVICE", "MOST"))
 WORKERS = 14
+IN_ORDER = ("--dist", "load", "--maxschedchunk", "1")  # others hand a worker a run of neighbours
 
 
 def command(dry: bool) -> list[str]:
     chosen = ["-p", "first.tests", str(ROOT / "tests/test_gpu.py"), f"--run-gpu={'auto' if dry else 'require'}"]
-    parallel = ["-n", str(WORKERS), "--dist", "worksteal"] if find_spec("xdist") and not dry else ["-p", "no:xdist"]
+    parallel = ["-n", str(WORKERS), *IN_ORDER] if find_spec("xdist") and not dry else ["-p", "no:xdist"]
     return [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", *chosen, *parallel]
 
 
@@ -58,7 +59,9 @@ def run(look: Look) -> None:
     """The runner stops it when the time is up, with all that it started."""
     results, most = look.results, 3 if look.tiny else plan.TESTS
     given = {FILE: str(results.path), STAGE: results.stage, DEVICE: results.device, MOST: str(most)}
-    status = subprocess.run(command(look.dry), cwd=ROOT, env=environment(**given)).returncode
+    status = subprocess.run(
+        command(look.dry), cwd=ROOT, env=environment(**given), preexec_fn=die_with_parent
+    ).returncode
     results.add(item="pytest", outcome="ok" if status == 0 else "failed", status=status)
 
 

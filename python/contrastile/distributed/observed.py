@@ -64,7 +64,9 @@ class Observed:
 
     def meet(self, module: nn.Module) -> None:
         self.met.add(module)
-        found = None if module in self.covered else synchronising(module, self.stack)
+        # the wrapper of torch.compile has the names of what it holds, which is met for itself
+        wrapper = hasattr(module, "_orig_mod")
+        found = None if wrapper or module in self.covered else synchronising(module, self.stack)
         if found is not None:
             self.modules.append(found)
             self.covered.update(found.module.modules())

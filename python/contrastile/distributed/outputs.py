@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch.utils import _pytree as pytree  # knows tuples, dicts, named tuples, 
 
 __all__ = ["Column"]
 
+CONSTANTS = (type(None), bool, int, float, str, Enum)  # what an output may hold beside tensors, equal in every piece
+
 
 class Column:
-    """The outputs of one encoder, piece after piece. `leaves` are what of an output is no container, in order."""
+    """The outputs of one encoder, piece after piece. `leaves` are the parts of an output that are not containers, in
+    order."""
 
     def __init__(self) -> None:
         self.pieces: list[list[Any]] = []
@@ -29,7 +33,7 @@ class Column:
         self.pieces.append([leaf for _, leaf in paths])
 
     def join(self) -> Any:
-        """The output of the whole batch, of leaves that collect gradients; the pieces' own are let go."""
+        """The output of the whole batch, of leaves that collect gradients; the pieces' own tensors are released."""
         self.shapes: list[list[Any]] = [
             [x.shape if isinstance(x, Tensor) else None for x in piece] for piece in self.pieces
         ]
@@ -72,6 +76,9 @@ def joined(parts: Sequence[Any], name: str) -> Any:
     """Rows one after the other, other sizes filled up with zeros (False) at their end to the largest."""
     first = parts[0]
     if not isinstance(first, Tensor):
+        if not isinstance(first, CONSTANTS):
+            where = f"{type(first).__name__} at {name or 'the output'}"
+            raise TypeError(f"encoders must return tensors, or tuples, lists and dicts of tensors, got a {where}")
         if any(isinstance(part, Tensor) or (part is not first and part != first) for part in parts):
             raise TypeError(f"encoders must return tensors, or the same for every piece, got {parts!r} at {name}")
         return first

@@ -14,7 +14,7 @@ from ..spec import Gradients, PairCall
 
 @contextmanager
 def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], grads: Gradients) -> Iterator[None]:
-    """Inside, coefficients are wanted times call.factor; what they were added to comes out without it."""
+    """Inside, coefficients are wanted times call.factor; the sums they were added to are divided by it again."""
     if not backend.narrow(call):
         yield
         return

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced, given, one_of, size_of
+from ..ranks import Batch, Group, announced, given, size_of
 from .common import (
-    REDUCTIONS,
     LossModule,
     check_options,
     feature_pair,
@@ -188,7 +187,6 @@ def info_nce(
         lambda: dict(
             negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids),
             false_negative_margin=given(margin), symmetric=symmetric, label_smoothing=given(smoothing or None),
-            reduction=one_of(reduction, REDUCTIONS),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -300,9 +298,7 @@ def clip_loss(
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     batch = Batch.of(
         group, image.shape[0],
-        facts=lambda: dict(
-            image_ids=given(row_ids), label_smoothing=given(smoothing or None), reduction=one_of(reduction, REDUCTIONS)
-        ),
+        facts=lambda: dict(image_ids=given(row_ids), label_smoothing=given(smoothing or None)),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)

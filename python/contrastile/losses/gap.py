@@ -93,16 +93,17 @@ def gap_loss(
     """The weighted terms. All see widened features, so that their gradients meet before they are rounded."""
     check_options("mean", memory_budget, backend)
     x, y = feature_pair("image_features", image, "text_features", text, normalize)
-    compute, batch = x.dtype, Batch.of(group, x.shape[0])
+    compute = x.dtype
     x, y = wide(x), wide(y)
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
+    terms = [name for name, weight in weights.items() if isinstance(weight, Tensor) or weight != 0.0]
+    batch = Batch.of(group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights})
     loss = zero(x, y, scale, width, *weights.values())
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
 
     def wanted(name: str, least: int) -> bool:
-        weight = weights.get(name, 0.0)
-        return batch.total >= least and (isinstance(weight, Tensor) or weight != 0.0)
+        return batch.total >= least and name in terms
 
     if wanted("clip", 1):
         clip = Softmax(batch, x, y, scale, symmetric=True).loss("mean", **engine)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
 from ..ops.arguments import as_tensor
-from ..ranks import Batch, Group, announced, one_of
+from ..ranks import Batch, Group, announced
 from ..spec import FLOOR
 from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
 
@@ -69,7 +69,7 @@ def kcl(
     a, b = wide(a), wide(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = Batch.of(group, a.shape[0], facts=lambda: dict(kernel=one_of(kernel, KERNELS)))
+    batch = Batch.of(group, a.shape[0])
     if batch.total == 0:
         return zero(a, b, width, weight)
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ..ops import check, matmul, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
-from ..ranks import Batch, Group, announced, one_of
+from ..ranks import Batch, Group, announced
 from .common import LossModule, check_options, feature_batches, owned, reduced_empty, wide
 
 NEGATIVES = ("n", "n_squared")
@@ -65,9 +66,7 @@ def symile_loss(
     features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = Batch.of(
-        group, first.shape[0], facts=lambda: dict(modalities=len(features), negatives=one_of(negatives, NEGATIVES))
-    )
+    batch = Batch.of(group, first.shape[0], facts=lambda: dict(modalities=len(features)))
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:
@@ -96,7 +95,9 @@ def row_orders(
         raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if permutations is None:
         source = device if generator is None else generator.device
-        drawn = [torch.randperm(n, generator=generator, device=source) for _ in range(k * (k - 1))]
+        # without a generator the argument is left out: its overload would bind an exported graph to this n
+        draw = torch.randperm if generator is None else partial(torch.randperm, generator=generator)
+        drawn = [draw(n, device=source) for _ in range(k * (k - 1))]
         return batch.from_first(torch.stack(drawn).view(k, k - 1, n).to(device))
     if generator is not None:
         raise ValueError("generator must be None where permutations are given")

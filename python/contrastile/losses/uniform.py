@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from ..ranks import Batch, Group, announced, given, one_of
+from ..ranks import Batch, Group, announced, given
 from .common import REDUCTIONS, LossModule, check_options, feature_pair, log_count, reduced_empty, unit, wide, zero
 
 
@@ -89,9 +89,10 @@ def alignment(
     check.choice("reduction", reduction, REDUCTIONS)
     power = check.scalar("alpha", alpha)
     if isinstance(power, Tensor) or power < 1.0:
-        raise ValueError(f"alpha must be a number >= 1, got {alpha}")
+        got = "a tensor" if isinstance(power, Tensor) else alpha
+        raise ValueError(f"alpha must be a number >= 1, got {got}")
     x, y = feature_pair("x", x, "y", y, normalize)
-    batch = Batch.of(group, x.shape[0], facts=lambda: dict(reduction=one_of(reduction, REDUCTIONS)))
+    batch = Batch.of(group, x.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y)
     distance: Tensor = torch.linalg.vector_norm(wide(x) - wide(y), dim=1)

@@ -153,7 +153,7 @@ def plain(x: Tensor) -> bool:
 
 NO_GRADIENT = (
     "contrastile: an operator by itself, as in a graph of torch.export, has no gradient; for training call the loss, "
-    "torch.compile it, or export that of contrastile.reference"
+    "torch.compile it, or export the same loss from contrastile.reference"
 )
 
 

@@ -143,6 +143,7 @@ def pair_reduce(
     )
 
 
+@announced
 def row_lse(
     a: Tensor, b: Tensor | Sequence[Tensor] | None = None, *, scale: float | Tensor = 1.0, **options: Any
 ) -> Tensor:

@@ -34,12 +34,17 @@ class Call:
     """What the user called, for messages in the user's words."""
 
     name: str = ""
+    options: str = ""  # name=word of every argument that is a word: all ranks must give the same
     differentiable: str = ""  # names of the arguments that require gradients
 
     @staticmethod
     def of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Call:
         wanted = [name for key, value in arguments.items() for name in differentiable(key, value)]
-        return Call(function.__qualname__, listed(wanted if torch.is_grad_enabled() else []))
+        words = [f"{k}={v}" for k, v in arguments.items() if isinstance(v, str) and k not in ("group", "backend")]
+        return Call(function.__qualname__, " ".join(words), listed(wanted if torch.is_grad_enabled() else []))
+
+    def text(self) -> str:
+        return "|".join((self.name, self.options, self.differentiable))
 
 
 OUTERMOST: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -65,7 +70,7 @@ def agree(ranks: Ranks, facts: Mapping[str, Fact | int], sizes: Sequence[int]) -
     message[1] = crc32("|".join((call.name, *facts)).encode())
     message[2 : 2 + len(facts)] = torch.tensor([x.code for x in known_facts.values()], dtype=torch.int64)
     message[2 + FACTS : 2 + FACTS + len(sizes)] = torch.tensor(list(sizes), dtype=torch.int64)
-    message[2 + FACTS + SIZES :] = packed(f"{call.name}|{call.differentiable}")
+    message[2 + FACTS + SIZES :] = packed(call.text())
     said = exchange(ranks, message)
     refuse_failed(said)
     refuse_different(said, known_facts)
@@ -93,15 +98,20 @@ def refuse_failed(said: list[list[int]]) -> None:
 
 
 def refuse_different(said: list[list[int]], facts: Mapping[str, Fact]) -> None:
-    calls = [unpacked(row).partition("|") for row in said]
+    calls = [Call(*unpacked(row).split("|", 2)) for row in said]
     if len({row[1] for row in said}) > 1:
-        names = [call[0] for call in calls]
+        names = [call.name for call in calls]
         got = by_rank(names) if len(set(names)) > 1 else "different ones"
         raise known(ValueError(f"all ranks must make the same call, got {got}"))
+    for words in zip(*(call.options.split() for call in calls), strict=True):
+        if len(set(words)) > 1:
+            name = words[0].partition("=")[0]
+            got = by_rank([repr(word.partition("=")[2]) for word in words])
+            raise known(ValueError(f"all ranks must give the same {name}, got {got}"))
     for place, (name, expected) in enumerate(facts.items()):
         codes = [row[2 + place] for row in said]
         if len(set(codes)) > 1:
-            wanted = [call[2] for call in calls]
+            wanted = [call.differentiable for call in calls]
             in_users_words = expected.of_arguments and len(set(wanted)) > 1
             got = by_rank(wanted if in_users_words else [expected.show(code) for code in codes])
             raise known(ValueError(f"all ranks must give the same {name}, got {got}"))
@@ -161,7 +171,9 @@ def outermost(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[
     if OUTERMOST.get() is not None:
         yield
         return
-    token = OUTERMOST.set(Call.of(function, signature(function).bind(*args, **kwargs).arguments))
+    bound = signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    token = OUTERMOST.set(Call.of(function, bound.arguments))
     try:
         yield
     finally:
