@@ -14,7 +14,8 @@ SMALL = (512, 1024, 2048, 4096)
 
 @dataclass(frozen=True)
 class Stage:
-    """name: of the module here with `run(look)`. needs: background jobs that it waits for, within its limit."""
+    """name: of the module here with `run(look)`. needs: background jobs that it waits for, for half of its limit
+    and what no later stage may want."""
 
     name: str
     file: str

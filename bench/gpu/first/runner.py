@@ -14,12 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from glob import glob
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,66 +25,13 @@ import torch  # noqa: F401  for all processes that are forked from this one
 from processes import BENCH, ROOT, SITE, cuda_settings, die_with_parent, drop_cuda, environment, link_site
 
 from . import plan, summary
+from .background import GRACE, PAUSE, STOPS, Job, Process
 from .look import Look
 from .plan import Stage
 from .results import Results, read
 
 DRY_PATIENCE = 10.0  # limits of a dry run are so many times longer: its machine may be small and busy
-GRACE = 1.0  # seconds from the limit to the kill
-PAUSE = 0.05  # seconds between two looks at what runs
-STOPS = (signal.SIGTERM, signal.SIGINT)
-WHY = 600  # characters of a log that say why something failed
 JOBS = 14  # processes that compile
-
-
-class Process:
-    """A function in a forked process group, its output in the log."""
-
-    def __init__(self, log: Path, function: Callable[..., None], *arguments: Any) -> None:
-        self.process = get_context("fork").Process(target=forked, args=(log, function, *arguments))
-        self.process.start()
-
-    def wait(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> int | None:
-        """The exit status; None where the time was up. Nothing of it is left then, whatever happens."""
-        until = time.monotonic() + max(seconds, PAUSE)
-        try:
-            while self.running() and time.monotonic() < until:
-                meanwhile()
-                self.process.join(PAUSE)
-            return self.process.exitcode
-        finally:
-            self.end(signal.SIGTERM if self.running() else signal.SIGKILL)
-
-    def end(self, first: signal.Signals) -> None:
-        pid = self.process.pid
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, first)
-        if first != signal.SIGKILL:
-            self.process.join(GRACE)
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            self.process.kill()  # also one that has no group of its own yet
-            self.process.join(GRACE)
-
-    def running(self) -> bool:
-        return self.process.exitcode is None
-
-
-def forked(log: Path, function: Callable[..., None], *arguments: Any) -> None:
-    for number in STOPS:  # the runner's own are not for this process
-        signal.signal(number, signal.SIG_DFL)
-    os.setsid()
-    die_with_parent()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for number in (1, 2):  # of the processes that it starts, too
-        os.dup2(file, number)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-    try:
-        function(*arguments)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
 
 
 def run_stage(name: str, look: Look) -> None:
@@ -152,32 +96,6 @@ def run_wheels() -> None:
         subprocess.run(command, check=True, preexec_fn=die_with_parent)
 
 
-class Job:
-    """A background job, in one process or several. Their output is apart until it ends, so that its end is its own."""
-
-    def __init__(self, name: str, log: Path) -> None:
-        self.name, self.log, self.begun = name, log, time.monotonic()
-        self.processes: list[Process] = []
-        self.over = False
-
-    def running(self) -> bool:
-        return any(process.running() for process in self.processes)
-
-    def finish(self, results: Results, log: Path) -> None:
-        """Ends what still runs; adds a record, and the output to the log."""
-        if self.over:
-            return
-        self.over, cut = True, self.running()
-        statuses = [process.wait(0.0) for process in self.processes]
-        output = self.log.read_text(errors="replace") if self.log.exists() else ""
-        with log.open("a") as file:
-            file.write(output)
-        outcome = "cut" if cut else "failed" if any(statuses) else "ok"
-        why = {} if outcome == "ok" else {"why": " ".join(output.split())[-WHY:]}
-        seconds = round(time.monotonic() - self.begun, 2)
-        results.add(item=self.name, outcome=outcome, seconds=seconds, **why)
-
-
 class Runner:
     def __init__(self, out: Path, deadline: float, dry: bool, tiny: bool) -> None:
         self.out, self.deadline, self.dry, self.tiny = out, deadline, dry, tiny
@@ -185,6 +103,7 @@ class Runner:
         self.begun = time.monotonic()
         self.jobs: dict[str, Job] = {}
         self.wanted: set[str] = set()
+        self.later: tuple[Stage, ...] = ()
         self.apart = Path(tempfile.mkdtemp(prefix="contrastile-first-"))  # logs of jobs that run
         out.mkdir(parents=True, exist_ok=True)
         sys.path[:0] = [str(SITE), *BENCH]
@@ -201,7 +120,8 @@ class Runner:
         handlers = [signal.signal(number, stop) for number in STOPS]
         try:
             self.start_jobs({name for stage in stages for name in stage.needs})
-            for stage in stages:
+            for number, stage in enumerate(stages, 1):
+                self.later = tuple(stages[number:])
                 outcomes.append((stage.name, "stopped", 0.0))  # unless it comes to its end
                 outcomes[-1] = self.stage(stage)
         except KeyboardInterrupt:
@@ -273,17 +193,22 @@ class Runner:
     def stage(self, stage: Stage) -> tuple[str, str, float]:
         """(name, what became of it, seconds)."""
         begun = time.monotonic()
-        left = self.deadline - begun if not self.dry else float("inf")
-        limit = min(stage.seconds * self.patience, left - 2 * GRACE)
+        left = self.deadline - begun - 2 * GRACE if not self.dry else float("inf")
+        limit = min(stage.seconds * self.patience, left)
         look = self.look(stage.name, stage.file)
         if limit < (plan.LEAST_TESTS if stage.name == "tests" else 2.0):
             return self.over(look, "no time left", begun)
         print(f"[{stage.name}] at most {limit:.0f} s", flush=True)
         # a job that hangs leaves half of the time
-        self.await_jobs(stage.needs, begun + limit / 2)
+        self.await_jobs(stage.needs, begun + limit / 2 + self.spare(limit, left))
+        limit -= min(time.monotonic() - begun, limit / 2)
         process = Process(self.log, run_stage, stage.name, look)
-        status = process.wait(begun + limit - time.monotonic(), self.tend)
+        status = process.wait(limit, self.tend)
         return self.over(look, "ok" if status == 0 else "cut" if status is None else f"failed ({status})", begun)
+
+    def spare(self, limit: float, left: float) -> float:
+        """Seconds that neither this stage nor a later one may want; a dry run has no end, and waits for no more."""
+        return 0.0 if self.dry else max(left - limit - sum(stage.seconds for stage in self.later), 0.0)
 
     def over(self, look: Look, status: str, begun: float) -> tuple[str, str, float]:
         seconds = time.monotonic() - begun
