@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from contrastile.backends import triton as backend
 from contrastile.backends import triton_launch
+from contrastile.backends.base import Backend
 from contrastile.monoid import finish
 from contrastile.spec import Needs, PairBlock, PairSpec, Positives, Reduce, Side
 from contrastile.triton_kernels import pair
@@ -20,6 +21,7 @@ from contrastile.triton_kernels.config import Tile
 from .look import Look
 
 ROWS, COLUMNS, FEATURES = 4096, 65_536, 768
+NEEDS = Needs(True, [True], row_scale=True)
 LEAN = "contrastile.triton_kernels.lean"
 # None: as the package chooses it
 TILES: dict[str, dict[str, Tile | None]] = {
@@ -39,8 +41,8 @@ TILES: dict[str, dict[str, Tile | None]] = {
 }
 
 
-def clip(look: Look) -> PairBlock:
-    """Of clip_loss, with finished statistics."""
+def clip(look: Look, by: Backend | None = None) -> PairBlock:
+    """Of clip_loss, with statistics finished by this backend. None: by `triton`."""
     n, m = look.rows(ROWS), look.rows(COLUMNS)
     generator = torch.Generator(look.device).manual_seed(0)
     sides = []
@@ -54,7 +56,8 @@ def clip(look: Look) -> PairBlock:
         side.positive_weight = -side.weight
     spec = PairSpec(reduce=Reduce.LSE, positives=Positives.SAME_INDEX, cols=True)
     block = PairBlock(spec, row, col)
-    for side, found in zip(sides, backend.TritonBackend().stats(block), strict=True):
+    for side, found in zip(sides, (by or backend.TritonBackend()).stats(block), strict=True):
+        assert found is not None
         side.stat = finish(found)
     return block
 
@@ -63,7 +66,7 @@ def kernel(name: str, block: PairBlock) -> Callable[[], Any]:
     triton = backend.TritonBackend()
     if name == "stats":
         return lambda: triton.stats_tiles(block)
-    return lambda: triton.coeff_tiles(block, Needs(True, [True], row_scale=True))
+    return lambda: triton.coeff_tiles(block, NEEDS)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ COPIED = 1 << 32  # bytes
 
 
 def run(look: Look) -> None:
+    look.warm_up()
     look.attempt(lambda: copies(look), item="copy")
     look.attempt(lambda: square(look), item="square product", n=SQUARE)
     look.attempt(lambda: scores(look), item="scores", rows=4096)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from contrastile.cli.tune_measure import seconds_of
+
 from .results import Results, described
 
 DRY_ROWS = 64  # a multiple of 16, for which the kernels are specialised like for the real sizes
+WARM_SECONDS, WARM_ROWS = 0.4, 8192  # products that bring the clocks to where load keeps them
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,17 @@ class Look:
         """All of them, or the first."""
         return choices[:1] if self.tiny else choices
 
+    def warm_up(self) -> None:
+        """Before anything is timed: an idle device has slow clocks."""
+        if self.dry:
+            return
+        x = torch.ones(WARM_ROWS, WARM_ROWS, dtype=torch.bfloat16, device=self.device)
+        end = time.monotonic() + WARM_SECONDS
+        while time.monotonic() < end:
+            for _ in range(10):
+                x @ x
+            torch.cuda.synchronize()
+
     def attempt(self, what: Callable[[], dict[str, Any]], **names: Any) -> dict[str, Any] | None:
         """Adds what it measured, or why it could not be. None: it failed."""
         try:
@@ -48,25 +62,14 @@ def outcome_of(error: Exception) -> str:
     return "skipped" if skipped else "out of memory" if isinstance(error, torch.OutOfMemoryError) else "failed"
 
 
-def milliseconds(call: Callable[[], Any], repeats: int = 5, inner: int = 1, warm: int = 1) -> float:
-    """Median over `repeats` of the mean of `inner` calls in a row."""
-    for _ in range(warm):
-        call()
-    times = []
-    for _ in range(repeats):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        begin.record()
-        for _ in range(inner):
-            call()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / inner)
-    return statistics.median(times)
+def milliseconds(call: Callable[[], Any], repeats: int = 5) -> float:
+    """Median over `repeats` samples, each long enough that the host's first launch does not count."""
+    call()
+    return 1e3 * seconds_of(call, repeats)
 
 
 def peak_megabytes(call: Callable[[], Any]) -> float:
-    """Beyond what is allocated before."""
+    """Beyond what is allocated before, which must hold no gradients that the call lets go of."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

@@ -14,10 +14,11 @@ from . import plan
 from .look import Look, graphed, milliseconds
 
 LOSSES = ("clip_loss", "siglip_loss", "nt_xent")
-REPEATS, INNER = 5, 20
+REPEATS = 5
 
 
 def run(look: Look) -> None:
+    look.warm_up()
     for n in look.some(plan.SMALL):
         for name in look.some(LOSSES):
             batch = n // 2 if name == "nt_xent" else n  # two views of each
@@ -32,7 +33,7 @@ def timed(look: Look, problem: Problem, candidate: str, way: str) -> dict[str, A
     step = stepper(loss_of(problem, candidate), [problem.case(0)], backward=True)
     step(0)
     call = graphed(lambda: step(0)) if way == "graph" else lambda: step(0)
-    return {"us": 1e3 * milliseconds(call, *((1, 1) if look.dry else (REPEATS, INNER)))}
+    return {"us": 1e3 * milliseconds(call, 1 if look.dry else REPEATS)}
 
 
 def loss_of(problem: Problem, candidate: str) -> Loss:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +17,10 @@ from contrastile.backends import BACKENDS, measured, reason
 from contrastile.backends.triton_device import architecture
 from contrastile.benchmark.precision import tf32
 from contrastile.cli.tune_ahead import Ahead, Task, here
+from contrastile.cli.tune_measure import agree, poisoned, seconds_of
 from contrastile.ops.basis import basis
 
-Run = Callable[[], Tensor]
+Run = Callable[[], list[Tensor]]  # the value and every gradient
 Clock = Callable[[Run, torch.device], float]
 
 _KINDS = {"half": torch.bfloat16, "tf32": torch.float32, "ieee": torch.float32}
@@ -30,7 +30,6 @@ _TILE_ROWS, _FEATURES = 8192, 768
 _BASIS_ROWS = 16384
 _FUSED_TYPES, _FUSED_FEATURES = (torch.bfloat16, torch.float16), (32, 64, 128, 256)
 _TILES_SHARE = 0.65  # of the time
-_AGREEMENT = 1e-3  # relative; a tile that is wrong is wrong by more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,15 +77,16 @@ def write(path: Path, device: torch.device) -> None:
 
 
 def measure(function: Run, device: torch.device) -> float:
-    """Median seconds of a call, all its kernels included."""
-    times = []
-    for _ in range(7):
-        torch.cuda.synchronize(device)
-        start = time.perf_counter()
+    """Median seconds of a call, all its kernels included; the device is timed, not the host."""
+    with torch.cuda.device(device):
         function()
-        torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+        return seconds_of(function)
+
+
+def checked(function: Run) -> list[Tensor]:
+    """What it gives in memory that held no number."""
+    with poisoned():
+        return function()
 
 
 def problem(
@@ -101,7 +101,7 @@ def problem(
     scale = torch.tensor(20.0, device=device)
     keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
-    def call() -> Tensor:
+    def call() -> list[Tensor]:
         leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]
         loss = pair_loss(
             *leaves[:2],
@@ -119,8 +119,7 @@ def problem(
         )
         if weight:
             loss.backward()
-            return torch.stack([x.grad.float().norm() for x in leaves if x.grad is not None]).sum() + loss
-        return loss
+        return [loss.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
     return call
 
@@ -193,20 +192,19 @@ def choose(
     kind: str,
     limit: float,
 ) -> None:
-    """Puts the fastest candidate that gives the value of the table's own tile at chosen[weight]; tries none after
+    """Puts the fastest candidate that gives what the table's own tile gives at chosen[weight]; tries none after
     `limit` (seconds of time.monotonic)."""
-    best, truth, least = chosen[weight], call().item(), clock(call, device)
+    best, truth, least = chosen[weight], checked(call), clock(call, device)
     for candidate in candidates:
         if time.monotonic() > limit:
             break
         chosen[weight] = candidate
         try:
-            value = call().item()
+            right = agree(checked(call), truth)
             seconds = clock(call, device)
         except Exception as error:  # too much shared memory, or the compiler gives up: Triton has no common base
             print(f"{kind} weight {weight} {candidate}: {type(error).__name__}")
             continue
-        right = abs(value - truth) <= _AGREEMENT * abs(truth)
         print(f"{kind} weight {weight} {candidate}: {1e3 * seconds:.3f} ms{'' if right else ', WRONG'}")
         if right and seconds < least:
             best, least = candidate, seconds
@@ -235,13 +233,13 @@ def widest(device: torch.device, n: int, dtype: torch.dtype, weight: int, entry:
         for limit in (-1, features):
             entry["fused"][name] = [limit, limit]
             try:
-                found.append((call().item(), clock(call, device)))
+                found.append((checked(call), clock(call, device)))
             except Exception as error:  # too much shared memory, or the compiler gives up: Triton has no common base
                 print(f"{dtype} weight {weight} {features} features: {type(error).__name__}")
                 return most
         (truth, slow), (value, seconds) = found
         print(f"{dtype} weight {weight} {features} features: {1e3 * slow:.3f} ms, fused {1e3 * seconds:.3f} ms")
-        if abs(value - truth) > _AGREEMENT * abs(truth) or seconds >= slow:
+        if not agree(value, truth) or seconds >= slow:
             return most
         most = features
     return most
@@ -256,19 +254,19 @@ def basis_maker(device: torch.device, n: int, entry: dict[str, Any], clock: Cloc
     found = {}
     for maker in ("torch", "cuda"):
         entry["basis"] = maker
-        found[maker] = basis_norm(vectors).item(), clock(lambda: basis_norm(vectors), device)
+        found[maker] = checked(lambda: basis_results(vectors)), clock(lambda: basis_results(vectors), device)
         print(f"bases by {maker}: {1e3 * found[maker][1]:.3f} ms")
     (truth, slow), (value, seconds) = found["torch"], found["cuda"]
-    return "cuda" if abs(value - truth) <= _AGREEMENT * abs(truth) and seconds < slow else "torch"
+    return "cuda" if agree(value, truth) and seconds < slow else "torch"
 
 
-def basis_norm(vectors: Sequence[Tensor]) -> Tensor:
-    """A number that depends on every direction, length and gradient."""
+def basis_results(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """Directions, lengths and the gradients of a number that depends on all of them."""
     leaves = [x.detach().requires_grad_() for x in vectors]
     directions, lengths = basis(leaves, len(leaves))
     value = (directions.sum(0) ** 2).sum() + lengths.sum()
     value.backward()
-    return value.detach() + torch.stack([x.grad.norm() for x in leaves if x.grad is not None]).sum()
+    return [directions.detach(), lengths.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
 
 # ---- backends

@@ -20,7 +20,7 @@ from contrastile.benchmark.precision import tf32
 
 ROWS = 768  # as many as features, which a problem does not exceed
 SPILLS = {"ieee": 32}  # bytes a thread that the compiler spills with registers to spare, for more warps at a time
-PROCESSES = 16
+PROCESSES, SPARED = 16, 2  # cores are left to the process that launches and times meanwhile
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ahead:
     def __init__(self, device: ahead.Device, limit: float, run: Callable[[Task], int] | None = None) -> None:
         self.limit, self.run = limit, run or compile_task
         self.pool = ProcessPoolExecutor(
-            min(os.cpu_count() or 1, PROCESSES), get_context("spawn"), initializer=prepare, initargs=(device,)
+            processes(os.cpu_count() or 1), get_context("spawn"), initializer=prepare, initargs=(device,)
         )
         self.found: dict[Any, Future[int]] = {}
 
@@ -64,6 +64,10 @@ class Ahead:
         except Exception as error:  # too much shared memory, or the compiler gives up: Triton has no common base
             return type(error).__name__
         return f"spills {spilled} bytes" if spilled > SPILLS.get(kind, 0) else None
+
+
+def processes(cores: int) -> int:
+    return max(1, min(cores - SPARED, PROCESSES))
 
 
 def here(device: torch.device) -> ahead.Device:
