@@ -294,17 +294,17 @@ def test_nothing_survives_the_command(tmp_path, number):
     environment = os.environ | {"PYTHONPATH": FOLDERS[1]}
     command = [sys.executable, "-c", STOPPED, str(tmp_path)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    pid, until = tmp_path / "pid", time.monotonic() + 60
+    pid, until = tmp_path / "pid", time.monotonic() + 120  # a busy machine is slow
     while not (pid.exists() and pid.read_text()) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=120)
     assert ("==== summary" in said) == (number == signal.SIGTERM)
     status = Path(f"/proc/{pid.read_text()}/status")
-    for _ in range(100):
+    for _ in range(600):
         if not status.exists() or "Z (zombie)" in status.read_text():
             return
-        time.sleep(0.05)
+        time.sleep(0.1)
     pytest.fail("it lives")
 
 
