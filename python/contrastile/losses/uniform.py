@@ -89,7 +89,7 @@ def alignment(
     check.choice("reduction", reduction, REDUCTIONS)
     power = check.scalar("alpha", alpha)
     if isinstance(power, Tensor) or power < 1.0:
-        got = "a tensor" if isinstance(power, Tensor) else alpha
+        got = f"a tensor on {power.device}" if isinstance(power, Tensor) else alpha
         raise ValueError(f"alpha must be a number >= 1, got {got}")
     x, y = feature_pair("x", x, "y", y, normalize)
     batch = Batch.of(group, x.shape[0])
