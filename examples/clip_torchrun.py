@@ -50,7 +50,7 @@ def train(model: nn.Module, scans: Tensor, args: argparse.Namespace) -> list[flo
         rows = own[torch.randperm(len(own), generator=generator)[: args.batch_size // world]]
         rows = rows + 0.1 * torch.randn(rows.shape, generator=generator)
         upper, lower, scale = ddp(*rows.chunk(2, dim=1))
-        # this rank's rows against those of all ranks; DDP's mean of gradients is then the gradient of the joint batch
+        # this rank's rows against those of all ranks; DDP's mean of gradients is then the gradient of the global batch
         loss = contrastile.clip_loss(upper, lower, scale, group="world")
         optimizer.zero_grad()
         loss.backward()

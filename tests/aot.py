@@ -28,8 +28,8 @@ NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time wh
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
-UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "tiles", "count")
-INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_tile", "grad_tile")
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count")
+INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
 SIDES = ("Scale", "Bias", "Ids", "Threshold")
 
 
@@ -109,8 +109,8 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
-    coeff = kernel == "coeff"
-    tile = tile or config.tile(arch, kind, config.weight_of(coeff, coeff and variant.sums(), variant.many_rules()))
+    score_grad = kernel == "score_grad"
+    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.many_rules()))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
     constants = {name: x for name, x in constants.items() if name in function.arg_names}

@@ -19,7 +19,7 @@ import torch
 from contrastile.backends.cuda import CudaBackend
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNELS = ("stats", "coeff", "whole", "basis", "segment_max")
+KERNELS = ("stats", "score_grad", "small_call", "basis", "segment_max")
 SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
 LARGEST_GRID = 65535  # blocks along the second axis
 # the sanitizers stop the process where 16-byte access is misaligned or an array is left

@@ -41,7 +41,7 @@ def named(monkeypatch):
         raise AssertionError("another backend was asked")
 
     for other in (CpuBackend, type(backends.BACKENDS[-1])):
-        for name in ("stats", "coeff"):
+        for name in ("stats", "score_grad"):
             monkeypatch.setattr(other, name, refuse)
 
 
@@ -86,8 +86,8 @@ def test_ragged_shapes(reduce, shape):
 
 @pytest.mark.parametrize("keep, positives, reduce", each_once(SQUARE, REDUCES))
 def test_square_calls(reduce, keep, positives, monkeypatch):
-    """b=None: a chunk's own square, then the columns after it in both roles."""
-    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
+    """b=None: a chunk's own square, then the columns after it in both sides."""
+    monkeypatch.setattr(base, "SMALL_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 32 * 64, 64, 32, 32))
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
@@ -96,7 +96,7 @@ def test_square_calls(reduce, keep, positives, monkeypatch):
 
 @pytest.mark.parametrize("cols", [False, True])
 def test_many_chunks_and_column_blocks(cols, monkeypatch):
-    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
+    monkeypatch.setattr(base, "SMALL_PAIRS", -1)
     monkeypatch.setattr(backend_module.TritonBackend, "granularity", 32)
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 32 * 64, 64, 64, 32))
     triton(make_call(70, 150, 6, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=cols), memory_budget=0)
@@ -118,7 +118,7 @@ def test_tensor_descriptors(d, persistent, monkeypatch):
 
 
 @pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
-def test_float16_coefficients_neither_underflow_nor_overflow(weight):
+def test_float16_score_gradients_neither_underflow_nor_overflow(weight):
     """Weights as a mean over 10^7 rows has them, repaired by a loss scaler in backward, and the other way round."""
     check_float16_range(weight, "triton")
 
@@ -196,18 +196,18 @@ def launched(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("small_call", [True, False])
 @pytest.mark.parametrize(
     "reduce, kernels",
     [
-        ("softplus", ["coeff", "merge", "merge"]),
-        ("relu", ["coeff", "merge", "merge"]),
-        ("lse", ["stats", "merge", "merge", "coeff"]),
+        ("softplus", ["score_grad", "merge", "merge"]),
+        ("relu", ["score_grad", "merge", "merge"]),
+        ("lse", ["stats", "merge", "merge", "score_grad"]),
     ],
 )
 def test_the_kernels_of_a_loss(reduce, kernels, whole, launched, monkeypatch):
     """SigLIP takes 6 N^2 D without keeping scores: no sweep of `stats`. Partial results of a side: one kernel."""
-    monkeypatch.setattr(base, "WHOLE_PAIRS", 1600 if whole else 1599)
+    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if whole else 1599)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
     pair_loss(a, b, reduce=reduce, cols=True, col_weight=1.0, backend="triton").backward()
     assert launched == kernels
@@ -221,7 +221,7 @@ def test_calls_done_at_once_and_in_steps_agree(reduce, m, monkeypatch):
     weights = upstream(call)
     found = []
     for limit in (40 * 70, 0):
-        monkeypatch.setattr(base, "WHOLE_PAIRS", limit)
+        monkeypatch.setattr(base, "SMALL_PAIRS", limit)
         result = engine_loss(call, weights, backend="triton")
         found.append(result.values | result.grads)
     for name, x in found[0].items():
@@ -229,7 +229,7 @@ def test_calls_done_at_once_and_in_steps_agree(reduce, m, monkeypatch):
 
 
 def test_the_scores_are_not_kept():
-    assert not backend_module.TritonBackend().keeps_scores
+    assert not backend_module.TritonBackend().saves_scores
 
 
 def test_named_and_auto():
@@ -384,6 +384,6 @@ def test_small_batches_take_no_more_launches_than_eager_code(name, monkeypatch):
     )
     found = launches.count(launches.LOSSES[name], counter, backend="triton")
     eager = launches.count(launches.EAGER[name], launches.Launches())
-    assert "coeff" in found and len(found) <= len(eager), (found, eager)
+    assert "score_grad" in found and len(found) <= len(eager), (found, eager)
     if name != "nt_xent":
         assert (len(found), len(eager)) == tuple(launches.documented(name, x) for x in ("triton", "eager"))

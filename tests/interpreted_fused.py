@@ -36,8 +36,8 @@ def refuse(*_):
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    """No coefficients are made."""
-    monkeypatch.setattr(backend_module.TritonBackend, "coeff_tiles", refuse)
+    """No score gradients are made."""
+    monkeypatch.setattr(backend_module.TritonBackend, "score_grad_tiles", refuse)
 
 
 def fused(call):
@@ -132,7 +132,7 @@ def test_tensor_descriptors(d, copied, monkeypatch):
 
 
 @pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
-def test_float16_coefficients_neither_underflow_nor_overflow(weight):
+def test_float16_score_gradients_neither_underflow_nor_overflow(weight):
     check_float16_range(weight, "triton")
 
 
@@ -224,7 +224,7 @@ def small(reduce):
 
 @pytest.mark.parametrize("name", SLOPES)
 def test_a_mutated_slope_fails(name, monkeypatch):
-    """One part in a thousand off is noticed: the kernel reaches the functors of `coeff`."""
+    """One part in a thousand off is noticed: the kernel reaches the functors of `score_grad`."""
     original = getattr(functors, name)
     fused(small(SLOPES[name]))
     monkeypatch.setattr(functors, name, lambda *x: original(*x) * 1.001)

@@ -2,7 +2,7 @@
 
 The oracle is written from the docstrings. The budget is a rounding analysis of the very data,
 element by element: z is off by about eps * |z| (with all signs positive, as sums may cancel), a
-slope by that much times itself, and gradients of features once more by the rounding of coefficients
+slope by that much times itself, and gradients of features once more by the rounding of score gradients
 to the type they are multiplied in. ROUNDINGS is the only free constant.
 """
 
@@ -220,7 +220,7 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
     absolute, leaves = with_leaves(double.using({name: x.abs() for name, x in double.tensors().items()}))
     size = logits(absolute, absolute=True)
     largest = size.max().item() if size.numel() else 0.0
-    values, coefficient = {}, torch.zeros_like(z)
+    values, score_gradient = {}, torch.zeros_like(z)
     for name, x in truth.values.items():
         dim = 1 if name.startswith("row") else 0
         slope = slopes(double, z, name)
@@ -228,10 +228,10 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
         finite = torch.where(x.isfinite(), x, 0.0)
         rounding = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
         values[name] = rounding + 2 * z.shape[dim] * SMALLEST[call.stat_dtype()]
-        coefficient += slope * weights[name].double().abs().unsqueeze(dim)
-    fine = low * (1.0 + largest) * coefficient
+        score_gradient += slope * weights[name].double().abs().unsqueeze(dim)
+    fine = low * (1.0 + largest) * score_gradient
     # b=None: what a gets as rows and as columns may be rounded apart
-    rounded = 2 * coefficient if call.b is None else dz.abs()
+    rounded = 2 * score_gradient if call.b is None else dz.abs()
     coarse = fine + EPS[call.compute_dtype()] * rounded
     grads = {}
     for kind, error in (("features", coarse), ("vectors", fine)):
@@ -297,7 +297,7 @@ def check(call: Call, device: str | torch.device = "cpu", **options: Any) -> flo
 
 
 def check_float16_range(weight: float, backend: str) -> None:
-    """float16 coefficients neither underflow nor overflow, whatever weight a loss scaler repairs in backward."""
+    """float16 score gradients neither underflow nor overflow, whatever weight a loss scaler repairs in backward."""
     a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).half().requires_grad_() for _ in range(2))
     loss = pair_loss(a, b, row_weight=torch.full((40,), weight), scale=5.0, backend=backend)
     (loss / weight).backward()

@@ -197,7 +197,7 @@ def called(function: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, Any], spy: list[int]) -> Any:
-    """What a call gives: values, gradients, scores kept; or that it is refused."""
+    """What a call gives: values, gradients, scores saved; or that it is refused."""
     radius = given.pop("radius", 1.0)
     given = {key: made(value, radius) for key, value in given.items()}
     given = {key: value for key, value in given.items() if value is not None or key not in ("score", "permutations")}

@@ -206,7 +206,7 @@ except RuntimeError as error:
     assert str(error).startswith("cudaError"), error
 else:
     raise AssertionError("device_properties found a device")
-for name in ("stats", "coeff"):
+for name in ("stats", "score_grad"):
     try:
         getattr(cuda, name)(cuda.Block())
     except RuntimeError as error:

@@ -370,7 +370,7 @@ def check_everything(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("name", by_default([*MUTANTS, *MORE_MUTANTS], *MUTANTS))
 def test_an_error_in_a_kernel_is_seen(name, host_folder, host, tmp_path, monkeypatch):
     edit = {**MUTANTS, **MORE_MUTANTS}[name]
-    touched = [BASIS] if edit[0] == BASIS else [BASIS, "cuda/coeff.cu"]
+    touched = [BASIS] if edit[0] == BASIS else [BASIS, "cuda/score_grad.cu"]
     mutant = HostBackend(cuda_host.rebuild(tmp_path, edit, host_folder, touched))
     with pytest.raises(AssertionError):
         check_everything(mutant, monkeypatch)

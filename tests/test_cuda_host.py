@@ -20,7 +20,7 @@ from combinations import by_default
 from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
-from contrastile.backends.native_block import describe, set_grad, weighted_role
+from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
 from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
@@ -47,7 +47,7 @@ def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 
 @pytest.fixture
 def pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
+    monkeypatch.setattr(base, "SMALL_PAIRS", -1)
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 72 * 96, 72, 72, 32))
 
 
@@ -118,13 +118,13 @@ def memory_for_scores(tiles: int, n: int, m: int, layout: int) -> Tensor:
 
 
 def numbers(backend: object, block: PairBlock) -> dict[str, Tensor]:
-    """All that stats and coeff return."""
+    """All that stats and score_grad return."""
     found = {}
     for role, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
         found |= {f"{role} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
     if block.spec.reduce != Reduce.MAX:
         apart = replace(block, kept=None)  # the sides' own statistics are not those of these scores
-        found |= vars(backend.coeff(apart, ALL))  # type: ignore[attr-defined]
+        found |= vars(backend.score_grad(apart, ALL))  # type: ignore[attr-defined]
     return {k: x for k, x in found.items() if x is not None}
 
 
@@ -141,7 +141,7 @@ def agree(found: dict[str, Tensor], truth: dict[str, Tensor], twin: dict[str, Te
 
 
 def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairBlock, layout: int) -> None:
-    n, m, tiles = len(block.row), len(block.col), len(block.col.tiles)
+    n, m, tiles = len(block.row), len(block.col), len(block.col.directions)
     truth, twin = numbers(TorchBackend(), double(block)), numbers(TorchBackend(), block)
     kept = replace(block, scores=memory_for_scores(tiles, n, m, layout))
     found = numbers(host, kept)
@@ -156,7 +156,7 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
 @pytest.mark.parametrize("positives", list(Positives), ids=lambda x: x.name.lower())
 @pytest.mark.parametrize("keep", list(Keep), ids=lambda x: x.name.lower())
 @pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
-def test_every_reduce_keep_positives_score_and_role(host, monkeypatch, reduce, keep, positives):
+def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))
     for index, (score, both, extras, keep_positives) in enumerate(rules):
         tiles = 1 if score == Score.DOT else 1 + index % 3
@@ -184,14 +184,14 @@ def test_nan_and_infinity_pass_as_in_torch(host, reduce, value):
 
 @pytest.mark.parametrize("layout", range(3))
 @pytest.mark.parametrize("score", list(Score), ids=lambda x: x.name.lower())
-def test_coefficients_in_place_and_in_half_precision(host, score, layout):
+def test_score_gradients_in_place_and_in_half_precision(host, score, layout):
     """The same numbers as apart, rounded once, float16 after the factor; nothing beside them is written."""
     tiles = 1 if score == Score.DOT else 3
     block = random_block(PairSpec(cols=True, score=score), 67, 133, tiles, True, True)
     scores = memory_for_scores(tiles, 67, 133, layout)
     block.scores = scores
     host.stats(block)
-    apart = host.coeff(block, ALL).grad
+    apart = host.score_grad(block, ALL).grad
     halves = [(torch.float16, 2.0**k) for k in (-9, 12, 40)]  # subnormal, ordinary and infinite numbers
     for dtype, factor in [(torch.float32, None), (torch.bfloat16, None), *halves]:
         room = torch.full((scores.numel() + 33,), 7.0, dtype=dtype)
@@ -200,11 +200,11 @@ def test_coefficients_in_place_and_in_half_precision(host, score, layout):
         if dtype == torch.float32:
             target.copy_(scores)
         x = describe(host.module, replace(block, scores=target) if dtype == torch.float32 else block)
-        x.row, x.col = (weighted_role(host.module, side, True, None, None) for side in (block.row, block.col))
+        x.row, x.col = (weighted_side(host.module, side, True, None, None) for side in (block.row, block.col))
         scaled = None if factor is None else torch.tensor(factor)
         set_grad(x, target, scaled)
         padding = target[:, :, 133:].clone()
-        host.module.coeff(x)
+        host.module.score_grad(x)
         assert torch.equal(target[:, :, :133], (apart * (factor or 1.0)).to(dtype))
         assert torch.equal(target[:, :, 133:].nan_to_num(1.0), padding.nan_to_num(1.0))
         assert (room[:first] == 7).all() and (room[first + scores.numel() :] == 7).all()
@@ -235,7 +235,7 @@ def test_engine_ragged_and_empty_shapes(installed, dtype, reduce):
 @pytest.mark.parametrize("budget", [0, 30_000, 1 << 30])
 @pytest.mark.parametrize("m", [210, None])
 def test_engine_in_many_pieces(installed, pieces, m, budget):
-    """Square calls, chunks of rows, split columns, scores kept for all, some or no blocks."""
+    """Square calls, chunks of rows, split columns, scores saved for all, some or no blocks."""
     for keep, cols, dtype in itertools.product(KEEPS, (False, True), DTYPES[:2]):
         call = make_call(150, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
         check(call, backend="cuda", memory_budget=budget)
@@ -258,7 +258,7 @@ def test_losses_of_the_catalog(installed, card, dtype):
 
 
 def test_kept_scores_serve_a_second_backward_pass(installed):
-    """Coefficients may overwrite only scores that nobody kept."""
+    """Score gradients may overwrite only scores that nobody kept."""
     a, b = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
     value = row_lse(a, b, backend="cuda", memory_budget=10**6).sum()
     first = torch.autograd.grad(value, (a, b), retain_graph=True)
@@ -280,11 +280,11 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
     call = make_call(
         150, m, 6, torch.float32, *EXTRAS[: 7 if m else 4], keep=keep, positives="same_id", cols=m is not None
     )
-    ran, run = [], installed.module.whole
-    monkeypatch.setattr(installed.module, "whole", lambda x: (ran.append((x.n, x.m)), run(x)))
+    ran, run = [], installed.module.small_call
+    monkeypatch.setattr(installed.module, "small_call", lambda x: (ran.append((x.n, x.m)), run(x)))
     found = []
     for limit in (150 * (m or 150), 150 * (m or 150) - 1):
-        monkeypatch.setattr(base, "WHOLE_PAIRS", limit)
+        monkeypatch.setattr(base, "SMALL_PAIRS", limit)
         found.append(engine_loss(call, upstream(call), backend="cuda"))
     assert ran == [(150, m or 150)]
     for name, x in (found[0].values | found[0].grads).items():
@@ -294,14 +294,14 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
 @pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
 def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name):
     """One crossing launches all kernels: statistics of rows (and columns, and the strips of columns joined), finish,
-    coefficients, their sums by row."""
-    counter, run = launches.Launches(), installed.module.whole
-    monkeypatch.setattr(installed.module, "whole", lambda x: counter.kernel("whole", run, x))
+    score gradients, their sums by row."""
+    counter, run = launches.Launches(), installed.module.small_call
+    monkeypatch.setattr(installed.module, "small_call", lambda x: counter.kernel("small_call", run, x))
     before = installed.launched()
     found = launches.count(launches.LOSSES[name], counter, rows=150, backend="cuda")
     kernels = installed.launched() - before
     eager = launches.count(launches.EAGER[name], launches.Launches())
-    assert found.count("whole") == 1
+    assert found.count("small_call") == 1
     assert len(found) - 1 + kernels == launches.documented(name, "cuda") <= len(eager), (found, kernels, eager)
 
 
@@ -310,7 +310,7 @@ def test_what_is_done_at_once(n, m, whole):
     """Not a few columns against millions of rows, whose strips no grid has room for."""
     sides = [Side(torch.empty(k, 1, device="meta")) for k in (n, m)]
     assert base.fits_at_once(PairCall(PairSpec(), sides[0], sides[1:])) == whole
-    assert base.WHOLE_ITEMS // 64 < cuda_host.LARGEST_GRID
+    assert base.SMALL_ITEMS // 64 < cuda_host.LARGEST_GRID
 
 
 @pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
@@ -329,7 +329,7 @@ def check_everything(reduce: str, **options: object) -> None:
 
 
 FUNCTORS, PAIR = "common/functors.h", "cuda/pair.h"
-STATS, COEFF, WHOLE = "cuda/stats.cu", "cuda/coeff.cu", "cuda/whole.cu"
+STATS, SCORE_GRAD, SMALL_CALL = "cuda/stats.cu", "cuda/score_grad.cu", "cuda/small_call.cu"
 MUTANTS = {
     "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
     "softplus slope": (FUNCTORS, "tail = e / (e + 1.f)", "tail = e / (e + 2.f)", {"reduce": "softplus"}),
@@ -340,12 +340,12 @@ MUTANTS = {
     "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
     "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "role": (STATS, "role_z(x, z, rule, cols[c])", "role_z(x, z, rule, row)", {"reduce": "lse"}),
-    "row sum": (COEFF, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
-    "finish": (WHOLE, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
-    "loss": (WHOLE, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
-    "join": (WHOLE, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "workspace": (WHOLE, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
+    "role": (STATS, "side_z(x, z, rule, cols[c])", "side_z(x, z, rule, row)", {"reduce": "lse"}),
+    "row sum": (SCORE_GRAD, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
+    "finish": (SMALL_CALL, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
+    "loss": (SMALL_CALL, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
+    "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
+    "workspace": (SMALL_CALL, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
 }
 
 
@@ -355,7 +355,7 @@ ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
 @pytest.mark.parametrize("name", by_default(MUTANTS, *ONE_OF_EACH_FILE))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
-    touched = [STATS, COEFF] if edit[0] in (FUNCTORS, PAIR) else [edit[0]]
+    touched = [STATS, SCORE_GRAD] if edit[0] in (FUNCTORS, PAIR) else [edit[0]]
     monkeypatch.setattr(backends, "BACKENDS", (host,))
     check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
     mutant = HostBackend(cuda_host.rebuild(tmp_path, tuple(edit), host_folder, touched))

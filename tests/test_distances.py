@@ -101,7 +101,7 @@ def engine(x: dict[str, Tensor], score: str, offset: bool, **options: Any) -> di
 
 
 def agree(found: dict[str, Tensor], truth: dict[str, Tensor], twin: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """At most four times the twin's error, four roundings, and the rounding of coefficients to the features' type."""
+    """At most four times the twin's error, four roundings, and the rounding of score gradients to the features' type."""
     low = EPS[torch.float64 if dtype == torch.float64 else torch.float32]
     features = max((largest(truth[name]) for name in ("da", "db")), default=0.0)
     for name, x in found.items():
@@ -135,7 +135,7 @@ def test_every_score(backend, dtype, score, tiles, offset):
 @pytest.mark.parametrize("budget", [0, 1 << 22, 5000])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_kept_scores_and_chunks(backend, budget, monkeypatch):
-    """Scores kept for all, some or no blocks; chunks of rows and split columns."""
+    """Scores saved for all, some or no blocks; chunks of rows and split columns."""
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 384, 32))
     check(problem(150, 260, 12, 3, torch.float32, False), "distance", False, backend=backend, memory_budget=budget)
 

@@ -104,7 +104,7 @@ def test_the_backend_can_run_here(backend):
 def test_a_named_backend_does_the_work_itself(backend, dtype, monkeypatch):
     for other in backends.BACKENDS:
         if other.name != backend:
-            for name in ("stats", "coeff"):
+            for name in ("stats", "score_grad"):
                 monkeypatch.setattr(type(other), name, refuse)
     x, y = pairs(70, 16, dtype)
     contrastile.clip_loss(x, y, 10.0, backend=backend).backward()
@@ -182,7 +182,7 @@ def test_ragged_shapes(backend, shape):
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of rows, and columns beyond the workspace."""
-    monkeypatch.setattr(base, "WHOLE_PAIRS", -1)
+    monkeypatch.setattr(base, "SMALL_PAIRS", -1)
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 128 * 256, 256, 128, 128))
 
 
@@ -324,7 +324,7 @@ def test_the_peak_of_maxsim_is_far_below_the_scores(backend):
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"triton": measured.triton_version(), "fused": {"bfloat16": [256, 256], "float16": [256, 256]}}
     monkeypatch.setattr(measured, "table", lambda: {measured.device_name(torch.device("cuda")): entry})
-    monkeypatch.setattr(type(backends.select("triton", torch.device("cuda"), torch.half, 1)), "coeff_tiles", refuse)
+    monkeypatch.setattr(type(backends.select("triton", torch.device("cuda"), torch.half, 1)), "score_grad_tiles", refuse)
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=id_of)

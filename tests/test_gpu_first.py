@@ -334,24 +334,24 @@ NCU = """==PROF== Connected
 "0","7","stats","GPU Speed Of Light Throughput","Duration","us","1,234.5"
 "0","7","stats","Scheduler Statistics","No Eligible","%","30.0"
 "0","7","stats","Memory","L2 Cache Throughput","%","40.0"
-"1","7","coeff","GPU Speed Of Light Throughput","Duration","us","2.0"
+"1","7","score_grad","GPU Speed Of Light Throughput","Duration","us","2.0"
 """
 
 
 def test_what_ncu_says_is_read(load):
     found = load("counters").metrics(NCU.splitlines())
-    assert [name for name, _ in found] == ["stats", "coeff"]
+    assert [name for name, _ in found] == ["stats", "score_grad"]
     assert found[0][1] == {"Duration": "1,234.5 us", "No Eligible": "30.0 %", "L2 Cache Throughput": "40.0 %"}
     assert load("counters").metrics(["==ERROR== no permission"]) == []
 
 
-KERNELS = [{"name": "coeff", "calls": 16, "ms": 30.0}, {"name": "gemm", "calls": 32, "ms": 20.0}]
+KERNELS = [{"name": "score_grad", "calls": 16, "ms": 30.0}, {"name": "gemm", "calls": 32, "ms": 20.0}]
 CLIP = {"stage": "losses", "outcome": "ok", "loss": "clip_loss", "backend": "triton", "tflops": 400.0, "megabytes": 1.0}
 FOUND = [
     {"stage": "right", "outcome": "wrong", "loss": "nt_xent", "backend": "cuda", "dtype": "float16", "n": 5003},
     CLIP | {"ms": 65.0, "kernels": KERNELS},
-    {"stage": "levers", "outcome": "ok", "kernel": "coeff", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
-    {"stage": "levers", "outcome": "ok", "kernel": "coeff", "lever": "lean", "tile": [64], "ms": 1.0, "tflops": 2.0},
+    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
+    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "lean", "tile": [64], "ms": 1.0, "tflops": 2.0},
     {"stage": "levers", "outcome": "ok", "kernel": "stats", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
     *({"stage": "ceilings", "outcome": "ok", "item": "dA", "rows": n, "tflops": n / 10} for n in (4096, 5632)),
     {"stage": "ceilings", "outcome": "ok", "item": "adds in place", "in_place": False, "megabytes": 9, "error": 1e-6},
@@ -373,8 +373,8 @@ def test_the_summary_says_what_to_do_next(load):
     text = load("summary").text(found, [("right", "ok", 3.0), ("peers", "cut", 25.0)], 28.0)
     todo = text[text.index("next ten minutes") :].splitlines()[1:]
     for number, words in enumerate((
-        "STAGES=\"peers\"", "cuda nt_xent float16", "1 tests fail", "60% of the kernels' time in stats and coeff",
-        "coeff: take lean [64], 50% less", "stats: the table's tile stands", "chunks of 5632 rows",
+        "STAGES=\"peers\"", "cuda nt_xent float16", "1 tests fail", "60% of the kernels' time in stats and score_grad",
+        "score_grad: take lean [64], 50% less", "stats: the table's tile stands", "chunks of 5632 rows",
         "does not add in place", "stats: issue slots 70 % busy, L2 40 %: bound by instructions",
         "1 small batches lose to eager, not in a graph: the host's time", "memeff is faster: 50.0 against 65.0",
         "make gpu",

@@ -1,4 +1,4 @@
-"""What the first look at a GPU calls right: a chunk's statistics and coefficients, spoilt as a kernel could."""
+"""What the first look at a GPU calls right: a chunk's statistics and score gradients, spoilt as a kernel could."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.monoid import finish
-from contrastile.spec import Coefficients, PairBlock, PairSpec, Positives, Reduce, Side
+from contrastile.spec import ScoreGradients, PairBlock, PairSpec, Positives, Reduce, Side
 
 BENCH = Path(__file__).parents[1] / "bench"
 ROWS, COLUMNS, FEATURES, TILE = 256, 8192, 64, 64
@@ -54,7 +54,7 @@ def without(chunk: PairBlock, columns: int) -> PairBlock:
     return replace(chunk, col=replace(col, **sliced))
 
 
-def spoilt(x: Coefficients, columns: int | slice, value: float) -> Coefficients:
+def spoilt(x: ScoreGradients, columns: int | slice, value: float) -> ScoreGradients:
     grad = x.grad.clone()
     grad[0, :TILE, columns] = value
     return replace(x, grad=grad)
@@ -77,24 +77,24 @@ def test_a_row_that_was_not_written_and_a_positive_that_is_missing_are_wrong(lev
 
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
 @pytest.mark.parametrize("columns", [slice(TILE), slice(4096, 4096 + TILE), slice(COLUMNS - COLUMNS // 20, None)])
-def test_coefficients_without_a_tile_or_some_columns_are_wrong(levers, chunk, columns, value):
+def test_score_gradients_without_a_tile_or_some_columns_are_wrong(levers, chunk, columns, value):
     """Also off the diagonal, which has nearly all of the norm."""
-    truth = TorchBackend().coeff(chunk, levers.block.NEEDS)
+    truth = TorchBackend().score_grad(chunk, levers.block.NEEDS)
     truth.grad = truth.grad.bfloat16()
-    assert levers.of_coefficients(truth, truth) == 0.0
-    assert levers.of_coefficients(spoilt(truth, columns, value), truth) > 1.0
+    assert levers.of_score_gradients(truth, truth) == 0.0
+    assert levers.of_score_gradients(spoilt(truth, columns, value), truth) > 1.0
 
 
 def test_a_scale_without_some_columns_is_wrong(levers, chunk):
-    truth = TorchBackend().coeff(chunk, levers.block.NEEDS)
-    found = TorchBackend().coeff(without(chunk, COLUMNS // 20), levers.block.NEEDS)
-    assert levers.of_coefficients(replace(truth, row_scale=found.row_scale), truth) > 1.0
+    truth = TorchBackend().score_grad(chunk, levers.block.NEEDS)
+    found = TorchBackend().score_grad(without(chunk, COLUMNS // 20), levers.block.NEEDS)
+    assert levers.of_score_gradients(replace(truth, row_scale=found.row_scale), truth) > 1.0
 
 
 def test_float32_arithmetic_and_the_next_bfloat16_are_right(levers, chunk):
-    truth = TorchBackend().coeff(chunk, levers.block.NEEDS)
+    truth = TorchBackend().score_grad(chunk, levers.block.NEEDS)
     neighbour = (truth.grad.bfloat16().view(torch.int16) + 1).view(torch.bfloat16)
-    assert 0.5 < levers.of_coefficients(replace(truth, grad=neighbour), truth) <= 1.0
+    assert 0.5 < levers.of_score_gradients(replace(truth, grad=neighbour), truth) <= 1.0
     stats, _ = TorchBackend().stats(chunk)
     assert 0.0 < levers.of_side(replace(stats, total=stats.total * (1.0 + 2e-5)), stats) <= 1.0
 

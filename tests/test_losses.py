@@ -76,10 +76,10 @@ def test_every_gradient_is_rounded_once(card, variant, dtype, reduction):
     options = {"reduction": reduction} if takes(card, "reduction") else {}
     truth = run(card.reference, case, torch.Tensor.double, **options).grads
     found = run(card.function, case, lambda x: x, **options, **engine(card, "torch")).grads
-    coefficient = case.magnitude if reduction == "none" else case.magnitude / 48
+    score_gradient = case.magnitude if reduction == "none" else case.magnitude / 48
     for name, true in truth.items():
         if true.dim() > 1:
-            noise = 4 * EPS[torch.float32] * case.magnitude * max(true.abs().max().item(), coefficient)
+            noise = 4 * EPS[torch.float32] * case.magnitude * max(true.abs().max().item(), score_gradient)
             limit = true.abs() * EPS[dtype] * 1.01 + noise + SMALLEST[dtype]
             assert ((found[name].double() - true).abs() <= limit).all(), name
 

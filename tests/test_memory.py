@@ -24,7 +24,7 @@ BACKENDS = ("torch", "cpu")
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    """By default a small problem's scores are kept from forward to backward; here only what a call asks for is."""
+    """By default a small problem's scores are saved from forward to backward; here only what a call asks for is."""
     monkeypatch.setattr(pair, "STATS_BUDGET", 0)
 
 

@@ -97,7 +97,7 @@ def test_losses_of_the_catalog(ran, card, dtype):
 
 @each_half
 def test_no_product_widens_its_factors(ran, dtype, monkeypatch):
-    """Three products of a loss and its gradients, all by tensor cores, and coefficients of the features' type."""
+    """Three products of a loss and its gradients, all by tensor cores, and score gradients of the features' type."""
     kinds, add = [], torch_tiles.add_float_product
     monkeypatch.setattr(
         torch_tiles, "add_float_product", lambda o, x, y: kinds.append((x.dtype, y.dtype)) or add(o, x, y)
@@ -109,7 +109,7 @@ def test_no_product_widens_its_factors(ran, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
-def test_float16_coefficients_neither_underflow_nor_overflow(ran, weight):
+def test_float16_score_gradients_neither_underflow_nor_overflow(ran, weight):
     check_float16_range(weight, "torch")
 
 

@@ -36,7 +36,7 @@ def positives_of(reduce, positives):
 def small_workspace(monkeypatch):
     """Rows come in chunks and columns are split already at a hundred items."""
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 64, 32))
-    monkeypatch.setattr(cpu, "WHOLE_PAIRS", 0)  # no shortcut for small problems
+    monkeypatch.setattr(cpu, "SMALL_PAIRS", 0)  # no shortcut for small problems
 
 
 @pytest.mark.parametrize("positives", POSITIVES)

@@ -81,7 +81,7 @@ def outcome(x: Problem, backend: str, weights: Tensor) -> list[Tensor]:
 
 
 def check(x: Problem, backend: str, device: str = "cpu") -> None:
-    """Values equal those of float64; gradients within the rounding of coefficients, products and the result."""
+    """Values equal those of float64; gradients within the rounding of score gradients, products and the result."""
     a, b = (t.double().requires_grad_() for t in (x.rows, x.cols))
     z = a @ b.T
     truth = largest(z, x.bounds(), x.mask)
@@ -258,7 +258,7 @@ def test_scores_of_minus_infinity_are_as_none(backend):
 
 
 @pytest.mark.parametrize("weight", [1e-7, 1.0, 1e7])
-def test_float16_coefficients_neither_underflow_nor_overflow(backend, weight):
+def test_float16_score_gradients_neither_underflow_nor_overflow(backend, weight):
     x = problem(20, RAGGED["ragged"], 8, torch.float16)
     weights = torch.linspace(0.5, 1.5, 120).view(20, 6)
     rows = x.rows.clone().requires_grad_()

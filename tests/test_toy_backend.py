@@ -9,7 +9,7 @@ from contrastile import backends, reference
 from contrastile.backends import native
 from contrastile.backends.base import Backend
 from contrastile.monoid import SideStats
-from contrastile.spec import Coefficients, Keep, Limits, Positives, Reduce
+from contrastile.spec import ScoreGradients, Keep, Limits, Positives, Reduce
 
 
 class ToyBackend(Backend):
@@ -34,16 +34,16 @@ class ToyBackend(Backend):
 
     def stats(self, block):
         z, kept, positive = pairs(block)
-        columns = side(block, z.T, kept.T, positive.T) if block.both_roles else None
+        columns = side(block, z.T, kept.T, positive.T) if block.both_sides else None
         return side(block, z, kept, positive), columns
 
-    def coeff(self, block, needs):
+    def score_grad(self, block, needs):
         z, kept, positive = pairs(block)
         grad = slopes(block, block.row, z, kept, positive)
-        if block.both_roles:
+        if block.both_sides:
             grad = grad + slopes(block, block.col, z.T, kept.T, positive.T).T
         scale, score = block.row.scale[:, None], block.row.features @ block.col.features.T
-        return Coefficients(
+        return ScoreGradients(
             (grad * scale)[None], row_bias=grad.sum(1), col_bias=grad.sum(0), row_scale=(grad * score).sum(1)
         )
 
@@ -112,7 +112,7 @@ def test_a_missing_sum_is_no_zero(monkeypatch):
     """ToyBackend has no gradient of a column's scale."""
     monkeypatch.setattr(backends, "BACKENDS", (ToyBackend(),))
     x, scale = torch.randn(6, 5, dtype=torch.float64), torch.ones(6, dtype=torch.float64, requires_grad=True)
-    with pytest.raises(AssertionError, match="toy: coeff was asked for col_scale"):
+    with pytest.raises(AssertionError, match="toy: score_grad was asked for col_scale"):
         contrastile.pair_loss(x, x.clone(), col_scale=scale)
 
 
@@ -126,6 +126,6 @@ def test_kernels_refuse_numbers_they_do_not_know():
 
 
 def test_a_backend_without_a_method_cannot_be_made():
-    incomplete = type("Incomplete", (ToyBackend,), {"coeff": Backend.coeff})
-    with pytest.raises(TypeError, match="coeff"):
+    incomplete = type("Incomplete", (ToyBackend,), {"score_grad": Backend.score_grad})
+    with pytest.raises(TypeError, match="score_grad"):
         incomplete()

@@ -24,15 +24,15 @@ EVERY = [
     (arch, kind, kernel, variant)
     for arch, kinds in TABLE.items()
     for kind in kinds
-    for kernel in ("stats", "coeff")
+    for kernel in ("stats", "score_grad")
     for variant in aot.VARIANTS
-    if (kernel, variant) != ("coeff", "max")  # its backward is plain torch
+    if (kernel, variant) != ("score_grad", "max")  # its backward is plain torch
 ]
 QUICK = [
-    *((arch, "half", "coeff", "everything") for arch in ("sm_80", "sm_90", "sm_100", "gfx942")),
+    *((arch, "half", "score_grad", "everything") for arch in ("sm_80", "sm_90", "sm_100", "gfx942")),
     ("sm_90", "half", "stats", "clip"),
     ("sm_90", "half", "stats", "distance"),
-    ("sm_80", "tf32", "coeff", "siglip"),
+    ("sm_80", "tf32", "score_grad", "siglip"),
 ]  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_every_architecture_has_fused_tiles_in_order():
 
 
 def test_the_gate_notices_a_tile_that_is_too_large():
-    found = aot.build("coeff", "sm_90", "half", aot.VARIANTS["clip"], Tile(128, 128, 64, 4, 8))
+    found = aot.build("score_grad", "sm_90", "half", aot.VARIANTS["clip"], Tile(128, 128, 64, 4, 8))
     faults = " ".join(found.faults("sm_90", "half"))
     assert "spills" in faults and "shared memory" in faults
 
@@ -133,10 +133,10 @@ def test_the_gate_notices_products_without_tensor_cores():
     assert list(found.faults("sm_80", "tf32")) == ["does not use tensor cores"]
 
 
-@pytest.mark.parametrize("kernel", by_default(("stats", "coeff"), "coeff"))
+@pytest.mark.parametrize("kernel", by_default(("stats", "score_grad"), "score_grad"))
 def test_persistent_programs_compile_within_the_device(kernel):
     """Off in the table until they are measured to pay; the tuning command tries them."""
-    tile = config.tile("sm_90", "half", 2 * (kernel == "coeff"))
+    tile = config.tile("sm_90", "half", 2 * (kernel == "score_grad"))
     found = aot.build(kernel, "sm_90", "half", aot.VARIANTS["clip"], replace(tile, stages=3, per_processor=1))
     assert not list(found.faults("sm_90", "half")), found
 

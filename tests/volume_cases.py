@@ -50,7 +50,7 @@ def matched(n: int, m: int, key_offset: int = 0) -> Tensor:
 def conditioning(
     tensors: Sequence[Tensor], temperature: float, apart: Tensor | None = None, dtype: torch.dtype = torch.float32
 ) -> float:
-    """The largest factor by which one rounding moves a logit, or a coefficient relatively; not of pairs set `apart`.
+    """The largest factor by which one rounding moves a logit, or a score gradient relatively; not of pairs set `apart`.
 
     A squared height of size 1 that is wrong by eps makes its root h wrong by eps / 2h, and 1 / h relatively by
     eps / 2h^2. In half precision the bases of the other modalities are rounded to their type, which moves dot products

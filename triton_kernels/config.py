@@ -2,7 +2,7 @@
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
 The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 for
-`coeff`, 1 more where it also stores statistics, 2 more for ids, thresholds, a mask or distances. float32 products
+`score_grad`, 1 more where it also stores statistics, 2 more for ids, thresholds, a mask or distances. float32 products
 without TF32 run on the ordinary cores: small tiles.
 """
 
@@ -98,8 +98,8 @@ FUSED = {
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
-def weight_of(coeff: bool, with_stats: bool, many_rules: bool) -> int:
-    return min(coeff + with_stats + 2 * many_rules, 3)
+def weight_of(score_grad: bool, with_stats: bool, many_rules: bool) -> int:
+    return min(score_grad + with_stats + 2 * many_rules, 3)
 
 
 def architecture(capability: tuple[int, int]) -> str:

@@ -1,8 +1,8 @@
 """The fused kernel of the gradients, for features so short that a tile of their gradient stays in registers.
 
 A program owns a tile of rows, walks tiles of columns and adds G B to the rows' gradient while G is in registers, so
-that no coefficient reaches memory. It serves the rows alone: gradients of the columns come from a second launch with
-the sides swapped, which computes scores and coefficients again. The programs of one row tile (grid axis 1) share out
+that no score gradient reaches memory. It serves the rows alone: gradients of the columns come from a second launch with
+the sides swapped, which computes scores and score gradients again. The programs of one row tile (grid axis 1) share out
 the columns; each has partial results of its own, which the caller adds up in a fixed order.
 """
 
@@ -50,10 +50,10 @@ def fused(
             of_bias += tl.sum(g, 1)
         if RowScaleGrad is not None:
             of_scale += tl.sum(by_col * s, 1)
-        coefficient = scaled(by_col, RowScale, i, n, 1)
+        score_gradient = scaled(by_col, RowScale, i, n, 1)
         if Factor is not None:  # a power of two, against underflow
-            coefficient *= tl.load(Factor)
-        gradient = tl.dot(coefficient.to(b.dtype), b, gradient, input_precision=PRECISION)
+            score_gradient *= tl.load(Factor)
+        gradient = tl.dot(score_gradient.to(b.dtype), b, gradient, input_precision=PRECISION)
 
     out, inside = part.to(tl.int64) * n + i, i < n
     if RowBiasGrad is not None:

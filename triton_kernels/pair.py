@@ -1,8 +1,8 @@
-"""The two kernels of the pair reduction: `stats` and `coeff`, tile by tile.
+"""The two kernels of the pair reduction: `stats` and `score_grad`, tile by tile.
 
 Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
-A and B are contiguous (n, d) and (tiles, m, d) with `b_tile` elements between tiles, or descriptors of them (TMA);
-partials of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column role. None: not given, not
+A and B are contiguous (n, d) and (directions, m, d) with `b_direction` elements between tiles, or descriptors of them (TMA);
+partials of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not given, not
 wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the loads of a
 program's next tile can begin during the epilogue of this one.
 """
@@ -22,7 +22,7 @@ from .tiles import (
     meets_diagonal,
     place,
     product,
-    role_z,
+    side_z,
     rules,
     score_of,
     share,
@@ -59,7 +59,7 @@ def store_partials(
     z, Peak, Total, Arg, index, count, part, others,
     REDUCE: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Reduces one role's z along AXIS; NaN enters the total of lse and the peak of max."""
+    """Reduces one side's z along AXIS; NaN enters the total of lse and the peak of max."""
     out, inside = part.to(tl.int64) * count + index, index < count
     number = tl.where(z == z, z, float("-inf"))
     if REDUCE == LSE:
@@ -89,18 +89,18 @@ def store_stats(
             z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
             REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-    row_z = role_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
+    row_z = side_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
     others = col_origin + j.to(tl.int64)
     store_partials(row_z, RowPeak, RowTotal, RowArg, i, n, first_col // TILE_COLS, others, REDUCE, 1)
     if COLS:
-        col_z = role_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
+        col_z = side_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
         others = row_origin + i.to(tl.int64)
         store_partials(col_z, ColPeak, ColTotal, ColArg, j, m, first_row // TILE_ROWS, others, REDUCE, 0)
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
-    A, B, b_tile, tiles, n, m, d, row_origin, col_origin,
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin,
     RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
     RowPeak, RowTotal, RowPositive, RowArg, ColPeak, ColTotal, ColPositive, ColArg,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
@@ -114,7 +114,7 @@ def stats(
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
         x, floor = base_of(
-            A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+            A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
             SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         z = affine(score_of(x, floor, SCORE), RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
@@ -134,11 +134,11 @@ def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
-def coeff(
-    A, B, b_tile, tiles, n, m, d, row_origin, col_origin,
+def score_grad(
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin,
     RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
-    RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_tile, Factor,
+    RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_direction, Factor,
     RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
@@ -151,7 +151,7 @@ def coeff(
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
         x, floor = base_of(
-            A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+            A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
             SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         s = score_of(x, floor, SCORE)
@@ -194,8 +194,8 @@ def coeff(
             tl.store(out, grad.to(Grad.dtype.element_ty), mask=room)
         if SCORE != DOT:
             # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
-            for t in range(OFFSET, tiles):
+            for t in range(OFFSET, directions):
                 dots = product(
-                    A, B, b_tile, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH
+                    A, B, b_direction, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH
                 )  # fmt: skip
-                tl.store(out + t * grad_tile, (grad * dots).to(Grad.dtype.element_ty), mask=room)
+                tl.store(out + t * grad_direction, (grad * dots).to(Grad.dtype.element_ty), mask=room)

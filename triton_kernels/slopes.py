@@ -1,19 +1,19 @@
-"""Coefficients of one tile of pairs: the derivative of the loss in z. Used by `coeff` and by the fused kernel."""
+"""Score gradients of one tile of pairs: the derivative of the loss in z. Used by `score_grad` and by the fused kernel."""
 
 import triton
 import triton.language as tl
 
 from .functors import LSE, positive_slope, slope
-from .tiles import POSITIVE_SAME_INDEX, across, meets_diagonal, role_z, vector
+from .tiles import POSITIVE_SAME_INDEX, across, meets_diagonal, side_z, vector
 
 
 @triton.jit
-def role_slope(
+def side_slope(
     z, positive, drop, Threshold, Stat, Weight, index, count,
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): of LSE its parts."""
-    z = role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
+    z = side_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
     inside = index < count
     weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
     if REDUCE == LSE:
@@ -53,11 +53,11 @@ def logit_slope(
     """dL/dz from the sides that have weights, and from positives; 0 outside the block."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if RowWeight is None:
-        g = role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+        g = side_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
     else:
-        g = role_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
+        g = side_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
         if ColWeight is not None:
-            g += role_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+            g += side_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
     if RowPositiveWeight is not None or ColPositiveWeight is not None:
         g = add_positive_slopes(
             g, z, positive, RowPositiveWeight, ColPositiveWeight, first_row, first_col, n, m, shift,

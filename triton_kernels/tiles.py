@@ -72,7 +72,7 @@ def first_maximum(z, others, AXIS: tl.constexpr):
 
 @triton.jit
 def product(
-    A, B, b_tile, t, first_row, first_col, n, m, d,
+    A, B, b_direction, t, first_row, first_col, n, m, d,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -88,7 +88,7 @@ def product(
         i = tl.minimum(first_row + tl.arange(0, ROWS), n - 1)
         j = tl.minimum(first_col + tl.arange(0, COLS), m - 1)
         a = A + i.to(tl.int64)[:, None] * d + k[None, :]
-        b = B + tl.full([], b_tile, tl.int64) * t + j.to(tl.int64)[None, :] * d + k[:, None]
+        b = B + tl.full([], b_direction, tl.int64) * t + j.to(tl.int64)[None, :] * d + k[:, None]
         for done in range(0, d, DEPTH):
             if EVEN:  # d is a multiple of DEPTH
                 x, y = tl.load(a), tl.load(b)
@@ -103,14 +103,14 @@ def product(
 
 @triton.jit
 def base_of(
-    A, B, b_tile, tiles, RowBias, ColBias, first_row, first_col, n, m, d,
+    A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
     SCORE: tl.constexpr, OFFSET: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """(x, floor): the product for DOT, else q and the value it is raised to, see spec.Score."""
     if SCORE == DOT:
         dots = product(
-            A, B, b_tile, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+            A, B, b_direction, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
         )  # fmt: skip
         return dots, dots
     else:
@@ -122,11 +122,11 @@ def base_of(
         q = norms
         if OFFSET:
             q -= 2.0 * product(
-                A, B, b_tile, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+                A, B, b_direction, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
             )  # fmt: skip
-        for t in range(OFFSET, tiles):
+        for t in range(OFFSET, directions):
             dots = product(
-                A, B, b_tile, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
+                A, B, b_direction, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
             )  # fmt: skip
             q -= dots * dots
         return q, norms * FLOOR + 1e-30
@@ -200,7 +200,7 @@ def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_CO
 
 
 @triton.jit
-def role_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+def side_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
     """z with this side's dropped pairs at -inf; NaN is above no threshold, so it stays."""
     if Threshold is not None:
         above = z > vector(Threshold, index, count, AXIS)

@@ -1,5 +1,5 @@
 #pragma once
-// Python's view of Pairs and Role, for every native module. Classes are local to their module: two modules have a Role.
+// Python's view of Pairs and Side, for every native module. Classes are local to their module: two modules have a Side.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -25,20 +25,20 @@ static void enumeration(py::class_<Owner>& cls, const char* name, E Base::*membe
       });
 }
 
-static void bind_role(py::module_& m) {
-  py::class_<Role> role(m, "Role", py::module_local());
-  role.def(py::init<>());
-  role.def_readwrite("on", &Role::on);
-  pointer(role, "threshold", &Role::threshold);
-  pointer(role, "peak", &Role::peak);
-  pointer(role, "total", &Role::total);
-  pointer(role, "positive", &Role::positive);
-  pointer(role, "arg", &Role::arg);
-  pointer(role, "stat", &Role::stat);
-  pointer(role, "weight", &Role::weight);
-  pointer(role, "positive_weight", &Role::positive_weight);
-  pointer(role, "grad_sum", &Role::grad_sum);
-  pointer(role, "grad_score_sum", &Role::grad_score_sum);
+static void bind_side(py::module_& m) {
+  py::class_<Side> side(m, "Side", py::module_local());
+  side.def(py::init<>());
+  side.def_readwrite("on", &Side::on);
+  pointer(side, "threshold", &Side::threshold);
+  pointer(side, "peak", &Side::peak);
+  pointer(side, "total", &Side::total);
+  pointer(side, "positive", &Side::positive);
+  pointer(side, "arg", &Side::arg);
+  pointer(side, "stat", &Side::stat);
+  pointer(side, "weight", &Side::weight);
+  pointer(side, "positive_weight", &Side::positive_weight);
+  pointer(side, "grad_sum", &Side::grad_sum);
+  pointer(side, "grad_score_sum", &Side::grad_score_sum);
 }
 
 template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
@@ -62,9 +62,9 @@ template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
   enumeration(block, "reduce", &Pairs::reduce, Reduce::kMax);
   block.def_readwrite("row", &Pairs::row).def_readwrite("col", &Pairs::col);
   pointer(block, "scores", &Pairs::scores);
-  block.def_readwrite("score_stride", &Pairs::score_stride).def_readwrite("score_tile", &Pairs::score_tile);
+  block.def_readwrite("score_stride", &Pairs::score_stride).def_readwrite("score_direction", &Pairs::score_direction);
   pointer(block, "grad", &Pairs::grad);
-  block.def_readwrite("grad_stride", &Pairs::grad_stride).def_readwrite("grad_tile", &Pairs::grad_tile);
+  block.def_readwrite("grad_stride", &Pairs::grad_stride).def_readwrite("grad_direction", &Pairs::grad_direction);
   enumeration(block, "grad_type", &Pairs::grad_type, GradType::kHalf);
   pointer(block, "factor", &Pairs::factor);
 }

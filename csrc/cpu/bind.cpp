@@ -67,30 +67,30 @@ static void bind_block(py::module_& m) {
   bind_pairs(block);
   pointer(block, "a", &Block::a);
   pointer(block, "b", &Block::b);
-  block.def_readwrite("d", &Block::d).def_readwrite("b_tile", &Block::b_tile);
+  block.def_readwrite("d", &Block::d).def_readwrite("b_direction", &Block::b_direction);
   enumeration(block, "dtype", &Block::dtype, DType::kBFloat16);
   block.def_readwrite("threads", &Block::threads);
 }
 
-static void bind_whole(py::module_& m) {
-  py::class_<Whole> whole(m, "Whole");
-  whole.def(py::init<>());
-  whole.def_readwrite("block", &Whole::block);
-  pointer(whole, "row_weight", &Whole::row_weight);
-  pointer(whole, "row_positive_weight", &Whole::row_positive_weight);
-  pointer(whole, "col_weight", &Whole::col_weight);
-  pointer(whole, "col_positive_weight", &Whole::col_positive_weight);
-  pointer(whole, "grad_a", &Whole::grad_a);
-  pointer(whole, "grad_b", &Whole::grad_b);
+static void bind_small_call(py::module_& m) {
+  py::class_<SmallCall> small_call(m, "SmallCall");
+  small_call.def(py::init<>());
+  small_call.def_readwrite("block", &SmallCall::block);
+  pointer(small_call, "row_weight", &SmallCall::row_weight);
+  pointer(small_call, "row_positive_weight", &SmallCall::row_positive_weight);
+  pointer(small_call, "col_weight", &SmallCall::col_weight);
+  pointer(small_call, "col_positive_weight", &SmallCall::col_positive_weight);
+  pointer(small_call, "grad_a", &SmallCall::grad_a);
+  pointer(small_call, "grad_b", &SmallCall::grad_b);
 }
 
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #if !defined(_WIN32)
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
-  bind_role(m);
+  bind_side(m);
   bind_block(m);
-  bind_whole(m);
+  bind_small_call(m);
   m.def("isa", [] { return kernels().isa; });
   m.def("supported_isas", [] {
     py::list names;
@@ -114,15 +114,15 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     if (forked) block.threads = 1;
     granted(kernels().stats(block));
   });
-  m.def("coeff", [](Block block) {
+  m.def("score_grad", [](Block block) {
     py::gil_scoped_release release;
     if (forked) block.threads = 1;
-    granted(kernels().coeff(block));
+    granted(kernels().score_grad(block));
   });
-  m.def("whole", [](Whole problem) {  // returns the loss
+  m.def("small_call", [](SmallCall problem) {  // returns the loss
     py::gil_scoped_release release;
     if (forked) problem.block.threads = 1;
-    granted(kernels().whole(problem));
+    granted(kernels().small_call(problem));
     return problem.loss;
   });
   m.def(

@@ -18,9 +18,9 @@ int cuda_device_properties(int device, DeviceProperties* properties);
 const char* cuda_error_name(int error);
 const char* cuda_error_string(int error);
 
-// Scores are given (tiles, n, m); stats and coeff are epilogues over them. All pointers are device memory.
+// Scores are given (directions, n, m); stats and score_grad are epilogues over them. All pointers are device memory.
 struct DeviceBlock : Pairs {
-  void* workspace = nullptr;  // bytes as stats_workspace, coeff_workspace or whole_workspace says, aligned to 16
+  void* workspace = nullptr;  // bytes as stats_workspace, score_grad_workspace or small_call_workspace says, aligned to 16
   float* loss = nullptr;      // whole writes it: the weighted sum of the statistics and of the sums over positives
   void* stream = nullptr;
   int device = 0;
@@ -64,12 +64,12 @@ struct Status {
 };
 
 int64_t stats_workspace(const DeviceBlock&);
-int64_t coeff_workspace(const DeviceBlock&);
-Status stats(const DeviceBlock&);  // overwrites what the roles that are on point to
-Status coeff(const DeviceBlock&);  // grad may be scores (float32, same strides)
-// For a call that is one block, not kMax: statistics, loss and coefficients. Roles come without statistics, with weights.
-int64_t whole_workspace(const DeviceBlock&);
-Status whole(const DeviceBlock&);
+int64_t score_grad_workspace(const DeviceBlock&);
+Status stats(const DeviceBlock&);  // overwrites what the sides that are on point to
+Status score_grad(const DeviceBlock&);  // grad may be scores (float32, same strides)
+// For a call that is one block, not kMax: statistics, loss and score gradients. Sides come without statistics, with weights.
+int64_t small_call_workspace(const DeviceBlock&);
+Status small_call(const DeviceBlock&);
 Status basis(const VectorSets&);
 Status basis_backward(const VectorSets&);
 Status segment_max(const ScoreSegments&);

@@ -85,18 +85,18 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("versions", versions, "(runtime linked in, newest runtime the driver serves), e.g. (13000, 0) without a driver.");
   m.def("device_properties", device_properties, py::arg("device"),
         "(name, (major, minor), total memory in bytes, multiprocessors); raises RuntimeError.");
-  bind_role(m);
+  bind_side(m);
   bind_block(m);
   bind_sets(m);
   bind_segments(m);
   m.attr("largest_set") = LARGEST_SET;
   m.attr("largest_width") = LARGEST_WIDTH;
   m.def("stats_workspace", stats_workspace, py::arg("block"));
-  m.def("coeff_workspace", coeff_workspace, py::arg("block"));
-  m.def("whole_workspace", whole_workspace, py::arg("block"));
+  m.def("score_grad_workspace", score_grad_workspace, py::arg("block"));
+  m.def("small_call_workspace", small_call_workspace, py::arg("block"));
   m.def("stats", [](const DeviceBlock& block) { check_launch(stats(block)); });
-  m.def("coeff", [](const DeviceBlock& block) { check_launch(coeff(block)); });
-  m.def("whole", [](const DeviceBlock& block) { check_launch(whole(block)); });
+  m.def("score_grad", [](const DeviceBlock& block) { check_launch(score_grad(block)); });
+  m.def("small_call", [](const DeviceBlock& block) { check_launch(small_call(block)); });
 #ifndef CONTRASTILE_CUDA_WITHOUT_BASIS
   m.def("basis", [](const VectorSets& sets) { check_launch(basis(sets)); });
   m.def("basis_backward", [](const VectorSets& sets) { check_launch(basis_backward(sets)); });

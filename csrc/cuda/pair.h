@@ -1,5 +1,5 @@
 #pragma once
-// The rules of one pair, shared by stats and coeff. Included inside an anonymous namespace after launch.h.
+// The rules of one pair, shared by stats and score_grad. Included inside an anonymous namespace after launch.h.
 // Threads work on four neighbouring columns, so that scores move 16 bytes at a time.
 
 CT_HD float vexp(float x) { return expf(x); }
@@ -38,24 +38,24 @@ struct Item {
   float scale, bias, norm, threshold, peak, log_total, weight, positive_weight;
   int64_t id;
 };
-CT_HD Item item(const Role& role, const float* scale, const float* bias, const float* norm, const int64_t* ids, int64_t k) {
+CT_HD Item item(const Side& side, const float* scale, const float* bias, const float* norm, const int64_t* ids, int64_t k) {
   Item it;
   it.scale = scale ? scale[k] : 1.f;
   it.bias = bias ? bias[k] : 0.f;
   it.norm = norm ? norm[k] : 0.f;
   it.id = ids ? ids[k] : 0;
-  it.threshold = role.threshold ? role.threshold[k] : INFINITY;
-  it.peak = role.stat ? finite_part(role.stat[2 * k]) : 0.f;
-  it.log_total = role.stat ? finite_part(role.stat[2 * k + 1]) : 0.f;
-  it.weight = role.weight ? role.weight[k] : 0.f;
-  it.positive_weight = role.positive_weight ? role.positive_weight[k] : 0.f;
+  it.threshold = side.threshold ? side.threshold[k] : INFINITY;
+  it.peak = side.stat ? finite_part(side.stat[2 * k]) : 0.f;
+  it.log_total = side.stat ? finite_part(side.stat[2 * k + 1]) : 0.f;
+  it.weight = side.weight ? side.weight[k] : 0.f;
+  it.positive_weight = side.positive_weight ? side.positive_weight[k] : 0.f;
   return it;
 }
 CT_HD Item row_item(const Pairs& x, int64_t i) { return item(x.row, x.row_scale, x.row_bias, x.row_norm, x.row_ids, i); }
 CT_HD Item col_item(const Pairs& x, int64_t j) { return item(x.col, x.col_scale, x.col_bias, x.col_norm, x.col_ids, j); }
 
 struct Rule {
-  bool positive, drop;  // dropped for both roles
+  bool positive, drop;  // dropped for both sides
 };
 CT_HD Rule rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
   const bool same_index = x.row_origin + i == x.col_origin + j;
@@ -73,7 +73,7 @@ CT_HD Rule rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, 
   return r;
 }
 
-// Whether every one of `count` pairs (i, j..) is kept by both roles and none is positive, seen without looking at them.
+// Whether every one of `count` pairs (i, j..) is kept by both sides and none is positive, seen without looking at them.
 CT_HD bool untouched(const Pairs& x, int64_t i, int64_t j, int count) {
   if (x.mask || x.row.threshold || x.col.threshold) return false;
   if (x.keep >= Keep::kNotSameId || x.positives >= Positives::kSameId) return false;
@@ -82,13 +82,13 @@ CT_HD bool untouched(const Pairs& x, int64_t i, int64_t j, int count) {
   return diagonal < 0 || diagonal >= count;
 }
 
-// One order of operations, so that stats and coeff see the same bits of z.
+// One order of operations, so that stats and score_grad see the same bits of z.
 CT_HD float affine(const Item& row, const Item& col, float s) {
   return fmaf(s * row.scale, col.scale, row.bias) + col.bias;
 }
 
-// z for one role: dropped pairs and pairs above its threshold become -inf; NaN is never above, so it stays.
-CT_HD float role_z(const Pairs& x, float z, const Rule& r, const Item& side) {
+// z for one side: dropped pairs and pairs above its threshold become -inf; NaN is never above, so it stays.
+CT_HD float side_z(const Pairs& x, float z, const Rule& r, const Item& side) {
   const bool above = z > side.threshold && !(x.keep_positives && r.positive);
   return above || r.drop ? -INFINITY : z;
 }
@@ -103,7 +103,7 @@ CT_HD Quad load_quad(const float* p, int count, bool vector) {
   return q;
 }
 CT_HD Quad dots(const Pairs& x, int64_t tile, int64_t i, int64_t j, int count, bool vector) {
-  return load_quad(x.scores + tile * x.score_tile + i * x.score_stride + j, count, vector);
+  return load_quad(x.scores + tile * x.score_direction + i * x.score_stride + j, count, vector);
 }
 
 struct Scores {
@@ -117,7 +117,7 @@ CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, in
     const float norms = row.norm + cols[c].norm, dot = out.s.v[c];
     q.v[c] = x.offset ? norms - 2.f * dot : norms - dot * dot;
   }
-  for (int64_t t = 1; t < x.tiles; ++t) {
+  for (int64_t t = 1; t < x.directions; ++t) {
     const Quad d = dots(x, t, i, j, count, vector);
     for (int c = 0; c < QUAD; ++c) q.v[c] -= d.v[c] * d.v[c];
   }
@@ -136,11 +136,11 @@ template <bool DOT> CT_HD Scores scores(const Pairs& x, const Item& row, const I
 }
 
 static bool vector_loads(const Pairs& x) {
-  return (uintptr_t)x.scores % 16 == 0 && x.score_stride % QUAD == 0 && x.score_tile % QUAD == 0;
+  return (uintptr_t)x.scores % 16 == 0 && x.score_stride % QUAD == 0 && x.score_direction % QUAD == 0;
 }
 
 CT_HD int count_at(int64_t j, int64_t m) { return m - j < QUAD ? (m > j ? (int)(m - j) : 0) : QUAD; }
 
-// Columns are summed in strips of rows, rows of coefficients in strips of columns: partial results, merged in order.
+// Columns are summed in strips of rows, rows of score gradients in strips of columns: partial results, merged in order.
 constexpr int TILE_ROWS = 64, TILE_COLS = 128, LANES = TILE_COLS / QUAD, ROW_LANES = 8;
 CT_HD int64_t strips(int64_t count, int size) { return count > size ? (count + size - 1) / size : 1; }

@@ -1,4 +1,4 @@
-// stats: every role's (peak, total, positive, arg) from scores that are already in memory. No atomics: equal bits every run.
+// stats: every side's (peak, total, positive, arg) from scores that are already in memory. No atomics: equal bits every run.
 #include <math.h>
 #include "cuda/launch.h"
 #include "cuda/maximum.h"
@@ -7,7 +7,7 @@ namespace {
 #include "cuda/pair.h"
 
 // A partial statistic: a monoid, see merge in monoid.py.
-template <Reduce R> struct Partial {
+template <Reduce R> struct PartialStats {
   using F = Functor<R>;
   static constexpr Traits keeps = traits(R);
   float peak, total, positive;
@@ -34,7 +34,7 @@ template <Reduce R> struct Partial {
       total += F::term(z);
     }
   }
-  CT_HD void merge(const Partial& y) {
+  CT_HD void merge(const PartialStats& y) {
     positive += y.positive;
     if constexpr (keeps.arg) {
       if (above(y.peak, peak) || (!above(peak, y.peak) && y.arg < arg)) {
@@ -52,21 +52,21 @@ template <Reduce R> struct Partial {
   CT_HD void add_positive(float z) { positive += F::positive_term(z); }
 };
 
-// Where partials of one role go, `width` numbers per strip; null = not wanted.
+// Where partials of one side go, `width` numbers per strip; null = not wanted.
 template <Reduce R> struct Target {
   float *peak, *total, *positive;
   int64_t *arg, width;
 
-  CT_HD void store(int64_t strip, int64_t k, const Partial<R>& p) const {
+  CT_HD void store(int64_t strip, int64_t k, const PartialStats<R>& p) const {
     const int64_t at = strip * width + k;
     if (peak) peak[at] = p.peak;
     if (total) total[at] = p.total;
     if (positive) positive[at] = p.positive;
     if (arg) arg[at] = p.arg;
   }
-  CT_HD Partial<R> load(int64_t strip, int64_t k) const {
+  CT_HD PartialStats<R> load(int64_t strip, int64_t k) const {
     const int64_t at = strip * width + k;
-    Partial<R> p;
+    PartialStats<R> p;
     p.clear();
     if (peak) p.peak = peak[at];
     if (total) p.total = total[at];
@@ -75,8 +75,8 @@ template <Reduce R> struct Target {
     return p;
   }
 };
-template <Reduce R> Target<R> target(const Role& role, int64_t width) {
-  return {role.peak, role.total, role.positive, role.arg, width};
+template <Reduce R> Target<R> target(const Side& side, int64_t width) {
+  return {side.peak, side.total, side.positive, side.arg, width};
 }
 // The same fields as in `like`, `count` strips long, in the workspace.
 template <Reduce R> Target<R> partials(const Target<R>& like, void* workspace, int64_t count) {
@@ -93,7 +93,7 @@ template <Reduce R, bool DOT> struct StatsRows {
   static constexpr const char* name = "stats_rows";
   static constexpr int threads = 256, phases = 3, HEADS = 16;
   struct Shared {
-    Partial<R> part[threads];
+    PartialStats<R> part[threads];
   };
   Pairs x;
   Target<R> out;
@@ -110,9 +110,9 @@ template <Reduce R, bool DOT> struct StatsRows {
     for (int k = thread + heads; thread < heads && k < count; k += heads) s.part[thread].merge(s.part[k]);
   }
 
-  CT_HD Partial<R> walk(int64_t i, int thread) const {
+  CT_HD PartialStats<R> walk(int64_t i, int thread) const {
     const Item row = row_item(x, i);
-    Partial<R> p;
+    PartialStats<R> p;
     p.clear();
     for (int64_t j = (int64_t)thread * QUAD; j < x.m; j += threads * QUAD) {
       const int count = count_at(j, x.m);
@@ -124,7 +124,7 @@ template <Reduce R, bool DOT> struct StatsRows {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
         const Rule rule = plain ? Rule{false, false} : rule_of(x, row, cols[c], i, j + c);
-        p.add(plain ? z : role_z(x, z, rule, row), x.col_origin + j + c);
+        p.add(plain ? z : side_z(x, z, rule, row), x.col_origin + j + c);
         if (rule.positive) p.add_positive(z);
       }
     }
@@ -137,7 +137,7 @@ template <Reduce R, bool DOT> struct StatsCols {
   static constexpr const char* name = "stats_cols";
   static constexpr int threads = LANES * ROW_LANES, phases = 2;
   struct Shared {
-    Partial<R> part[ROW_LANES][TILE_COLS];
+    PartialStats<R> part[ROW_LANES][TILE_COLS];
   };
   Pairs x;
   Target<R> out;
@@ -155,12 +155,12 @@ template <Reduce R, bool DOT> struct StatsCols {
     out.store(at.y, j, s.part[0][at.thread]);
   }
 
-  CT_HD void walk(const Place& at, Partial<R>* to) const {
+  CT_HD void walk(const Place& at, PartialStats<R>* to) const {
     const int64_t j = at.x * TILE_COLS + at.thread % LANES * QUAD, first = at.y * TILE_ROWS;
     const int64_t last = x.n - first < TILE_ROWS ? x.n : first + TILE_ROWS;
     const int count = count_at(j, x.m);
     Item cols[QUAD];
-    Partial<R> p[QUAD];
+    PartialStats<R> p[QUAD];
     for (int c = 0; c < QUAD; ++c) {
       cols[c] = col_item(x, c < count ? j + c : 0);
       p[c].clear();
@@ -173,7 +173,7 @@ template <Reduce R, bool DOT> struct StatsCols {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
         const Rule rule = plain ? Rule{false, false} : rule_of(x, row, cols[c], i, j + c);
-        p[c].add(plain ? z : role_z(x, z, rule, cols[c]), x.row_origin + i);
+        p[c].add(plain ? z : side_z(x, z, rule, cols[c]), x.row_origin + i);
         if (rule.positive) p[c].add_positive(z);
       }
     }
@@ -192,7 +192,7 @@ template <Reduce R> struct MergeStats {
   template <int P> CT_HD void phase(const Place& at, Shared&) const {
     const int64_t j = at.x * threads + at.thread;
     if (j >= out.width) return;
-    Partial<R> p = from.load(0, j);
+    PartialStats<R> p = from.load(0, j);
     for (int64_t k = 1; k < count; ++k) p.merge(from.load(k, j));
     out.store(0, j, p);
   }

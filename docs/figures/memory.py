@@ -33,6 +33,6 @@ def clip() -> plt.Figure:
 
 
 def blocks(n: torch.Tensor) -> torch.Tensor:
-    """Coefficients of a block of pairs, scores kept from statistics to coefficients, float32 gradients."""
+    """Score gradients of a block of pairs, scores saved from statistics to score gradients, float32 gradients."""
     scores = n**2 * FLOAT
     return scores.clamp_max(CPU_LIMITS.workspace) + scores.clamp_max(LOSS_BUDGET) + 2 * n * D * FLOAT

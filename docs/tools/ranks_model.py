@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-N, D = 2**20, 768  # joint batch, features; bfloat16, gradients float32
+N, D = 2**20, 768  # global batch, features; bfloat16, gradients float32
 RATE = 0.6 * 989e12  # assumed FLOP/s of the kernels: 60 % of an H100's dense bfloat16 peak
 LATENCY = 10e-6  # assumed seconds of a transfer, whatever its size
 

@@ -1,7 +1,7 @@
 """The native CPU module: addresses in, nothing checked. Built from csrc/cpu; common/pairs.h and cpu/block.h
 document every field."""
 
-class Role:
+class Side:
     on: bool
     threshold: int
     peak: int
@@ -17,8 +17,8 @@ class Role:
 class Block:
     a: int
     b: int
-    tiles: int
-    b_tile: int
+    directions: int
+    b_direction: int
     n: int
     m: int
     d: int
@@ -43,19 +43,19 @@ class Block:
     keep_positives: bool
     same: bool
     reduce: int
-    row: Role
-    col: Role
+    row: Side
+    col: Side
     scores: int
     score_stride: int
-    score_tile: int
+    score_direction: int
     grad: int
     grad_stride: int
-    grad_tile: int
+    grad_direction: int
     grad_type: int
     factor: int
     threads: int
 
-class Whole:
+class SmallCall:
     block: Block
     row_weight: int
     row_positive_weight: int
@@ -71,8 +71,8 @@ def column_padding() -> int: ...
 def packed_bytes(m: int, d: int, dtype: int) -> int: ...
 def pack(b: int, m: int, d: int, dtype: int, out: int, threads: int) -> None: ...
 def stats(block: Block) -> None: ...
-def coeff(block: Block) -> None: ...
-def whole(problem: Whole) -> float: ...
+def score_grad(block: Block) -> None: ...
+def whole(problem: SmallCall) -> float: ...
 def gemm(
     a: int,
     a_row: int,

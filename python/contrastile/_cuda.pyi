@@ -11,7 +11,7 @@ def device_properties(device: int) -> tuple[str, tuple[int, int], int, int]: ...
 def error_name(code: int) -> str: ...
 def error_string(code: int) -> str: ...
 
-class Role:  # csrc/common/pairs.h documents every field of Role and Block
+class Side:  # csrc/common/pairs.h documents every field of Side and Block
     on: bool
     threshold: int
     peak: int
@@ -25,7 +25,7 @@ class Role:  # csrc/common/pairs.h documents every field of Role and Block
     grad_score_sum: int
 
 class Block:
-    tiles: int
+    directions: int
     n: int
     m: int
     row_origin: int
@@ -48,14 +48,14 @@ class Block:
     keep_positives: bool
     same: bool
     reduce: int
-    row: Role
-    col: Role
+    row: Side
+    col: Side
     scores: int
     score_stride: int
-    score_tile: int
+    score_direction: int
     grad: int
     grad_stride: int
-    grad_tile: int
+    grad_direction: int
     grad_type: int
     factor: int
     workspace: int
@@ -63,14 +63,14 @@ class Block:
     stream: int
     device: int
 
-# bytes of device memory that stats, coeff or whole of this block needs at block.workspace
+# bytes of device memory that stats, score_grad or whole of this block needs at block.workspace
 def stats_workspace(block: Block) -> int: ...
-def coeff_workspace(block: Block) -> int: ...
-def whole_workspace(block: Block) -> int: ...
+def score_grad_workspace(block: Block) -> int: ...
+def small_call_workspace(block: Block) -> int: ...
 
 # launched on block.stream of block.device; RuntimeError with the kernel's name and CUDA's reason
 def stats(block: Block) -> None: ...
-def coeff(block: Block) -> None: ...
+def score_grad(block: Block) -> None: ...
 def whole(block: Block) -> None: ...
 
 largest_set: int  # vectors per sample that basis takes
@@ -89,7 +89,7 @@ class VectorSets:  # csrc/cuda/api.h documents every field
     # one more vector of every sample; grad: 0 where it is not written
     def add(self, vector: int, stride: int, grad: int) -> None: ...
 
-# Gram-Schmidt of every sample's vectors, and its gradient; launched like stats and coeff
+# Gram-Schmidt of every sample's vectors, and its gradient; launched like stats and score_grad
 def basis(sets: VectorSets) -> None: ...
 def basis_backward(sets: VectorSets) -> None: ...
 
@@ -105,5 +105,5 @@ class ScoreSegments:  # csrc/cuda/api.h documents every field
     stream: int
     device: int
 
-# largest scores and their columns; launched like stats and coeff
+# largest scores and their columns; launched like stats and score_grad
 def segment_max(segments: ScoreSegments) -> None: ...

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses.common import feature_pair, unit, wide
+from .losses.common import feature_pair, unit, upcast
 from .ops import check, no_autocast
 
 __all__ = ["centroid_cosine", "centroid_distance", "effective_rank", "linear_separability", "positive_cosine"]
@@ -123,7 +123,7 @@ def effective_rank(x: Tensor) -> Tensor:
     Source: Roy and Vetterli 2007; as RankMe, arXiv 2210.02885, and DHEL-KCL, arXiv 2405.18045, report it (their code
     adds 1e-7 to p).
     """
-    x = wide(check.features("x", x)).detach()
+    x = upcast(check.features("x", x)).detach()
     if not x.isfinite().all():  # the solver refuses it
         return x.sum() * torch.nan
     sigma = torch.linalg.svdvals(x)
@@ -137,7 +137,7 @@ def unit_pair(x: Tensor, y: Tensor, least: int = 1) -> tuple[Tensor, Tensor]:
     x, y = feature_pair("x", x, "y", y, normalize=False)
     if x.shape[0] < least:
         raise ValueError(f"x must have at least {least} rows, got {x.shape[0]}")
-    return unit(wide(x), True), unit(wide(y), True)
+    return unit(upcast(x), True), unit(upcast(y), True)
 
 
 def centroids(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ class PairSpec:
 class Limits:
     """How much a backend wants at once."""
 
-    workspace: int  # bytes of scores or coefficients held at a time, at four per pair
+    workspace: int  # bytes of scores or score gradients held at a time, at four per pair
     max_chunk: int  # rows; larger chunks no longer raise the rate of the output products
     square_chunk: int  # rows; a chunk's own square is computed in full, so chunks of a square call stay smaller
     min_chunk: int = 128  # rows; where fewer would fit, columns are split instead
@@ -106,7 +106,7 @@ class Packed(Protocol):
 class Side:
     """The rows (or columns) of a block: features and everything that is one number per item."""
 
-    features: Tensor  # (n, d); columns of several tiles: (t, n, d)
+    features: Tensor  # (n, d); columns of several directions: (t, n, d)
     origin: int = 0  # global index of the first item
     scale: Tensor | None = None  # (n,) float32, multiplies the score
     bias: Tensor | None = None  # (n,)
@@ -123,7 +123,7 @@ class Side:
         return self.features.shape[-2]
 
     @property
-    def tiles(self) -> Tensor:
+    def directions(self) -> Tensor:
         """The features as (t, n, d)."""
         return self.features if self.features.dim() == 3 else self.features.unsqueeze(0)
 
@@ -145,16 +145,16 @@ class PairCall:
     rows: Side
     blocks: list[Side]
     mask: Tensor | None = None  # (n, m) bool over all blocks
-    factor: Tensor | None = None  # () coefficients are wanted times this power of two: float16 would underflow
+    factor: Tensor | None = None  # () score gradients are wanted times this power of two: float16 would underflow
     dtype: torch.dtype = field(init=False)
 
     def __post_init__(self) -> None:
         self.dtype = self.rows.features.dtype
 
     @property
-    def tiles(self) -> int:
+    def directions(self) -> int:
         """Dot products per pair."""
-        return max((len(block.tiles) for block in self.blocks), default=1)
+        return max((len(block.directions) for block in self.blocks), default=1)
 
 
 @dataclass
@@ -165,19 +165,19 @@ class PairBlock:
     row: Side
     col: Side
     mask: Tensor | None = None  # (n, m) bool
-    scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, coeff reads it
+    scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, score_grad reads it
     factor: Tensor | None = None  # see PairCall
-    again: bool = False  # coeff of this very block follows its stats
+    again: bool = False  # score_grad of this very block follows its stats
     kept: object = None  # what a backend leaves in stats for it then
 
     @property
-    def both_roles(self) -> bool:
+    def both_sides(self) -> bool:
         """Whether columns have a statistic in this block, too."""
         return (self.spec.cols or self.spec.square) and self.col.on
 
 
 @dataclass
-class Coefficients:
+class ScoreGradients:
     """Backward of one block: grad is dL/d<a,b>; the sums are dL/dbias and dL/dscale of either side."""
 
     grad: Tensor  # (t, n, m), the backend's compute dtype, times PairBlock.factor

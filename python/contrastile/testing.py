@@ -3,12 +3,12 @@
 Truth is the reference in float64 on the very values the loss gets (after their rounding to the input type). The twin is
 the same reference in float32. A result is right when it is as close to the truth as the twin, within a factor and two
 roundings that no implementation avoids: of the result to its own type, and of logits, which changes every e^z by the
-relative amount eps * |z| and so a coefficient of size scale / N by that part, also where coefficients cancel:
+relative amount eps * |z| and so a score gradient of size scale / N by that part, also where score gradients cancel:
 
     error <= 2 * (twin error + eps(result type) * max |truth| + eps(float32) * largest |z| *
              max(max |truth|, scale / N)) + smallest number
 
-For features max |truth| is taken over all of them: coefficients are rounded to the input type once, for all products.
+For features max |truth| is taken over all of them: score gradients are rounded to the input type once, for all products.
 Where the loss derives what it multiplies from the features (Case.derived), half precision rounds that too: the twin
 error then includes what one more rounding of the features does to the reference, in the worst of four draws.
 """
@@ -56,11 +56,11 @@ def largest(x: Tensor) -> float:
     return x.abs().max().item() if x.numel() else 0.0
 
 
-def error_budget(twin_error: float, size: float, dtype: torch.dtype, magnitude: float, coefficient: float) -> float:
+def error_budget(twin_error: float, size: float, dtype: torch.dtype, magnitude: float, score_gradient: float) -> float:
     """The formula above for a result of type `dtype`: size is max |truth|, magnitude the largest |z|,
-    coefficient scale / N."""
+    score gradient scale / N."""
     low = EPS[torch.float64 if dtype == torch.float64 else torch.float32]
-    rounding = EPS[dtype] * size + low * magnitude * max(size, coefficient)
+    rounding = EPS[dtype] * size + low * magnitude * max(size, score_gradient)
     return 2.0 * (twin_error + rounding) + SMALLEST[dtype] * max(magnitude, 1.0)
 
 
@@ -104,7 +104,7 @@ def compare(
     checks = [ratio("value", found.value, truth.value, twin.value, value_sizes, unmeasured)]
     for name, grad in found.grads.items():
         true = truth.grads[name]
-        if grad.dim() >= 2:  # unit rows: coefficients of features are at most scale * (weight of a row)
+        if grad.dim() >= 2:  # unit rows: score gradients of features are at most scale * (weight of a row)
             sizes = (grad.dtype, feature_size, case.magnitude, case.magnitude * share)
         else:  # summed over pairs: terms are z / parameter, times a softmax weight
             smallest = float(argument(case, name).abs().min()) if true.numel() else 1.0
@@ -164,9 +164,9 @@ def ratio(
     if found.shape != truth.shape or not torch.isfinite(found).all():
         return float("inf"), f"{name}: shape {tuple(found.shape)}, finite {bool(torch.isfinite(found).all())}"
     error = largest(found.double() - truth)
-    dtype, size, magnitude, coefficient = sizes
+    dtype, size, magnitude, score_gradient = sizes
     twin_error = largest(twin.double() - truth) + unmeasured * size
-    budget = error_budget(twin_error, size, dtype, magnitude, coefficient)
+    budget = error_budget(twin_error, size, dtype, magnitude, score_gradient)
     if not math.isfinite(budget):
         return float("inf"), f"{name}: the float32 twin is not finite"
     return error / budget, f"{name}: error {error:.1e}, budget {budget:.1e}"
@@ -174,7 +174,7 @@ def ratio(
 
 def comparable(case: Case, n: int) -> bool:
     """Whether a half-precision case has a budget: normalize rounds unit rows to the input type, which the reference
-    does not; and with one row the true gradient is 0, so that only the rounding of coefficients is left to see."""
+    does not; and with one row the true gradient is 0, so that only the rounding of score gradients is left to see."""
     mixed = {"label_smoothing", "hard_negatives"} & set(case.kwargs)
     return not case.kwargs.get("normalize") and not (n == 1 and mixed)
 

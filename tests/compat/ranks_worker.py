@@ -3,7 +3,7 @@
 Each case is a drop-in and what it stands in for, as functions of this rank's tensors, with collectives in both. So the
 value and every gradient are compared rank by rank. Where a case is `averaged`, the gradient of what all ranks share is
 compared as its mean over ranks, which data parallelism uses. Cases of uneven batches compare the mean over ranks with
-the package's loss of the joint batch on one process.
+the package's loss of the global batch on one process.
 """
 
 from __future__ import annotations
@@ -326,7 +326,7 @@ def ranking_uneven(name: str, index: int) -> Both:
 
 @case("sentence_transformers-uneven-GISTEmbedLoss")
 def guided_uneven() -> Both:
-    """Without contrast_anchors, which compares a rank's own anchors alone, the loss is that of the joint batch."""
+    """Without contrast_anchors, which compares a rank's own anchors alone, the loss is that of the global batch."""
     options = {"contrast_anchors": False}
     ours, theirs = (embedded("GISTEmbedLoss", ours, ours=ours, **options) for ours in (True, False))
     return uneven(ours, theirs, lambda n: ranking_case(n, 2, True))

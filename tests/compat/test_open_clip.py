@@ -133,7 +133,7 @@ def frozen_teacher(function, *args, **named):
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 def test_gradients_reach_a_teacher_that_trains_along(n, d, scale, dtype, backend):
-    """Its coefficients are p (r - z), so the rounding of its logits is multiplied by the student's."""
+    """Its score gradients are p (r - z), so the rounding of its logits is multiplied by the student's."""
     problem = distill_case(n, d, dtype, scale)
     problem = replace(problem, magnitude=(20.0 * 20.0 * (1.5 * scale + 5.0)) ** 0.5)
     assert_agreement(*pairing("DistillClipLoss", part=1), problem, backend=backend)

@@ -1,4 +1,4 @@
-"""What each rank does with cached_backward: several steps of training, against one process with the joint batch."""
+"""What each rank does with cached_backward: several steps of training, against one process with the global batch."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Every loss of the catalog across ranks, against the float64 reference of the joint batch: value and all gradients,
+"""Every loss of the catalog across ranks, against the float64 reference of the global batch: value and all gradients,
 both strategies, uneven ranks, ranks without rows."""
 
 import pytest

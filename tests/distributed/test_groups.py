@@ -32,7 +32,7 @@ def rows(rank: int, n: int = 5) -> list[Tensor]:
 
 
 def share(loss: str, members: list[int], rank: int, ranks: Ranks, **options: float) -> float:
-    """Largest difference of value and gradients from those of the members' joint batch."""
+    """Largest difference of value and gradients from those of the members' global batch."""
     mine = [x.requires_grad_() for x in rows(rank)]
     value = getattr(contrastile, loss)(*mine, **options, group=ranks)
     value.backward()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import contrastile
 from combinations import by_default
 from contrastile.distributed import Ranks
-from contrastile.ranks import wire
+from contrastile.ranks import communication
 
 from .launch import gather_from
 
@@ -34,7 +34,7 @@ class Counted:
             self.wide += parts * x.numel() * x.element_size()
 
     def __enter__(self) -> Counted:
-        self.saved = wire._all_gather, wire._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv
+        self.saved = communication._all_gather, communication._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv
         gather, scatter, reduce, batch = self.saved
         others = dist.get_world_size() - 1
 
@@ -57,12 +57,12 @@ class Counted:
                     self.wide += operation.tensor.numel() * operation.tensor.element_size()
             return batch(operations)
 
-        wire._all_gather, wire._reduce_scatter = all_gather, reduce_scatter
+        communication._all_gather, communication._reduce_scatter = all_gather, reduce_scatter
         dist.all_reduce, dist.batch_isend_irecv = all_reduce, batch_isend_irecv
         return self
 
     def __exit__(self, *error: Any) -> None:
-        wire._all_gather, wire._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv = self.saved
+        communication._all_gather, communication._reduce_scatter, dist.all_reduce, dist.batch_isend_irecv = self.saved
 
 
 LOSSES = ("clip_loss", "siglip_loss", "info_nce", "nt_xent")

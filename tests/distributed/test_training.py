@@ -1,4 +1,4 @@
-"""Training across ranks is training on the joint batch: weights after ten steps against one process."""
+"""Training across ranks is training on the global batch: weights after ten steps against one process."""
 
 from __future__ import annotations
 

@@ -65,11 +65,11 @@ def where(records: Sequence[Record]) -> list[str]:
     lines = []
     for x in good(records, "losses", "kernels"):
         total = sum(k["ms"] for k in x["kernels"])
-        own = sum(k["ms"] for k in x["kernels"] if k["name"] in ("stats", "coeff"))
+        own = sum(k["ms"] for k in x["kernels"] if k["name"] in ("stats", "score_grad"))
         if total:
             first = x["kernels"][0]
             lines.append(
-                f"{x['loss']}: {own / total:.0%} of the kernels' time in stats and coeff, most in {first['name'][:40]} "
+                f"{x['loss']}: {own / total:.0%} of the kernels' time in stats and score_grad, most in {first['name'][:40]} "
                 f"({first['ms'] / total:.0%}); between kernels {max(x['ms'] - total, 0.0):.1f} of {x['ms']:.1f} ms"
             )
     return lines

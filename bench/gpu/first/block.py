@@ -31,7 +31,7 @@ TILES: dict[str, dict[str, Tile | None]] = {
         "128x128, 128 registers": Tile(128, 128, 64, 8, 3, 0, 128),
         "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
     },
-    "coeff": {
+    "score_grad": {
         "table": None,
         "64x128, 4 warps": Tile(64, 128, 64, 4, 3),
         "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
@@ -66,7 +66,7 @@ def kernel(name: str, block: PairBlock) -> Callable[[], Any]:
     triton = backend.TritonBackend()
     if name == "stats":
         return lambda: triton.stats_tiles(block)
-    return lambda: triton.coeff_tiles(block, NEEDS)
+    return lambda: triton.score_grad_tiles(block, NEEDS)
 
 
 @contextmanager

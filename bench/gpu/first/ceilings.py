@@ -11,7 +11,7 @@ from contrastile.backends import products
 
 from .look import Look, milliseconds, peak_megabytes
 
-CHUNKS = (2048, 4096, 5632, 8192)  # rows of a chunk of coefficients
+CHUNKS = (2048, 4096, 5632, 8192)  # rows of a chunk of score gradients
 COLUMNS, FEATURES = 65_536, 768
 SQUARE = 8192
 COPIED = 1 << 32  # bytes
@@ -49,13 +49,13 @@ def square(look: Look) -> dict[str, Any]:
 
 
 def scores(look: Look) -> dict[str, Any]:
-    """bfloat16 out: what the products inside `stats` and `coeff` could reach at most."""
+    """bfloat16 out: what the products inside `stats` and `score_grad` could reach at most."""
     x, y = random(look, 4096, FEATURES), random(look, COLUMNS, FEATURES)
     return rate(milliseconds(lambda: x @ y.T), 4096, COLUMNS, FEATURES)
 
 
 def of_chunk(look: Look, name: str, rows: int) -> dict[str, Any]:
-    """The output products of a chunk of coefficients, into float32: dA is its own, dB is added to by every chunk."""
+    """The output products of a chunk of score gradients, into float32: dA is its own, dB is added to by every chunk."""
     g = random(look, rows, COLUMNS)
     of_rows = name.startswith("dA")
     out = torch.zeros(g.shape[0 if of_rows else 1], look.rows(FEATURES), device=look.device)

@@ -1,4 +1,4 @@
-"""ncu on one `stats` and one `coeff`: what bounds them. Run as a script it is the program that ncu looks at."""
+"""ncu on one `stats` and one `score_grad`: what bounds them. Run as a script it is the program that ncu looks at."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(look: Look) -> None:
         look.results.add(item="ncu", outcome="skipped", why="there is no ncu" if ncu is None else "nothing is launched")
         return
     sections = [word for name in SECTIONS for word in ("--section", name)]
-    chosen = ["--kernel-name", "regex:^(stats|coeff)$", "--launch-count", "3", *sections]
+    chosen = ["--kernel-name", "regex:^(stats|score_grad)$", "--launch-count", "3", *sections]
     # the card's clocks stay as they are
     options = ["--target-processes", "all", "--clock-control", "none", "--csv", "--page", "details", *chosen]
     printed, errors, status = output([ncu, *options, *command()], SECONDS)
@@ -78,7 +78,7 @@ def program(look: Look) -> dict[str, Any]:
     from . import block
 
     chunk = block.clip(look)
-    for name in ("stats", "coeff"):
+    for name in ("stats", "score_grad"):
         block.kernel(name, chunk)()
     torch.cuda.synchronize()
     return {"kernels": 3}

@@ -12,7 +12,7 @@ from torch import Tensor
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.cli.tune_measure import poisoned
 from contrastile.monoid import SideStats
-from contrastile.spec import Coefficients, PairBlock
+from contrastile.spec import ScoreGradients, PairBlock
 from contrastile.triton_kernels.config import Tile
 
 from . import block
@@ -23,13 +23,13 @@ from .look import Look, milliseconds
 LSE = 1e-4
 POSITIVE = 1e-4  # one product: the first of these alone
 COEFFICIENT = 2**-7  # relative: the most that two neighbours in bfloat16 are apart
-TINY = 1e-6  # of the largest coefficient off the diagonal
+TINY = 1e-6  # of the largest score gradient off the diagonal
 SCALE = 1e-3  # of the largest gradient of a row's scale, a sum of M terms of both signs; 5 % of the columns: 7e-3
 
 
 def run(look: Look) -> None:
     look.warm_up()
-    chunk = block.clip(look, TorchBackend())  # the statistics that coeff takes do not hang on a kernel on trial
+    chunk = block.clip(look, TorchBackend())  # the statistics that score_grad takes do not hang on a kernel on trial
     for name in block.TILES:
         for lever, tile, lean in trials(look, name):
             names = {"kernel": name, "lever": lever, "tile": tile and tile.numbers()}
@@ -78,11 +78,11 @@ def lse(x: SideStats) -> Tensor:
     return x.peak + x.total.log()
 
 
-def coeff_off(chunk: PairBlock, found: tuple[Coefficients, Any]) -> float:
-    return of_coefficients(found[0], TorchBackend().coeff(chunk, block.NEEDS))
+def score_grad_off(chunk: PairBlock, found: tuple[ScoreGradients, Any]) -> float:
+    return of_score_gradients(found[0], TorchBackend().score_grad(chunk, block.NEEDS))
 
 
-def of_coefficients(x: Coefficients, y: Coefficients) -> float:
+def of_score_gradients(x: ScoreGradients, y: ScoreGradients) -> float:
     """Elementwise: the diagonal is thousands of times the rest, and would hide it in a norm."""
     assert x.row_scale is not None and y.row_scale is not None
     truth = y.grad.float()
@@ -99,4 +99,4 @@ def off(x: Tensor, y: Tensor, bound: Tensor | float) -> float:
     return worst if math.isfinite(worst) else math.inf
 
 
-CHECKS: dict[str, Any] = {"stats": stats_off, "coeff": coeff_off}
+CHECKS: dict[str, Any] = {"stats": stats_off, "score_grad": score_grad_off}

@@ -26,7 +26,7 @@ def jobs(tiny: bool) -> list[Job]:
                 run = lambda look, w=work, t=dtype, once=at_once: compile_loss(w, t, once)  # noqa: E731
                 found.append((f"{work.name} {dtype} {'at once' if at_once else 'in steps'}", run))
     levers: list[Job] = []
-    for name in ("stats", "coeff"):
+    for name in ("stats", "score_grad"):
         levers.append((f"levers {name}", lambda look, n=name: compile_levers(look, n)))
     return found[:1] if tiny else found[:8] + levers + found[8:]
 
@@ -59,13 +59,13 @@ def compile_loss(work: plan.Workload, dtype: str, at_once: bool) -> None:
     from contrastile.backends import base
     from contrastile.benchmark.problem import Problem, stepper
 
-    before, base.WHOLE_PAIRS = base.WHOLE_PAIRS, base.WHOLE_PAIRS if at_once else -1
+    before, base.SMALL_PAIRS = base.SMALL_PAIRS, base.SMALL_PAIRS if at_once else -1
     try:
         problem = Problem(work.name, ROWS, ROWS, getattr(torch, dtype), variant=work.variant)
         loss = problem.candidates["contrastile triton"].make(problem)
         stepper(loss, [problem.case(0)], backward=True)(0)
     finally:
-        base.WHOLE_PAIRS = before
+        base.SMALL_PAIRS = before
 
 
 def compile_levers(look: Look, name: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Coefficients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, Weights
+from ..spec import ScoreGradients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, Weights
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
@@ -19,14 +19,14 @@ CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # meas
 # which has 200 to 300 operations for a byte.
 GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_chunk=2048)
 
-WHOLE_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
-WHOLE_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so short that chunks cost less memory
+SMALL_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
+SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so short that chunks cost less memory
 
 # A scalar-mode call done at once: returns the weighted sum of the statistics and writes every gradient, whose memory
 # has no content yet, or puts a tensor of its own in its place.
 Small = Callable[[PairCall, Weights, Gradients], Tensor]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
-# roles, to the rows'.
+# sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]
 # rows, cols, offsets, length of every segment or 0, mask, and where values and arguments go (ops/segments.py).
 Segments = Callable[[Tensor, Tensor, Tensor, int, Tensor | None, Tensor, Tensor], None]
@@ -51,9 +51,9 @@ class Backend(ABC):
     name: ClassVar[str]
     granularity: int = 1  # chunk sizes are multiples of it
     padding: int = 1  # score columns are padded to a multiple of it
-    keeps_scores: ClassVar[bool] = False  # stats writes the scores that it computes to block.scores, for coeff to read
-    writes_halves: ClassVar[bool] = False  # coeff writes float16 coefficients times block.factor
-    sums_with_coeff: ClassVar[bool] = False  # coeff can return a sum's statistics: one product per pair, not two
+    saves_scores: ClassVar[bool] = False  # stats writes the scores that it computes to block.scores, for score_grad to read
+    writes_halves: ClassVar[bool] = False  # score_grad writes float16 score gradients times block.factor
+    sums_with_score_grad: ClassVar[bool] = False  # score_grad can return a sum's statistics: one product per pair, not two
 
     @abstractmethod
     def unavailable(self) -> str | None:
@@ -76,7 +76,7 @@ class Backend(ABC):
         """Partial statistics of the block's rows and, where block.col.on, of its columns."""
 
     @abstractmethod
-    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+    def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         """dL/d<a, b> of the block from the finished statistics and their upstream gradients."""
 
     @abstractmethod
@@ -90,8 +90,8 @@ class Backend(ABC):
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        """Whether coefficients must be scaled against underflow (PairCall.factor). The slope of a distance has no bound
-        that would tell the factor: its coefficients stay float32."""
+        """Whether score gradients must be scaled against underflow (PairCall.factor). The slope of a distance has no bound
+        that would tell the factor: its score gradients stay float32."""
         return self.writes_halves and call.dtype == torch.float16 and call.spec.score == Score.DOT
 
     # ---- shortcuts
@@ -101,7 +101,7 @@ class Backend(ABC):
         return None
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
-        """For gradients that should not come from coefficients in memory."""
+        """For gradients that should not come from score gradients in memory."""
         return None
 
     def segments(self) -> Segments | None:
@@ -121,10 +121,10 @@ def only_block(call: PairCall) -> PairBlock:
 def fits_at_once(call: PairCall) -> bool:
     """Whether a scalar-mode call is small enough to be done at once on a GPU."""
     sides = [len(call.rows), *map(len, call.blocks)]
-    return len(sides) == 2 and sum(sides) <= WHOLE_ITEMS and 0 < call.tiles * sides[0] * sides[1] <= WHOLE_PAIRS
+    return len(sides) == 2 and sum(sides) <= SMALL_ITEMS and 0 < call.directions * sides[0] * sides[1] <= SMALL_PAIRS
 
 
-def coefficient_dtype(block: PairBlock) -> torch.dtype:
+def score_grad_dtype(block: PairBlock) -> torch.dtype:
     """What those backends write: bfloat16 as it is, float16 with a factor, else float32."""
     dtype = block.row.features.dtype
     return dtype if dtype == torch.bfloat16 or block.factor is not None else torch.float32

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Score, Weights
+from ..spec import ScoreGradients, Gradients, Limits, Needs, PairBlock, PairCall, Score, Weights
 from . import native
 from .base import CPU_LIMITS, Backend, Small
 from .native_block import (
@@ -18,14 +18,14 @@ from .native_block import (
     describe,
     empty,
     new_stats,
-    plain_role,
+    plain_side,
     set_grad,
-    weighted_role,
+    weighted_side,
 )
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
-WHOLE_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
+SMALL_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
 SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread costs more than it gives
 
 
@@ -33,7 +33,7 @@ SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread cost
 class PackedColumns:
     """Panels of columns, one row per panel of `width` columns."""
 
-    panels: Tensor  # (tiles, panels, bytes of one panel) uint8
+    panels: Tensor  # (directions, panels, bytes of one panel) uint8
     width: int
 
     def at(self, start: int) -> PackedColumns:
@@ -42,7 +42,7 @@ class PackedColumns:
 
 class CpuBackend(Backend):
     name = "cpu"
-    keeps_scores = True
+    saves_scores = True
 
     def __init__(self) -> None:
         self.module: Any = native.cpu
@@ -72,7 +72,7 @@ class CpuBackend(Backend):
         (count, m, d), code, width = tiles.shape, dtype_code(features), self.padding
         size = self.module.packed_bytes(width, d, code)
         out = torch.empty(count, -(-m // width), size, dtype=torch.uint8, device="cpu")
-        for tile, panels in zip(tiles, out, strict=True):
+        for tile, panels in zip(directions, out, strict=True):
             self.module.pack(tile.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
@@ -90,17 +90,17 @@ class CpuBackend(Backend):
         native_block = self.native_block(block)
         row, native_block.row = new_stats(self.module, block, block.row)
         col = None
-        if block.both_roles:
+        if block.both_sides:
             col, native_block.col = new_stats(self.module, block, block.col)
         self.module.stats(native_block)
         return row, col
 
-    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+    def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         native_block = self.native_block(block)
         n, m = len(block.row), len(block.col)
         width = -(-m // self.padding) * self.padding
-        grad = torch.empty(len(block.col.tiles), n, width, dtype=block.row.features.dtype, device="cpu")
-        result = Coefficients(
+        grad = torch.empty(len(block.col.directions), n, width, dtype=block.row.features.dtype, device="cpu")
+        result = ScoreGradients(
             grad=grad[:, :, :m],
             row_bias=empty(n, CPU) if needs.row_bias else None,
             col_bias=empty(m, CPU) if needs.col_bias else None,
@@ -108,14 +108,14 @@ class CpuBackend(Backend):
             col_scale=empty(m, CPU) if needs.col_scale else None,
         )
         set_grad(native_block, grad)
-        native_block.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
-        native_block.col = weighted_role(self.module, block.col, block.both_roles, result.col_bias, result.col_scale)
-        self.module.coeff(native_block)
+        native_block.row = weighted_side(self.module, block.row, True, result.row_bias, result.row_scale)
+        native_block.col = weighted_side(self.module, block.col, block.both_sides, result.col_bias, result.col_scale)
+        self.module.score_grad(native_block)
         return result
 
     def small(self, call: PairCall) -> Small | None:
         one_product = call.spec.score == Score.DOT and len(call.blocks) == 1
-        return self.whole if one_product and len(call.rows) * len(call.blocks[0]) <= WHOLE_PAIRS else None
+        return self.whole if one_product and len(call.rows) * len(call.blocks[0]) <= SMALL_PAIRS else None
 
     def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         square = call.spec.square
@@ -123,16 +123,16 @@ class CpuBackend(Backend):
             if grad is not None:  # the products add up
                 grad.zero_()
         block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
-        problem, native_block = self.module.Whole(), self.native_block(block, block.col.features)
+        problem, native_block = self.module.SmallCall(), self.native_block(block, block.col.features)
         native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
-        native_block.row = plain_role(self.module, block.row, True, grads.row_bias, grads.row_scale)
-        native_block.col = plain_role(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
+        native_block.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
+        native_block.col = plain_side(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
         problem.block = native_block
         problem.row_weight, problem.row_positive_weight = address(weights.row), address(weights.row_positive)
         problem.col_weight, problem.col_positive_weight = address(weights.col), address(weights.col_positive)
         problem.grad_a = address(grads.a)
         problem.grad_b = problem.grad_a if square else address(grads.blocks[0])
-        return torch.tensor(self.module.whole(problem), dtype=torch.float32, device="cpu")
+        return torch.tensor(self.module.small_call(problem), dtype=torch.float32, device="cpu")
 
     def native_block(self, block: PairBlock, columns: Tensor | None = None) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`. Columns default to packed."""
@@ -140,7 +140,7 @@ class CpuBackend(Backend):
             assert isinstance(block.col.prepared, PackedColumns)
             columns = block.col.prepared.panels
         x = describe(self.module, block)
-        x.a, x.b, x.b_tile = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
+        x.a, x.b, x.b_direction = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
         x.d = block.row.features.shape[1]
         x.dtype = dtype_code(block.row.features)
         x.threads = threads_for(x.n * x.m * max(x.d, 16))

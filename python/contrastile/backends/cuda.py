@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Coefficients, Gradients, Limits, Needs, PairBlock, PairCall, Weights
+from ..spec import ScoreGradients, Gradients, Limits, Needs, PairBlock, PairCall, Weights
 from . import cuda_basis, cuda_segments, native
 from .base import (
     GPU_LIMITS,
@@ -19,7 +19,7 @@ from .base import (
     Bases,
     Segments,
     Small,
-    coefficient_dtype,
+    score_grad_dtype,
     fits_at_once,
     only_block,
 )
@@ -28,11 +28,11 @@ from .native_block import (
     describe,
     empty,
     new_stats,
-    plain_role,
+    plain_side,
     set_grad,
     set_scores,
     set_weights,
-    weighted_role,
+    weighted_side,
 )
 from .products import add_float_product, set_float_product, set_products
 
@@ -40,12 +40,12 @@ DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says w
 
 
 class CudaBackend(Backend):
-    """float32 scores of a chunk lie in memory; `stats` reads them, `coeff` turns them into coefficients."""
+    """float32 scores of a chunk lie in memory; `stats` reads them, `score_grad` turns them into score gradients."""
 
     name = "cuda"
     granularity = 8
-    padding = 8  # rows of scores and of bfloat16 coefficients start at multiples of 16 bytes
-    keeps_scores = True
+    padding = 8  # rows of scores and of bfloat16 score gradients start at multiples of 16 bytes
+    saves_scores = True
     writes_halves = True
 
     def __init__(self) -> None:
@@ -93,13 +93,13 @@ class CudaBackend(Backend):
         x = describe(self.module, block)
         scores = self.products(x, block, None)
         grad = self.place_grad(x, block, scores)
-        x.row = plain_role(self.module, block.row, True, grads.row_bias, grads.row_scale)
-        x.col = plain_role(self.module, block.col, block.col.on, grads.col_bias, grads.col_scale)
+        x.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
+        x.col = plain_side(self.module, block.col, block.col.on, grads.col_bias, grads.col_scale)
         set_weights(x.row, weights.row, weights.row_positive)
         set_weights(x.col, weights.col, weights.col_positive)
         loss = torch.empty((), dtype=torch.float32, device=scores.device)
         x.loss = address(loss)
-        self.launch(self.module.whole, self.module.whole_workspace, x, scores)
+        self.launch(self.module.small_call, self.module.small_call_workspace, x, scores)
         set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return loss
 
@@ -111,32 +111,32 @@ class CudaBackend(Backend):
         scores = self.products(x, block, block.scores)
         row, x.row = new_stats(self.module, block, block.row)
         col = None
-        if block.both_roles:
+        if block.both_sides:
             col, x.col = new_stats(self.module, block, block.col)
         self.launch(self.module.stats, self.module.stats_workspace, x, scores)
         return row, col
 
-    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+    def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         x = describe(self.module, block)
         n, m, device = len(block.row), len(block.col), block.row.features.device
-        # kept scores may be read again by another backward pass; those made here become the coefficients
+        # saved scores may be read again by another backward pass; those made here become the score gradients
         scores = block.scores if block.scores is not None else self.products(x, block, None)
-        result = Coefficients(
+        result = ScoreGradients(
             grad=self.place_grad(x, block, scores),
             row_bias=empty(n, device) if needs.row_bias else None,
             col_bias=empty(m, device) if needs.col_bias else None,
             row_scale=empty(n, device) if needs.row_scale else None,
             col_scale=empty(m, device) if needs.col_scale else None,
         )
-        x.row = weighted_role(self.module, block.row, True, result.row_bias, result.row_scale)
-        x.col = weighted_role(self.module, block.col, block.both_roles, result.col_bias, result.col_scale)
+        x.row = weighted_side(self.module, block.row, True, result.row_bias, result.row_scale)
+        x.col = weighted_side(self.module, block.col, block.both_sides, result.col_bias, result.col_scale)
         assert not block.spec.reduce.traits.arg  # differentiated as a gather, never by tiles
-        self.launch(self.module.coeff, self.module.coeff_workspace, x, scores)
+        self.launch(self.module.score_grad, self.module.score_grad_workspace, x, scores)
         return result
 
     def place_grad(self, x: Any, block: PairBlock, scores: Tensor) -> Tensor:
-        """Memory for the coefficients: that of scores which nobody keeps, where the type is theirs."""
-        kind = coefficient_dtype(block)
+        """Memory for the score gradients: that of scores which nobody keeps, where the type is theirs."""
+        kind = score_grad_dtype(block)
         in_place = block.scores is None and kind == torch.float32
         grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=scores.device)
         set_grad(x, grad, block.factor)
@@ -144,11 +144,11 @@ class CudaBackend(Backend):
 
     def products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
         """Raw <a, b> of every tile in float32, into `out` or new memory."""
-        row, tiles, m = block.row.features, block.col.tiles, len(block.col)
+        row, tiles, m = block.row.features, block.col.directions, len(block.col)
         if out is None:
             width = -(-m // self.padding) * self.padding
             out = torch.empty(len(tiles), len(row), width, dtype=torch.float32, device=row.device)
-        for tile, to in zip(tiles, out[:, :, :m], strict=True):
+        for tile, to in zip(directions, out[:, :, :m], strict=True):
             set_float_product(to, row, tile.T)
         set_scores(x, out)
         return out

@@ -18,7 +18,7 @@ def describe(module: Any, block: PairBlock) -> Any:
     are owned by `block`."""
     spec, row, col = block.spec, block.row, block.col
     x = module.Block()
-    x.tiles, x.n, x.m = len(col.tiles), len(row), len(col)
+    x.directions, x.n, x.m = len(col.directions), len(row), len(col)
     x.row_origin, x.col_origin = row.origin, col.origin
     x.row_scale, x.col_scale = address(row.scale), address(col.scale)
     if spec.score == Score.DOT:
@@ -37,43 +37,43 @@ def describe(module: Any, block: PairBlock) -> Any:
 
 
 def set_scores(x: Any, scores: Tensor) -> None:
-    x.scores, x.score_stride, x.score_tile = scores.data_ptr(), scores.stride(1), scores.stride(0)
+    x.scores, x.score_stride, x.score_direction = scores.data_ptr(), scores.stride(1), scores.stride(0)
 
 
 def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
-    """Where coefficients (tiles, n, m) go; float16 ones times `factor`."""
-    x.grad, x.grad_stride, x.grad_tile = grad.data_ptr(), grad.stride(1), grad.stride(0)
+    """Where score gradients (directions, n, m) go; float16 ones times `factor`."""
+    x.grad, x.grad_stride, x.grad_direction = grad.data_ptr(), grad.stride(1), grad.stride(0)
     x.grad_type, x.factor = GRAD_TYPES[grad.dtype], address(factor)
 
 
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
-    """Memory for the side's partial statistic, and the role that writes it."""
-    role, stats = module.Role(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
-    role.on, role.threshold = True, address(side.threshold)
+    """Memory for the side's partial statistic, and the native_side that writes it."""
+    native_side, stats = module.Side(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
+    native_side.on, native_side.threshold = True, address(side.threshold)
     for name, number in stats.kept().items():
-        setattr(role, name, address(number))
-    return stats, role
+        setattr(native_side, name, address(number))
+    return stats, native_side
 
 
-def plain_role(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-    role = module.Role()
-    role.on = on
-    role.grad_sum, role.grad_score_sum = address(grad_sum), address(grad_score_sum)
+def plain_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+    native_side = module.Side()
+    native_side.on = on
+    native_side.grad_sum, native_side.grad_score_sum = address(grad_sum), address(grad_score_sum)
     if on:
-        role.threshold = address(side.threshold)
-    return role
+        native_side.threshold = address(side.threshold)
+    return native_side
 
 
-def weighted_role(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-    role = plain_role(module, side, on, grad_sum, grad_score_sum)
+def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+    native_side = plain_side(module, side, on, grad_sum, grad_score_sum)
     if on:
-        role.stat = address(side.stat)
-        set_weights(role, side.weight, side.positive_weight)
-    return role
+        native_side.stat = address(side.stat)
+        set_weights(native_side, side.weight, side.positive_weight)
+    return native_side
 
 
-def set_weights(role: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:
-    role.weight, role.positive_weight = address(weight), address(positive_weight)
+def set_weights(native_side: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:
+    native_side.weight, native_side.positive_weight = address(weight), address(positive_weight)
 
 
 def empty(n: int, device: torch.device) -> Tensor:

@@ -80,9 +80,9 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
 
 def set_products(block: PairBlock, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
     """rows = G B and cols = G^T A of all tiles; their sum where both are one tensor. None: not wanted."""
-    for tile, coefficients in enumerate(grad):
+    for tile, score_gradients in enumerate(grad):
         if rows is not None:
-            (add_float_product if tile else set_float_product)(rows, coefficients, block.col.tiles[tile])
+            (add_float_product if tile else set_float_product)(rows, score_gradients, block.col.directions[tile])
         if cols is not None:
             out = cols[tile] if cols.dim() == 3 else cols
-            (add_float_product if cols is rows else set_float_product)(out, coefficients.T, block.row.features)
+            (add_float_product if cols is rows else set_float_product)(out, score_gradients.T, block.row.features)

@@ -11,9 +11,9 @@ from ..spec import Keep, PairBlock, Positives, Side
 from .torch_functors import FUNCTORS
 
 
-def roles(block: PairBlock) -> list[tuple[Side, int]]:
+def sides_of(block: PairBlock) -> list[tuple[Side, int]]:
     """The sides that have a statistic, and the dimension each reduces over."""
-    return [(block.row, 1), (block.col, 0)] if block.both_roles else [(block.row, 1)]
+    return [(block.row, 1), (block.col, 0)] if block.both_sides else [(block.row, 1)]
 
 
 class Rules(Protocol):
@@ -70,7 +70,7 @@ class Diagonal:
         return sums
 
     def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
-        for side, dim in roles(block):
+        for side, dim in sides_of(block):
             if len(self.positive_z) and side.positive_weight is not None:
                 weight, slope = self.own(side.positive_weight, dim), self.functor.positive_slope
                 g.diagonal(self.shift).add_(weight if slope is None else weight * slope(self.positive_z))
@@ -100,7 +100,7 @@ class Masks:
 
     def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
         weights = [
-            side.positive_weight.unsqueeze(dim) for side, dim in roles(block) if side.positive_weight is not None
+            side.positive_weight.unsqueeze(dim) for side, dim in sides_of(block) if side.positive_weight is not None
         ]
         if self.positive is not None and weights:
             weight, slope = sum(weights[1:], weights[0]), self.functor.positive_slope

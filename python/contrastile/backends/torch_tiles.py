@@ -12,7 +12,7 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import (
     FLOOR,
-    Coefficients,
+    ScoreGradients,
     Limits,
     Needs,
     PairBlock,
@@ -20,7 +20,7 @@ from ..spec import (
     Side,
 )
 from . import torch_segments
-from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, coefficient_dtype
+from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, score_grad_dtype
 from .products import HALVES, add_float_product, float_product, mixed_product, set_float_product
 from .torch_functors import FUNCTORS
 from .torch_rules import rules_of
@@ -28,7 +28,7 @@ from .torch_rules import rules_of
 
 class TorchBackend(Backend):
     name = "torch"
-    keeps_scores = True
+    saves_scores = True
     writes_halves = True
 
     def unavailable(self) -> str | None:
@@ -55,19 +55,19 @@ class TorchBackend(Backend):
         pairs = Pairs(block, fill=True)
         block.kept = pairs if block.again else None
         row = pairs.stats(block.row, block.col, 1)
-        return row, pairs.stats(block.col, block.row, 0) if block.both_roles else None
+        return row, pairs.stats(block.col, block.row, 0) if block.both_sides else None
 
-    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
+    def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         pairs, block.kept = block.kept if isinstance(block.kept, Pairs) else Pairs(block, fill=False), None
         g = pairs.slopes(block.row, 1)
-        if block.both_roles:
+        if block.both_sides:
             g += pairs.slopes(block.col, 0)
         pairs.rules.add_positive_slopes(block, g)
-        return coefficients(block, pairs.dots, pairs.s, g, needs)
+        return score_gradients(block, pairs.dots, pairs.s, g, needs)
 
 
 class Pairs:
-    """The pairs of a block: products, scores, logits and rules, for statistics and for coefficients. It must not
+    """The pairs of a block: products, scores, logits and rules, for statistics and for score gradients. It must not
     hold the block, which may hold it: a circle is freed late."""
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
@@ -75,7 +75,7 @@ class Pairs:
         self.again, self.dots = block.again, dot_tiles(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
-        # by dim, from stats for coeff: base, e^(z - base)
+        # by dim, from stats for score_grad: base, e^(z - base)
         self.exponentials: dict[int, tuple[Tensor, Tensor]] = {}
 
     def stats(self, side: Side, other: Side, dim: int) -> SideStats:
@@ -120,12 +120,12 @@ def exponential(z: Tensor, peak: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def dot_tiles(block: PairBlock, fill: bool) -> Tensor:
     """The raw products <a_i, b_tj>, (t, n, m)."""
-    row, tiles = block.row.features, block.col.tiles
+    row, tiles = block.row.features, block.col.directions
     if block.scores is None:
         products = [float_product(row, tile.T) for tile in tiles]
         return torch.stack(products) if len(tiles) > 1 else products[0].unsqueeze(0)
     scores = block.scores[:, :, : len(block.col)]
-    for tile, out in zip(tiles, scores, strict=True) if fill else ():
+    for tile, out in zip(directions, scores, strict=True) if fill else ():
         set_float_product(out, row, tile.T)
     return scores
 
@@ -182,10 +182,10 @@ def affine(block: PairBlock, s: Tensor) -> Tensor:
     return s.clone() if z is s else z
 
 
-def coefficients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Needs) -> Coefficients:
+def score_gradients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Needs) -> ScoreGradients:
     """From dL/dz, whose memory it takes over."""
     row_scale, col_scale = across(block.row.scale, 1), across(block.col.scale, 0)
-    dot, result = block.spec.score == Score.DOT, Coefficients(g)
+    dot, result = block.spec.score == Score.DOT, ScoreGradients(g)
     if dot:
         set_bias_sums(result, g, needs)
     if needs.row_scale:
@@ -202,11 +202,11 @@ def coefficients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Ne
         if block.spec.offset:
             tiles[0] = -2.0 * bias
     if block.row.features.dtype in HALVES:
-        tiles = (tiles if block.factor is None else tiles.mul_(block.factor)).to(coefficient_dtype(block))
+        tiles = (tiles if block.factor is None else tiles.mul_(block.factor)).to(score_grad_dtype(block))
     result.grad = tiles
     return result
 
 
-def set_bias_sums(result: Coefficients, grad: Tensor, needs: Needs) -> None:
+def set_bias_sums(result: ScoreGradients, grad: Tensor, needs: Needs) -> None:
     result.row_bias = grad.sum(1) if needs.row_bias else None
     result.col_bias = grad.sum(0) if needs.col_bias else None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import (
-    Coefficients,
+    ScoreGradients,
     Gradients,
     Limits,
     Needs,
@@ -28,7 +28,7 @@ from .base import (
     FusedGradients,
     Segments,
     Small,
-    coefficient_dtype,
+    score_grad_dtype,
     fits_at_once,
     only_block,
 )
@@ -36,7 +36,7 @@ from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_row_gradients, fused_tile
 from .triton_launch import Launch, many_rules, named, upstream
-from .triton_merge import Partials, finish, joined
+from .triton_merge import PartialStats, finish, joined
 
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
 KERNEL_SUMS = {
@@ -48,7 +48,7 @@ class TritonBackend(Backend):
     name = "triton"
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
     writes_halves = True
-    sums_with_coeff = True
+    sums_with_score_grad = True
 
     def unavailable(self) -> str | None:
         if not interpreting() and not torch.cuda.is_available():
@@ -91,7 +91,7 @@ class TritonBackend(Backend):
             fused(block, grads)
             return value
         wanted = {name: getattr(grads, name) is not None for name in SUMS}
-        part, found = self.coeff_tiles(block, Needs(False, [], **wanted, stats=sums))
+        part, found = self.score_grad_tiles(block, Needs(False, [], **wanted, stats=sums))
         for name in SUMS:
             setattr(grads, name, getattr(part, name))
         set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
@@ -104,12 +104,12 @@ class TritonBackend(Backend):
         return self.fused if usable else None
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:
-        if block.spec.square:  # z is symmetric, a row has both roles: its scale meets every pair twice
+        if block.spec.square:  # z is symmetric, a row has both sides: its scale meets every pair twice
             row = block.row
             twin = replace(block.col, on=True, stat=row.stat, weight=row.weight, positive_weight=row.positive_weight)
             add_row_gradients(replace(block, col=twin), grads.a, grads.row_bias, grads.row_scale, 0.5)
             return
-        block = replace(block, col=replace(block.col, on=block.both_roles))  # what `on` says survives the swap
+        block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
         add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
         if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
             mask = None if block.mask is None else block.mask.T.contiguous()
@@ -122,7 +122,7 @@ class TritonBackend(Backend):
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         return joined(self.stats_tiles(block))
 
-    def stats_tiles(self, block: PairBlock) -> list[Partials]:
+    def stats_tiles(self, block: PairBlock) -> list[PartialStats]:
         from ..triton_kernels import pair
 
         launch = Launch(block)
@@ -130,33 +130,33 @@ class TritonBackend(Backend):
         launch.run(pair.stats, named(found))
         return found
 
-    def coeff(self, block: PairBlock, needs: Needs) -> Coefficients:
-        result, found = self.coeff_tiles(block, needs)
+    def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
+        result, found = self.score_grad_tiles(block, needs)
         if found:
             result.row_stats, result.col_stats = joined(found)
         return result
 
-    def coeff_tiles(self, block: PairBlock, needs: Needs) -> tuple[Coefficients, list[Partials]]:
+    def score_grad_tiles(self, block: PairBlock, needs: Needs) -> tuple[ScoreGradients, list[PartialStats]]:
         """With needs.stats also the partial statistics, else none."""
         from ..triton_kernels import pair
 
         launch = Launch(block, needs)
         n, m = len(block.row), len(block.col)
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
-        grad = launch.empty(len(block.col.tiles), n, width, dtype=coefficient_dtype(block))
+        grad = launch.empty(len(block.col.directions), n, width, dtype=score_grad_dtype(block))
         row_shape, col_shape = (launch.col_tiles, n), (launch.row_tiles, m)
         shapes = {"row_scale": row_shape, "col_scale": col_shape, "row_bias": row_shape, "col_bias": col_shape}
         sums = {name: launch.empty(*shapes[name]) if getattr(needs, name) else None for name in SUMS}
         found = launch.partials() if needs.stats else []
         launch.run(
-            pair.coeff,
-            {"Grad": grad, "grad_stride": width, "grad_tile": n * width, "Factor": block.factor}
+            pair.score_grad,
+            {"Grad": grad, "grad_stride": width, "grad_direction": n * width, "Factor": block.factor}
             | {KERNEL_SUMS[name]: x for name, x in sums.items()}
             | {name: x for name, x in named(found).items() if name.endswith(("Total", "Positive"))}
             | upstream("Row", block.row, True)
             | upstream("Col", block.col, launch.cols),
         )
-        result = Coefficients(grad[:, :, :m])
+        result = ScoreGradients(grad[:, :, :m])
         for name, parts in sums.items():
             setattr(result, name, None if parts is None else parts.sum(0))
         return result, found

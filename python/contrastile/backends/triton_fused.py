@@ -1,4 +1,4 @@
-"""Gradients of few features by the fused kernel, which writes no coefficients."""
+"""Gradients of few features by the fused kernel, which writes no score gradients."""
 
 from __future__ import annotations
 

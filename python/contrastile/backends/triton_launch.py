@@ -11,7 +11,7 @@ from torch import Tensor
 from ..monoid import NUMBERS
 from ..spec import Needs, PairBlock, PairCall, PairSpec, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
-from .triton_merge import Partials, argument
+from .triton_merge import PartialStats, argument
 
 PARTIALS = [argument(name) for name in NUMBERS]
 
@@ -23,20 +23,20 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
-        coeff, with_stats = needs is not None, needs is not None and needs.stats
-        self.tile = tile_for(self.device, kind, coeff, with_stats, many_rules(block))
+        score_grad, with_stats = needs is not None, needs is not None and needs.stats
+        self.tile = tile_for(self.device, kind, score_grad, with_stats, many_rules(block))
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
-        self.cols = block.both_roles
-        self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.tiles)
+        self.cols = block.both_sides
+        self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.directions)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def partials(self) -> list[Partials]:
+    def partials(self) -> list[PartialStats]:
         """What the tiles write, of rows and, where wanted, of columns."""
-        row = Partials(self.block, "Row", self.col_tiles)
-        return [row, Partials(self.block, "Col", self.row_tiles)] if self.cols else [row]
+        row = PartialStats(self.block, "Row", self.col_tiles)
+        return [row, PartialStats(self.block, "Col", self.row_tiles)] if self.cols else [row]
 
     def run(self, kernel: Any, more: dict[str, Any]) -> None:
         grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
@@ -44,9 +44,9 @@ class Launch:
             kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
 
     def operands(self) -> dict[str, Any]:
-        """A and B (tiles, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
-        a, b, tile = self.block.row.features, self.block.col.tiles, self.tile
-        shape = {"b_tile": b.stride(0), "tiles": len(b)}
+        """A and B (directions, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
+        a, b, tile = self.block.row.features, self.block.col.directions, self.tile
+        shape = {"b_direction": b.stride(0), "directions": len(b)}
         if not self.tma:
             return {"A": a, "B": b} | shape
         return {"A": described(a, tile.rows, tile.depth), "B": described(b, 1, tile.cols, tile.depth)} | shape
@@ -89,7 +89,7 @@ def upstream(role: str, side: Side, on: bool) -> dict[str, Tensor | None]:
     return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
 
 
-def named(found: Sequence[Partials]) -> dict[str, Tensor | None]:
+def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
     """The kernels' arguments for partial statistics; None: not wanted."""
     wanted = {f"{x.role}{name}": tensor for x in found for name, tensor in x.tensors.items()}
     return dict.fromkeys(f"{role}{name}" for role in ("Row", "Col") for name in PARTIALS) | wanted

@@ -13,7 +13,7 @@ from ..spec import PairBlock, Positives
 from .triton_device import on_device
 
 
-class Partials:
+class PartialStats:
     """Partial statistics of the rows or the columns of a block, (parts, items): each tile writes its own."""
 
     def __init__(self, block: PairBlock, role: str, parts: int) -> None:
@@ -67,11 +67,11 @@ def argument(number: str) -> str:
     return number.capitalize()
 
 
-def joined(found: Sequence[Partials]) -> tuple[SideStats, SideStats | None]:
+def joined(found: Sequence[PartialStats]) -> tuple[SideStats, SideStats | None]:
     return found[0].merged(), found[1].merged() if len(found) > 1 else None
 
 
-def finish(sides: Sequence[Partials]) -> Tensor:
+def finish(sides: Sequence[PartialStats]) -> Tensor:
     """Finishes the statistics of the sides, which have their weights, in place; returns their weighted sum."""
     counts = [partials.programs for partials in sides]
     shares = torch.empty(sum(counts), dtype=torch.float64, device=sides[0].side.features.device)

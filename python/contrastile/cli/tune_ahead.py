@@ -84,7 +84,7 @@ _kernels: list[ahead.Kernel] = []
 def prepare(device: ahead.Device) -> None:
     global _kernels
     torch.set_num_threads(1)
-    base.WHOLE_PAIRS = -1  # in steps, like the large problems that are timed
+    base.SMALL_PAIRS = -1  # in steps, like the large problems that are timed
     _kernels = ahead.install(device)
 
 

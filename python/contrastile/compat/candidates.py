@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..losses.common import paired_dot, private_dots, wide
+from ..losses.common import paired_dot, private_dots, upcast
 from ..ops import row_lse
 from .common import autocast_features
 
@@ -16,7 +16,7 @@ def shared_negatives(
     """log(e^{z_ii} + sum_j e^{z_ij}) - z_ii over the negatives j (M, D) that all rows share, (N,)."""
     query, key, negatives = autocast_features(query, key, negatives)
     compute = torch.promote_types(query.dtype, negatives.dtype)
-    query, key, negatives = wide(query), wide(key), wide(negatives)  # gradients meet in float32
+    query, key, negatives = upcast(query), upcast(key), upcast(negatives)  # gradients meet in float32
     others = row_lse(
         query, negatives, scale=scale, compute_dtype=compute, backend=backend, memory_budget=memory_budget
     )  # fmt: skip
@@ -25,7 +25,7 @@ def shared_negatives(
 
 def private_negatives(query: Tensor, key: Tensor, negatives: Tensor, scale: float | Tensor) -> Tensor:
     """The same with negatives (N, M, D) of each row's own: N M logits, so there are no pairs to avoid."""
-    query, key, negatives = (wide(x) for x in autocast_features(query, key, negatives))
+    query, key, negatives = (upcast(x) for x in autocast_features(query, key, negatives))
     logits = private_dots(query, negatives) * scale
     return softplus(logits.logsumexp(1) - scale * paired_dot(query, key))
 

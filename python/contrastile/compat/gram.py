@@ -41,7 +41,7 @@ def volume_loss(
         L = 1/2 [ CE(-volume, own index) + CE(-volumeT, own index) ],     both with label_smoothing
 
     "All" are those of every process of torch.distributed's default group, where there is one, and own index counts
-    through them. The mean over processes of values and gradients is that of the joint batch.
+    through them. The mean over processes of values and gradients is that of the global batch.
 
     Args:
         language: The anchors, (N, D), unit rows. inputs: the other modalities, one or more, (N, D) each.

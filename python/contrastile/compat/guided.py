@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses.common import inverse, paired_dot, reduced_empty, unit, wide
+from ..losses.common import inverse, paired_dot, reduced_empty, unit, upcast
 from ..ops import check, pair_reduce
 from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
-from ..ranks import Batch, Group
+from ..ranks import GlobalBatch, Group
 
 STRATEGIES = ("absolute", "relative")
 MIN_ROWS = 128
@@ -116,7 +116,7 @@ def guided_loss(
     """
     check.choice("margin_strategy", margin_strategy, STRATEGIES)
     scale = inverse(temperature, embeddings[0])
-    batch = Batch.of(group, embeddings[0].shape[0], facts=lambda: dict(columns=len(embeddings)))
+    batch = GlobalBatch.of(group, embeddings[0].shape[0], facts=lambda: dict(columns=len(embeddings)))
     if batch.total == 0:
         return reduced_empty(0, "mean", *embeddings)
     anchor, positive, *negatives = (unit_rows(x) for x in embeddings)
@@ -143,4 +143,4 @@ def row_blocks(n: int, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    return unit(wide(x), True, least=1e-8)
+    return unit(upcast(x), True, least=1e-8)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses.common import reduced_empty, wide
+from ..losses.common import reduced_empty, upcast
 from ..ops import check, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced
+from ..ranks import GlobalBatch, Group, collective
 from .ranks import joint_gradient, ranks_of
 
 
@@ -61,14 +61,14 @@ def cal_inf_loss(
 
     In torch.distributed's default group the keys of all processes are candidates; labels count within own keys.
     Gradients of q and k are summed over processes, and that of scale is: it is the same on all of them, and W times
-    that of the joint batch.
+    that of the global batch.
     """
     ranks = ranks_of()
     scale = joint_gradient(scale, ranks)
     return mean_loss(q, k, labels, scale, head_dim, memory_budget=memory_budget, backend=backend, group=ranks)
 
 
-@announced
+@collective
 def mean_loss(
     q: Tensor,
     k: Tensor,
@@ -81,11 +81,11 @@ def mean_loss(
     group: Group,
 ) -> Tensor:
     options = arguments(q, k, labels, scale, head_dim, memory_budget, backend)
-    batch = Batch.of(group, q.shape[0], facts=lambda: dict(labels=labels is not None))
+    batch = GlobalBatch.of(group, q.shape[0], facts=lambda: dict(labels=labels is not None))
     if batch.total == 0:
         return reduced_empty(0, "mean", q, k, options["scale"])
     if batch.ranks is not None:
-        keys = Batch.of(group, k.shape[0]).index(q.device)
+        keys = GlobalBatch.of(group, k.shape[0]).index(q.device)
         rows = options.get("row_ids", torch.arange(q.shape[0], device=q.device))
         options |= {"positives": "same_id", "row_ids": keys[rows], "col_ids": keys, "group": batch.ranks}
     weight = batch.weight("mean")
@@ -143,6 +143,6 @@ def row_scale(scale: float | Tensor | None, q: Tensor) -> float | Tensor:
     if isinstance(scale, Tensor) and scale.numel() != 1:
         if tuple(scale.shape) != (q.shape[0], 1):
             raise ValueError(f"scale must have one element or shape ({q.shape[0]}, 1), got {tuple(scale.shape)}")
-        return wide(check.vector("scale", scale.squeeze(1), q.shape[0], q.device))
+        return upcast(check.vector("scale", scale.squeeze(1), q.shape[0], q.device))
     value = check.scalar("scale", scale.reshape(()) if isinstance(scale, Tensor) else scale, device=q.device)
-    return wide(value) if isinstance(value, Tensor) else value
+    return upcast(value) if isinstance(value, Tensor) else value

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..losses import info_nce as in_batch_info_nce
 from ..losses.common import check_options, inverse, reduced_empty, unit
 from ..ops import check
-from ..ranks import Batch
+from ..ranks import GlobalBatch
 from .candidates import private_negatives, shared_negatives
 from .common import autocast_features
 
@@ -51,7 +51,7 @@ def info_nce(
             query, positive_key, temperature=temperature, reduction=reduction, backend=backend,
             memory_budget=memory_budget,
         )  # fmt: skip
-    batch = Batch.of(None, query.shape[0])
+    batch = GlobalBatch.of(None, query.shape[0])
     if negative_mode == "paired":
         return batch.reduced(private_negatives(query, positive_key, negative_keys, scale), reduction)
     rows = shared_negatives(query, positive_key, negative_keys, scale, backend=backend, memory_budget=memory_budget)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..losses.common import check_options, inverse, reduced_empty, unit, wide
+from ..losses.common import check_options, inverse, reduced_empty, unit, upcast
 from ..losses.contrastive import positive_pair_loss
 from ..ops import check, pair_reduce
-from ..ranks import Batch
+from ..ranks import GlobalBatch
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import integer_ids
@@ -37,7 +37,7 @@ class InfoNCE(nn.Module):
         if x.shape[0] == 0:
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
-        batch, engine = Batch.of(None, len(x) // 2), {"memory_budget": self.memory_budget, "backend": self.backend}
+        batch, engine = GlobalBatch.of(None, len(x) // 2), {"memory_budget": self.memory_budget, "backend": self.backend}
         return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
 
     def extra_repr(self) -> str:
@@ -82,10 +82,10 @@ class SupervisedInfoNCE(nn.Module):
         x = autocast_feature(x)
         options: dict[str, Any] = {"keep": "not_same_id", "row_ids": ids}
         if same:  # nothing passes the threshold but positives, and with b=None no row is its own
-            nothing = wide(x).new_full((x.shape[0],), -torch.inf)
+            nothing = upcast(x).new_full((x.shape[0],), -torch.inf)
             options = {"row_threshold": nothing, "positives": "same_id", "keep_positives": True, "row_ids": ids}
         return pair_reduce(
-            wide(x), scale=scale, compute_dtype=x.dtype, backend=self.backend, memory_budget=self.memory_budget,
+            upcast(x), scale=scale, compute_dtype=x.dtype, backend=self.backend, memory_budget=self.memory_budget,
             **options,
         ).rows  # fmt: skip
 

@@ -9,10 +9,10 @@ import torch
 from lightly.loss import dcl_loss, ntx_ent_loss
 from torch import Tensor
 
-from ..losses.common import check_options, feature_pair, inverse, reduced_empty, wide
+from ..losses.common import check_options, feature_pair, inverse, reduced_empty, upcast
 from ..losses.contrastive import positive_pair_loss
 from ..ops import no_autocast, pair_reduce
-from ..ranks import Batch, Group, announced
+from ..ranks import GlobalBatch, Group, collective
 from .candidates import shared_negatives
 from .common import autocast_feature
 from .ranks import ranks_of
@@ -44,13 +44,13 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
         joint = self.gather_distributed and not self.memory_bank.size[0]  # a bank's negatives are this rank's
         return self.contrast(out0, out1, group=ranks_of() if joint else None)
 
-    @announced
+    @collective
     def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
         scale = inverse(self.temperature, out0)
         out1, bank = self.memory_bank(out1, update=out0.requires_grad)
-        batch = Batch.of(group, out0.shape[0])
+        batch = GlobalBatch.of(group, out0.shape[0])
         if batch.total == 0:
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
@@ -85,11 +85,11 @@ class DCLLoss(dcl_loss.DCLLoss):
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         return self.contrast(out0, out1, group=ranks_of() if self.gather_distributed else None)
 
-    @announced
+    @collective
     def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
         check_options("mean", self.memory_budget, self.backend)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
-        scale, batch = inverse(self.temperature, out0), Batch.of(group, out0.shape[0])
+        scale, batch = inverse(self.temperature, out0), GlobalBatch.of(group, out0.shape[0])
         if batch.total <= 1:
             return reduced_empty(0, "mean", out0, out1, scale)
         x, image = both_views(out0, out1, batch)
@@ -98,7 +98,7 @@ class DCLLoss(dcl_loss.DCLLoss):
             engine = {"memory_budget": self.memory_budget, "backend": self.backend}
             return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, **engine)
         stats = pair_reduce(
-            wide(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
+            upcast(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
             backend=self.backend, memory_budget=self.memory_budget, group=batch.ranks,
         )  # fmt: skip
         assert stats.row_positives is not None
@@ -122,7 +122,7 @@ class DCLWLoss(DCLLoss):
         super().__init__(temperature, weight_fn, gather_distributed, backend=backend, memory_budget=memory_budget)
 
 
-def both_views(out0: Tensor, out1: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def both_views(out0: Tensor, out1: Tensor, batch: GlobalBatch) -> tuple[Tensor, Tensor]:
     """The 2N rows [out0; out1] and the image each belongs to."""
     with no_autocast(out0):  # in a float16 region, torch.cat refuses bfloat16
         return torch.cat([out0, out1]), batch.index(out0.device).repeat(2)
@@ -130,7 +130,7 @@ def both_views(out0: Tensor, out1: Tensor, batch: Batch) -> tuple[Tensor, Tensor
 
 def row_weights(weight_fn: WeightFn, x: Tensor, y: Tensor) -> Tensor:
     """One weight per row, in the type of the statistics."""
-    weight = wide(torch.as_tensor(weight_fn(x, y), device=x.device))
+    weight = upcast(torch.as_tensor(weight_fn(x, y), device=x.device))
     if weight.numel() != 1 and weight.shape != x.shape[:1]:
         raise ValueError(f"weight_fn must return shape ({x.shape[0]},), got {tuple(weight.shape)}")
     return weight.reshape(-1).expand(x.shape[0])

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses.common import inverse, log_count, reduced_empty, unit, wide
+from ..losses.common import inverse, log_count, reduced_empty, unit, upcast
 from ..losses.contrastive import nt_xent
 from ..losses.decoupled import dhel, view_energy
 from ..losses.multiview import mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
 from ..losses.supervised import sup_con
 from ..ops import check, no_autocast, pair_reduce
-from ..ranks import Batch, Group, Ranks, announced
+from ..ranks import GlobalBatch, Group, Ranks, collective
 from .ranks import mean_value, ranks_of
 
 METHODS = ("geometric", "arithmetic")
@@ -46,16 +46,16 @@ class MultiView(nn.Module):
     def ranks(self) -> Ranks | None:
         return ranks_of() if self.distributed else None
 
-    def batch(self, views: Tensor) -> Batch:
+    def batch(self, views: Tensor) -> GlobalBatch:
         """The instances of views (k, N, D), of all ranks."""
-        return Batch.of(self.ranks, views.shape[1])
+        return GlobalBatch.of(self.ranks, views.shape[1])
 
     @property
     def count(self) -> int:
         """Views into which z is cut."""
         return self.multiplier
 
-    @announced
+    @collective
     def views(self, z: Tensor, *, group: Group) -> Tensor:
         """z as unit rows, (k, N, D)."""
         k = self.count
@@ -120,7 +120,7 @@ class NTXent(MultiView):
         views = self.views(z, group=self.ranks)
         value, hits = self.value(views), self.accuracy(views.detach())
         if self.ranks is not None:  # view by view, as the rows of all ranks would be in z
-            batch = Batch.of(self.ranks, z.shape[0] // self.multiplier)
+            batch = GlobalBatch.of(self.ranks, z.shape[0] // self.multiplier)
             hits = batch.gather(hits.view(2 if self.mode else self.multiplier, batch.n).t()).t().flatten()
         return value, hits
 
@@ -145,7 +145,7 @@ class NTXent(MultiView):
 
 
 @torch.no_grad()
-def accuracy(views: Tensor, batch: Batch, backend: str) -> Tensor:
+def accuracy(views: Tensor, batch: GlobalBatch, backend: str) -> Tensor:
     """Whether all positives of a row are closer than everything else, (k N,) float32. One pass over the pairs, for
     which the rows of other ranks are gathered."""
     k = views.shape[0]
@@ -156,7 +156,7 @@ def accuracy(views: Tensor, batch: Batch, backend: str) -> Tensor:
         options["col_ids"] = torch.arange(batch.total, device=views.device).repeat_interleave(k)
     rows = views.flatten(0, 1)
     others = pair_reduce(rows, columns, keep="not_same_id", reduce="max", backend=backend, **options).rows
-    x = wide(views)
+    x = upcast(views)
     own = torch.eye(k, dtype=torch.bool, device=views.device)
     with no_autocast(x):
         hardest = torch.einsum("knd,mnd->kmn", x, x).masked_fill(own.unsqueeze(2), torch.inf).amin(1)
@@ -244,7 +244,7 @@ class CL_1(MVINFONCE):
     """An ablation: a row against all rows of the other views, and apart from that its positives."""
 
     def contrast(self, views: Tensor) -> Tensor:
-        compute, x = views.dtype, wide(views)
+        compute, x = views.dtype, upcast(views)
         options: dict[str, Any] = {"scale": 1.0 / self.tau, "compute_dtype": compute, **self.engine}
         rows = [pair_reduce(x[i], torch.cat([x[:i], x[i + 1 :]]).flatten(0, 1), **options).rows for i in range(len(x))]
         positives = view_pairs(x, 1.0 / self.tau).logsumexp(2)
@@ -255,7 +255,7 @@ class CL_2(MVDHEL):
     """An ablation: the repulsion of MV-DHEL, and the positives of every view apart."""
 
     def of_all_views(self, views: Tensor) -> Tensor:
-        x = wide(views)
+        x = upcast(views)
         scale = inverse(self.tau, x)
         batch, options = self.batch(views), {"memory_budget": self.memory_budget, "backend": self.backend}
         energy = view_energy(x.unbind(), scale, "mean", batch, compute_dtype=views.dtype, **options)
@@ -282,7 +282,7 @@ class PVCLoss(MultiView):
     def contrast(self, views: Tensor) -> Tensor:
         if self.method == "geometric":
             return pvc(views, temperature=self.tau, **self.engine)
-        scale, x, batch = 1.0 / self.tau, wide(views), self.batch(views)
+        scale, x, batch = 1.0 / self.tau, upcast(views), self.batch(views)
         options = {"memory_budget": self.memory_budget, "backend": self.backend}
         others = other_instances(x, batch, scale=scale, compute_dtype=views.dtype, **options)
         own = torch.eye(len(x), dtype=torch.bool, device=x.device)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..losses import clip_loss, info_nce, siglip_loss
-from ..losses.common import inverse, wide
+from ..losses.common import inverse, upcast
 from ..ops import check
-from ..ranks import Batch, Ranks, announced
+from ..ranks import GlobalBatch, Ranks, collective
 from .common import autocast_features, gradient_scaled, one_element
 from .ranks import joint_gradient, mean_value, stated_ranks
 from .soft_targets import Pairs, distillation, soft_targets_across
@@ -117,7 +117,7 @@ class ClipLoss(nn.Module):
         loss = self.contrastive(image_features, text_features, logit_scale)
         if logit_bias is not None:  # a number added to all logits cancels in a softmax: its gradient is 0
             bias = check.scalar("logit_bias", one_element(logit_bias), device=loss.device)
-            loss = loss + 0.0 * (wide(bias) if isinstance(bias, Tensor) else bias)
+            loss = loss + 0.0 * (upcast(bias) if isinstance(bias, Tensor) else bias)
         return {"contrastive_loss": loss} if output_dict else loss
 
 
@@ -190,7 +190,7 @@ class DistillClipLoss(ClipLoss):
             return {"contrastive_loss": contrastive, "distill_loss": distill}
         return contrastive, distill
 
-    @announced
+    @collective
     def losses(
         self,
         of_student: tuple[Tensor, Tensor, float | Tensor],
@@ -283,7 +283,7 @@ def gather_features(
     ranks = stated_ranks(world_size, rank)
     if ranks is None:
         return image_features, text_features
-    batch = Batch.of(ranks, image_features.shape[0])
+    batch = GlobalBatch.of(ranks, image_features.shape[0])
 
     def gathered(x: Tensor) -> Tensor:
         if gather_with_grad:

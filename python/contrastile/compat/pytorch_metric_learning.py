@@ -16,7 +16,7 @@ from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
-from ..losses.common import check_options, inverse, unit, wide
+from ..losses.common import check_options, inverse, unit, upcast
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
@@ -78,7 +78,7 @@ class PairLoss:
             "compute_dtype": x.dtype if y is None else torch.promote_types(x.dtype, y.dtype),
             "backend": self.backend, "memory_budget": self.memory_budget,
         }  # fmt: skip
-        return Similarities(wide(x), None if y is None else wide(y), inverse(self.temperature, x), engine)
+        return Similarities(upcast(x), None if y is None else upcast(y), inverse(self.temperature, x), engine)
 
     def indices(self, given: Any, labels: Tensor | None, ref_labels: Tensor | None, scores: Similarities) -> Indices:
         """Anchors and positives, anchors and negatives."""

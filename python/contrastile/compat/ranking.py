@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..losses.common import paired_dot, reduced_empty
 from ..ops import pair_loss, pair_reduce
-from ..ranks import Batch, Group
+from ..ranks import GlobalBatch, Group
 from .common import gradient_scaled
 
 Scale = float | Tensor
@@ -39,7 +39,7 @@ def ranking_loss(
 
     With a group, the documents and queries of all ranks are candidates of this rank's queries and positives.
     """
-    batch = Batch.of(group, queries.shape[0], facts=lambda: dict(documents=len(documents)))
+    batch = GlobalBatch.of(group, queries.shape[0], facts=lambda: dict(documents=len(documents)))
     if batch.total == 0:
         return reduced_empty(0, "mean", queries, *documents, scale)
     mode = hardness_mode if hardness_strength > 0.0 else None
@@ -66,7 +66,7 @@ def ranking_loss(
 
 
 def scalar_loss(
-    queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, batch: Batch, **engine: Any
+    queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, batch: GlobalBatch, **engine: Any
 ) -> Tensor:
     """One softmax per direction and no hardness: the weights of all rows are known, so gradients come at once."""
     n, weight = queries.shape[0], batch.weight("mean")
@@ -86,7 +86,7 @@ def plain(
     scale: Scale,
     strength: float,
     back: bool,
-    batch: Batch,
+    batch: GlobalBatch,
     **engine: Any,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sums of query -> document and, with `back`, document -> query, from one pass; and the positives' logits.
@@ -114,7 +114,7 @@ def hardened(
     scale: Scale,
     strength: float,
     mode: str,
-    batch: Batch,
+    batch: GlobalBatch,
     **engine: Any,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sum of query -> document where negatives of other rows weigh more, and the positives' logits."""
@@ -130,7 +130,7 @@ def hardened(
     return [torch.logaddexp(negatives, logits.logsumexp(1))], logits[:, 0]
 
 
-def among_documents(documents: Sequence[Tensor], scale: Scale, batch: Batch, **engine: Any) -> list[Tensor]:
+def among_documents(documents: Sequence[Tensor], scale: Scale, batch: GlobalBatch, **engine: Any) -> list[Tensor]:
     """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
     first, *rest = documents
     parts = [pair_reduce(first, scale=scale, keep="not_same_index", **engine).rows]
@@ -140,7 +140,7 @@ def among_documents(documents: Sequence[Tensor], scale: Scale, batch: Batch, **e
     return parts
 
 
-def rows_of(x: Tensor, blocks: int, batch: Batch) -> dict[str, Any]:
+def rows_of(x: Tensor, blocks: int, batch: GlobalBatch) -> dict[str, Any]:
     """Ids of x's rows and of columns that repeat them: a column belongs to the row it was given with."""
     ids = batch.index(x.device)
     return {"row_ids": ids, "col_ids": ids.repeat(blocks)}

@@ -2,7 +2,7 @@
 
 With `group` a loss of ours is, on each of W ranks, W/N times the sum over its own rows of the N of all ranks, and the
 gradients of features are summed over ranks. So the mean over ranks, which DistributedDataParallel takes of gradients,
-is that of the joint batch. Packages in which every rank computes the loss of the joint batch have another value on a
+is that of the global batch. Packages in which every rank computes the loss of the global batch have another value on a
 rank, and other gradients of what all ranks share, a temperature say. The means are the same unless a page says so.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..ranks import Ranks, resolve, wire
+from ..ranks import Ranks, resolve, communication
 
 
 def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:
@@ -43,7 +43,7 @@ def stated_ranks(
 class MeanValue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, ranks: Ranks) -> Tensor:
-        return wire.all_reduce(ranks, value.clone()) / ranks.size
+        return communication.all_reduce(ranks, value.clone()) / ranks.size
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Tensor, None]:
@@ -58,12 +58,12 @@ class JointGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Tensor, None, None]:
-        total = wire.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
+        total = communication.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
         return total * ctx.factor, None, None
 
 
 def mean_value(value: Tensor, ranks: Ranks | None) -> Tensor:
-    """The loss of the joint batch, from that of each rank's rows. The gradient is this rank's own, as it was."""
+    """The loss of the global batch, from that of each rank's rows. The gradient is this rank's own, as it was."""
     if ranks is None:
         return value
     mean: Tensor = MeanValue.apply(value, ranks)  # type: ignore[no-untyped-call]

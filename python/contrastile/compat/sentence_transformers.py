@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..losses.common import check_options, unit
 from ..ops import no_autocast
-from ..ranks import Group, announced
+from ..ranks import Group, collective
 from .columns import embedding_columns, joined, product_dtype, propagated
 from .guided import guided_loss
 from .ranking import ranking_loss
@@ -85,7 +85,7 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Any = None) -> Tensor:
         return self.contrast(embeddings, group=ranks_of() if self.gather_across_devices else None)
 
-    @announced
+    @collective
     def contrast(self, embeddings: list[Tensor], *, group: Group) -> Tensor:
         queries, *documents = embedding_columns(embeddings)
         dtype = product_dtype(queries)
@@ -279,7 +279,7 @@ def guide_features(loss: Any, features: dict[str, Any]) -> dict[str, Any]:
     return moved
 
 
-@announced
+@collective
 def guided_stage(
     loss: Any, embeddings: Sequence[Tensor], guide_embeddings: Sequence[Tensor], *, group: Group
 ) -> Tensor:

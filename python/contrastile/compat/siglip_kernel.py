@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from ..losses.common import wide
+from ..losses.common import upcast
 from ..losses.sigmoid import siglip_loss
 from ..ops import check, matmul
 from .ranks import stated_ranks
@@ -208,7 +208,7 @@ def siglip_loss_reference(
     img_features: Tensor, txt_features: Tensor, temperature: float | Tensor, bias: float | Tensor
 ) -> Tensor:
     """The dense formula, with N x N logits, differentiable any number of times; `temperature` is the multiplier."""
-    logits = temperature * matmul(wide(img_features), wide(txt_features).T) + bias
+    logits = temperature * matmul(upcast(img_features), upcast(txt_features).T) + bias
     matched = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     return -F.logsigmoid(torch.where(matched, logits, -logits)).sum() / max(len(logits), 1)
 
@@ -260,7 +260,7 @@ class DistributedSigLIPLoss(nn.Module):
 
 def exponential(log_temperature: float | Tensor) -> float | Tensor:
     value = check.scalar("log_temperature", log_temperature)
-    return wide(value).exp() if isinstance(value, Tensor) else math.exp(value)
+    return upcast(value).exp() if isinstance(value, Tensor) else math.exp(value)
 
 
 def knob(name: str, value: Any) -> int:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from ..losses.common import paired_dot, reduced_empty, unit, wide
+from ..losses.common import paired_dot, reduced_empty, unit, upcast
 from ..losses.sigmoid import row_bias
 from ..ops import check, no_autocast, pair_loss
-from ..ranks import Batch, Group, Ranks, announced
+from ..ranks import GlobalBatch, Group, Ranks, collective
 from .ranks import stated_ranks
 
 SCALES = (math.log(0.01), math.log(100.0))  # the modules clamp their scale to this, in logarithms
@@ -26,8 +26,8 @@ class Groups:
     All pairs of a group have one weight: k_i is the number of its texts and k'_j that of its images.
     """
 
-    images: Batch
-    texts: Batch
+    images: GlobalBatch
+    texts: GlobalBatch
     img: Tensor  # (N,)
     txt: Tensor  # (M,)
     count: int
@@ -36,7 +36,7 @@ class Groups:
     pairs: Tensor  # 0-dim, number of positive pairs of all ranks
 
 
-@announced
+@collective
 def groups(
     img: Tensor,
     txt: Tensor,
@@ -52,7 +52,7 @@ def groups(
     for name, given, x in (("img_gid", img_gid, img), ("txt_gid", txt_gid, txt)):
         here = torch.arange(len(x), device=x.device) if given is None else given
         ids.append(check.ids(name, here, len(x), x.device))
-    batches = Batch.of(group, len(img), facts=lambda: dict(symmetric=symmetric)), Batch.of(group, len(txt))
+    batches = GlobalBatch.of(group, len(img), facts=lambda: dict(symmetric=symmetric)), GlobalBatch.of(group, len(txt))
     rows, cols = (batch.gather(x) for batch, x in zip(batches, ids, strict=True))
     if num_groups is None:
         found, inverse = torch.unique(torch.cat([rows, cols]), return_inverse=True)
@@ -66,7 +66,7 @@ def groups(
             )
     texts, images = (x.new_zeros(num_groups).index_add(0, x, torch.ones_like(x)) for x in (cols, rows))
     own_rows, own_cols = (x[b.offset : b.offset + b.n] for x, b in zip((rows, cols), batches, strict=True))
-    dtype = wide(img.new_empty(0)).dtype
+    dtype = upcast(img.new_empty(0)).dtype
     share = share_of(texts, dtype)
     share = 0.5 * (share + share_of(images, dtype)) if symmetric else share
     return Groups(*batches, own_rows, own_cols, num_groups, texts[own_rows], share[own_rows], texts[rows].sum())
@@ -132,7 +132,7 @@ def plus_loss(
 ) -> Tensor:
     """The share of this rank's images: W times their part of the joint sum."""
     value = check.scalar("log_temperature", log_temperature, device=img.device)
-    scale = wide(value).exp() if isinstance(value, Tensor) else math.exp(value)
+    scale = upcast(value).exp() if isinstance(value, Tensor) else math.exp(value)
     bias = check.scalar("bias", bias, device=img.device)
     if found.images.total * found.texts.total == 0:
         return reduced_empty(0, "mean", img, txt, scale, bias)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..losses.common import feature_pair, paired_dot, reduced_empty, wide
+from ..losses.common import feature_pair, paired_dot, reduced_empty, upcast
 from ..ops import PairStats, check, no_autocast, pair_reduce
-from ..ranks import Batch, Ranks
+from ..ranks import GlobalBatch, Ranks
 from .common import autocast_features, one_element
 
 BLOCK = 4 << 20  # logits of one block of rows
@@ -42,13 +42,13 @@ class Pairs:
 
     def stats(self, **options: Any) -> PairStats:
         """Over rows and columns. Gradients are float32: they meet those of the soft targets before they are rounded."""
-        return pair_reduce(wide(self.image), wide(self.text), scale=self.scale, cols=True, **options)
+        return pair_reduce(upcast(self.image), upcast(self.text), scale=self.scale, cols=True, **options)
 
     def logits(self, rows: slice) -> Tensor:
         return self.scale * (self.image[rows] @ self.text.T)
 
     def pulled(self, pull: Pull) -> Tensor:
-        """0 with the gradient that the coefficients of z behind the pull have."""
+        """0 with the gradient that the score gradients of z behind the pull have."""
         dots = paired_dot(self.image, pull.images).sum()
         if self.text.requires_grad:  # the same sum once more, for the gradient of text alone
             again = paired_dot(self.text, pull.texts).sum()
@@ -58,16 +58,16 @@ class Pairs:
 
 
 class Pull:
-    """sum_j g_ij text_j and sum_i g_ij image_i of coefficients g, added up over blocks of rows."""
+    """sum_j g_ij text_j and sum_i g_ij image_i of score gradients g, added up over blocks of rows."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
         self.images, self.texts = torch.zeros_like(pairs.image), torch.zeros_like(pairs.text)
 
-    def add(self, coefficients: Tensor, rows: slice) -> None:
-        self.images[rows] = coefficients @ self.pairs.text
+    def add(self, score_gradients: Tensor, rows: slice) -> None:
+        self.images[rows] = score_gradients @ self.pairs.text
         if self.pairs.text.requires_grad:
-            self.texts += coefficients.T @ self.pairs.image[rows]
+            self.texts += score_gradients.T @ self.pairs.image[rows]
 
 
 class Columns:
@@ -146,12 +146,12 @@ def distillation(student: Pairs, teacher: Pairs, **engine: Any) -> tuple[Tensor,
 
 
 def soft_targets_across(ranks: Ranks, student: Pairs, teacher: Pairs, *, gather_with_grad: bool) -> Tensor:
-    """T of the joint batch, this rank's share: its images over all texts, and its texts over all images.
+    """T of the global batch, this rank's share: its images over all texts, and its texts over all images.
 
     Images and texts of all ranks are gathered, their logits multiplied out for this rank's rows, in blocks.
     """
-    dtype = torch.promote_types(wide(student.image).dtype, wide(teacher.image).dtype)
-    batch = Batch.of(ranks, student.image.shape[0])
+    dtype = torch.promote_types(upcast(student.image).dtype, upcast(teacher.image).dtype)
+    batch = GlobalBatch.of(ranks, student.image.shape[0])
     if batch.total == 0:
         return reduced_empty(0, "mean", *student.parts(), *teacher.parts())
 
@@ -174,9 +174,9 @@ def soft_targets_across(ranks: Ranks, student: Pairs, teacher: Pairs, *, gather_
 def soft_targets(student: Pairs, teacher: Pairs, both: bool = True) -> Tensor:
     """The sum of the cross entropies of all rows and, with `both`, of all columns: 2N T.
 
-    Its gradients are summed up along with its value: it is then linear in z with known coefficients.
+    Its gradients are summed up along with its value: it is then linear in z with known score gradients.
     """
-    dtype = torch.promote_types(wide(student.image).dtype, wide(teacher.image).dtype)
+    dtype = torch.promote_types(upcast(student.image).dtype, upcast(teacher.image).dtype)
     student, teacher = student.to(dtype), teacher.to(dtype)
     value, pulls = swept(student, teacher, student.trains(), teacher.trains(), both)
     for pull in pulls:
@@ -194,30 +194,30 @@ def swept(
     column_losses = student.image.new_zeros(sweep.m)
     value = student.image.new_zeros(())
     for rows, logits in sweep.blocks():
-        coefficients, row_losses = student_coefficients(*sweep.over_rows(logits), 1)
+        score_gradients, row_losses = student_score_gradients(*sweep.over_rows(logits), 1)
         value += row_losses.sum()
         if both:
-            over_columns, losses = student_coefficients(*sweep.over_columns(logits), 0)
+            over_columns, losses = student_score_gradients(*sweep.over_columns(logits), 0)
             column_losses += losses
-            coefficients.add_(over_columns)
+            score_gradients.add_(over_columns)
         if student_trains:
-            pulls[0].add(coefficients, rows)
+            pulls[0].add(score_gradients, rows)
     if teacher_trains:
         for rows, logits in sweep.blocks():
-            coefficients = teacher_coefficients(*sweep.over_rows(logits))
+            score_gradients = teacher_score_gradients(*sweep.over_rows(logits))
             if both:
-                coefficients += teacher_coefficients(*sweep.over_columns(logits), column_losses)
-            pulls[-1].add(coefficients, rows)
+                score_gradients += teacher_score_gradients(*sweep.over_columns(logits), column_losses)
+            pulls[-1].add(score_gradients, rows)
     return value + column_losses.sum(), pulls
 
 
-def student_coefficients(log_softmax: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def student_score_gradients(log_softmax: Tensor, target: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """softmax - target, which cancel pair by pair where student and teacher agree, and the cross entropies."""
     losses = (log_softmax * target).sum(dim).neg_()
     return log_softmax.exp_().sub_(target), losses
 
 
-def teacher_coefficients(log_softmax: Tensor, target: Tensor, losses: Tensor | None = None) -> Tensor:
+def teacher_score_gradients(log_softmax: Tensor, target: Tensor, losses: Tensor | None = None) -> Tensor:
     """target_ij (-log softmax_ij - losses): the gradient of a cross entropy with respect to the target's logits."""
     if losses is None:
         losses = (log_softmax * target).sum(1, keepdim=True).neg_()

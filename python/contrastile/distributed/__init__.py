@@ -1,10 +1,10 @@
-"""Losses of the joint batch of all ranks of a process group, and the backward pass of batches that do not fit at once.
+"""Losses of the global batch of all ranks of a process group, and the backward pass of batches that do not fit at once.
 
 Every loss takes `group`: a process group of torch.distributed, or `Ranks` for more say. Each rank gives its own rows;
 every row meets the candidates of all ranks.
 
 - Value: a rank returns W / N times the sum over its own rows ("sum": W times), for equal batches the mean over its own
-  rows. The mean over ranks is the loss of the joint batch.
+  rows. The mean over ranks is the loss of the global batch.
 - Gradients: those of features are summed over ranks and come back to their owner. So the mean over ranks of the
   gradients of parameters, which DistributedDataParallel and FSDP take, is the gradient of the joint loss, that of a
   scale, temperature or bias included.

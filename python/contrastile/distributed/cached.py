@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops import no_autocast
-from .kept import RandomState
+from .saved_state import RandomState
 from .observed import Observed
 from .outputs import Column
 

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..ranks import RankError
 from .exchange import compare, tell_failure
-from .kept import Buffers
+from .saved_state import Buffers
 from .synchronising import Synchronising, synchronising
 
 __all__ = ["Observed"]

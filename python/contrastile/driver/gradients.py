@@ -1,4 +1,4 @@
-"""The second sweep: coefficients of every block, and their products with the features of both sides."""
+"""The second sweep: score gradients of every block, and their products with the features of both sides."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backends.base import FusedGradients
 from ..monoid import stat_dtype
-from ..spec import Coefficients, Gradients, Needs, PairBlock, PairCall
+from ..spec import ScoreGradients, Gradients, Needs, PairBlock, PairCall
 from .plan import Plan, ScoreStore, Step, columns_before
 from .scaling import scaled
 from .weights import given_weights
@@ -50,13 +50,13 @@ def new_gradients(call: PairCall, needs: Needs, create: Callable[..., Tensor] = 
     )
 
 
-def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs: Needs) -> Coefficients:
+def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs: Needs) -> ScoreGradients:
     """Adds one block's share to every accumulator."""
-    backend, part = plan.backend, plan.backend.coeff(block, needs)
+    backend, part = plan.backend, plan.backend.score_grad(block, needs)
     to_col = grads.a if plan.call.spec.square else grads.blocks[step.index]
     for tile, grad in enumerate(part.grad):
         if grads.a is not None:
-            backend.accumulate(grads.a[step.start : step.stop], grad, block.col.tiles[tile])
+            backend.accumulate(grads.a[step.start : step.stop], grad, block.col.directions[tile])
         if to_col is not None:
             target = to_col[tile] if to_col.dim() == 3 else to_col
             backend.accumulate(target[step.first : step.last], grad.T, block.row.features)
@@ -65,13 +65,13 @@ def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs:
     for name, here in (("row_scale", rows), ("row_bias", rows), ("col_scale", cols), ("col_bias", cols)):
         target, value = getattr(grads, name), getattr(part, name)
         if target is not None:
-            assert value is not None, f"{backend.name}: coeff was asked for {name} and returned none"
+            assert value is not None, f"{backend.name}: score_grad was asked for {name} and returned none"
             target[here].add_(value)
     return part
 
 
 def add_fused(plan: Plan, fused: FusedGradients, grads: Gradients) -> None:
-    """All gradients without coefficients in memory: no reason to cut the blocks of columns any further."""
+    """All gradients without score gradients in memory: no reason to cut the blocks of columns any further."""
     call = plan.call
     for index, side in enumerate(call.blocks):
         here = slice(before := columns_before(call, index), before + len(side))

@@ -15,7 +15,7 @@ from ..spec import Limits, PairBlock, PairCall
 
 @dataclass
 class Step:
-    """Rows [start, stop) against columns [first, last) of block `index`; `mirrored`: both roles of a square call."""
+    """Rows [start, stop) against columns [first, last) of block `index`; `mirrored`: both sides of a square call."""
 
     start: int
     stop: int
@@ -40,7 +40,7 @@ class Plan:
         self.call, self.backend = call, backend
         self.limits = limits(call, backend)
         self.rows = rows or self.chunk_rows()
-        fit = self.limits.workspace // (4 * self.rows * call.tiles) // backend.granularity
+        fit = self.limits.workspace // (4 * self.rows * call.directions) // backend.granularity
         self.columns = max(fit, 1) * backend.granularity
         for block in call.blocks:
             if block.prepared is None:
@@ -54,7 +54,7 @@ class Plan:
 
     def fitting(self, width: int) -> int:
         """Rows of so many scores of every tile that fit the workspace."""
-        return self.limits.workspace // (4 * max(width, 1) * self.call.tiles)
+        return self.limits.workspace // (4 * max(width, 1) * self.call.directions)
 
     def granular(self, rows: int) -> int:
         return max(rows // self.backend.granularity, 1) * self.backend.granularity
@@ -90,34 +90,34 @@ class Plan:
             mask = mask[step.start : step.stop, before + step.first : before + step.last]
         return PairBlock(call.spec, row, col, mask, scores, call.factor)
 
-    # ---- scores kept from statistics to coefficients
+    # ---- scores saved from statistics to score gradients
 
     def padded(self, columns: int) -> int:
         return -(-columns // self.backend.padding) * self.backend.padding
 
     def width(self) -> int:
         """Scores of one row with all columns, padded block by block."""
-        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.tiles
+        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.directions
 
     def step_scores(self, step: Step) -> int:
-        return self.call.tiles * (step.stop - step.start) * self.padded(step.last - step.first)
+        return self.call.directions * (step.stop - step.start) * self.padded(step.last - step.first)
 
     def scores_within(self, budget: int) -> Tensor | None:
-        """Memory for scores kept between two sweeps, at most `budget` bytes."""
+        """Memory for scores saved between two sweeps, at most `budget` bytes."""
         if budget <= 0:
             return None
-        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.tiles
+        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.directions
         return self.memory(min(budget // stat_dtype(self.call.dtype).itemsize, len(self.call.rows) * width))
 
     def memory(self, size: int) -> Tensor | None:
         """For so many scores; None for a backend that keeps none."""
-        if not self.backend.keeps_scores:
+        if not self.backend.saves_scores:
             return None
         return torch.empty(size, dtype=stat_dtype(self.call.dtype), device=self.call.rows.features.device)
 
 
 class ScoreStore:
-    """Raw scores kept from stats for coeff, first blocks first, while they fit the buffer, which plans may share."""
+    """Raw scores saved from stats for score_grad, first blocks first, while they fit the buffer, which plans may share."""
 
     def __init__(self, buffer: Tensor | None) -> None:
         self.buffer, self.used = buffer, 0
@@ -129,7 +129,7 @@ class ScoreStore:
             return None
         part = self.buffer[self.used : self.used + size]
         self.used += size
-        return part.view(plan.call.tiles, step.stop - step.start, plan.padded(step.last - step.first))
+        return part.view(plan.call.directions, step.stop - step.start, plan.padded(step.last - step.first))
 
 
 def columns_before(call: PairCall, index: int) -> int:

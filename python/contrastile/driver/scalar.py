@@ -1,6 +1,6 @@
 """Scalar mode: a weighted sum of the statistics with its gradients, in one sweep where that is possible.
 
-The weights are known beforehand, so a block's coefficients can follow as soon as its statistics are complete: those of
+The weights are known beforehand, so a block's score gradients can follow as soon as its statistics are complete: those of
 a sum at once, those of rows alone after a chunk of rows, those of both sides after all blocks.
 """
 
@@ -67,7 +67,7 @@ def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, posit
 
 
 def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """A call that is one block: its scores, and what else the backend leaves there, serve the coefficients as well."""
+    """A call that is one block: its scores, and what else the backend leaves there, serve the score gradients as well."""
     call, sides = plan.call, Sides(plan.call)
     block = plan.block(step, ScoreStore(plan.memory(plan.step_scores(step))).next(plan, step))
     block.again = True
@@ -82,7 +82,7 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
 
 
 def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """Row weights are known, so a chunk's coefficients follow its statistics while its scores are still at hand."""
+    """Row weights are known, so a chunk's score gradients follow its statistics while its scores are still at hand."""
     call, backend, width = plan.call, plan.backend, plan.width()
     grads, n = new_gradients(call, needs), len(call.rows)
     rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(width, 1))))
@@ -110,11 +110,11 @@ def chunk_of(call: PairCall, rows: Side, start: int) -> PairCall:
 
 
 def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """The slope of a sum does not depend on the sum, so statistics and coefficients come from one product, whose scores
+    """The slope of a sum does not depend on the sum, so statistics and score gradients come from one product, whose scores
     are kept for one block at a time."""
     call, backend, sides = plan.call, plan.backend, Sides(plan.call)
     set_weights(call, None, weights)
-    grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_coeff)
+    grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_score_grad)
     steps = list(plan.steps())
     buffer = plan.memory(max((plan.step_scores(step) for step in steps), default=0))
     with scaled(call, backend, given_weights(call), grads):
@@ -130,7 +130,7 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
 
 
 def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
-    """Columns are complete only after all rows: statistics first, then coefficients from kept or recomputed scores."""
+    """Columns are complete only after all rows: statistics first, then score gradients from kept or recomputed scores."""
     buffer = plan.scores_within(budget)
     done = finished(statistics(plan, ScoreStore(buffer)))
     value = scalar_value(done, weights)

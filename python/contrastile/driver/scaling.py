@@ -1,4 +1,4 @@
-"""float16 coefficients times a power of two: float16 ends at 2^16, and below 2^-24 it is 0."""
+"""float16 score gradients times a power of two: float16 ends at 2^16, and below 2^-24 it is 0."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..spec import Gradients, PairCall
 
 @contextmanager
 def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], grads: Gradients) -> Iterator[None]:
-    """Inside, coefficients are wanted times call.factor; the sums they were added to are divided by it again."""
+    """Inside, score gradients are wanted times call.factor; the sums they were added to are divided by it again."""
     if not backend.narrow(call):
         yield
         return
@@ -29,7 +29,7 @@ def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], g
 
 
 def bound_of(call: PairCall, weights: Sequence[Tensor | None]) -> Tensor:
-    """No slope is above 1, so no coefficient is above the sum of the largest weights, times the scales. One bound for
+    """No slope is above 1, so no score gradient is above the sum of the largest weights, times the scales. One bound for
     the whole call, because blocks add up. Nothing is read back: it stays on the device."""
     bound = call.rows.features.new_zeros((), dtype=torch.float32)
     for weight in weights:

@@ -13,7 +13,7 @@ from ..spec import PairCall, PairSpec, Side
 from .plan import Plan, ScoreStore, Step
 
 
-class Running:
+class StatsAccumulator:
     """The statistic of one side while blocks arrive."""
 
     def __init__(self, spec: PairSpec, side: Side) -> None:
@@ -40,8 +40,8 @@ class Sides:
 
     def __init__(self, call: PairCall) -> None:
         self.call = call
-        self.rows = Running(call.spec, call.rows)
-        self.cols = [Running(call.spec, block) for block in call.blocks]
+        self.rows = StatsAccumulator(call.spec, call.rows)
+        self.cols = [StatsAccumulator(call.spec, block) for block in call.blocks]
 
     def add(self, step: Step, row: SideStats, col: SideStats | None) -> None:
         self.rows.add(step.start, step.stop, row)
@@ -50,7 +50,7 @@ class Sides:
 
 
 def statistics(plan: Plan, store: ScoreStore, steps: Iterable[Step] | None = None) -> Sides:
-    """Runs stats over all blocks. Scores are kept as far as the store reaches."""
+    """Runs stats over all blocks. Scores are saved as far as the store reaches."""
     sides = Sides(plan.call)
     for step in plan.steps() if steps is None else steps:
         sides.add(step, *plan.backend.stats(plan.block(step, store.next(plan, step))))
@@ -75,7 +75,7 @@ def finished(sides: Sides) -> Finished:
     return done
 
 
-def joined_columns(cols: list[Running]) -> tuple[Tensor, Tensor]:
+def joined_columns(cols: list[StatsAccumulator]) -> tuple[Tensor, Tensor]:
     results = [running.result() for running in cols]
     stats = [finish(result) for result in results]
     positives = [result.positive for result in results if result.positive is not None]

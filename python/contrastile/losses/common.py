@@ -49,7 +49,7 @@ def unit(x: Tensor, normalize: bool, *, p: float = 2.0, least: float = ZERO_ROW)
     """
     if not normalize:
         return x
-    rows = wide(x)
+    rows = upcast(x)
     length = F.threshold(torch.linalg.vector_norm(rows, p, -1, keepdim=True), ZERO_ROW, torch.inf)
     return (rows / (length.clamp_min(least) if least > ZERO_ROW else length)).to(x.dtype)
 
@@ -66,9 +66,9 @@ def inverse(
 ) -> float | Tensor:
     """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given."""
     if n is not None and check.is_vector(name, temperature, n):
-        return wide(check.vector(name, temperature, n, like.device)).reciprocal()
+        return upcast(check.vector(name, temperature, n, like.device)).reciprocal()
     value = check.scalar(name, temperature, positive=True, device=like.device)
-    return wide(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
+    return upcast(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
 
 
 def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False) -> float | Tensor:
@@ -77,14 +77,14 @@ def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False
     return value.to(like.dtype) if isinstance(value, Tensor) else value
 
 
-def wide(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """x in the type of the statistics: float64 stays, everything else is float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def paired_dot(x: Tensor, y: Tensor) -> Tensor:
     """<x_i, y_i> per row, accumulated in the type of the statistics."""
-    return (wide(x) * wide(y)).sum(-1)
+    return (upcast(x) * upcast(y)).sum(-1)
 
 
 def private_dots(x: Tensor, y: Tensor) -> Tensor:
@@ -94,10 +94,10 @@ def private_dots(x: Tensor, y: Tensor) -> Tensor:
 
 def zero(features: Tensor, *others: Tensor | float | None) -> Tensor:
     """The documented loss of an empty batch: 0, connected to all inputs so that backward gives zero gradients."""
-    value = wide(features).sum() * 0.0
+    value = upcast(features).sum() * 0.0
     for x in others:
         if isinstance(x, Tensor):
-            value = value + (wide(x).sum() * 0.0).to(value.dtype)
+            value = value + (upcast(x).sum() * 0.0).to(value.dtype)
     return value
 
 
@@ -137,7 +137,7 @@ class LossModule(nn.Module):
             self.register_parameter(f"log_{learn}", nn.Parameter(torch.tensor(math.log(start))))
 
     def learned(self) -> dict[str, Tensor]:
-        return {} if self.learn is None else {self.learn: wide(getattr(self, f"log_{self.learn}")).exp()}
+        return {} if self.learn is None else {self.learn: upcast(getattr(self, f"log_{self.learn}")).exp()}
 
     def forward(self, *tensors: Tensor, **named: Any) -> Tensor:
         """Calls the function with the module's options; the arguments are the function's tensors."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..ops import check, no_autocast, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced, given, size_of
+from ..ranks import GlobalBatch, Group, collective, given, size_of
 from .common import (
     LossModule,
     check_options,
@@ -20,7 +20,7 @@ from .common import (
     private_dots,
     reduced_empty,
     unit,
-    wide,
+    upcast,
 )
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
@@ -30,7 +30,7 @@ NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no
 class Softmax:
     """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
 
-    batch: Batch
+    batch: GlobalBatch
     query: Tensor
     key: Tensor
     scale: float | Tensor
@@ -62,9 +62,9 @@ class Softmax:
         if self.smoothing > 0.0 or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
             engine["compute_dtype"] = self.query.dtype
-            self.query, self.key = wide(self.query), wide(self.key)
-            self.negatives = None if self.negatives is None else wide(self.negatives)
-            self.hard = None if self.hard is None else wide(self.hard)
+            self.query, self.key = upcast(self.query), upcast(self.key)
+            self.negatives = None if self.negatives is None else upcast(self.negatives)
+            self.hard = None if self.hard is None else upcast(self.hard)
         engine["group"] = self.batch.ranks
         if reduction == "none" or self.hard is not None:
             return self.batch.reduced(self.rows(**engine), reduction)
@@ -81,7 +81,7 @@ class Softmax:
         positive = -weight * (1.0 - self.smoothing)
         if self.negatives is None:
             return {"col_weight": weight, "col_positive_weight": positive}
-        own = wide(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
+        own = upcast(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
         own[: self.key.shape[0]] = 1.0  # only the paired keys are anchors of the key -> query direction
         return {"col_weight": own * weight, "col_positive_weight": own * positive}
 
@@ -103,22 +103,22 @@ class Softmax:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
         assert self.hard is not None
         scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        return scale * private_dots(wide(self.query), wide(self.hard))
+        return scale * private_dots(upcast(self.query), upcast(self.hard))
 
     def mean_logits(self) -> Tensor:
         """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
         hard = 0 if self.hard is None else self.hard.shape[1]
-        total = (wide(self.query) * self.batch.column_sum(self.key, self.negatives)).sum(1)
+        total = (upcast(self.query) * self.batch.column_sum(self.key, self.negatives)).sum(1)
         if self.hard is not None:
-            total = total + (wide(self.query) * wide(self.hard).sum(1)).sum(1)
+            total = total + (upcast(self.query) * upcast(self.hard).sum(1)).sum(1)
         mean = self.scale * total / (self.batch.total + self.batch.extra + hard)
         if not self.symmetric:
             return mean
-        back = self.scale * (wide(self.key) * self.batch.column_sum(self.query)).sum(1) / self.batch.total
+        back = self.scale * (upcast(self.key) * self.batch.column_sum(self.query)).sum(1) / self.batch.total
         return 0.5 * (mean + back)
 
 
-@announced
+@collective
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -182,7 +182,7 @@ def info_nce(
     margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
-    batch = Batch.of(
+    batch = GlobalBatch.of(
         group, n, 0 if negatives is None else negatives.shape[0],
         lambda: dict(
             negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids),
@@ -261,7 +261,7 @@ def softmax_ids(
     return rows, torch.cat([cols, extra])
 
 
-@announced
+@collective
 def clip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -296,7 +296,7 @@ def clip_loss(
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
-    batch = Batch.of(
+    batch = GlobalBatch.of(
         group, image.shape[0],
         facts=lambda: dict(image_ids=given(row_ids), label_smoothing=given(smoothing or None)),
     )  # fmt: skip
@@ -306,16 +306,16 @@ def clip_loss(
     return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
 
 
-def two_views(z1: Tensor, z2: Tensor, normalize: bool, group: Group) -> tuple[Tensor, Tensor, Batch]:
+def two_views(z1: Tensor, z2: Tensor, normalize: bool, group: Group) -> tuple[Tensor, Tensor, GlobalBatch]:
     """The 2N rows [z1; z2], the instance each belongs to, and the batch of instances."""
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
     with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
         x = torch.cat([z1, z2])
-    batch = Batch.of(group, z1.shape[0])
+    batch = GlobalBatch.of(group, z1.shape[0])
     return x, batch.index(z1.device).repeat(2), batch
 
 
-@announced
+@collective
 def nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -350,7 +350,7 @@ def nt_xent(
 
 
 def positive_pair_loss(
-    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, batch: Batch, **engine: Any
+    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, batch: GlobalBatch, **engine: Any
 ) -> Tensor:
     """lse over the kept pairs minus the one positive, for the two views x of a batch against themselves."""
     options: dict[str, Any] = {

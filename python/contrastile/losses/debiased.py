@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from ..ranks import Batch, Group, announced
+from ..ranks import GlobalBatch, Group, collective
 from .common import LossModule, check_options, feature_pair, inverse, log_count, reduced_empty
 from .contrastive import two_views
 
 
-@announced
+@collective
 def debiased_info_nce(
     query: Tensor,
     key: Tensor,
@@ -43,7 +43,7 @@ def debiased_info_nce(
     check_options(reduction, memory_budget, backend)
     query, key = feature_pair("query", query, "key", key, normalize)
     prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
-    batch = Batch.of(group, n)
+    batch = GlobalBatch.of(group, n)
     if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
     stats = pair_reduce(
@@ -60,7 +60,7 @@ def debiased_info_nce(
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, batch.total - 1, prior, scale), reduction)
 
 
-@announced
+@collective
 def debiased_nt_xent(
     z1: Tensor,
     z2: Tensor,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ops import pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, wide
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
 from .contrastive import positive_pair_loss, two_views
 
 
-@announced
+@collective
 def dcl(
     z1: Tensor,
     z2: Tensor,
@@ -49,7 +49,7 @@ def dcl(
     return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, **engine)
 
 
-@announced
+@collective
 def dclw(
     z1: Tensor,
     z2: Tensor,
@@ -75,7 +75,7 @@ def dclw(
     scale, inverse_sigma, n = inverse(temperature, x), inverse(sigma, x, name="sigma"), batch.n
     if batch.total <= 1:
         return reduced_empty(2 * n, reduction, x, scale, inverse_sigma)
-    compute, x = x.dtype, wide(x)  # the gradient through w meets the engine's in float32 and is rounded once
+    compute, x = x.dtype, upcast(x)  # the gradient through w meets the engine's in float32 and is rounded once
     similar = paired_dot(x[:n], x[n:]) * inverse_sigma
     weight = 2.0 - batch.total * torch.exp(similar - batch.logsumexp(similar))
     stats = pair_reduce(
@@ -86,7 +86,7 @@ def dclw(
     return batch.reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
 
 
-@announced
+@collective
 def dhel(
     z1: Tensor,
     z2: Tensor,
@@ -120,10 +120,10 @@ def dhel(
     if not isinstance(include_augs, bool):
         raise TypeError(f"include_augs must be a bool, got {type(include_augs).__name__}")
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    scale, compute, batch = inverse(temperature, z1), z1.dtype, Batch.of(group, z1.shape[0])
+    scale, compute, batch = inverse(temperature, z1), z1.dtype, GlobalBatch.of(group, z1.shape[0])
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, z1, z2, scale)
-    z1, z2 = wide(z1), wide(z2)
+    z1, z2 = upcast(z1), upcast(z2)
     views = (z1, z2) if include_augs else (z1,)
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
     energy = view_energy(views, scale, reduction, batch, **engine)
@@ -134,7 +134,7 @@ def view_energy(
     views: Sequence[Tensor],
     scale: float | Tensor,
     reduction: str,
-    batch: Batch,
+    batch: GlobalBatch,
     **engine: Any,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""

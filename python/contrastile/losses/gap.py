@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_pair, number, wide, zero
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, feature_pair, number, upcast, zero
 from .contrastive import Softmax
 from .uniform import log_potential
 
 
-@announced
+@collective
 def cua(
     image_features: Tensor,
     text_features: Tensor,
@@ -47,7 +47,7 @@ def cua(
     return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend, group)
 
 
-@announced
+@collective
 def cuaxu(
     image_features: Tensor,
     text_features: Tensor,
@@ -94,11 +94,11 @@ def gap_loss(
     check_options("mean", memory_budget, backend)
     x, y = feature_pair("image_features", image, "text_features", text, normalize)
     compute = x.dtype
-    x, y = wide(x), wide(y)
+    x, y = upcast(x), upcast(y)
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
     terms = [name for name, weight in weights.items() if isinstance(weight, Tensor) or weight != 0.0]
-    batch = Batch.of(group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights})
+    batch = GlobalBatch.of(group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights})
     loss = zero(x, y, scale, width, *weights.values())
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
 

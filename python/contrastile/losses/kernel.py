@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
 from ..ops.arguments import as_tensor
-from ..ranks import Batch, Group, announced
+from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
-from .common import LossModule, check_options, feature_pair, log_count, number, wide, zero
+from .common import LossModule, check_options, feature_pair, log_count, number, upcast, zero
 
 KERNELS = ("gaussian", "log", "imq", "riesz", "gaussian_riesz")
 
 
-@announced
+@collective
 def kcl(
     z1: Tensor,
     z2: Tensor,
@@ -66,10 +66,10 @@ def kcl(
     check.choice("kernel", kernel, KERNELS)
     a, b = feature_pair("z1", z1, "z2", z2, normalize)
     compute = a.dtype  # features are widened so that the two parts of a distance's gradient cancel before rounding
-    a, b = wide(a), wide(b)
+    a, b = upcast(a), upcast(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = Batch.of(group, a.shape[0])
+    batch = GlobalBatch.of(group, a.shape[0])
     if batch.total == 0:
         return zero(a, b, width, weight)
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)
@@ -106,7 +106,7 @@ class Kernel:
         floor = FLOOR[a.dtype] * (a.square().sum(1) + b.square().sum(1)) + 1e-30
         return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s)
 
-    def energy(self, x: Tensor, batch: Batch, **engine: Any) -> Tensor:
+    def energy(self, x: Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
         """mean_{i < j} E(x_i, x_j); 0 without pairs. Each score is linear in log E, or E itself for "log"."""
         pairs = batch.total * (batch.total - 1)
         if not pairs:

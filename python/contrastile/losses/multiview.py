@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import check, matmul, no_autocast, pair_reduce
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, upcast
 from .decoupled import view_energy
 
 NEGATIVES = ("all", "cross_view")
@@ -36,7 +36,7 @@ def stacked(views: Views, normalize: bool = False, name: str = "views", least: i
     return unit(x, normalize)
 
 
-@announced
+@collective
 def mv_infonce(
     views: Views,
     *,
@@ -73,19 +73,19 @@ def mv_infonce(
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
     x = stacked(views, normalize)
-    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0]))
+    scale, batch = inverse(temperature, x), GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0]))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
     options: dict[str, Any] = {
         "scale": scale, "memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend,
     }  # fmt: skip
-    x = wide(x)  # the gradients of positives and of negatives meet in float32 and are rounded once
+    x = upcast(x)  # the gradients of positives and of negatives meet in float32 and are rounded once
     others = (other_instances if negatives == "all" else other_instances_across)(x, batch, **options)
     positive = view_pairs(x, scale).logsumexp((1, 2))
     return batch.reduced(-F.logsigmoid(positive - others.logsumexp(0)), reduction)
 
 
-def other_instances(x: Tensor, batch: Batch, **options: Any) -> Tensor:
+def other_instances(x: Tensor, batch: GlobalBatch, **options: Any) -> Tensor:
     """log sum over all views of all other instances, for every view, (k, N)."""
     k, n, _ = x.shape
     ids = batch.index(x.device).repeat(k)
@@ -93,7 +93,7 @@ def other_instances(x: Tensor, batch: Batch, **options: Any) -> Tensor:
     return rows.view(k, n)
 
 
-def other_instances_across(x: Tensor, batch: Batch, **options: Any) -> Tensor:
+def other_instances_across(x: Tensor, batch: GlobalBatch, **options: Any) -> Tensor:
     """Log-sums per instance over the other instances in other views, in parts, (k - 1 + k (k - 1) / 2, N).
 
     Each view against all later ones, both directions from one pass: no pair within a view is computed.
@@ -120,7 +120,7 @@ def view_pairs(x: Tensor, scale: float | Tensor, *, once: bool = False) -> Tenso
     return gram.masked_fill(dropped, -torch.inf)
 
 
-@announced
+@collective
 def mv_dhel(
     views: Views,
     *,
@@ -151,16 +151,16 @@ def mv_dhel(
     check_options(reduction, memory_budget, backend)
     x = stacked(views, normalize)
     scale, compute, k = inverse(temperature, x), x.dtype, x.shape[0]
-    batch = Batch.of(group, x.shape[1], facts=lambda: dict(views=k))
+    batch = GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
-    x = wide(x)
+    x = upcast(x)
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
     energy = view_energy(x.unbind(), scale, reduction, batch, **engine)
     return energy - batch.reduced(view_pairs(x, scale, once=True).logsumexp((1, 2)), reduction)
 
 
-@announced
+@collective
 def pvc(
     views: Views,
     *,
@@ -196,10 +196,10 @@ def pvc(
     check.choice("aggregation", aggregation, AGGREGATIONS)
     x = stacked(views, normalize)
     scale, k, compute = inverse(temperature, x), x.shape[0], x.dtype
-    batch = Batch.of(group, x.shape[1], facts=lambda: dict(views=k))
+    batch = GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
-    x = wide(x)
+    x = upcast(x)
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
     others = other_instances(x, batch, scale=scale, **engine)
     log_p = F.logsigmoid(view_pairs(x, scale) - others.t().unsqueeze(2))  # -inf on the diagonal
@@ -246,7 +246,7 @@ def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str =
     if mode == "pairwise":
         values = [loss(x[i], x[j], **options) for i, j in combinations(range(k), 2)]
     else:
-        others = [torch.cat([wide(x[:i]), wide(x[i + 1 :])]).mean(0).to(x.dtype) for i in range(k)]
+        others = [torch.cat([upcast(x[:i]), upcast(x[i + 1 :])]).mean(0).to(x.dtype) for i in range(k)]
         values = [loss(x[i], other, **options) for i, other in enumerate(others)]
     return torch.stack(values).mean(0)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from ..ops import check, matmul, pair_reduce
 from ..ops.autograd import FirstOrder
 from ..ops.basis import exact_dtype
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, wide, zero
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, upcast, zero
 
 UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
 
 
-@announced
+@collective
 def pmrl_loss(
     *modalities: Tensor,
     singular_temperature: float | Tensor = 0.05,
@@ -58,7 +58,7 @@ def pmrl_loss(
     z = matched(modalities, normalize)
     sharpness = inverse(singular_temperature, z, name="singular_temperature")
     scale = inverse(instance_temperature, z, name="instance_temperature")
-    batch = Batch.of(group, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
+    batch = GlobalBatch.of(group, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
     if batch.total == 0 or z.shape[2] == 0:
         return reduced_empty(batch.n, reduction, z, sharpness, scale)
     singular, leading = spectrum(z)
@@ -86,7 +86,7 @@ def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
 
 def matched(modalities: tuple[Tensor, ...], normalize: bool) -> Tensor:
     """The modalities as one wide (N, k, D) tensor, rounded to their common type."""
-    return torch.stack([wide(x) for x in feature_batches("modalities", modalities, normalize)], 1)
+    return torch.stack([upcast(x) for x in feature_batches("modalities", modalities, normalize)], 1)
 
 
 def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ def _inverse_gap(values: Tensor, resolution: float) -> Tensor:
     return torch.where(square > 0, gap / square, 0.0)
 
 
-def _instance(leading: Tensor, scale: float | Tensor, batch: Batch, **engine: Any) -> Tensor:
+def _instance(leading: Tensor, scale: float | Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
     """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
     if batch.total == 1:
         return leading.sum(1) * 0.0 + scale * 0.0

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import check, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced, given
-from .common import LossModule, check_options, feature_pair, owned, reduced_empty, wide
+from ..ranks import GlobalBatch, Group, collective, given
+from .common import LossModule, check_options, feature_pair, owned, reduced_empty, upcast
 from .contrastive import pair_ids
 
 
-@announced
+@collective
 def siglip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -57,7 +57,7 @@ def siglip_loss(
         raise ValueError("image_ids must be None with image_labels: labels say of every pair whether it is matched")
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
-    batch = Batch.of(
+    batch = GlobalBatch.of(
         group, image.shape[0], facts=lambda: dict(image_labels=given(image_labels), image_ids=given(image_ids))
     )
     if batch.total == 0:
@@ -91,7 +91,7 @@ def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:
         return None
     bias = check.scalar("logit_bias", logit_bias, device=image.device)
     n = image.shape[0]
-    return bias.expand(n) if isinstance(bias, Tensor) else wide(image.new_empty(0)).new_full((n,), bias)
+    return bias.expand(n) if isinstance(bias, Tensor) else upcast(image.new_empty(0)).new_full((n,), bias)
 
 
 class SigLipLoss(LossModule):

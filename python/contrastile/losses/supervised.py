@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_loss, pair_reduce
-from ..ranks import Batch, Group, announced
+from ..ranks import GlobalBatch, Group, collective
 from .common import LossModule, check_options, inverse, reduced_empty, unit
 from .multiview import Views, stacked
 
 
-@announced
+@collective
 def sup_con(
     features: Views,
     labels: Tensor,
@@ -49,7 +49,7 @@ def sup_con(
     k, n, _ = views.shape
     x, shape = views.flatten(0, 1), (n,) if isinstance(features, Tensor) and features.dim() == 2 else (k, n)
     ids = check.ids("labels", labels, n, x.device).repeat(k)
-    scale, batch = inverse(temperature, x), Batch.of(group, x.shape[0])
+    scale, batch = inverse(temperature, x), GlobalBatch.of(group, x.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
     share, has_positive = positive_shares(ids, batch, x.dtype)
@@ -82,7 +82,7 @@ def one_or_more_views(features: Views, labels: Tensor, normalize: bool) -> Tenso
     return x
 
 
-def positive_shares(ids: Tensor, batch: Batch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def positive_shares(ids: Tensor, batch: GlobalBatch, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """1 / |P(i)| (0 without positives) and whether the row has a positive, as numbers. Sorting needs no host sync."""
     ordered = batch.gather(ids).sort().values
     count = torch.searchsorted(ordered, ids, right=True) - torch.searchsorted(ordered, ids) - 1

@@ -13,13 +13,13 @@ from ..ops import check, matmul, pair_reduce
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, feature_batches, owned, reduced_empty, wide
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, feature_batches, owned, reduced_empty, upcast
 
 NEGATIVES = ("n", "n_squared")
 
 
-@announced
+@collective
 def symile_loss(
     *modalities: Tensor,
     logit_scale: float | Tensor,
@@ -51,7 +51,7 @@ def symile_loss(
         permutations: (k, k - 1, N) int64 row numbers instead of drawn ones: permutations[m, j] is pi of the j-th of the
             modalities other than m. Neither generator nor permutations with "n_squared".
         reduction: "mean" | "sum" over items, or "none": (N,), the mean over anchors of each item.
-        memory_budget: Bytes of scores kept from forward for backward, over all anchors. None or 0 recomputes them.
+        memory_budget: Bytes of scores saved from forward for backward, over all anchors. None or 0 recomputes them.
         backend: As in pair_reduce.
 
     Returns: float32 (float64 for float64 inputs), nats. A batch of one item, or none, gives 0. Products of rows are not
@@ -63,10 +63,10 @@ def symile_loss(
     """
     check_options(reduction, memory_budget, backend)
     check.choice("negatives", negatives, NEGATIVES)
-    features = [wide(x) for x in feature_batches("modalities", modalities, normalize)]
+    features = [upcast(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = Batch.of(group, first.shape[0], facts=lambda: dict(modalities=len(features)))
+    batch = GlobalBatch.of(group, first.shape[0], facts=lambda: dict(modalities=len(features)))
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:
@@ -79,14 +79,14 @@ def symile_loss(
         budget = (memory_budget or 0) // len(features)
         margins = shuffled_margins(features, scale, orders, batch, memory_budget=budget, backend=backend)
     else:
-        scale = wide(as_tensor("logit_scale", scale, first))
+        scale = upcast(as_tensor("logit_scale", scale, first))
         margins = tuple_margins(features, scale, memory_budget=memory_budget or 0, backend=backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
     return batch.reduced(rows, reduction)
 
 
 def row_orders(
-    features: Sequence[Tensor], batch: Batch, generator: Generator | None, permutations: Tensor | None
+    features: Sequence[Tensor], batch: GlobalBatch, generator: Generator | None, permutations: Tensor | None
 ) -> Tensor:
     """(k, k - 1, N) permutations of the non-anchor modalities, given or drawn anchor by anchor; the same on all ranks:
     those of the first."""
@@ -114,7 +114,7 @@ def row_orders(
 
 
 def shuffled_margins(
-    features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, batch: Batch, **engine: Any
+    features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, batch: GlobalBatch, **engine: Any
 ) -> Tensor:
     """What a row's N - 1 shuffled tuples weigh against its true one, (k, N): log sum_negatives e^z - z_true."""
     true = scale * product_of(features).sum(1)
@@ -162,8 +162,8 @@ def mip_similarity(candidates: Tensor, queries: Sequence[Tensor], *, logit_scale
     lengths = sorted({len(x) for x in rows} - {1})
     if len(lengths) > 1:
         raise ValueError(f"queries must have one number of rows, got {lengths}")
-    product = product_of([wide(x) for x in rows])
-    dtype = torch.promote_types(product.dtype, wide(candidates).dtype)
+    product = product_of([upcast(x) for x in rows])
+    dtype = torch.promote_types(product.dtype, upcast(candidates).dtype)
     return scale * matmul(product.to(dtype), candidates.to(dtype).T)
 
 

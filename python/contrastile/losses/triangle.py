@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..ops import check
 from ..ops.basis import basis, exact_dtype
-from ..ranks import Batch, Group, announced
-from .common import LossModule, check_options, inverse, reduced_empty, unit, wide
+from ..ranks import GlobalBatch, Group, collective
+from .common import LossModule, check_options, inverse, reduced_empty, unit, upcast
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
 
@@ -30,10 +30,10 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     check.same_shape("x", check.features("x", x), "anchor", check.features("anchor", anchor))
     corners = check_tuples(("anchor", "x", "y"), (anchor, x, y))
     a, x, y = (v.to(exact_dtype(v)) for v in corners)
-    return 0.5 * product(basis([x - a, y - a], 0)[1]).to(wide(corners[0]).dtype)
+    return 0.5 * product(basis([x - a, y - a], 0)[1]).to(upcast(corners[0]).dtype)
 
 
-@announced
+@collective
 def triangle_loss(
     anchor: Tensor,
     x: Tensor,
@@ -76,7 +76,7 @@ def triangle_loss(
     tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]
     check_gathered(anchor, "x", x, key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
-    batch = Batch.of(group, anchor.shape[0])
+    batch = GlobalBatch.of(group, anchor.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, *tensors, scale)
 
@@ -87,19 +87,19 @@ def triangle_loss(
 
 
 def triangle_problem(
-    batch: Batch, tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
+    batch: GlobalBatch, tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
 ) -> TupleProblem:
     anchor, x, y = tensors
-    left, right = wide(x), wide(y)
+    left, right = upcast(x), upcast(y)
     (direction,), (side,) = basis([right - left], 1)
     point = left - (left * direction).sum(1, keepdim=True) * direction  # of the line, the nearest to 0
     own = slice(key_offset, key_offset + anchor.shape[0])
     size = area(anchor, x[own], y[own])
-    tiles, norm = torch.stack([point, direction]), point.square().sum(1)
+    directions, norm = torch.stack([point, direction]), point.square().sum(1)
     if squared:
-        columns = Columns(tiles, 0.5 * side.square(), norm, "squared_distance", offset=True)
+        columns = Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True)
         return TupleProblem(batch, anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
-    columns = Columns(tiles, 0.5 * side, norm, "distance", offset=True)
+    columns = Columns(directions, 0.5 * side, norm, "distance", offset=True)
     return TupleProblem(batch, anchor, columns, size, scale, smoothing, key_offset)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from ..ranks import Batch, Group
-from .common import wide
+from ..ranks import GlobalBatch, Group
+from .common import upcast
 
 
 def product(factors: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def product(factors: Tensor) -> Tensor:
 class Columns:
     """What the other modalities of every sample make of themselves: a flat and a factor of the distance from it."""
 
-    tiles: Tensor  # (T, M, D), see pair_reduce's score
+    directions: Tensor  # (T, M, D), see pair_reduce's score
     factor: Tensor  # (M,)
     norm: Tensor | None  # (M,) squared norm of the flat's point
     score: str
@@ -39,7 +39,7 @@ class TupleProblem:
     out of dot products has no correct digit left.
     """
 
-    batch: Batch
+    batch: GlobalBatch
     anchor: Tensor  # (N, D)
     columns: Columns  # of M >= N tuples
     matched: Tensor  # (N,) scores of the matched tuples
@@ -50,9 +50,9 @@ class TupleProblem:
 
     def rows(self, rows: bool, cols: bool, **engine: Any) -> Tensor:
         """Mean over the wanted directions of the cross-entropies of every sample, (N,)."""
-        n, m, anchor = self.anchor.shape[0], self.columns.tiles.shape[1], wide(self.anchor)
+        n, m, anchor = self.anchor.shape[0], self.columns.directions.shape[1], upcast(self.anchor)
         stats = pair_reduce(
-            anchor, self.columns.tiles, scale=self.scale, col_scale=self.columns.factor,
+            anchor, self.columns.directions, scale=self.scale, col_scale=self.columns.factor,
             row_bias=anchor.square().sum(1), col_bias=self.columns.norm, score=self.columns.score,
             offset=self.columns.offset, positives="kept" if self.smoothing else None, cols=cols,
             compute_dtype=self.anchor.dtype, group=self.batch.ranks, **self.other_pairs(m), **engine,

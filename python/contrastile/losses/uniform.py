@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..ops import check, pair_reduce
-from ..ranks import Batch, Group, announced, given
-from .common import REDUCTIONS, LossModule, check_options, feature_pair, log_count, reduced_empty, unit, wide, zero
+from ..ranks import GlobalBatch, Group, collective, given
+from .common import REDUCTIONS, LossModule, check_options, feature_pair, log_count, reduced_empty, unit, upcast, zero
 
 
-@announced
+@collective
 def uniformity(
     x: Tensor,
     y: Tensor | None = None,
@@ -43,14 +43,14 @@ def uniformity(
     else:
         x, y = feature_pair("x", x, "y", y, normalize)
     scale = check.scalar("t", t, positive=True, device=x.device)
-    batch = Batch.of(group, x.shape[0], facts=lambda: dict(y=given(y)))
+    batch = GlobalBatch.of(group, x.shape[0], facts=lambda: dict(y=given(y)))
     if batch.total < 2:
         return zero(x, y, scale)
     engine = {"memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend}
-    return log_potential(wide(x), None if y is None else wide(y), scale, batch, **engine)
+    return log_potential(upcast(x), None if y is None else upcast(y), scale, batch, **engine)
 
 
-def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: Batch, **engine: Any) -> Tensor:
+def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
     row_bias = -t * x.square().sum(1)
@@ -62,7 +62,7 @@ def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: Batch, 
     return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
 
 
-@announced
+@collective
 def alignment(
     x: Tensor,
     y: Tensor,
@@ -92,10 +92,10 @@ def alignment(
         got = f"a tensor on {power.device}" if isinstance(power, Tensor) else alpha
         raise ValueError(f"alpha must be a number >= 1, got {got}")
     x, y = feature_pair("x", x, "y", y, normalize)
-    batch = Batch.of(group, x.shape[0])
+    batch = GlobalBatch.of(group, x.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y)
-    distance: Tensor = torch.linalg.vector_norm(wide(x) - wide(y), dim=1)
+    distance: Tensor = torch.linalg.vector_norm(upcast(x) - upcast(y), dim=1)
     return batch.reduced(distance.pow(power), reduction)
 
 

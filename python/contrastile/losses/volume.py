@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..ops import check, matmul
 from ..ops.basis import basis
-from ..ranks import Batch, Group, announced, given
+from ..ranks import GlobalBatch, Group, collective, given
 from ..spec import FLOOR
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, wide
+from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, upcast
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
 
@@ -51,7 +51,7 @@ def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
     """
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
-    a = wide(anchor)
+    a = upcast(anchor)
     norm = a.square().sum(1, keepdim=True)
     square = norm - sum(matmul(a, direction.T).square() for direction in directions)
     floor = (norm * FLOOR[a.dtype] + 1e-30).detach()
@@ -64,7 +64,7 @@ def named(anchor: Tensor, others: tuple[Tensor, ...]) -> tuple[list[str], list[T
     return ["anchor", *(f"others[{i}]" for i in range(len(others)))], [anchor, *others]
 
 
-@announced
+@collective
 def gram_loss(
     anchor: Tensor,
     *others: Tensor,
@@ -122,7 +122,7 @@ def gram_loss(
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = Batch.of(group, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
+    batch = GlobalBatch.of(group, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]
@@ -134,7 +134,7 @@ def gram_loss(
 
 
 def volume_problem(
-    batch: Batch,
+    batch: GlobalBatch,
     tensors: list[Tensor],
     scale: float | Tensor,
     smoothing: float,

@@ -44,7 +44,7 @@ def arguments(
     if positives is not None:
         check.choice("positives", positives, ("same_index", "same_id", "kept"))
     check.choice("score", score, tuple(SCORES))
-    blocks = _blocks(a, b, tiles=score != "dot")
+    blocks = _blocks(a, b, directions=score != "dot")
     _check_score(score, offset, b, row_bias, col_bias, reduce)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
     if check.is_vector("scale", scale, n):
@@ -123,13 +123,13 @@ def _check_score(
         raise ValueError(f"reduce='max' must not be combined with score={score!r}: it is offered for 'dot' alone")
 
 
-def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, tiles: bool) -> list[Tensor]:
+def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, directions: bool) -> list[Tensor]:
     if b is not None and not isinstance(b, (Tensor, list, tuple)):
         raise TypeError(f"b must be a tensor, a list of tensors or None, got {type(b).__name__}")
     given = [a] if b is None else [b] if isinstance(b, Tensor) else list(b)
     for index, block in enumerate(given):
         name = "b" if len(given) == 1 else f"b[{index}]"
-        check.features(name, block, ndim=3 if tiles and isinstance(block, Tensor) and block.dim() == 3 else 2)
+        check.features(name, block, ndim=3 if directions and isinstance(block, Tensor) and block.dim() == 3 else 2)
         if block.shape[:-2] != given[0].shape[:-2]:
             raise ValueError(f"{name} must be like b[0], {tuple(given[0].shape)}, got {tuple(block.shape)}")
         if block.dim() == 3 and block.shape[0] == 0:

@@ -91,7 +91,7 @@ def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tens
     return features.to(compute).to(kind).contiguous()
 
 
-def joined(running: list[driver.Running], name: str, like: Tensor) -> Tensor:
+def joined(running: list[driver.StatsAccumulator], name: str, like: Tensor) -> Tensor:
     values = [getattr(r.result(), name) for r in running]
     return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
@@ -180,7 +180,7 @@ def fake_stats(*given: Any) -> tuple[Tensor, ...]:
     backend = select(args.backend, a.device, args.compute, n * m)
     width = n + backend.padding if args.square else m + backend.padding * len(blocks)
     width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
-    size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.keeps_scores else 0
+    size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.saves_scores else 0
     return (
         a.new_empty((n, 2), dtype=dtype), a.new_empty((col_n, 2), dtype=dtype), empty(n), empty(col_n),
         empty(n if args_kept else 0, torch.int64), empty(col_n if args_kept else 0, torch.int64), empty(size),

@@ -50,7 +50,7 @@ def tuple_margins(modalities: Sequence[Tensor], scale: Tensor, *, memory_budget:
 
     Args:
         modalities: k >= 2 batches (N, D) of one type, float32 or float64, N >= 1.
-        scale: 0-dim. memory_budget: bytes of scores kept from forward for backward (6 instead of 8 N^k D FLOP).
+        scale: 0-dim. memory_budget: bytes of scores saved from forward for backward (6 instead of 8 N^k D FLOP).
 
     Returns: (k, N), float32 or float64; -inf for N = 1, which has no other tuple.
     """
@@ -181,7 +181,7 @@ def new_buffer(sweep: Sweep, budget: int) -> Tensor:
     dtype = sweep.scale.dtype
     size = (
         min(budget // dtype.itemsize, score_numbers(sweep.n, len(sweep.others) + 2, sweep.backend.padding))
-        if sweep.backend.keeps_scores
+        if sweep.backend.saves_scores
         else 0
     )
     return torch.empty(size, dtype=dtype, device=sweep.own.device)
@@ -219,7 +219,7 @@ def margins_backward(
     with no_autocast(modalities[0]):
         sweep = Sweep(modalities, scale, backend)
         store = driver.ScoreStore(scores if len(scores) else None)
-        parts = torch.where(parts == -torch.inf, 0.0, parts)  # without other tuples no coefficient reads it
+        parts = torch.where(parts == -torch.inf, 0.0, parts)  # without other tuples no score gradient reads it
         need_scale, *need = needs
         sums = [torch.zeros_like(x) if wanted else None for x, wanted in zip(modalities, need, strict=True)]
         scale_sum = torch.zeros_like(sweep.scale)
@@ -279,7 +279,7 @@ def fake_forward(modalities: Sequence[Tensor], scale: Tensor, backend: str, budg
     n, dtype = first.shape[0], stat_dtype(first.dtype)
     chosen = select(backend, first.device, first.dtype, n * n)
     every = score_numbers(n, k, chosen.padding)
-    size = torch.sym_min(budget // dtype.itemsize, every) if budget > 0 and chosen.keeps_scores else 0
+    size = torch.sym_min(budget // dtype.itemsize, every) if budget > 0 and chosen.saves_scores else 0
     return (
         first.new_empty((k, n), dtype=dtype), first.new_empty((k, n, 2), dtype=dtype),
         first.new_empty((size,), dtype=dtype),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import stat_dtype
-from ..ranks import Group, announced, resolve
+from ..ranks import Group, collective, resolve
 from ..spec import Reduce
 from . import autograd, check, joint
 from .arguments import arguments
@@ -29,7 +29,7 @@ class PairStats(NamedTuple):
     col_positives: Tensor | None  # (M,)
 
 
-@announced
+@collective
 def pair_reduce(
     a: Tensor,
     b: Tensor | Sequence[Tensor] | None = None,
@@ -95,7 +95,7 @@ def pair_reduce(
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
         offset: False: the flats pass through 0, and every tile of b is a direction.
-        memory_budget: Bytes of scores kept from forward for backward, in blocks of up to 32 MiB; what does not fit is
+        memory_budget: Bytes of scores saved from forward for backward, in blocks of up to 32 MiB; what does not fit is
             recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
@@ -143,7 +143,7 @@ def pair_reduce(
     )
 
 
-@announced
+@collective
 def row_lse(
     a: Tensor, b: Tensor | Sequence[Tensor] | None = None, *, scale: float | Tensor = 1.0, **options: Any
 ) -> Tensor:
@@ -157,7 +157,7 @@ def row_lse(
 ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_threshold"}
 
 
-@announced
+@collective
 def pair_loss(
     a: Tensor,
     b: Tensor | Sequence[Tensor] | None = None,
@@ -194,7 +194,7 @@ def pair_loss(
     The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores
     of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
     z = -inf, contributes 0.
-    With cols=True the columns are complete only after the last row: scores are kept while they fit memory_budget
+    With cols=True the columns are complete only after the last row: scores are saved while they fit memory_budget
     (default 64 MiB, released before the call returns) and recomputed beyond it.
 
     Args: row_weight, row_positive_weight (N,) or float; col_weight, col_positive_weight (M,) or float, used with

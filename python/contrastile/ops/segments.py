@@ -1,7 +1,7 @@
 """Maxima of scores over segments of columns, which late interaction (MaxSim) needs: (rows, segments) numbers.
 
 Backends find values and the columns they come from. The backward pass is the same for all: a row has at most one
-coefficient per segment, so those of some rows are laid out in a block of zeros, and two products follow.
+score gradient per segment, so those of some rows are laid out in a block of zeros, and two products follow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 MOST_COLUMNS = 2**30  # columns are counted in 32 bits
-LANE = 8  # rows of coefficients start at multiples of 16 bytes
+LANE = 8  # rows of score gradients start at multiples of 16 bytes
 
 # length: that of every segment, or 0. values: (R, S); args: (R, S) int32, the column of each value, -1 = none.
 SEGMENTS = "Tensor offsets, SymInt length, Tensor? mask"
@@ -155,7 +155,7 @@ def kept(cols: Tensor, mask: Tensor | None) -> Tensor:
 def segment_max_backward(
     rows: Tensor, cols: Tensor, mask: Tensor | None, backend: str, args: Tensor, grad: Tensor, needs: Sequence[bool]
 ) -> list[Tensor]:
-    """dA = G B and dB = G^T A. Coefficients have the type that features are multiplied in, float16 ones times a power
+    """dA = G B and dB = G^T A. Score gradients have the type that features are multiplied in, float16 ones times a power
     of two against underflow."""
     count, stat = cols.shape[0], stat_dtype(rows.dtype)
     chosen, _ = select_segments(backend, rows.device, rows.dtype, rows.shape[0] * count)
@@ -166,7 +166,7 @@ def segment_max_backward(
         factor = scale_of(grad, args) if kind == torch.float16 and grad.numel() else None
         grad = grad if factor is None else grad * factor
         for part in row_chunks(CPU_LIMITS if rows.device.type == "cpu" else GPU_LIMITS, rows.shape[0], count):
-            g = coefficients(grad[part].to(kind), args[part], count)
+            g = score_gradients(grad[part].to(kind), args[part], count)
             if sums[0] is not None:
                 chosen.accumulate(sums[0][part], g, b)
             if sums[1] is not None:
@@ -175,11 +175,11 @@ def segment_max_backward(
 
 
 def scale_of(grad: Tensor, args: Tensor) -> Tensor:
-    """Brings the largest coefficient there is near 2^14."""
+    """Brings the largest score gradient there is near 2^14."""
     return driver.power_of_two(torch.where(args < 0, 0.0, grad).abs().amax())
 
 
-def coefficients(grad: Tensor, args: Tensor, columns: int) -> Tensor:
+def score_gradients(grad: Tensor, args: Tensor, columns: int) -> Tensor:
     """(rows, columns) of zeros but for each row's maxima. A further column takes what segments without one would add,
     so that no place is written twice with different numbers."""
     out = torch.zeros(len(grad), (columns // LANE + 1) * LANE, dtype=grad.dtype, device=grad.device)

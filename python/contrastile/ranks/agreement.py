@@ -18,10 +18,10 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from . import wire
+from . import communication
 from .facts import Fact, fact, listed
 from .group import Ranks, resolve
-from .wire import RankError
+from .communication import RankError
 
 FACTS, SIZES, TEXT = 32, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1
@@ -88,7 +88,7 @@ def unpacked(row: list[int]) -> str:
 
 
 def exchange(ranks: Ranks, message: Tensor) -> list[list[int]]:
-    return wire.all_gather(ranks, message.to(ranks.control_device()).unsqueeze(0)).tolist()
+    return communication.all_gather(ranks, message.to(ranks.control_device()).unsqueeze(0)).tolist()
 
 
 def refuse_failed(said: list[list[int]]) -> None:
@@ -126,7 +126,7 @@ def known(error: Exception) -> Exception:
     return error
 
 
-def announce(ranks: Ranks, error: Exception) -> None:
+def report_failure(ranks: Ranks, error: Exception) -> None:
     """Tells the other ranks, at their next agreement, why this one does not take part."""
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
     message[0] = REFUSED
@@ -136,7 +136,7 @@ def announce(ranks: Ranks, error: Exception) -> None:
 
 @contextmanager
 def under_way() -> Iterator[None]:
-    """Around work in which ranks wait for each other's results, not for an agreement: a failure cannot be announced,
+    """Around work in which ranks wait for each other's results, not for an agreement: a failure cannot be collective,
     the others learn of it by the timeout of the group."""
     try:
         yield
@@ -145,7 +145,7 @@ def under_way() -> Iterator[None]:
         raise
 
 
-def announced(function: F) -> F:
+def collective(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
 
     @wraps(function)
@@ -159,7 +159,7 @@ def announced(function: F) -> F:
                 return function(*args, **kwargs)
         except Exception as error:
             if not getattr(error, KNOWN, False):
-                announce(ranks, known(error))
+                report_failure(ranks, known(error))
             raise
 
     return cast(F, call)

@@ -16,7 +16,7 @@ GATHER_BYTES = 1 << 30  # "auto": what the gathered columns and the float32 grad
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of a process group that compute one loss of their joint batch: the `group` argument of every loss.
+    """The ranks of a process group that compute one loss of their global batch: the `group` argument of every loss.
 
     Args:
         group: "world": all ranks, the default group of torch.distributed at the time of a call; or a process group.

@@ -17,7 +17,7 @@ NUMBERS = ("scale", "bias", "threshold", "weight", "positive_weight")
 class Form:
     """What the tensors of a shard hold: the same on every rank."""
 
-    tiles: int
+    directions: int
     flat: bool  # one tile as (n, d), not (1, n, d)
     numbers: tuple[str, ...]
     stat: bool
@@ -28,13 +28,13 @@ class Form:
 def form_of(side: Side) -> Form:
     numbers = tuple(name for name in NUMBERS if getattr(side, name) is not None)
     return Form(
-        len(side.tiles), side.features.dim() == 2, numbers, side.stat is not None, side.ids is not None, side.on
+        len(side.directions), side.features.dim() == 2, numbers, side.stat is not None, side.ids is not None, side.on
     )
 
 
 def pack(sides: Sequence[Side], form: Form) -> list[Tensor]:
-    """The column blocks of a rank, one after the other: features (m, tiles d), numbers (m, v), ids (m,)."""
-    tensors = [joined([x.tiles.movedim(0, 1).flatten(1) for x in sides])]
+    """The column blocks of a rank, one after the other: features (m, directions d), numbers (m, v), ids (m,)."""
+    tensors = [joined([x.directions.movedim(0, 1).flatten(1) for x in sides])]
     if form.numbers or form.stat:
         tensors.append(joined([numbers_of(x, form) for x in sides]))
     if form.ids:
@@ -54,7 +54,7 @@ def unpack(tensors: Sequence[Tensor], form: Form, blocks: Sequence[tuple[int, in
         part = slice(start, start + rows)
         features = tensors[0][part]
         if not form.flat:
-            features = features.unflatten(1, (form.tiles, -1)).movedim(1, 0).contiguous()
+            features = features.unflatten(1, (form.directions, -1)).movedim(1, 0).contiguous()
         side = Side(features, origin, on=form.on, ids=tensors[-1][part] if form.ids else None)
         if form.numbers or form.stat:
             side = with_numbers(side, tensors[1][part], form)

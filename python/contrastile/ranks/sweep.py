@@ -12,9 +12,9 @@ from torch import Tensor
 from .. import driver
 from ..monoid import finish, neutral, stat_dtype
 from ..spec import Gradients, Needs, Weights
-from . import wire
-from .joint import Carried, Joint, Part, attach, given
-from .partial import column_gradients, merge_everywhere, merged, nothing_left, numbers, placed, stats_of, tiles_first
+from . import communication
+from .global_call import Carried, GlobalCall, Part, attach, given
+from .column_results import column_gradients, merge_everywhere, merged, nothing_left, numbers, placed, stats_of, directions_first
 from .shard import form_of, pack, unpack
 
 COLUMNS, LEFT = 1, 2  # tags of what travels
@@ -24,10 +24,10 @@ Meet = Callable[[Part], "list[Tensor]"]  # what a part leaves on its columns: te
 class Sweep:
     """Adds up, part by part, what belongs to this rank's rows; `travel` brings home what belongs to its columns."""
 
-    def __init__(self, joint: Joint, needs: Needs, budget: int = 0) -> None:
+    def __init__(self, joint: GlobalCall, needs: Needs, budget: int = 0) -> None:
         self.joint, self.needs, self.budget = joint, needs, budget
         self.spec, self.traits = joint.call.spec, joint.call.spec.reduce.traits
-        self.row = driver.Running(joint.call.spec, joint.call.rows)
+        self.row = driver.StatsAccumulator(joint.call.spec, joint.call.rows)
         self.local_stats: list[Tensor] = []  # of the replicated columns
         self.local_grads: Gradients | None = None
         self.grads = self.accumulators()
@@ -136,7 +136,7 @@ class Sweep:
         flags = needs.blocks[: len(shared)]
         parts = rest.pop(0).split([len(side) for side in shared]) if any(flags) else (None,) * len(shared)
         blocks = [
-            tiles_first(x, side.features.shape) if need and x is not None else None
+            directions_first(x, side.features.shape) if need and x is not None else None
             for x, side, need in zip(parts, shared, flags, strict=True)
         ]
         vectors = iter(rest.pop(0).unbind(1)) if rest else iter(())
@@ -164,14 +164,14 @@ class Ring(Sweep):
         blocks = self.joint.call.blocks
         current, behind, left = pack(blocks, form_of(blocks[0])), None, list[Tensor]()
         for owner, following in zip(owners, [*owners[1:], None], strict=True):
-            onward = None if following is None else wire.shift(ranks, current, counts[following], 1, COLUMNS)
+            onward = None if following is None else communication.shift(ranks, current, counts[following], 1, COLUMNS)
             found = meet(self.part(owner, current))
             left = found if behind is None else self.joined(behind.wait(), found, statistics)
             if onward is not None and following is not None:
-                behind, current = wire.shift(ranks, left, counts[following], 1, LEFT), onward.wait()
+                behind, current = communication.shift(ranks, left, counts[following], 1, LEFT), onward.wait()
         if len(owners) == 1:
             return left
-        return wire.shift(ranks, left, counts[ranks.rank], 1 - len(owners), LEFT).wait()
+        return communication.shift(ranks, left, counts[ranks.rank], 1 - len(owners), LEFT).wait()
 
     def joined(self, before: list[Tensor], found: list[Tensor], statistics: bool) -> list[Tensor]:
         if statistics:
@@ -182,10 +182,10 @@ class Ring(Sweep):
 class Gather(Sweep):
     """All columns come at once, and what ranks leave on them is added up in one reduction."""
 
-    def __init__(self, joint: Joint, needs: Needs, budget: int = 0) -> None:
+    def __init__(self, joint: GlobalCall, needs: Needs, budget: int = 0) -> None:
         super().__init__(joint, needs, budget)
         blocks, self.counts = joint.call.blocks, joint.columns
-        columns = [wire.all_gather(joint.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
+        columns = [communication.all_gather(joint.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
         if self.single():
@@ -208,7 +208,7 @@ class Gather(Sweep):
         left = found[None] if self.single() else self.on_all_columns(found, statistics)
         ranks = self.joint.ranks
         if not statistics:
-            return [wire.reduce_scatter(ranks, x, self.counts) for x in left]
+            return [communication.reduce_scatter(ranks, x, self.counts) for x in left]
         merged = [merge_everywhere(ranks, self.traits, x) for x in left]
         for x in merged:
             self.col_stat = finish(stats_of(self.traits, x))
@@ -232,7 +232,7 @@ class Gather(Sweep):
         own, joined = found[self.joint.ranks.rank], []
         if statistics:
             own[0] = numbers(self.row.result())
-            self.row = driver.Running(self.spec, self.joint.call.rows)
+            self.row = driver.StatsAccumulator(self.spec, self.joint.call.rows)
         empty = neutral(self.traits, self.joint.call.rows.features, 1)
         for k, like in enumerate(own):
             untouched = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
@@ -248,24 +248,24 @@ class Gather(Sweep):
 # ---- what autograd asks for ----------------------------------------------------------------------------------------
 
 
-def sweep_of(joint: Joint, needs: Needs, budget: int = 0) -> Sweep:
+def sweep_of(joint: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
     rows = joint.call.rows.features
-    held = sum(joint.columns) * rows.shape[1] * joint.call.tiles * (rows.dtype.itemsize + 4)
+    held = sum(joint.columns) * rows.shape[1] * joint.call.directions * (rows.dtype.itemsize + 4)
     return Ring(joint, needs, budget) if joint.ranks.rings(held) else Gather(joint, needs, budget)
 
 
-def stats(joint: Joint) -> driver.Finished:
+def stats(joint: GlobalCall) -> driver.Finished:
     """Finished statistics of this rank's rows and columns."""
     return sweep_of(joint, NONE).statistics()
 
 
-def backward(joint: Joint, row: Carried, col: Carried, needs: Needs) -> Gradients:
+def backward(joint: GlobalCall, row: Carried, col: Carried, needs: Needs) -> Gradients:
     """row, col: statistic, weight and positive_weight of this rank's rows and columns."""
     attach(joint, row, col)
     return sweep_of(joint, needs).gradients()
 
 
-def scalar(joint: Joint, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients | None]:
+def scalar(joint: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients | None]:
     """This rank's share of the weighted sum of all statistics: its rows and columns, or, of a sum, its pairs; and the
     gradients of its rows and columns in the sum of all ranks' shares."""
     spec = joint.call.spec

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...losses.common import feature_pair, reduced_empty, unit, wide
+from ...losses.common import feature_pair, reduced_empty, unit, upcast
 from ...losses.contrastive import clip_loss, info_nce
 from ...ops import check
-from ...ranks import Batch
+from ...ranks import GlobalBatch
 from ..common import gradient_scaled
 from .terms import Qwen3, class_prior, debiased_clip, share, smoothing_of_pairs
 
@@ -65,11 +65,11 @@ class Loss(nn.Module):
     def normalize(self) -> bool:
         return self.renormalize or not self.normalized_inputs
 
-    def batch(self, n: int) -> Batch:
+    def batch(self, n: int) -> GlobalBatch:
         """The rows whose mean the loss is; this process has n of them."""
-        return Batch.of(None, n)
+        return GlobalBatch.of(None, n)
 
-    def finished(self, loss: Tensor, batch: Batch) -> Tensor:
+    def finished(self, loss: Tensor, batch: GlobalBatch) -> Tensor:
         """The share of this process in the mean over all rows."""
         loss = loss / len(batch.sizes)
         return gradient_scaled(loss, math.sqrt(batch.total * self.temperature)) if self.stable else loss
@@ -114,7 +114,7 @@ class MemoryEfficientCLIPLoss(Loss):
         elif batch.total <= 1:  # no negative whose sum could be corrected
             loss = reduced_empty(batch.n, "mean", x, y)
         else:
-            rows = debiased_clip(wide(x), wide(y), scale, prior, self.both, batch, compute_dtype=x.dtype, **self.engine)
+            rows = debiased_clip(upcast(x), upcast(y), scale, prior, self.both, batch, compute_dtype=x.dtype, **self.engine)
             loss = batch.reduced(rows, "mean")
             if smoothing:
                 loss = loss + smoothing * smoothing_of_pairs(x, y, scale, batch)
@@ -223,7 +223,7 @@ class MemoryEfficientQwen3Loss(Loss):
             return reduced_empty(0, "mean", q, d, h)
         # gradients of all parts meet in float32 and are rounded once
         compute = q.dtype
-        q, d, h = wide(q), wide(d), None if h is None else wide(h)
+        q, d, h = upcast(q), upcast(d), None if h is None else upcast(h)
         flags = self.use_qq_negatives, self.use_dd_negatives
         problem = Qwen3(batch, q, d, h, 1.0 / self.temperature, self.margin, *flags)
         if problem.count == 0:

@@ -1,4 +1,4 @@
-"""memeff's Distributed classes: the losses of the joint batch of all ranks of `group`.
+"""memeff's Distributed classes: the losses of the global batch of all ranks of `group`.
 
 As in the package, forward returns this rank's partial loss: the sum over its own rows, divided by the rows of all. The
 sum over ranks is the joint loss, and features get that sum's gradient. Where gradients of parameters are averaged over
@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, distributed
 
-from ...ranks import Batch, Group, announced
+from ...ranks import GlobalBatch, Group, collective
 from ..ranks import ranks_of
 from .losses import (
     Loss,
@@ -53,13 +53,13 @@ class Ranks(Loss):
     def pair(self, *features: Any) -> tuple[Tensor, Tensor]:
         return self.told_pair(*features, group=ranks_of(self.group))
 
-    @announced
+    @collective
     def told_pair(self, *features: Any, group: Group) -> tuple[Tensor, Tensor]:
         """`pair`, whose errors the other ranks learn of."""
         return super().pair(*features)
 
-    def batch(self, n: int) -> Batch:
-        return Batch.of(ranks_of(self.group), n)
+    def batch(self, n: int) -> GlobalBatch:
+        return GlobalBatch.of(ranks_of(self.group), n)
 
 
 class DistributedMemoryEfficientCLIPLoss(Ranks, MemoryEfficientCLIPLoss):

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...losses.common import log_count, paired_dot, private_dots, wide
+from ...losses.common import log_count, paired_dot, private_dots, upcast
 from ...ops import check, pair_reduce
-from ...ranks import Batch
+from ...ranks import GlobalBatch
 
 Prior = float | Tensor | None
 
@@ -58,7 +58,7 @@ def log_sum(parts: Tensor) -> Tensor:
     return parts.masked_fill(empty, 0.0).logsumexp(0).masked_fill(empty, -torch.inf)
 
 
-def debiased_clip(x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: Batch, **engine: Any) -> Tensor:
+def debiased_clip(x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: GlobalBatch, **engine: Any) -> Tensor:
     """Debiased rows of x against y, and with `both` their mean with the columns, (N,)."""
     engine |= {"keep": "not_same_index", "positives": "same_index", "cols": both, "group": batch.ranks}
     stats, others = pair_reduce(x, y, scale=scale, **engine), batch.total - 1
@@ -77,7 +77,7 @@ class Qwen3:
     A negative counts in row i while its score is at most <q_i, d_i> + margin; the positive always counts.
     """
 
-    batch: Batch
+    batch: GlobalBatch
     q: Tensor  # (N, D), float32 or float64
     d: Tensor  # (N, D)
     h: Tensor | None  # (N, K, D)
@@ -121,7 +121,7 @@ class Qwen3:
         return self.scale * total / (self.count + 1)
 
 
-def smoothing_of_pairs(x: Tensor, y: Tensor, scale: float, batch: Batch) -> Tensor:
+def smoothing_of_pairs(x: Tensor, y: Tensor, scale: float, batch: GlobalBatch) -> Tensor:
     """What a smoothed target adds to the loss, per share: the mean positive logit less the mean logit."""
-    x, y = wide(x), wide(y)
+    x, y = upcast(x), upcast(y)
     return scale * batch.reduced(paired_dot(x, y - batch.column_sum(y) / batch.total), "mean")

@@ -1,10 +1,10 @@
-// whole: the epilogues of a call that is one block - statistics, loss, coefficients - in one crossing from Python, where
+// small_call: the epilogues of a call that is one block - statistics, loss, score gradients - in one crossing from Python, where
 // crossings and small operations between the kernels would cost more than the kernels.
 #include <math.h>
 #include "cuda/launch.h"
 
 namespace {
-// One side's statistic on its way to coefficients, and its share of the loss; count 0: not wanted.
+// One side's statistic on its way to score gradients, and its share of the loss; count 0: not wanted.
 struct Share {
   int64_t count;
   const float *peak, *total, *positive;  // null: not a part of the statistic
@@ -12,7 +12,7 @@ struct Share {
   float* stat;  // (count, 2)
 };
 
-// One block: the sides together have some ten thousand items (WHOLE_ITEMS in base.py).
+// One block: the sides together have some ten thousand items (SMALL_ITEMS in base.py).
 struct Finish {
   static constexpr const char* name = "finish";
   static constexpr int threads = 512, phases = 3, HEADS = 16;
@@ -49,27 +49,27 @@ struct Finish {
   }
 };
 
-// Gives a role that is on memory for its statistic, and Finish what it needs of the role.
-Share prepare(Role& role, int64_t count, float*& at) {
-  if (!role.on) return {};
-  role.peak = at;
-  role.total = at + count;
-  role.positive = at + 2 * count;
+// Gives a side that is on memory for its statistic, and Finish what it needs of the side.
+Share prepare(Side& side, int64_t count, float*& at) {
+  if (!side.on) return {};
+  side.peak = at;
+  side.total = at + count;
+  side.positive = at + 2 * count;
   float* stat = at + 3 * count;
-  role.stat = stat;
+  side.stat = stat;
   at += 5 * count;
-  return {count, role.peak, role.total, role.positive, role.weight, role.positive_weight, stat};
+  return {count, side.peak, side.total, side.positive, side.weight, side.positive_weight, stat};
 }
 
 int64_t side_bytes(const DeviceBlock& x) { return (5 * (x.n + x.m) * (int64_t)sizeof(float) + 15) / 16 * 16; }
 }  // namespace
 
-int64_t whole_workspace(const DeviceBlock& x) {
-  const int64_t stats = stats_workspace(x), coeff = coeff_workspace(x);
-  return side_bytes(x) + (stats > coeff ? stats : coeff);
+int64_t small_call_workspace(const DeviceBlock& x) {
+  const int64_t stats = stats_workspace(x), score_grad = score_grad_workspace(x);
+  return side_bytes(x) + (stats > score_grad ? stats : score_grad);
 }
 
-Status whole(const DeviceBlock& block) {
+Status small_call(const DeviceBlock& block) {
   DeviceBlock x = block;
   const DeviceGuard guard(x.device);
   if (guard.error) return {"finish", guard.error};
@@ -78,5 +78,5 @@ Status whole(const DeviceBlock& block) {
   x.workspace = (char*)x.workspace + side_bytes(x);
   Status status = stats(x);
   if (!status.error) status = launch(Finish{row, col, traits(x.reduce).logarithm(), x.loss}, 1, 1, x.stream);
-  return status.error ? status : coeff(x);
+  return status.error ? status : score_grad(x);
 }

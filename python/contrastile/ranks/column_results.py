@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..monoid import NUMBERS, SideStats, Traits, merge, rescaled, stat_dtype
 from ..spec import Gradients, Needs
-from . import wire
+from . import communication
 from .group import Ranks
-from .joint import Part
+from .global_call import Part
 from .shard import joined
 
 
@@ -35,12 +35,12 @@ def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
         raise NotImplementedError("the index of a maximum has no sum over ranks")
     own = stats_of(traits, x).kept()
     top = {
-        name: wire.all_reduce(ranks, value.clone(), largest=True)
+        name: communication.all_reduce(ranks, value.clone(), largest=True)
         for name, value in own.items()
         if NUMBERS[name].law == "max"
     }
     rest = [rescaled_to(top, name, own) for name in own if name not in top]
-    sums = wire.all_reduce(ranks, torch.stack(rest, 1))
+    sums = communication.all_reduce(ranks, torch.stack(rest, 1))
     joined = iter(sums.unbind(1))
     return torch.stack([top[name] if name in top else next(joined) for name in own], 1)
 
@@ -91,6 +91,6 @@ def rows_first(x: Tensor) -> Tensor:
     return x if x.dim() == 2 else x.movedim(0, 1).flatten(1)
 
 
-def tiles_first(x: Tensor, shape: Sequence[int]) -> Tensor:
+def directions_first(x: Tensor, shape: Sequence[int]) -> Tensor:
     """(m, t d) in the shape of features, (m, d) or (t, m, d)."""
     return x if len(shape) == 2 else x.unflatten(1, (shape[0], shape[2])).movedim(1, 0)

@@ -1,4 +1,4 @@
-"""The joint batch of all ranks, as a loss sees it: how many rows there are, and sums over all of them.
+"""The global batch of all ranks, as a loss sees it: how many rows there are, and sums over all of them.
 
 Without a group everything here is that of one process. With one, a loss returns
 W times its share of the joint loss (for "mean" and equal batches: the mean over its own rows), so that the mean over
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ..monoid import stat_dtype
-from . import wire
+from . import communication
 from .agreement import agree
 from .facts import Fact
 from .group import Group, Ranks, resolve
 
 
 @dataclass(frozen=True)
-class Batch:
+class GlobalBatch:
     """N items in all; this rank has `n` of them, the first with the number `offset`."""
 
     ranks: Ranks | None
@@ -31,14 +31,14 @@ class Batch:
     extra: int = 0  # columns beside the items' that every row meets, of all ranks
 
     @staticmethod
-    def of(group: Group, n: int, extra: int = 0, facts: Callable[[], Mapping[str, Fact | int]] = dict) -> Batch:
+    def of(group: Group, n: int, extra: int = 0, facts: Callable[[], Mapping[str, Fact | int]] = dict) -> GlobalBatch:
         """n, extra: of this rank. facts: what else all ranks must agree on, asked for only where there are ranks."""
         ranks = resolve(group)
         if ranks is None:
-            return Batch(None, (n,), extra)
+            return GlobalBatch(None, (n,), extra)
         sizes = agree(ranks, facts(), [n, extra])
         everywhere = extra if ranks.replicated_negatives else sum(own[1] for own in sizes)
-        return Batch(ranks, tuple(own[0] for own in sizes), everywhere)
+        return GlobalBatch(ranks, tuple(own[0] for own in sizes), everywhere)
 
     @property
     def rank(self) -> int:
@@ -57,7 +57,7 @@ class Batch:
         return sum(self.sizes[: self.rank])
 
     def index(self, device: torch.device) -> Tensor:
-        """Numbers of this rank's items in the joint batch."""
+        """Numbers of this rank's items in the global batch."""
         return torch.arange(self.offset, self.offset + self.n, device=device)
 
     def weight(self, reduction: str, views: int = 1) -> float:
@@ -65,7 +65,7 @@ class Batch:
         return len(self.sizes) / (self.total * views) if reduction == "mean" else float(len(self.sizes))
 
     def reduced(self, rows: Tensor, reduction: str) -> Tensor:
-        """Rows of this rank, as many for each item, reduced over the joint batch."""
+        """Rows of this rank, as many for each item, reduced over the global batch."""
         if reduction == "none":
             return rows
         if self.ranks is None:
@@ -74,7 +74,7 @@ class Batch:
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over ranks of tensors of one shape."""
-        return x if self.ranks is None else joint_sum(self.ranks, x)
+        return x if self.ranks is None else sum_over_ranks(self.ranks, x)
 
     def column_sum(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """The sum of all items' rows, and of the extra columns, (D,), in the type of the statistics."""
@@ -91,48 +91,48 @@ class Batch:
         if self.ranks is None:
             return torch.logsumexp(rows, 0)
         own = torch.logsumexp(rows, 0) if rows.shape[0] else rows.sum() - torch.inf
-        return torch.logsumexp(joint_rows(self.ranks, own.unsqueeze(0), [1] * len(self.sizes)), 0)
+        return torch.logsumexp(rows_of_all_ranks(self.ranks, own.unsqueeze(0), [1] * len(self.sizes)), 0)
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows (n, ...) of all ranks."""
-        return x if self.ranks is None else joint_rows(self.ranks, x, self.sizes)
+        return x if self.ranks is None else rows_of_all_ranks(self.ranks, x, self.sizes)
 
     def from_first(self, x: Tensor) -> Tensor:
         """What the first rank has; all others bring a tensor of that shape."""
         if self.ranks is None:
             return x
-        return wire.all_reduce(self.ranks, x if self.rank == 0 else torch.zeros_like(x))
+        return communication.all_reduce(self.ranks, x if self.rank == 0 else torch.zeros_like(x))
 
 
 class Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
         ctx.ranks = ranks
-        return wire.all_reduce(ranks, x.clone(memory_format=torch.contiguous_format))
+        return communication.all_reduce(ranks, x.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[None, Tensor]:
-        return None, wire.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
+        return None, communication.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
 
 
 class Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ranks: Ranks, sizes: Sequence[int], x: Tensor) -> Tensor:
         ctx.ranks, ctx.sizes = ranks, sizes
-        return wire.all_gather(ranks, x, sizes)
+        return communication.all_gather(ranks, x, sizes)
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, wire.reduce_scatter(ctx.ranks, gout, ctx.sizes)
+        return None, None, communication.reduce_scatter(ctx.ranks, gout, ctx.sizes)
 
 
-def joint_sum(ranks: Ranks, x: Tensor) -> Tensor:
+def sum_over_ranks(ranks: Ranks, x: Tensor) -> Tensor:
     """Every rank gets the sum; its gradient is the sum of all ranks' gradients."""
     value: Tensor = Sum.apply(ranks, x)  # type: ignore[no-untyped-call]
     return value
 
 
-def joint_rows(ranks: Ranks, x: Tensor, sizes: Sequence[int]) -> Tensor:
+def rows_of_all_ranks(ranks: Ranks, x: Tensor, sizes: Sequence[int]) -> Tensor:
     """Every rank gets all rows; a row's gradient is the sum of all ranks' gradients of it."""
     value: Tensor = Rows.apply(ranks, sizes, x)  # type: ignore[no-untyped-call]
     return value

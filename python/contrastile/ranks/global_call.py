@@ -32,11 +32,11 @@ class Part:
     cols: Span  # within the owner's columns
     width: int  # columns of the owner
     shared: int
-    buffer: Tensor | None = None  # scores kept from statistics to gradients
+    buffer: Tensor | None = None  # scores saved from statistics to gradients
 
 
 @dataclass
-class Joint:
+class GlobalCall:
     call: PairCall  # this rank's rows and its own columns
     backend: Backend
     ranks: Ranks
@@ -96,13 +96,13 @@ class Joint:
         return ((0, n // 2), (0, m)) if rank < owner else ((0, n), (m // 2, m))
 
 
-def joint_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequence[Sequence[int]]) -> Joint:
+def global_call_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequence[Sequence[int]]) -> GlobalCall:
     """sizes: of every rank, its rows and its columns block by block."""
     rank, rows = ranks.rank, [own[0] for own in sizes]
     shared = 1 if ranks.replicated_negatives else len(call.blocks)
     blocks = [rows] if call.spec.square else [[own[1 + k] for own in sizes] for k in range(shared)]
     call = PairCall(call.spec, replace(call.rows, origin=sum(rows[:rank])), call.blocks)
-    joint = Joint(call, backend, ranks, blocks, [])
+    joint = GlobalCall(call, backend, ranks, blocks, [])
     start = sum(map(sum, blocks))
     for side in call.blocks[len(blocks) :]:
         joint.local.append(replace(side, origin=start))
@@ -112,7 +112,7 @@ def joint_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequence[Seq
     return joint
 
 
-def attach(joint: Joint, row: Carried, col: Carried) -> None:
+def attach(joint: GlobalCall, row: Carried, col: Carried) -> None:
     """Gives rows, and own and replicated columns, their (stat, weight, positive_weight); None leaves a thing unset."""
     joint.call.rows = given(joint.call.rows, row)
     if joint.square:

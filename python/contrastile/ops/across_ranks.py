@@ -16,7 +16,7 @@ from ..backends import select
 from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
 from ..ranks.facts import Fact
 from ..ranks.group import STRATEGIES
-from ..ranks.joint import Joint, joint_of
+from ..ranks.global_call import GlobalCall, global_call_of
 from ..spec import Positives
 from . import library, record
 from .autograd import once, scaled
@@ -37,7 +37,7 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
         "feature dtype": one_of(a.dtype, FEATURE_DTYPES),
         "number of features": a.shape[1],
         "number of column blocks": len(blocks),
-        "number of tiles": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
+        "number of directions": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
         "strategy": one_of(ranks.strategy, STRATEGIES),
         "replicated_negatives": ranks.replicated_negatives,
         "compute_dtype": one_of(args.compute, FEATURE_DTYPES),
@@ -56,12 +56,12 @@ def option(name: str, value: Any) -> Fact | int:
     return value if isinstance(value, bool) else given(value)
 
 
-def joint(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> Joint:
+def joint(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> GlobalCall:
     call, backend = library.build_call(args)
-    return joint_of(call, backend, ranks, sizes)
+    return global_call_of(call, backend, ranks, sizes)
 
 
-class JointStats(torch.autograd.Function):
+class GlobalStats(torch.autograd.Function):
     """Row and column statistics, row and column sums over positives, of this rank's rows and columns."""
 
     @staticmethod
@@ -103,7 +103,7 @@ def stats_gradients(
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
 
 
-class JointLoss(torch.autograd.Function):
+class GlobalLoss(torch.autograd.Function):
     """This rank's share of the weighted sum, with the gradients formed in the forward sweep."""
 
     @staticmethod
@@ -135,7 +135,7 @@ def run_loss(
 def stats(ranks: Ranks, args: Arguments, needs: list[bool]) -> tuple[Tensor, ...]:
     sizes = agreed(ranks, args, "pair_reduce", needs)
     inputs = record.tensors(args)
-    outputs: tuple[Tensor, ...] = JointStats.apply(ranks, sizes, record.statics(args), *inputs)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, ...] = GlobalStats.apply(ranks, sizes, record.statics(args), *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -144,5 +144,5 @@ def loss(ranks: Ranks, args: Arguments, more: tuple[Any, ...], needs: list[bool]
     if not any(needs):
         return run_loss(ranks, sizes, args, more, needs)[0]
     inputs = record.tensors(args)
-    value: Tensor = JointLoss.apply(ranks, sizes, record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
+    value: Tensor = GlobalLoss.apply(ranks, sizes, record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value

@@ -1,4 +1,4 @@
-// coeff: dL/d<a, b> of every pair from its score and the finished statistics; sums of it by row and by column.
+// score_grad: dL/d<a, b> of every pair from its score and the finished statistics; sums of it by row and by column.
 #include <math.h>
 #include "cuda/element.h"
 #include "cuda/launch.h"
@@ -12,8 +12,8 @@ template <Reduce R> CT_HD float slope(float z, const Item& side) { return Functo
 template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
   const Rule rule = plain ? Rule{false, false} : rule_of(x, row, col, i, j);
   float g = 0.f;
-  if (x.row.on) g = row.weight * slope<R>(plain ? z : role_z(x, z, rule, row), row);
-  if (x.col.on) g += col.weight * slope<R>(plain ? z : role_z(x, z, rule, col), col);
+  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, row), row);
+  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, rule, col), col);
   if (rule.positive) g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
   return g;
 }
@@ -25,8 +25,8 @@ struct Sums {
 };
 
 // One block per TILE_ROWS x TILE_COLS pairs; a thread takes four columns and every ROW_LANES-th row.
-template <Reduce R, bool DOT> struct Coeff {
-  static constexpr const char* name = "coeff";
+template <Reduce R, bool DOT> struct ScoreGrad {
+  static constexpr const char* name = "score_grad";
   static constexpr int threads = LANES * ROW_LANES, phases = 2;
   struct Shared {
     float row_grad[TILE_ROWS][LANES + 1], row_score[TILE_ROWS][LANES + 1];  // + 1: lanes of a column meet different banks
@@ -85,7 +85,7 @@ template <Reduce R, bool DOT> struct Coeff {
 
   // From dL/dq to dL/d<a, b_t> of every tile; grad may be scores, so each pair is read before it is written.
   CT_HD void write_tiles(int64_t i, int64_t j, int count, const Quad& dq) const {
-    for (int64_t t = 0; t < x.tiles; ++t) {
+    for (int64_t t = 0; t < x.directions; ++t) {
       const Quad d = dots(x, t, i, j, count, vector);
       Quad to;
       for (int c = 0; c < QUAD; ++c) to.v[c] = x.offset && t == 0 ? -2.f * dq.v[c] : -2.f * dq.v[c] * d.v[c];
@@ -94,7 +94,7 @@ template <Reduce R, bool DOT> struct Coeff {
   }
 
   CT_HD void write(int64_t tile, int64_t i, int64_t j, int count, const Quad& g) const {
-    const int64_t at = tile * x.grad_tile + i * x.grad_stride + j;
+    const int64_t at = tile * x.grad_direction + i * x.grad_stride + j;
     if (x.grad_type == GradType::kFloat) return put((float*)x.grad + at, count, g);
     HalfQuad h;
     if (x.grad_type == GradType::kBfloat16) {
@@ -147,47 +147,47 @@ struct MergeSums {
   }
 };
 
-// Where the kernel writes one role's sums: the result itself where there is one strip, else the workspace from `at` on.
-Sums partial_sums(const Role& role, int64_t width, int64_t count, float*& at) {
-  if (count == 1) return {role.grad_sum, role.grad_score_sum, width};
-  Sums s = {role.grad_sum ? at : nullptr, nullptr, width};
-  if (role.grad_sum) at += count * width;
-  s.score = role.grad_score_sum ? at : nullptr;
-  if (role.grad_score_sum) at += count * width;
+// Where the kernel writes one side's sums: the result itself where there is one strip, else the workspace from `at` on.
+Sums partial_sums(const Side& side, int64_t width, int64_t count, float*& at) {
+  if (count == 1) return {side.grad_sum, side.grad_score_sum, width};
+  Sums s = {side.grad_sum ? at : nullptr, nullptr, width};
+  if (side.grad_sum) at += count * width;
+  s.score = side.grad_score_sum ? at : nullptr;
+  if (side.grad_score_sum) at += count * width;
   return s;
 }
 Status merge_sums(const float* from, float* out, int64_t width, int64_t count, void* stream) {
   if (from == out) return {};  // one strip, or not wanted
   return launch(MergeSums{from, out, width, count}, strips(width, MergeSums::threads), 1, stream);
 }
-Status merge_role(const Role& role, const Sums& parts, int64_t count, void* stream) {
-  const Status status = merge_sums(parts.grad, role.grad_sum, parts.width, count, stream);
-  return status.error ? status : merge_sums(parts.score, role.grad_score_sum, parts.width, count, stream);
+Status merge_side(const Side& side, const Sums& parts, int64_t count, void* stream) {
+  const Status status = merge_sums(parts.grad, side.grad_sum, parts.width, count, stream);
+  return status.error ? status : merge_sums(parts.score, side.grad_score_sum, parts.width, count, stream);
 }
 
 bool vector_stores(const Pairs& x) {
-  return (uintptr_t)x.grad % (x.grad_type == GradType::kFloat ? 16 : 8) == 0 && x.grad_stride % QUAD == 0 && x.grad_tile % QUAD == 0;
+  return (uintptr_t)x.grad % (x.grad_type == GradType::kFloat ? 16 : 8) == 0 && x.grad_stride % QUAD == 0 && x.grad_direction % QUAD == 0;
 }
 
 template <Reduce R, bool DOT> Status run(const DeviceBlock& x) {
   const int64_t row_strips = strips(x.n, TILE_ROWS), col_strips = strips(x.m, TILE_COLS);
   float* at = (float*)x.workspace;
   const Sums row = partial_sums(x.row, x.n, col_strips, at), col = partial_sums(x.col, x.m, row_strips, at);
-  Status status = launch(Coeff<R, DOT>{x, row, col, vector_loads(x), vector_stores(x)}, col_strips, row_strips, x.stream);
-  if (!status.error) status = merge_role(x.row, row, col_strips, x.stream);
-  return status.error ? status : merge_role(x.col, col, row_strips, x.stream);
+  Status status = launch(ScoreGrad<R, DOT>{x, row, col, vector_loads(x), vector_stores(x)}, col_strips, row_strips, x.stream);
+  if (!status.error) status = merge_side(x.row, row, col_strips, x.stream);
+  return status.error ? status : merge_side(x.col, col, row_strips, x.stream);
 }
 }  // namespace
 
-int64_t coeff_workspace(const DeviceBlock& x) {
+int64_t score_grad_workspace(const DeviceBlock& x) {
   const int64_t row = (x.row.grad_sum != nullptr) + (x.row.grad_score_sum != nullptr);
   const int64_t col = (x.col.grad_sum != nullptr) + (x.col.grad_score_sum != nullptr);
   return (int64_t)sizeof(float) * (row * x.n * strips(x.m, TILE_COLS) + col * x.m * strips(x.n, TILE_ROWS));
 }
 
-Status coeff(const DeviceBlock& x) {
+Status score_grad(const DeviceBlock& x) {
   const DeviceGuard guard(x.device);
-  if (guard.error) return {"coeff", guard.error};
+  if (guard.error) return {"score_grad", guard.error};
   return for_reduce(x.reduce, [&](auto tag) -> Status {
     constexpr Reduce R = decltype(tag)::value;
     if constexpr (traits(R).arg) return {};  // differentiated as a gather of the saved argmax, never by tiles
