@@ -72,7 +72,7 @@ VARIANTS = {
     "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Keep.NOT_SAME_ID),
     "everything": Variant(
         (
-            *(f"{role}{name}" for role in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
+            *(f"{place}{name}" for place in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
             "ColPositiveWeight", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad", "ColScaleGrad",
         ),
         keep=Keep.NOT_SAME_INDEX_OR_ID, positives=Positives.SAME_ID, keep_positives=True, same=True,
@@ -110,7 +110,9 @@ class Usage:
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
-    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.many_rules()))
+    tile = tile or config.tile(
+        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.many_rules())
+    )
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
@@ -179,8 +181,8 @@ def absent(function: Any, variant: Variant) -> dict[str, None]:
     sums = variant.sums()
     stats = {"Total", "Positive"} if sums else {"Peak", "Positive", "Arg" if variant.reduce == Reduce.MAX else "Total"}
     of_side = stats if "RowPeak" in function.arg_names else {"Stat", "Weight"} | (stats if sums else set())
-    roles = [role for role, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
-    given = {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{role}{name}" for role in roles for name in of_side}
+    places = [place for place, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
+    given = {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
     pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
     return {name: None for name in pointers if name not in given}
 

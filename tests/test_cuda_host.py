@@ -120,8 +120,8 @@ def memory_for_scores(tiles: int, n: int, m: int, layout: int) -> Tensor:
 def numbers(backend: object, block: PairBlock) -> dict[str, Tensor]:
     """All that stats and score_grad return."""
     found = {}
-    for role, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
-        found |= {f"{role} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
+    for side, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
+        found |= {f"{side} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
     if block.spec.reduce != Reduce.MAX:
         apart = replace(block, kept=None)  # the sides' own statistics are not those of these scores
         found |= vars(backend.score_grad(apart, ALL))  # type: ignore[attr-defined]
@@ -340,7 +340,7 @@ MUTANTS = {
     "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
     "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "role": (STATS, "side_z(x, z, rule, cols[c])", "side_z(x, z, rule, row)", {"reduce": "lse"}),
+    "side": (STATS, "side_z(x, z, rule, cols[c])", "side_z(x, z, rule, row)", {"reduce": "lse"}),
     "row sum": (SCORE_GRAD, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
     "finish": (SMALL_CALL, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
     "loss": (SMALL_CALL, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),

@@ -324,7 +324,9 @@ def test_the_peak_of_maxsim_is_far_below_the_scores(backend):
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"triton": measured.triton_version(), "fused": {"bfloat16": [256, 256], "float16": [256, 256]}}
     monkeypatch.setattr(measured, "table", lambda: {measured.device_name(torch.device("cuda")): entry})
-    monkeypatch.setattr(type(backends.select("triton", torch.device("cuda"), torch.half, 1)), "score_grad_tiles", refuse)
+    monkeypatch.setattr(
+        type(backends.select("triton", torch.device("cuda"), torch.half, 1)), "score_grad_tiles", refuse
+    )
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=id_of)

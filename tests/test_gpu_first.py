@@ -350,8 +350,10 @@ CLIP = {"stage": "losses", "outcome": "ok", "loss": "clip_loss", "backend": "tri
 FOUND = [
     {"stage": "right", "outcome": "wrong", "loss": "nt_xent", "backend": "cuda", "dtype": "float16", "n": 5003},
     CLIP | {"ms": 65.0, "kernels": KERNELS},
-    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
-    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "lean", "tile": [64], "ms": 1.0, "tflops": 2.0},
+    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "table", "tile": None, "ms": 2.0,
+     "tflops": 1.0},
+    {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "lean", "tile": [64], "ms": 1.0,
+     "tflops": 2.0},
     {"stage": "levers", "outcome": "ok", "kernel": "stats", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
     *({"stage": "ceilings", "outcome": "ok", "item": "dA", "rows": n, "tflops": n / 10} for n in (4096, 5632)),
     {"stage": "ceilings", "outcome": "ok", "item": "adds in place", "in_place": False, "megabytes": 9, "error": 1e-6},

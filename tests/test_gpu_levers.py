@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.monoid import finish
-from contrastile.spec import ScoreGradients, PairBlock, PairSpec, Positives, Reduce, Side
+from contrastile.spec import PairBlock, PairSpec, Positives, Reduce, ScoreGradients, Side
 
 BENCH = Path(__file__).parents[1] / "bench"
 ROWS, COLUMNS, FEATURES, TILE = 256, 8192, 64, 64

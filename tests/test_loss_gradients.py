@@ -72,8 +72,8 @@ def test_every_row_has_its_own_upstream_gradient(card, backend):
 def test_a_loss_scale_saves_float16_gradients_from_underflow(name, reduction, backend):
     """Rows are orthogonal unit vectors, as after training: gradients are below the smallest float16 number.
 
-    A row's gradient along a negative is that negative's score gradient. Along its own positive it is the small difference
-    1 - softmax, which no float32 softmax resolves.
+    A row's gradient along a negative is that negative's score gradient. Along its own positive it is the small
+    difference 1 - softmax, which no float32 softmax resolves.
     """
     rows, negatives = torch.eye(8), ~torch.eye(8, dtype=torch.bool)
     options = {"logit_scale": 22.0} if name == "clip_loss" else {"temperature": 1.0 / 22.0}

@@ -9,7 +9,7 @@ from contrastile import backends, reference
 from contrastile.backends import native
 from contrastile.backends.base import Backend
 from contrastile.monoid import SideStats
-from contrastile.spec import ScoreGradients, Keep, Limits, Positives, Reduce
+from contrastile.spec import Keep, Limits, Positives, Reduce, ScoreGradients
 
 
 class ToyBackend(Backend):

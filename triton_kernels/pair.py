@@ -1,8 +1,8 @@
 """The two kernels of the pair reduction: `stats` and `score_grad`, tile by tile.
 
 Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
-A and B are contiguous (n, d) and (directions, m, d) with `b_direction` elements between tiles, or descriptors of them (TMA);
-partials of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not given, not
+A and B are contiguous, (n, d) and (directions, m, d) with directions `b_direction` elements apart, or descriptors
+(TMA); partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not given, not
 wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the loads of a
 program's next tile can begin during the epilogue of this one.
 """
@@ -22,10 +22,10 @@ from .tiles import (
     meets_diagonal,
     place,
     product,
-    side_z,
     rules,
     score_of,
     share,
+    side_z,
 )
 
 
@@ -196,6 +196,7 @@ def score_grad(
             # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
             for t in range(OFFSET, directions):
                 dots = product(
-                    A, B, b_direction, t, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH
+                    A, B, b_direction, t, first_row, first_col, n, m, d,
+                    TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
                 )  # fmt: skip
                 tl.store(out + t * grad_direction, (grad * dots).to(Grad.dtype.element_ty), mask=room)

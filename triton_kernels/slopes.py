@@ -1,4 +1,4 @@
-"""Score gradients of one tile of pairs: the derivative of the loss in z. Used by `score_grad` and by the fused kernel."""
+"""Score gradients of one tile of pairs: the derivative of the loss in z. Used by `score_grad` and the fused kernel."""
 
 import triton
 import triton.language as tl

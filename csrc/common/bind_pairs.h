@@ -42,7 +42,7 @@ static void bind_side(py::module_& m) {
 }
 
 template <class Owner> static void bind_pairs(py::class_<Owner>& block) {
-  block.def_readwrite("tiles", &Pairs::tiles).def_readwrite("n", &Pairs::n).def_readwrite("m", &Pairs::m);
+  block.def_readwrite("directions", &Pairs::directions).def_readwrite("n", &Pairs::n).def_readwrite("m", &Pairs::m);
   block.def_readwrite("row_origin", &Pairs::row_origin).def_readwrite("col_origin", &Pairs::col_origin);
   pointer(block, "row_scale", &Pairs::row_scale);
   pointer(block, "col_scale", &Pairs::col_scale);

@@ -21,7 +21,7 @@ const char* cuda_error_string(int error);
 // Scores are given (directions, n, m); stats and score_grad are epilogues over them. All pointers are device memory.
 struct DeviceBlock : Pairs {
   void* workspace = nullptr;  // bytes as stats_workspace, score_grad_workspace or small_call_workspace says, aligned to 16
-  float* loss = nullptr;      // whole writes it: the weighted sum of the statistics and of the sums over positives
+  float* loss = nullptr;      // small_call writes it: the weighted sum of the statistics and of the sums over positives
   void* stream = nullptr;
   int device = 0;
 };

@@ -55,14 +55,14 @@ class SideStats:
     positive: Tensor | None = None  # (n,)
     arg: Tensor | None = None  # (n,) int64
 
-    def kept(self) -> dict[str, Tensor]:
+    def present(self) -> dict[str, Tensor]:
         return {name: x for name in NUMBERS if (x := getattr(self, name)) is not None}
 
     def slice(self, start: int, stop: int) -> SideStats:
-        kept = self.kept()
-        if start == 0 and stop == len(next(iter(kept.values()))):
+        present = self.present()
+        if start == 0 and stop == len(next(iter(present.values()))):
             return self
-        return SideStats(**{name: x[start:stop] for name, x in kept.items()})
+        return SideStats(**{name: x[start:stop] for name, x in present.items()})
 
 
 def stat_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -87,7 +87,7 @@ def neutral(traits: Traits, like: Tensor, n: int) -> SideStats:
 
 def merge(x: SideStats, y: SideStats) -> SideStats:
     """Joins two partial statistics of the same items, as far as both keep a number."""
-    left, right = x.kept(), y.kept()
+    left, right = x.present(), y.present()
     both = [name for name in left if name in right]
     out = {name: torch.maximum(left[name], right[name]) for name in both if NUMBERS[name].law == "max"}
     for name in both:

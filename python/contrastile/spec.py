@@ -168,7 +168,7 @@ class PairBlock:
     scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, score_grad reads it
     factor: Tensor | None = None  # see PairCall
     again: bool = False  # score_grad of this very block follows its stats
-    kept: object = None  # what a backend leaves in stats for it then
+    saved: object = None  # what a backend leaves in stats for it then
 
     @property
     def both_sides(self) -> bool:

@@ -8,7 +8,7 @@ relative amount eps * |z| and so a score gradient of size scale / N by that part
     error <= 2 * (twin error + eps(result type) * max |truth| + eps(float32) * largest |z| *
              max(max |truth|, scale / N)) + smallest number
 
-For features max |truth| is taken over all of them: score gradients are rounded to the input type once, for all products.
+For features max |truth| is taken over all of them: score gradients are rounded once to the input type, for all of them.
 Where the loss derives what it multiplies from the features (Case.derived), half precision rounds that too: the twin
 error then includes what one more rounding of the features does to the reference, in the worst of four draws.
 """

@@ -641,7 +641,7 @@ def memeff_priors(kind: str) -> Both:
 
 @case("memeff-uneven", *MEMEFF)
 def memeff_uneven(name: str, index: int) -> Both:
-    """Against our own class on one process: the package wants equal batches. The sum over ranks is the joint loss."""
+    """Against our own class on one process: the package wants equal batches. The sum over ranks is the global loss."""
     ours = import_module("contrastile.compat.memeff")
     alone = memeff_loss(ours, name, index, False)
     return uneven(memeff_loss(ours, name, index, True), alone, lambda n: memeff_features(n, name), share=1.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.cli.tune_measure import poisoned
 from contrastile.monoid import SideStats
-from contrastile.spec import ScoreGradients, PairBlock
+from contrastile.spec import PairBlock, ScoreGradients
 from contrastile.triton_kernels.config import Tile
 
 from . import block

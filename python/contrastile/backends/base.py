@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import ScoreGradients, Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, Weights
+from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients, Weights
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
@@ -51,9 +51,13 @@ class Backend(ABC):
     name: ClassVar[str]
     granularity: int = 1  # chunk sizes are multiples of it
     padding: int = 1  # score columns are padded to a multiple of it
-    saves_scores: ClassVar[bool] = False  # stats writes the scores that it computes to block.scores, for score_grad to read
+    saves_scores: ClassVar[bool] = (
+        False  # stats writes the scores that it computes to block.scores, for score_grad to read
+    )
     writes_halves: ClassVar[bool] = False  # score_grad writes float16 score gradients times block.factor
-    sums_with_score_grad: ClassVar[bool] = False  # score_grad can return a sum's statistics: one product per pair, not two
+    sums_with_score_grad: ClassVar[bool] = (
+        False  # score_grad can return a sum's statistics: one product per pair, not two
+    )
 
     @abstractmethod
     def unavailable(self) -> str | None:
@@ -90,8 +94,8 @@ class Backend(ABC):
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        """Whether score gradients must be scaled against underflow (PairCall.factor). The slope of a distance has no bound
-        that would tell the factor: its score gradients stay float32."""
+        """Whether score gradients must be scaled against underflow (PairCall.factor). The slope of a distance has no
+        bound that would tell the factor: its score gradients stay float32."""
         return self.writes_halves and call.dtype == torch.float16 and call.spec.score == Score.DOT
 
     # ---- shortcuts

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import ScoreGradients, Gradients, Limits, Needs, PairBlock, PairCall, Score, Weights
+from ..spec import Gradients, Limits, Needs, PairBlock, PairCall, Score, ScoreGradients, Weights
 from . import native
 from .base import CPU_LIMITS, Backend, Small
 from .native_block import (
@@ -68,12 +68,12 @@ class CpuBackend(Backend):
         return torch.bfloat16 if dtype == torch.bfloat16 and self.native_bf16 else torch.float32
 
     def prepare(self, features: Tensor) -> PackedColumns:
-        tiles = features if features.dim() == 3 else features.unsqueeze(0)
-        (count, m, d), code, width = tiles.shape, dtype_code(features), self.padding
+        directions = features if features.dim() == 3 else features.unsqueeze(0)
+        (count, m, d), code, width = directions.shape, dtype_code(features), self.padding
         size = self.module.packed_bytes(width, d, code)
         out = torch.empty(count, -(-m // width), size, dtype=torch.uint8, device="cpu")
-        for tile, panels in zip(directions, out, strict=True):
-            self.module.pack(tile.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
+        for direction, panels in zip(directions, out, strict=True):
+            self.module.pack(direction.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
@@ -115,9 +115,9 @@ class CpuBackend(Backend):
 
     def small(self, call: PairCall) -> Small | None:
         one_product = call.spec.score == Score.DOT and len(call.blocks) == 1
-        return self.whole if one_product and len(call.rows) * len(call.blocks[0]) <= SMALL_PAIRS else None
+        return self.small_call if one_product and len(call.rows) * len(call.blocks[0]) <= SMALL_PAIRS else None
 
-    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         square = call.spec.square
         for grad in (grads.a, *grads.blocks):
             if grad is not None:  # the products add up

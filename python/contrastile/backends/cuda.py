@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import ScoreGradients, Gradients, Limits, Needs, PairBlock, PairCall, Weights
+from ..spec import Gradients, Limits, Needs, PairBlock, PairCall, ScoreGradients, Weights
 from . import cuda_basis, cuda_segments, native
 from .base import (
     GPU_LIMITS,
@@ -19,9 +19,9 @@ from .base import (
     Bases,
     Segments,
     Small,
-    score_grad_dtype,
     fits_at_once,
     only_block,
+    score_grad_dtype,
 )
 from .native_block import (
     address,
@@ -77,7 +77,7 @@ class CudaBackend(Backend):
         return dtype
 
     def small(self, call: PairCall) -> Small | None:
-        return self.whole if fits_at_once(call) else None
+        return self.small_call if fits_at_once(call) else None
 
     def segments(self) -> Segments:
         return partial(cuda_segments.segment_max, self)
@@ -88,7 +88,7 @@ class CudaBackend(Backend):
             return None
         return Bases(partial(cuda_basis.forward, self), partial(cuda_basis.backward, self))
 
-    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         block = only_block(call)
         x = describe(self.module, block)
         scores = self.products(x, block, None)
@@ -144,12 +144,12 @@ class CudaBackend(Backend):
 
     def products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
         """Raw <a, b> of every tile in float32, into `out` or new memory."""
-        row, tiles, m = block.row.features, block.col.directions, len(block.col)
+        row, directions, m = block.row.features, block.col.directions, len(block.col)
         if out is None:
             width = -(-m // self.padding) * self.padding
-            out = torch.empty(len(tiles), len(row), width, dtype=torch.float32, device=row.device)
-        for tile, to in zip(directions, out[:, :, :m], strict=True):
-            set_float_product(to, row, tile.T)
+            out = torch.empty(len(directions), len(row), width, dtype=torch.float32, device=row.device)
+        for direction, to in zip(directions, out[:, :, :m], strict=True):
+            set_float_product(to, row, direction.T)
         set_scores(x, out)
         return out
 

@@ -1,4 +1,4 @@
-"""Blocks and roles as the native modules want them: numbers and raw addresses, the same for every module."""
+"""Blocks and sides as the native modules want them: numbers and raw addresses, the same for every module."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
 
 
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
-    """Memory for the side's partial statistic, and the native_side that writes it."""
+    """Memory for the side's partial statistic, and the native side that writes it."""
     native_side, stats = module.Side(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
     native_side.on, native_side.threshold = True, address(side.threshold)
-    for name, number in stats.kept().items():
+    for name, number in stats.present().items():
         setattr(native_side, name, address(number))
     return stats, native_side
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import (
     FLOOR,
-    ScoreGradients,
     Limits,
     Needs,
     PairBlock,
     Score,
+    ScoreGradients,
     Side,
 )
 from . import torch_segments
@@ -53,12 +53,12 @@ class TorchBackend(Backend):
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         pairs = Pairs(block, fill=True)
-        block.kept = pairs if block.again else None
+        block.saved = pairs if block.again else None
         row = pairs.stats(block.row, block.col, 1)
         return row, pairs.stats(block.col, block.row, 0) if block.both_sides else None
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
-        pairs, block.kept = block.kept if isinstance(block.kept, Pairs) else Pairs(block, fill=False), None
+        pairs, block.saved = block.saved if isinstance(block.saved, Pairs) else Pairs(block, fill=False), None
         g = pairs.slopes(block.row, 1)
         if block.both_sides:
             g += pairs.slopes(block.col, 0)
@@ -72,7 +72,7 @@ class Pairs:
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
         self.traits, self.functor = block.spec.reduce.traits, FUNCTORS[block.spec.reduce]
-        self.again, self.dots = block.again, dot_tiles(block, fill)
+        self.again, self.dots = block.again, dot_products(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
         # by dim, from stats for score_grad: base, e^(z - base)
@@ -118,15 +118,15 @@ def exponential(z: Tensor, peak: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return base, (z - base.unsqueeze(dim)).exp_()
 
 
-def dot_tiles(block: PairBlock, fill: bool) -> Tensor:
+def dot_products(block: PairBlock, fill: bool) -> Tensor:
     """The raw products <a_i, b_tj>, (t, n, m)."""
-    row, tiles = block.row.features, block.col.directions
+    row, directions = block.row.features, block.col.directions
     if block.scores is None:
-        products = [float_product(row, tile.T) for tile in tiles]
-        return torch.stack(products) if len(tiles) > 1 else products[0].unsqueeze(0)
+        products = [float_product(row, direction.T) for direction in directions]
+        return torch.stack(products) if len(directions) > 1 else products[0].unsqueeze(0)
     scores = block.scores[:, :, : len(block.col)]
-    for tile, out in zip(directions, scores, strict=True) if fill else ():
-        set_float_product(out, row, tile.T)
+    for direction, out in zip(directions, scores, strict=True) if fill else ():
+        set_float_product(out, row, direction.T)
     return scores
 
 
@@ -194,16 +194,18 @@ def score_gradients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs:
     if needs.col_scale:
         result.col_scale = (by_row * s).sum(0)
     grad = by_row if col_scale is None else by_row.mul_(col_scale)
-    tiles = grad.unsqueeze(0)
+    by_direction = grad.unsqueeze(0)
     if not dot:
         bias = torch.where(grad == 0, grad, grad * score_slope(block, dots, s))  # dL/dq
         set_bias_sums(result, bias, needs)
-        tiles = -2.0 * bias * dots
+        by_direction = -2.0 * bias * dots
         if block.spec.offset:
-            tiles[0] = -2.0 * bias
+            by_direction[0] = -2.0 * bias
     if block.row.features.dtype in HALVES:
-        tiles = (tiles if block.factor is None else tiles.mul_(block.factor)).to(score_grad_dtype(block))
-    result.grad = tiles
+        if block.factor is not None:
+            by_direction = by_direction.mul_(block.factor)
+        by_direction = by_direction.to(score_grad_dtype(block))
+    result.grad = by_direction
     return result
 
 

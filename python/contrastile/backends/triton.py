@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import (
-    ScoreGradients,
     Gradients,
     Limits,
     Needs,
     PairBlock,
     PairCall,
     Score,
+    ScoreGradients,
     Weights,
 )
 from . import measured, triton_segments
@@ -28,9 +28,9 @@ from .base import (
     FusedGradients,
     Segments,
     Small,
-    score_grad_dtype,
     fits_at_once,
     only_block,
+    score_grad_dtype,
 )
 from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
@@ -72,12 +72,12 @@ class TritonBackend(Backend):
         return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
     def small(self, call: PairCall) -> Small | None:
-        return self.whole if fits_at_once(call) else None
+        return self.small_call if fits_at_once(call) else None
 
     def segments(self) -> Segments:
         return triton_segments.segment_max
 
-    def whole(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
+    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
         block = only_block(call)
         block.row = replace(block.row, weight=weights.row, positive_weight=weights.row_positive)
         block.col = replace(block.col, weight=weights.col, positive_weight=weights.col_positive)

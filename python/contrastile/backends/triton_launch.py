@@ -44,7 +44,7 @@ class Launch:
             kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
 
     def operands(self) -> dict[str, Any]:
-        """A and B (directions, m, d): descriptors for the tensor copy engine where there is one and alignment allows it."""
+        """A and B (directions, m, d): descriptors for the tensor copy engine where it exists and alignment allows it."""
         a, b, tile = self.block.row.features, self.block.col.directions, self.tile
         shape = {"b_direction": b.stride(0), "directions": len(b)}
         if not self.tma:
@@ -65,8 +65,8 @@ def arguments(block: PairBlock) -> dict[str, Any]:
     """What all kernels take of a block, but for its features."""
     row, col, mask = block.row, block.col, block.mask
     both = {
-        f"{role}{name}": x
-        for role, side in (("Row", row), ("Col", col))
+        f"{place}{name}": x
+        for place, side in (("Row", row), ("Col", col))
         for name, x in (("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold))
     }
     return both | {
@@ -84,15 +84,15 @@ def rule_constants(spec: PairSpec) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def upstream(role: str, side: Side, on: bool) -> dict[str, Tensor | None]:
+def upstream(place: str, side: Side, on: bool) -> dict[str, Tensor | None]:
     given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
-    return {f"{role}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
+    return {f"{place}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
 
 
 def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
     """The kernels' arguments for partial statistics; None: not wanted."""
-    wanted = {f"{x.role}{name}": tensor for x in found for name, tensor in x.tensors.items()}
-    return dict.fromkeys(f"{role}{name}" for role in ("Row", "Col") for name in PARTIALS) | wanted
+    wanted = {f"{x.place}{name}": tensor for x in found for name, tensor in x.tensors.items()}
+    return dict.fromkeys(f"{place}{name}" for place in ("Row", "Col") for name in PARTIALS) | wanted
 
 
 def many_rules(x: PairBlock | PairCall) -> bool:

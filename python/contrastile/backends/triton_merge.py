@@ -16,9 +16,9 @@ from .triton_device import on_device
 class PartialStats:
     """Partial statistics of the rows or the columns of a block, (parts, items): each tile writes its own."""
 
-    def __init__(self, block: PairBlock, role: str, parts: int) -> None:
-        self.spec, self.role, self.parts = block.spec, role, parts
-        self.side, self.other = (block.row, block.col) if role == "Row" else (block.col, block.row)
+    def __init__(self, block: PairBlock, place: str, parts: int) -> None:
+        self.spec, self.place, self.parts = block.spec, place, parts
+        self.side, self.other = (block.row, block.col) if place == "Row" else (block.col, block.row)
         written = dict.fromkeys(block.spec.reduce.traits.numbers(), parts)
         # one tile meets an item's own index
         written["positive"] = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(block.spec.positives, parts)
@@ -30,7 +30,7 @@ class PartialStats:
 
     def merged(self) -> SideStats:
         found = uninitialised(self.spec.reduce.traits, len(self.side), self.side.features.device)
-        self.launch({argument(name): x for name, x in found.kept().items()}, None, None)
+        self.launch({argument(name): x for name, x in found.present().items()}, None, None)
         return found
 
     def finished(self, share: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ TIE = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
 class Guided:
     """One guided problem; the tensors are the guide's, unit rows. Columns: positives, anchors if wanted, negatives."""
 
-    batch: Batch  # its rows are this rank's anchors
+    batch: GlobalBatch  # its rows are this rank's anchors
     rows: Tensor
     positives: Tensor  # of all ranks
     columns: list[Tensor]

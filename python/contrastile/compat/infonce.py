@@ -37,7 +37,10 @@ class InfoNCE(nn.Module):
         if x.shape[0] == 0:
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
-        batch, engine = GlobalBatch.of(None, len(x) // 2), {"memory_budget": self.memory_budget, "backend": self.backend}
+        batch, engine = (
+            GlobalBatch.of(None, len(x) // 2),
+            {"memory_budget": self.memory_budget, "backend": self.backend},
+        )
         return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..ranks import Ranks, resolve, communication
+from ..ranks import Ranks, communication, resolve
 
 
 def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:

@@ -130,7 +130,7 @@ def plus_loss(
     soft_label: bool,
     **engine: Any,
 ) -> Tensor:
-    """The share of this rank's images: W times their part of the joint sum."""
+    """The share of this rank's images: W times their part of the global sum."""
     value = check.scalar("log_temperature", log_temperature, device=img.device)
     scale = upcast(value).exp() if isinstance(value, Tensor) else math.exp(value)
     bias = check.scalar("bias", bias, device=img.device)

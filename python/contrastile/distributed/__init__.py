@@ -6,7 +6,7 @@ every row meets the candidates of all ranks.
 - Value: a rank returns W / N times the sum over its own rows ("sum": W times), for equal batches the mean over its own
   rows. The mean over ranks is the loss of the global batch.
 - Gradients: those of features are summed over ranks and come back to their owner. So the mean over ranks of the
-  gradients of parameters, which DistributedDataParallel and FSDP take, is the gradient of the joint loss, that of a
+  gradients of parameters, which DistributedDataParallel and FSDP take, is the gradient of the global loss, that of a
   scale, temperature or bias included.
 - "none" returns the losses of this rank's rows; whatever ranks make of them is added up over ranks in backward.
 - Every rank must call the same losses in the same order, and run backward if one does: a rank without rows too, with

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..ops import no_autocast
-from .saved_state import RandomState
 from .observed import Observed
 from .outputs import Column
+from .saved_state import RandomState
 
 __all__ = ["cached_backward"]
 

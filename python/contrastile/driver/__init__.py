@@ -1,8 +1,8 @@
 """Walks the blocks of a pair reduction; every loss and every backend goes through these loops.
 
-A backend supplies two tile functions (stats, score_grad); chunks, merges, score reuse and the output products dA = G B and
-dB = G^T A are here, once. Blocks of a square call (b is a) cover the triangle: a chunk of rows meets itself (row side)
-and the columns after it (both sides), so that each unordered pair is computed once.
+A backend supplies two tile functions (stats, score_grad); chunks, merges, score reuse and the output products dA = G B
+and dB = G^T A are here, once. Blocks of a square call (b is a) cover the triangle: a chunk of rows meets itself (row
+side) and the columns after it (both sides), so that each unordered pair is computed once.
 """
 
 from .gradients import gradients
@@ -15,8 +15,8 @@ from .weights import attach_columns, set_weights, with_weights
 __all__ = [
     "Finished",
     "Plan",
-    "StatsAccumulator",
     "ScoreStore",
+    "StatsAccumulator",
     "attach_columns",
     "finished",
     "gradients",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..backends.base import FusedGradients
 from ..monoid import stat_dtype
-from ..spec import ScoreGradients, Gradients, Needs, PairBlock, PairCall
+from ..spec import Gradients, Needs, PairBlock, PairCall, ScoreGradients
 from .plan import Plan, ScoreStore, Step, columns_before
 from .scaling import scaled
 from .weights import given_weights

@@ -117,7 +117,7 @@ class Plan:
 
 
 class ScoreStore:
-    """Raw scores saved from stats for score_grad, first blocks first, while they fit the buffer, which plans may share."""
+    """Raw scores saved from stats for score_grad, first blocks first, while they fit the buffer. Plans may share it."""
 
     def __init__(self, buffer: Tensor | None) -> None:
         self.buffer, self.used = buffer, 0

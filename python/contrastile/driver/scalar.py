@@ -1,7 +1,7 @@
 """Scalar mode: a weighted sum of the statistics with its gradients, in one sweep where that is possible.
 
-The weights are known beforehand, so a block's score gradients can follow as soon as its statistics are complete: those of
-a sum at once, those of rows alone after a chunk of rows, those of both sides after all blocks.
+The weights are known beforehand, so a block's score gradients can follow as soon as its statistics are complete: those
+of a sum at once, those of rows alone after a chunk of rows, those of both sides after all blocks.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, posit
 
 
 def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """A call that is one block: its scores, and what else the backend leaves there, serve the score gradients as well."""
+    """A call that is one block: its scores, and what else the backend saves, serve the score gradients as well."""
     call, sides = plan.call, Sides(plan.call)
     block = plan.block(step, ScoreStore(plan.memory(plan.step_scores(step))).next(plan, step))
     block.again = True
@@ -76,7 +76,7 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
     set_weights(call, done, weights)
     grads = new_gradients(call, needs)
     with scaled(call, plan.backend, given_weights(call), grads):
-        again = replace(plan.block(step, block.scores), kept=block.kept)
+        again = replace(plan.block(step, block.scores), saved=block.saved)
         add_block(plan, step, grads, again, needs)
     return scalar_value(done, weights), grads
 
@@ -110,8 +110,8 @@ def chunk_of(call: PairCall, rows: Side, start: int) -> PairCall:
 
 
 def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """The slope of a sum does not depend on the sum, so statistics and score gradients come from one product, whose scores
-    are kept for one block at a time."""
+    """The slope of a sum does not depend on the sum, so statistics and score gradients come from one product, whose
+    scores are held for one block at a time."""
     call, backend, sides = plan.call, plan.backend, Sides(plan.call)
     set_weights(call, None, weights)
     grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_score_grad)
@@ -130,7 +130,7 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
 
 
 def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
-    """Columns are complete only after all rows: statistics first, then score gradients from kept or recomputed scores."""
+    """Columns are complete only after all rows: statistics first, then score gradients from saved or recomputed scores."""
     buffer = plan.scores_within(budget)
     done = finished(statistics(plan, ScoreStore(buffer)))
     value = scalar_value(done, weights)

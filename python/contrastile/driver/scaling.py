@@ -29,8 +29,8 @@ def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], g
 
 
 def bound_of(call: PairCall, weights: Sequence[Tensor | None]) -> Tensor:
-    """No slope is above 1, so no score gradient is above the sum of the largest weights, times the scales. One bound for
-    the whole call, because blocks add up. Nothing is read back: it stays on the device."""
+    """No slope is above 1, so no score gradient is above the sum of the largest weights, times the scales. One bound
+    for the whole call, because blocks add up. Nothing is read back: it stays on the device."""
     bound = call.rows.features.new_zeros((), dtype=torch.float32)
     for weight in weights:
         bound = bound if weight is None or not len(weight) else bound + weight.abs().amax()

@@ -25,8 +25,8 @@ class StatsAccumulator:
             self.stats = part
             return
         here = self.result().slice(start, stop)
-        joined = merge(here, part).kept()
-        for name, target in here.kept().items():
+        joined = merge(here, part).present()
+        for name, target in here.present().items():
             target.copy_(joined[name])
 
     def result(self) -> SideStats:
@@ -76,7 +76,7 @@ def finished(sides: Sides) -> Finished:
 
 
 def joined_columns(cols: list[StatsAccumulator]) -> tuple[Tensor, Tensor]:
-    results = [running.result() for running in cols]
+    results = [column.result() for column in cols]
     stats = [finish(result) for result in results]
     positives = [result.positive for result in results if result.positive is not None]
     if len(stats) == 1:

@@ -98,7 +98,9 @@ def gap_loss(
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
     terms = [name for name, weight in weights.items() if isinstance(weight, Tensor) or weight != 0.0]
-    batch = GlobalBatch.of(group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights})
+    batch = GlobalBatch.of(
+        group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights}
+    )
     loss = zero(x, y, scale, width, *weights.values())
     engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..backends import select
 from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
 from ..ranks.facts import Fact
-from ..ranks.group import STRATEGIES
 from ..ranks.global_call import GlobalCall, global_call_of
+from ..ranks.group import STRATEGIES
 from ..spec import Positives
 from . import library, record
 from .autograd import once, scaled
@@ -56,7 +56,7 @@ def option(name: str, value: Any) -> Fact | int:
     return value if isinstance(value, bool) else given(value)
 
 
-def joint(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> GlobalCall:
+def global_call(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> GlobalCall:
     call, backend = library.build_call(args)
     return global_call_of(call, backend, ranks, sizes)
 
@@ -70,7 +70,7 @@ class GlobalStats(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
         with library.no_autocast(args.a), under_way():
-            done = sweep.stats(joint(ranks, args, sizes))
+            done = sweep.stats(global_call(ranks, args, sizes))
         none = done.row.new_empty(0)
         col = done.row.new_empty(0, 2) if done.col is None else done.col
         ctx.ranks, ctx.sizes, ctx.statics = ranks, sizes, statics
@@ -93,12 +93,12 @@ def stats_gradients(
     row, col, row_positive, col_positive, row_parts, col_parts, *inputs = tensors
     args = record.restored(statics, inputs)
     with library.no_autocast(args.a):
-        whole = joint(ranks, args, sizes)
-        spec = whole.call.spec
+        call = global_call(ranks, args, sizes)
+        spec = call.own.spec
         some = spec.positives != Positives.NONE
         rows = (row_parts, row.contiguous(), row_positive.contiguous() if some else None)
         cols = (col_parts, col.contiguous(), col_positive.contiguous() if some else None)
-        grads = sweep.backward(whole, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
+        grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
         flat = record.flat_gradients(args, grads)
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
 
@@ -128,7 +128,7 @@ def run_loss(
     *given_weights, budget = more
     with library.no_autocast(args.a), under_way():
         weights = library.contiguous_weights(*given_weights)
-        value, grads = sweep.scalar(joint(ranks, args, sizes), weights, record.needed(args, needs), budget)
+        value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
         return value, [] if grads is None else record.flat_gradients(args, grads)
 
 

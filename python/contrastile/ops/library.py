@@ -91,8 +91,8 @@ def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tens
     return features.to(compute).to(kind).contiguous()
 
 
-def joined(running: list[driver.StatsAccumulator], name: str, like: Tensor) -> Tensor:
-    values = [getattr(r.result(), name) for r in running]
+def joined(columns: list[driver.StatsAccumulator], name: str, like: Tensor) -> Tensor:
+    values = [getattr(r.result(), name) for r in columns]
     return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..monoid import stat_dtype
 from ..ranks import Group, collective, resolve
 from ..spec import Reduce
-from . import autograd, check, joint
+from . import across_ranks, autograd, check
 from .arguments import arguments
 from .record import Arguments, needs_of, packed
 
@@ -101,7 +101,7 @@ def pair_reduce(
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         backend: "auto" | "cpu" | "torch" | "triton" | "cuda". A named backend never falls back: it raises
             BackendUnsupported.
-        group: A process group, or distributed.Ranks: a, b and all vectors are this rank's share of the joint rows and
+        group: A process group, or distributed.Ranks: a, b and all vectors are this rank's share of the global rows and
             columns, in the order of ranks. Every row meets the columns of all ranks; indices count through all ranks;
             returned are the statistics of this rank's rows and columns. Every rank must make the same calls, with as
             many rows as it has, also none. Gradients are those of the sum of all ranks' losses: each rank's backward
@@ -130,7 +130,7 @@ def pair_reduce(
         return PairStats(rows, rows if cols and args.square else columns, None, None)
     needs = needs_of(args)
     if ranks is not None:
-        found = joint.stats(ranks, args, needs)
+        found = across_ranks.stats(ranks, args, needs)
     else:
         budget = _default_budget(args) if budget is None else budget
         found = autograd.stats(args, budget if any(needs) else 0)
@@ -199,7 +199,7 @@ def pair_loss(
 
     Args: row_weight, row_positive_weight (N,) or float; col_weight, col_positive_weight (M,) or float, used with
         cols=True. The rest as in pair_reduce; reduce="max" is not offered here. With group, L is this rank's share: the
-        shares of all ranks add up to the joint sum, and gradients are those of the joint sum.
+        shares of all ranks add up to the global sum, and gradients are those of the global sum.
 
     Returns: 0-dim float32 (float64 for float64 features).
     """
@@ -226,7 +226,7 @@ def pair_loss(
     if ranks is None:
         return autograd.loss(args, more, needs)
     _refuse_across_ranks({"mask": mask is not None})
-    return joint.loss(ranks, args, more, needs)
+    return across_ranks.loss(ranks, args, more, needs)
 
 
 def _refuse_across_ranks(given: dict[str, bool]) -> None:

@@ -155,8 +155,8 @@ def kept(cols: Tensor, mask: Tensor | None) -> Tensor:
 def segment_max_backward(
     rows: Tensor, cols: Tensor, mask: Tensor | None, backend: str, args: Tensor, grad: Tensor, needs: Sequence[bool]
 ) -> list[Tensor]:
-    """dA = G B and dB = G^T A. Score gradients have the type that features are multiplied in, float16 ones times a power
-    of two against underflow."""
+    """dA = G B and dB = G^T A. Score gradients have the type that features are multiplied in, float16 ones times a
+    power of two against underflow."""
     count, stat = cols.shape[0], stat_dtype(rows.dtype)
     chosen, _ = select_segments(backend, rows.device, rows.dtype, rows.shape[0] * count)
     sums = [x.new_zeros(x.shape, dtype=stat) if need else None for x, need in zip((rows, cols), needs, strict=True)]

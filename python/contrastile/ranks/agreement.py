@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from . import communication
+from .communication import RankError
 from .facts import Fact, fact, listed
 from .group import Ranks, resolve
-from .communication import RankError
 
 FACTS, SIZES, TEXT = 32, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1

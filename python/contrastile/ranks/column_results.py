@@ -10,14 +10,14 @@ from torch import Tensor
 from ..monoid import NUMBERS, SideStats, Traits, merge, rescaled, stat_dtype
 from ..spec import Gradients, Needs
 from . import communication
-from .group import Ranks
 from .global_call import Part
+from .group import Ranks
 from .shard import joined
 
 
 def numbers(stats: SideStats) -> Tensor:
     """(m, count): the numbers of a statistic, in the order of NUMBERS."""
-    return torch.stack(list(stats.kept().values()), 1)
+    return torch.stack(list(stats.present().values()), 1)
 
 
 def stats_of(traits: Traits, x: Tensor) -> SideStats:
@@ -33,7 +33,7 @@ def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
     """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
     if traits.arg:
         raise NotImplementedError("the index of a maximum has no sum over ranks")
-    own = stats_of(traits, x).kept()
+    own = stats_of(traits, x).present()
     top = {
         name: communication.all_reduce(ranks, value.clone(), largest=True)
         for name, value in own.items()

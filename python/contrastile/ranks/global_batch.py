@@ -1,9 +1,9 @@
 """The global batch of all ranks, as a loss sees it: how many rows there are, and sums over all of them.
 
 Without a group everything here is that of one process. With one, a loss returns
-W times its share of the joint loss (for "mean" and equal batches: the mean over its own rows), so that the mean over
-ranks is the joint loss; and gradients of features are summed over ranks. So the mean over ranks of the gradients of
-parameters, as data parallelism takes it, is the gradient of the joint loss.
+W times its share of the global loss (for "mean" and equal batches: the mean over its own rows), so that the mean over
+ranks is the global loss; and gradients of features are summed over ranks. So the mean over ranks of the gradients of
+parameters, as data parallelism takes it, is the gradient of the global loss.
 """
 
 from __future__ import annotations

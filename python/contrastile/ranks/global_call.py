@@ -37,7 +37,7 @@ class Part:
 
 @dataclass
 class GlobalCall:
-    call: PairCall  # this rank's rows and its own columns
+    own: PairCall  # this rank's rows and its own columns
     backend: Backend
     ranks: Ranks
     blocks: list[list[int]]  # columns of every rank, for each block of columns that ranks share
@@ -45,7 +45,7 @@ class GlobalCall:
 
     @property
     def square(self) -> bool:
-        return self.call.spec.square
+        return self.own.spec.square
 
     @property
     def columns(self) -> list[int]:
@@ -71,21 +71,21 @@ class GlobalCall:
         return found
 
     def part(self, owner: int | None, sides: list[Side], needs: Needs) -> Part:
-        n, m = len(self.call.rows), sum(map(len, sides))
-        spec, here = self.call.spec, owner in (None, self.ranks.rank)
+        n, m = len(self.own.rows), sum(map(len, sides))
+        spec, here = self.own.spec, owner in (None, self.ranks.rank)
         if self.square and here:
-            return Part(owner, PairCall(spec, self.call.rows, sides), needs, (0, n), (0, m), m, 1)
+            return Part(owner, PairCall(spec, self.own.rows, sides), needs, (0, n), (0, m), m, 1)
         if self.square:
             rows, cols = self.half(owner, n, m)
             call = PairCall(
                 replace(spec, square=False, cols=True),
-                self.call.rows.slice(*rows),
+                self.own.rows.slice(*rows),
                 [replace(sides[0].slice(*cols), on=True)],
             )
             return Part(owner, call, replace(needs, blocks=[needs.a]), rows, cols, m, 1)
         extra, kinds = self.local if here else [], len(self.blocks)
         flags = needs.blocks[:kinds] * (len(sides) // kinds) + needs.blocks[kinds:][: len(extra)]
-        call = PairCall(spec, self.call.rows, [*sides, *extra])
+        call = PairCall(spec, self.own.rows, [*sides, *extra])
         return Part(owner, call, replace(needs, blocks=flags), (0, n), (0, m), m, len(sides))
 
     def half(self, owner: int | None, n: int, m: int) -> tuple[Span, Span]:
@@ -102,24 +102,24 @@ def global_call_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequen
     shared = 1 if ranks.replicated_negatives else len(call.blocks)
     blocks = [rows] if call.spec.square else [[own[1 + k] for own in sizes] for k in range(shared)]
     call = PairCall(call.spec, replace(call.rows, origin=sum(rows[:rank])), call.blocks)
-    joint = GlobalCall(call, backend, ranks, blocks, [])
+    made = GlobalCall(call, backend, ranks, blocks, [])
     start = sum(map(sum, blocks))
     for side in call.blocks[len(blocks) :]:
-        joint.local.append(replace(side, origin=start))
+        made.local.append(replace(side, origin=start))
         start += len(side)
-    own = joint.spans(rank)
+    own = made.spans(rank)
     call.blocks = [replace(side, origin=origin) for side, (origin, _) in zip(call.blocks, own, strict=False)]
-    return joint
+    return made
 
 
-def attach(joint: GlobalCall, row: Carried, col: Carried) -> None:
+def attach(call: GlobalCall, row: Carried, col: Carried) -> None:
     """Gives rows, and own and replicated columns, their (stat, weight, positive_weight); None leaves a thing unset."""
-    joint.call.rows = given(joint.call.rows, row)
-    if joint.square:
-        joint.call.blocks = [given(joint.call.blocks[0], row)]
+    call.own.rows = given(call.own.rows, row)
+    if call.square:
+        call.own.blocks = [given(call.own.blocks[0], row)]
         return
     start = 0
-    for sides in (joint.call.blocks, joint.local):
+    for sides in (call.own.blocks, call.local):
         for index, side in enumerate(sides):
             stop = start + len(side)
             sides[index] = given(side, tuple(None if x is None else x[start:stop] for x in col))

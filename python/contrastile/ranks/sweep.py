@@ -1,4 +1,4 @@
-"""Statistics and gradients of a joint call: the driver's loops part by part, and what ranks leave on each other's
+"""Statistics and gradients of a call call: the driver's loops part by part, and what ranks leave on each other's
 columns. The two strategies differ in what moves, and when."""
 
 from __future__ import annotations
@@ -13,8 +13,17 @@ from .. import driver
 from ..monoid import finish, neutral, stat_dtype
 from ..spec import Gradients, Needs, Weights
 from . import communication
+from .column_results import (
+    column_gradients,
+    directions_first,
+    merge_everywhere,
+    merged,
+    nothing_left,
+    numbers,
+    placed,
+    stats_of,
+)
 from .global_call import Carried, GlobalCall, Part, attach, given
-from .column_results import column_gradients, merge_everywhere, merged, nothing_left, numbers, placed, stats_of, directions_first
 from .shard import form_of, pack, unpack
 
 COLUMNS, LEFT = 1, 2  # tags of what travels
@@ -24,22 +33,22 @@ Meet = Callable[[Part], "list[Tensor]"]  # what a part leaves on its columns: te
 class Sweep:
     """Adds up, part by part, what belongs to this rank's rows; `travel` brings home what belongs to its columns."""
 
-    def __init__(self, joint: GlobalCall, needs: Needs, budget: int = 0) -> None:
-        self.joint, self.needs, self.budget = joint, needs, budget
-        self.spec, self.traits = joint.call.spec, joint.call.spec.reduce.traits
-        self.row = driver.StatsAccumulator(joint.call.spec, joint.call.rows)
+    def __init__(self, call: GlobalCall, needs: Needs, budget: int = 0) -> None:
+        self.call, self.needs, self.budget = call, needs, budget
+        self.spec, self.traits = call.own.spec, call.own.spec.reduce.traits
+        self.row = driver.StatsAccumulator(call.own.spec, call.own.rows)
         self.local_stats: list[Tensor] = []  # of the replicated columns
         self.local_grads: Gradients | None = None
         self.grads = self.accumulators()
-        self.value = joint.call.rows.features.new_zeros((), dtype=stat_dtype(joint.call.dtype))
+        self.value = call.own.rows.features.new_zeros((), dtype=stat_dtype(call.own.dtype))
 
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
         """Meets all columns this rank has to meet. What all ranks left on its own."""
         raise NotImplementedError
 
     def part(self, owner: int | None, tensors: list[Tensor]) -> Part:
-        sides = unpack(tensors, form_of(self.joint.call.blocks[0]), self.joint.spans(owner))
-        return self.joint.part(owner, sides, self.needs)
+        sides = unpack(tensors, form_of(self.call.own.blocks[0]), self.call.spans(owner))
+        return self.call.part(owner, sides, self.needs)
 
     def single(self) -> bool:
         """Whether one part has all pairs of this rank's rows."""
@@ -50,7 +59,7 @@ class Sweep:
     def statistics(self) -> driver.Finished:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
-            self.row.add(0, len(self.joint.call.rows), stats_of(self.traits, home[0]))
+            self.row.add(0, len(self.call.own.rows), stats_of(self.traits, home[0]))
         rows = self.row.result()
         done = driver.Finished(finish(rows), rows.positive)
         if home and not self.spec.square:
@@ -59,14 +68,14 @@ class Sweep:
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
-        sides = driver.statistics(driver.Plan(part.call, self.joint.backend), driver.ScoreStore(part.buffer))
+        sides = driver.statistics(driver.Plan(part.call, self.call.backend), driver.ScoreStore(part.buffer))
         self.row.add(*part.rows, sides.rows.result())
         if not (self.spec.cols or self.spec.square):
             return []
         untouched = numbers(neutral(self.traits, part.call.rows.features, part.width))
         if part.call.spec.square:
             return [untouched]
-        found = [numbers(running.result()) for running in sides.cols]
+        found = [numbers(column.result()) for column in sides.cols]
         self.local_stats += found[part.shared :]
         return [placed(torch.cat(found[: part.shared]), part, untouched)]
 
@@ -79,7 +88,7 @@ class Sweep:
         return self.assembled(home)
 
     def differentiate(self, part: Part) -> list[Tensor]:
-        plan = driver.Plan(part.call, self.joint.backend)
+        plan = driver.Plan(part.call, self.call.backend)
         return self.left(part, driver.gradients(plan, part.needs, driver.ScoreStore(part.buffer)))
 
     def at_once(self, weights: Weights) -> Meet:
@@ -87,7 +96,7 @@ class Sweep:
             own = replace(
                 weights, col=column_weights(part, "weight"), col_positive=column_weights(part, "positive_weight")
             )
-            value, grads = driver.scalar(part.call, self.joint.backend, own, part.needs, self.budget)
+            value, grads = driver.scalar(part.call, self.call.backend, own, part.needs, self.budget)
             assert grads is not None
             self.value = self.value + value
             return self.left(part, grads)
@@ -104,7 +113,7 @@ class Sweep:
             if self.grads.col_bias is not None and grads.col_bias is not None:
                 self.grads.col_bias += grads.col_bias
             return nothing_left(part, self.needs)
-        if len(part.call.blocks) > part.shared or not self.joint.local:
+        if len(part.call.blocks) > part.shared or not self.call.local:
             m = part.width
             col_scale, col_bias = (None if x is None else x[m:] for x in (grads.col_scale, grads.col_bias))
             self.local_grads = Gradients(None, grads.blocks[part.shared :], None, col_scale, None, col_bias)
@@ -112,7 +121,7 @@ class Sweep:
 
     def accumulators(self) -> Gradients:
         """Of this rank's rows; in a square call also of their biases as columns."""
-        rows = self.joint.call.rows.features
+        rows = self.call.own.rows.features
 
         def zeros(wanted: bool, *shape: int) -> Tensor | None:
             return rows.new_zeros(shape, dtype=stat_dtype(rows.dtype)) if wanted else None
@@ -131,7 +140,7 @@ class Sweep:
             if self.grads.col_bias is not None:
                 self.grads.col_bias += rest.pop(0)[:, 0]
             return self.grads
-        local, shared = self.local_grads, self.joint.call.blocks
+        local, shared = self.local_grads, self.call.own.blocks
         assert local is not None
         flags = needs.blocks[: len(shared)]
         parts = rest.pop(0).split([len(side) for side in shared]) if any(flags) else (None,) * len(shared)
@@ -157,11 +166,11 @@ class Ring(Sweep):
     follows one step behind, and from the last rank straight home."""
 
     def single(self) -> bool:
-        return self.joint.ranks.size == 1
+        return self.call.ranks.size == 1
 
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
-        ranks, counts, owners = self.joint.ranks, self.joint.columns, self.joint.owners()
-        blocks = self.joint.call.blocks
+        ranks, counts, owners = self.call.ranks, self.call.columns, self.call.owners()
+        blocks = self.call.own.blocks
         current, behind, left = pack(blocks, form_of(blocks[0])), None, list[Tensor]()
         for owner, following in zip(owners, [*owners[1:], None], strict=True):
             onward = None if following is None else communication.shift(ranks, current, counts[following], 1, COLUMNS)
@@ -182,20 +191,20 @@ class Ring(Sweep):
 class Gather(Sweep):
     """All columns come at once, and what ranks leave on them is added up in one reduction."""
 
-    def __init__(self, joint: GlobalCall, needs: Needs, budget: int = 0) -> None:
-        super().__init__(joint, needs, budget)
-        blocks, self.counts = joint.call.blocks, joint.columns
-        columns = [communication.all_gather(joint.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
+    def __init__(self, call: GlobalCall, needs: Needs, budget: int = 0) -> None:
+        super().__init__(call, needs, budget)
+        blocks, self.counts = call.own.blocks, call.columns
+        columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
         if self.single():
-            self.parts[0].buffer = driver.Plan(self.parts[0].call, joint.backend).scores_within(budget)
+            self.parts[0].buffer = driver.Plan(self.parts[0].call, call.backend).scores_within(budget)
 
     def single(self) -> bool:
         return not self.spec.square
 
     def owners(self) -> Sequence[int | None]:
-        return [None] if self.single() else self.joint.owners()
+        return [None] if self.single() else self.call.owners()
 
     def of(self, owner: int | None, columns: list[Tensor]) -> list[Tensor]:
         return columns if owner is None else [x.split(self.counts)[owner] for x in columns]
@@ -206,7 +215,7 @@ class Gather(Sweep):
                 self.refresh(part, self.col_stat)
         found = {part.owner: meet(part) for part in self.parts}
         left = found[None] if self.single() else self.on_all_columns(found, statistics)
-        ranks = self.joint.ranks
+        ranks = self.call.ranks
         if not statistics:
             return [communication.reduce_scatter(ranks, x, self.counts) for x in left]
         merged = [merge_everywhere(ranks, self.traits, x) for x in left]
@@ -218,22 +227,22 @@ class Gather(Sweep):
         """Gives a part what became known after its statistics."""
         call, start = part.call, part.cols[0]
         start += sum(self.counts[: part.owner] if part.owner is not None else ())
-        call.rows = self.joint.call.rows.slice(*part.rows)
+        call.rows = self.call.own.rows.slice(*part.rows)
         for index, side in enumerate(call.blocks[: part.shared]):
             call.blocks[index] = replace(side, stat=stat[start : start + len(side)])
             start += len(side)
-        for index, own in enumerate(self.joint.local, start=part.shared):
+        for index, own in enumerate(self.call.local, start=part.shared):
             carried = own.stat, own.weight, own.positive_weight
             call.blocks[index] = given(call.blocks[index], carried)
 
     def on_all_columns(self, found: dict[int | None, list[Tensor]], statistics: bool) -> list[Tensor]:
         """What the parts of a square call left, in the order of ranks; nothing where this rank met none. All ranks need
         the finished statistics of all columns, so this rank's come with what it has itself; `row` starts again."""
-        own, joined = found[self.joint.ranks.rank], []
+        own, joined = found[self.call.ranks.rank], []
         if statistics:
             own[0] = numbers(self.row.result())
-            self.row = driver.StatsAccumulator(self.spec, self.joint.call.rows)
-        empty = neutral(self.traits, self.joint.call.rows.features, 1)
+            self.row = driver.StatsAccumulator(self.spec, self.call.own.rows)
+        empty = neutral(self.traits, self.call.own.rows.features, 1)
         for k, like in enumerate(own):
             untouched = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
             joined.append(
@@ -248,30 +257,30 @@ class Gather(Sweep):
 # ---- what autograd asks for ----------------------------------------------------------------------------------------
 
 
-def sweep_of(joint: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
-    rows = joint.call.rows.features
-    held = sum(joint.columns) * rows.shape[1] * joint.call.directions * (rows.dtype.itemsize + 4)
-    return Ring(joint, needs, budget) if joint.ranks.rings(held) else Gather(joint, needs, budget)
+def sweep_of(call: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
+    rows = call.own.rows.features
+    held = sum(call.columns) * rows.shape[1] * call.own.directions * (rows.dtype.itemsize + 4)
+    return Ring(call, needs, budget) if call.ranks.rings(held) else Gather(call, needs, budget)
 
 
-def stats(joint: GlobalCall) -> driver.Finished:
+def stats(call: GlobalCall) -> driver.Finished:
     """Finished statistics of this rank's rows and columns."""
-    return sweep_of(joint, NONE).statistics()
+    return sweep_of(call, NONE).statistics()
 
 
-def backward(joint: GlobalCall, row: Carried, col: Carried, needs: Needs) -> Gradients:
+def backward(call: GlobalCall, row: Carried, col: Carried, needs: Needs) -> Gradients:
     """row, col: statistic, weight and positive_weight of this rank's rows and columns."""
-    attach(joint, row, col)
-    return sweep_of(joint, needs).gradients()
+    attach(call, row, col)
+    return sweep_of(call, needs).gradients()
 
 
-def scalar(joint: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients | None]:
+def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients | None]:
     """This rank's share of the weighted sum of all statistics: its rows and columns, or, of a sum, its pairs; and the
     gradients of its rows and columns in the sum of all ranks' shares."""
-    spec = joint.call.spec
+    spec = call.own.spec
     row, col = (weights.row, weights.row_positive), (weights.col, weights.col_positive)
-    attach(joint, (None, *row), (None, *col))
-    sweep = sweep_of(joint, needs, budget if needs.any() else 0)
+    attach(call, (None, *row), (None, *col))
+    sweep = sweep_of(call, needs, budget if needs.any() else 0)
     additive = spec.reduce.traits.additive or (sweep.single() and not spec.cols)
     if needs.any() and additive and not spec.square:
         grads = sweep.gradients(weights)
@@ -280,7 +289,7 @@ def scalar(joint: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tu
     value = driver.scalar_value(done, weights)
     if not needs.any():
         return value, None
-    attach(joint, (done.row, *row), (done.col, *col))
+    attach(call, (done.row, *row), (done.col, *col))
     return value, sweep.gradients()
 
 

@@ -114,7 +114,9 @@ class MemoryEfficientCLIPLoss(Loss):
         elif batch.total <= 1:  # no negative whose sum could be corrected
             loss = reduced_empty(batch.n, "mean", x, y)
         else:
-            rows = debiased_clip(upcast(x), upcast(y), scale, prior, self.both, batch, compute_dtype=x.dtype, **self.engine)
+            rows = debiased_clip(
+                upcast(x), upcast(y), scale, prior, self.both, batch, compute_dtype=x.dtype, **self.engine
+            )
             loss = batch.reduced(rows, "mean")
             if smoothing:
                 loss = loss + smoothing * smoothing_of_pairs(x, y, scale, batch)

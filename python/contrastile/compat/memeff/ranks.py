@@ -1,8 +1,8 @@
 """memeff's Distributed classes: the losses of the global batch of all ranks of `group`.
 
 As in the package, forward returns this rank's partial loss: the sum over its own rows, divided by the rows of all. The
-sum over ranks is the joint loss, and features get that sum's gradient. Where gradients of parameters are averaged over
-W ranks, as DistributedDataParallel does, they are 1/W of those of the joint loss.
+sum over ranks is the global loss, and features get that sum's gradient. Where gradients of parameters are averaged over
+W ranks, as DistributedDataParallel does, they are 1/W of those of the global loss.
 """
 
 from __future__ import annotations

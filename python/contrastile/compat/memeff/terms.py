@@ -58,7 +58,9 @@ def log_sum(parts: Tensor) -> Tensor:
     return parts.masked_fill(empty, 0.0).logsumexp(0).masked_fill(empty, -torch.inf)
 
 
-def debiased_clip(x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: GlobalBatch, **engine: Any) -> Tensor:
+def debiased_clip(
+    x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: GlobalBatch, **engine: Any
+) -> Tensor:
     """Debiased rows of x against y, and with `both` their mean with the columns, (N,)."""
     engine |= {"keep": "not_same_index", "positives": "same_index", "cols": both, "group": batch.ranks}
     stats, others = pair_reduce(x, y, scale=scale, **engine), batch.total - 1
