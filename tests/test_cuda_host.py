@@ -21,7 +21,7 @@ from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
-from contrastile.backends.torch_tiles import TorchBackend, affine, dot_tiles, score_of
+from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
 from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from cuda_host import HostBackend
@@ -99,7 +99,7 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
 
 
 def logits(block: PairBlock) -> Tensor:
-    return affine(block, score_of(block, dot_tiles(block, fill=False)))
+    return affine(block, score_of(block, dot_products(block, fill=False)))
 
 
 def double(block: PairBlock) -> PairBlock:
@@ -123,7 +123,7 @@ def numbers(backend: object, block: PairBlock) -> dict[str, Tensor]:
     for side, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
         found |= {f"{side} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
     if block.spec.reduce != Reduce.MAX:
-        apart = replace(block, kept=None)  # the sides' own statistics are not those of these scores
+        apart = replace(block, saved=None)  # the sides' own statistics are not those of these scores
         found |= vars(backend.score_grad(apart, ALL))  # type: ignore[attr-defined]
     return {k: x for k, x in found.items() if x is not None}
 

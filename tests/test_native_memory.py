@@ -11,12 +11,12 @@ HUGE = """
 from contrastile import _cpu
 for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
     for threads in (1, 3):
-        whole, block = _cpu.SmallCall(), _cpu.Block()
+        problem, block = _cpu.SmallCall(), _cpu.Block()
         block.n, block.m, block.d, block.threads = 1, 1, d, threads
-        whole.block = block
+        problem.block = block
         product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=1, m=1, n=1, k=d, dtype=0)
         for call in (
-            lambda: _cpu.stats(block), lambda: _cpu.score_grad(block), lambda: _cpu.whole(whole),
+            lambda: _cpu.stats(block), lambda: _cpu.score_grad(block), lambda: _cpu.small_call(problem),
             lambda: _cpu.gemm(**product, threads=threads),
         ):
             try:

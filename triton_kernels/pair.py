@@ -2,9 +2,9 @@
 
 Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
 A and B are contiguous, (n, d) and (directions, m, d) with directions `b_direction` elements apart, or descriptors
-(TMA); partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not given, not
-wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the loads of a
-program's next tile can begin during the epilogue of this one.
+(TMA); partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None:
+not given, not wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then
+the loads of a program's next tile can begin during the epilogue of this one.
 """
 
 import triton

@@ -44,7 +44,7 @@ class Launch:
             kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
 
     def operands(self) -> dict[str, Any]:
-        """A and B (directions, m, d): descriptors for the tensor copy engine where it exists and alignment allows it."""
+        """A and B (directions, m, d): descriptors for the tensor copy engine where one exists and alignment allows."""
         a, b, tile = self.block.row.features, self.block.col.directions, self.tile
         shape = {"b_direction": b.stride(0), "directions": len(b)}
         if not self.tma:

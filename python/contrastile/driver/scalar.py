@@ -130,7 +130,7 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
 
 
 def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
-    """Columns are complete only after all rows: statistics first, then score gradients from saved or recomputed scores."""
+    """Columns are complete only after all rows: statistics first, then score gradients, from saved or new scores."""
     buffer = plan.scores_within(budget)
     done = finished(statistics(plan, ScoreStore(buffer)))
     value = scalar_value(done, weights)
