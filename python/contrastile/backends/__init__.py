@@ -63,13 +63,15 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> B
 
 def select_segments(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> tuple[Backend, Segments]:
     """As `select`, among the backends with a kernel for maxima over segments; also that kernel."""
-    able = {backend.name: run for backend in BACKENDS if (run := backend.segments()) is not None}
-    if name not in ("auto", *able):
-        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(able)} have")
     backend = select(name, device, dtype, pairs)
-    if backend.name not in able:
+    run = backend.segments()
+    if run is None and name == "auto":
         backend = select("torch", device, dtype, pairs)
-    return backend, able[backend.name]
+        run = backend.segments()
+    if run is None:
+        able = [backend.name for backend in BACKENDS if backend.segments() is not None]
+        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(able)} have")
+    return backend, run
 
 
 def select_bases(vectors: Sequence[Tensor]) -> Bases | None:

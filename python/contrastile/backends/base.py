@@ -119,7 +119,10 @@ class Backend(ABC):
 
 def only_block(call: PairCall) -> PairBlock:
     """The block that a call done at once is."""
-    return PairBlock(call.spec, call.rows, replace(call.blocks[0], on=call.spec.cols), call.mask, factor=call.factor)
+    col = call.blocks[0]
+    if col.on != call.spec.cols:
+        col = replace(col, on=call.spec.cols)
+    return PairBlock(call.spec, call.rows, col, call.mask, factor=call.factor)
 
 
 def fits_at_once(call: PairCall) -> bool:

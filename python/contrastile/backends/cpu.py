@@ -11,7 +11,7 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Gradients, Limits, Needs, PairBlock, PairCall, Score, ScoreGradients, Weights
 from . import native
-from .base import CPU_LIMITS, Backend, Small
+from .base import CPU_LIMITS, Backend, Small, only_block
 from .native_block import (
     GRAD_TYPES,
     address,
@@ -122,7 +122,7 @@ class CpuBackend(Backend):
         for grad in (grads.a, *grads.blocks):
             if grad is not None:  # the products add up
                 grad.zero_()
-        block = PairBlock(call.spec, call.rows, call.blocks[0], call.mask)
+        block = only_block(call)
         problem, native_block = self.module.SmallCall(), self.native_block(block, block.col.features)
         native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
         native_block.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,6 +46,13 @@ class Plan:
         for block in call.blocks:
             if block.prepared is None:
                 block.prepared = backend.prepare(block.features)
+
+    def chunk(self, start: int, stop: int) -> Plan:
+        """The plan of some of the rows."""
+        part, call = copy(self), self.call
+        mask = None if call.mask is None else call.mask[start:stop]
+        part.call = PairCall(call.spec, call.rows.slice(start, stop), call.blocks, mask, call.factor)
+        return part
 
     def chunk_rows(self) -> int:
         """A multiple of the backend's granularity whose scores fit the workspace."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..backends.base import Backend
 from ..monoid import finish, stat_dtype
-from ..spec import Gradients, Needs, PairCall, Side, Weights
+from ..spec import Gradients, Needs, PairCall, Weights
 from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
 from .scaling import scaled
@@ -43,7 +43,8 @@ def scalar(
         return one_block(plan, step, weights, needs)
     both = call.spec.cols or call.spec.square
     if not both and 4 * plan.width() * plan.limits.min_chunk <= plan.limits.workspace:
-        return one_sided(plan, weights, needs)
+        rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(plan.width(), 1))))
+        return one_sided(Plan(call, backend, rows), weights, needs)
     return two_sweeps(plan, weights, needs, budget)
 
 
@@ -82,31 +83,25 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
 
 
 def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
-    """Row weights are known, so a chunk's score gradients follow its statistics while its scores are still at hand."""
-    call, backend, width = plan.call, plan.backend, plan.width()
-    grads, n = new_gradients(call, needs), len(call.rows)
-    rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(width, 1))))
-    buffer = plan.memory(min(rows, n) * width)
+    """Row weights are known, so a chunk's score gradients follow its statistics while its scores are still at hand.
+    plan: every chunk of rows meets all columns of a block at once."""
+    call, backend, n = plan.call, plan.backend, len(plan.call.rows)
+    grads, buffer = new_gradients(call, needs), plan.memory(min(plan.rows, n) * plan.width())
     value = call.rows.features.new_zeros((), dtype=torch.float64)
     with scaled(call, backend, [weights.row, weights.row_positive], grads):
-        for start in range(0, n, rows):
-            stop = min(start + rows, n)
-            own = Weights(*(None if x is None else x[start:stop] for x in (weights.row, weights.row_positive)))  # type: ignore[arg-type]
-            chunk = Plan(chunk_of(call, call.rows.slice(start, stop), start), backend, rows)
+        for start in range(0, n, plan.rows):
+            stop = min(start + plan.rows, n)
+            own, positive = (None if x is None else x[start:stop] for x in (weights.row, weights.row_positive))
+            chunk = plan.chunk(start, stop)
             steps = list(chunk.steps())
             stats = statistics(chunk, ScoreStore(buffer), steps).rows.result()
             done = Finished(finish(stats), stats.positive)
-            value = value + weighted(done.row, own.row, done.row_positive, own.row_positive)
-            chunk.call.rows = with_weights(chunk.call.rows, done.row, own.row, own.row_positive)
+            value = value + weighted(done.row, own, done.row_positive, positive)
+            chunk.call.rows = with_weights(chunk.call.rows, done.row, own, positive)
             here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)
             for step in steps:
                 add_block(chunk, step, here, chunk.block(step, store.next(chunk, step)), needs)
     return value.to(stat_dtype(call.dtype)), grads
-
-
-def chunk_of(call: PairCall, rows: Side, start: int) -> PairCall:
-    mask = None if call.mask is None else call.mask[start : start + len(rows)]
-    return PairCall(call.spec, rows, call.blocks, mask, call.factor)
 
 
 def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:

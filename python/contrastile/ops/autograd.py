@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from . import record
+from . import library, record
 from .check import PLAIN
-from .library import LIB, pair_loss, pair_stats
+from .library import LIB
 from .record import Arguments
 
 
@@ -51,7 +51,7 @@ class StatsFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
-        output = run("pair_stats", pair_stats, args.a, *record.packed(args), budget)
+        output = run_record("pair_stats", library.stats, args, budget)
         row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
         ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
@@ -69,10 +69,8 @@ class StatsFunction(torch.autograd.Function):
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
     row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
     args = record.restored(statics, inputs)
-    grads = torch.ops.contrastile.pair_stats_backward.default(
-        *record.packed(args), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
-    )
-    return tuple(grads)
+    others = row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
+    return tuple(run_record("pair_stats_backward", library.stats_backward, args, *others))
 
 
 class LossFunction(torch.autograd.Function):
@@ -137,12 +135,19 @@ def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    return run("pair_loss", pair_loss, args.a, *record.packed(args), *more, needs)  # type: ignore[no-any-return]
+    return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
 
 
 def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:
     """The operator, or its implementation at once where nobody watches operators: small losses feel the difference."""
     return implementation(*args) if plain(like) else getattr(torch.ops.contrastile, operator).default(*args)
+
+
+def run_record(operator: str, implementation: Callable[..., Any], args: Arguments, *others: Any) -> Any:
+    """`run` of an operator that takes the fields of a record."""
+    if plain(args.a):
+        return implementation(args, *others)
+    return getattr(torch.ops.contrastile, operator).default(*record.packed(args), *others)
 
 
 def plain(x: Tensor) -> bool:

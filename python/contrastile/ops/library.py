@@ -7,7 +7,7 @@ never cause a recompilation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -99,8 +99,7 @@ def joined(columns: list[driver.StatsAccumulator], name: str, like: Tensor) -> T
 # ---- implementations ------------------------------------------------------------------------------------------------
 
 
-def pair_stats(*given: Any) -> tuple[Tensor, ...]:
-    args, (budget,) = split(given)
+def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     with no_autocast(args.a):
         call, backend = build_call(args)
         plan = driver.Plan(call, backend)
@@ -121,8 +120,10 @@ def pair_stats(*given: Any) -> tuple[Tensor, ...]:
         return done.row, col.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
 
 
-def pair_stats_backward(*given: Any) -> list[Tensor]:
-    args, (row_parts, col_parts, scores, row_weight, col_weight, row_positive, col_positive, needs) = split(given)
+def stats_backward(
+    args: Arguments, row_parts: Tensor, col_parts: Tensor, scores: Tensor, row_weight: Tensor, col_weight: Tensor,
+    row_positive: Tensor, col_positive: Tensor, needs: Sequence[bool],
+) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
         some = call.spec.positives != Positives.NONE
@@ -137,22 +138,19 @@ def pair_stats_backward(*given: Any) -> list[Tensor]:
         return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]
 
 
-def pair_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
-    args, (*given_weights, budget, needs) = split(given)
+def loss(
+    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None,
+    budget: int, needs: Sequence[bool],
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        weights = contiguous_weights(*given_weights)
+        weights = contiguous_weights(row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
 def contiguous_weights(row: Tensor, *others: Tensor | None) -> Weights:
     return Weights(row.contiguous(), *(None if w is None else w.contiguous() for w in others))
-
-
-def split(given: Sequence[Any]) -> tuple[Arguments, Sequence[Any]]:
-    """The record, and the operator's own arguments."""
-    return Arguments(*given[:COUNT]), given[COUNT:]
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
@@ -166,8 +164,7 @@ def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
 # ---- fakes ----------------------------------------------------------------------------------------------------------
 
 
-def fake_stats(*given: Any) -> tuple[Tensor, ...]:
-    args, (budget,) = split(given)
+def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     a, blocks, n, m = args.a, args.blocks, args.n, args.m
     dtype = stat_dtype(a.dtype)
     col_n = m if args.cols else 0
@@ -187,13 +184,13 @@ def fake_stats(*given: Any) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
-def fake_stats_backward(*given: Any) -> list[Tensor]:
-    args, (*_, needs) = split(given)
+def fake_stats_backward(args: Arguments, *others: Any) -> list[Tensor]:
+    needs = others[-1]
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in wanted_inputs(args, needs)]
 
 
-def fake_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
-    args, (*_, needs) = split(given)
+def fake_loss(args: Arguments, *others: Any) -> tuple[Tensor, list[Tensor]]:
+    needs = others[-1]
     # a named backend that cannot run says so here too
     select(args.backend, args.a.device, args.compute, args.n * args.m)
     dtype = stat_dtype(args.a.dtype)
@@ -201,14 +198,21 @@ def fake_loss(*given: Any) -> tuple[Tensor, list[Tensor]]:
     return args.a.new_empty((), dtype=dtype), grads
 
 
-def _register() -> None:
-    for name, implementation, fake in (
-        ("pair_stats", pair_stats, fake_stats),
-        ("pair_stats_backward", pair_stats_backward, fake_stats_backward),
-        ("pair_loss", pair_loss, fake_loss),
-    ):
-        LIB.impl(name, implementation, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+# ---- the operators, which take the fields of a record one by one ----------------------------------------------------
 
 
-_register()
+def operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Registers both; returns what the operator runs."""
+
+    def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: function(Arguments(*given[:COUNT]), *given[COUNT:])
+
+    implementation = spread(function)
+    LIB.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"contrastile::{name}", spread(fake), lib=LIB)
+    return implementation
+
+
+pair_stats = operator("pair_stats", stats, fake_stats)
+pair_stats_backward = operator("pair_stats_backward", stats_backward, fake_stats_backward)
+pair_loss = operator("pair_loss", loss, fake_loss)
