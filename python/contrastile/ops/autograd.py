@@ -69,8 +69,11 @@ class StatsFunction(torch.autograd.Function):
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
     row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
     args = record.restored(statics, inputs)
-    others = row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
-    return tuple(run_record("pair_stats_backward", library.stats_backward, args, *others))
+    # always the operator: upstream gradients may be batched, which only the dispatcher sees and refuses
+    grads = torch.ops.contrastile.pair_stats_backward.default(
+        *record.packed(args), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
+    )
+    return tuple(grads)
 
 
 class LossFunction(torch.autograd.Function):
