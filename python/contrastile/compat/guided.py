@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
 from ..losses.common import inverse, paired_dot, reduced_empty, unit, wide
 from ..ops import check, pair_reduce
 from ..ops.autograd import once, scaled
@@ -107,7 +108,7 @@ def guided_loss(
     contrast_anchors: bool = True,
     contrast_positives: bool = True,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Anchors, positives and hard negatives, each (N, D) of free length, and the guide's view of the same, (N, D').
