@@ -7,8 +7,6 @@ An argument of a function is an input where its type is one of INPUTS: forward t
 constructor keeps them, and forward takes them for one call. What a signature cannot say is in TWINS.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import subprocess

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +91,7 @@ class TupleProblem:
         value: Tensor = torch.logaddexp(others - own, torch.zeros_like(own))
         if total is None:
             return value
-        count: Any = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)
+        count: int | Tensor = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)
         mean: Tensor = (total + own) / count
         return value + self.smoothing * (own - mean)
 

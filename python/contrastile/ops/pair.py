@@ -32,6 +32,16 @@ class PairStats(NamedTuple):
     col_positives: Tensor | None  # (M,)
 
 
+@dataclass(slots=True)  # not frozen, which would cost 2 us a call
+class Weights:
+    """Of the statistics in a sum: pair_loss has each field as an argument, `<field>_weight`."""
+
+    row: float | Tensor = 1.0
+    row_positive: float | Tensor = 0.0
+    col: float | Tensor = 0.0
+    col_positive: float | Tensor = 0.0
+
+
 @announced
 def pair_reduce(
     a: Tensor,
@@ -217,16 +227,6 @@ def pair_loss(
     )  # fmt: skip
     weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight)
     return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))
-
-
-@dataclass(slots=True)
-class Weights:
-    """Of the statistics in a sum: pair_loss has each field as an argument, `<field>_weight`."""
-
-    row: float | Tensor = 1.0
-    row_positive: float | Tensor = 0.0
-    col: float | Tensor = 0.0
-    col_positive: float | Tensor = 0.0
 
 
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
