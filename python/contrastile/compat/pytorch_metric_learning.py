@@ -68,7 +68,7 @@ class PairLoss:
         return self.of_labels(scores, labelled(labels, columns, own), embeddings, labels)
 
     def similarities(self, embeddings: Tensor, ref_emb: Tensor) -> Similarities:
-        EngineOptions.of(self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend)
         distance = self.distance
         check_distance(distance)
         distance.reset_stats()
@@ -76,10 +76,7 @@ class PairLoss:
         x = similarity_rows(distance, embeddings)
         y = None if ref_emb is embeddings else similarity_rows(distance, ref_emb)
         distance.set_default_stats(embeddings, ref_emb, x, x if y is None else y)
-        engine = {
-            "compute_dtype": x.dtype if y is None else torch.promote_types(x.dtype, y.dtype),
-            "backend": self.backend, "memory_budget": self.memory_budget,
-        }  # fmt: skip
+        engine.compute_dtype = x.dtype if y is None else torch.promote_types(x.dtype, y.dtype)
         return Similarities(wide(x), None if y is None else wide(y), inverse(self.temperature, x), engine)
 
     def indices(self, given: Any, labels: Tensor | None, ref_labels: Tensor | None, scores: Similarities) -> Indices:

@@ -94,11 +94,11 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
             if similarity_kind(self.similarity_fct) == "cosine":
                 queries, *documents = (unit(x, True) for x in (queries, *documents))
             # options are read at every call, like the package does: they may be assigned
+            engine = EngineOptions.of(self.memory_budget, self.backend, group, dtype)
             return ranking_loss(
-                queries, documents, self.scale, directions=self.directions, partition_mode=self.partition_mode,
-                hardness_mode=self.hardness_mode, hardness_strength=self.hardness_strength,
-                memory_budget=self.memory_budget, compute_dtype=dtype, backend=self.backend,
-                group=group,
+                queries, documents, self.scale, engine, directions=self.directions,
+                partition_mode=self.partition_mode, hardness_mode=self.hardness_mode,
+                hardness_strength=self.hardness_strength,
             )  # fmt: skip
 
 

@@ -73,8 +73,7 @@ def kcl(
     batch = Batch.of(engine.ranks, a.shape[0])
     if batch.total == 0:
         return zero(a, b, width, weight)
-    inner: KernelName = kernel
-    outer: KernelName = kernel
+    inner = outer = kernel
     if kernel == "gaussian_riesz":
         inner, outer = "riesz", "gaussian"
     energies = [Kernel(inner, width, power).energy(x, batch, engine) for x in (a, b)]
