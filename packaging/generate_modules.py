@@ -197,16 +197,13 @@ class Module:
         return docstring("\n".join([summary, "", "Args:", *lines]))
 
     def constructor(self) -> Iterator[str]:
-        options = {p.name: p for p in self.options}
-        first = [options.pop(name) for name in self.twin.by_place]
-        yield from map(kept, first)
+        options, learned = {p.name: p for p in self.options}, self.twin.learned
+        yield from [kept(options.pop(name)) for name in self.twin.by_place]
         yield "*"
-        switch = self.twin.learned and self.twin.learned.switch
-        for option in options.values():
-            if switch and option.name != "logit_scale":
-                yield f"{switch}: bool = False"
-                switch = None
-            yield kept(option)
+        if learned is not None:
+            yield from [kept(options.pop(name)) for name in (learned.name,) if name in options]
+            yield f"{learned.switch}: bool = False"
+        yield from map(kept, options.values())
 
     def construction(self) -> Iterator[str]:
         yield "super().__init__()"

@@ -11,8 +11,8 @@ import contrastile
 from contrastile import backends, literals, spec
 from contrastile.catalog import CATALOG
 from contrastile.losses.base import OWN
-from contrastile.ops import record
-from loss_cases import id_of
+from contrastile.ops import check, record
+from loss_cases import call, default, id_of, takes
 from scripts import load_script
 
 every_module = pytest.mark.parametrize("card", CATALOG, ids=id_of)
@@ -54,6 +54,16 @@ def test_no_loss_hides_its_arguments():
         for name, function in inspect.getmembers(module, inspect.isfunction):
             named = [p.kind for p in inspect.signature(function).parameters.values()]
             assert inspect.Parameter.VAR_KEYWORD not in named or name == "pairwise_aggregate", name
+
+
+@every_module
+def test_a_call_checks_its_options_once(card, monkeypatch):
+    seen = []
+    for name in ("backend", "budget"):
+        found = getattr(check, name)
+        monkeypatch.setattr(check, name, lambda x, name=name, found=found: (seen.append(name), found(x))[1])
+    call(card, default(card))
+    assert seen == [name for name in ("backend", "budget") if takes(card, "backend")]
 
 
 # ---- the file that a script makes
