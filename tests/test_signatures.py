@@ -109,6 +109,24 @@ def test_options_are_attributes():
     assert module(X, Y).dim() == 0 and "reduction='sum'" in repr(module)
 
 
+class Configured(contrastile.SigLipLoss):
+    """A user's, with a constructor and a forward of its own."""
+
+    def __init__(self, config):
+        super().__init__(**config)
+        self.config = config
+
+    def forward(self, pair):
+        return super().forward(*pair)
+
+
+def test_subclasses_may_have_other_signatures():
+    module = Configured({"learnable": True, "reduction": "sum"})
+    assert torch.equal(module((X, Y)), contrastile.SigLipLoss(learnable=True, reduction="sum")(X, Y))
+    assert repr(module).startswith("Configured(learned logit_scale=10, learned logit_bias=-10, normalize=False")
+    assert "logit_bias=-3.0" in repr(Configured({"logit_scale": 5.0, "logit_bias": -3.0}))
+
+
 @pytest.mark.parametrize("cls", [contrastile.ClipLoss, contrastile.SigLipLoss, contrastile.Symile])
 def test_a_scale_that_nobody_gave_is_named(cls):
     with pytest.raises(

@@ -79,11 +79,10 @@ class LossModule(nn.Module):
 
     def extra_repr(self) -> str:
         shown = [f"learned {name}={float(value.detach()):.4g}" for name, value in self.learned().items()]
-        names = [name for name in signature(type(self)).parameters if not name.startswith("learnable")]
-        for name in names:
-            value = getattr(self, name)
-            if name == "group":
-                shown.append(f"group={group_text(value)}")
-            elif value is not None and name not in self.learns:
-                shown.append(f"{name}={value!r}")
+        kept = vars(self)  # by the function's names: a subclass may have another constructor
+        for name in signature(type(self).function).parameters:
+            if name == "group" and name in kept:
+                shown.append(f"group={group_text(kept[name])}")
+            elif kept.get(name) is not None:
+                shown.append(f"{name}={kept[name]!r}")
         return ", ".join(shown)
