@@ -3,8 +3,8 @@
 from .agreement import agree, collective, under_way
 from .global_batch import GlobalBatch
 from .facts import given, one_of, size_of, some_of
-from .group import Group, Ranks, group_text, resolve
+from .group import Group, Ranks, Strategy, group_text, resolve
 from .communication import RankError
 
-__all__ = ["GlobalBatch", "Group", "RankError", "Ranks", "agree", "collective", "given", "group_text", "one_of", "resolve"]
-__all__ += ["size_of", "some_of", "under_way"]
+__all__ = ["GlobalBatch", "Group", "RankError", "Ranks", "Strategy", "agree", "collective", "given", "group_text", "one_of"]
+__all__ += ["resolve", "size_of", "some_of", "under_way"]
