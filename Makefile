@@ -88,6 +88,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python packaging/generate_modules.py --check
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

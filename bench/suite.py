@@ -18,6 +18,7 @@ from contrastile.benchmark import suite as catalog_suite
 from contrastile.benchmark.problem import Problem
 from contrastile.benchmark.suite import COMPILED, DENSE, Candidate, Loss, Skip, Workload
 from contrastile.catalog import Case, pair, scalar, tuples, unit_rows
+from contrastile.ops import EngineOptions
 from packages import BANK, HARDER, PEERS, Peer, dropin
 
 TEACHER_SCALE = 20.0
@@ -89,7 +90,7 @@ def bank_dense(query: Tensor, key: Tensor, *, temperature: Tensor) -> Tensor:
 
 def harder_fused(query: Tensor, key: Tensor, *, temperature: Tensor, backend: str) -> Tensor:
     loss = import_module("contrastile.compat.ranking").ranking_loss
-    return loss(query, [key], 1.0 / temperature, backend=backend, **HARDER)
+    return loss(query, [key], 1.0 / temperature, EngineOptions.of(None, backend), **HARDER)
 
 
 def harder_dense(query: Tensor, key: Tensor, *, temperature: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_module_exports_with_what_it_learns():
     module = contrastile.losses.ClipLoss(learnable_scale=True, reduction="none")
     x, y = torch.randn(2, TRACED, 7).unbind()
     n = torch.export.Dim("n", min=2, max=MOST)
-    program = torch.export.export(module, (x, y), dynamic_shapes={"tensors": ({0: n}, {0: n})})
+    program = torch.export.export(module, (x, y), dynamic_shapes={"image_features": {0: n}, "text_features": {0: n}})
     a, b = torch.randn(2, LATER, 7).unbind()
     assert torch.equal(program.module()(a, b), module(a, b))
 
@@ -81,7 +81,7 @@ def test_a_module_that_draws_exports():
     module = contrastile.losses.Symile(logit_scale=3.0)
     n = torch.export.Dim("n", min=2, max=MOST)
     program = torch.export.export(
-        module, tuple(torch.randn(3, TRACED, 7)), dynamic_shapes={"tensors": ({0: n},) * 3}
+        module, tuple(torch.randn(3, TRACED, 7)), dynamic_shapes={"modalities": ({0: n},) * 3}
     ).module()
     later = torch.randn(3, LATER, 7)
     for _ in range(2):  # of torch's overloads with and without a generator, one binds the graph to its size

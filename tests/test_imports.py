@@ -22,6 +22,7 @@ MODULES = {
 
 # What a module may import, the most specific name decides. Arrows point down: losses, ops, driver, backends, spec.
 ALLOWED = {
+    "literals": (),
     "monoid": (),
     "spec": ("monoid",),
     "backends.base": ("monoid", "spec"),
@@ -68,12 +69,12 @@ ALLOWED = {
         "triton_kernels",
     ),
     "driver": ("monoid", "spec", "backends.base", "driver"),
-    "ranks": ("driver", "backends.base", "monoid", "spec", "ranks"),
-    "ops": ("monoid", "spec", "backends", "driver", "ranks", "ops"),
-    "losses": ("ops", "ranks", "losses", "spec"),
+    "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
+    "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
+    "losses": ("literals", "ops", "ranks", "losses", "spec"),
     "reference": ("reference",),  # written from the papers, so that it can be wrong only by itself
     "distributed": ("ops", "ranks", "distributed"),
-    "compat": ("losses", "ops", "ranks", "reference", "compat"),
+    "compat": ("literals", "losses", "ops", "ranks", "reference", "compat"),
     "metrics": ("losses", "ops"),
     "catalog": ("losses", "reference"),
     "testing": ("catalog",),

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from contrastile.backends.triton_device import architecture
 from contrastile.benchmark.precision import tf32
 from contrastile.cli.tune_ahead import Ahead, Task, here
 from contrastile.cli.tune_measure import agree, poisoned, seconds_of
+from contrastile.literals import BackendName, KeepName
 from contrastile.ops.basis import basis
 
 Run = Callable[[], list[Tensor]]  # the value and every gradient
@@ -90,7 +91,7 @@ def checked(function: Run) -> list[Tensor]:
 
 
 def problem(
-    n: int, dtype: torch.dtype, device: torch.device, backend: str, weight: int = 1, features: int = _FEATURES
+    n: int, dtype: torch.dtype, device: torch.device, backend: BackendName, weight: int = 1, features: int = _FEATURES
 ) -> Run:
     """Row and column softmax over n pairs, each with its positive, and the gradient of the scale. weight: of the
     epilogue, as in triton_kernels/config.py; 0 is the loss without gradients, 2 a sum instead of a softmax, 3 compares
@@ -99,7 +100,8 @@ def problem(
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
     scale = torch.tensor(20.0, device=device)
-    keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
+    keep: KeepName = "not_same_id" if weight == 3 else "all"
+    ids = torch.arange(n, device=device) // 2 if weight == 3 else None
 
     def call() -> list[Tensor]:
         leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]
@@ -288,7 +290,7 @@ def ranges(
     for n in sizes:
         if found and time.monotonic() > limit:
             break
-        seconds = {name: clock(problem(n, dtype, device, name), device) for name in usable}
+        seconds = {name: clock(problem(n, dtype, device, cast(BackendName, name)), device) for name in usable}
         print(f"{dtype} {n} x {n}:", *(f"{name} {1e3 * x:.3f} ms" for name, x in seconds.items()))
         fastest = min(seconds, key=lambda name: seconds[name])
         if found and found[-1][1] == fastest:

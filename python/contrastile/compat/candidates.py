@@ -5,13 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
 from ..losses.common import paired_dot, private_dots, upcast
 from ..ops import row_lse
 from .common import autocast_features
 
 
 def shared_negatives(
-    query: Tensor, key: Tensor, negatives: Tensor, scale: float | Tensor, *, backend: str, memory_budget: int | None
+    query: Tensor,
+    key: Tensor,
+    negatives: Tensor,
+    scale: float | Tensor,
+    *,
+    backend: BackendName,
+    memory_budget: int | None,
 ) -> Tensor:
     """log(e^{z_ii} + sum_j e^{z_ij}) - z_ii over the negatives j (M, D) that all rows share, (N,)."""
     query, key, negatives = autocast_features(query, key, negatives)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..literals import BackendName
 from ..losses.volume import gram_loss
 from ..losses.volume_computation import (
     volume_computation,
@@ -32,7 +33,7 @@ def volume_loss(
     label_smoothing: float = 0.1,
     gather_with_grad: bool = False,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """The loss that GRAM's model forms of its volumes, in one call and without any N x N matrix.
 
@@ -73,7 +74,7 @@ class GramLoss(nn.Module):
         *,
         gather_with_grad: bool = False,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         start = check.scalar("contra_temp", contra_temp, positive=True)

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
 from ..losses.common import inverse, paired_dot, reduced_empty, unit, upcast
-from ..ops import check, pair_reduce
+from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
 from ..ranks import GlobalBatch, Group
@@ -43,7 +44,7 @@ class Guided:
     scale: float | Tensor
     anchors: bool
     among_positives: bool
-    engine: dict[str, Any]
+    engine: EngineOptions
 
     def loss(self, start: int, stop: int, anchor: Tensor, positive: Tensor, *negatives: Tensor) -> Tensor:
         """The share of rows [start, stop) in the mean."""
@@ -51,15 +52,16 @@ class Guided:
         ids = torch.arange(len(positive), device=anchor.device)
         none = ids.new_full((sum(map(len, columns[1:])),), -1)
         here, own = slice(start, stop), slice(self.batch.offset + start, self.batch.offset + stop)
-        stats = pair_reduce(
-            anchor[here], columns, scale=self.scale, mask=self.kept(here, self.rows[here], self.columns),
-            positives="same_id", keep_positives=True, row_ids=ids[own], col_ids=torch.cat([ids, none]), **self.engine,
+        pairs = Pairs(
+            anchor[here], columns, self.scale, mask=self.kept(here, self.rows[here], self.columns),
+            positives="same_id", keep_positives=True, row_ids=ids[own], col_ids=torch.cat([ids, none]),
         )  # fmt: skip
+        stats = pair_stats(pairs, self.engine)
         assert stats.row_positives is not None
         total = stats.rows
         if self.among_positives:
             mask = self.kept(here, self.positives[own], [self.positives])
-            others = pair_reduce(positive[own], positive, scale=self.scale, mask=mask, **self.engine).rows
+            others = pair_stats(Pairs(positive[own], positive, self.scale, mask=mask), self.engine).rows
             total = torch.logaddexp(total, others)
         return (total - stats.row_positives).sum() * self.batch.weight("mean")
 
@@ -107,7 +109,7 @@ def guided_loss(
     contrast_anchors: bool = True,
     contrast_positives: bool = True,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Anchors, positives and hard negatives, each (N, D) of free length, and the guide's view of the same, (N, D').
@@ -127,7 +129,7 @@ def guided_loss(
     negatives, others = more[: len(negatives)], more[len(negatives) :]
     columns = [positives, *([rows] if contrast_anchors else []), *others]
     budget = LOSS_BUDGET if memory_budget is None else memory_budget
-    engine = {"memory_budget": budget, "backend": backend}
+    engine = EngineOptions.of(budget, backend)  # all columns are here: no ranks
     problem = Guided(batch, rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
     blocks = row_blocks(batch.n, budget // (4 * sum(map(len, columns))))
     tensors = (anchor, positive, *negatives)

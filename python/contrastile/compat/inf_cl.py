@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
 from ..losses.common import reduced_empty, upcast
 from ..ops import check, pair_loss, pair_reduce
 from ..ranks import GlobalBatch, Group, collective
@@ -24,7 +25,7 @@ def cal_flash_loss(
     head_dim: int = 256,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """Per-query losses, (N,):  L_i = log sum_j e^{scale <q_i, k_j>} - scale <q_i, k_labels(i)>.
 
@@ -55,7 +56,7 @@ def cal_inf_loss(
     head_dim: int = 256,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """The mean of cal_flash_loss over this process's queries, a scalar; arguments as there.
 
@@ -77,7 +78,7 @@ def mean_loss(
     head_dim: int,
     *,
     memory_budget: int | None,
-    backend: str,
+    backend: BackendName,
     group: Group,
 ) -> Tensor:
     options = arguments(q, k, labels, scale, head_dim, memory_budget, backend)
@@ -100,7 +101,7 @@ def cal_ring_loss(
     head_dim: int = 256,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """The same value as cal_inf_loss: the package's two differ in how ranks exchange keys."""
     return cal_inf_loss(q, k, labels, scale, head_dim, memory_budget=memory_budget, backend=backend)
@@ -113,7 +114,7 @@ def arguments(
     scale: float | Tensor | None,
     head_dim: int,
     memory_budget: int | None,
-    backend: str,
+    backend: BackendName,
 ) -> dict[str, Any]:
     """Checked, as options of pair_reduce."""
     check.same_width("k", check.features("k", k), "q", check.features("q", q))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..literals import BackendName, Reduction
 from ..losses import info_nce as in_batch_info_nce
-from ..losses.common import check_options, inverse, reduced_empty, unit
+from ..losses.common import engine_options, inverse, reduced_empty, unit
 from ..ops import check
 from ..ranks import GlobalBatch
 from .candidates import private_negatives, shared_negatives
@@ -20,10 +21,10 @@ def info_nce(
     positive_key: Tensor,
     negative_keys: Tensor | None = None,
     temperature: float | Tensor = 0.1,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     negative_mode: str = "unpaired",
     *,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     memory_budget: int | None = None,
 ) -> Tensor:
     """InfoNCE of unit rows against the keys of the batch, or against negative_keys instead of them.
@@ -39,7 +40,7 @@ def info_nce(
     Returns: float32 (float64 for float64 rows). An empty batch gives 0.
     """
     check.choice("negative_mode", negative_mode, MODES)
-    check_options(reduction, memory_budget, backend)
+    engine_options(reduction, memory_budget, backend, None)
     _check_shapes(query, positive_key, negative_keys, negative_mode)
     scale = inverse(temperature, query)
     query, positive_key, negative_keys = _unit_rows(query, positive_key, negative_keys)
@@ -90,10 +91,10 @@ class InfoNCE(nn.Module):
     def __init__(
         self,
         temperature: float | Tensor = 0.1,
-        reduction: str = "mean",
+        reduction: Reduction = "mean",
         negative_mode: str = "unpaired",
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__()

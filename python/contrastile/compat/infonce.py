@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from ..losses.common import check_options, inverse, reduced_empty, unit, upcast
+from ..literals import BackendName
+from ..losses.common import inverse, reduced_empty, unit, upcast
 from ..losses.contrastive import positive_pair_loss
-from ..ops import check, pair_reduce
+from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch
 from .candidates import softplus
 from .common import autocast_feature
@@ -20,7 +19,7 @@ class InfoNCE(nn.Module):
     """SimCLR's loss of features (2B, D): rows i and i + B are two views of one image; rows are normalised."""
 
     def __init__(
-        self, temperature: float | Tensor = 0.5, *, backend: str = "auto", memory_budget: int | None = None
+        self, temperature: float | Tensor = 0.5, *, backend: BackendName = "auto", memory_budget: int | None = None
     ) -> None:
         super().__init__()
         self.temperature = temperature
@@ -29,7 +28,7 @@ class InfoNCE(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Returns: float32 (float64 for float64 features), the mean over the 2B rows; an empty batch gives 0."""
-        check_options("mean", self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend)
         x = unit(check.features("features", features), True)
         if x.shape[0] % 2:
             raise ValueError(f"features must have shape (2B, D), both views of B images, got {tuple(features.shape)}")
@@ -37,11 +36,8 @@ class InfoNCE(nn.Module):
         if x.shape[0] == 0:
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
-        batch, engine = (
-            GlobalBatch.of(None, len(x) // 2),
-            {"memory_budget": self.memory_budget, "backend": self.backend},
-        )
-        return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
+        batch = GlobalBatch.of(None, len(x) // 2)
+        return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, engine)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -61,7 +57,7 @@ class SupervisedInfoNCE(nn.Module):
         temperature: float | Tensor = 0.07,
         supervised: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__()
@@ -72,25 +68,19 @@ class SupervisedInfoNCE(nn.Module):
 
     def forward(self, features: Tensor, target: Tensor) -> Tensor:
         """features (N, D), target (N,) of any type. Returns: float32 (float64 for float64 features), the mean."""
-        check_options("mean", self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend)
         x = unit(check.features("features", features), True)
         ids = check.ids("target", integer_ids("target", target), x.shape[0], x.device)
         scale = inverse(self.temperature, x)
         if x.shape[0] == 0:
             return reduced_empty(0, "mean", x, scale)
-        return (softplus(self.lse(x, ids, scale, same=False)) - softplus(self.lse(x, ids, scale, same=True))).mean()
-
-    def lse(self, x: Tensor, ids: Tensor, scale: float | Tensor, same: bool) -> Tensor:
-        """log sum e^z over the other rows of the same target, or over all rows of other targets, (N,)."""
         x = autocast_feature(x)
-        options: dict[str, Any] = {"keep": "not_same_id", "row_ids": ids}
-        if same:  # nothing passes the threshold but positives, and with b=None no row is its own
-            nothing = upcast(x).new_full((x.shape[0],), -torch.inf)
-            options = {"row_threshold": nothing, "positives": "same_id", "keep_positives": True, "row_ids": ids}
-        return pair_reduce(
-            upcast(x), scale=scale, compute_dtype=x.dtype, backend=self.backend, memory_budget=self.memory_budget,
-            **options,
-        ).rows  # fmt: skip
+        engine.compute_dtype, x = x.dtype, upcast(x)
+        others = pair_stats(Pairs(x, scale=scale, keep="not_same_id", row_ids=ids), engine)
+        # nothing passes the threshold but positives, and with b=None no row is its own
+        nothing = x.new_full((x.shape[0],), -torch.inf)
+        alike = Pairs(x, scale=scale, row_threshold=nothing, positives="same_id", keep_positives=True, row_ids=ids)
+        return (softplus(others.rows) - softplus(pair_stats(alike, engine).rows)).mean()
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}, supervised={self.supervised}"

@@ -9,9 +9,10 @@ import torch
 from lightly.loss import dcl_loss, ntx_ent_loss
 from torch import Tensor
 
-from ..losses.common import check_options, feature_pair, inverse, reduced_empty, upcast
+from ..literals import BackendName
+from ..losses.common import feature_pair, inverse, reduced_empty, upcast
 from ..losses.contrastive import positive_pair_loss
-from ..ops import no_autocast, pair_reduce
+from ..ops import EngineOptions, Pairs, no_autocast, pair_stats
 from ..ranks import GlobalBatch, Group, collective
 from .candidates import shared_negatives
 from .common import autocast_feature
@@ -33,7 +34,7 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
         memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__(temperature, memory_bank_size, gather_distributed)
@@ -46,17 +47,16 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
 
     @collective
     def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
-        check_options("mean", self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend, group)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
         scale = inverse(self.temperature, out0)
         out1, bank = self.memory_bank(out1, update=out0.requires_grad)
-        batch = GlobalBatch.of(group, out0.shape[0])
+        batch = GlobalBatch.of(engine.ranks, out0.shape[0])
         if batch.total == 0:
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
             x, image = both_views(out0, out1, batch)
-            engine = {"memory_budget": self.memory_budget, "backend": self.backend}
-            return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
+            return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -75,7 +75,7 @@ class DCLLoss(dcl_loss.DCLLoss):
         weight_fn: WeightFn | None = None,
         gather_distributed: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__(temperature, weight_fn, gather_distributed)
@@ -87,20 +87,18 @@ class DCLLoss(dcl_loss.DCLLoss):
 
     @collective
     def contrast(self, out0: Tensor, out1: Tensor, *, group: Group) -> Tensor:
-        check_options("mean", self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend, group)
         out0, out1 = feature_pair("out0", out0, "out1", out1, normalize=True)
-        scale, batch = inverse(self.temperature, out0), GlobalBatch.of(group, out0.shape[0])
+        scale, batch = inverse(self.temperature, out0), GlobalBatch.of(engine.ranks, out0.shape[0])
         if batch.total <= 1:
             return reduced_empty(0, "mean", out0, out1, scale)
         x, image = both_views(out0, out1, batch)
         x = autocast_feature(x)
         if not self.weight_fn:
-            engine = {"memory_budget": self.memory_budget, "backend": self.backend}
-            return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, **engine)
-        stats = pair_reduce(
-            upcast(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
-            backend=self.backend, memory_budget=self.memory_budget, group=batch.ranks,
-        )  # fmt: skip
+            return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, engine)
+        engine.compute_dtype, x = x.dtype, upcast(x)
+        pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=image)
+        stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
         weights = [row_weights(self.weight_fn, *views) for views in ((out0, out1), (out1, out0))]
         return batch.reduced(stats.rows - torch.cat(weights) * stats.row_positives, "mean")
@@ -115,7 +113,7 @@ class DCLWLoss(DCLLoss):
         sigma: float = 0.5,
         gather_distributed: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         weight_fn = partial(dcl_loss.negative_mises_fisher_weights, sigma=sigma)

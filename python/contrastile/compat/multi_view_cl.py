@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..literals import BackendName
 from ..losses.common import inverse, log_count, reduced_empty, unit, upcast
 from ..losses.contrastive import nt_xent
 from ..losses.decoupled import dhel, view_energy
-from ..losses.multiview import mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
+from ..losses.multiview import Mode, mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
 from ..losses.supervised import sup_con
-from ..ops import check, no_autocast, pair_reduce
+from ..ops import EngineOptions, check, no_autocast, pair_reduce
 from ..ranks import GlobalBatch, Group, Ranks, collective
 from .ranks import mean_value, ranks_of
 
@@ -27,7 +28,9 @@ METHODS = ("geometric", "arithmetic")
 class MultiView(nn.Module):
     """What the losses share: k views, a temperature, and with `distributed` the instances of all ranks."""
 
-    def __init__(self, tau: float, multiplier: int, distributed: bool, memory_budget: int | None, backend: str) -> None:
+    def __init__(
+        self, tau: float, multiplier: int, distributed: bool, memory_budget: int | None, backend: BackendName
+    ) -> None:
         super().__init__()
         check.scalar("tau", tau, positive=True)
         if isinstance(multiplier, bool) or not isinstance(multiplier, int) or multiplier < 2:
@@ -101,7 +104,7 @@ class NTXent(MultiView):
         distributed: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(tau, multiplier, distributed, memory_budget, backend)
         self.pwe = pwe
@@ -109,7 +112,7 @@ class NTXent(MultiView):
         self.mv = mv
 
     @property
-    def mode(self) -> str | None:
+    def mode(self) -> Mode | None:
         return "pairwise" if self.pwe else "average" if self.average else None
 
     @property
@@ -145,7 +148,7 @@ class NTXent(MultiView):
 
 
 @torch.no_grad()
-def accuracy(views: Tensor, batch: GlobalBatch, backend: str) -> Tensor:
+def accuracy(views: Tensor, batch: GlobalBatch, backend: BackendName) -> Tensor:
     """Whether all positives of a row are closer than everything else, (k N,) float32. One pass over the pairs, for
     which the rows of other ranks are gathered."""
     k = views.shape[0]
@@ -174,7 +177,7 @@ class NTXentHPS(MultiView):
         distributed: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(tau, multiplier, distributed, memory_budget, backend)
 
@@ -199,7 +202,7 @@ class MVINFONCE(MultiView):
         distributed: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(tau, multiplier, distributed, memory_budget, backend)
 
@@ -219,7 +222,7 @@ class MVDHEL(MultiView):
         average: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(tau, multiplier, distributed, memory_budget, backend)
         self.pwe = pwe
@@ -255,10 +258,14 @@ class CL_2(MVDHEL):
     """An ablation: the repulsion of MV-DHEL, and the positives of every view apart."""
 
     def of_all_views(self, views: Tensor) -> Tensor:
-        x = upcast(views)
+        return self.apart(views, group=self.ranks)
+
+    @collective
+    def apart(self, views: Tensor, *, group: Group) -> Tensor:
+        engine = EngineOptions.of(self.memory_budget, self.backend, group, views.dtype)
+        x, batch = upcast(views), GlobalBatch.of(engine.ranks, views.shape[1])
         scale = inverse(self.tau, x)
-        batch, options = self.batch(views), {"memory_budget": self.memory_budget, "backend": self.backend}
-        energy = view_energy(x.unbind(), scale, "mean", batch, compute_dtype=views.dtype, **options)
+        energy = view_energy(x.unbind(), scale, "mean", batch, engine)
         return energy - batch.reduced(view_pairs(x, scale).logsumexp(2).mean(1), "mean")
 
 
@@ -274,7 +281,7 @@ class PVCLoss(MultiView):
         method: str = "geometric",
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(tau, multiplier, distributed, memory_budget, backend)
         self.method = check.choice("method", method, METHODS)
@@ -282,9 +289,13 @@ class PVCLoss(MultiView):
     def contrast(self, views: Tensor) -> Tensor:
         if self.method == "geometric":
             return pvc(views, temperature=self.tau, **self.engine)
-        scale, x, batch = 1.0 / self.tau, upcast(views), self.batch(views)
-        options = {"memory_budget": self.memory_budget, "backend": self.backend}
-        others = other_instances(x, batch, scale=scale, compute_dtype=views.dtype, **options)
+        return self.of_means(views, group=self.ranks)
+
+    @collective
+    def of_means(self, views: Tensor, *, group: Group) -> Tensor:
+        engine = EngineOptions.of(self.memory_budget, self.backend, group, views.dtype)
+        scale, x, batch = 1.0 / self.tau, upcast(views), GlobalBatch.of(engine.ranks, views.shape[1])
+        others = other_instances(x, scale, batch, engine)
         own = torch.eye(len(x), dtype=torch.bool, device=x.device)
         ahead = (view_pairs(x, scale) - others.t().unsqueeze(2)).masked_fill(own, 0.0)
         losses = batch.sum((-F.logsigmoid(ahead)).sum(0)) / batch.total

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..literals import BackendName
 from ..losses import clip_loss, info_nce, siglip_loss
 from ..losses.common import inverse, upcast
 from ..ops import check
-from ..ranks import GlobalBatch, Ranks, collective
+from ..ranks import GlobalBatch, Ranks, Strategy, collective
 from .common import autocast_features, gradient_scaled, one_element
 from .ranks import joint_gradient, mean_value, stated_ranks
 from .soft_targets import Pairs, distillation, soft_targets_across
 
 # what holds one rank's texts at a time goes round the ring
-DIST_IMPLEMENTATIONS = {"bidir": "ring", "shift": "ring", "reduce": "ring", "gather": "gather"}
+DIST_IMPLEMENTATIONS: dict[str, Strategy] = {"bidir": "ring", "shift": "ring", "reduce": "ring", "gather": "gather"}
 
 Losses = Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]
 
@@ -37,7 +38,7 @@ class ClipLoss(nn.Module):
         world_size: int = 1,
         use_horovod: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class CoCaLoss(ClipLoss):
         world_size: int = 1,
         use_horovod: bool = False,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__(
@@ -219,7 +220,7 @@ class SigLipLoss(nn.Module):
         world_size: int = 1,
         dist_impl: str | None = None,
         *,
-        backend: str = "auto",
+        backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
         super().__init__()
@@ -301,7 +302,7 @@ def refuse_horovod(used: bool) -> None:
         raise NotImplementedError("use_horovod=True with several processes is not supported: only torch.distributed is")
 
 
-def create_loss(args: Any, *, backend: str = "auto", memory_budget: int | None = None) -> nn.Module:
+def create_loss(args: Any, *, backend: BackendName = "auto", memory_budget: int | None = None) -> nn.Module:
     """The loss open_clip.create_loss makes of the training script's arguments, by the same rules."""
     engine: dict[str, Any] = {"backend": backend, "memory_budget": memory_budget}
     ranks = {"rank": args.rank, "world_size": args.world_size}

@@ -16,7 +16,9 @@ from pytorch_metric_learning.utils import distributed
 from pytorch_metric_learning.utils import loss_and_miner_utils as lmu
 from torch import Tensor
 
-from ..losses.common import check_options, inverse, unit, upcast
+from ..literals import BackendName
+from ..losses.common import inverse, unit, upcast
+from ..ops import EngineOptions
 from .candidates import softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
@@ -41,7 +43,7 @@ class PairLoss:
 
     distance: Any
     temperature: Any
-    backend: str
+    backend: BackendName
     memory_budget: int | None
 
     def compute_loss(
@@ -66,7 +68,7 @@ class PairLoss:
         return self.of_labels(scores, labelled(labels, columns, own), embeddings, labels)
 
     def similarities(self, embeddings: Tensor, ref_emb: Tensor) -> Similarities:
-        check_options("mean", self.memory_budget, self.backend)
+        engine = EngineOptions.of(self.memory_budget, self.backend)
         distance = self.distance
         check_distance(distance)
         distance.reset_stats()
@@ -74,10 +76,7 @@ class PairLoss:
         x = similarity_rows(distance, embeddings)
         y = None if ref_emb is embeddings else similarity_rows(distance, ref_emb)
         distance.set_default_stats(embeddings, ref_emb, x, x if y is None else y)
-        engine = {
-            "compute_dtype": x.dtype if y is None else torch.promote_types(x.dtype, y.dtype),
-            "backend": self.backend, "memory_budget": self.memory_budget,
-        }  # fmt: skip
+        engine.compute_dtype = x.dtype if y is None else torch.promote_types(x.dtype, y.dtype)
         return Similarities(upcast(x), None if y is None else upcast(y), inverse(self.temperature, x), engine)
 
     def indices(self, given: Any, labels: Tensor | None, ref_labels: Tensor | None, scores: Similarities) -> Indices:
@@ -109,7 +108,12 @@ class NTXentLoss(PairLoss, losses.NTXentLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.07, *, backend: str = "auto", memory_budget: int | None = None, **kwargs: Any
+        self,
+        temperature: float = 0.07,
+        *,
+        backend: BackendName = "auto",
+        memory_budget: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(temperature=temperature, **kwargs)
         self.backend = backend
@@ -162,7 +166,12 @@ class SupConLoss(PairLoss, losses.SupConLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.1, *, backend: str = "auto", memory_budget: int | None = None, **kwargs: Any
+        self,
+        temperature: float = 0.1,
+        *,
+        backend: BackendName = "auto",
+        memory_budget: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(temperature=temperature, **kwargs)
         self.backend = backend

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..losses.common import paired_dot, reduced_empty
-from ..ops import pair_loss, pair_reduce
-from ..ranks import GlobalBatch, Group
+from ..ops import EngineOptions, Pairs, Weights, pair_stats, weighted_sum
+from ..ranks import GlobalBatch
 from .common import gradient_scaled
 
 Scale = float | Tensor
@@ -27,57 +26,53 @@ def ranking_loss(
     queries: Tensor,
     documents: Sequence[Tensor],
     scale: Scale,
+    engine: EngineOptions,
     *,
     directions: Sequence[str] = ("query_to_doc",),
     partition_mode: str = "joint",
     hardness_mode: str | None = None,
     hardness_strength: float = 0.0,
-    group: Group = None,
-    **engine: Any,
 ) -> Tensor:
     """queries (N, D) and documents, K tensors (N, D): the positives, then hard negatives; all rows of one type.
 
     With a group, the documents and queries of all ranks are candidates of this rank's queries and positives.
     """
-    batch = GlobalBatch.of(group, queries.shape[0], facts=lambda: dict(documents=len(documents)))
+    batch = GlobalBatch.of(engine.ranks, queries.shape[0], facts=lambda: dict(documents=len(documents)))
     if batch.total == 0:
         return reduced_empty(0, "mean", queries, *documents, scale)
     mode = hardness_mode if hardness_strength > 0.0 else None
     if mode == "hard_negatives" and len(documents) == 1:
         mode = None  # the positives are no negatives
     back = "doc_to_query" in directions
-    engine["group"] = batch.ranks
     if mode is None and (len(set(directions)) == 1 or partition_mode == "per_direction"):
-        return scalar_loss(queries, documents, scale, back, batch, **engine)
+        return scalar_loss(queries, documents, scale, back, batch, engine)
     if mode in ("in_batch_negatives", "all_negatives"):
-        parts, positive = hardened(queries, documents, scale, hardness_strength, mode, batch, **engine)
+        parts, positive = hardened(queries, documents, scale, hardness_strength, mode, batch, engine)
         if back:
-            parts.append(pair_reduce(documents[0], queries, scale=scale, **engine).rows)
+            parts.append(pair_stats(Pairs(documents[0], queries, scale), engine).rows)
     else:
         strength = hardness_strength if mode else 0.0
-        parts, positive = plain(queries, documents, scale, strength, back, batch, **engine)
+        parts, positive = plain(queries, documents, scale, strength, back, batch, engine)
     if partition_mode == "per_direction":
         return batch.reduced(torch.stack(parts).mean(0) - positive, "mean")
     if "query_to_query" in directions:
-        parts.append(pair_reduce(queries, scale=scale, keep="not_same_index", **engine).rows)
+        parts.append(pair_stats(Pairs(queries, scale=scale, keep="not_same_index"), engine).rows)
     if "doc_to_doc" in directions:
-        parts += among_documents(documents, scale, batch, **engine)
+        parts += among_documents(documents, scale, batch, engine)
     return batch.reduced(reduce(torch.logaddexp, parts) - positive, "mean")
 
 
 def scalar_loss(
-    queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, batch: GlobalBatch, **engine: Any
+    queries: Tensor, documents: Sequence[Tensor], scale: Scale, back: bool, batch: GlobalBatch, engine: EngineOptions
 ) -> Tensor:
     """One softmax per direction and no hardness: the weights of all rows are known, so gradients come at once."""
     n, weight = queries.shape[0], batch.weight("mean")
-    shares: dict[str, Any] = {"row_weight": weight}
+    weights = Weights(weight, -weight)
     if back:
         own = queries.new_zeros(n * len(documents))
         own[:n] = 0.5 * weight  # only positives are anchors of the document -> query direction
-        shares = {"row_weight": 0.5 * weight, "cols": True, "col_weight": own}
-    return pair_loss(
-        queries, documents, scale=scale, positives="same_index", row_positive_weight=-weight, **shares, **engine
-    )
+        weights.row, weights.col = 0.5 * weight, own
+    return weighted_sum(Pairs(queries, documents, scale, positives="same_index", cols=back), weights, engine)
 
 
 def plain(
@@ -87,7 +82,7 @@ def plain(
     strength: float,
     back: bool,
     batch: GlobalBatch,
-    **engine: Any,
+    engine: EngineOptions,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sums of query -> document and, with `back`, document -> query, from one pass; and the positives' logits.
 
@@ -95,10 +90,11 @@ def plain(
     """
     n, k = queries.shape[0], len(documents)
     apart = strength > 0.0 and k > 1
-    options: dict[str, Any] = {}
+    pairs = Pairs(queries, documents, scale, positives="same_index", cols=back)
     if apart:
-        options = {"keep": "not_same_id", "keep_positives": True, **rows_of(queries, k, batch)}
-    stats = pair_reduce(queries, documents, scale=scale, positives="same_index", cols=back, **options, **engine)
+        pairs.keep_positives = True
+        drop_own(pairs, k, batch)
+    stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
     forth = stats.rows
     if apart:
@@ -115,35 +111,38 @@ def hardened(
     strength: float,
     mode: str,
     batch: GlobalBatch,
-    **engine: Any,
+    engine: EngineOptions,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sum of query -> document where negatives of other rows weigh more, and the positives' logits."""
-    options: dict[str, Any] = {"keep": "not_same_id", **rows_of(queries, len(documents), batch)}
-    own = documents  # a row's own pairs keep their logits
-    if mode == "all_negatives":
-        options, own = {"keep": "not_same_index"}, documents[:1]
     total = scale + strength
     share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
     rows, *columns = (gradient_scaled(x, share) for x in (queries, *documents))
-    negatives = pair_reduce(rows, columns, scale=total, **options, **engine).rows
+    pairs, own = Pairs(rows, columns, total, keep="not_same_index"), documents[:1]
+    if mode == "in_batch_negatives":  # all of a row's own pairs keep their logits
+        drop_own(pairs, len(documents), batch)
+        own = documents
+    negatives = pair_stats(pairs, engine).rows
     logits = scale * own_similarities(queries, own)
     return [torch.logaddexp(negatives, logits.logsumexp(1))], logits[:, 0]
 
 
-def among_documents(documents: Sequence[Tensor], scale: Scale, batch: GlobalBatch, **engine: Any) -> list[Tensor]:
+def among_documents(
+    documents: Sequence[Tensor], scale: Scale, batch: GlobalBatch, engine: EngineOptions
+) -> list[Tensor]:
     """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
     first, *rest = documents
-    parts = [pair_reduce(first, scale=scale, keep="not_same_index", **engine).rows]
+    parts = [pair_stats(Pairs(first, scale=scale, keep="not_same_index"), engine).rows]
     if rest:
-        ids = rows_of(first, len(rest), batch)
-        parts.append(pair_reduce(first, rest, scale=scale, keep="not_same_id", **ids, **engine).rows)
+        pairs = Pairs(first, rest, scale)
+        drop_own(pairs, len(rest), batch)
+        parts.append(pair_stats(pairs, engine).rows)
     return parts
 
 
-def rows_of(x: Tensor, blocks: int, batch: GlobalBatch) -> dict[str, Any]:
-    """Ids of x's rows and of columns that repeat them: a column belongs to the row it was given with."""
-    ids = batch.index(x.device)
-    return {"row_ids": ids, "col_ids": ids.repeat(blocks)}
+def drop_own(pairs: Pairs, blocks: int, batch: GlobalBatch) -> None:
+    """Leaves out the pairs of a row with the columns it was given with, one in each block."""
+    ids = batch.index(pairs.a.device)
+    pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_id", ids, ids.repeat(blocks)
 
 
 def own_similarities(queries: Tensor, documents: Sequence[Tensor]) -> Tensor:

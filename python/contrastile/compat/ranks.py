@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..ranks import Ranks, communication, resolve
+from ..ranks import Ranks, Strategy, communication, resolve
 
 
 def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:
@@ -25,7 +25,7 @@ def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:
 
 
 def stated_ranks(
-    world_size: int, rank: int, group: distributed.ProcessGroup | None = None, strategy: str = "auto"
+    world_size: int, rank: int, group: distributed.ProcessGroup | None = None, strategy: Strategy = "auto"
 ) -> Ranks | None:
     """The same where a loss is told how many ranks there are and which this one is: both must be so."""
     if world_size <= 1:

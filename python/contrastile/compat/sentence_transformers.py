@@ -16,8 +16,9 @@ from sentence_transformers.sentence_transformer import losses as peer
 from sentence_transformers.util import batch_to_device, cos_sim, dot_score, pytorch_cos_sim
 from torch import Tensor
 
-from ..losses.common import check_options, unit
-from ..ops import no_autocast
+from ..literals import BackendName
+from ..losses.common import unit
+from ..ops import EngineOptions, no_autocast
 from ..ranks import Group, collective
 from .columns import embedding_columns, joined, product_dtype, propagated
 from .guided import guided_loss
@@ -70,10 +71,10 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
         hardness_strength: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         similarity_kind(similarity_fct)
-        check_options("mean", memory_budget, backend)
+        EngineOptions.of(memory_budget, backend)
         arguments: tuple[Any, ...] = (
             model, scale, similarity_fct, gather_across_devices, directions, partition_mode, hardness_mode,
             hardness_strength,
@@ -93,11 +94,11 @@ class MultipleNegativesRankingLoss(peer.MultipleNegativesRankingLoss):
             if similarity_kind(self.similarity_fct) == "cosine":
                 queries, *documents = (unit(x, True) for x in (queries, *documents))
             # options are read at every call, like the package does: they may be assigned
+            engine = EngineOptions.of(self.memory_budget, self.backend, group, dtype)
             return ranking_loss(
-                queries, documents, self.scale, directions=self.directions, partition_mode=self.partition_mode,
-                hardness_mode=self.hardness_mode, hardness_strength=self.hardness_strength,
-                memory_budget=self.memory_budget, compute_dtype=dtype, backend=self.backend,
-                group=group,
+                queries, documents, self.scale, engine, directions=self.directions,
+                partition_mode=self.partition_mode, hardness_mode=self.hardness_mode,
+                hardness_strength=self.hardness_strength,
             )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
         gather_across_devices: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         warn_of_symmetric_class("MultipleNegativesSymmetricRankingLoss", "MultipleNegativesRankingLoss")
         super().__init__(
@@ -149,7 +150,7 @@ class CachedMultipleNegativesRankingLoss(peer.CachedMultipleNegativesRankingLoss
         hardness_strength: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(
             model,
@@ -181,7 +182,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         show_progress_bar: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         warn_of_symmetric_class("CachedMultipleNegativesSymmetricRankingLoss", "CachedMultipleNegativesRankingLoss")
         super().__init__(
@@ -205,7 +206,7 @@ class GISTEmbedLoss(peer.GISTEmbedLoss):
         gather_across_devices: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         arguments: tuple[Any, ...] = (
             model, guide, temperature, margin_strategy, margin, contrast_anchors, contrast_positives,
@@ -245,7 +246,7 @@ class CachedGISTEmbedLoss(peer.CachedGISTEmbedLoss):
         gather_across_devices: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         arguments: tuple[Any, ...] = (
             model, guide, temperature, mini_batch_size, mini_batch_num_tokens, show_progress_bar, margin_strategy,
@@ -264,8 +265,8 @@ class CachedGISTEmbedLoss(peer.CachedGISTEmbedLoss):
         return propagated(loss, with_backward)
 
 
-def check_guided(loss: Any, memory_budget: int | None, backend: str) -> None:
-    check_options("mean", memory_budget, backend)
+def check_guided(loss: Any, memory_budget: int | None, backend: BackendName) -> None:
+    EngineOptions.of(memory_budget, backend)
     loss.memory_budget, loss.backend = memory_budget, backend
 
 

@@ -8,12 +8,13 @@ siglip_kernel_plus.py has the losses with several positives per row.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
+from ..literals import BackendName
 from ..losses.common import upcast
 from ..losses.sigmoid import siglip_loss
 from ..ops import check, matmul
@@ -40,7 +41,7 @@ KERNELS = (
     "hopper", "fused", "fused_v2", "chunked", "chunked_bf16", "chunked_bf16_pipelined", "chunked_epilogue"
 )  # fmt: skip
 FP8_KERNELS = ("chunked_bf16_fp8", "chunked_epilogue_fp8")
-STRATEGIES = ("ring", "gather", "local")
+ColumnStrategy: TypeAlias = Literal["ring", "gather", "local"]
 
 
 def fused_siglip_loss(
@@ -73,9 +74,9 @@ def fused_siglip_loss(
         return siglip_loss_reference(img_features, txt_features, exponential(log_temperature), bias)
     if backend in FP8_KERNELS:
         raise NotImplementedError(f"backend={backend!r} multiplies in float8, which is not offered")
-    backend = "auto" if backend in KERNELS else backend
+    own = cast(BackendName, "auto" if backend in KERNELS else backend)
     return fused_chunked_bf16_siglip_loss(
-        img_features, txt_features, log_temperature, bias, memory_budget=memory_budget, backend=backend
+        img_features, txt_features, log_temperature, bias, memory_budget=memory_budget, backend=own
     )
 
 
@@ -89,7 +90,7 @@ def fused_chunked_bf16_siglip_loss(
     diag_offset: int | None = 0,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss where text i + diag_offset is image i's; None: no pair of this block is matched."""
     refuse_fp8(use_fp8)
@@ -113,7 +114,7 @@ def chunked_siglip_loss(
     chunk_size: int = 256,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     return fused_chunked_bf16_siglip_loss(
@@ -129,7 +130,7 @@ def fused_chunked_bf16_pipelined_siglip_loss(
     chunk_size: int = 1024,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     return chunked_siglip_loss(img, txt, log_temp, bias, chunk_size, memory_budget=memory_budget, backend=backend)
@@ -144,7 +145,7 @@ def fused_chunked_epilogue_siglip_loss(
     use_fp8: bool = False,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     refuse_fp8(use_fp8)
@@ -164,7 +165,7 @@ def fully_fused_siglip_loss(
     block_d: int = 64,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     for name, value in (("block_i", block_i), ("block_j", block_j), ("block_d", block_d)):
@@ -182,7 +183,7 @@ def hopper_fused_siglip_loss(
     use_fp8: bool = False,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     refuse_fp8(use_fp8)
@@ -198,7 +199,7 @@ def fused_siglip_v2_loss(
     bias: float | Tensor,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """fused_siglip_loss."""
     return chunked_siglip_loss(img, txt, log_temp, bias, memory_budget=memory_budget, backend=backend)
@@ -222,18 +223,19 @@ class DistributedSigLIPLoss(nn.Module):
     def __init__(
         self,
         chunk_size: int = 0,
-        strategy: str = "ring",
+        strategy: ColumnStrategy = "ring",
         rank: int = 0,
         world_size: int = 1,
         process_group: distributed.ProcessGroup | None = None,
         overlap: bool = True,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         self.chunk_size = knob("chunk_size", chunk_size)
-        self.strategy = check.choice("strategy", strategy, STRATEGIES)
+        check.choice("strategy", strategy, get_args(ColumnStrategy))
+        self.strategy = strategy
         self.rank = rank
         self.world_size = world_size
         self.process_group = process_group

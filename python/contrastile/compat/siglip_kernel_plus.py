@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from ..literals import BackendName
 from ..losses.common import paired_dot, reduced_empty, unit, upcast
 from ..losses.sigmoid import row_bias
 from ..ops import check, no_autocast, pair_loss
@@ -89,7 +90,7 @@ def fused_siglip_plus_loss(
     num_groups: int | None = None,
     *,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """SigLIP with several positives per row: pairs of one group, each weighted by one over their number.
 
@@ -180,7 +181,7 @@ class SigLIPPlusLoss(nn.Module):
         chunk_size: int = 0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__()
         if not soft_weighting and not soft_label:
@@ -243,7 +244,7 @@ class DistributedSigLIPPlusLoss(SigLIPPlusLoss):
         overlap: bool = True,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(
             temperature, symmetric, use_bias, bias_init, True, soft_label, chunk_size, memory_budget=memory_budget,

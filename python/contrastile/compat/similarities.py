@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import PairStats, pair_reduce
+from ..literals import KeepName, ReduceName
+from ..ops import EngineOptions, Pairs, PairStats, pair_stats
 from .labels import Labelled
 from .listed import listed_dots
 
@@ -21,21 +21,23 @@ class Similarities:
     x: Tensor  # (N, D)
     y: Tensor | None  # (M, D); None: x itself, and row i's own copy is column i
     scale: float | Tensor
-    engine: dict[str, Any]
+    engine: EngineOptions
 
     @property
     def columns(self) -> Tensor:
         return self.x if self.y is None else self.y
 
-    def reduce(self, pairs: Labelled, **options: Any) -> PairStats:
+    def reduce(
+        self, pairs: Labelled, keep: KeepName, reduce: ReduceName = "lse", row_bias: Tensor | None = None
+    ) -> PairStats:
         """pair_reduce with the positive pairs by label, own copies in y among them."""
-        col_ids = None if self.y is None else pairs.cols
-        return pair_reduce(
-            self.x, self.y, scale=self.scale, positives="same_id", row_ids=pairs.rows, col_ids=col_ids, **options,
-            **self.engine,
+        problem = Pairs(
+            self.x, self.y, self.scale, row_bias=row_bias, reduce=reduce, keep=keep, positives="same_id",
+            row_ids=pairs.rows, col_ids=None if self.y is None else pairs.cols,
         )  # fmt: skip
+        return pair_stats(problem, self.engine)
 
-    def lse_and_positives(self, pairs: Labelled, keep: str) -> tuple[Tensor, Tensor]:
+    def lse_and_positives(self, pairs: Labelled, keep: KeepName) -> tuple[Tensor, Tensor]:
         """Log-sum-exps over what is kept, and sums over positives, own copies in y among them."""
         stats = self.reduce(pairs, keep=keep)
         assert stats.row_positives is not None
@@ -51,7 +53,8 @@ class Similarities:
         order = torch.cat([copies, rest])  # so that pair (i, i) of `rows` is a row and its copy
         y, labels = self.y[order], pairs.cols[order]
         found = []
-        for some, keep in ((rows, "not_same_index"), (others, "all")):
+        parts: tuple[tuple[Tensor, KeepName], ...] = ((rows, "not_same_index"), (others, "all"))
+        for some, keep in parts:
             part = Similarities(self.x[some], y, self.scale, self.engine)
             found.append(part.lse_and_positives(Labelled(pairs.rows[some], labels), keep))
         back = torch.cat([rows, others]).argsort()

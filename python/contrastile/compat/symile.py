@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from ..losses.symile import NEGATIVES, mip_similarity, symile_loss
+from ..literals import BackendName
+from ..losses.symile import Sampling, mip_similarity, symile_loss
 
 
 class Symile:
@@ -22,16 +24,16 @@ class Symile:
     """
 
     def __init__(
-        self, negative_sampling: str = "n", *, memory_budget: int | None = None, backend: str = "auto"
+        self, negative_sampling: Sampling = "n", *, memory_budget: int | None = None, backend: BackendName = "auto"
     ) -> None:
         self.negative_sampling = negative_sampling
         self.memory_budget = memory_budget
         self.backend = backend
         self._negatives()
 
-    def _negatives(self) -> str:
+    def _negatives(self) -> Sampling:
         """Checked at every call, as in the package: the attribute may have been set since."""
-        if self.negative_sampling not in NEGATIVES:
+        if self.negative_sampling not in get_args(Sampling):
             raise ValueError(f"negative_sampling must be 'n' or 'n_squared', got {self.negative_sampling!r}")
         return self.negative_sampling
 

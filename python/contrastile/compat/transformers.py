@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..literals import BackendName
 from ..ops import check
 from .transformers_families import FAMILIES, Family, euclidean_norm
 
@@ -24,7 +25,7 @@ MARK = "_contrastile_patch"  # of the instances: what their patch put there. Wit
 Self = TypeVar("Self", bound="Patch")
 
 
-def patch(model: nn.Module, *, backend: str = "auto", memory_budget: int | None = None) -> Patch:
+def patch(model: nn.Module, *, backend: BackendName = "auto", memory_budget: int | None = None) -> Patch:
     """Fuses the loss of every CLIP- or SigLIP-type model in `model`, of these instances alone.
 
     Their class becomes a subclass of the same name, whose forward computes a requested loss without logits. Parameters,
@@ -156,7 +157,7 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 
 @functools.cache  # equal models share a class, so that torch.compile need not compile anew for each
-def fused_class(base: Any, backend: str, memory_budget: int | None) -> type[nn.Module]:
+def fused_class(base: Any, backend: BackendName, memory_budget: int | None) -> type[nn.Module]:
     known = known_class(base)
     assert known is not None
     fused = FusedForward(FAMILIES[known.__name__], known, {"backend": backend, "memory_budget": memory_budget})
@@ -180,7 +181,7 @@ def fused_class(base: Any, backend: str, memory_budget: int | None) -> type[nn.M
     return made
 
 
-def unpickled(base: Any, backend: str, memory_budget: int | None) -> nn.Module:
+def unpickled(base: Any, backend: BackendName, memory_budget: int | None) -> nn.Module:
     cls = fused_class(base, backend, memory_budget)
     return cls.__new__(cls)
 

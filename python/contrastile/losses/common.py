@@ -1,20 +1,19 @@
-"""What the loss compositions share: argument checks, temperatures, reductions, the nn.Module base."""
+"""What the loss compositions share: argument checks, temperatures, reductions."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from inspect import Parameter, signature
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..ops import check, matmul
-from ..ranks import group_text
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, check, matmul
+from ..ranks import Group
 
-REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = get_args(Reduction)
 ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
 
 
@@ -54,11 +53,12 @@ def unit(x: Tensor, normalize: bool, *, p: float = 2.0, least: float = ZERO_ROW)
     return (rows / (length.clamp_min(least) if least > ZERO_ROW else length)).to(x.dtype)
 
 
-def check_options(reduction: str, memory_budget: int | None, backend: str) -> None:
-    """Also for the batches that are too small to reach the engine, which checks its own options."""
+def engine_options(
+    reduction: Reduction, memory_budget: int | None, backend: BackendName, group: Group
+) -> EngineOptions:
+    """Checked here also for the batches that are too small to reach the engine."""
     check.choice("reduction", reduction, REDUCTIONS)
-    check.backend(backend)
-    check.budget(memory_budget)
+    return EngineOptions.of(memory_budget, backend, group)
 
 
 def inverse(
@@ -101,7 +101,7 @@ def zero(features: Tensor, *others: Tensor | float | None) -> Tensor:
     return value
 
 
-def reduced_empty(n: int, reduction: str, features: Tensor, *others: Tensor | float | None) -> Tensor:
+def reduced_empty(n: int, reduction: Reduction, features: Tensor, *others: Tensor | float | None) -> Tensor:
     """`zero` for each of n rows, reduced."""
     value = zero(features, *others)
     return value.expand(n).clone() if reduction == "none" else value
@@ -110,47 +110,3 @@ def reduced_empty(n: int, reduction: str, features: Tensor, *others: Tensor | fl
 def log_count(count: int, like: Tensor) -> Tensor:
     """log of a number of items. math.log would make torch.compile compile anew for every batch size."""
     return like.new_full((), count).log()
-
-
-def owned(**values: float | None) -> dict[str, float]:
-    """Factors that belong to a module; those that are None, forward must be given."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-class LossModule(nn.Module):
-    """Base of the module twins: keeps the options of `function`, and optionally learns one positive factor.
-
-    A learned factor is a parameter in log space, `log_<name>`, so that it stays positive; without it the module has no
-    parameters and an empty state_dict. What forward is given comes before the module's options, but for what it learns.
-    """
-
-    function: ClassVar[Callable[..., Tensor]]
-
-    def __init__(self, learn: str | None = None, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-        self.learn = learn
-        own = signature(type(self).function).parameters.values()
-        self.positional = tuple(p.name for p in own if p.kind is Parameter.POSITIONAL_OR_KEYWORD)
-        if learn is not None:
-            start = check.scalar(learn, options.pop(learn), positive=True)
-            self.register_parameter(f"log_{learn}", nn.Parameter(torch.tensor(math.log(start))))
-
-    def learned(self) -> dict[str, Tensor]:
-        return {} if self.learn is None else {self.learn: upcast(getattr(self, f"log_{self.learn}")).exp()}
-
-    def forward(self, *tensors: Tensor, **named: Any) -> Tensor:
-        """Calls the function with the module's options; the arguments are the function's tensors."""
-        given, learned = {*self.positional[: len(tensors)], *named}, self.learned()
-        for name in learned:
-            if name in given:
-                raise ValueError(f"{name} must not be given: the module learns it")
-        options = {name: value for name, value in self.options.items() if name not in given}
-        return type(self).function(*tensors, **options, **learned, **named)
-
-    def extra_repr(self) -> str:
-        learned = [f"learned {name}={float(value.detach()):.4g}" for name, value in self.learned().items()]
-        shown = {name: value for name, value in self.options.items() if value is not None and name != "group"}
-        kept = [f"{name}={value!r}" for name, value in shown.items()]
-        kept += [f"group={group_text(self.options['group'])}"] if "group" in self.options else []
-        return ", ".join(learned + kept)

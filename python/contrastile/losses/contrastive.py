@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import check, no_autocast, pair_loss, pair_reduce
-from ..ranks import GlobalBatch, Group, collective, given, size_of
-from .common import (
-    LossModule,
-    check_options,
-    feature_pair,
-    inverse,
-    owned,
-    paired_dot,
-    private_dots,
-    reduced_empty,
-    unit,
-    upcast,
-)
+from ..literals import BackendName, KeepName, Reduction
+from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
+from ..ranks import GlobalBatch, Group, Ranks, collective, given, size_of
+from .common import engine_options, feature_pair, inverse, paired_dot, private_dots, reduced_empty, unit, upcast
 
 NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
 
@@ -31,6 +20,7 @@ class Softmax:
     """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
 
     batch: GlobalBatch
+    engine: EngineOptions
     query: Tensor
     key: Tensor
     scale: float | Tensor
@@ -42,53 +32,51 @@ class Softmax:
     smoothing: float = 0.0
     symmetric: bool = False
 
-    def pairs(self) -> dict[str, Any]:
-        """Arguments of pair_reduce / pair_loss."""
-        options: dict[str, Any] = {"scale": self.scale, "positives": "same_index", "cols": self.symmetric}
+    def pairs(self) -> Pairs:
+        pairs = Pairs(self.query, self.blocks(), self.scale, positives="same_index", cols=self.symmetric)
         if self.row_ids is not None:
-            options.update(keep="not_same_id", keep_positives=True, row_ids=self.row_ids, col_ids=self.col_ids)
+            pairs.keep, pairs.keep_positives = "not_same_id", True
+            pairs.row_ids, pairs.col_ids = self.row_ids, self.col_ids
         if self.margin is not None:
             limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
-            extra = 0 if self.negatives is None else self.negatives.shape[0]
-            options.update(keep_positives=True, row_threshold=limit)
+            pairs.keep_positives, pairs.row_threshold = True, limit
             if self.symmetric:  # columns of the extra negatives have weight 0; their threshold is never used
-                options["col_threshold"] = torch.cat([limit, limit.new_zeros(extra)])
-        return options
+                extra = 0 if self.negatives is None else self.negatives.shape[0]
+                pairs.col_threshold = torch.cat([limit, limit.new_zeros(extra)])
+        return pairs
 
     def blocks(self) -> list[Tensor]:
         return [self.key] if self.negatives is None else [self.key, self.negatives]
 
-    def loss(self, reduction: str, **engine: Any) -> Tensor:
+    def loss(self, reduction: Reduction) -> Tensor:
         if self.smoothing > 0.0 or self.hard is not None:
             # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
-            engine["compute_dtype"] = self.query.dtype
+            self.engine.compute_dtype = self.query.dtype
             self.query, self.key = upcast(self.query), upcast(self.key)
             self.negatives = None if self.negatives is None else upcast(self.negatives)
             self.hard = None if self.hard is None else upcast(self.hard)
-        engine["group"] = self.batch.ranks
         if reduction == "none" or self.hard is not None:
-            return self.batch.reduced(self.rows(**engine), reduction)
+            return self.batch.reduced(self.rows(), reduction)
         weight = self.batch.weight(reduction) * (0.5 if self.symmetric else 1.0)
-        shares: dict[str, Any] = {"row_weight": weight, "row_positive_weight": -weight * (1.0 - self.smoothing)}
-        if self.symmetric:
-            shares |= self.column_shares(weight)
-        value = pair_loss(self.query, self.blocks(), **shares, **self.pairs(), **engine)
+        value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
         if self.smoothing > 0.0:
             value = value - self.smoothing * self.batch.reduced(self.mean_logits(), reduction)
         return value
 
-    def column_shares(self, weight: float) -> dict[str, Any]:
+    def weights(self, weight: float) -> Weights:
         positive = -weight * (1.0 - self.smoothing)
+        if not self.symmetric:
+            return Weights(weight, positive)
         if self.negatives is None:
-            return {"col_weight": weight, "col_positive_weight": positive}
+            return Weights(weight, positive, weight, positive)
         own = upcast(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
         own[: self.key.shape[0]] = 1.0  # only the paired keys are anchors of the key -> query direction
-        return {"col_weight": own * weight, "col_positive_weight": own * positive}
+        return Weights(weight, positive, own * weight, own * positive)
 
-    def rows(self, **engine: Any) -> Tensor:
+    def rows(self) -> Tensor:
         """Per-row losses, (N,)."""
         n = self.query.shape[0]
-        stats = pair_reduce(self.query, self.blocks(), **self.pairs(), **engine)
+        stats = pair_stats(self.pairs(), self.engine)
         assert stats.row_positives is not None
         lse, positive = stats.rows, stats.row_positives
         if self.hard is not None:
@@ -133,9 +121,9 @@ def info_nce(
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """InfoNCE: every query must find its own key among all keys of the batch and any further negatives.
@@ -164,7 +152,7 @@ def info_nce(
     arXiv 2506.05176.
     """
     n = check.features("query", query).shape[0]
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     query, key = feature_pair("query", query, "key", key, normalize=False)
     scale = inverse(temperature, query, n)
     smoothing = smoothing_share(label_smoothing)
@@ -183,7 +171,7 @@ def info_nce(
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
     batch = GlobalBatch.of(
-        group, n, 0 if negatives is None else negatives.shape[0],
+        engine.ranks, n, 0 if negatives is None else negatives.shape[0],
         lambda: dict(
             negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids),
             false_negative_margin=given(margin), symmetric=symmetric, label_smoothing=given(smoothing or None),
@@ -192,9 +180,9 @@ def info_nce(
     if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
     problem = Softmax(
-        batch, query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric
+        batch, engine, query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric
     )
-    return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
+    return problem.loss(reduction)
 
 
 def promoted(
@@ -271,9 +259,9 @@ def clip_loss(
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """CLIP: the mean of the image -> text and text -> image cross-entropies over the batch.
@@ -289,7 +277,7 @@ def clip_loss(
 
     Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
     smoothing = smoothing_share(label_smoothing)
     if smoothing > 0.0 and image_ids is not None:
@@ -297,21 +285,23 @@ def clip_loss(
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     batch = GlobalBatch.of(
-        group, image.shape[0],
+        engine.ranks, image.shape[0],
         facts=lambda: dict(image_ids=given(row_ids), label_smoothing=given(smoothing or None)),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale)
-    problem = Softmax(batch, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True)
-    return problem.loss(reduction, memory_budget=memory_budget, backend=backend)
+    problem = Softmax(
+        batch, engine, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True
+    )
+    return problem.loss(reduction)
 
 
-def two_views(z1: Tensor, z2: Tensor, normalize: bool, group: Group) -> tuple[Tensor, Tensor, GlobalBatch]:
+def two_views(z1: Tensor, z2: Tensor, normalize: bool, ranks: Ranks | None) -> tuple[Tensor, Tensor, GlobalBatch]:
     """The 2N rows [z1; z2], the instance each belongs to, and the batch of instances."""
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
     with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
         x = torch.cat([z1, z2])
-    batch = GlobalBatch.of(group, z1.shape[0])
+    batch = GlobalBatch.of(ranks, z1.shape[0])
     return x, batch.index(z1.device).repeat(2), batch
 
 
@@ -322,9 +312,9 @@ def nt_xent(
     *,
     temperature: float | Tensor = 0.5,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """NT-Xent (SimCLR): each of the 2N views must find the other view of its instance among the 2N - 1 others.
@@ -340,99 +330,28 @@ def nt_xent(
 
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
-    check_options(reduction, memory_budget, backend)
-    x, instance, batch = two_views(z1, z2, normalize, group)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
     scale = inverse(temperature, x)
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale)
-    engine = {"memory_budget": memory_budget, "backend": backend}
-    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, batch, **engine)
+    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, batch, engine)
 
 
 def positive_pair_loss(
-    x: Tensor, ids: Tensor, scale: float | Tensor, keep: str, reduction: str, batch: GlobalBatch, **engine: Any
+    x: Tensor,
+    ids: Tensor,
+    scale: float | Tensor,
+    keep: KeepName,
+    reduction: Reduction,
+    batch: GlobalBatch,
+    engine: EngineOptions,
 ) -> Tensor:
     """lse over the kept pairs minus the one positive, for the two views x of a batch against themselves."""
-    options: dict[str, Any] = {
-        "scale": scale, "keep": keep, "positives": "same_id", "row_ids": ids, "group": batch.ranks, **engine,
-    }  # fmt: skip
+    pairs = Pairs(x, scale=scale, keep=keep, positives="same_id", row_ids=ids)
     if reduction == "none":
-        stats = pair_reduce(x, **options)
+        stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
         return stats.rows - stats.row_positives
     weight = batch.weight(reduction, views=2)
-    return pair_loss(x, row_weight=weight, row_positive_weight=-weight, **options)
-
-
-class InfoNCE(LossModule):
-    """Module twin of info_nce; forward(query, key, negatives=..., hard_negatives=..., query_ids=..., ...)."""
-
-    function = staticmethod(info_nce)
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        *,
-        learnable_temperature: bool = False,
-        false_negative_margin: float | None = None,
-        label_smoothing: float = 0.0,
-        symmetric: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature,
-            false_negative_margin=false_negative_margin, label_smoothing=label_smoothing, symmetric=symmetric,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class ClipLoss(LossModule):
-    """Module twin of clip_loss. forward(image_features, text_features, logit_scale=...); without the last where the
-    module has a logit_scale, or learns it (learnable_scale=True: parameter log_logit_scale, from logit_scale or
-    1 / 0.07)."""
-
-    function = staticmethod(clip_loss)
-
-    def __init__(
-        self,
-        logit_scale: float | None = None,
-        *,
-        learnable_scale: bool = False,
-        label_smoothing: float = 0.0,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        start = 1.0 / 0.07 if learnable_scale and logit_scale is None else logit_scale
-        super().__init__(
-            "logit_scale" if learnable_scale else None, **owned(logit_scale=start), label_smoothing=label_smoothing,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class NTXent(LossModule):
-    """Module twin of nt_xent; forward(z1, z2)."""
-
-    function = staticmethod(nt_xent)
-
-    def __init__(
-        self,
-        temperature: float = 0.5,
-        *,
-        learnable_temperature: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
+    return weighted_sum(pairs, Weights(weight, -weight), engine)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_pair, inverse, log_count, reduced_empty
+from .common import engine_options, feature_pair, inverse, log_count, reduced_empty
 from .contrastive import two_views
 
 
@@ -20,9 +21,9 @@ def debiased_info_nce(
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Debiased InfoNCE with the other keys of the batch as negatives (K = N - 1 per query).
@@ -40,22 +41,13 @@ def debiased_info_nce(
 
     Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     query, key = feature_pair("query", query, "key", key, normalize)
     prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
-    batch = GlobalBatch.of(group, n)
+    batch = GlobalBatch.of(engine.ranks, n)
     if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
-    stats = pair_reduce(
-        query,
-        key,
-        scale=scale,
-        keep="not_same_index",
-        positives="same_index",
-        memory_budget=memory_budget,
-        backend=backend,
-        group=batch.ranks,
-    )
+    stats = pair_stats(Pairs(query, key, scale, keep="not_same_index", positives="same_index"), engine)
     assert stats.row_positives is not None
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, batch.total - 1, prior, scale), reduction)
 
@@ -68,9 +60,9 @@ def debiased_nt_xent(
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Debiased SimCLR as the official code computes it: 2N rows, K = 2N - 2 negatives from both views.
@@ -79,22 +71,14 @@ def debiased_nt_xent(
 
     Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy").
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     prior = class_prior(tau_plus)
-    x, instance, batch = two_views(z1, z2, normalize, group)
+    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
     scale, n = inverse(temperature, x), 2 * batch.total
     if n <= 2:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    stats = pair_reduce(
-        x,
-        scale=scale,
-        keep="not_same_id",
-        positives="same_id",
-        row_ids=instance,
-        memory_budget=memory_budget,
-        backend=backend,
-        group=batch.ranks,
-    )
+    pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance)
+    stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
 
@@ -114,31 +98,3 @@ def class_prior(tau_plus: float) -> float:
     if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
         raise ValueError(f"tau_plus must be a number in [0, 1), got {tau_plus}")
     return value
-
-
-class DebiasedInfoNCE(LossModule):
-    """Module twin of debiased_info_nce; forward(query, key)."""
-
-    function = staticmethod(debiased_info_nce)
-
-    def __init__(
-        self,
-        temperature: float = 0.5,
-        tau_plus: float = 0.1,
-        *,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            temperature=temperature, tau_plus=tau_plus, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class DebiasedNTXent(DebiasedInfoNCE):
-    """Module twin of debiased_nt_xent; forward(z1, z2)."""
-
-    function = staticmethod(debiased_nt_xent)  # type: ignore[assignment]  # other names of the same two arguments

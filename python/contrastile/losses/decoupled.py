@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import pair_loss, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, Pairs, Weights, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
+from .common import engine_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
 from .contrastive import positive_pair_loss, two_views
 
 
@@ -21,9 +21,9 @@ def dcl(
     *,
     temperature: float | Tensor = 0.1,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Decoupled contrastive loss: NT-Xent with the positive removed from the denominator. Can be negative.
@@ -40,13 +40,12 @@ def dcl(
 
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DC.
     """
-    check_options(reduction, memory_budget, backend)
-    x, instance, batch = two_views(z1, z2, normalize, group)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
     scale = inverse(temperature, x)
     if batch.total <= 1:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    engine = {"memory_budget": memory_budget, "backend": backend}
-    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, **engine)
+    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, engine)
 
 
 @collective
@@ -57,9 +56,9 @@ def dclw(
     temperature: float | Tensor = 0.1,
     sigma: float = 0.5,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """DCLW: DCL with the positive weighted by a von Mises-Fisher term that favours hard positives.
@@ -70,18 +69,17 @@ def dclw(
 
     Source: Yeh et al. 2022, arXiv 2110.06848, L_DCW.
     """
-    check_options(reduction, memory_budget, backend)
-    x, instance, batch = two_views(z1, z2, normalize, group)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
     scale, inverse_sigma, n = inverse(temperature, x), inverse(sigma, x, name="sigma"), batch.n
     if batch.total <= 1:
         return reduced_empty(2 * n, reduction, x, scale, inverse_sigma)
-    compute, x = x.dtype, upcast(x)  # the gradient through w meets the engine's in float32 and is rounded once
+    # the gradient through w meets the engine's in float32 and is rounded once
+    engine.compute_dtype, x = x.dtype, upcast(x)
     similar = paired_dot(x[:n], x[n:]) * inverse_sigma
     weight = 2.0 - batch.total * torch.exp(similar - batch.logsumexp(similar))
-    stats = pair_reduce(
-        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget,
-        compute_dtype=compute, backend=backend, group=batch.ranks,
-    )  # fmt: skip
+    pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance)
+    stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
     return batch.reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
 
@@ -94,9 +92,9 @@ def dhel(
     temperature: float | Tensor = 0.3,
     include_augs: bool = True,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Decoupled hyperspherical energy: positives attract, instances repel each other within each view only.
@@ -116,99 +114,29 @@ def dhel(
 
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which forms e^s.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     if not isinstance(include_augs, bool):
         raise TypeError(f"include_augs must be a bool, got {type(include_augs).__name__}")
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    scale, compute, batch = inverse(temperature, z1), z1.dtype, GlobalBatch.of(group, z1.shape[0])
+    scale, batch = inverse(temperature, z1), GlobalBatch.of(engine.ranks, z1.shape[0])
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, z1, z2, scale)
-    z1, z2 = upcast(z1), upcast(z2)
+    engine.compute_dtype, z1, z2 = z1.dtype, upcast(z1), upcast(z2)
     views = (z1, z2) if include_augs else (z1,)
-    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
-    energy = view_energy(views, scale, reduction, batch, **engine)
+    energy = view_energy(views, scale, reduction, batch, engine)
     return energy - batch.reduced(scale * paired_dot(z1, z2), reduction)
 
 
 def view_energy(
     views: Sequence[Tensor],
     scale: float | Tensor,
-    reduction: str,
+    reduction: Reduction,
     batch: GlobalBatch,
-    **engine: Any,
+    engine: EngineOptions,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""
-    options: dict[str, Any] = {"scale": scale, "keep": "not_same_index", "group": batch.ranks, **engine}
+    problems = [Pairs(x, scale=scale, keep="not_same_index") for x in views]
     if reduction == "none":
-        return torch.stack([pair_reduce(x, **options).rows for x in views]).sum(0)
-    weight = batch.weight(reduction)
-    return torch.stack([pair_loss(x, row_weight=weight, **options) for x in views]).sum()
-
-
-class DCL(LossModule):
-    """Module twin of dcl; forward(z1, z2)."""
-
-    function = staticmethod(dcl)
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            temperature=temperature,
-            normalize=normalize,
-            reduction=reduction,
-            memory_budget=memory_budget,
-            backend=backend,
-            group=group,
-        )
-
-
-class DCLW(LossModule):
-    """Module twin of dclw; forward(z1, z2)."""
-
-    function = staticmethod(dclw)
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        sigma: float = 0.5,
-        *,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            temperature=temperature, sigma=sigma, normalize=normalize, reduction=reduction, memory_budget=memory_budget,
-            backend=backend, group=group,
-        )  # fmt: skip
-
-
-class DHEL(LossModule):
-    """Module twin of dhel; forward(z1, z2)."""
-
-    function = staticmethod(dhel)
-
-    def __init__(
-        self,
-        temperature: float = 0.3,
-        *,
-        include_augs: bool = True,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            temperature=temperature, include_augs=include_augs, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
+        return torch.stack([pair_stats(pairs, engine).rows for pairs in problems]).sum(0)
+    weights = Weights(batch.weight(reduction))
+    return torch.stack([weighted_sum(pairs, weights, engine) for pairs in problems]).sum()

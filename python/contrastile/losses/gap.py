@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
+from ..ops import EngineOptions
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_pair, number, upcast, zero
+from .common import feature_pair, number, upcast, zero
 from .contrastive import Softmax
 from .uniform import log_potential
 
@@ -23,7 +25,7 @@ def cua(
     alignment_weight: float | Tensor = 1.0,
     normalize: bool = False,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """CUA: CLIP, plus the uniformity of each modality and the alignment of pairs, which the gap between them spoils.
@@ -44,7 +46,8 @@ def cua(
     Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
     """
     weights = {"clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight}
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend, group)
+    engine = EngineOptions.of(memory_budget, backend, group)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, engine)
 
 
 @collective
@@ -60,7 +63,7 @@ def cuaxu(
     cross_uniformity_weight: float | Tensor = 1.0,
     normalize: bool = False,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """CUAXU: `cua`, plus the uniformity between the modalities.
@@ -76,7 +79,8 @@ def cuaxu(
         "clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight,
         "cross_uniformity": cross_uniformity_weight,
     }  # fmt: skip
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, memory_budget, backend, group)
+    engine = EngineOptions.of(memory_budget, backend, group)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, engine)
 
 
 def gap_loss(
@@ -86,87 +90,30 @@ def gap_loss(
     t: float,
     weights: dict[str, float | Tensor],
     normalize: bool,
-    memory_budget: int | None,
-    backend: str,
-    group: Group,
+    engine: EngineOptions,
 ) -> Tensor:
     """The weighted terms. All see widened features, so that their gradients meet before they are rounded."""
-    check_options("mean", memory_budget, backend)
     x, y = feature_pair("image_features", image, "text_features", text, normalize)
-    compute = x.dtype
-    x, y = upcast(x), upcast(y)
+    engine.compute_dtype, x, y = x.dtype, upcast(x), upcast(y)
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
     terms = [name for name, weight in weights.items() if isinstance(weight, Tensor) or weight != 0.0]
     batch = GlobalBatch.of(
-        group, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights}
+        engine.ranks, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights}
     )
     loss = zero(x, y, scale, width, *weights.values())
-    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
 
     def wanted(name: str, least: int) -> bool:
         return batch.total >= least and name in terms
 
     if wanted("clip", 1):
-        clip = Softmax(batch, x, y, scale, symmetric=True).loss("mean", **engine)
+        clip = Softmax(batch, engine, x, y, scale, symmetric=True).loss("mean")
         loss = loss + weights["clip"] * clip
     if wanted("uniformity", 2):
-        both = torch.stack([log_potential(z, None, width, batch, **engine) for z in (x, y)])
+        both = torch.stack([log_potential(z, None, width, batch, engine) for z in (x, y)])
         loss = loss + weights["uniformity"] * both.mean()
     if wanted("alignment", 1):
         loss = loss + weights["alignment"] * batch.reduced((x - y).square().sum(1), "mean")
     if wanted("cross_uniformity", 2):
-        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, batch, **engine)
+        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, batch, engine)
     return loss
-
-
-class CUA(LossModule):
-    """Module twin of cua; forward(image_features, text_features), or with another logit_scale."""
-
-    function = staticmethod(cua)
-
-    def __init__(
-        self,
-        logit_scale: float = 100.0,
-        *,
-        t: float = 2.0,
-        clip_weight: float = 1.0,
-        uniformity_weight: float = 1.0,
-        alignment_weight: float = 1.0,
-        normalize: bool = False,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
-            uniformity_weight=uniformity_weight, alignment_weight=alignment_weight, normalize=normalize,
-            memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class CUAXU(LossModule):
-    """Module twin of cuaxu; forward(image_features, text_features), or with another logit_scale."""
-
-    function = staticmethod(cuaxu)
-
-    def __init__(
-        self,
-        logit_scale: float = 100.0,
-        *,
-        t: float = 2.0,
-        clip_weight: float = 1.0,
-        uniformity_weight: float = 1.0,
-        alignment_weight: float = 1.0,
-        cross_uniformity_weight: float = 1.0,
-        normalize: bool = False,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            logit_scale=logit_scale, t=t, clip_weight=clip_weight,
-            uniformity_weight=uniformity_weight, alignment_weight=alignment_weight,
-            cross_uniformity_weight=cross_uniformity_weight, normalize=normalize, memory_budget=memory_budget,
-            backend=backend, group=group,
-        )  # fmt: skip

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_loss, pair_reduce
+from ..literals import BackendName
+from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
 from ..ops.arguments import as_tensor
 from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
-from .common import LossModule, check_options, feature_pair, log_count, number, upcast, zero
+from .common import feature_pair, log_count, number, upcast, zero
 
-KERNELS = ("gaussian", "log", "imq", "riesz", "gaussian_riesz")
+KernelName: TypeAlias = Literal["gaussian", "log", "imq", "riesz", "gaussian_riesz"]
 
 
 @collective
@@ -22,13 +23,13 @@ def kcl(
     z1: Tensor,
     z2: Tensor,
     *,
-    kernel: str = "gaussian",
+    kernel: KernelName = "gaussian",
     t: float | Tensor = 2.0,
     s: float = 2.0,
     gamma: float | Tensor = 16.0,
     normalize: bool = False,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Kernel contrastive loss: positives lie close by one kernel, the items of each view spread out by it.
@@ -62,19 +63,20 @@ def kcl(
     Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has one number for
     t and s, and t = 2 for the positives of "gaussian_riesz".
     """
-    check_options("mean", memory_budget, backend)
-    check.choice("kernel", kernel, KERNELS)
+    engine = EngineOptions.of(memory_budget, backend, group)
+    check.choice("kernel", kernel, get_args(KernelName))
     a, b = feature_pair("z1", z1, "z2", z2, normalize)
-    compute = a.dtype  # features are widened so that the two parts of a distance's gradient cancel before rounding
-    a, b = upcast(a), upcast(b)
+    # features are widened so that the two parts of a distance's gradient cancel before rounding
+    engine.compute_dtype, a, b = a.dtype, upcast(a), upcast(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = GlobalBatch.of(group, a.shape[0])
+    batch = GlobalBatch.of(engine.ranks, a.shape[0])
     if batch.total == 0:
         return zero(a, b, width, weight)
-    inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)
-    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
-    energies = [Kernel(inner, width, power).energy(x, batch, **engine) for x in (a, b)]
+    inner = outer = kernel
+    if kernel == "gaussian_riesz":
+        inner, outer = "riesz", "gaussian"
+    energies = [Kernel(inner, width, power).energy(x, batch, engine) for x in (a, b)]
     alignment = batch.reduced(Kernel(outer, width, power).of_pairs(a, b), "mean")
     return weight * (energies[0] + energies[1]) - 2.0 * alignment
 
@@ -90,7 +92,7 @@ def exponent(s: float) -> float:
 class Kernel:
     """A function of the distance of two points, and its means."""
 
-    name: str
+    name: KernelName
     t: float | Tensor
     s: float
 
@@ -106,27 +108,27 @@ class Kernel:
         floor = FLOOR[a.dtype] * (a.square().sum(1) + b.square().sum(1)) + 1e-30
         return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s)
 
-    def energy(self, x: Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
+    def energy(self, x: Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
         """mean_{i < j} E(x_i, x_j); 0 without pairs. Each score is linear in log E, or E itself for "log"."""
-        pairs = batch.total * (batch.total - 1)
-        if not pairs:
+        count = batch.total * (batch.total - 1)
+        if not count:
             return zero(x, self.t)
         norms = x.square().sum(1)
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t
-            total = pair_loss(
-                x, row_weight=0.0, row_positive_weight=batch.weight("sum") / pairs, row_bias=bias, col_bias=bias,
-                score="log_distance", keep="not_same_index", positives="kept", group=batch.ranks, **engine,
-            )  # fmt: skip
+            pairs = Pairs(
+                x, row_bias=bias, col_bias=bias, score="log_distance", keep="not_same_index", positives="kept"
+            )
+            total = weighted_sum(pairs, Weights(0.0, batch.weight("sum") / count), engine)
             return -0.5 * (total + as_tensor("t", self.t, x).log())
-        score, (scale, bias) = "log_distance", self.of_log_distance(norms)
+        pairs = Pairs(x, keep="not_same_index")
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
-            score, scale, bias = "dot", 2.0 * self.t, -self.t * norms
-        rows = pair_reduce(
-            x, scale=scale, row_bias=bias, col_bias=bias, score=score, keep="not_same_index",
-            group=batch.ranks, **engine,
-        ).rows  # fmt: skip
-        mean = torch.exp(batch.logsumexp(rows) - log_count(pairs, rows))
+            pairs.scale, bias = 2.0 * self.t, -self.t * norms
+        else:
+            pairs.score, (pairs.scale, bias) = "log_distance", self.of_log_distance(norms)
+        pairs.row_bias = pairs.col_bias = bias
+        rows = pair_stats(pairs, engine).rows
+        mean = torch.exp(batch.logsumexp(rows) - log_count(count, rows))
         return self.t * mean if self.name == "imq" else self.sign() * mean
 
     def of_log_distance(self, norms: Tensor) -> tuple[float | Tensor, Tensor]:
@@ -135,32 +137,3 @@ class Kernel:
 
     def sign(self) -> float:
         return -1.0 if self.name == "riesz" and self.s < 0.0 else 1.0
-
-
-class KCL(LossModule):
-    """Module twin of kcl; forward(z1, z2)."""
-
-    function = staticmethod(kcl)
-
-    def __init__(
-        self,
-        kernel: str = "gaussian",
-        *,
-        t: float = 2.0,
-        s: float = 2.0,
-        gamma: float = 16.0,
-        normalize: bool = False,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            kernel=kernel,
-            t=t,
-            s=s,
-            gamma=gamma,
-            normalize=normalize,
-            memory_budget=memory_budget,
-            backend=backend,
-            group=group,
-        )

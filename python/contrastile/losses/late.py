@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 import torch
 from torch import Tensor
 
+from ..literals import BackendName
 from ..ops import check, segment_max
 from .common import unit
+
+OverTokens: TypeAlias = Literal["sum", "mean"]
 
 
 def maxsim(
@@ -15,9 +20,9 @@ def maxsim(
     *,
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
-    reduce: str = "sum",
+    reduce: OverTokens = "sum",
     normalize: bool = False,
-    backend: str = "auto",
+    backend: BackendName = "auto",
 ) -> Tensor:
     """Scores of all queries with all documents: every query token counts its best document token.
 
@@ -46,7 +51,7 @@ def maxsim(
     check.features("documents", documents, ndim=3)
     check.same_width("documents", documents, "queries", queries)
     check.same_device("documents", documents, queries.device)
-    check.choice("reduce", reduce, ("sum", "mean"))
+    check.choice("reduce", reduce, get_args(OverTokens))
     n, tokens = queries.shape[:2]
     m, length = documents.shape[:2]
     queries = _kept("query_mask", query_mask, queries)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, matmul, no_autocast, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, Pairs, check, matmul, no_autocast, pair_stats
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, upcast
+from .common import engine_options, feature_batches, inverse, reduced_empty, unit, upcast
 from .decoupled import view_energy
 
-NEGATIVES = ("all", "cross_view")
-AGGREGATIONS = ("geometric", "arithmetic")
-MODES = ("pairwise", "average")
+Denominator: TypeAlias = Literal["all", "cross_view"]
+Aggregation: TypeAlias = Literal["geometric", "arithmetic"]
+Mode: TypeAlias = Literal["pairwise", "average"]
 
 Views = Tensor | Sequence[Tensor]
 
@@ -41,11 +42,11 @@ def mv_infonce(
     views: Views,
     *,
     temperature: float | Tensor = 0.5,
-    negatives: str = "all",
+    negatives: Denominator = "all",
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """MV-InfoNCE: one softmax per instance, all pairs of its views against all pairs with other instances.
@@ -70,30 +71,31 @@ def mv_infonce(
 
     Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVINFONCE.
     """
-    check_options(reduction, memory_budget, backend)
-    check.choice("negatives", negatives, NEGATIVES)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    check.choice("negatives", negatives, get_args(Denominator))
     x = stacked(views, normalize)
-    scale, batch = inverse(temperature, x), GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=x.shape[0]))
+    scale, batch = (
+        inverse(temperature, x),
+        GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=x.shape[0])),
+    )
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
-    options: dict[str, Any] = {
-        "scale": scale, "memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend,
-    }  # fmt: skip
-    x = upcast(x)  # the gradients of positives and of negatives meet in float32 and are rounded once
-    others = (other_instances if negatives == "all" else other_instances_across)(x, batch, **options)
+    # the gradients of positives and of negatives meet in float32 and are rounded once
+    engine.compute_dtype, x = x.dtype, upcast(x)
+    others = (other_instances if negatives == "all" else other_instances_across)(x, scale, batch, engine)
     positive = view_pairs(x, scale).logsumexp((1, 2))
     return batch.reduced(-F.logsigmoid(positive - others.logsumexp(0)), reduction)
 
 
-def other_instances(x: Tensor, batch: GlobalBatch, **options: Any) -> Tensor:
+def other_instances(x: Tensor, scale: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
     """log sum over all views of all other instances, for every view, (k, N)."""
     k, n, _ = x.shape
     ids = batch.index(x.device).repeat(k)
-    rows = pair_reduce(x.flatten(0, 1), keep="not_same_id", row_ids=ids, group=batch.ranks, **options).rows
-    return rows.view(k, n)
+    pairs = Pairs(x.flatten(0, 1), scale=scale, keep="not_same_id", row_ids=ids)
+    return pair_stats(pairs, engine).rows.view(k, n)
 
 
-def other_instances_across(x: Tensor, batch: GlobalBatch, **options: Any) -> Tensor:
+def other_instances_across(x: Tensor, scale: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
     """Log-sums per instance over the other instances in other views, in parts, (k - 1 + k (k - 1) / 2, N).
 
     Each view against all later ones, both directions from one pass: no pair within a view is computed.
@@ -102,10 +104,11 @@ def other_instances_across(x: Tensor, batch: GlobalBatch, **options: Any) -> Ten
     ids, parts = batch.index(x.device), []
     for index in range(k - 1):
         later = k - 1 - index
-        stats = pair_reduce(
-            x[index], x[index + 1 :].flatten(0, 1), keep="not_same_id", row_ids=ids, col_ids=ids.repeat(later),
-            cols=True, group=batch.ranks, **options,
+        pairs = Pairs(
+            x[index], x[index + 1 :].flatten(0, 1), scale, keep="not_same_id", row_ids=ids, col_ids=ids.repeat(later),
+            cols=True,
         )  # fmt: skip
+        stats = pair_stats(pairs, engine)
         assert stats.cols is not None
         parts += [stats.rows.unsqueeze(0), stats.cols.view(later, n)]
     return torch.cat(parts)
@@ -126,9 +129,9 @@ def mv_dhel(
     *,
     temperature: float | Tensor = 0.5,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """MV-DHEL: the views of an instance attract each other, the instances repel each other within every view.
@@ -148,15 +151,14 @@ def mv_dhel(
     Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVDHEL (its README sums
     over l != m, which is log 2 less, and over all j, where the code drops j = i).
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     x = stacked(views, normalize)
-    scale, compute, k = inverse(temperature, x), x.dtype, x.shape[0]
-    batch = GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=k))
+    scale, k = inverse(temperature, x), x.shape[0]
+    batch = GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
-    x = upcast(x)
-    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
-    energy = view_energy(x.unbind(), scale, reduction, batch, **engine)
+    engine.compute_dtype, x = x.dtype, upcast(x)
+    energy = view_energy(x.unbind(), scale, reduction, batch, engine)
     return energy - batch.reduced(view_pairs(x, scale, once=True).logsumexp((1, 2)), reduction)
 
 
@@ -165,11 +167,11 @@ def pvc(
     views: Views,
     *,
     temperature: float | Tensor = 0.2,
-    aggregation: str = "geometric",
+    aggregation: Aggregation = "geometric",
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Poly-view contrast: every view must find each other view of its instance among all views of other instances.
@@ -192,16 +194,15 @@ def pvc(
     "arithmetic" branch of that code is not the paper's: it takes the log-sum-exp of the losses -log p, already averaged
     over the batch, so that it raises where the paper's form falls, and subtracts the logarithm of the batch size.
     """
-    check_options(reduction, memory_budget, backend)
-    check.choice("aggregation", aggregation, AGGREGATIONS)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    check.choice("aggregation", aggregation, get_args(Aggregation))
     x = stacked(views, normalize)
-    scale, k, compute = inverse(temperature, x), x.shape[0], x.dtype
-    batch = GlobalBatch.of(group, x.shape[1], facts=lambda: dict(views=k))
+    scale, k = inverse(temperature, x), x.shape[0]
+    batch = GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=k))
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, x, scale)
-    x = upcast(x)
-    engine = {"memory_budget": memory_budget, "compute_dtype": compute, "backend": backend}
-    others = other_instances(x, batch, scale=scale, **engine)
+    engine.compute_dtype, x = x.dtype, upcast(x)
+    others = other_instances(x, scale, batch, engine)
     log_p = F.logsigmoid(view_pairs(x, scale) - others.t().unsqueeze(2))  # -inf on the diagonal
     own = torch.eye(k, dtype=torch.bool, device=x.device)
     if aggregation == "arithmetic":
@@ -218,7 +219,7 @@ def log_mean(log_p: Tensor, dropped: Tensor) -> Tensor:
     return top.squeeze(-1) + excess.log1p()
 
 
-def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str = "pairwise", **options: Any) -> Tensor:
+def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: Mode = "pairwise", **options: Any) -> Tensor:
     """A two-view loss extended to k views by its mean over pairs of views.
 
         "pairwise":  L = mean_{l < m} loss(view_l, view_m)
@@ -238,7 +239,7 @@ def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str =
     Source: Baselines of Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL,
     NTXent.loss_pwe, NTXent.loss_avg.
     """
-    check.choice("mode", mode, MODES)
+    check.choice("mode", mode, get_args(Mode))
     if not callable(loss):
         raise TypeError(f"loss must be a function of two batches or its module, got {type(loss).__name__}")
     x = stacked(views)
@@ -249,70 +250,3 @@ def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: str =
         others = [torch.cat([upcast(x[:i]), upcast(x[i + 1 :])]).mean(0).to(x.dtype) for i in range(k)]
         values = [loss(x[i], other, **options) for i, other in enumerate(others)]
     return torch.stack(values).mean(0)
-
-
-class MVInfoNCE(LossModule):
-    """Module twin of mv_infonce; forward(views)."""
-
-    function = staticmethod(mv_infonce)
-
-    def __init__(
-        self,
-        temperature: float = 0.5,
-        *,
-        learnable_temperature: bool = False,
-        negatives: str = "all",
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, negatives=negatives,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class MVDHEL(LossModule):
-    """Module twin of mv_dhel; forward(views)."""
-
-    function = staticmethod(mv_dhel)
-
-    def __init__(
-        self,
-        temperature: float = 0.5,
-        *,
-        learnable_temperature: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-
-
-class PVC(LossModule):
-    """Module twin of pvc; forward(views)."""
-
-    function = staticmethod(pvc)
-
-    def __init__(
-        self,
-        temperature: float = 0.2,
-        *,
-        aggregation: str = "geometric",
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            temperature=temperature, aggregation=aggregation, normalize=normalize, reduction=reduction,
-            memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip

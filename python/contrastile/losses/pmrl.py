@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops import check, matmul, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
 from ..ops.autograd import FirstOrder
 from ..ops.basis import exact_dtype
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, upcast, zero
+from .common import engine_options, feature_batches, inverse, reduced_empty, upcast, zero
 
 UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
 
@@ -23,9 +22,9 @@ def pmrl_loss(
     singular_temperature: float | Tensor = 0.05,
     instance_temperature: float | Tensor = 0.1,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """PMRL: every sample's modalities shall span one direction (no anchor), and samples different directions.
@@ -54,18 +53,17 @@ def pmrl_loss(
 
     Source: PMRL, arXiv 2507.17343, L_intra and L_inter; official code Xiaohao-Liu/PMRL, without its matching term.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     z = matched(modalities, normalize)
     sharpness = inverse(singular_temperature, z, name="singular_temperature")
     scale = inverse(instance_temperature, z, name="instance_temperature")
-    batch = GlobalBatch.of(group, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
+    batch = GlobalBatch.of(engine.ranks, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
     if batch.total == 0 or z.shape[2] == 0:
         return reduced_empty(batch.n, reduction, z, sharpness, scale)
     singular, leading = spectrum(z)
     rest = torch.logsumexp((singular[:, :-1] - singular[:, -1:]) * sharpness, 1)
     intra = -F.logsigmoid(-rest).to(leading.dtype)  # log(1 + e^rest): a small loss keeps its digits
-    engine = {"memory_budget": memory_budget, "backend": backend}
-    return batch.reduced(intra + _instance(leading, scale, batch, **engine), reduction)
+    return batch.reduced(intra + _instance(leading, scale, batch, engine), reduction)
 
 
 def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
@@ -136,31 +134,9 @@ def _inverse_gap(values: Tensor, resolution: float) -> Tensor:
     return torch.where(square > 0, gap / square, 0.0)
 
 
-def _instance(leading: Tensor, scale: float | Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
+def _instance(leading: Tensor, scale: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
     """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
     if batch.total == 1:
         return leading.sum(1) * 0.0 + scale * 0.0
-    rows = pair_reduce(leading, scale=scale, keep="not_same_index", group=batch.ranks, **engine).rows
+    rows = pair_stats(Pairs(leading, scale=scale, keep="not_same_index"), engine).rows
     return -F.logsigmoid(scale - rows)
-
-
-class PMRL(LossModule):
-    """Module twin of pmrl_loss; forward(*modalities)."""
-
-    function = staticmethod(pmrl_loss)
-
-    def __init__(
-        self,
-        singular_temperature: float = 0.05,
-        instance_temperature: float = 0.1,
-        *,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            singular_temperature=singular_temperature, instance_temperature=instance_temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from ..ops import check, pair_loss, pair_reduce
+from ..literals import BackendName, KeepName, PositivesName, Reduction
+from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import LossModule, check_options, feature_pair, owned, reduced_empty, upcast
+from .common import engine_options, feature_pair, reduced_empty, upcast
 from .contrastive import pair_ids
 
 
@@ -25,9 +23,9 @@ def siglip_loss(
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """SigLIP: every image-text pair is a binary classification, matched or not.
@@ -49,7 +47,7 @@ def siglip_loss(
 
     Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip SigLipLoss.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
     ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     labels = pair_ids(image, "image_labels", image_labels, "text_labels", text_labels)
@@ -58,28 +56,27 @@ def siglip_loss(
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
     batch = GlobalBatch.of(
-        group, image.shape[0], facts=lambda: dict(image_labels=given(image_labels), image_ids=given(image_ids))
+        engine.ranks, image.shape[0], facts=lambda: dict(image_labels=given(image_labels), image_ids=given(image_ids))
     )
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, bias)
     keep, positives, (row_ids, col_ids) = pair_rules(ids, labels)
-    options: dict[str, Any] = {
-        "scale": scale, "row_bias": bias, "reduce": "softplus", "keep": keep, "positives": positives,
-        "row_ids": row_ids, "col_ids": col_ids, "memory_budget": memory_budget, "backend": backend,
-        "group": batch.ranks,
-    }  # fmt: skip
+    pairs = Pairs(
+        image, text, scale, row_bias=bias, reduce="softplus", keep=keep, positives=positives, row_ids=row_ids,
+        col_ids=col_ids,
+    )  # fmt: skip
     if reduction == "none":
-        stats = pair_reduce(image, text, **options)
+        stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
         return stats.rows + stats.row_positives
     weight = batch.weight(reduction)
-    return pair_loss(image, text, row_weight=weight, row_positive_weight=weight, **options)
+    return weighted_sum(pairs, Weights(weight, weight), engine)
 
 
 Ids = tuple[Tensor | None, Tensor | None]
 
 
-def pair_rules(ids: Ids, labels: Ids) -> tuple[str, str, Ids]:
+def pair_rules(ids: Ids, labels: Ids) -> tuple[KeepName, PositivesName, Ids]:
     """Which pairs are negatives, which are positives, and what of rows and columns tells them."""
     if labels[0] is not None:
         return "not_same_id", "same_id", labels
@@ -92,36 +89,3 @@ def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:
     bias = check.scalar("logit_bias", logit_bias, device=image.device)
     n = image.shape[0]
     return bias.expand(n) if isinstance(bias, Tensor) else upcast(image.new_empty(0)).new_full((n,), bias)
-
-
-class SigLipLoss(LossModule):
-    """Module twin of siglip_loss. forward(image_features, text_features, logit_scale=..., logit_bias=...); without
-    those that the module has. With learnable=True it learns both: parameters log_logit_scale (from logit_scale or 10)
-    and logit_bias (from logit_bias or -10)."""
-
-    function = staticmethod(siglip_loss)
-
-    def __init__(
-        self,
-        logit_scale: float | None = None,
-        logit_bias: float | None = None,
-        *,
-        learnable: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        scale = 10.0 if learnable and logit_scale is None else logit_scale
-        super().__init__(
-            "logit_scale" if learnable else None, **owned(logit_scale=scale, logit_bias=logit_bias),
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
-        if learnable:
-            start = check.scalar("logit_bias", self.options.pop("logit_bias", -10.0))
-            self.logit_bias = nn.Parameter(torch.tensor(start))
-
-    def learned(self) -> dict[str, Tensor]:
-        values = super().learned()
-        return values if self.learn is None else {**values, "logit_bias": self.logit_bias}

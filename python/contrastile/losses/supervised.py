@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_loss, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, inverse, reduced_empty, unit
+from .common import engine_options, inverse, reduced_empty, unit
 from .multiview import Views, stacked
 
 
@@ -20,9 +19,9 @@ def sup_con(
     *,
     temperature: float | Tensor = 0.1,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Supervised contrastive loss, the "out" form: the mean over positives is outside the logarithm.
@@ -44,29 +43,25 @@ def sup_con(
     Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by
     temperature / base_temperature.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     views = one_or_more_views(features, labels, normalize)
     k, n, _ = views.shape
     x, shape = views.flatten(0, 1), (n,) if isinstance(features, Tensor) and features.dim() == 2 else (k, n)
     ids = check.ids("labels", labels, n, x.device).repeat(k)
-    scale, batch = inverse(temperature, x), GlobalBatch.of(group, x.shape[0])
+    scale, batch = inverse(temperature, x), GlobalBatch.of(engine.ranks, x.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
     share, has_positive = positive_shares(ids, batch, x.dtype)
-    options: dict[str, Any] = {
-        "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":
-        memory_budget,
-        "backend": backend, "group": batch.ranks,
-    }  # fmt: skip
+    pairs = Pairs(x, scale=scale, keep="not_same_index", positives="same_id", row_ids=ids)
     if reduction == "none":
-        stats = pair_reduce(x, **options)
+        stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
         rows = torch.where(has_positive > 0, stats.rows, 0.0) - share * stats.row_positives
         return rows.reshape(shape)
     weight = batch.weight("sum") * has_positive
     if reduction == "mean":
         weight = weight / batch.sum(has_positive.sum()).clamp_min(1)
-    return pair_loss(x, row_weight=weight, row_positive_weight=-weight * share, **options)
+    return weighted_sum(pairs, Weights(weight, -weight * share), engine)
 
 
 def one_or_more_views(features: Views, labels: Tensor, normalize: bool) -> Tensor:
@@ -89,25 +84,3 @@ def positive_shares(ids: Tensor, batch: GlobalBatch, dtype: torch.dtype) -> tupl
     stat = torch.float64 if dtype == torch.float64 else torch.float32
     has_positive = (count > 0).to(stat)
     return has_positive / count.clamp_min(1), has_positive
-
-
-class SupCon(LossModule):
-    """Module twin of sup_con; forward(features, labels)."""
-
-    function = staticmethod(sup_con)
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        *,
-        learnable_temperature: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip

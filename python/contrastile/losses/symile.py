@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from ..ops import check, matmul, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
 from ..ops.arguments import as_tensor
 from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, feature_batches, owned, reduced_empty, upcast
+from .common import engine_options, feature_batches, reduced_empty, upcast
 
-NEGATIVES = ("n", "n_squared")
+Sampling: TypeAlias = Literal["n", "n_squared"]
 
 
 @collective
 def symile_loss(
     *modalities: Tensor,
     logit_scale: float | Tensor,
-    negatives: str = "n",
+    negatives: Sampling = "n",
     generator: Generator | None = None,
     permutations: Tensor | None = None,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Symile: each modality in turn is the anchor whose rows must tell their own tuple from mixed ones.
@@ -61,12 +62,12 @@ def symile_loss(
 
     Source: Saporta et al. 2024, arXiv 2411.01053; rajesh-lab/symile, symile/loss.py.
     """
-    check_options(reduction, memory_budget, backend)
-    check.choice("negatives", negatives, NEGATIVES)
+    engine = engine_options(reduction, memory_budget, backend, group)
+    check.choice("negatives", negatives, get_args(Sampling))
     features = [upcast(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = GlobalBatch.of(group, first.shape[0], facts=lambda: dict(modalities=len(features)))
+    batch = GlobalBatch.of(engine.ranks, first.shape[0], facts=lambda: dict(modalities=len(features)))
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:
@@ -76,11 +77,11 @@ def symile_loss(
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, first, *features[1:], scale)
     if negatives == "n":
-        budget = (memory_budget or 0) // len(features)
-        margins = shuffled_margins(features, scale, orders, batch, memory_budget=budget, backend=backend)
+        engine.memory_budget = (engine.memory_budget or 0) // len(features)
+        margins = shuffled_margins(features, scale, orders, batch, engine)
     else:
         scale = upcast(as_tensor("logit_scale", scale, first))
-        margins = tuple_margins(features, scale, memory_budget=memory_budget or 0, backend=backend)
+        margins = tuple_margins(features, scale, memory_budget=engine.memory_budget or 0, backend=engine.backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
     return batch.reduced(rows, reduction)
 
@@ -114,7 +115,7 @@ def row_orders(
 
 
 def shuffled_margins(
-    features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, batch: GlobalBatch, **engine: Any
+    features: Sequence[Tensor], scale: float | Tensor, orders: Tensor, batch: GlobalBatch, engine: EngineOptions
 ) -> Tensor:
     """What a row's N - 1 shuffled tuples weigh against its true one, (k, N): log sum_negatives e^z - z_true."""
     true = scale * product_of(features).sum(1)
@@ -125,7 +126,7 @@ def shuffled_margins(
         # index_select, not indexing: its gradient has one term per row of a permutation and so a fixed order
         product = product_of([x.index_select(0, order) for x, order in zip(others, orders[m][:, own], strict=True)])
         # the diagonal belongs to the true tuple: without it, small losses come from no difference of large numbers
-        stats = pair_reduce(anchor, product, scale=scale, keep="not_same_index", group=batch.ranks, **engine)
+        stats = pair_stats(Pairs(anchor, product, scale, keep="not_same_index"), engine)
         margins.append(stats.rows - true)
     return torch.stack(margins)
 
@@ -174,29 +175,3 @@ def query_rows(name: str, x: Tensor, candidates: Tensor) -> Tensor:
     check.same_width(name, rows, "candidates", candidates)
     check.same_device(name, rows, candidates.device)
     return rows
-
-
-class Symile(LossModule):
-    """Module twin of symile_loss. forward(*modalities, logit_scale=..., generator=..., permutations=...); without
-    logit_scale where the module has one, or learns it (learnable_scale=True: parameter log_logit_scale, from
-    logit_scale or 1 / 0.07)."""
-
-    function = staticmethod(symile_loss)
-
-    def __init__(
-        self,
-        negatives: str = "n",
-        *,
-        logit_scale: float | None = None,
-        learnable_scale: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        start = 1.0 / 0.07 if learnable_scale and logit_scale is None else logit_scale
-        super().__init__(
-            "logit_scale" if learnable_scale else None, **owned(logit_scale=start), negatives=negatives,
-            normalize=normalize, reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, check
 from ..ops.basis import basis, exact_dtype
 from ..ranks import GlobalBatch, Group, collective
-from .common import LossModule, check_options, inverse, reduced_empty, unit, upcast
+from .common import engine_options, inverse, reduced_empty, unit, upcast
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
 
@@ -46,9 +47,9 @@ def triangle_loss(
     key_offset: int = 0,
     detach_keys: bool = False,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """TRIANGLE: the anchor must find the other two modalities of its sample by the smallest triangle, and they it.
@@ -72,22 +73,28 @@ def triangle_loss(
     Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, model/triangle.py and
     utils/area.py.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]
     check_gathered(anchor, "x", x, key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
-    batch = GlobalBatch.of(group, anchor.shape[0])
+    batch = GlobalBatch.of(engine.ranks, anchor.shape[0])
     if batch.total == 0:
         return reduced_empty(0, reduction, *tensors, scale)
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return triangle_problem(batch, given, -scale, smoothing, key_offset, squared)
+        return triangle_problem(batch, engine, given, -scale, smoothing, key_offset, squared)
 
-    return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
+    return tuple_loss(build, tensors, symmetric, detach_keys, reduction)
 
 
 def triangle_problem(
-    batch: GlobalBatch, tensors: list[Tensor], scale: float | Tensor, smoothing: float, key_offset: int, squared: bool
+    batch: GlobalBatch,
+    engine: EngineOptions,
+    tensors: list[Tensor],
+    scale: float | Tensor,
+    smoothing: float,
+    key_offset: int,
+    squared: bool,
 ) -> TupleProblem:
     anchor, x, y = tensors
     left, right = upcast(x), upcast(y)
@@ -98,34 +105,6 @@ def triangle_problem(
     directions, norm = torch.stack([point, direction]), point.square().sum(1)
     if squared:
         columns = Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True)
-        return TupleProblem(batch, anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
+        return TupleProblem(batch, engine, anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
     columns = Columns(directions, 0.5 * side, norm, "distance", offset=True)
-    return TupleProblem(batch, anchor, columns, size, scale, smoothing, key_offset)
-
-
-class TriangleLoss(LossModule):
-    """Module twin of triangle_loss; forward(anchor, x, y)."""
-
-    function = staticmethod(triangle_loss)
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        *,
-        learnable_temperature: bool = False,
-        label_smoothing: float = 0.1,
-        squared: bool = True,
-        symmetric: bool = True,
-        key_offset: int = 0,
-        detach_keys: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
-            squared=squared, symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip
+    return TupleProblem(batch, engine, anchor, columns, size, scale, smoothing, key_offset)

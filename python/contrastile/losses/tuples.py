@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_reduce
+from ..literals import Reduction, ScoreName
+from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group
 from .common import upcast
 
@@ -27,7 +27,7 @@ class Columns:
     directions: Tensor  # (T, M, D), see pair_reduce's score
     factor: Tensor  # (M,)
     norm: Tensor | None  # (M,) squared norm of the flat's point
-    score: str
+    score: ScoreName
     offset: bool
 
 
@@ -40,6 +40,7 @@ class TupleProblem:
     """
 
     batch: GlobalBatch
+    engine: EngineOptions
     anchor: Tensor  # (N, D)
     columns: Columns  # of M >= N tuples
     matched: Tensor  # (N,) scores of the matched tuples
@@ -48,15 +49,17 @@ class TupleProblem:
     key_offset: int = 0
     part: Tensor | None = None  # (N,) bool, samples that take part; M = N
 
-    def rows(self, rows: bool, cols: bool, **engine: Any) -> Tensor:
+    def rows(self, rows: bool, cols: bool) -> Tensor:
         """Mean over the wanted directions of the cross-entropies of every sample, (N,)."""
         n, m, anchor = self.anchor.shape[0], self.columns.directions.shape[1], upcast(self.anchor)
-        stats = pair_reduce(
-            anchor, self.columns.directions, scale=self.scale, col_scale=self.columns.factor,
+        pairs = Pairs(
+            anchor, self.columns.directions, self.scale, col_scale=self.columns.factor,
             row_bias=anchor.square().sum(1), col_bias=self.columns.norm, score=self.columns.score,
             offset=self.columns.offset, positives="kept" if self.smoothing else None, cols=cols,
-            compute_dtype=self.anchor.dtype, group=self.batch.ranks, **self.other_pairs(m), **engine,
         )  # fmt: skip
+        self.drop_matched(pairs, m)
+        self.engine.compute_dtype = self.anchor.dtype
+        stats = pair_stats(pairs, self.engine)
         own = slice(self.key_offset, self.key_offset + n)
         found = []
         if rows:
@@ -68,18 +71,19 @@ class TupleProblem:
         value: Tensor = found[0] if len(found) == 1 else 0.5 * (found[0] + found[1])
         return value if self.part is None else torch.where(self.part, value, 0.0)
 
-    def other_pairs(self, m: int) -> dict[str, Any]:
+    def drop_matched(self, pairs: Pairs, m: int) -> None:
         """The keep rule that leaves every pair but the matched ones and those of samples that take no part."""
         n, device = self.anchor.shape[0], self.anchor.device
         if self.key_offset:
             index = torch.arange(m, device=device)
-            return {"keep": "not_same_id", "row_ids": index[self.key_offset :][:n], "col_ids": index}
-        if self.part is None:
-            return {"keep": "not_same_index"}
-        # a pair is dropped where ids are equal: whenever exactly one side takes part. Where neither does, the pair
-        # stays, in statistics nobody reads.
-        ids = self.part.long()
-        return {"keep": "not_same_index_or_id", "row_ids": ids, "col_ids": 1 - ids}
+            pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_id", index[self.key_offset :][:n], index
+        elif self.part is None:
+            pairs.keep = "not_same_index"
+        else:
+            # a pair is dropped where ids are equal: whenever exactly one side takes part. Where neither does, the pair
+            # stays, in statistics nobody reads.
+            ids = self.part.long()
+            pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_index_or_id", ids, 1 - ids
 
     def cross_entropy(self, others: Tensor, total: Tensor | None, candidates: int) -> Tensor:
         """From the log-sum-exp over all other candidates and, with smoothing, the sum of their logits."""
@@ -87,7 +91,7 @@ class TupleProblem:
         value: Tensor = torch.logaddexp(others - own, torch.zeros_like(own))
         if total is None:
             return value
-        count: Any = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)
+        count: int | Tensor = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)
         mean: Tensor = (total + own) / count
         return value + self.smoothing * (own - mean)
 
@@ -97,19 +101,18 @@ def tuple_loss(
     tensors: list[Tensor],
     symmetric: bool,
     detach_keys: bool,
-    reduction: str,
-    **engine: Any,
+    reduction: Reduction,
 ) -> Tensor:
     """The loss of the problem that `build` makes of [anchor, *others]."""
     if detach_keys:
         anchor, *others = tensors
         problem = build([anchor, *(x.detach() for x in others)])
-        rows = problem.rows(True, False, **engine)
+        rows = problem.rows(True, False)
         if symmetric:
-            rows = 0.5 * (rows + build([anchor.detach(), *others]).rows(False, True, **engine))
+            rows = 0.5 * (rows + build([anchor.detach(), *others]).rows(False, True))
     else:
         problem = build(tensors)
-        rows = problem.rows(True, symmetric, **engine)
+        rows = problem.rows(True, symmetric)
     batch = problem.batch
     if reduction == "mean" and problem.part is not None:
         return batch.reduced(rows, "sum") / batch.sum(problem.part.sum()).clamp_min(1)

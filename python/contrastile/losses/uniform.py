@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..ops import check, pair_reduce
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import REDUCTIONS, LossModule, check_options, feature_pair, log_count, reduced_empty, unit, upcast, zero
+from .common import REDUCTIONS, feature_pair, log_count, reduced_empty, unit, upcast, zero
 
 
 @collective
@@ -20,7 +19,7 @@ def uniformity(
     t: float | Tensor = 2.0,
     normalize: bool = False,
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """Uniformity: the logarithm of the mean Gaussian potential over pairs of different items.
@@ -37,28 +36,26 @@ def uniformity(
 
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
-    check_options("mean", memory_budget, backend)
+    engine = EngineOptions.of(memory_budget, backend, group)
     if y is None:
         x = unit(check.features("x", x), normalize)
     else:
         x, y = feature_pair("x", x, "y", y, normalize)
     scale = check.scalar("t", t, positive=True, device=x.device)
-    batch = GlobalBatch.of(group, x.shape[0], facts=lambda: dict(y=given(y)))
+    batch = GlobalBatch.of(engine.ranks, x.shape[0], facts=lambda: dict(y=given(y)))
     if batch.total < 2:
         return zero(x, y, scale)
-    engine = {"memory_budget": memory_budget, "compute_dtype": x.dtype, "backend": backend}
-    return log_potential(upcast(x), None if y is None else upcast(y), scale, batch, **engine)
+    engine.compute_dtype = x.dtype
+    return log_potential(upcast(x), None if y is None else upcast(y), scale, batch, engine)
 
 
-def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalBatch, **engine: Any) -> Tensor:
+def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
-    rows = pair_reduce(
-        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index",
-        group=batch.ranks, **engine,
-    ).rows  # fmt: skip
+    pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index")
+    rows = pair_stats(pairs, engine).rows
     return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
 
 
@@ -69,7 +66,7 @@ def alignment(
     *,
     alpha: float = 2.0,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     group: Group = None,
 ) -> Tensor:
     """Alignment: the mean distance of positive pairs, to the power alpha.
@@ -97,31 +94,3 @@ def alignment(
         return reduced_empty(0, reduction, x, y)
     distance: Tensor = torch.linalg.vector_norm(upcast(x) - upcast(y), dim=1)
     return batch.reduced(distance.pow(power), reduction)
-
-
-class Uniformity(LossModule):
-    """Module twin of uniformity; forward(x) or forward(x, y)."""
-
-    function = staticmethod(uniformity)
-
-    def __init__(
-        self,
-        t: float = 2.0,
-        *,
-        normalize: bool = False,
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(t=t, normalize=normalize, memory_budget=memory_budget, backend=backend, group=group)
-
-
-class Alignment(LossModule):
-    """Module twin of alignment; forward(x, y)."""
-
-    function = staticmethod(alignment)
-
-    def __init__(
-        self, alpha: float = 2.0, *, normalize: bool = False, reduction: str = "mean", group: Group = None
-    ) -> None:
-        super().__init__(alpha=alpha, normalize=normalize, reduction=reduction, group=group)

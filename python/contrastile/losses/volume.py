@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops import check, matmul
+from ..literals import BackendName, Reduction
+from ..ops import EngineOptions, check, matmul
 from ..ops.basis import basis
 from ..ranks import GlobalBatch, Group, collective, given
 from ..spec import FLOOR
-from .common import LossModule, check_options, feature_batches, inverse, reduced_empty, unit, upcast
+from .common import engine_options, feature_batches, inverse, reduced_empty, unit, upcast
 from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
 
@@ -75,9 +76,9 @@ def gram_loss(
     present: Tensor | None = None,
     detach_keys: bool = False,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """GRAM: the anchor must find the other modalities of its sample by the smallest Gram volume, and they the anchor.
@@ -111,7 +112,7 @@ def gram_loss(
 
     Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 6; official code ispamm/GRAM, model/gram.py.
     """
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     anchor, *rest = check_tuples(*named(anchor, others))
     check_gathered(anchor, "others[0]", rest[0], key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
@@ -122,19 +123,20 @@ def gram_loss(
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
         present = present & takes_part(present).unsqueeze(1)
         tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = GlobalBatch.of(group, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
+    batch = GlobalBatch.of(engine.ranks, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return volume_problem(batch, given, -scale, smoothing, key_offset, present)
+        return volume_problem(batch, engine, given, -scale, smoothing, key_offset, present)
 
-    return tuple_loss(build, tensors, symmetric, detach_keys, reduction, memory_budget=memory_budget, backend=backend)
+    return tuple_loss(build, tensors, symmetric, detach_keys, reduction)
 
 
 def volume_problem(
     batch: GlobalBatch,
+    engine: EngineOptions,
     tensors: list[Tensor],
     scale: float | Tensor,
     smoothing: float,
@@ -155,36 +157,9 @@ def volume_problem(
         volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
     part = None if present is None else takes_part(present)
     columns = Columns(directions, factor, None, "distance", offset=False)
-    return TupleProblem(batch, anchor, columns, volume, scale, smoothing, key_offset, part)
+    return TupleProblem(batch, engine, anchor, columns, volume, scale, smoothing, key_offset, part)
 
 
 def takes_part(present: Tensor) -> Tensor:
     """(N,): samples with their anchor and something beside it."""
     return present[:, 0] & present[:, 1:].any(1)
-
-
-class GramLoss(LossModule):
-    """Module twin of gram_loss; forward(anchor, *others, present=...)."""
-
-    function = staticmethod(gram_loss)
-
-    def __init__(
-        self,
-        temperature: float = 0.07,
-        *,
-        learnable_temperature: bool = False,
-        label_smoothing: float = 0.1,
-        symmetric: bool = True,
-        key_offset: int = 0,
-        detach_keys: bool = False,
-        normalize: bool = False,
-        reduction: str = "mean",
-        memory_budget: int | None = None,
-        backend: str = "auto",
-        group: Group = None,
-    ) -> None:
-        super().__init__(
-            "temperature" if learnable_temperature else None, temperature=temperature, label_smoothing=label_smoothing,
-            symmetric=symmetric, key_offset=key_offset, detach_keys=detach_keys, normalize=normalize,
-            reduction=reduction, memory_budget=memory_budget, backend=backend, group=group,
-        )  # fmt: skip

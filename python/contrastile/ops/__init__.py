@@ -1,8 +1,11 @@
 """The engine: pair reductions as differentiable operators."""
 
+from .arguments import Pairs
 from .library import no_autocast
-from .pair import PairStats, pair_loss, pair_reduce, row_lse
+from .options import EngineOptions
+from .pair import PairStats, Weights, pair_loss, pair_reduce, pair_stats, row_lse, weighted_sum
 from .products import matmul
 from .segments import segment_max
 
-__all__ = ["PairStats", "matmul", "no_autocast", "pair_loss", "pair_reduce", "row_lse", "segment_max"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Weights", "matmul", "no_autocast", "pair_loss", "pair_reduce"]
+__all__ += ["pair_stats", "row_lse", "segment_max", "weighted_sum"]

@@ -1,52 +1,59 @@
-"""The common arguments of pair_reduce and pair_loss, checked once."""
+"""The common arguments of pair_reduce and pair_loss: as they come, and checked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from ..literals import KeepName, PositivesName, ReduceName, ScoreName
 from . import check
+from .options import EngineOptions
 from .record import KEEPS, POSITIVES, REDUCES, SCORES, Arguments
 
 
-def arguments(
-    a: Tensor,
-    b: Tensor | Sequence[Tensor] | None,
-    scale: float | Tensor,
-    col_scale: Tensor | None,
-    row_bias: Tensor | None,
-    col_bias: Tensor | None,
-    reduce: str,
-    keep: str,
-    row_ids: Tensor | None,
-    col_ids: Tensor | None,
-    row_threshold: Tensor | None,
-    col_threshold: Tensor | None,
-    mask: Tensor | None,
-    positives: str | None,
-    keep_positives: bool,
-    cols: bool,
-    score: str,
-    offset: bool,
-    compute_dtype: torch.dtype | None,
-    backend: str,
-) -> Arguments:
+@dataclass(slots=True)  # not frozen, which would cost 2 us a call
+class Pairs:
+    """What is asked of which pairs, not yet checked: the arguments of pair_reduce by their names there."""
+
+    a: Tensor
+    b: Tensor | Sequence[Tensor] | None = None
+    scale: float | Tensor = 1.0
+    col_scale: Tensor | None = None
+    row_bias: Tensor | None = None
+    col_bias: Tensor | None = None
+    reduce: ReduceName = "lse"
+    keep: KeepName = "all"
+    row_ids: Tensor | None = None
+    col_ids: Tensor | None = None
+    row_threshold: Tensor | None = None
+    col_threshold: Tensor | None = None
+    mask: Tensor | None = None
+    positives: PositivesName | None = None
+    keep_positives: bool = False
+    cols: bool = False
+    score: ScoreName = "dot"
+    offset: bool = True
+
+
+def arguments(pairs: Pairs, engine: EngineOptions) -> Arguments:
     """Checks everything, once."""
     check.no_transforms()
-    a = check.features("a", a)
-    device = a.device
-    check.backend(backend)
-    check.choice("reduce", reduce, tuple(REDUCES))
+    a, b = check.features("a", pairs.a), pairs.b
+    device, keep, positives, score = a.device, pairs.keep, pairs.positives, pairs.score
+    row_ids, col_ids, mask = pairs.row_ids, pairs.col_ids, pairs.mask
+    check.choice("reduce", pairs.reduce, tuple(REDUCES))
     check.choice("keep", keep, tuple(KEEPS))
     if positives is not None:
-        check.choice("positives", positives, ("same_index", "same_id", "kept"))
+        check.choice("positives", positives, get_args(PositivesName))
     check.choice("score", score, tuple(SCORES))
     blocks = _blocks(a, b, directions=score != "dot")
-    _check_score(score, offset, b, row_bias, col_bias, reduce)
+    _check_score(pairs)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
+    scale: float | Tensor = pairs.scale
     if check.is_vector("scale", scale, n):
         scale = check.vector("scale", scale, n, device)
     else:
@@ -58,10 +65,14 @@ def arguments(
             raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
         col_ids = row_ids
     _refuse_unused(
-        {"row_ids, col_ids": row_ids, "col_threshold": col_threshold, "keep_positives": keep_positives or None},
+        {
+            "row_ids, col_ids": row_ids,
+            "col_threshold": pairs.col_threshold,
+            "keep_positives": pairs.keep_positives or None,
+        },
         {
             "row_ids, col_ids": keep.endswith("_id") or positives == "same_id",
-            "col_threshold": cols,
+            "col_threshold": pairs.cols,
             "keep_positives": positives not in (None, "kept"),
         },
     )
@@ -71,11 +82,10 @@ def arguments(
         raise ValueError(f"keep={keep!r}, positives={positives!r} compare ids: row_ids and col_ids must be given")
     if row_ids is not None and col_ids is not None:
         row_ids, col_ids = check.ids("row_ids", row_ids, n, device), check.ids("col_ids", col_ids, m, device)
-    thresholds = (row_threshold, col_threshold) if cols else ()
-    square = b is None and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *thresholds))
+    square = b is None and _symmetric(scale, pairs)
     optional = {
-        "col_scale": (col_scale, m), "row_bias": (row_bias, n), "col_bias": (col_bias, m),
-        "row_threshold": (row_threshold, n), "col_threshold": (col_threshold, m),
+        "col_scale": (pairs.col_scale, m), "row_bias": (pairs.row_bias, n), "col_bias": (pairs.col_bias, m),
+        "row_threshold": (pairs.row_threshold, n), "col_threshold": (pairs.col_threshold, m),
     }  # fmt: skip
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
     if mask is not None:
@@ -88,38 +98,33 @@ def arguments(
         row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
         row_ids=row_ids, col_ids=col_ids, row_threshold=_detached(vectors["row_threshold"]),
         col_threshold=_detached(vectors["col_threshold"]), mask=mask,
-        reduce=int(REDUCES[reduce]), keep=int(KEEPS[keep]), positives=int(POSITIVES[positives]),
-        keep_positives=bool(keep_positives), cols=bool(cols) and not square, same=b is None, square=square,
-        score=int(SCORES[score]), offset=bool(offset), compute=_compute_dtype(compute_dtype, a), backend=backend,
+        reduce=int(REDUCES[pairs.reduce]), keep=int(KEEPS[keep]), positives=int(POSITIVES[positives]),
+        keep_positives=bool(pairs.keep_positives), cols=bool(pairs.cols) and not square, same=b is None, square=square,
+        score=int(SCORES[score]), offset=bool(pairs.offset), compute=_compute_dtype(engine.compute_dtype, a),
+        backend=engine.backend,
     )  # fmt: skip
 
 
-def _symmetric(
-    scale: Tensor, row_bias: Tensor | None, col_bias: Tensor | None, others: tuple[Tensor | None, ...]
-) -> bool:
+def _symmetric(scale: Tensor, pairs: Pairs) -> bool:
     """Whether z_ij = z_ji for b=None, so that half of the pairs are enough."""
-    return scale.dim() == 0 and row_bias is col_bias and all(x is None for x in others)
+    if scale.dim() or pairs.row_bias is not pairs.col_bias or pairs.col_scale is not None or pairs.mask is not None:
+        return False
+    return not pairs.cols or (pairs.row_threshold is None and pairs.col_threshold is None)
 
 
-def _check_score(
-    score: str,
-    offset: bool,
-    b: Tensor | Sequence[Tensor] | None,
-    row_bias: Tensor | None,
-    col_bias: Tensor | None,
-    reduce: str,
-) -> None:
+def _check_score(pairs: Pairs) -> None:
+    score = pairs.score
     if score == "dot":
-        if not offset:
+        if not pairs.offset:
             raise ValueError("offset must be True with score='dot': it would have no effect")
         return
-    if row_bias is None:
+    if pairs.row_bias is None:
         raise ValueError(f"row_bias must be given with score={score!r}: it holds the squared norms of the rows")
-    if offset and col_bias is None:
+    if pairs.offset and pairs.col_bias is None:
         raise ValueError(f"col_bias must be given with score={score!r}: it holds the squared norms of the points")
-    if b is None and not offset:
+    if pairs.b is None and not pairs.offset:
         raise ValueError("offset must be True for b=None: rows as directions of each other have no meaning")
-    if reduce == "max":
+    if pairs.reduce == "max":
         raise ValueError(f"reduce='max' must not be combined with score={score!r}: it is offered for 'dot' alone")
 
 

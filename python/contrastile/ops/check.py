@@ -150,8 +150,10 @@ def choice(name: str, x: Any, allowed: tuple[str, ...]) -> str:
     return str(x)
 
 
-def backend(x: Any) -> str:
-    return choice("backend", x, ("auto", *backend_names()))
+def backend(x: Any) -> None:
+    """Any registered backend, whether or not literals.BackendName has it."""
+    if x != "auto":
+        choice("backend", x, ("auto", *backend_names()))
 
 
 def budget(x: Any) -> int | None:

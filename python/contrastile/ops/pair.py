@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from ..literals import BackendName, KeepName, PositivesName, ReduceName, ScoreName
 from ..monoid import stat_dtype
-from ..ranks import Group, collective, resolve
+from ..ranks import Group, collective
 from ..spec import Reduce
 from . import across_ranks, autograd, check
-from .arguments import arguments
+from .arguments import Pairs, arguments
+from .options import EngineOptions
 from .record import Arguments, needs_of, packed
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
@@ -29,6 +32,16 @@ class PairStats(NamedTuple):
     col_positives: Tensor | None  # (M,)
 
 
+@dataclass(slots=True)  # not frozen, which would cost 2 us a call
+class Weights:
+    """Of the statistics in a sum: pair_loss has each field as an argument, `<field>_weight`."""
+
+    row: float | Tensor = 1.0
+    row_positive: float | Tensor = 0.0
+    col: float | Tensor = 0.0
+    col_positive: float | Tensor = 0.0
+
+
 @collective
 def pair_reduce(
     a: Tensor,
@@ -38,21 +51,21 @@ def pair_reduce(
     col_scale: Tensor | None = None,
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
-    reduce: str = "lse",
-    keep: str = "all",
+    reduce: ReduceName = "lse",
+    keep: KeepName = "all",
     row_ids: Tensor | None = None,
     col_ids: Tensor | None = None,
     row_threshold: Tensor | None = None,
     col_threshold: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: str | None = None,
+    positives: PositivesName | None = None,
     keep_positives: bool = False,
     cols: bool = False,
-    score: str = "dot",
+    score: ScoreName = "dot",
     offset: bool = True,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> PairStats:
     """Reduces all pairs of rows and columns to one number per row (and per column) without holding the N x M scores.
@@ -113,21 +126,26 @@ def pair_reduce(
     Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
-    args = arguments(
+    pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset, compute_dtype, backend,
+        positives, keep_positives, cols, score, offset,
     )  # fmt: skip
-    budget, ranks = check.budget(memory_budget), resolve(group)
+    return pair_stats(pairs, EngineOptions.of(memory_budget, backend, group, compute_dtype))
+
+
+def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
+    """pair_reduce for those who have checked their options."""
+    args, budget, ranks = arguments(pairs, engine), engine.memory_budget, engine.ranks
     by_index = Reduce(args.reduce).traits.arg
     if ranks is not None:
-        _refuse_across_ranks({"mask": mask is not None, "reduce='max'": by_index})
+        _refuse_across_ranks({"mask": pairs.mask is not None, "reduce='max'": by_index})
     if by_index:
-        if positives is not None:
+        if pairs.positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
-        if memory_budget:
+        if budget:
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
         rows, columns = _maximum(args)
-        return PairStats(rows, rows if cols and args.square else columns, None, None)
+        return PairStats(rows, rows if pairs.cols and args.square else columns, None, None)
     needs = needs_of(args)
     if ranks is not None:
         found = across_ranks.stats(ranks, args, needs)
@@ -135,9 +153,9 @@ def pair_reduce(
         budget = _default_budget(args) if budget is None else budget
         found = autograd.stats(args, budget if any(needs) else 0)
     rows, columns, row_positive, col_positive = found
+    some, cols = pairs.positives is not None, pairs.cols
     if cols and args.square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
-    some = positives is not None
     return PairStats(
         rows, columns if cols else None, row_positive if some else None, col_positive if some and cols else None
     )
@@ -170,21 +188,21 @@ def pair_loss(
     col_scale: Tensor | None = None,
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
-    reduce: str = "lse",
-    keep: str = "all",
+    reduce: ReduceName = "lse",
+    keep: KeepName = "all",
     row_ids: Tensor | None = None,
     col_ids: Tensor | None = None,
     row_threshold: Tensor | None = None,
     col_threshold: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: str | None = None,
+    positives: PositivesName | None = None,
     keep_positives: bool = False,
     cols: bool = False,
-    score: str = "dot",
+    score: ScoreName = "dot",
     offset: bool = True,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
@@ -203,30 +221,37 @@ def pair_loss(
 
     Returns: 0-dim float32 (float64 for float64 features).
     """
-    _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
-    args = arguments(
+    pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset, compute_dtype, backend,
+        positives, keep_positives, cols, score, offset,
     )  # fmt: skip
+    weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight)
+    return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))
+
+
+def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
+    """pair_loss for those who have checked their options."""
+    _refuse_idle_weights(pairs, weights)
+    args = arguments(pairs, engine)
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     n, m, like = args.n, args.m, args.a
-    row = _weight("row_weight", row_weight, n, like)
-    col = _weight("col_weight", col_weight, m, like) if cols else None
+    row = _weight("row_weight", weights.row, n, like)
+    col = _weight("col_weight", weights.col, m, like) if pairs.cols else None
     row_positive = col_positive = None
-    if positives is not None:
-        row_positive = _weight("row_positive_weight", row_positive_weight, n, like)
-        col_positive = _weight("col_positive_weight", col_positive_weight, m, like) if cols else None
+    if pairs.positives is not None:
+        row_positive = _weight("row_positive_weight", weights.row_positive, n, like)
+        col_positive = _weight("col_positive_weight", weights.col_positive, m, like) if pairs.cols else None
     if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    given, needs, ranks = check.budget(memory_budget), needs_of(args), resolve(group)
-    more = (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given)
-    if ranks is None:
+    budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
+    more = (row, row_positive, col, col_positive, budget)
+    if engine.ranks is None:
         return autograd.loss(args, more, needs)
-    _refuse_across_ranks({"mask": mask is not None})
-    return across_ranks.loss(ranks, args, more, needs)
+    _refuse_across_ranks({"mask": pairs.mask is not None})
+    return across_ranks.loss(engine.ranks, args, more, needs)
 
 
 def _refuse_across_ranks(given: dict[str, bool]) -> None:
@@ -235,18 +260,13 @@ def _refuse_across_ranks(given: dict[str, bool]) -> None:
             raise NotImplementedError(f"{name} is not offered with group")
 
 
-def _refuse_idle_weights(
-    positives: str | None,
-    cols: bool,
-    row_positive: float | Tensor,
-    col: float | Tensor,
-    col_positive: float | Tensor,
-) -> None:
+def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     """A weight of something that is not computed is a mistake of the caller's."""
+    positives, cols = pairs.positives is not None, pairs.cols
     for name, weight, useful, need in (
-        ("row_positive_weight", row_positive, positives is not None, "positives"),
-        ("col_weight", col, cols, "cols=True"),
-        ("col_positive_weight", col_positive, cols and positives is not None, "cols=True and positives"),
+        ("row_positive_weight", weights.row_positive, positives, "positives"),
+        ("col_weight", weights.col, cols, "cols=True"),
+        ("col_positive_weight", weights.col_positive, cols and positives, "cols=True and positives"),
     ):
         if not useful and (isinstance(weight, Tensor) or weight != 0.0):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")

@@ -8,33 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
+from ..literals import KeepName, PositivesName, ReduceName, ScoreName
 from ..spec import Gradients, Keep, Needs, Positives, Reduce, Score
 
-REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
-KEEPS = {
-    "all": Keep.ALL,
-    "not_same_index": Keep.NOT_SAME_INDEX,
-    "not_same_id": Keep.NOT_SAME_ID,
-    "same_id": Keep.SAME_ID,
-    "not_same_index_or_id": Keep.NOT_SAME_INDEX_OR_ID,
-}
-POSITIVES = {
-    None: Positives.NONE,
-    "same_index": Positives.SAME_INDEX,
-    "same_id": Positives.SAME_ID,
-    "kept": Positives.KEPT,
-}
-SCORES = {
-    "dot": Score.DOT,
-    "squared_distance": Score.SQUARED_DISTANCE,
-    "distance": Score.DISTANCE,
-    "log_distance": Score.LOG_DISTANCE,
-}
+# the enumerations of spec by the words that arguments take
+REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
+KEEPS = {name: Keep[name.upper()] for name in get_args(KeepName)}
+POSITIVES = {None: Positives.NONE, **{name: Positives[name.upper()] for name in get_args(PositivesName)}}
+SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
 
 
 class Option(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select_segments
 from ..backends.base import CPU_LIMITS, GPU_LIMITS, row_chunks
+from ..literals import BackendName
 from ..monoid import stat_dtype
 from . import check
 from .autograd import forward_only, once, run
@@ -38,7 +39,7 @@ LIB.define(
 
 
 def segment_max(
-    rows: Tensor, cols: Tensor, segments: int | Tensor, *, mask: Tensor | None = None, backend: str = "auto"
+    rows: Tensor, cols: Tensor, segments: int | Tensor, *, mask: Tensor | None = None, backend: BackendName = "auto"
 ) -> Tensor:
     """The largest score of every row in every segment of columns, without the matrix of scores.
 

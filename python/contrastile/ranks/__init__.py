@@ -4,18 +4,18 @@ from .agreement import agree, collective, under_way
 from .communication import RankError
 from .facts import given, one_of, size_of, some_of
 from .global_batch import GlobalBatch
-from .group import Group, Ranks, group_text, resolve
+from .group import Group, Ranks, Strategy, group_text, resolve
 
 __all__ = [
     "GlobalBatch",
     "Group",
     "RankError",
     "Ranks",
+    "Strategy",
     "agree",
     "collective",
     "given",
     "group_text",
     "one_of",
-    "resolve",
 ]
-__all__ += ["size_of", "some_of", "under_way"]
+__all__ += ["resolve", "size_of", "some_of", "under_way"]

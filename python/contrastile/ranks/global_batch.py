@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..literals import Reduction
 from ..monoid import stat_dtype
 from . import communication
 from .agreement import agree
@@ -60,11 +61,11 @@ class GlobalBatch:
         """Numbers of this rank's items in the global batch."""
         return torch.arange(self.offset, self.offset + self.n, device=device)
 
-    def weight(self, reduction: str, views: int = 1) -> float:
+    def weight(self, reduction: Reduction, views: int = 1) -> float:
         """The weight of a row in a scalar reduction; views: rows of each item."""
         return len(self.sizes) / (self.total * views) if reduction == "mean" else float(len(self.sizes))
 
-    def reduced(self, rows: Tensor, reduction: str) -> Tensor:
+    def reduced(self, rows: Tensor, reduction: Reduction) -> Tensor:
         """Rows of this rank, as many for each item, reduced over the global batch."""
         if reduction == "none":
             return rows

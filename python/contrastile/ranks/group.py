@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.distributed as dist
 
 Group: TypeAlias = "dist.ProcessGroup | Ranks | Literal['world'] | None"
 WORLD: Literal["world"] = "world"  # the default group of torch.distributed, whatever it is at the time of a call
-STRATEGIES = ("auto", "gather", "ring")
+Strategy: TypeAlias = Literal["auto", "gather", "ring"]
+STRATEGIES = get_args(Strategy)
 GATHER_BYTES = 1 << 30  # "auto": what the gathered columns and the float32 gradient of them may take on a rank
 
 
@@ -31,7 +32,7 @@ class Ranks:
     """
 
     group: dist.ProcessGroup | Literal["world"] | None = WORLD
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     replicated_negatives: bool = False
 
     def __post_init__(self) -> None:
@@ -88,10 +89,10 @@ def check_group(group: object, *kinds: str) -> None:
 
 def resolve(group: Group) -> Ranks | None:
     """The ranks that a `group` argument stands for, at the time of a call; None: this process alone."""
+    if group is None:
+        return None
     if not isinstance(group, Ranks):
         check_group(group, "a process group", "'world'", "distributed.Ranks")
-        if group is None:
-            return None
         group = Ranks(group)
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError("group needs torch.distributed.init_process_group(), which was not called")

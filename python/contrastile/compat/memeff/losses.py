@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...literals import BackendName
 from ...losses.common import feature_pair, reduced_empty, unit, upcast
 from ...losses.contrastive import clip_loss, info_nce
 from ...ops import check
@@ -39,7 +40,7 @@ class Loss(nn.Module):
         tau_plus: float,
         label_smoothing: float,
         memory_budget: int | None,
-        backend: str,
+        backend: BackendName,
     ) -> None:
         super().__init__()
         check.scalar("temperature", temperature, positive=True)
@@ -93,7 +94,7 @@ class MemoryEfficientCLIPLoss(Loss):
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(temperature, normalized_inputs, stable, tau_plus, label_smoothing, memory_budget, backend)
 
@@ -144,7 +145,7 @@ class StableMemoryEfficientCLIPLoss(MemoryEfficientCLIPLoss):
         normalized_inputs: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(temperature, normalized_inputs, memory_budget=memory_budget, backend=backend)
 
@@ -158,7 +159,7 @@ class StableMemoryEfficientLiTLoss(MemoryEfficientLiTLoss):
         normalized_inputs: bool = False,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(temperature, normalized_inputs, memory_budget=memory_budget, backend=backend)
 
@@ -188,7 +189,7 @@ class MemoryEfficientQwen3Loss(Loss):
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(temperature, normalized_inputs, stable, tau_plus, label_smoothing, memory_budget, backend)
         if not margin >= 0.0:
@@ -254,7 +255,7 @@ class MemoryEfficientLiTQwen3Loss(MemoryEfficientQwen3Loss):
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(
             temperature, margin, use_qq_negatives, False, normalized_inputs, stable, tau_plus, label_smoothing,

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...literals import BackendName
 from .losses import (
     MemoryEfficientCLIPLoss,
     MemoryEfficientLiTLoss,
@@ -87,7 +88,7 @@ class MemoryEfficientMatryoshkaCLIPLoss(Prefixes, MemoryEfficientCLIPLoss):
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         MemoryEfficientCLIPLoss.__init__(
             self, temperature, normalized_inputs, stable, tau_plus, label_smoothing, memory_budget=memory_budget,
@@ -131,7 +132,7 @@ class MemoryEfficientMatryoshkaQwen3Loss(Prefixes, MemoryEfficientQwen3Loss):
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         MemoryEfficientQwen3Loss.__init__(
             self, temperature, margin, use_qq_negatives, use_dd_negatives, normalized_inputs, stable, tau_plus,
@@ -169,7 +170,7 @@ class MemoryEfficientMatryoshkaLiTQwen3Loss(MemoryEfficientMatryoshkaQwen3Loss, 
         label_smoothing: float = 0.0,
         *,
         memory_budget: int | None = None,
-        backend: str = "auto",
+        backend: BackendName = "auto",
     ) -> None:
         super().__init__(
             dims, weights, temperature, margin, use_qq_negatives, False, normalized_inputs, stable, tau_plus,

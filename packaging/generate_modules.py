@@ -1,0 +1,308 @@
+"""Writes python/contrastile/losses/modules.py: each loss as an nn.Module, from the signature of its function.
+
+    python packaging/generate_modules.py          # after a change of a signature, or of TWINS
+    python packaging/generate_modules.py --check  # fails where the file is not what it would write
+
+An argument of a function is an input where its type is one of INPUTS: forward takes it. All others are options: the
+constructor keeps them, and forward takes them for one call. What a signature cannot say is in TWINS.
+"""
+
+import argparse
+import ast
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+LOSSES = Path(__file__).parents[1] / "python/contrastile/losses"
+TARGET = LOSSES / "modules.py"
+INPUTS = ("Tensor", "Tensor | None", "Generator | None", "Views")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The factor that a module can learn."""
+
+    name: str
+    switch: str  # the constructor's argument that asks for it
+    start: str = ""  # where the constructor is given none
+    offset: str = ""  # what is learned beside it, of any sign
+    offset_start: str = ""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A module, and what its function's signature does not say."""
+
+    name: str
+    function: str
+    family: str  # the function's file
+    call: str  # an example of forward's arguments
+    by_place: tuple[str, ...] = ("temperature",)  # options that the constructor also takes by place
+    learned: Learned | None = None
+
+
+TEMPERATURE = Learned("temperature", "learnable_temperature")
+SCALE = Learned("logit_scale", "learnable_scale", "1.0 / 0.07")
+SCALE_AND_BIAS = Learned("logit_scale", "learnable", "10.0", "logit_bias", "-10.0")
+
+TWINS = (
+    Twin("InfoNCE", "info_nce", "contrastive", "query, key, negatives=queue", learned=TEMPERATURE),
+    Twin("ClipLoss", "clip_loss", "contrastive", "image_features, text_features", ("logit_scale",), SCALE),
+    Twin("NTXent", "nt_xent", "contrastive", "z1, z2", learned=TEMPERATURE),
+    Twin(
+        "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),
+        SCALE_AND_BIAS,
+    ),
+    Twin("DebiasedInfoNCE", "debiased_info_nce", "debiased", "query, key", ("temperature", "tau_plus")),
+    Twin("DebiasedNTXent", "debiased_nt_xent", "debiased", "z1, z2", ("temperature", "tau_plus")),
+    Twin("SupCon", "sup_con", "supervised", "features, labels", learned=TEMPERATURE),
+    Twin("DCL", "dcl", "decoupled", "z1, z2"),
+    Twin("DCLW", "dclw", "decoupled", "z1, z2", ("temperature", "sigma")),
+    Twin("DHEL", "dhel", "decoupled", "z1, z2"),
+    Twin("MVInfoNCE", "mv_infonce", "multiview", "views", learned=TEMPERATURE),
+    Twin("MVDHEL", "mv_dhel", "multiview", "views", learned=TEMPERATURE),
+    Twin("PVC", "pvc", "multiview", "views"),
+    Twin("KCL", "kcl", "kernel", "z1, z2", ("kernel",)),
+    Twin("CUA", "cua", "gap", "image_features, text_features", ("logit_scale",)),
+    Twin("CUAXU", "cuaxu", "gap", "image_features, text_features", ("logit_scale",)),
+    Twin("Uniformity", "uniformity", "uniform", "x", ("t",)),
+    Twin("Alignment", "alignment", "uniform", "x, y", ("alpha",)),
+    Twin("GramLoss", "gram_loss", "volume", "anchor, video, audio", learned=TEMPERATURE),
+    Twin("TriangleLoss", "triangle_loss", "triangle", "anchor, x, y", learned=TEMPERATURE),
+    Twin("PMRL", "pmrl_loss", "pmrl", "image, text, audio", ("singular_temperature", "instance_temperature")),
+    Twin("Symile", "symile_loss", "symile", "image, text, audio", ("negatives",), SCALE),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of a function, as it is written there."""
+
+    name: str
+    kind: str  # "place", "many" (*name), "name"
+    type: str
+    default: str  # "": none
+
+    @property
+    def is_input(self) -> bool:
+        return self.type in INPUTS
+
+    @property
+    def written(self) -> str:
+        default = f" = {self.default}" if self.default else ""
+        return f"{'*' if self.kind == 'many' else ''}{self.name}: {self.type}{default}"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A file of functions."""
+
+    name: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse((LOSSES / f"{self.name}.py").read_text())
+
+    def signature(self, function: str) -> list[Parameter]:
+        found = next(x for x in self.tree.body if isinstance(x, ast.FunctionDef) and x.name == function).args
+        defaults: list[ast.expr | None] = [None] * (len(found.args) - len(found.defaults))
+        place = [*zip(found.args, [*defaults, *found.defaults], strict=True)]
+        parameters = [self.parameter(arg, "place", default) for arg, default in place]
+        if found.vararg is not None:
+            parameters.append(self.parameter(found.vararg, "many", None))
+        named = zip(found.kwonlyargs, found.kw_defaults, strict=True)
+        return [*parameters, *(self.parameter(arg, "name", default) for arg, default in named)]
+
+    def parameter(self, arg: ast.arg, kind: str, default: ast.expr | None) -> Parameter:
+        assert arg.annotation is not None, f"{self.name}: {arg.arg} has no type"
+        return Parameter(arg.arg, kind, ast.unparse(arg.annotation), "" if default is None else ast.unparse(default))
+
+    def source(self, name: str) -> str:
+        """From where modules.py imports a name that this file uses."""
+        for statement in self.tree.body:
+            if isinstance(statement, ast.ImportFrom) and name in {alias.name for alias in statement.names}:
+                return "." * statement.level + (statement.module or "")
+        return f".{self.name}"
+
+
+class Module:
+    """The text of one class."""
+
+    def __init__(self, twin: Twin) -> None:
+        self.twin = twin
+        self.family = Family(twin.family)
+        self.parameters = self.family.signature(twin.function)
+        self.inputs = [p for p in self.parameters if p.is_input]
+        self.options = [p for p in self.parameters if not p.is_input]
+
+    def imports(self) -> Iterator[tuple[str, str]]:
+        """(module, name) of all that the class needs."""
+        yield f".{self.twin.family}", self.twin.function
+        for parameter in self.parameters:
+            for node in ast.walk(ast.parse(parameter.type)):
+                if isinstance(node, ast.Name) and node.id not in ("float", "int", "bool", "str"):
+                    yield self.family.source(node.id), node.id
+
+    def text(self) -> str:
+        return "\n".join([
+            f"class {self.twin.name}(LossModule):", indented(self.documentation()), "",
+            f"    function = staticmethod({self.twin.function})", "",
+            f"    def __init__(self, {', '.join(self.constructor())}) -> None:",
+            indented(self.documentation_of_options(), 8), *indented_lines(self.construction(), 8), "",
+            f"    def forward(self, {', '.join(self.taken())}) -> Tensor:",
+            f'        """`{self.twin.function}`. An option holds for this call."""',
+            f"        return {self.twin.function}({', '.join(self.passed())})", "",
+            "    if TYPE_CHECKING:  # torch says that a call takes and returns anything", "        __call__ = forward",
+        ])  # fmt: skip
+
+    def documentation(self) -> str:
+        twin, learned = self.twin, self.twin.learned
+        given = [p.name for p in self.options if not p.default and (learned is None or learned.name != p.name)]
+        assert not given, f"{twin.function}: {given} have no default"
+        example = f"    loss = {twin.name}({f'{learned.switch}=True' if learned else ''})\n    loss({twin.call})"
+        tensors = ", ".join("*" * (p.kind == "many") + p.name for p in self.inputs if p.kind != "name")
+        named = [p.name for p in self.inputs if p.kind == "name"]
+        takes = f"forward takes {tensors}{', and by name ' + ', '.join(named) if named else ''}. "
+        takes += "An option that is given to forward holds for that call."
+        parts = [f"`{twin.function}` as a module with options of its own.", example, wrapped(takes)]
+        return docstring("\n\n".join([*parts, *map(wrapped, self.learning())]))
+
+    def learning(self) -> Iterator[str]:
+        learned = self.twin.learned
+        if learned is None:
+            return
+        missing = any(p.name == learned.name and not p.default for p in self.options)
+        need = f" Otherwise forward must be given a {learned.name} where the module has none." if missing else ""
+        also = f" and {learned.offset} is a parameter" if learned.offset else ""
+        yield (
+            f"With {learned.switch}=True, {learned.name} is the exponential of the parameter log_{learned.name}{also}; "
+            f"forward must not be given {'them' if also else 'it'} then.{need}"
+        )
+
+    def documentation_of_options(self) -> str:
+        learned, summary = self.twin.learned, f"The options are those of `{self.twin.function}`."
+        if learned is None:
+            return docstring(summary)
+        starts = {learned.name: learned.start} | ({learned.offset: learned.offset_start} if learned.offset else {})
+        lines = [
+            f"    {name}: Fixed, or where learning starts{f' (None: {start})' if start else ''}."
+            for name, start in starts.items()
+        ]
+        parameters = f"log_{learned.name}" + (f" and {learned.offset}" if learned.offset else "")
+        lines.append(f"    {learned.switch}: Whether there are parameters: {parameters}.")
+        return docstring("\n".join([summary, "", "Args:", *lines]))
+
+    def constructor(self) -> Iterator[str]:
+        options, learned = {p.name: p for p in self.options}, self.twin.learned
+        yield from [kept(options.pop(name)) for name in self.twin.by_place]
+        yield "*"
+        if learned is not None:
+            yield from [kept(options.pop(name)) for name in (learned.name,) if name in options]
+            yield f"{learned.switch}: bool = False"
+        yield from map(kept, options.values())
+
+    def construction(self) -> Iterator[str]:
+        yield "super().__init__()"
+        learned = self.twin.learned
+        for option in self.options:
+            if learned is None or option.name not in (learned.name, learned.offset):
+                yield f"self.{option.name} = {option.name}"
+            elif option.name == learned.name:
+                yield f"self.{option.name} = None if {learned.switch} else {option.name}"
+        if learned is None:
+            return
+        yield f"if {learned.switch}:"
+        yield f'    self.learn("{learned.name}", {start(learned.name, learned.start)})'
+        if learned.offset:
+            yield f'    self.learn_offset("{learned.offset}", {start(learned.offset, learned.offset_start)})'
+            yield "else:"
+            yield f"    self.{learned.offset}: float | Tensor | None = {learned.offset}"
+
+    def taken(self) -> Iterator[str]:
+        named = False
+        for p in self.parameters:
+            if p.kind == "name" and not named and not any(q.kind == "many" for q in self.parameters):
+                yield "*"
+            named = named or p.kind == "name"
+            yield p.written if p.is_input else f"{p.name}: {or_own(p.type)} = OWN"
+
+    def passed(self) -> Iterator[str]:
+        learned = self.twin.learned
+        for p in self.parameters:
+            if p.is_input:
+                yield {"place": p.name, "many": f"*{p.name}", "name": f"{p.name}={p.name}"}[p.kind]
+            elif learned and p.name in (learned.name, learned.offset):
+                yield f'{p.name}=self.{"factor" if "None" in p.type else "needed"}("{p.name}", {p.name})'
+            else:
+                yield f"{p.name}=self.{p.name} if {p.name} is OWN else {p.name}"
+
+
+def kept(option: Parameter) -> str:
+    """An option as the constructor takes it: a tensor in its place would not follow the module."""
+    parts = [part for part in option.type.split(" | ") if part != "Tensor"]
+    if not option.default and "None" not in parts:  # it may be left to forward
+        parts.append("None")
+    return f"{option.name}: {' | '.join(parts)} = {option.default or 'None'}"
+
+
+def or_own(kind: str) -> str:
+    """The type of an option for one call; None comes last, as ruff wants it."""
+    return kind.removesuffix(" | None") + " | Own" + " | None" * kind.endswith(" | None")
+
+
+def start(name: str, default: str) -> str:
+    return f"{default} if {name} is None else {name}" if default else name
+
+
+def docstring(text: str) -> str:
+    return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
+
+
+def wrapped(text: str) -> str:
+    return textwrap.fill(text, 116, break_long_words=False)
+
+
+def indented(text: str, by: int = 4) -> str:
+    return textwrap.indent(text, " " * by)
+
+
+def indented_lines(lines: Iterator[str], by: int) -> Iterator[str]:
+    return (" " * by + line for line in lines)
+
+
+def generated() -> str:
+    modules = [Module(twin) for twin in TWINS]
+    imports = {("typing", "TYPE_CHECKING"), ("torch", "Tensor"), *((".base", x) for x in ("OWN", "LossModule", "Own"))}
+    imports |= {pair for module in modules for pair in module.imports()}
+    text = [
+        '"""The losses as modules. packaging/generate_modules.py makes this file from the functions\' signatures."""',
+        "from __future__ import annotations",
+        *(f"from {source} import {name}" for source, name in sorted(imports)),
+        *(module.text() for module in modules),
+    ]
+    return formatted("\n\n".join(text))
+
+
+def formatted(text: str) -> str:
+    for command in (["check", "--quiet", "--select", "I", "--fix"], ["format", "--quiet"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(TARGET), "-"]
+        text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True).stdout
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="writes losses/modules.py from the functions' signatures")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where the file is stale")
+    text = generated()
+    if not parser.parse_args().check:
+        TARGET.write_text(text)
+    elif not TARGET.exists() or TARGET.read_text() != text:
+        sys.exit(f"{TARGET} is stale: run python packaging/generate_modules.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1543 @@
+"""The losses as modules. packaging/generate_modules.py makes this file from the functions' signatures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Generator, Tensor
+
+from ..literals import BackendName, Reduction
+from ..ranks import Group
+from .base import OWN, LossModule, Own
+from .contrastive import clip_loss, info_nce, nt_xent
+from .debiased import debiased_info_nce, debiased_nt_xent
+from .decoupled import dcl, dclw, dhel
+from .gap import cua, cuaxu
+from .kernel import KernelName, kcl
+from .multiview import Aggregation, Denominator, Views, mv_dhel, mv_infonce, pvc
+from .pmrl import pmrl_loss
+from .sigmoid import siglip_loss
+from .supervised import sup_con
+from .symile import Sampling, symile_loss
+from .triangle import triangle_loss
+from .uniform import alignment, uniformity
+from .volume import gram_loss
+
+
+class InfoNCE(LossModule):
+    """`info_nce` as a module with options of its own.
+
+        loss = InfoNCE(learnable_temperature=True)
+        loss(query, key, negatives=queue)
+
+    forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids. An option that is
+    given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        false_negative_margin: float | None = None,
+        label_smoothing: float = 0.0,
+        symmetric: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.false_negative_margin = false_negative_margin
+        self.label_smoothing = label_smoothing
+        self.symmetric = symmetric
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        negatives: Tensor | None = None,
+        hard_negatives: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        negative_ids: Tensor | None = None,
+        false_negative_margin: float | Own | None = OWN,
+        label_smoothing: float | Own = OWN,
+        symmetric: bool | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`info_nce`. An option holds for this call."""
+        return info_nce(
+            query,
+            key,
+            temperature=self.needed("temperature", temperature),
+            negatives=negatives,
+            hard_negatives=hard_negatives,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            negative_ids=negative_ids,
+            false_negative_margin=self.false_negative_margin if false_negative_margin is OWN else false_negative_margin,
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            symmetric=self.symmetric if symmetric is OWN else symmetric,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class ClipLoss(LossModule):
+    """`clip_loss` as a module with options of its own.
+
+        loss = ClipLoss(learnable_scale=True)
+        loss(image_features, text_features)
+
+    forward takes image_features, text_features, and by name image_ids, text_ids. An option that is given to forward
+    holds for that call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(clip_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        label_smoothing: float = 0.0,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `clip_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.label_smoothing = label_smoothing
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        label_smoothing: float | Own = OWN,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`clip_loss`. An option holds for this call."""
+        return clip_loss(
+            image_features,
+            text_features,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class NTXent(LossModule):
+    """`nt_xent` as a module with options of its own.
+
+        loss = NTXent(learnable_temperature=True)
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(nt_xent)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `nt_xent`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`nt_xent`. An option holds for this call."""
+        return nt_xent(
+            z1,
+            z2,
+            temperature=self.needed("temperature", temperature),
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class SigLipLoss(LossModule):
+    """`siglip_loss` as a module with options of its own.
+
+        loss = SigLipLoss(learnable=True)
+        loss(image_features, text_features)
+
+    forward takes image_features, text_features, and by name image_labels, text_labels, image_ids, text_ids. An option
+    that is given to forward holds for that call.
+
+    With learnable=True, logit_scale is the exponential of the parameter log_logit_scale and logit_bias is a parameter;
+    forward must not be given them then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(siglip_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        logit_bias: float | None = None,
+        *,
+        learnable: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `siglip_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 10.0).
+            logit_bias: Fixed, or where learning starts (None: -10.0).
+            learnable: Whether there are parameters: log_logit_scale and logit_bias.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable else logit_scale
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable:
+            self.learn("logit_scale", 10.0 if logit_scale is None else logit_scale)
+            self.learn_offset("logit_bias", -10.0 if logit_bias is None else logit_bias)
+        else:
+            self.logit_bias: float | Tensor | None = logit_bias
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        logit_bias: float | Tensor | Own | None = OWN,
+        *,
+        image_labels: Tensor | None = None,
+        text_labels: Tensor | None = None,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`siglip_loss`. An option holds for this call."""
+        return siglip_loss(
+            image_features,
+            text_features,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            logit_bias=self.factor("logit_bias", logit_bias),
+            image_labels=image_labels,
+            text_labels=text_labels,
+            image_ids=image_ids,
+            text_ids=text_ids,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DebiasedInfoNCE(LossModule):
+    """`debiased_info_nce` as a module with options of its own.
+
+        loss = DebiasedInfoNCE()
+        loss(query, key)
+
+    forward takes query, key. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(debiased_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        tau_plus: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `debiased_info_nce`."""
+        super().__init__()
+        self.temperature = temperature
+        self.tau_plus = tau_plus
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        tau_plus: float | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`debiased_info_nce`. An option holds for this call."""
+        return debiased_info_nce(
+            query,
+            key,
+            temperature=self.temperature if temperature is OWN else temperature,
+            tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DebiasedNTXent(LossModule):
+    """`debiased_nt_xent` as a module with options of its own.
+
+        loss = DebiasedNTXent()
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(debiased_nt_xent)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        tau_plus: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `debiased_nt_xent`."""
+        super().__init__()
+        self.temperature = temperature
+        self.tau_plus = tau_plus
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        tau_plus: float | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`debiased_nt_xent`. An option holds for this call."""
+        return debiased_nt_xent(
+            z1,
+            z2,
+            temperature=self.temperature if temperature is OWN else temperature,
+            tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class SupCon(LossModule):
+    """`sup_con` as a module with options of its own.
+
+        loss = SupCon(learnable_temperature=True)
+        loss(features, labels)
+
+    forward takes features, labels. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(sup_con)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `sup_con`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        features: Views,
+        labels: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`sup_con`. An option holds for this call."""
+        return sup_con(
+            features,
+            labels,
+            temperature=self.needed("temperature", temperature),
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DCL(LossModule):
+    """`dcl` as a module with options of its own.
+
+        loss = DCL()
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(dcl)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `dcl`."""
+        super().__init__()
+        self.temperature = temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`dcl`. An option holds for this call."""
+        return dcl(
+            z1,
+            z2,
+            temperature=self.temperature if temperature is OWN else temperature,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DCLW(LossModule):
+    """`dclw` as a module with options of its own.
+
+        loss = DCLW()
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(dclw)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        sigma: float = 0.5,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `dclw`."""
+        super().__init__()
+        self.temperature = temperature
+        self.sigma = sigma
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        sigma: float | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`dclw`. An option holds for this call."""
+        return dclw(
+            z1,
+            z2,
+            temperature=self.temperature if temperature is OWN else temperature,
+            sigma=self.sigma if sigma is OWN else sigma,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DHEL(LossModule):
+    """`dhel` as a module with options of its own.
+
+        loss = DHEL()
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(dhel)
+
+    def __init__(
+        self,
+        temperature: float = 0.3,
+        *,
+        include_augs: bool = True,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `dhel`."""
+        super().__init__()
+        self.temperature = temperature
+        self.include_augs = include_augs
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        include_augs: bool | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`dhel`. An option holds for this call."""
+        return dhel(
+            z1,
+            z2,
+            temperature=self.temperature if temperature is OWN else temperature,
+            include_augs=self.include_augs if include_augs is OWN else include_augs,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MVInfoNCE(LossModule):
+    """`mv_infonce` as a module with options of its own.
+
+        loss = MVInfoNCE(learnable_temperature=True)
+        loss(views)
+
+    forward takes views. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(mv_infonce)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        *,
+        learnable_temperature: bool = False,
+        negatives: Denominator = "all",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `mv_infonce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.negatives = negatives
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        views: Views,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        negatives: Denominator | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`mv_infonce`. An option holds for this call."""
+        return mv_infonce(
+            views,
+            temperature=self.needed("temperature", temperature),
+            negatives=self.negatives if negatives is OWN else negatives,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MVDHEL(LossModule):
+    """`mv_dhel` as a module with options of its own.
+
+        loss = MVDHEL(learnable_temperature=True)
+        loss(views)
+
+    forward takes views. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(mv_dhel)
+
+    def __init__(
+        self,
+        temperature: float = 0.5,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `mv_dhel`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        views: Views,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`mv_dhel`. An option holds for this call."""
+        return mv_dhel(
+            views,
+            temperature=self.needed("temperature", temperature),
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class PVC(LossModule):
+    """`pvc` as a module with options of its own.
+
+        loss = PVC()
+        loss(views)
+
+    forward takes views. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(pvc)
+
+    def __init__(
+        self,
+        temperature: float = 0.2,
+        *,
+        aggregation: Aggregation = "geometric",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `pvc`."""
+        super().__init__()
+        self.temperature = temperature
+        self.aggregation = aggregation
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        views: Views,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        aggregation: Aggregation | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`pvc`. An option holds for this call."""
+        return pvc(
+            views,
+            temperature=self.temperature if temperature is OWN else temperature,
+            aggregation=self.aggregation if aggregation is OWN else aggregation,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class KCL(LossModule):
+    """`kcl` as a module with options of its own.
+
+        loss = KCL()
+        loss(z1, z2)
+
+    forward takes z1, z2. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(kcl)
+
+    def __init__(
+        self,
+        kernel: KernelName = "gaussian",
+        *,
+        t: float = 2.0,
+        s: float = 2.0,
+        gamma: float = 16.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `kcl`."""
+        super().__init__()
+        self.kernel = kernel
+        self.t = t
+        self.s = s
+        self.gamma = gamma
+        self.normalize = normalize
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        kernel: KernelName | Own = OWN,
+        t: float | Tensor | Own = OWN,
+        s: float | Own = OWN,
+        gamma: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`kcl`. An option holds for this call."""
+        return kcl(
+            z1,
+            z2,
+            kernel=self.kernel if kernel is OWN else kernel,
+            t=self.t if t is OWN else t,
+            s=self.s if s is OWN else s,
+            gamma=self.gamma if gamma is OWN else gamma,
+            normalize=self.normalize if normalize is OWN else normalize,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CUA(LossModule):
+    """`cua` as a module with options of its own.
+
+        loss = CUA()
+        loss(image_features, text_features)
+
+    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(cua)
+
+    def __init__(
+        self,
+        logit_scale: float = 100.0,
+        *,
+        t: float = 2.0,
+        clip_weight: float = 1.0,
+        uniformity_weight: float = 1.0,
+        alignment_weight: float = 1.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `cua`."""
+        super().__init__()
+        self.logit_scale = logit_scale
+        self.t = t
+        self.clip_weight = clip_weight
+        self.uniformity_weight = uniformity_weight
+        self.alignment_weight = alignment_weight
+        self.normalize = normalize
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        t: float | Own = OWN,
+        clip_weight: float | Tensor | Own = OWN,
+        uniformity_weight: float | Tensor | Own = OWN,
+        alignment_weight: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cua`. An option holds for this call."""
+        return cua(
+            image_features,
+            text_features,
+            logit_scale=self.logit_scale if logit_scale is OWN else logit_scale,
+            t=self.t if t is OWN else t,
+            clip_weight=self.clip_weight if clip_weight is OWN else clip_weight,
+            uniformity_weight=self.uniformity_weight if uniformity_weight is OWN else uniformity_weight,
+            alignment_weight=self.alignment_weight if alignment_weight is OWN else alignment_weight,
+            normalize=self.normalize if normalize is OWN else normalize,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CUAXU(LossModule):
+    """`cuaxu` as a module with options of its own.
+
+        loss = CUAXU()
+        loss(image_features, text_features)
+
+    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(cuaxu)
+
+    def __init__(
+        self,
+        logit_scale: float = 100.0,
+        *,
+        t: float = 2.0,
+        clip_weight: float = 1.0,
+        uniformity_weight: float = 1.0,
+        alignment_weight: float = 1.0,
+        cross_uniformity_weight: float = 1.0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `cuaxu`."""
+        super().__init__()
+        self.logit_scale = logit_scale
+        self.t = t
+        self.clip_weight = clip_weight
+        self.uniformity_weight = uniformity_weight
+        self.alignment_weight = alignment_weight
+        self.cross_uniformity_weight = cross_uniformity_weight
+        self.normalize = normalize
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        t: float | Own = OWN,
+        clip_weight: float | Tensor | Own = OWN,
+        uniformity_weight: float | Tensor | Own = OWN,
+        alignment_weight: float | Tensor | Own = OWN,
+        cross_uniformity_weight: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cuaxu`. An option holds for this call."""
+        return cuaxu(
+            image_features,
+            text_features,
+            logit_scale=self.logit_scale if logit_scale is OWN else logit_scale,
+            t=self.t if t is OWN else t,
+            clip_weight=self.clip_weight if clip_weight is OWN else clip_weight,
+            uniformity_weight=self.uniformity_weight if uniformity_weight is OWN else uniformity_weight,
+            alignment_weight=self.alignment_weight if alignment_weight is OWN else alignment_weight,
+            cross_uniformity_weight=self.cross_uniformity_weight
+            if cross_uniformity_weight is OWN
+            else cross_uniformity_weight,
+            normalize=self.normalize if normalize is OWN else normalize,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class Uniformity(LossModule):
+    """`uniformity` as a module with options of its own.
+
+        loss = Uniformity()
+        loss(x)
+
+    forward takes x, y. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(uniformity)
+
+    def __init__(
+        self,
+        t: float = 2.0,
+        *,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `uniformity`."""
+        super().__init__()
+        self.t = t
+        self.normalize = normalize
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        t: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`uniformity`. An option holds for this call."""
+        return uniformity(
+            x,
+            y,
+            t=self.t if t is OWN else t,
+            normalize=self.normalize if normalize is OWN else normalize,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class Alignment(LossModule):
+    """`alignment` as a module with options of its own.
+
+        loss = Alignment()
+        loss(x, y)
+
+    forward takes x, y. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(alignment)
+
+    def __init__(
+        self, alpha: float = 2.0, *, normalize: bool = False, reduction: Reduction = "mean", group: Group = None
+    ) -> None:
+        """The options are those of `alignment`."""
+        super().__init__()
+        self.alpha = alpha
+        self.normalize = normalize
+        self.reduction = reduction
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        alpha: float | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`alignment`. An option holds for this call."""
+        return alignment(
+            x,
+            y,
+            alpha=self.alpha if alpha is OWN else alpha,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GramLoss(LossModule):
+    """`gram_loss` as a module with options of its own.
+
+        loss = GramLoss(learnable_temperature=True)
+        loss(anchor, video, audio)
+
+    forward takes anchor, *others, and by name present. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(gram_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        label_smoothing: float = 0.1,
+        symmetric: bool = True,
+        key_offset: int = 0,
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `gram_loss`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.label_smoothing = label_smoothing
+        self.symmetric = symmetric
+        self.key_offset = key_offset
+        self.detach_keys = detach_keys
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        anchor: Tensor,
+        *others: Tensor,
+        temperature: float | Tensor | Own = OWN,
+        label_smoothing: float | Own = OWN,
+        symmetric: bool | Own = OWN,
+        key_offset: int | Own = OWN,
+        present: Tensor | None = None,
+        detach_keys: bool | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`gram_loss`. An option holds for this call."""
+        return gram_loss(
+            anchor,
+            *others,
+            temperature=self.needed("temperature", temperature),
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            symmetric=self.symmetric if symmetric is OWN else symmetric,
+            key_offset=self.key_offset if key_offset is OWN else key_offset,
+            present=present,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class TriangleLoss(LossModule):
+    """`triangle_loss` as a module with options of its own.
+
+        loss = TriangleLoss(learnable_temperature=True)
+        loss(anchor, x, y)
+
+    forward takes anchor, x, y. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(triangle_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        label_smoothing: float = 0.1,
+        squared: bool = True,
+        symmetric: bool = True,
+        key_offset: int = 0,
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `triangle_loss`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.label_smoothing = label_smoothing
+        self.squared = squared
+        self.symmetric = symmetric
+        self.key_offset = key_offset
+        self.detach_keys = detach_keys
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        anchor: Tensor,
+        x: Tensor,
+        y: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        label_smoothing: float | Own = OWN,
+        squared: bool | Own = OWN,
+        symmetric: bool | Own = OWN,
+        key_offset: int | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`triangle_loss`. An option holds for this call."""
+        return triangle_loss(
+            anchor,
+            x,
+            y,
+            temperature=self.needed("temperature", temperature),
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            squared=self.squared if squared is OWN else squared,
+            symmetric=self.symmetric if symmetric is OWN else symmetric,
+            key_offset=self.key_offset if key_offset is OWN else key_offset,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class PMRL(LossModule):
+    """`pmrl_loss` as a module with options of its own.
+
+        loss = PMRL()
+        loss(image, text, audio)
+
+    forward takes *modalities. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(pmrl_loss)
+
+    def __init__(
+        self,
+        singular_temperature: float = 0.05,
+        instance_temperature: float = 0.1,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `pmrl_loss`."""
+        super().__init__()
+        self.singular_temperature = singular_temperature
+        self.instance_temperature = instance_temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        *modalities: Tensor,
+        singular_temperature: float | Tensor | Own = OWN,
+        instance_temperature: float | Tensor | Own = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`pmrl_loss`. An option holds for this call."""
+        return pmrl_loss(
+            *modalities,
+            singular_temperature=self.singular_temperature if singular_temperature is OWN else singular_temperature,
+            instance_temperature=self.instance_temperature if instance_temperature is OWN else instance_temperature,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class Symile(LossModule):
+    """`symile_loss` as a module with options of its own.
+
+        loss = Symile(learnable_scale=True)
+        loss(image, text, audio)
+
+    forward takes *modalities, and by name generator, permutations. An option that is given to forward holds for that
+    call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(symile_loss)
+
+    def __init__(
+        self,
+        negatives: Sampling = "n",
+        *,
+        logit_scale: float | None = None,
+        learnable_scale: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `symile_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.negatives = negatives
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        *modalities: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        negatives: Sampling | Own = OWN,
+        generator: Generator | None = None,
+        permutations: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`symile_loss`. An option holds for this call."""
+        return symile_loss(
+            *modalities,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            negatives=self.negatives if negatives is OWN else negatives,
+            generator=generator,
+            permutations=permutations,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
