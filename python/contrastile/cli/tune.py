@@ -99,7 +99,7 @@ def problem(
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
     scale = torch.tensor(20.0, device=device)
-    keep, ids = ("not_same_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
+    keep, ids = ("other_id", torch.arange(n, device=device) // 2) if weight == 3 else ("all", None)
 
     def call() -> list[Tensor]:
         leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]

@@ -41,7 +41,7 @@ class InfoNCE(nn.Module):
             GlobalBatch.of(None, len(x) // 2),
             {"memory_budget": self.memory_budget, "backend": self.backend},
         )
-        return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
+        return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, **engine)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -83,10 +83,10 @@ class SupervisedInfoNCE(nn.Module):
     def lse(self, x: Tensor, ids: Tensor, scale: float | Tensor, same: bool) -> Tensor:
         """log sum e^z over the other rows of the same target, or over all rows of other targets, (N,)."""
         x = autocast_feature(x)
-        options: dict[str, Any] = {"keep": "not_same_id", "row_ids": ids}
+        options: dict[str, Any] = {"keep": "other_id", "row_ids": ids}
         if same:  # nothing passes the threshold but positives, and with b=None no row is its own
             nothing = upcast(x).new_full((x.shape[0],), -torch.inf)
-            options = {"row_threshold": nothing, "positives": "same_id", "keep_positives": True, "row_ids": ids}
+            options = {"row_high": nothing, "positives": "same_id", "keep_positives": True, "row_ids": ids}
         return pair_reduce(
             upcast(x), scale=scale, compute_dtype=x.dtype, backend=self.backend, memory_budget=self.memory_budget,
             **options,

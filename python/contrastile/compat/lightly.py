@@ -56,7 +56,7 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
         if bank is None:
             x, image = both_views(out0, out1, batch)
             engine = {"memory_budget": self.memory_budget, "backend": self.backend}
-            return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, **engine)
+            return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, **engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -96,9 +96,9 @@ class DCLLoss(dcl_loss.DCLLoss):
         x = autocast_feature(x)
         if not self.weight_fn:
             engine = {"memory_budget": self.memory_budget, "backend": self.backend}
-            return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, **engine)
+            return positive_pair_loss(x, image, scale, "other_id", "mean", batch, **engine)
         stats = pair_reduce(
-            upcast(x), scale=scale, keep="not_same_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
+            upcast(x), scale=scale, keep="other_id", positives="same_id", row_ids=image, compute_dtype=x.dtype,
             backend=self.backend, memory_budget=self.memory_budget, group=batch.ranks,
         )  # fmt: skip
         assert stats.row_positives is not None

@@ -59,7 +59,7 @@ def ranking_loss(
     if partition_mode == "per_direction":
         return batch.reduced(torch.stack(parts).mean(0) - positive, "mean")
     if "query_to_query" in directions:
-        parts.append(pair_reduce(queries, scale=scale, keep="not_same_index", **engine).rows)
+        parts.append(pair_reduce(queries, scale=scale, keep="other_index", **engine).rows)
     if "doc_to_doc" in directions:
         parts += among_documents(documents, scale, batch, **engine)
     return batch.reduced(reduce(torch.logaddexp, parts) - positive, "mean")
@@ -97,7 +97,7 @@ def plain(
     apart = strength > 0.0 and k > 1
     options: dict[str, Any] = {}
     if apart:
-        options = {"keep": "not_same_id", "keep_positives": True, **rows_of(queries, k, batch)}
+        options = {"keep": "other_id", "keep_positives": True, **rows_of(queries, k, batch)}
     stats = pair_reduce(queries, documents, scale=scale, positives="same_index", cols=back, **options, **engine)
     assert stats.row_positives is not None
     forth = stats.rows
@@ -118,10 +118,10 @@ def hardened(
     **engine: Any,
 ) -> tuple[list[Tensor], Tensor]:
     """Log-sum of query -> document where negatives of other rows weigh more, and the positives' logits."""
-    options: dict[str, Any] = {"keep": "not_same_id", **rows_of(queries, len(documents), batch)}
+    options: dict[str, Any] = {"keep": "other_id", **rows_of(queries, len(documents), batch)}
     own = documents  # a row's own pairs keep their logits
     if mode == "all_negatives":
-        options, own = {"keep": "not_same_index"}, documents[:1]
+        options, own = {"keep": "other_index"}, documents[:1]
     total = scale + strength
     share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
     rows, *columns = (gradient_scaled(x, share) for x in (queries, *documents))
@@ -133,10 +133,10 @@ def hardened(
 def among_documents(documents: Sequence[Tensor], scale: Scale, batch: GlobalBatch, **engine: Any) -> list[Tensor]:
     """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
     first, *rest = documents
-    parts = [pair_reduce(first, scale=scale, keep="not_same_index", **engine).rows]
+    parts = [pair_reduce(first, scale=scale, keep="other_index", **engine).rows]
     if rest:
         ids = rows_of(first, len(rest), batch)
-        parts.append(pair_reduce(first, rest, scale=scale, keep="not_same_id", **ids, **engine).rows)
+        parts.append(pair_reduce(first, rest, scale=scale, keep="other_id", **ids, **engine).rows)
     return parts
 
 

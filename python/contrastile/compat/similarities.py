@@ -44,14 +44,14 @@ class Similarities:
     def all_but_own(self, pairs: Labelled) -> tuple[Tensor, Tensor]:
         """The same, over all columns but own copies."""
         if pairs.own is None or self.y is None:
-            return self.lse_and_positives(pairs, "all" if pairs.own is None else "not_same_index")
+            return self.lse_and_positives(pairs, "all" if pairs.own is None else "other_index")
         rows, copies = pairs.copies()
         others = (pairs.own < 0).nonzero().squeeze(1)
         rest = torch.ones_like(pairs.cols, dtype=torch.bool).index_fill(0, copies, False).nonzero().squeeze(1)
         order = torch.cat([copies, rest])  # so that pair (i, i) of `rows` is a row and its copy
         y, labels = self.y[order], pairs.cols[order]
         found = []
-        for some, keep in ((rows, "not_same_index"), (others, "all")):
+        for some, keep in ((rows, "other_index"), (others, "all")):
             part = Similarities(self.x[some], y, self.scale, self.engine)
             found.append(part.lse_and_positives(Labelled(pairs.rows[some], labels), keep))
         back = torch.cat([rows, others]).argsort()

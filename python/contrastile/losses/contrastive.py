@@ -46,13 +46,13 @@ class Softmax:
         """Arguments of pair_reduce / pair_loss."""
         options: dict[str, Any] = {"scale": self.scale, "positives": "same_index", "cols": self.symmetric}
         if self.row_ids is not None:
-            options.update(keep="not_same_id", keep_positives=True, row_ids=self.row_ids, col_ids=self.col_ids)
+            options.update(keep="other_id", keep_positives=True, row_ids=self.row_ids, col_ids=self.col_ids)
         if self.margin is not None:
             limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
             extra = 0 if self.negatives is None else self.negatives.shape[0]
-            options.update(keep_positives=True, row_threshold=limit)
+            options.update(keep_positives=True, row_high=limit)
             if self.symmetric:  # columns of the extra negatives have weight 0; their threshold is never used
-                options["col_threshold"] = torch.cat([limit, limit.new_zeros(extra)])
+                options["col_high"] = torch.cat([limit, limit.new_zeros(extra)])
         return options
 
     def blocks(self) -> list[Tensor]:
@@ -346,7 +346,7 @@ def nt_xent(
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale)
     engine = {"memory_budget": memory_budget, "backend": backend}
-    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, batch, **engine)
+    return positive_pair_loss(x, instance, scale, "other_index", reduction, batch, **engine)
 
 
 def positive_pair_loss(

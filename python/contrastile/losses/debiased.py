@@ -50,7 +50,7 @@ def debiased_info_nce(
         query,
         key,
         scale=scale,
-        keep="not_same_index",
+        keep="other_index",
         positives="same_index",
         memory_budget=memory_budget,
         backend=backend,
@@ -88,7 +88,7 @@ def debiased_nt_xent(
     stats = pair_reduce(
         x,
         scale=scale,
-        keep="not_same_id",
+        keep="other_id",
         positives="same_id",
         row_ids=instance,
         memory_budget=memory_budget,

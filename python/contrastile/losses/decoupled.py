@@ -46,7 +46,7 @@ def dcl(
     if batch.total <= 1:
         return reduced_empty(x.shape[0], reduction, x, scale)
     engine = {"memory_budget": memory_budget, "backend": backend}
-    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, **engine)
+    return positive_pair_loss(x, instance, scale, "other_id", reduction, batch, **engine)
 
 
 @collective
@@ -79,7 +79,7 @@ def dclw(
     similar = paired_dot(x[:n], x[n:]) * inverse_sigma
     weight = 2.0 - batch.total * torch.exp(similar - batch.logsumexp(similar))
     stats = pair_reduce(
-        x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance, memory_budget=memory_budget,
+        x, scale=scale, keep="other_id", positives="same_id", row_ids=instance, memory_budget=memory_budget,
         compute_dtype=compute, backend=backend, group=batch.ranks,
     )  # fmt: skip
     assert stats.row_positives is not None
@@ -138,7 +138,7 @@ def view_energy(
     **engine: Any,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""
-    options: dict[str, Any] = {"scale": scale, "keep": "not_same_index", "group": batch.ranks, **engine}
+    options: dict[str, Any] = {"scale": scale, "keep": "other_index", "group": batch.ranks, **engine}
     if reduction == "none":
         return torch.stack([pair_reduce(x, **options).rows for x in views]).sum(0)
     weight = batch.weight(reduction)

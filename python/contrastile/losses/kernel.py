@@ -116,14 +116,14 @@ class Kernel:
             bias = norms + 0.5 / self.t
             total = pair_loss(
                 x, row_weight=0.0, row_positive_weight=batch.weight("sum") / pairs, row_bias=bias, col_bias=bias,
-                score="log_distance", keep="not_same_index", positives="kept", group=batch.ranks, **engine,
+                score="log_distance", keep="other_index", positives="kept", group=batch.ranks, **engine,
             )  # fmt: skip
             return -0.5 * (total + as_tensor("t", self.t, x).log())
         score, (scale, bias) = "log_distance", self.of_log_distance(norms)
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
             score, scale, bias = "dot", 2.0 * self.t, -self.t * norms
         rows = pair_reduce(
-            x, scale=scale, row_bias=bias, col_bias=bias, score=score, keep="not_same_index",
+            x, scale=scale, row_bias=bias, col_bias=bias, score=score, keep="other_index",
             group=batch.ranks, **engine,
         ).rows  # fmt: skip
         mean = torch.exp(batch.logsumexp(rows) - log_count(pairs, rows))

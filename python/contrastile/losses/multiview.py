@@ -89,7 +89,7 @@ def other_instances(x: Tensor, batch: GlobalBatch, **options: Any) -> Tensor:
     """log sum over all views of all other instances, for every view, (k, N)."""
     k, n, _ = x.shape
     ids = batch.index(x.device).repeat(k)
-    rows = pair_reduce(x.flatten(0, 1), keep="not_same_id", row_ids=ids, group=batch.ranks, **options).rows
+    rows = pair_reduce(x.flatten(0, 1), keep="other_id", row_ids=ids, group=batch.ranks, **options).rows
     return rows.view(k, n)
 
 
@@ -103,7 +103,7 @@ def other_instances_across(x: Tensor, batch: GlobalBatch, **options: Any) -> Ten
     for index in range(k - 1):
         later = k - 1 - index
         stats = pair_reduce(
-            x[index], x[index + 1 :].flatten(0, 1), keep="not_same_id", row_ids=ids, col_ids=ids.repeat(later),
+            x[index], x[index + 1 :].flatten(0, 1), keep="other_id", row_ids=ids, col_ids=ids.repeat(later),
             cols=True, group=batch.ranks, **options,
         )  # fmt: skip
         assert stats.cols is not None

@@ -140,7 +140,7 @@ def _instance(leading: Tensor, scale: float | Tensor, batch: GlobalBatch, **engi
     """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
     if batch.total == 1:
         return leading.sum(1) * 0.0 + scale * 0.0
-    rows = pair_reduce(leading, scale=scale, keep="not_same_index", group=batch.ranks, **engine).rows
+    rows = pair_reduce(leading, scale=scale, keep="other_index", group=batch.ranks, **engine).rows
     return -F.logsigmoid(scale - rows)
 
 

@@ -79,11 +79,11 @@ def siglip_loss(
 Ids = tuple[Tensor | None, Tensor | None]
 
 
-def pair_rules(ids: Ids, labels: Ids) -> tuple[str, str, Ids]:
+def pair_rules(ids: Ids, labels: Ids) -> tuple[str | tuple[str, ...], str, Ids]:
     """Which pairs are negatives, which are positives, and what of rows and columns tells them."""
     if labels[0] is not None:
-        return "not_same_id", "same_id", labels
-    return "not_same_index" if ids[0] is None else "not_same_index_or_id", "same_index", ids
+        return "other_id", "same_id", labels
+    return "other_index" if ids[0] is None else ("other_index", "other_id"), "same_index", ids
 
 
 def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:

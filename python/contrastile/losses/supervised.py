@@ -54,7 +54,7 @@ def sup_con(
         return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
     share, has_positive = positive_shares(ids, batch, x.dtype)
     options: dict[str, Any] = {
-        "scale": scale, "keep": "not_same_index", "positives": "same_id", "row_ids": ids, "memory_budget":
+        "scale": scale, "keep": "other_index", "positives": "same_id", "row_ids": ids, "memory_budget":
         memory_budget,
         "backend": backend, "group": batch.ranks,
     }  # fmt: skip

@@ -73,13 +73,13 @@ class TupleProblem:
         n, device = self.anchor.shape[0], self.anchor.device
         if self.key_offset:
             index = torch.arange(m, device=device)
-            return {"keep": "not_same_id", "row_ids": index[self.key_offset :][:n], "col_ids": index}
+            return {"keep": "other_id", "row_ids": index[self.key_offset :][:n], "col_ids": index}
         if self.part is None:
-            return {"keep": "not_same_index"}
+            return {"keep": "other_index"}
         # a pair is dropped where ids are equal: whenever exactly one side takes part. Where neither does, the pair
         # stays, in statistics nobody reads.
         ids = self.part.long()
-        return {"keep": "not_same_index_or_id", "row_ids": ids, "col_ids": 1 - ids}
+        return {"keep": ("other_index", "other_id"), "row_ids": ids, "col_ids": 1 - ids}
 
     def cross_entropy(self, others: Tensor, total: Tensor | None, candidates: int) -> Tensor:
         """From the log-sum-exp over all other candidates and, with smoothing, the sum of their logits."""

@@ -56,7 +56,7 @@ def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalB
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
     rows = pair_reduce(
-        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index",
+        x, y, scale=2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="other_index",
         group=batch.ranks, **engine,
     ).rows  # fmt: skip
     return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)

@@ -17,11 +17,10 @@ from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
 from ..ranks.facts import Fact
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
-from ..spec import Positives
 from . import library, record
 from .autograd import once, scaled
 from .check import FEATURE_DTYPES
-from .record import FIELDS, GRADS, Arguments
+from .record import FIELDS, GRADS, Arguments, words_of
 
 FUNCTIONS = ("pair_loss", "pair_reduce")
 
@@ -53,7 +52,9 @@ def option(name: str, value: Any) -> Fact | int:
     if names is not None:
         words = {int(number): word for word, number in names.items()}
         return one_of(words[value], list(words.values()))
-    return value if isinstance(value, bool) else given(value)
+    if FIELDS[name].rule:
+        return Fact(value, words_of)
+    return value if isinstance(value, (bool, int)) else given(value)
 
 
 def global_call(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> GlobalCall:
@@ -95,7 +96,7 @@ def stats_gradients(
     with library.no_autocast(args.a):
         call = global_call(ranks, args, sizes)
         spec = call.own.spec
-        some = spec.positives != Positives.NONE
+        some = bool(spec.positives)
         rows = (row_parts, row.contiguous(), row_positive.contiguous() if some else None)
         cols = (col_parts, col.contiguous(), col_positive.contiguous() if some else None)
         grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))

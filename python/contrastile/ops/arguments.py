@@ -8,90 +8,97 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..spec import Test
 from . import check
-from .record import KEEPS, POSITIVES, REDUCES, SCORES, Arguments
+from .record import REDUCES, SCORES, Arguments
+from .rules import SYMMETRIC, Operand, Rule, keep_rule, operands, positives_rule
 
 
 def arguments(
     a: Tensor,
     b: Tensor | Sequence[Tensor] | None,
+    *,
     scale: float | Tensor,
     col_scale: Tensor | None,
     row_bias: Tensor | None,
     col_bias: Tensor | None,
     reduce: str,
-    keep: str,
-    row_ids: Tensor | None,
-    col_ids: Tensor | None,
-    row_threshold: Tensor | None,
-    col_threshold: Tensor | None,
+    keep: Rule,
+    row_low: Tensor | None,
+    row_high: Tensor | None,
+    col_low: Tensor | None,
+    col_high: Tensor | None,
     mask: Tensor | None,
-    positives: str | None,
+    positives: Rule | None,
     keep_positives: bool,
     cols: bool,
     score: str,
     offset: bool,
     compute_dtype: torch.dtype | None,
     backend: str,
+    **compared: Any,
 ) -> Arguments:
-    """Checks everything, once."""
+    """Checks everything, once. compared: the operands of rules, row_ids to col_order."""
     check.no_transforms()
     a = check.features("a", a)
     device = a.device
     check.backend(backend)
     check.choice("reduce", reduce, tuple(REDUCES))
-    check.choice("keep", keep, tuple(KEEPS))
-    if positives is not None:
-        check.choice("positives", positives, ("same_index", "same_id", "kept"))
     check.choice("score", score, tuple(SCORES))
     blocks = _blocks(a, b, directions=score != "dot")
     _check_score(score, offset, b, row_bias, col_bias, reduce)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
-    if check.is_vector("scale", scale, n):
-        scale = check.vector("scale", scale, n, device)
-    else:
-        scale = as_tensor("scale", check.scalar("scale", scale), a)
-    if b is None:
-        if col_ids is not None:
-            raise ValueError("col_ids must be None for b=None: columns are the rows and have row_ids")
-        if positives == "same_index":
-            raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
-        col_ids = row_ids
-    _refuse_unused(
-        {"row_ids, col_ids": row_ids, "col_threshold": col_threshold, "keep_positives": keep_positives or None},
-        {
-            "row_ids, col_ids": keep.endswith("_id") or positives == "same_id",
-            "col_threshold": cols,
-            "keep_positives": positives not in (None, "kept"),
-        },
-    )
-    if (row_ids is None) != (col_ids is None):
-        raise ValueError("row_ids and col_ids must be given together")
-    if row_ids is None and (keep.endswith("_id") or positives == "same_id"):
-        raise ValueError(f"keep={keep!r}, positives={positives!r} compare ids: row_ids and col_ids must be given")
-    if row_ids is not None and col_ids is not None:
-        row_ids, col_ids = check.ids("row_ids", row_ids, n, device), check.ids("col_ids", col_ids, m, device)
-    thresholds = (row_threshold, col_threshold) if cols else ()
-    square = b is None and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *thresholds))
+    kept, positive = keep_rule(keep), positives_rule(positives, b is None)
+    found = operands(kept | positive, n, blocks, b is None, device, **compared)
+    if keep_positives and (not positive or positive & Test.KEPT):
+        raise ValueError(
+            "keep_positives must not be given without positives that keep does not name: it would have no effect"
+        )
+    scale = _scale(scale, a)
     optional = {
         "col_scale": (col_scale, m), "row_bias": (row_bias, n), "col_bias": (col_bias, m),
-        "row_threshold": (row_threshold, n), "col_threshold": (col_threshold, m),
+        "row_low": (row_low, n), "row_high": (row_high, n), "col_low": (col_low, m), "col_high": (col_high, m),
     }  # fmt: skip
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
+    _check_limits(vectors, cols)
     if mask is not None:
         mask = check.bool_mask("mask", mask, (n, m), device)
-    if col_ids is row_ids:
-        col_ids = None
+    limits = [vectors[name] for name in ("row_low", "row_high", "col_low", "col_high")] if cols else []
+    square = b is None and not (kept | positive) & ~SYMMETRIC
+    square = square and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *limits))
     a, blocks = _promote(a, blocks)
+    none = Operand()
     return Arguments(
         a=a, blocks=[] if square else blocks, scale=scale, col_scale=vectors["col_scale"],
         row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
-        row_ids=row_ids, col_ids=col_ids, row_threshold=_detached(vectors["row_threshold"]),
-        col_threshold=_detached(vectors["col_threshold"]), mask=mask,
-        reduce=int(REDUCES[reduce]), keep=int(KEEPS[keep]), positives=int(POSITIVES[positives]),
-        keep_positives=bool(keep_positives), cols=bool(cols) and not square, same=b is None, square=square,
+        row_ids=found.get("ids", none).row, col_ids=found.get("ids", none).col,
+        row_groups=found.get("groups", none).row, col_groups=found.get("groups", none).col,
+        row_labels=found.get("labels", none).row, col_labels=found.get("labels", none).col,
+        row_order=found.get("order", none).row, col_order=found.get("order", none).col,
+        row_low=_detached(vectors["row_low"]), row_high=_detached(vectors["row_high"]),
+        col_low=_detached(vectors["col_low"]), col_high=_detached(vectors["col_high"]), mask=mask,
+        reduce=int(REDUCES[reduce]), keep=int(kept), positives=int(positive),
+        without_ids=found.get("ids", none).without, without_groups=found.get("groups", none).without,
+        without_labels=found.get("labels", none).without,
+        keep_positives=bool(keep_positives), cols=bool(cols) and not square, square=square,
         score=int(SCORES[score]), offset=bool(offset), compute=_compute_dtype(compute_dtype, a), backend=backend,
     )  # fmt: skip
+
+
+def _scale(scale: float | Tensor, a: Tensor) -> Tensor:
+    if check.is_vector("scale", scale, a.shape[0]):
+        return check.vector("scale", scale, a.shape[0], a.device)
+    return as_tensor("scale", check.scalar("scale", scale), a)
+
+
+def _check_limits(vectors: dict[str, Tensor | None], cols: bool) -> None:
+    for side in ("row", "col"):
+        low, high = vectors[f"{side}_low"], vectors[f"{side}_high"]
+        if side == "col" and not cols and (low is not None or high is not None):
+            name = "col_high" if low is None else "col_low"
+            raise ValueError(f"{name} must not be given without cols=True: it would have no effect")
+        if low is not None and high is not None:
+            check.condition(f"{side}_low must not be above {side}_high", ~(low > high))
 
 
 def _symmetric(
@@ -170,15 +177,3 @@ def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
 
 def _detached(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.detach()
-
-
-def _refuse_unused(given: dict[str, Any], useful: dict[str, Any]) -> None:
-    """An argument that nothing would read is a mistake of the caller's, not something to ignore."""
-    needs = {
-        "row_ids, col_ids": "a keep or positives rule that compares ids",
-        "col_threshold": "cols=True",
-        "keep_positives": "positives by index or id",
-    }
-    for name, value in given.items():
-        if value is not None and not useful[name]:
-            raise ValueError(f"{name} must not be given without {needs[name]}: it would have no effect")

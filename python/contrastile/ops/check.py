@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..backends import backend_names
 
@@ -31,6 +32,12 @@ def tensor(name: str, value: Any, expected: str = "a torch.Tensor") -> Tensor:
             "as x.full_tensor(grad_placements=[Partial('avg')])"
         )
     return value
+
+
+def plain(x: Tensor) -> bool:
+    """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
+    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    return not watched and type(x) in PLAIN and not x.is_meta
 
 
 def wrong_type(name: str, expected: str, value: Any) -> Exception:
@@ -114,6 +121,12 @@ def bool_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.devic
         raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
     same_device(name, x, device)
     return x
+
+
+def condition(message: str, holds: Tensor) -> None:
+    """Refuses values, where looking at them waits for no device and breaks no graph."""
+    if holds.device.type == "cpu" and plain(holds) and not bool(holds.all()):
+        raise ValueError(message)
 
 
 def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend
 from ..monoid import stat_dtype
-from ..spec import Keep, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
+from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Test, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -53,37 +54,40 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()
 
+    row = {name: getattr(args, f"row_{name}") for name in READERS}
     rows = Side(
-        converted(a, compute, kind),
-        scale=args.scale.to(stat).expand(args.n).contiguous(),
-        bias=vector(args.row_bias),
-        ids=None if args.row_ids is None else args.row_ids.contiguous(),
-        threshold=vector(args.row_threshold),
-    )
+        converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
+        low=vector(args.row_low), high=vector(args.row_high), **row,
+    )  # fmt: skip
     spec = PairSpec(
-        Reduce(args.reduce), Keep(args.keep), Positives(args.positives), args.keep_positives, args.cols, args.same,
-        args.square, Score(args.score), args.offset,
+        Reduce(args.reduce), Test(args.keep), Test(args.positives), args.keep_positives, args.cols, args.square,
+        Score(args.score), args.offset,
     )  # fmt: skip
     if args.square:
-        # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
-        col = Side(rows.features, bias=rows.bias, ids=rows.ids, threshold=rows.threshold)
+        # the rows' scale already multiplies the score; as columns they bring the rest
+        col = replace(rows, scale=None)
         return PairCall(spec, rows, [col], None), chosen
-    col_ids = rows.ids if args.col_ids is None else args.col_ids
-    sides, start = [], 0
-    whole = Side(
-        a, scale=vector(args.col_scale), bias=vector(args.col_bias), threshold=vector(args.col_threshold), on=args.cols,
-        ids=None if col_ids is None else col_ids.contiguous(),
+    everywhere = Side(
+        a, scale=vector(args.col_scale), bias=vector(args.col_bias), on=args.cols,
+        low=vector(args.col_low), high=vector(args.col_high),
+        **{name: x if (own := getattr(args, f"col_{name}")) is None else own for name, x in row.items()},
     )  # fmt: skip
-    for block in args.blocks:
+    sides, start = [], 0
+    for index, block in enumerate(args.blocks):
         stop = start + block.shape[-2]
-        features = converted(block, compute, kind)
-        parts = {
-            name: None if (x := getattr(whole, name)) is None else x[start:stop]
-            for name in ("scale", "bias", "ids", "threshold")
-        }
-        sides.append(Side(features, start, on=args.cols, **parts))
+        side = everywhere.part(converted(block, compute, kind), start, stop)
+        sides.append(without(side, args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
+
+
+def without(side: Side, args: Arguments, index: int) -> Side:
+    """Takes from a new column block the operands that it does not have."""
+    flags = {"ids": args.without_ids, "groups": args.without_groups, "labels": args.without_labels}
+    for name, blocks in flags.items():
+        if blocks >> index & 1:
+            setattr(side, name, None)
+    return side
 
 
 def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
@@ -126,7 +130,7 @@ def stats_backward(
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        some = call.spec.positives != Positives.NONE
+        some = bool(call.spec.positives)
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
         if args.square:

@@ -15,6 +15,7 @@ from ..spec import Reduce
 from . import across_ranks, autograd, check
 from .arguments import arguments
 from .record import Arguments, needs_of, packed
+from .rules import PerBlock, Rule
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
@@ -39,13 +40,21 @@ def pair_reduce(
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: str = "lse",
-    keep: str = "all",
+    keep: Rule = "all",
     row_ids: Tensor | None = None,
-    col_ids: Tensor | None = None,
-    row_threshold: Tensor | None = None,
-    col_threshold: Tensor | None = None,
+    col_ids: PerBlock | None = None,
+    row_groups: Tensor | None = None,
+    col_groups: PerBlock | None = None,
+    row_labels: Tensor | None = None,
+    col_labels: PerBlock | None = None,
+    row_order: Tensor | None = None,
+    col_order: Tensor | None = None,
+    row_low: Tensor | None = None,
+    row_high: Tensor | None = None,
+    col_low: Tensor | None = None,
+    col_high: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: str | None = None,
+    positives: Rule | None = None,
     keep_positives: bool = False,
     cols: bool = False,
     score: str = "dot",
@@ -73,16 +82,27 @@ def pair_reduce(
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
             row_bias is of rows only; one tensor given as both keeps z symmetric, so that each pair is computed once.
         reduce: "lse" | "softplus" | "relu" | "max".
-        keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair) |
-            "not_same_index_or_id" (drop both).
-        row_ids, col_ids: (N,), (M,) integers; for b=None only row_ids.
-        row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's
-            statistic. No gradient.
+        keep: Which pairs enter the statistic: "all", a test or a tuple of tests that must all hold:
+
+            "same_index" | "other_index": i == j or not, counted through all blocks of b
+            "same_id" | "other_id": row_ids[i] == col_ids[j] or not
+            "same_group" | "other_group": the same of row_groups and col_groups, a second id
+            "shared_label" | "no_shared_label": whether the label sets of row_labels[i] and col_labels[j] meet
+            "lower_order": col_order[j] < row_order[i], strictly
+
+        row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers.
+        row_labels, col_labels: (N, L), (M, L) bool, label sets of any number of labels.
+        row_order, col_order: (N,), (M,), floating point (compared in float64, without NaN) or both integers.
+            Of columns, ids, groups and labels may be a list with an entry for each block of b. None says that the
+            block has none: no pair of it has the same id or group, or shares a label. For b=None only those of rows.
+        row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in that row's / column's statistic
+            where low < z <= high; a z that is NaN stays. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
-        positives: None | "same_index" | "same_id" | "kept": which pairs are summed into row_positives / col_positives:
-            sum of z ("softplus": sum of log(1 + e^-z)), whether kept or not; for b=None an item is never its own
-            "same_id". "kept": all pairs that keep and mask leave (thresholds do not matter), for label smoothing.
-        keep_positives: Positives stay in the statistic whatever keep, thresholds and mask say.
+        positives: None, "kept", or tests as in keep: which pairs are summed into row_positives / col_positives: sum of
+            z ("softplus": sum of log(1 + e^-z)), whether kept or not. "kept": all pairs that keep and mask leave (low
+            and high do not matter), for label smoothing. For b=None an item is its own candidate like any other pair
+            (keep="other_index" drops it), but never its own positive.
+        keep_positives: Positives stay in the statistic whatever keep, low, high and mask say.
         cols: Also reduce columns, from the same pass.
         score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus
             the span of the orthonormal directions b_1j, b_2j, ..: "distance" sqrt q, "squared_distance" q,
@@ -114,8 +134,11 @@ def pair_reduce(
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
     args = arguments(
-        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset, compute_dtype, backend,
+        a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
+        row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
+        col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
+        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
+        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend,
     )  # fmt: skip
     budget, ranks = check.budget(memory_budget), resolve(group)
     by_index = Reduce(args.reduce).traits.arg
@@ -154,7 +177,7 @@ def row_lse(
     return pair_reduce(a, b, scale=scale, **options).rows
 
 
-ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_threshold"}
+ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_low", "col_high"}
 
 
 @collective
@@ -171,13 +194,21 @@ def pair_loss(
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: str = "lse",
-    keep: str = "all",
+    keep: Rule = "all",
     row_ids: Tensor | None = None,
-    col_ids: Tensor | None = None,
-    row_threshold: Tensor | None = None,
-    col_threshold: Tensor | None = None,
+    col_ids: PerBlock | None = None,
+    row_groups: Tensor | None = None,
+    col_groups: PerBlock | None = None,
+    row_labels: Tensor | None = None,
+    col_labels: PerBlock | None = None,
+    row_order: Tensor | None = None,
+    col_order: Tensor | None = None,
+    row_low: Tensor | None = None,
+    row_high: Tensor | None = None,
+    col_low: Tensor | None = None,
+    col_high: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: str | None = None,
+    positives: Rule | None = None,
     keep_positives: bool = False,
     cols: bool = False,
     score: str = "dot",
@@ -205,8 +236,11 @@ def pair_loss(
     """
     _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
     args = arguments(
-        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset, compute_dtype, backend,
+        a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
+        row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
+        col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
+        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
+        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend,
     )  # fmt: skip
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
@@ -236,7 +270,7 @@ def _refuse_across_ranks(given: dict[str, bool]) -> None:
 
 
 def _refuse_idle_weights(
-    positives: str | None,
+    positives: Rule | None,
     cols: bool,
     row_positive: float | Tensor,
     col: float | Tensor,
@@ -264,7 +298,7 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
 def _default_budget(args: Arguments) -> int:
     """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph,
     which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
-    if not autograd.plain(args.a):
+    if not check.plain(args.a):
         return STATS_BUDGET
     columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n
     size = stat_dtype(args.a.dtype).itemsize * args.n * columns

@@ -13,22 +13,10 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import torch
 from torch import Tensor
 
-from ..spec import Gradients, Keep, Needs, Positives, Reduce, Score
+from ..spec import Gradients, Needs, Reduce, Score, Test
 
 REDUCES = {"lse": Reduce.LSE, "softplus": Reduce.SOFTPLUS, "relu": Reduce.RELU, "max": Reduce.MAX}
-KEEPS = {
-    "all": Keep.ALL,
-    "not_same_index": Keep.NOT_SAME_INDEX,
-    "not_same_id": Keep.NOT_SAME_ID,
-    "same_id": Keep.SAME_ID,
-    "not_same_index_or_id": Keep.NOT_SAME_INDEX_OR_ID,
-}
-POSITIVES = {
-    None: Positives.NONE,
-    "same_index": Positives.SAME_INDEX,
-    "same_id": Positives.SAME_ID,
-    "kept": Positives.KEPT,
-}
+TESTS = {test.name.lower(): test for test in Test if test.name is not None}
 SCORES = {
     "dot": Score.DOT,
     "squared_distance": Score.SQUARED_DISTANCE,
@@ -37,12 +25,19 @@ SCORES = {
 }
 
 
+def words_of(rule: int) -> str:
+    """A rule as the user writes it."""
+    names = [name for name, test in TESTS.items() if rule & test]
+    return repr(names[0] if len(names) == 1 else tuple(names))
+
+
 class Option(NamedTuple):
     """What a field is to those that hand it on."""
 
     schema: str  # its type in the operators' schema
     grad: str = ""  # the field of spec.Gradients that has its gradient
     names: Mapping[Any, int] | None = None  # public names of its numbers
+    rule: bool = False  # its bits are tests
     agreed: bool = False  # all ranks must give the same; of a tensor: all or none
 
 
@@ -57,19 +52,31 @@ class Arguments:
     # in a square call it acts on both sides
     row_bias: Annotated[Tensor | None, Option("Tensor?", grad="row_bias", agreed=True)]
     col_bias: Annotated[Tensor | None, Option("Tensor?", grad="col_bias", agreed=True)]
+    # operands of rules. Those of columns are None where they are the rows': torch.compile cannot trace a tensor that is
+    # given twice
     row_ids: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    # None with row_ids: the rows'; torch.compile cannot trace a tensor that is given twice
     col_ids: Annotated[Tensor | None, Option("Tensor?")]
-    row_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    row_groups: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_groups: Annotated[Tensor | None, Option("Tensor?")]
+    row_labels: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # (N, words) int64
+    col_labels: Annotated[Tensor | None, Option("Tensor?")]
+    row_order: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # int64
+    col_order: Annotated[Tensor | None, Option("Tensor?")]
+    row_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    row_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     mask: Annotated[Tensor | None, Option("Tensor?")]
     reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)]
-    keep: Annotated[int, Option("int", names=KEEPS, agreed=True)]
-    positives: Annotated[int, Option("int", names=POSITIVES, agreed=True)]
+    keep: Annotated[int, Option("int", rule=True, agreed=True)]  # bits of Test
+    positives: Annotated[int, Option("int", rule=True, agreed=True)]  # no bits: no positives
+    # column blocks without ids, groups, labels: a bit for each block. Their places in col_ids hold zeros.
+    without_ids: Annotated[int, Option("int", agreed=True)]
+    without_groups: Annotated[int, Option("int", agreed=True)]
+    without_labels: Annotated[int, Option("int", agreed=True)]
     keep_positives: Annotated[bool, Option("bool", agreed=True)]
     cols: Annotated[bool, Option("bool", agreed=True)]
-    same: Annotated[bool, Option("bool", agreed=True)]  # b is a
-    square: Annotated[bool, Option("bool", agreed=True)]  # the same, and z symmetric
+    square: Annotated[bool, Option("bool", agreed=True)]  # b is a and z symmetric
     score: Annotated[int, Option("int", names=SCORES, agreed=True)]
     offset: Annotated[bool, Option("bool", agreed=True)]
     compute: Annotated[torch.dtype, Option("ScalarType")]  # the type features are multiplied in

@@ -47,7 +47,7 @@ class Sweep:
         raise NotImplementedError
 
     def part(self, owner: int | None, tensors: list[Tensor]) -> Part:
-        sides = unpack(tensors, form_of(self.call.own.blocks[0]), self.call.spans(owner))
+        sides = unpack(tensors, form_of(self.call.own.blocks), self.call.spans(owner))
         return self.call.part(owner, sides, self.needs)
 
     def single(self) -> bool:
@@ -171,7 +171,7 @@ class Ring(Sweep):
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
         ranks, counts, owners = self.call.ranks, self.call.columns, self.call.owners()
         blocks = self.call.own.blocks
-        current, behind, left = pack(blocks, form_of(blocks[0])), None, list[Tensor]()
+        current, behind, left = pack(blocks, form_of(blocks)), None, list[Tensor]()
         for owner, following in zip(owners, [*owners[1:], None], strict=True):
             onward = None if following is None else communication.shift(ranks, current, counts[following], 1, COLUMNS)
             found = meet(self.part(owner, current))
@@ -194,7 +194,7 @@ class Gather(Sweep):
     def __init__(self, call: GlobalCall, needs: Needs, budget: int = 0) -> None:
         super().__init__(call, needs, budget)
         blocks, self.counts = call.own.blocks, call.columns
-        columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
+        columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
         if self.single():
