@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.backends import triton_segments
-from contrastile.spec import Reduce, Score, NO_TEST, Test
+from contrastile.spec import NO_TEST, Reduce, Score, Test
 from contrastile.triton_kernels import config, fused, merge, pair, segment_max
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"

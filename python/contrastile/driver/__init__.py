@@ -9,7 +9,7 @@ from .gradients import gradients
 from .plan import Plan, ScoreStore
 from .scalar import scalar, scalar_value
 from .scaling import power_of_two
-from .statistics import Finished, StatsAccumulator, finished, statistics
+from .statistics import Finished, StatsAccumulator, add_columns, finished, statistics
 from .weights import attach_columns, set_weights, with_weights
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "ScoreStore",
     "StatsAccumulator",
+    "add_columns",
     "attach_columns",
     "finished",
     "gradients",

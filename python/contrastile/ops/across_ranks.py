@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..backends import select
-from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
+from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
+from ..ranks.agreement import known
 from ..ranks.facts import Fact
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
@@ -41,9 +42,18 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
         "replicated_negatives": ranks.replicated_negatives,
         "compute_dtype": one_of(args.compute, FEATURE_DTYPES),
         "arguments that require gradients": some_of(differentiable, needs, of_arguments=True),
+        "number of columns of mask": size_of(args.mask, 1),
     }
     facts |= {name: option(name, getattr(args, name)) for name, x in FIELDS.items() if x.agreed}
-    return agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
+    sizes = agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
+    if args.mask is not None and args.mask.shape[1] != (total := columns_of_all(ranks, sizes)):
+        raise known(ValueError(f"mask must have the columns of all ranks, {total}, got {tuple(args.mask.shape)}"))
+    return sizes
+
+
+def columns_of_all(ranks: Ranks, sizes: Sequence[Sequence[int]]) -> int:
+    shared = 1 if ranks.replicated_negatives else len(sizes[0]) - 1
+    return sum(sum(own[1 : 1 + shared]) for own in sizes) + sum(sizes[0][1 + shared :])
 
 
 def option(name: str, value: Any) -> Fact | int:
@@ -54,6 +64,8 @@ def option(name: str, value: Any) -> Fact | int:
         return one_of(words[value], list(words.values()))
     if FIELDS[name].rule:
         return Fact(value, words_of)
+    if name == "row_labels":
+        return size_of(value, 1)
     return value if isinstance(value, (bool, int)) else given(value)
 
 
@@ -131,6 +143,16 @@ def run_loss(
         weights = library.contiguous_weights(*given_weights)
         value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
         return value, [] if grads is None else record.flat_gradients(args, grads)
+
+
+def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """The global index of the largest z of this rank's rows and columns."""
+    with library.no_autocast(args.a), under_way():
+        done = sweep.stats(global_call(ranks, args, sizes))
+    assert done.row_arg is not None
+    if args.square:
+        return done.row_arg, done.row_arg
+    return done.row_arg, done.row_arg.new_empty(0) if done.col_arg is None else done.col_arg
 
 
 def stats(ranks: Ranks, args: Arguments, needs: list[bool]) -> tuple[Tensor, ...]:

@@ -36,9 +36,10 @@ def arguments(
     offset: bool,
     compute_dtype: torch.dtype | None,
     backend: str,
+    alone: bool,
     **compared: Any,
 ) -> Arguments:
-    """Checks everything, once. compared: the operands of rules, row_ids to col_order."""
+    """Checks everything, once. alone: without other ranks. compared: the operands of rules, row_ids to col_order."""
     check.no_transforms()
     a = check.features("a", a)
     device = a.device
@@ -62,7 +63,7 @@ def arguments(
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
     _check_limits(vectors, cols)
     if mask is not None:
-        mask = check.bool_mask("mask", mask, (n, m), device)
+        mask = check.bool_mask("mask", mask, (n, m if alone else None), device)
     limits = [vectors[name] for name in ("row_low", "row_high", "col_low", "col_high")] if cols else []
     square = b is None and not (kept | positive) & ~SYMMETRIC
     square = square and _symmetric(scale, row_bias, col_bias, (col_scale, mask, *limits))

@@ -113,12 +113,14 @@ def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     return x.to(torch.int64).contiguous()
 
 
-def bool_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torch.device) -> Tensor:
+    """shape: None for any size."""
     x = tensor(name, value)
     if x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
-    if tuple(x.shape) != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
+    if x.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, x.shape, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(x.shape)}")
     same_device(name, x, device)
     return x
 

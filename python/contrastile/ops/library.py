@@ -95,11 +95,6 @@ def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tens
     return features.to(compute).to(kind).contiguous()
 
 
-def joined(columns: list[driver.StatsAccumulator], name: str, like: Tensor) -> Tensor:
-    values = [getattr(r.result(), name) for r in columns]
-    return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
-
-
 # ---- implementations ------------------------------------------------------------------------------------------------
 
 
@@ -112,11 +107,9 @@ def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
         sides = driver.statistics(plan, store)
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
-        row, done = sides.rows.result(), driver.finished(sides)
+        done = driver.finished(sides)
         none = done.row.new_empty(0)
-        none_arg = done.row.new_empty(0, dtype=torch.int64)
-        row_arg = none_arg if row.arg is None else row.arg
-        col_arg = none_arg if row.arg is None or not args.cols else joined(sides.cols, "arg", none_arg)
+        row_arg, col_arg = (none.long() if x is None else x for x in (done.row_arg, done.col_arg))
         positive = none if done.row_positive is None else done.row_positive
         col = done.row.new_empty(0, 2) if done.col is None else done.col
         col_positive = none if done.col_positive is None else done.col_positive

@@ -14,7 +14,8 @@ from ..ranks import Group, collective, resolve
 from ..spec import Reduce
 from . import across_ranks, autograd, check
 from .arguments import arguments
-from .record import Arguments, needs_of, packed
+from .maximum import maximum
+from .record import Arguments, needs_of
 from .rules import PerBlock, Rule
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
@@ -125,7 +126,8 @@ def pair_reduce(
             columns, in the order of ranks. Every row meets the columns of all ranks; indices count through all ranks;
             returned are the statistics of this rank's rows and columns. Every rank must make the same calls, with as
             many rows as it has, also none. Gradients are those of the sum of all ranks' losses: each rank's backward
-            must run. Not with mask or "max".
+            must run. mask has the columns of
+            all ranks, (own rows, all columns). "max" gathers the features of all ranks.
 
     Returns:
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0.
@@ -133,23 +135,22 @@ def pair_reduce(
     Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
+    ranks = resolve(group)
     args = arguments(
         a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
         row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
         col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
         col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
-        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend,
+        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend, alone=ranks is None,
     )  # fmt: skip
-    budget, ranks = check.budget(memory_budget), resolve(group)
+    budget = check.budget(memory_budget)
     by_index = Reduce(args.reduce).traits.arg
-    if ranks is not None:
-        _refuse_across_ranks({"mask": mask is not None, "reduce='max'": by_index})
     if by_index:
         if positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
         if memory_budget:
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
-        rows, columns = _maximum(args)
+        rows, columns = maximum(args, ranks)
         return PairStats(rows, rows if cols and args.square else columns, None, None)
     needs = needs_of(args)
     if ranks is not None:
@@ -235,12 +236,13 @@ def pair_loss(
     Returns: 0-dim float32 (float64 for float64 features).
     """
     _refuse_idle_weights(positives, cols, row_positive_weight, col_weight, col_positive_weight)
+    ranks = resolve(group)
     args = arguments(
         a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
         row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
         col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
         col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
-        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend,
+        score=score, offset=offset, compute_dtype=compute_dtype, backend=backend, alone=ranks is None,
     )  # fmt: skip
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
@@ -255,18 +257,11 @@ def pair_loss(
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    given, needs, ranks = check.budget(memory_budget), needs_of(args), resolve(group)
+    given, needs = check.budget(memory_budget), needs_of(args)
     more = (row, row_positive, col, col_positive, LOSS_BUDGET if given is None else given)
     if ranks is None:
         return autograd.loss(args, more, needs)
-    _refuse_across_ranks({"mask": mask is not None})
     return across_ranks.loss(ranks, args, more, needs)
-
-
-def _refuse_across_ranks(given: dict[str, bool]) -> None:
-    for name, there in given.items():
-        if there:
-            raise NotImplementedError(f"{name} is not offered with group")
 
 
 def _refuse_idle_weights(
@@ -303,29 +298,3 @@ def _default_budget(args: Arguments) -> int:
     columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n
     size = stat_dtype(args.a.dtype).itemsize * args.n * columns
     return STATS_BUDGET if size <= STATS_BUDGET else 0
-
-
-def _maximum(args: Arguments) -> tuple[Tensor, Tensor | None]:
-    """The maximum is z at the saved argmax: ordinary torch, so autograd needs no second sweep over pairs."""
-    a, scale, col_scale, row_bias, compute = args.a, args.scale, args.col_scale, args.row_bias, args.compute
-    with torch.no_grad():
-        *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
-    col_bias = row_bias if args.square else args.col_bias  # a square call has one bias for both sides
-    wide = stat_dtype(a.dtype)
-    # widened before they are gathered: a column that many rows choose adds up its gradient in float32
-    left = a.to(compute).to(wide)
-    right = left if args.square else torch.cat([block.to(compute).to(wide) for block in args.blocks])
-
-    def z_at(i: Tensor, j: Tensor, found: Tensor) -> Tensor:
-        if not (left.shape[0] and right.shape[0]):  # nothing to gather; still a part of the graph
-            return torch.where(found < 0, -torch.inf, (left.sum() + right.sum()).expand(found.shape))
-        z = (left[i] * right[j]).sum(1) * (scale[i] if scale.dim() else scale)
-        z = z if col_scale is None else z * col_scale[j]
-        for bias, index in ((row_bias, i), (col_bias, j)):
-            z = z if bias is None else z + bias[index]
-        return torch.where(found < 0, -torch.inf, z).to(wide)
-
-    rows = z_at(torch.arange(left.shape[0], device=a.device), row_arg.clamp_min(0), row_arg)
-    if not args.cols:
-        return rows, None
-    return rows, z_at(col_arg.clamp_min(0), torch.arange(right.shape[0], device=a.device), col_arg)

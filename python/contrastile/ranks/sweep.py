@@ -61,10 +61,9 @@ class Sweep:
         if home and self.spec.square:
             self.row.add(0, len(self.call.own.rows), stats_of(self.traits, home[0]))
         rows = self.row.result()
-        done = driver.Finished(finish(rows), rows.positive)
+        done = driver.Finished(finish(rows), rows.positive, rows.arg)
         if home and not self.spec.square:
-            cols = stats_of(self.traits, torch.cat([home[0], *self.local_stats]))
-            done.col, done.col_positive = finish(cols), cols.positive
+            driver.add_columns(done, [stats_of(self.traits, torch.cat([home[0], *self.local_stats]))])
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
