@@ -243,12 +243,14 @@ class Gradients:
 
 @dataclass
 class Weights:
-    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns."""
+    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns; as a cross entropy,
+    sum(row * softplus(rows - row_positives)) + sum(row_positive * row_positives) + the same."""
 
     row: Tensor
     row_positive: Tensor | None = None
     col: Tensor | None = None
     col_positive: Tensor | None = None
+    cross_entropy: bool = False
 
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive]

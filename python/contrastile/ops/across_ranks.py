@@ -140,7 +140,7 @@ def run_loss(
 ) -> tuple[Tensor, list[Tensor]]:
     *given_weights, budget = more
     with library.no_autocast(args.a), under_way():
-        weights = library.contiguous_weights(*given_weights)
+        weights = library.contiguous_weights(args, *given_weights)
         value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
         return value, [] if grads is None else record.flat_gradients(args, grads)
 

@@ -31,6 +31,7 @@ def arguments(
     mask: Tensor | None,
     positives: Rule | None,
     keep_positives: bool,
+    cross_entropy: bool,
     cols: bool,
     score: str,
     offset: bool,
@@ -54,6 +55,10 @@ def arguments(
     if keep_positives and (not positive or positive & Test.KEPT):
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"
+        )
+    if cross_entropy and (reduce != "lse" or not positive or positive & Test.KEPT or keep_positives):
+        raise ValueError(
+            "cross_entropy needs reduce='lse' and positives that are not kept: the statistic is that of the others"
         )
     scale = _scale(scale, a)
     optional = {
@@ -81,7 +86,8 @@ def arguments(
         reduce=int(REDUCES[reduce]), keep=int(kept), positives=int(positive),
         without_ids=found.get("ids", none).without, without_groups=found.get("groups", none).without,
         without_labels=found.get("labels", none).without,
-        keep_positives=bool(keep_positives), cols=bool(cols) and not square, square=square,
+        keep_positives=bool(keep_positives), cross_entropy=bool(cross_entropy),
+        cols=bool(cols) and not square, square=square,
         score=int(SCORES[score]), offset=bool(offset), compute=_compute_dtype(compute_dtype, a), backend=backend,
     )  # fmt: skip
 

@@ -141,13 +141,16 @@ def loss(
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        weights = contiguous_weights(row, row_positive, col, col_positive)
+        weights = contiguous_weights(args, row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
-def contiguous_weights(row: Tensor, *others: Tensor | None) -> Weights:
-    return Weights(row.contiguous(), *(None if w is None else w.contiguous() for w in others))
+def contiguous_weights(
+    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None
+) -> Weights:
+    rest = [None if w is None else w.contiguous() for w in (row_positive, col, col_positive)]
+    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -140,7 +140,8 @@ def pair_reduce(
         a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
         row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
         col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
-        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
+        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives,
+        cross_entropy=False, cols=cols,
         score=score, offset=offset, compute_dtype=compute_dtype, backend=backend, alone=ranks is None,
     )  # fmt: skip
     budget = check.budget(memory_budget)
@@ -211,6 +212,7 @@ def pair_loss(
     mask: Tensor | None = None,
     positives: Rule | None = None,
     keep_positives: bool = False,
+    cross_entropy: bool = False,
     cols: bool = False,
     score: str = "dot",
     offset: bool = True,
@@ -222,6 +224,13 @@ def pair_loss(
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
 
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
+
+    With cross_entropy=True, of the statistics that keep leaves and of positives that it drops,
+
+        L = sum_i row_weight_i softplus(rows_i - row_positives_i) + row_positive_weight_i row_positives_i + columns
+
+    which is the softmax cross entropy of items with one positive each, -log of the positive's share. Written so, a
+    converged model keeps its digits: at a loss of 1e-16 the difference of two float32 log-sum-exps has none left.
 
     The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores
     of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
@@ -241,7 +250,8 @@ def pair_loss(
         a, b, scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, reduce=reduce, keep=keep,
         row_ids=row_ids, col_ids=col_ids, row_groups=row_groups, col_groups=col_groups, row_labels=row_labels,
         col_labels=col_labels, row_order=row_order, col_order=col_order, row_low=row_low, row_high=row_high,
-        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives, cols=cols,
+        col_low=col_low, col_high=col_high, mask=mask, positives=positives, keep_positives=keep_positives,
+        cross_entropy=cross_entropy, cols=cols,
         score=score, offset=offset, compute_dtype=compute_dtype, backend=backend, alone=ranks is None,
     )  # fmt: skip
     if Reduce(args.reduce).traits.arg:

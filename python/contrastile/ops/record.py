@@ -75,6 +75,7 @@ class Arguments:
     without_groups: Annotated[int, Option("int", agreed=True)]
     without_labels: Annotated[int, Option("int", agreed=True)]
     keep_positives: Annotated[bool, Option("bool", agreed=True)]
+    cross_entropy: Annotated[bool, Option("bool", agreed=True)]  # of pair_loss alone
     cols: Annotated[bool, Option("bool", agreed=True)]
     square: Annotated[bool, Option("bool", agreed=True)]  # b is a and z symmetric
     score: Annotated[int, Option("int", names=SCORES, agreed=True)]

@@ -288,7 +288,8 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     value = driver.scalar_value(done, weights)
     if not needs.any():
         return value, None
-    attach(call, (done.row, *row), (done.col, *col))
+    up = driver.upstream(done, weights)
+    attach(call, (done.row, up.row, up.row_positive), (done.col, up.col, up.col_positive))
     return value, sweep.gradients()
 
 
