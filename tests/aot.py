@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.backends import triton_segments
-from contrastile.spec import Keep, Positives, Reduce, Score
+from contrastile.spec import NO_TEST, Reduce, Score, Test
 from contrastile.triton_kernels import config, fused, merge, pair, segment_max
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -39,8 +39,8 @@ class Variant:
 
     given: tuple[str, ...] = ()
     reduce: Reduce = Reduce.LSE
-    keep: Keep = Keep.ALL
-    positives: Positives = Positives.NONE
+    keep: Test = NO_TEST
+    positives: Test = NO_TEST
     keep_positives: bool = False
     same: bool = False
     rows: bool = True
@@ -63,25 +63,25 @@ class Variant:
 
 VARIANTS = {
     "clip": Variant(
-        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=Positives.SAME_INDEX
+        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=Test.SAME_INDEX
     ),
     "siglip": Variant(
         ("RowScale", "RowBias", "RowPositiveWeight", "RowScaleGrad", "RowBiasGrad"), Reduce.SOFTPLUS,
-        Keep.NOT_SAME_INDEX, Positives.SAME_INDEX, cols=False,
+        Test.OTHER_INDEX, Test.SAME_INDEX, cols=False,
     ),
-    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Keep.NOT_SAME_ID),
+    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Test.OTHER_ID),
     "everything": Variant(
         (
             *(f"{place}{name}" for place in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
             "ColPositiveWeight", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad", "ColScaleGrad",
         ),
-        keep=Keep.NOT_SAME_INDEX_OR_ID, positives=Positives.SAME_ID, keep_positives=True, same=True,
+        keep=Test.OTHER_INDEX | Test.OTHER_ID, positives=Test.SAME_ID, keep_positives=True, same=True,
     ),
     "distance": Variant(
         ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
-        score=Score.DISTANCE, positives=Positives.KEPT,
+        score=Score.DISTANCE, positives=Test.KEPT,
     ),
-    "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, Keep.SAME_ID),
+    "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, Test.SAME_ID),
 }  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def compiled(function: Any, arch: str, kind: str, constants: dict[str, Any], til
     return usage(triton.compile(source, target=target(arch), options=options), arch)
 
 
-def build_merge(arch: str, reduce: Reduce, positives: Positives, finished: bool) -> Usage:
+def build_merge(arch: str, reduce: Reduce, positives: Test, finished: bool) -> Usage:
     """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
     function = merge.merge
     lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX

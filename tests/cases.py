@@ -21,8 +21,10 @@ EXTRAS = (
     "col_scale",
     "row_bias",
     "col_bias",
-    "row_threshold",
-    "col_threshold",
+    "row_low",
+    "row_high",
+    "col_low",
+    "col_high",
     "mask",
 )
 
@@ -60,17 +62,38 @@ def make_call(
         if name in extras:
             bias = torch.rand(size, generator=g, dtype=torch.float64) * 4 - 2
             options[name] = ((bias * 4).round() / 4 if grid else bias).to(stat)
-    if str(options.get("keep")).endswith("_id") or options.get("positives") == "same_id":
-        options["row_ids"] = torch.randint(0, n // 3 + 1, (n,), generator=g)
-        if m is not None:
-            options["col_ids"] = torch.randint(0, n // 3 + 1, (m,), generator=g)
+    options |= operands(options, n, m, g)
     if "mask" in extras:
         options["mask"] = torch.rand(n, columns, generator=g) < 0.7
     if options.get("positives") in (None, "kept"):
         options.pop("keep_positives", None)
     if not options.get("cols"):
-        extras = tuple(name for name in extras if name != "col_threshold")
+        extras = tuple(name for name in extras if name not in ("col_low", "col_high"))
     return with_thresholds(Call(a, b, options, frozenset(constant)), extras)
+
+
+def tests_of(options: dict[str, Any]) -> set[str]:
+    """Names of all tests that the rules of a call name."""
+    rules = (options.get("keep"), options.get("positives"))
+    return {test for rule in rules for test in ((rule,) if isinstance(rule, str) else rule or ())}
+
+
+def operands(options: dict[str, Any], n: int, m: int | None, g: Generator) -> dict[str, Tensor]:
+    """What the tests compare. Labels need two words; many orders are equal."""
+    kinds = {test.rpartition("_")[2] for test in tests_of(options)}
+    draws = {
+        "id": ("ids", lambda size: torch.randint(0, n // 3 + 1, (size,), generator=g)),
+        "group": ("groups", lambda size: torch.randint(-2, 2, (size,), generator=g)),
+        "label": ("labels", lambda size: torch.rand(size, 70, generator=g) < 0.07),
+        "order": ("order", lambda size: torch.randint(-5, 5, (size,), generator=g) / 8),
+    }
+    found = {}
+    for kind, (name, draw) in draws.items():
+        if kind in kinds:
+            found[f"row_{name}"] = draw(n)
+            if m is not None:
+                found[f"col_{name}"] = draw(m)
+    return found
 
 
 def features(rows: int, d: int, grid: bool, g: Generator) -> Tensor:
@@ -85,11 +108,11 @@ def factors(size: int, low: float, high: float, grid: bool, g: Generator) -> Ten
 
 def with_thresholds(call: Call, extras: Iterable[str]) -> Call:
     z = logits(call.double())
-    limits = {
-        name: between(x).to(call.stat_dtype())
-        for name, x in (("row_threshold", z), ("col_threshold", z.T))
-        if name in extras
-    }
+    limits = {}
+    for side, x in (("row", z), ("col", z.T)):
+        for name, limit in ((f"{side}_low", -between(-x)), (f"{side}_high", between(x))):
+            if name in extras:
+                limits[name] = limit.to(call.stat_dtype())
     return replace(call, options=call.options | limits)
 
 

@@ -21,15 +21,15 @@ from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
-from contrastile.spec import FLOOR, Keep, Limits, Positives, Reduce, Score
+from contrastile.spec import FLOOR, Limits, Reduce, Score
 from contrastile.triton_kernels import config, functors, tiles
 from oracle import check, check_float16_range, engine, engine_loss, upstream
 
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
 POSITIVES = (None, "same_index", "same_id", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
-SQUARE = [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)]
+SQUARE = [("other_index", "same_id"), ("same_id", "kept"), ("all", None)]
 copyable = triton_device.copyable
 
 
@@ -63,8 +63,8 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
 @pytest.mark.parametrize("positives, reduce", each_once(POSITIVES, SUMS))
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
-        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
-        triton(make_call(34, 66, 5, torch.float32, "row_threshold", cols=keep_positives, **options))
+        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "other_id"}
+        triton(make_call(34, 66, 5, torch.float32, "row_high", cols=keep_positives, **options))
 
 
 @pytest.mark.parametrize("extra, reduce", each_once(EXTRAS, ("lse", "softplus")))

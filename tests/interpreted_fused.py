@@ -61,8 +61,8 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
 @pytest.mark.parametrize("positives, reduce", each_once(POSITIVES, SUMS))
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
-        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
-        fused(make_call(34, 66, 5, torch.float32, "row_threshold", cols=keep_positives, **options))
+        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "other_id"}
+        fused(make_call(34, 66, 5, torch.float32, "row_high", cols=keep_positives, **options))
 
 
 @pytest.mark.parametrize("extra, cols", each_once(EXTRAS, (False, True)))
@@ -86,7 +86,7 @@ def test_every_width(d, dtype):
 @pytest.mark.parametrize("keep, positives, reduce", each_once(SQUARE, SUMS))
 def test_square_calls(reduce, keep, positives):
     """b=None: every pair twice, as the row of either."""
-    for extras in ((), ("row_threshold",)):
+    for extras in ((), ("row_high",)):
         fused(make_call(100, None, 11, torch.float32, *extras, reduce=reduce, keep=keep, positives=positives))
     shared = make_call(70, None, 11, torch.float32, "row_bias", reduce=reduce, keep=keep, positives=positives)
     fused(replace(shared, options=shared.options | {"col_bias": shared.options["row_bias"]}))

@@ -110,38 +110,65 @@ def logits(call: Call, absolute: bool = False) -> Tensor:
     return z
 
 
+def operand(call: Call, name: str) -> tuple[Tensor, Tensor]:
+    """What a test compares, of rows and of all columns; a block without it is unlike every row."""
+    row = call.options[f"row_{name}"]
+    col = row if call.b is None else call.options[f"col_{name}"]
+    if isinstance(col, (list, tuple)):
+        unlike = False if name == "labels" else 1 << 40
+        col = torch.cat([
+            torch.full((len(b), *row.shape[1:]), unlike, dtype=row.dtype) if x is None else x
+            for x, b in zip(col, call.b, strict=True)
+        ])  # fmt: skip
+    return row, col
+
+
+def passes(call: Call, rule: Any, n: int, m: int) -> Tensor:
+    """Which pairs pass every test of a rule."""
+    found = torch.ones(n, m, dtype=torch.bool)
+    for test in (rule,) if isinstance(rule, str) else rule:
+        kind = test.split("_")[1] if test != "no_shared_label" else "label"
+        if kind == "index":
+            equal = torch.arange(n)[:, None] == torch.arange(m)
+        elif kind == "order":
+            row, col = (x.double() if x.is_floating_point() else x for x in operand(call, "order"))
+            equal = col < row[:, None]
+        elif kind == "label":
+            row, col = operand(call, "labels")
+            equal = (row.double() @ col.double().T) > 0
+        else:
+            row, col = operand(call, f"{kind}s")
+            equal = row[:, None] == col
+        found &= ~equal if test.startswith(("other", "no_")) else equal
+    return found
+
+
 def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which pairs each row keeps, which each column keeps, which are positive."""
     n, m = z.shape
-    same_index = torch.arange(n)[:, None] == torch.arange(m)
-    row_ids = call.options.get("row_ids")
-    col_ids = row_ids if call.b is None else call.options.get("col_ids")
-    same_id = None if row_ids is None else row_ids[:, None] == col_ids
     none = torch.zeros(n, m, dtype=torch.bool)
-    keep = {
-        "all": ~none,
-        "not_same_index": ~same_index,
-        "not_same_id": None if same_id is None else ~same_id,
-        "same_id": same_id,
-        "not_same_index_or_id": None if same_id is None else ~same_index & ~same_id,
-    }[call.options.get("keep", "all")]
+    rule, positives = call.options.get("keep", "all"), call.options.get("positives")
+    keep = ~none if rule == "all" else passes(call, rule, n, m)
     if (mask := call.options.get("mask")) is not None:
         keep = keep & mask
-    if call.options.get("positives") == "kept":
-        return *thresholded(call, z, keep, none), keep
-    positive = {None: none, "same_index": same_index, "same_id": same_id}[call.options.get("positives")]
+    if positives == "kept":
+        return *limited(call, z, keep, none), keep
+    positive = none if positives is None else passes(call, positives, n, m)
     if call.b is None:
-        positive = positive & ~same_index  # an item is never its own positive
-    return *thresholded(call, z, keep, positive), positive
+        positive = positive & ~torch.eye(n, m, dtype=torch.bool)  # an item is never its own positive
+    return *limited(call, z, keep, positive), positive
 
 
-def thresholded(call: Call, z: Tensor, keep: Tensor, positive: Tensor) -> list[Tensor]:
-    """What rows keep and what columns keep."""
+def limited(call: Call, z: Tensor, keep: Tensor, positive: Tensor) -> list[Tensor]:
+    """What rows keep and what columns keep: low < z <= high."""
     keeps = []
-    for name, dim in (("row_threshold", 1), ("col_threshold", 0)):
-        threshold = call.options.get(name)
-        below = keep if threshold is None else keep & (z <= threshold.double().unsqueeze(dim))
-        keeps.append(below | positive if call.options.get("keep_positives") else below)
+    for name, dim in (("row", 1), ("col", 0)):
+        inside = keep
+        if (high := call.options.get(f"{name}_high")) is not None:
+            inside = inside & (z <= high.double().unsqueeze(dim))
+        if (low := call.options.get(f"{name}_low")) is not None:
+            inside = inside & (z > low.double().unsqueeze(dim))
+        keeps.append(inside | positive if call.options.get("keep_positives") else inside)
     return keeps
 
 

@@ -22,7 +22,7 @@ from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
-from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec, Positives, Reduce, Score, Side
+from contrastile.spec import Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from cuda_host import HostBackend
 from loss_cases import every_pair_loss
@@ -274,7 +274,7 @@ def test_the_executor_is_what_ran(installed, monkeypatch):
     assert calls == [3]
 
 
-@pytest.mark.parametrize("keep, m", [("all", 210), ("not_same_index", None)])
+@pytest.mark.parametrize("keep, m", [("all", 210), ("other_index", None)])
 def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
     """To within rounding like the steps apart, which begin beyond the limit."""
     call = make_call(

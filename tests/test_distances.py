@@ -140,14 +140,14 @@ def test_kept_scores_and_chunks(backend, budget, monkeypatch):
     check(problem(150, 260, 12, 3, torch.float32, False), "distance", False, backend=backend, memory_budget=budget)
 
 
-@pytest.mark.parametrize("keep", ["not_same_index", "not_same_id", "not_same_index_or_id"])
+@pytest.mark.parametrize("keep", ["other_index", "other_id", ("other_index", "other_id")])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keep_rules(backend, keep):
     n, m = 41, 57
     row_ids, col_ids = torch.arange(n) % 5, torch.arange(m) % 7
     same_index, same_id = torch.arange(n)[:, None] == torch.arange(m), row_ids[:, None] == col_ids
     kept = {
-        "not_same_index": ~same_index, "not_same_id": ~same_id, "not_same_index_or_id": ~(same_index | same_id)
+        "other_index": ~same_index, "other_id": ~same_id, ("other_index", "other_id"): ~(same_index | same_id)
     }[keep]  # fmt: skip
     ids = {"row_ids": row_ids, "col_ids": col_ids} if keep.endswith("_id") else {}
     check(problem(n, m, 8, 2, torch.float32), "distance", True, kept, backend=backend, keep=keep, **ids)
@@ -179,7 +179,7 @@ def test_square(backend, score, n):
         norm = x.square().sum(1) + 0.5
         if fused:
             stats = pair_reduce(
-                x, scale=-1.5, row_bias=norm, col_bias=norm, score=score, keep="not_same_index", positives="kept",
+                x, scale=-1.5, row_bias=norm, col_bias=norm, score=score, keep="other_index", positives="kept",
                 backend=backend,
             )  # fmt: skip
             found = {"rows": stats.rows, "row_positives": stats.row_positives}
@@ -278,7 +278,7 @@ def test_a_row_that_is_not_finite_stays_alone(backend, score, value):
 def test_zero_rows_are_finite(backend, score):
     zero = torch.zeros(4, 8, requires_grad=True)
     norm = zero.square().sum(1)
-    rows = pair_reduce(zero, row_bias=norm, col_bias=norm, score=score, keep="not_same_index", backend=backend).rows
+    rows = pair_reduce(zero, row_bias=norm, col_bias=norm, score=score, keep="other_index", backend=backend).rows
     rows.sum().backward()
     assert rows.isfinite().all() and zero.grad is not None and zero.grad.isfinite().all()
 

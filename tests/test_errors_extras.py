@@ -23,7 +23,7 @@ ID_ARGUMENTS = {
     "image_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=ids),
     "text_labels": lambda ids: contrastile.siglip_loss(X, Y, 5.0, image_labels=IDS, text_labels=ids),
     "labels": lambda ids: contrastile.sup_con(X, ids),
-    "row_ids": lambda ids: pair_reduce(X, Y, keep="not_same_id", row_ids=ids, col_ids=IDS),
+    "row_ids": lambda ids: pair_reduce(X, Y, keep="other_id", row_ids=ids, col_ids=IDS),
     "col_ids": lambda ids: pair_loss(X, Y, keep="same_id", row_ids=IDS, col_ids=ids),
 }
 on_ids = pytest.mark.parametrize("name", ID_ARGUMENTS)
@@ -80,11 +80,11 @@ def test_ids_need_each_other():
 @pytest.mark.parametrize("given", [{"row_ids": IDS}, {"col_ids": IDS}])
 def test_the_engine_needs_ids_of_both_sides(engine, given):
     with refuses(ValueError, "row_ids and col_ids"):
-        engine(X, Y, keep="not_same_id", **given)
+        engine(X, Y, keep="other_id", **given)
 
 
 @ENGINES
-@pytest.mark.parametrize("option", [{"keep": "same_id"}, {"keep": "not_same_id"}, {"positives": "same_id"}])
+@pytest.mark.parametrize("option", [{"keep": "same_id"}, {"keep": "other_id"}, {"positives": "same_id"}])
 def test_the_engine_needs_ids_for_rules_about_ids(engine, option):
     ((name, value),) = option.items()
     with refuses(ValueError, f"{name}='{value}'", "row_ids and col_ids"):
@@ -130,7 +130,7 @@ def test_label_smoothing_goes_with_all_candidates_only(other):
 
 # ---- vectors, masks and weights of the engine
 
-VECTORS = ("col_scale", "row_bias", "col_bias", "row_threshold", "col_threshold")
+VECTORS = ("col_scale", "row_bias", "col_bias", "row_high", "col_high")
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
 
 

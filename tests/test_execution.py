@@ -162,7 +162,7 @@ def negated(x):
 @on_every_backend
 def test_any_layout_gives_the_same_bits(backend, dtype, layout):
     for reduce in REDUCES:
-        options = {"reduce": reduce, "keep": "not_same_id", "cols": True}
+        options = {"reduce": reduce, "keep": "other_id", "cols": True}
         call = make_call(40, 70, 19, dtype, *EXTRAS, **options)
         other = replace(
             call,
@@ -179,7 +179,7 @@ def test_any_layout_gives_the_same_bits(backend, dtype, layout):
 def test_expanded_inputs(backend):
     """Stride 0: one row shown many times."""
     row, scale = torch.randn(1, 9, generator=torch.Generator()), torch.tensor([2.0])
-    call = make_call(40, 70, 9, positives="same_index", keep="not_same_id", cols=True)
+    call = make_call(40, 70, 9, positives="same_index", keep="other_id", cols=True)
     views = {"scale": scale.expand(40), "mask": torch.ones(1, 1, dtype=torch.bool).expand(40, 70)}
     views["row_ids"] = torch.zeros(1, dtype=torch.int64).expand(40)
     call = replace(call, a=row.expand(40, 9), options=call.options | views)

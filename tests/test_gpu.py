@@ -31,7 +31,7 @@ BACKENDS = ("torch", "triton", "cuda")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
 POSITIVES = (None, "same_index", "same_id", "kept")
 WAITS = ("pmrl_loss",)  # eigenvalues are looked at on the host, see test_no_sync.WAITS
 
@@ -145,8 +145,8 @@ def test_bare_calls(backend, reduce, cols):
 @pytest.mark.parametrize("reduce", SUMS)
 def test_every_positives(backend, reduce, positives):
     for keep_positives in (False, True):
-        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "not_same_id"}
-        some = make_call(134, 266, 24, torch.bfloat16, "row_threshold", cols=keep_positives, **options)
+        options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "other_id"}
+        some = make_call(134, 266, 24, torch.bfloat16, "row_high", cols=keep_positives, **options)
         check(some, device="cuda", backend=backend)
 
 
@@ -197,7 +197,7 @@ def test_many_chunks_and_column_blocks(backend, dtype, budget, small_chunks):
 
 @on_every_backend
 @on_every_reduce
-@pytest.mark.parametrize("keep, positives", [("not_same_index", "same_id"), ("same_id", "kept"), ("all", None)])
+@pytest.mark.parametrize("keep, positives", [("other_index", "same_id"), ("same_id", "kept"), ("all", None)])
 def test_square_calls(backend, reduce, keep, positives, small_chunks):
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
     check(make_call(500, None, 40, torch.bfloat16, **options), device="cuda", backend=backend)
@@ -334,11 +334,11 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("reduce", SUMS)
 def test_fused_gradients(dtype, d, reduce, fused):
     """Bare with few rows, whose columns many programs share; with everything at once; square."""
-    extras = {"positives": "same_index", "keep": "not_same_id", "keep_positives": True}
+    extras = {"positives": "same_index", "keep": "other_id", "keep_positives": True}
     for some in (
         make_call(140, 2100, d, dtype, "row_scale", reduce=reduce, cols=True, positives="same_index"),
         make_call(600, 290, d, dtype, *EXTRAS, blocks=2, reduce=reduce, cols=True, **extras),
-        make_call(500, None, d, dtype, reduce=reduce, keep="not_same_index", positives="same_id"),
+        make_call(500, None, d, dtype, reduce=reduce, keep="other_index", positives="same_id"),
     ):
         check_gradients(some)
 
@@ -594,7 +594,7 @@ def test_more_pairs_than_a_32_bit_index_counts(backend):
 @pytest.mark.parametrize("reduce", ["lse", "max"])
 def test_sanitized(backend, dtype, reduce):
     positives = {} if reduce == "max" else {"positives": "same_id"}
-    options = {"reduce": reduce, "keep": "not_same_index", "cols": True} | positives
+    options = {"reduce": reduce, "keep": "other_index", "cols": True} | positives
     for blocks in (1, 2):  # at once, and in steps
         check(make_call(67, 131, 20, dtype, *EXTRAS, blocks=blocks, **options), device="cuda", backend=backend)
 

@@ -22,7 +22,7 @@ from oracle import check, check_float16_range
 
 HALVES = (torch.bfloat16, torch.float16)
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=lambda x: str(x).removeprefix("torch."))
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
+KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
 POSITIVES = (None, "same_index", "same_id", "kept")
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.aten.mm, "dtype_out"), reason="torch 2.8 brought the operators")

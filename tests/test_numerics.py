@@ -78,7 +78,7 @@ def test_rows_and_columns_that_keep_nothing(backend, dtype, reduce, rule):
         more = {"mask": mask}
     elif rule == "threshold":
         low = torch.where(torch.arange(60) % 3 == 0, -1e6, 1e6).to(call.stat_dtype())
-        more = {"row_threshold": low[:40], "col_threshold": low}
+        more = {"row_high": low[:40], "col_high": low}
     else:
         ids = torch.arange(60)
         more = {"keep": "same_id", "row_ids": ids[:40] * 2, "col_ids": ids}

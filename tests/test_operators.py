@@ -52,8 +52,8 @@ def use_everything(backend):
     x, y, z = torch.randn(N, D), torch.randn(M, D), torch.randn(3, D)
     rows, cols, ids = torch.rand(N), torch.rand(M + 3), torch.arange(N) % 3
     options = {"scale": rows, "col_scale": cols, "row_bias": -rows, "col_bias": cols, "cols": True}
-    options |= {"row_threshold": rows + 1, "col_threshold": cols + 1, "mask": torch.rand(N, M + 3) < 0.8}
-    options |= {"row_ids": ids, "col_ids": torch.arange(M + 3) % 4, "keep": "not_same_id", "positives": "same_id"}
+    options |= {"row_high": rows + 1, "col_high": cols + 1, "mask": torch.rand(N, M + 3) < 0.8}
+    options |= {"row_ids": ids, "col_ids": torch.arange(M + 3) % 4, "keep": "other_id", "positives": "same_id"}
     given = {name: v.requires_grad_() if name in ("scale", "row_bias") else v for name, v in options.items()}
     for value in (x, y):
         value.requires_grad_()
@@ -62,7 +62,7 @@ def use_everything(backend):
         sum(s.sum() for s in stats).backward()
     weights = {"row_weight": torch.rand(N), "col_weight": torch.rand(M + 3), "row_positive_weight": -0.5}
     contrastile.pair_loss(x, [y, z], **given, **weights, backend=backend).backward()
-    square = {"keep": "not_same_index", "positives": "same_id", "row_ids": ids, "backend": backend}
+    square = {"keep": "other_index", "positives": "same_id", "row_ids": ids, "backend": backend}
     pair_reduce(x, **square).rows.sum().backward()
     contrastile.pair_loss(x, **square, row_positive_weight=-1.0).backward()
     for reduce in ("softplus", "relu"):

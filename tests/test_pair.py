@@ -11,8 +11,12 @@ from contrastile.backends import cpu, select
 from contrastile.spec import Limits, Needs, PairCall, PairSpec, Reduce, Side, Weights
 from oracle import VECTORS, check, engine, upstream
 
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
-POSITIVES = (None, "same_index", "same_id", "kept")
+TESTS = (
+    "same_index", "other_index", "same_id", "other_id", "same_group", "other_group", "shared_label", "no_shared_label",
+    "lower_order",
+)  # fmt: skip
+KEEPS = ("all", *TESTS, ("other_index", "other_id"))
+POSITIVES = (None, "same_index", "same_id", "shared_label", "kept")
 REDUCES = ("lse", "softplus", "relu", "max")
 BACKENDS = ("torch", "cpu")
 SHAPES = [
@@ -102,7 +106,7 @@ def test_square_with_every_extra(backend, reduce, extra, small_workspace):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_item_of_a_square_call_is_never_its_own_positive(backend, positives, scale):
     ids = torch.arange(4)
-    options = {"scale": scale, "row_ids": ids, "keep": "not_same_index", "keep_positives": True}
+    options = {"scale": scale, "row_ids": ids, "keep": "other_index", "keep_positives": True}
     try:
         found = pair_reduce(torch.eye(4), positives=positives, backend=backend, **options)
     except ValueError:  # refusing what can have no positives is right, too
@@ -116,7 +120,7 @@ def test_an_item_of_a_square_call_is_never_its_own_positive(backend, positives, 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_many_rows_in_several_chunks(backend, n, m, memory_budget):
     """The default chunks: 1024 rows, 512 for b=None."""
-    options = {"keep": "not_same_index", "positives": "same_id", "memory_budget": memory_budget}
+    options = {"keep": "other_index", "positives": "same_id", "memory_budget": memory_budget}
     dtype = torch.bfloat16 if m == 1030 else torch.float32
     call = make_call(n, m, 3, dtype, blocks=3, cols=m != 300, **options)
     check(call, backend=backend)
@@ -126,7 +130,7 @@ def test_many_rows_in_several_chunks(backend, n, m, memory_budget):
 @pytest.mark.parametrize("extras", [(), EXTRAS], ids=["plain", "extras"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rows_and_columns_in_many_pieces(backend, extras, reduce, small_workspace):
-    options = {"reduce": reduce, "keep": "not_same_id"} | positives_of(reduce, "same_index")
+    options = {"reduce": reduce, "keep": "other_id"} | positives_of(reduce, "same_index")
     for cols in (False, True):
         call = make_call(200, 333, 6, torch.float32, *extras, blocks=3, cols=cols, **options)
         for budget in (0, 10_000, 1 << 20):
@@ -231,9 +235,9 @@ def test_threshold_keeps_equality(backend):
     """A pair is dropped when its z is above the threshold, not when it equals it."""
     a, b = torch.eye(4), torch.tensor([[2.0, 1, 1, 1], [1, 2, 1, 1], [3, 1, 2, 1]])
     limit = torch.tensor([2.0, 2.0, 0.5, 1.0])
-    rows = pair_reduce(a, b, reduce="max", row_threshold=limit, backend=backend).rows
+    rows = pair_reduce(a, b, reduce="max", row_high=limit, backend=backend).rows
     assert torch.equal(rows, torch.tensor([2.0, 2.0, -torch.inf, 1.0]))
-    cols = pair_reduce(b, a, reduce="max", col_threshold=limit, cols=True, backend=backend).cols
+    cols = pair_reduce(b, a, reduce="max", col_high=limit, cols=True, backend=backend).cols
     assert torch.equal(cols, rows)
 
 

@@ -19,7 +19,7 @@ from contrastile.spec import Reduce
 from oracle import STATISTICS, Call, check, oracle, upstream
 
 REDUCES = ("lse", "softplus", "relu", "max")
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id")
+KEEPS = ("all", "other_index", "other_id", "same_id")
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 ENGINE = settings(deadline=None, derandomize=True, suppress_health_check=SLOW)
 
@@ -75,8 +75,8 @@ def named(found):
 
 
 def permuted(call, rows, cols):
-    by_row = ("row_bias", "row_ids", "row_threshold")
-    by_col = ("col_scale", "col_bias", "col_ids", "col_threshold")
+    by_row = ("row_bias", "row_ids", "row_high")
+    by_col = ("col_scale", "col_bias", "col_ids", "col_high")
     options = dict(call.options)
     for names, order in ((by_row, rows), (by_col, cols)):
         options |= {name: options[name][order] for name in names if name in options}
@@ -89,7 +89,7 @@ def permuted(call, rows, cols):
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 @settings(ENGINE, max_examples=60)
-@given(call=calls(keeps=("all", "same_id", "not_same_id"), square=False), seed=st.integers(0, 999))
+@given(call=calls(keeps=("all", "same_id", "other_id"), square=False), seed=st.integers(0, 999))
 def test_permuting_items_permutes_statistics(backend, call, seed):
     assume(call.options["positives"] != "same_index")
     generator = torch.Generator().manual_seed(seed)
@@ -115,7 +115,7 @@ def test_splitting_columns_into_blocks_changes_nothing(backend, call, cuts):
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
 @settings(ENGINE, max_examples=60)
-@given(call=calls(extras=(), keeps=("all", "same_id", "not_same_id"), square=False))
+@given(call=calls(extras=(), keeps=("all", "same_id", "other_id"), square=False))
 def test_columns_are_the_rows_of_the_exchanged_call(backend, call):
     b = torch.cat(call.b)
     ids = ("row_ids", "col_ids")
@@ -149,7 +149,7 @@ def test_a_bias_shifts_row_lse(backend, call, shift):
 def test_equal_and_other_ids_together_are_all_pairs(backend, call):
     options = {"scale": call.options["scale"], "backend": backend}
     ids = {name: call.options[name] for name in ("row_ids", "col_ids")}
-    parts = [row_lse(call.a, call.b, keep=k, **ids, **options) for k in ("same_id", "not_same_id")]
+    parts = [row_lse(call.a, call.b, keep=k, **ids, **options) for k in ("same_id", "other_id")]
     whole = row_lse(call.a, call.b, **options)
     call = Call(call.a, call.b, {"scale": call.options["scale"]})
     assert_within({"rows": torch.logaddexp(*parts)}, {"rows": whole}, call)

@@ -146,8 +146,8 @@ def test_backends_are_those_of_the_type():
     "names, numbers, kind",
     [
         (record.REDUCES, spec.Reduce, literals.ReduceName),
-        (record.KEEPS, spec.Keep, literals.KeepName),
-        (record.POSITIVES, spec.Positives, literals.PositivesName),
+        (record.KEEPS, spec.Keep, literals.Keep),
+        (record.POSITIVES, spec.Positives, literals.Positives),
         (record.SCORES, spec.Score, literals.ScoreName),
     ],
     ids=["reduce", "keep", "positives", "score"],

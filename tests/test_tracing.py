@@ -116,7 +116,7 @@ VECTORS = {
     "scale": lambda v: contrastile.pair_loss(X, Y, scale=v(torch.ones(8))),
     "row_bias": lambda v: contrastile.pair_loss(X, Y, row_bias=v(torch.ones(8))),
     "row_weight": lambda v: contrastile.pair_loss(X, Y, row_weight=v(torch.ones(8))),
-    "row_ids": lambda v: contrastile.pair_loss(X, keep="not_same_id", row_ids=v(IDS)),
+    "row_ids": lambda v: contrastile.pair_loss(X, keep="other_id", row_ids=v(IDS)),
     "mask": lambda v: contrastile.pair_loss(X, Y, mask=v(torch.ones(8, 8, dtype=torch.bool))),
     "temperature": lambda v: contrastile.info_nce(X, Y, temperature=v(torch.ones(8))),
     "logit_scale": lambda v: contrastile.clip_loss(X, Y, v(torch.tensor(5.0))),

@@ -9,6 +9,10 @@ BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "a
 
 # rules of the engine: spec has a number for each, of the same name
 ReduceName: TypeAlias = Literal["lse", "softplus", "relu", "max"]
-KeepName: TypeAlias = Literal["all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id"]
-PositivesName: TypeAlias = Literal["same_index", "same_id", "kept"]
+TestName: TypeAlias = Literal[
+    "same_index", "other_index", "same_id", "other_id", "same_group", "other_group", "shared_label", "no_shared_label",
+    "lower_order",
+]  # fmt: skip
+Keep: TypeAlias = Literal["all"] | TestName | tuple[TestName, ...]
+Positives: TypeAlias = Literal["kept"] | TestName | tuple[TestName, ...]
 ScoreName: TypeAlias = Literal["dot", "squared_distance", "distance", "log_distance"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Protocol
 
 import torch
@@ -12,23 +12,33 @@ from torch import Tensor
 from .monoid import SideStats, Traits
 
 
-class Keep(IntEnum):
-    """Which pairs enter the statistic (before thresholds and the user mask). Values equal csrc/common/pairs.h."""
+class Test(IntFlag):
+    """What one pair (row i, column j) may be asked. A rule is a conjunction of tests: `keep` without tests keeps every
+    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/tiles.py.
 
-    ALL = 0
-    NOT_SAME_INDEX = 1
-    NOT_SAME_ID = 2
-    SAME_ID = 3
-    NOT_SAME_INDEX_OR_ID = 4
+    A column block may have no ids, groups or labels: then no pair of it has the same id or group, or shares a label.
+    """
+
+    SAME_INDEX = 1  # i == j, counted through all blocks and ranks
+    OTHER_INDEX = 2
+    SAME_ID = 4
+    OTHER_ID = 8
+    SAME_GROUP = 16  # a second id
+    OTHER_GROUP = 32
+    SHARED_LABEL = 64  # the two sets of labels meet
+    NO_SHARED_LABEL = 128
+    LOWER_ORDER = 256  # order_j < order_i
+    KEPT = 512  # of positives: what keep and mask leave
 
 
-class Positives(IntEnum):
-    """Which pairs are positives, summed apart from the statistic. Values equal csrc/common/pairs.h."""
-
-    NONE = 0
-    SAME_INDEX = 1
-    SAME_ID = 2
-    KEPT = 3  # every pair that keep and mask leave: the sum over candidates, as label smoothing needs it
+# what each operand of a side is compared by
+READERS = {
+    "ids": Test.SAME_ID | Test.OTHER_ID,
+    "groups": Test.SAME_GROUP | Test.OTHER_GROUP,
+    "labels": Test.SHARED_LABEL | Test.NO_SHARED_LABEL,
+    "order": Test(Test.LOWER_ORDER),
+}
+NO_TEST = Test(0)
 
 
 class Score(IntEnum):
@@ -74,11 +84,10 @@ class PairSpec:
     """Static facts of a reduction: they never depend on tensor values."""
 
     reduce: Reduce = Reduce.LSE
-    keep: Keep = Keep.ALL
-    positives: Positives = Positives.NONE
+    keep: Test = NO_TEST  # which pairs enter the statistic, before thresholds and the mask
+    positives: Test = NO_TEST  # which pairs are summed apart; a rule of no tests: none
     keep_positives: bool = False  # positives stay in the statistic whatever the other rules say
     cols: bool = False  # also reduce every column over the rows
-    same: bool = False  # b is a: an item is never its own positive
     square: bool = False  # b is a and z symmetric: each unordered pair is visited once
     score: Score = Score.DOT
     offset: bool = True  # scores but DOT: the first tile of the columns is a point, the rest are directions
@@ -102,6 +111,10 @@ class Packed(Protocol):
         ...
 
 
+NUMBERS = ("scale", "bias", "low", "high", "weight", "positive_weight")  # of an item, as fields of Side
+VECTORS = (*NUMBERS, *READERS, "stat")
+
+
 @dataclass
 class Side:
     """The rows (or columns) of a block: features and everything that is one number per item."""
@@ -110,8 +123,12 @@ class Side:
     origin: int = 0  # global index of the first item
     scale: Tensor | None = None  # (n,) float32, multiplies the score
     bias: Tensor | None = None  # (n,)
-    ids: Tensor | None = None  # (n,) int64
-    threshold: Tensor | None = None  # (n,), pairs with z above it are dropped for this side's statistic
+    ids: Tensor | None = None  # (n,) int64; this and the next three: None of columns that have none
+    groups: Tensor | None = None  # (n,) int64
+    labels: Tensor | None = None  # (n, words) int64, a bit for each label
+    order: Tensor | None = None  # (n,) int64
+    low: Tensor | None = None  # (n,), this side's statistic keeps low < z <= high
+    high: Tensor | None = None  # (n,)
     on: bool = True  # whether this side's statistic is wanted
     # the following three are needed for gradients only
     stat: Tensor | None = None  # (n, 2) finished statistic in parts, see monoid.finish
@@ -130,11 +147,17 @@ class Side:
     def slice(self, start: int, stop: int) -> Side:
         if start == 0 and stop == len(self):
             return self
-        names = ("scale", "bias", "ids", "threshold", "stat", "weight", "positive_weight")
-        parts = {name: value[start:stop] for name in names if (value := getattr(self, name)) is not None}
-        parts["features"] = self.features[..., start:stop, :]
-        prepared = None if self.prepared is None else self.prepared.at(start)
-        return replace(self, **parts, origin=self.origin + start, prepared=prepared)
+        part = self.part(self.features[..., start:stop, :], start, stop)
+        part.prepared = None if self.prepared is None else self.prepared.at(start)
+        return part
+
+    def part(self, features: Tensor, start: int, stop: int) -> Side:
+        """The items from start to stop, with these features."""
+        part = replace(self, features=features, origin=self.origin + start, prepared=None)
+        for name in VECTORS:
+            if (value := getattr(self, name)) is not None:
+                setattr(part, name, value[start:stop])
+        return part
 
 
 @dataclass
@@ -220,12 +243,14 @@ class Gradients:
 
 @dataclass
 class Weights:
-    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns."""
+    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns; as a cross entropy,
+    sum(row * softplus(rows - row_positives)) + sum(row_positive * row_positives) + the same."""
 
     row: Tensor
     row_positive: Tensor | None = None
     col: Tensor | None = None
     col_positive: Tensor | None = None
+    cross_entropy: bool = False
 
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive]

@@ -83,7 +83,7 @@ def other_kernel(rank: int) -> Tensor:
 def other_rule(rank: int) -> Tensor:
     """Of the engine itself, called by the user."""
     a, b = features(rank)
-    return contrastile.pair_loss(a, b, keep="not_same_index" if rank == 1 else "all", group="world")
+    return contrastile.pair_loss(a, b, keep="other_index" if rank == 1 else "all", group="world")
 
 
 def one_frozen(rank: int) -> Tensor:

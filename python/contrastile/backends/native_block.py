@@ -27,10 +27,14 @@ def describe(module: Any, block: PairBlock) -> Any:
         x.row_norm, x.col_norm = address(row.bias), address(col.bias)
         x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
     x.row_ids, x.col_ids = address(row.ids), address(col.ids)
+    x.row_groups, x.col_groups = address(row.groups), address(col.groups)
+    x.row_labels, x.col_labels = address(row.labels), address(col.labels)
+    x.label_words = 0 if row.labels is None else row.labels.shape[1]
+    x.row_order, x.col_order = address(row.order), address(col.order)
     if block.mask is not None:
         x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
     x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
-    x.keep_positives, x.same = spec.keep_positives, spec.same
+    x.keep_positives = spec.keep_positives
     if block.scores is not None:
         set_scores(x, block.scores)
     return x
@@ -49,7 +53,8 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
     """Memory for the side's partial statistic, and the native side that writes it."""
     native_side, stats = module.Side(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
-    native_side.on, native_side.threshold = True, address(side.threshold)
+    native_side.on = True
+    set_limits(native_side, side)
     for name, number in stats.present().items():
         setattr(native_side, name, address(number))
     return stats, native_side
@@ -60,7 +65,7 @@ def plain_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_
     native_side.on = on
     native_side.grad_sum, native_side.grad_score_sum = address(grad_sum), address(grad_score_sum)
     if on:
-        native_side.threshold = address(side.threshold)
+        set_limits(native_side, side)
     return native_side
 
 
@@ -70,6 +75,10 @@ def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, gr
         native_side.stat = address(side.stat)
         set_weights(native_side, side.weight, side.positive_weight)
     return native_side
+
+
+def set_limits(native_side: Any, side: Side) -> None:
+    native_side.low, native_side.high = address(side.low), address(side.high)
 
 
 def set_weights(native_side: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..spec import Keep, PairBlock, Positives, Side
+from ..spec import NO_TEST, READERS, PairBlock, Side, Test
 from .torch_functors import FUNCTORS
 
 
@@ -34,12 +35,9 @@ def rules_of(block: PairBlock, z: Tensor) -> Rules:
 
 def by_index(block: PairBlock) -> bool:
     spec = block.spec
-    bare = block.mask is None and block.row.threshold is None and block.col.threshold is None
-    return (
-        bare
-        and spec.keep in (Keep.ALL, Keep.NOT_SAME_INDEX)
-        and spec.positives in (Positives.NONE, Positives.SAME_INDEX)
-    )
+    limits = (block.row.low, block.row.high, block.col.low, block.col.high)
+    bare = block.mask is None and all(x is None for x in limits)
+    return bare and spec.keep in (NO_TEST, Test.OTHER_INDEX) and spec.positives in (NO_TEST, Test.SAME_INDEX)
 
 
 class Diagonal:
@@ -48,9 +46,9 @@ class Diagonal:
     def __init__(self, block: PairBlock, z: Tensor) -> None:
         spec, self.functor, self.z = block.spec, FUNCTORS[block.spec.reduce], z
         self.shift = block.row.origin - block.col.origin  # row i meets its own index in column i + shift
-        self.some = spec.positives == Positives.SAME_INDEX
+        self.some = bool(spec.positives)
         self.positive_z = z.diagonal(self.shift).clone() if self.some else z.new_empty(0)
-        if spec.keep == Keep.NOT_SAME_INDEX and not (self.some and spec.keep_positives):
+        if spec.keep and not (self.some and spec.keep_positives):
             z.diagonal(self.shift).fill_(-torch.inf)
 
     def own(self, vector: Tensor, dim: int) -> Tensor:
@@ -87,12 +85,16 @@ class Masks:
             self.chosen = torch.where(self.positive, self.functor.positive_term(z), 0.0)
 
     def kept(self, side: Side, dim: int) -> Tensor:
-        drop = self.drop
-        if side.threshold is not None:
-            above = self.z > side.threshold.unsqueeze(dim)
+        drop, outside = self.drop, None
+        if side.high is not None:
+            outside = self.z > side.high.unsqueeze(dim)
+        if side.low is not None:
+            below = self.z <= side.low.unsqueeze(dim)
+            outside = below if outside is None else outside | below
+        if outside is not None:
             if self.spec.keep_positives and self.positive is not None:
-                above &= ~self.positive
-            drop = above if drop is None else drop | above
+                outside &= ~self.positive
+            drop = outside if drop is None else drop | outside
         return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
 
     def positives(self, dim: int) -> Tensor:
@@ -109,30 +111,59 @@ class Masks:
 
 def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     """Which pairs are positive, and which both sides drop; None = no pair."""
-    spec, row, col = block.spec, block.row, block.col
-    positive = drop = None
-    index_rule = spec.keep in (Keep.NOT_SAME_INDEX, Keep.NOT_SAME_INDEX_OR_ID)
-    if index_rule or spec.positives in (Positives.SAME_INDEX, Positives.SAME_ID):
-        rows = torch.arange(row.origin, row.origin + len(row), device=row.features.device)
-        cols = torch.arange(col.origin, col.origin + len(col), device=row.features.device)
-        same_index = rows[:, None] == cols
-    if row.ids is not None and col.ids is not None:
-        same_id = row.ids[:, None] == col.ids
-    if spec.keep == Keep.NOT_SAME_INDEX:
-        drop = same_index
-    elif spec.keep == Keep.NOT_SAME_INDEX_OR_ID:
-        drop = same_index | same_id
-    elif spec.keep != Keep.ALL:
-        drop = same_id if spec.keep == Keep.NOT_SAME_ID else ~same_id
+    spec = block.spec
+    drop = None if not spec.keep else ~holds(spec.keep, block)
     if block.mask is not None:
         drop = ~block.mask if drop is None else drop | ~block.mask
-    if spec.positives == Positives.SAME_INDEX:
-        positive = same_index
-    elif spec.positives == Positives.SAME_ID:
-        positive = same_id & ~same_index if spec.same else same_id
-    elif spec.positives == Positives.KEPT:
-        everything = torch.ones(len(row), len(col), dtype=torch.bool, device=row.features.device)
-        positive = everything if drop is None else ~drop
-    if spec.keep_positives and positive is not None and drop is not None:
+    if not spec.positives:
+        return None, drop
+    if spec.positives & Test.KEPT:
+        shape, device = (len(block.row), len(block.col)), block.row.features.device
+        return torch.ones(shape, dtype=torch.bool, device=device) if drop is None else ~drop, drop
+    positive = holds(spec.positives, block)
+    if spec.keep_positives and drop is not None:
         drop = drop & ~positive
     return positive, drop
+
+
+def holds(rule: Test, block: PairBlock) -> Tensor:
+    """Which pairs pass all tests of the rule, (n, m)."""
+    row, col = block.row, block.col
+    found = [fact if rule & yes else ~fact for yes, no, fact in facts(rule, row, col) if rule & (yes | no)]
+    return torch.stack(found).all(0) if len(found) > 1 else found[0]
+
+
+def facts(rule: Test, row: Side, col: Side) -> Iterator[tuple[Test, Test, Tensor]]:
+    """The comparisons that the rule asks for, each with the test that wants it to hold and the one that wants it not
+    to."""
+    device = row.features.device
+
+    def equal(x: Tensor | None, y: Tensor | None) -> Tensor:
+        if x is None or y is None:
+            return torch.zeros(len(row), len(col), dtype=torch.bool, device=device)
+        return x[:, None] == y
+
+    if rule & (Test.SAME_INDEX | Test.OTHER_INDEX):
+        rows = torch.arange(row.origin, row.origin + len(row), device=device)
+        yield (
+            Test.SAME_INDEX,
+            Test.OTHER_INDEX,
+            equal(rows, torch.arange(col.origin, col.origin + len(col), device=device)),
+        )
+    if rule & READERS["ids"]:
+        yield Test.SAME_ID, Test.OTHER_ID, equal(row.ids, col.ids)
+    if rule & READERS["groups"]:
+        yield Test.SAME_GROUP, Test.OTHER_GROUP, equal(row.groups, col.groups)
+    if rule & READERS["labels"]:
+        yield Test.SHARED_LABEL, Test.NO_SHARED_LABEL, shared(row.labels, col.labels, equal(None, None))
+    if rule & Test.LOWER_ORDER:
+        assert row.order is not None and col.order is not None
+        yield Test.LOWER_ORDER, NO_TEST, col.order < row.order[:, None]
+
+
+def shared(row: Tensor | None, col: Tensor | None, none: Tensor) -> Tensor:
+    """Whether label sets meet, word by word: all words at once would be as many matrices."""
+    if row is not None and col is not None:
+        for x, y in zip(row.unbind(1), col.unbind(1), strict=True):
+            none |= (x[:, None] & y) != 0
+    return none

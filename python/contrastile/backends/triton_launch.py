@@ -67,7 +67,16 @@ def arguments(block: PairBlock) -> dict[str, Any]:
     both = {
         f"{place}{name}": x
         for place, side in (("Row", row), ("Col", col))
-        for name, x in (("Scale", side.scale), ("Bias", side.bias), ("Ids", side.ids), ("Threshold", side.threshold))
+        for name, x in (
+            ("Scale", side.scale),
+            ("Bias", side.bias),
+            ("Ids", side.ids),
+            ("Groups", side.groups),
+            ("Labels", side.labels),
+            ("Order", side.order),
+            ("Low", side.low),
+            ("High", side.high),
+        )
     }
     return both | {
         "n": len(row), "m": len(col), "d": row.features.shape[1],
@@ -80,7 +89,7 @@ def arguments(block: PairBlock) -> dict[str, Any]:
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives, "SAME": spec.same,
+        "KEEP_POSITIVES": spec.keep_positives,
     }  # fmt: skip
 
 
@@ -97,5 +106,7 @@ def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
 
 def many_rules(x: PairBlock | PairCall) -> bool:
     sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
-    extra = x.mask is not None or any(y is not None for side in sides for y in (side.ids, side.threshold))
+    extra = x.mask is not None or any(
+        y is not None for side in sides for y in (side.ids, side.groups, side.labels, side.order, side.low, side.high)
+    )
     return extra or x.spec.score != Score.DOT

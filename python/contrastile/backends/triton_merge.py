@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS, SideStats, uninitialised
-from ..spec import PairBlock, Positives
+from ..spec import NO_TEST, PairBlock, Test
 from .triton_device import on_device
 
 
@@ -21,7 +21,7 @@ class PartialStats:
         self.side, self.other = (block.row, block.col) if place == "Row" else (block.col, block.row)
         written = dict.fromkeys(block.spec.reduce.traits.numbers(), parts)
         # one tile meets an item's own index
-        written["positive"] = {Positives.NONE: 0, Positives.SAME_INDEX: 1}.get(block.spec.positives, parts)
+        written["positive"] = {NO_TEST: 0, Test.SAME_INDEX: 1}.get(block.spec.positives, parts)
         self.tensors = {argument(name): self.number(name, written.get(name, 0)) for name in NUMBERS}
 
     def number(self, name: str, parts: int) -> Tensor | None:

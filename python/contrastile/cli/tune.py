@@ -18,7 +18,7 @@ from contrastile.backends.triton_device import architecture
 from contrastile.benchmark.precision import tf32
 from contrastile.cli.tune_ahead import Ahead, Task, here
 from contrastile.cli.tune_measure import agree, poisoned, seconds_of
-from contrastile.literals import BackendName, KeepName
+from contrastile.literals import BackendName, Keep
 from contrastile.ops.basis import basis
 
 Run = Callable[[], list[Tensor]]  # the value and every gradient
@@ -100,7 +100,7 @@ def problem(
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
     scale = torch.tensor(20.0, device=device)
-    keep: KeepName = "not_same_id" if weight == 3 else "all"
+    keep: Keep = "other_id" if weight == 3 else "all"
     ids = torch.arange(n, device=device) // 2 if weight == 3 else None
 
     def call() -> list[Tensor]:

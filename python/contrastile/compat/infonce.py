@@ -37,7 +37,7 @@ class InfoNCE(nn.Module):
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
         batch = GlobalBatch.of(None, len(x) // 2)
-        return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, engine)
+        return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, engine)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -76,10 +76,10 @@ class SupervisedInfoNCE(nn.Module):
             return reduced_empty(0, "mean", x, scale)
         x = autocast_feature(x)
         engine.compute_dtype, x = x.dtype, upcast(x)
-        others = pair_stats(Pairs(x, scale=scale, keep="not_same_id", row_ids=ids), engine)
+        others = pair_stats(Pairs(x, scale=scale, keep="other_id", row_ids=ids), engine)
         # nothing passes the threshold but positives, and with b=None no row is its own
         nothing = x.new_full((x.shape[0],), -torch.inf)
-        alike = Pairs(x, scale=scale, row_threshold=nothing, positives="same_id", keep_positives=True, row_ids=ids)
+        alike = Pairs(x, scale=scale, row_high=nothing, positives="same_id", keep_positives=True, row_ids=ids)
         return (softplus(others.rows) - softplus(pair_stats(alike, engine).rows)).mean()
 
     def extra_repr(self) -> str:

@@ -56,7 +56,7 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
             x, image = both_views(out0, out1, batch)
-            return positive_pair_loss(autocast_feature(x), image, scale, "not_same_index", "mean", batch, engine)
+            return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -95,9 +95,9 @@ class DCLLoss(dcl_loss.DCLLoss):
         x, image = both_views(out0, out1, batch)
         x = autocast_feature(x)
         if not self.weight_fn:
-            return positive_pair_loss(x, image, scale, "not_same_id", "mean", batch, engine)
+            return positive_pair_loss(x, image, scale, "other_id", "mean", batch, engine)
         engine.compute_dtype, x = x.dtype, upcast(x)
-        pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=image)
+        pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=image)
         stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
         weights = [row_weights(self.weight_fn, *views) for views in ((out0, out1), (out1, out0))]

@@ -158,7 +158,7 @@ def accuracy(views: Tensor, batch: GlobalBatch, backend: BackendName) -> Tensor:
         columns = batch.gather(views.transpose(0, 1)).flatten(0, 1)
         options["col_ids"] = torch.arange(batch.total, device=views.device).repeat_interleave(k)
     rows = views.flatten(0, 1)
-    others = pair_reduce(rows, columns, keep="not_same_id", reduce="max", backend=backend, **options).rows
+    others = pair_reduce(rows, columns, keep="other_id", reduce="max", backend=backend, **options).rows
     x = upcast(views)
     own = torch.eye(k, dtype=torch.bool, device=views.device)
     with no_autocast(x):

@@ -127,7 +127,7 @@ class NTXentLoss(PairLoss, losses.NTXentLoss):
         total, others = torch.stack([positives.sum(), negatives.sum()]).tolist()
         if nothing_to_compare(total, others):
             return self.zero_losses()
-        u = scores.reduce(pairs, keep="not_same_id").rows
+        u = scores.reduce(pairs, keep="other_id").rows
         reducer = acting_reducer(self.reducer)
         few = total <= LISTED_PER_ROW * (pairs.rows.shape[0] + pairs.cols.shape[0])
         if few or not takes_row_sums(reducer):
@@ -187,7 +187,7 @@ class SupConLoss(PairLoss, losses.SupConLoss):
             return self.zero_losses()
         # beside a single positive, terms come close to 0: then they must not be the difference of large numbers
         single = most == 1
-        lse, sums = scores.lse_and_positives(pairs, "not_same_id") if single else scores.all_but_own(pairs)
+        lse, sums = scores.lse_and_positives(pairs, "other_id") if single else scores.all_but_own(pairs)
         sums = scores.less_own(sums, pairs, lambda z, row: z)
         terms = softplus(lse - sums) if single else lse - sums / positives.clamp_min(1)
         return of_rows(torch.where(positives > 0, terms, 0.0))

@@ -56,7 +56,7 @@ def ranking_loss(
     if partition_mode == "per_direction":
         return batch.reduced(torch.stack(parts).mean(0) - positive, "mean")
     if "query_to_query" in directions:
-        parts.append(pair_stats(Pairs(queries, scale=scale, keep="not_same_index"), engine).rows)
+        parts.append(pair_stats(Pairs(queries, scale=scale, keep="other_index"), engine).rows)
     if "doc_to_doc" in directions:
         parts += among_documents(documents, scale, batch, engine)
     return batch.reduced(reduce(torch.logaddexp, parts) - positive, "mean")
@@ -117,7 +117,7 @@ def hardened(
     total = scale + strength
     share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
     rows, *columns = (gradient_scaled(x, share) for x in (queries, *documents))
-    pairs, own = Pairs(rows, columns, total, keep="not_same_index"), documents[:1]
+    pairs, own = Pairs(rows, columns, total, keep="other_index"), documents[:1]
     if mode == "in_batch_negatives":  # all of a row's own pairs keep their logits
         drop_own(pairs, len(documents), batch)
         own = documents
@@ -131,7 +131,7 @@ def among_documents(
 ) -> list[Tensor]:
     """Log-sums of each positive over the documents of other rows: the positives, each pair once, then the rest."""
     first, *rest = documents
-    parts = [pair_stats(Pairs(first, scale=scale, keep="not_same_index"), engine).rows]
+    parts = [pair_stats(Pairs(first, scale=scale, keep="other_index"), engine).rows]
     if rest:
         pairs = Pairs(first, rest, scale)
         drop_own(pairs, len(rest), batch)
@@ -142,7 +142,7 @@ def among_documents(
 def drop_own(pairs: Pairs, blocks: int, batch: GlobalBatch) -> None:
     """Leaves out the pairs of a row with the columns it was given with, one in each block."""
     ids = batch.index(pairs.a.device)
-    pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_id", ids, ids.repeat(blocks)
+    pairs.keep, pairs.row_ids, pairs.col_ids = "other_id", ids, ids.repeat(blocks)
 
 
 def own_similarities(queries: Tensor, documents: Sequence[Tensor]) -> Tensor:

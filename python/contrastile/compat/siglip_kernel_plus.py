@@ -144,7 +144,7 @@ def plus_loss(
     img, txt = img.to(dtype), txt.to(dtype)
     norm = found.images.weight("mean") / found.texts.total
     loss = pair_loss(
-        img, txt, scale=scale, row_bias=row_bias(bias, img), reduce="softplus", keep="not_same_id",
+        img, txt, scale=scale, row_bias=row_bias(bias, img), reduce="softplus", keep="other_id",
         positives="same_id", row_ids=found.img, col_ids=found.txt, row_weight=norm,
         row_positive_weight=norm if soft_label else norm * found.weights, group=found.images.ranks, **engine,
     )  # fmt: skip

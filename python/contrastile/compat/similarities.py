@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..literals import KeepName, ReduceName
+from ..literals import Keep, ReduceName
 from ..ops import EngineOptions, Pairs, PairStats, pair_stats
 from .labels import Labelled
 from .listed import listed_dots
@@ -28,7 +28,7 @@ class Similarities:
         return self.x if self.y is None else self.y
 
     def reduce(
-        self, pairs: Labelled, keep: KeepName, reduce: ReduceName = "lse", row_bias: Tensor | None = None
+        self, pairs: Labelled, keep: Keep, reduce: ReduceName = "lse", row_bias: Tensor | None = None
     ) -> PairStats:
         """pair_reduce with the positive pairs by label, own copies in y among them."""
         problem = Pairs(
@@ -37,7 +37,7 @@ class Similarities:
         )  # fmt: skip
         return pair_stats(problem, self.engine)
 
-    def lse_and_positives(self, pairs: Labelled, keep: KeepName) -> tuple[Tensor, Tensor]:
+    def lse_and_positives(self, pairs: Labelled, keep: Keep) -> tuple[Tensor, Tensor]:
         """Log-sum-exps over what is kept, and sums over positives, own copies in y among them."""
         stats = self.reduce(pairs, keep=keep)
         assert stats.row_positives is not None
@@ -46,14 +46,14 @@ class Similarities:
     def all_but_own(self, pairs: Labelled) -> tuple[Tensor, Tensor]:
         """The same, over all columns but own copies."""
         if pairs.own is None or self.y is None:
-            return self.lse_and_positives(pairs, "all" if pairs.own is None else "not_same_index")
+            return self.lse_and_positives(pairs, "all" if pairs.own is None else "other_index")
         rows, copies = pairs.copies()
         others = (pairs.own < 0).nonzero().squeeze(1)
         rest = torch.ones_like(pairs.cols, dtype=torch.bool).index_fill(0, copies, False).nonzero().squeeze(1)
         order = torch.cat([copies, rest])  # so that pair (i, i) of `rows` is a row and its copy
         y, labels = self.y[order], pairs.cols[order]
         found = []
-        parts: tuple[tuple[Tensor, KeepName], ...] = ((rows, "not_same_index"), (others, "all"))
+        parts: tuple[tuple[Tensor, Keep], ...] = ((rows, "other_index"), (others, "all"))
         for some, keep in parts:
             part = Similarities(self.x[some], y, self.scale, self.engine)
             found.append(part.lse_and_positives(Labelled(pairs.rows[some], labels), keep))

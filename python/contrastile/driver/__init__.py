@@ -9,14 +9,15 @@ from .gradients import gradients
 from .plan import Plan, ScoreStore
 from .scalar import scalar, scalar_value
 from .scaling import power_of_two
-from .statistics import Finished, StatsAccumulator, finished, statistics
-from .weights import attach_columns, set_weights, with_weights
+from .statistics import Finished, StatsAccumulator, add_columns, finished, statistics
+from .weights import attach_columns, set_weights, upstream, with_weights
 
 __all__ = [
     "Finished",
     "Plan",
     "ScoreStore",
     "StatsAccumulator",
+    "add_columns",
     "attach_columns",
     "finished",
     "gradients",
@@ -25,5 +26,6 @@ __all__ = [
     "scalar_value",
     "set_weights",
     "statistics",
+    "upstream",
     "with_weights",
 ]

@@ -18,7 +18,7 @@ from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
 from .scaling import scaled
 from .statistics import Finished, Sides, finished, statistics
-from .weights import given_weights, set_weights, with_weights
+from .weights import given_weights, margin, set_weights, upstream, with_weights
 
 
 def scalar(
@@ -28,7 +28,7 @@ def scalar(
     if not needs.any():
         return scalar_value(finished(statistics(Plan(call, backend), ScoreStore(None))), weights), None
     complete = weights.col is not None or not call.spec.cols
-    small = backend.small(call) if complete else None
+    small = backend.small(call) if complete and not weights.cross_entropy else None
     if small is not None:
         grads = new_gradients(call, needs, torch.empty)
         with scaled(call, backend, weights.given(), grads):
@@ -49,22 +49,31 @@ def scalar(
 
 
 def scalar_value(done: Finished, weights: Weights) -> Tensor:
-    value = weighted(done.row, weights.row, done.row_positive, weights.row_positive)
+    value = weighted(done.row, weights.row, done.row_positive, weights.row_positive, weights.cross_entropy)
     if done.col is not None:
-        value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive)
+        value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive, weights.cross_entropy)
     return value.to(done.row.dtype)
 
 
-def weighted(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
+def weighted(
+    stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None, cross_entropy: bool
+) -> Tensor:
     """Contribution of one side, float64: the statistic and the positive are large and nearly equal. An item with
     nothing kept (statistic -inf) contributes 0."""
     parts = []
-    if weight is not None:
+    if weight is not None and cross_entropy:
+        parts.append(torch.where(weight == 0, 0.0, softplus(margin(stat, positive)) * weight))
+    elif weight is not None:
         parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
     if positive_weight is not None:
         assert positive is not None
         parts.append(positive.double() * positive_weight)
     return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """torch's own is x itself above 20 and loses e^-x to it."""
+    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
@@ -91,13 +100,16 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
     with scaled(call, backend, [weights.row, weights.row_positive], grads):
         for start in range(0, n, plan.rows):
             stop = min(start + plan.rows, n)
-            own, positive = (None if x is None else x[start:stop] for x in (weights.row, weights.row_positive))
+            own = replace(weights, row=weights.row[start:stop])
+            if weights.row_positive is not None:
+                own.row_positive = weights.row_positive[start:stop]
             chunk = plan.chunk(start, stop)
             steps = list(chunk.steps())
             stats = statistics(chunk, ScoreStore(buffer), steps).rows.result()
             done = Finished(finish(stats), stats.positive)
-            value = value + weighted(done.row, own, done.row_positive, positive)
-            chunk.call.rows = with_weights(chunk.call.rows, done.row, own, positive)
+            value = value + weighted(done.row, own.row, done.row_positive, own.row_positive, weights.cross_entropy)
+            up = upstream(done, own)
+            chunk.call.rows = with_weights(chunk.call.rows, done.row, up.row, up.row_positive)
             here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)
             for step in steps:
                 add_block(chunk, step, here, chunk.block(step, store.next(chunk, step)), needs)

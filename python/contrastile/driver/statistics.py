@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -59,26 +59,32 @@ def statistics(plan: Plan, store: ScoreStore, steps: Iterable[Step] | None = Non
 
 @dataclass
 class Finished:
-    """Finished statistics and sums over positives of all rows and, where wanted, all columns."""
+    """Finished statistics, sums over positives and indices of maxima of all rows and, where wanted, all columns."""
 
     row: Tensor
     row_positive: Tensor | None
+    row_arg: Tensor | None = None
     col: Tensor | None = None
     col_positive: Tensor | None = None
+    col_arg: Tensor | None = None
 
 
 def finished(sides: Sides) -> Finished:
     rows = sides.rows.result()
-    done = Finished(finish(rows), rows.positive)
+    done = Finished(finish(rows), rows.positive, rows.arg)
     if sides.call.spec.cols:
-        done.col, done.col_positive = joined_columns(sides.cols)
+        add_columns(done, [column.result() for column in sides.cols])
     return done
 
 
-def joined_columns(cols: list[StatsAccumulator]) -> tuple[Tensor, Tensor]:
-    results = [column.result() for column in cols]
-    stats = [finish(result) for result in results]
-    positives = [result.positive for result in results if result.positive is not None]
-    if len(stats) == 1:
-        return stats[0], positives[0]
-    return torch.cat(stats), torch.cat(positives)
+def add_columns(done: Finished, blocks: Sequence[SideStats]) -> None:
+    """The statistics of all columns from those of their blocks."""
+    done.col = joined([finish(block) for block in blocks])
+    done.col_positive = joined([block.positive for block in blocks if block.positive is not None])
+    done.col_arg = joined([block.arg for block in blocks if block.arg is not None])
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor | None:
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return torch.cat(list(parts))

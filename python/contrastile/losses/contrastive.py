@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, KeepName, Reduction
+from ..literals import BackendName, Keep, Reduction
 from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, Ranks, collective, given, size_of
 from .common import engine_options, feature_pair, inverse, paired_dot, private_dots, reduced_empty, unit, upcast
@@ -35,14 +35,14 @@ class Softmax:
     def pairs(self) -> Pairs:
         pairs = Pairs(self.query, self.blocks(), self.scale, positives="same_index", cols=self.symmetric)
         if self.row_ids is not None:
-            pairs.keep, pairs.keep_positives = "not_same_id", True
+            pairs.keep, pairs.keep_positives = "other_id", True
             pairs.row_ids, pairs.col_ids = self.row_ids, self.col_ids
         if self.margin is not None:
             limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
-            pairs.keep_positives, pairs.row_threshold = True, limit
+            pairs.keep_positives, pairs.row_high = True, limit
             if self.symmetric:  # columns of the extra negatives have weight 0; their threshold is never used
                 extra = 0 if self.negatives is None else self.negatives.shape[0]
-                pairs.col_threshold = torch.cat([limit, limit.new_zeros(extra)])
+                pairs.col_high = torch.cat([limit, limit.new_zeros(extra)])
         return pairs
 
     def blocks(self) -> list[Tensor]:
@@ -335,14 +335,14 @@ def nt_xent(
     scale = inverse(temperature, x)
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "not_same_index", reduction, batch, engine)
+    return positive_pair_loss(x, instance, scale, "other_index", reduction, batch, engine)
 
 
 def positive_pair_loss(
     x: Tensor,
     ids: Tensor,
     scale: float | Tensor,
-    keep: KeepName,
+    keep: Keep,
     reduction: Reduction,
     batch: GlobalBatch,
     engine: EngineOptions,

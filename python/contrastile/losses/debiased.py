@@ -47,7 +47,7 @@ def debiased_info_nce(
     batch = GlobalBatch.of(engine.ranks, n)
     if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
-    stats = pair_stats(Pairs(query, key, scale, keep="not_same_index", positives="same_index"), engine)
+    stats = pair_stats(Pairs(query, key, scale, keep="other_index", positives="same_index"), engine)
     assert stats.row_positives is not None
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, batch.total - 1, prior, scale), reduction)
 
@@ -77,7 +77,7 @@ def debiased_nt_xent(
     scale, n = inverse(temperature, x), 2 * batch.total
     if n <= 2:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance)
+    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=instance)
     stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)

@@ -45,7 +45,7 @@ def dcl(
     scale = inverse(temperature, x)
     if batch.total <= 1:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "not_same_id", reduction, batch, engine)
+    return positive_pair_loss(x, instance, scale, "other_id", reduction, batch, engine)
 
 
 @collective
@@ -78,7 +78,7 @@ def dclw(
     engine.compute_dtype, x = x.dtype, upcast(x)
     similar = paired_dot(x[:n], x[n:]) * inverse_sigma
     weight = 2.0 - batch.total * torch.exp(similar - batch.logsumexp(similar))
-    pairs = Pairs(x, scale=scale, keep="not_same_id", positives="same_id", row_ids=instance)
+    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=instance)
     stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
     return batch.reduced(stats.rows - weight.repeat(2) * stats.row_positives, reduction)
@@ -135,7 +135,7 @@ def view_energy(
     engine: EngineOptions,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i."""
-    problems = [Pairs(x, scale=scale, keep="not_same_index") for x in views]
+    problems = [Pairs(x, scale=scale, keep="other_index") for x in views]
     if reduction == "none":
         return torch.stack([pair_stats(pairs, engine).rows for pairs in problems]).sum(0)
     weights = Weights(batch.weight(reduction))

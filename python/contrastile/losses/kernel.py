@@ -116,12 +116,10 @@ class Kernel:
         norms = x.square().sum(1)
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t
-            pairs = Pairs(
-                x, row_bias=bias, col_bias=bias, score="log_distance", keep="not_same_index", positives="kept"
-            )
+            pairs = Pairs(x, row_bias=bias, col_bias=bias, score="log_distance", keep="other_index", positives="kept")
             total = weighted_sum(pairs, Weights(0.0, batch.weight("sum") / count), engine)
             return -0.5 * (total + as_tensor("t", self.t, x).log())
-        pairs = Pairs(x, keep="not_same_index")
+        pairs = Pairs(x, keep="other_index")
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
             pairs.scale, bias = 2.0 * self.t, -self.t * norms
         else:

@@ -91,7 +91,7 @@ def other_instances(x: Tensor, scale: float | Tensor, batch: GlobalBatch, engine
     """log sum over all views of all other instances, for every view, (k, N)."""
     k, n, _ = x.shape
     ids = batch.index(x.device).repeat(k)
-    pairs = Pairs(x.flatten(0, 1), scale=scale, keep="not_same_id", row_ids=ids)
+    pairs = Pairs(x.flatten(0, 1), scale=scale, keep="other_id", row_ids=ids)
     return pair_stats(pairs, engine).rows.view(k, n)
 
 
@@ -105,7 +105,7 @@ def other_instances_across(x: Tensor, scale: float | Tensor, batch: GlobalBatch,
     for index in range(k - 1):
         later = k - 1 - index
         pairs = Pairs(
-            x[index], x[index + 1 :].flatten(0, 1), scale, keep="not_same_id", row_ids=ids, col_ids=ids.repeat(later),
+            x[index], x[index + 1 :].flatten(0, 1), scale, keep="other_id", row_ids=ids, col_ids=ids.repeat(later),
             cols=True,
         )  # fmt: skip
         stats = pair_stats(pairs, engine)

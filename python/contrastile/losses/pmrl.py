@@ -138,5 +138,5 @@ def _instance(leading: Tensor, scale: float | Tensor, batch: GlobalBatch, engine
     """log sum_j e^{scale (<u_i, u_j> - 1)}; the own term is 1 whatever the rounding, so small losses keep digits."""
     if batch.total == 1:
         return leading.sum(1) * 0.0 + scale * 0.0
-    rows = pair_stats(Pairs(leading, scale=scale, keep="not_same_index"), engine).rows
+    rows = pair_stats(Pairs(leading, scale=scale, keep="other_index"), engine).rows
     return -F.logsigmoid(scale - rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..literals import BackendName, KeepName, PositivesName, Reduction
+from ..literals import BackendName, Keep, Positives, Reduction
 from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
 from .common import engine_options, feature_pair, reduced_empty, upcast
@@ -76,11 +76,11 @@ def siglip_loss(
 Ids = tuple[Tensor | None, Tensor | None]
 
 
-def pair_rules(ids: Ids, labels: Ids) -> tuple[KeepName, PositivesName, Ids]:
+def pair_rules(ids: Ids, labels: Ids) -> tuple[Keep, Positives, Ids]:
     """Which pairs are negatives, which are positives, and what of rows and columns tells them."""
     if labels[0] is not None:
-        return "not_same_id", "same_id", labels
-    return "not_same_index" if ids[0] is None else "not_same_index_or_id", "same_index", ids
+        return "other_id", "same_id", labels
+    return "other_index" if ids[0] is None else ("other_index", "other_id"), "same_index", ids
 
 
 def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:

@@ -52,7 +52,7 @@ def sup_con(
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
     share, has_positive = positive_shares(ids, batch, x.dtype)
-    pairs = Pairs(x, scale=scale, keep="not_same_index", positives="same_id", row_ids=ids)
+    pairs = Pairs(x, scale=scale, keep="other_index", positives="same_id", row_ids=ids)
     if reduction == "none":
         stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None

@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
 from ..ops.arguments import as_tensor
-from ..ops.autograd import plain
 from ..ops.multilinear import tuple_margins
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, reduced_empty, upcast
@@ -108,7 +107,7 @@ def row_orders(
     if tuple(given.shape) != (k, k - 1, n):
         raise ValueError(f"permutations must have shape ({k}, {k - 1}, {n}), got {tuple(given.shape)}")
     check.same_device("permutations", given, device)
-    if given.device.type == "cpu" and plain(given):  # on another device, looking would stop it
+    if given.device.type == "cpu" and check.plain(given):  # on another device, looking would stop it
         if not torch.equal(given.sort(2).values, torch.arange(n).expand_as(given)):
             raise ValueError(f"permutations must hold every row number from 0 to {n - 1} once in each of their rows")
     return given
@@ -126,7 +125,7 @@ def shuffled_margins(
         # index_select, not indexing: its gradient has one term per row of a permutation and so a fixed order
         product = product_of([x.index_select(0, order) for x, order in zip(others, orders[m][:, own], strict=True)])
         # the diagonal belongs to the true tuple: without it, small losses come from no difference of large numbers
-        stats = pair_stats(Pairs(anchor, product, scale, keep="not_same_index"), engine)
+        stats = pair_stats(Pairs(anchor, product, scale, keep="other_index"), engine)
         margins.append(stats.rows - true)
     return torch.stack(margins)
 

@@ -76,14 +76,14 @@ class TupleProblem:
         n, device = self.anchor.shape[0], self.anchor.device
         if self.key_offset:
             index = torch.arange(m, device=device)
-            pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_id", index[self.key_offset :][:n], index
+            pairs.keep, pairs.row_ids, pairs.col_ids = "other_id", index[self.key_offset :][:n], index
         elif self.part is None:
-            pairs.keep = "not_same_index"
+            pairs.keep = "other_index"
         else:
             # a pair is dropped where ids are equal: whenever exactly one side takes part. Where neither does, the pair
             # stays, in statistics nobody reads.
             ids = self.part.long()
-            pairs.keep, pairs.row_ids, pairs.col_ids = "not_same_index_or_id", ids, 1 - ids
+            pairs.keep, pairs.row_ids, pairs.col_ids = ("other_index", "other_id"), ids, 1 - ids
 
     def cross_entropy(self, others: Tensor, total: Tensor | None, candidates: int) -> Tensor:
         """From the log-sum-exp over all other candidates and, with smoothing, the sum of their logits."""

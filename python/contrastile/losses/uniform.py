@@ -54,7 +54,7 @@ def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalB
     before they are rounded."""
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
-    pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="not_same_index")
+    pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="other_index")
     rows = pair_stats(pairs, engine).rows
     return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
 

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from ..backends import select
-from ..ranks import Ranks, agree, given, one_of, some_of, sweep, under_way
+from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
+from ..ranks.agreement import known
 from ..ranks.facts import Fact
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
-from ..spec import Positives
 from . import library, record
 from .autograd import once, scaled
 from .check import FEATURE_DTYPES
-from .record import FIELDS, GRADS, Arguments
+from .record import FIELDS, GRADS, Arguments, words_of
 
 FUNCTIONS = ("pair_loss", "pair_reduce")
 
@@ -42,9 +42,18 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
         "replicated_negatives": ranks.replicated_negatives,
         "compute_dtype": one_of(args.compute, FEATURE_DTYPES),
         "arguments that require gradients": some_of(differentiable, needs, of_arguments=True),
+        "number of columns of mask": size_of(args.mask, 1),
     }
     facts |= {name: option(name, getattr(args, name)) for name, x in FIELDS.items() if x.agreed}
-    return agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
+    sizes = agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
+    if args.mask is not None and args.mask.shape[1] != (total := columns_of_all(ranks, sizes)):
+        raise known(ValueError(f"mask must have the columns of all ranks, {total}, got {tuple(args.mask.shape)}"))
+    return sizes
+
+
+def columns_of_all(ranks: Ranks, sizes: Sequence[Sequence[int]]) -> int:
+    shared = 1 if ranks.replicated_negatives else len(sizes[0]) - 1
+    return sum(sum(own[1 : 1 + shared]) for own in sizes) + sum(sizes[0][1 + shared :])
 
 
 def option(name: str, value: Any) -> Fact | int:
@@ -53,7 +62,11 @@ def option(name: str, value: Any) -> Fact | int:
     if names is not None:
         words = {int(number): word for word, number in names.items()}
         return one_of(words[value], list(words.values()))
-    return value if isinstance(value, bool) else given(value)
+    if FIELDS[name].rule:
+        return Fact(value, words_of)
+    if name == "row_labels":
+        return size_of(value, 1)
+    return value if isinstance(value, (bool, int)) else given(value)
 
 
 def global_call(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> GlobalCall:
@@ -95,7 +108,7 @@ def stats_gradients(
     with library.no_autocast(args.a):
         call = global_call(ranks, args, sizes)
         spec = call.own.spec
-        some = spec.positives != Positives.NONE
+        some = bool(spec.positives)
         rows = (row_parts, row.contiguous(), row_positive.contiguous() if some else None)
         cols = (col_parts, col.contiguous(), col_positive.contiguous() if some else None)
         grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
@@ -127,9 +140,19 @@ def run_loss(
 ) -> tuple[Tensor, list[Tensor]]:
     *given_weights, budget = more
     with library.no_autocast(args.a), under_way():
-        weights = library.contiguous_weights(*given_weights)
+        weights = library.contiguous_weights(args, *given_weights)
         value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
         return value, [] if grads is None else record.flat_gradients(args, grads)
+
+
+def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """The global index of the largest z of this rank's rows and columns."""
+    with library.no_autocast(args.a), under_way():
+        done = sweep.stats(global_call(ranks, args, sizes))
+    assert done.row_arg is not None
+    if args.square:
+        return done.row_arg, done.row_arg
+    return done.row_arg, done.row_arg.new_empty(0) if done.col_arg is None else done.col_arg
 
 
 def stats(ranks: Ranks, args: Arguments, needs: list[bool]) -> tuple[Tensor, ...]:

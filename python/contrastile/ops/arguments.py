@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from ..literals import KeepName, PositivesName, ReduceName, ScoreName
+from ..literals import Keep, Positives, ReduceName, ScoreName
+from ..spec import READERS, Test
 from . import check
 from .options import EngineOptions
-from .record import KEEPS, POSITIVES, REDUCES, SCORES, Arguments
+from .record import REDUCES, SCORES, Arguments
+from .rules import NO_OPERAND, SYMMETRIC, PerBlock, keep_rule, operands, positives_rule
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -26,90 +27,103 @@ class Pairs:
     row_bias: Tensor | None = None
     col_bias: Tensor | None = None
     reduce: ReduceName = "lse"
-    keep: KeepName = "all"
+    keep: Keep = "all"
     row_ids: Tensor | None = None
-    col_ids: Tensor | None = None
-    row_threshold: Tensor | None = None
-    col_threshold: Tensor | None = None
+    col_ids: PerBlock | None = None
+    row_groups: Tensor | None = None
+    col_groups: PerBlock | None = None
+    row_labels: Tensor | None = None
+    col_labels: PerBlock | None = None
+    row_order: Tensor | None = None
+    col_order: Tensor | None = None
+    row_low: Tensor | None = None
+    row_high: Tensor | None = None
+    col_low: Tensor | None = None
+    col_high: Tensor | None = None
     mask: Tensor | None = None
-    positives: PositivesName | None = None
+    positives: Positives | None = None
     keep_positives: bool = False
     cols: bool = False
     score: ScoreName = "dot"
     offset: bool = True
 
 
-def arguments(pairs: Pairs, engine: EngineOptions) -> Arguments:
+def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) -> Arguments:
     """Checks everything, once."""
     check.no_transforms()
     a, b = check.features("a", pairs.a), pairs.b
-    device, keep, positives, score = a.device, pairs.keep, pairs.positives, pairs.score
-    row_ids, col_ids, mask = pairs.row_ids, pairs.col_ids, pairs.mask
+    device, score = a.device, pairs.score
     check.choice("reduce", pairs.reduce, tuple(REDUCES))
-    check.choice("keep", keep, tuple(KEEPS))
-    if positives is not None:
-        check.choice("positives", positives, get_args(PositivesName))
     check.choice("score", score, tuple(SCORES))
     blocks = _blocks(a, b, directions=score != "dot")
     _check_score(pairs)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
-    scale: float | Tensor = pairs.scale
-    if check.is_vector("scale", scale, n):
-        scale = check.vector("scale", scale, n, device)
-    else:
-        scale = as_tensor("scale", check.scalar("scale", scale), a)
-    if b is None:
-        if col_ids is not None:
-            raise ValueError("col_ids must be None for b=None: columns are the rows and have row_ids")
-        if positives == "same_index":
-            raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
-        col_ids = row_ids
-    _refuse_unused(
-        {
-            "row_ids, col_ids": row_ids,
-            "col_threshold": pairs.col_threshold,
-            "keep_positives": pairs.keep_positives or None,
-        },
-        {
-            "row_ids, col_ids": keep.endswith("_id") or positives == "same_id",
-            "col_threshold": pairs.cols,
-            "keep_positives": positives not in (None, "kept"),
-        },
-    )
-    if (row_ids is None) != (col_ids is None):
-        raise ValueError("row_ids and col_ids must be given together")
-    if row_ids is None and (keep.endswith("_id") or positives == "same_id"):
-        raise ValueError(f"keep={keep!r}, positives={positives!r} compare ids: row_ids and col_ids must be given")
-    if row_ids is not None and col_ids is not None:
-        row_ids, col_ids = check.ids("row_ids", row_ids, n, device), check.ids("col_ids", col_ids, m, device)
-    square = b is None and _symmetric(scale, pairs)
+    keep, positives = keep_rule(pairs.keep), positives_rule(pairs.positives, b is None)
+    _check_positives(pairs, positives, cross_entropy)
+    found = operands(pairs, keep | positives, n, blocks, b is None, device)
+    scale = _scale(pairs.scale, a)
+    square = b is None and not (keep | positives) & ~SYMMETRIC and _symmetric(scale, pairs)
     optional = {
         "col_scale": (pairs.col_scale, m), "row_bias": (pairs.row_bias, n), "col_bias": (pairs.col_bias, m),
-        "row_threshold": (pairs.row_threshold, n), "col_threshold": (pairs.col_threshold, m),
+        "row_low": (pairs.row_low, n), "row_high": (pairs.row_high, n),
+        "col_low": (pairs.col_low, m), "col_high": (pairs.col_high, m),
     }  # fmt: skip
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
-    if mask is not None:
-        mask = check.bool_mask("mask", mask, (n, m), device)
-    if col_ids is row_ids:
-        col_ids = None
+    limits = _limits(vectors, pairs.cols)
+    mask = pairs.mask
+    if mask is not None:  # across ranks it has the columns of all
+        mask = check.bool_mask("mask", mask, (n, m if engine.ranks is None else None), device)
     a, blocks = _promote(a, blocks)
+    ids, groups, labels, order = (found.get(name, NO_OPERAND) for name in READERS)
     return Arguments(
         a=a, blocks=[] if square else blocks, scale=scale, col_scale=vectors["col_scale"],
         row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
-        row_ids=row_ids, col_ids=col_ids, row_threshold=_detached(vectors["row_threshold"]),
-        col_threshold=_detached(vectors["col_threshold"]), mask=mask,
-        reduce=int(REDUCES[pairs.reduce]), keep=int(KEEPS[keep]), positives=int(POSITIVES[positives]),
-        keep_positives=bool(pairs.keep_positives), cols=bool(pairs.cols) and not square, same=b is None, square=square,
-        score=int(SCORES[score]), offset=bool(pairs.offset), compute=_compute_dtype(engine.compute_dtype, a),
-        backend=engine.backend,
+        row_ids=ids.row, col_ids=ids.col, row_groups=groups.row, col_groups=groups.col,
+        row_labels=labels.row, col_labels=labels.col, row_order=order.row, col_order=order.col,
+        **limits, mask=mask, reduce=int(REDUCES[pairs.reduce]), keep=int(keep), positives=int(positives),
+        without_ids=ids.without, without_groups=groups.without, without_labels=labels.without,
+        keep_positives=bool(pairs.keep_positives), cross_entropy=cross_entropy,
+        cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]), offset=bool(pairs.offset),
+        compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
+
+
+def _check_positives(pairs: Pairs, positives: Test, cross_entropy: bool) -> None:
+    named = positives and not positives & Test.KEPT
+    if pairs.keep_positives and not named:
+        raise ValueError(
+            "keep_positives must not be given without positives that keep does not name: it would have no effect"
+        )
+    if cross_entropy and (pairs.reduce != "lse" or not named or pairs.keep_positives):
+        raise ValueError(
+            "cross_entropy needs reduce='lse' and positives that are not kept: the statistic is that of the others"
+        )
+
+
+def _scale(scale: float | Tensor, a: Tensor) -> Tensor:
+    if check.is_vector("scale", scale, a.shape[0]):
+        return check.vector("scale", scale, a.shape[0], a.device)
+    return as_tensor("scale", check.scalar("scale", scale), a)
+
+
+def _limits(vectors: dict[str, Tensor | None], cols: bool) -> dict[str, Tensor | None]:
+    """low and high of both sides, checked; they have no gradient."""
+    for side in ("row", "col"):
+        low, high = vectors[f"{side}_low"], vectors[f"{side}_high"]
+        if side == "col" and not cols and (low is not None or high is not None):
+            name = "col_high" if low is None else "col_low"
+            raise ValueError(f"{name} must not be given without cols=True: it would have no effect")
+        if low is not None and high is not None:
+            check.condition(f"{side}_low must not be above {side}_high", ~(low > high))
+    names = ("row_low", "row_high", "col_low", "col_high")
+    return {name: None if (x := vectors[name]) is None else x.detach() for name in names}
 
 
 def _symmetric(scale: Tensor, pairs: Pairs) -> bool:
     """Whether z_ij = z_ji for b=None, so that half of the pairs are enough."""
     if scale.dim() or pairs.row_bias is not pairs.col_bias or pairs.col_scale is not None or pairs.mask is not None:
         return False
-    return not pairs.cols or (pairs.row_threshold is None and pairs.col_threshold is None)
+    return not pairs.cols or all(x is None for x in (pairs.row_low, pairs.row_high, pairs.col_low, pairs.col_high))
 
 
 def _check_score(pairs: Pairs) -> None:
@@ -171,19 +185,3 @@ def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
         return check.beside(name, x, like.device)
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait
-
-
-def _detached(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.detach()
-
-
-def _refuse_unused(given: dict[str, Any], useful: dict[str, Any]) -> None:
-    """An argument that nothing would read is a mistake of the caller's, not something to ignore."""
-    needs = {
-        "row_ids, col_ids": "a keep or positives rule that compares ids",
-        "col_threshold": "cols=True",
-        "keep_positives": "positives by index or id",
-    }
-    for name, value in given.items():
-        if value is not None and not useful[name]:
-            raise ValueError(f"{name} must not be given without {needs[name]}: it would have no effect")

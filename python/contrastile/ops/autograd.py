@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from . import library, record
-from .check import PLAIN
+from .check import plain
 from .library import LIB
 from .record import Arguments
 
@@ -151,12 +150,6 @@ def run_record(operator: str, implementation: Callable[..., Any], args: Argument
     if plain(args.a):
         return implementation(args, *others)
     return getattr(torch.ops.contrastile, operator).default(*record.packed(args), *others)
-
-
-def plain(x: Tensor) -> bool:
-    """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
-    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
-    return not watched and type(x) in PLAIN and not x.is_meta
 
 
 NO_GRADIENT = (

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..backends import backend_names
 
@@ -31,6 +32,12 @@ def tensor(name: str, value: Any, expected: str = "a torch.Tensor") -> Tensor:
             "as x.full_tensor(grad_placements=[Partial('avg')])"
         )
     return value
+
+
+def plain(x: Tensor) -> bool:
+    """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
+    watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
+    return not watched and type(x) in PLAIN and not x.is_meta
 
 
 def wrong_type(name: str, expected: str, value: Any) -> Exception:
@@ -106,14 +113,22 @@ def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     return x.to(torch.int64).contiguous()
 
 
-def bool_mask(name: str, value: Any, shape: tuple[int, ...], device: torch.device) -> Tensor:
+def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torch.device) -> Tensor:
+    """shape: None for any size."""
     x = tensor(name, value)
     if x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
-    if tuple(x.shape) != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
+    if x.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, x.shape, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(x.shape)}")
     same_device(name, x, device)
     return x
+
+
+def condition(message: str, holds: Tensor) -> None:
+    """Refuses values, where looking at them waits for no device and breaks no graph."""
+    if holds.device.type == "cpu" and plain(holds) and not bool(holds.all()):
+        raise ValueError(message)
 
 
 def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend
 from ..monoid import stat_dtype
-from ..spec import Keep, PairCall, PairSpec, Positives, Reduce, Score, Side, Weights
+from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Test, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -53,47 +54,45 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
     def vector(x: Tensor | None) -> Tensor | None:
         return None if x is None else x.to(stat).contiguous()
 
+    row = {name: getattr(args, f"row_{name}") for name in READERS}
     rows = Side(
-        converted(a, compute, kind),
-        scale=args.scale.to(stat).expand(args.n).contiguous(),
-        bias=vector(args.row_bias),
-        ids=None if args.row_ids is None else args.row_ids.contiguous(),
-        threshold=vector(args.row_threshold),
-    )
+        converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
+        low=vector(args.row_low), high=vector(args.row_high), **row,
+    )  # fmt: skip
     spec = PairSpec(
-        Reduce(args.reduce), Keep(args.keep), Positives(args.positives), args.keep_positives, args.cols, args.same,
-        args.square, Score(args.score), args.offset,
+        Reduce(args.reduce), Test(args.keep), Test(args.positives), args.keep_positives, args.cols, args.square,
+        Score(args.score), args.offset,
     )  # fmt: skip
     if args.square:
-        # the rows' scale already multiplies the score; as columns they bring bias, ids and threshold only
-        col = Side(rows.features, bias=rows.bias, ids=rows.ids, threshold=rows.threshold)
+        # the rows' scale already multiplies the score; as columns they bring the rest
+        col = replace(rows, scale=None)
         return PairCall(spec, rows, [col], None), chosen
-    col_ids = rows.ids if args.col_ids is None else args.col_ids
-    sides, start = [], 0
-    whole = Side(
-        a, scale=vector(args.col_scale), bias=vector(args.col_bias), threshold=vector(args.col_threshold), on=args.cols,
-        ids=None if col_ids is None else col_ids.contiguous(),
+    everywhere = Side(
+        a, scale=vector(args.col_scale), bias=vector(args.col_bias), on=args.cols,
+        low=vector(args.col_low), high=vector(args.col_high),
+        **{name: x if (own := getattr(args, f"col_{name}")) is None else own for name, x in row.items()},
     )  # fmt: skip
-    for block in args.blocks:
+    sides, start = [], 0
+    for index, block in enumerate(args.blocks):
         stop = start + block.shape[-2]
-        features = converted(block, compute, kind)
-        parts = {
-            name: None if (x := getattr(whole, name)) is None else x[start:stop]
-            for name in ("scale", "bias", "ids", "threshold")
-        }
-        sides.append(Side(features, start, on=args.cols, **parts))
+        side = everywhere.part(converted(block, compute, kind), start, stop)
+        sides.append(without(side, args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
+
+
+def without(side: Side, args: Arguments, index: int) -> Side:
+    """Takes from a new column block the operands that it does not have."""
+    flags = {"ids": args.without_ids, "groups": args.without_groups, "labels": args.without_labels}
+    for name, blocks in flags.items():
+        if blocks >> index & 1:
+            setattr(side, name, None)
+    return side
 
 
 def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
     """Features rounded to the type asked for, in the type (as wide or wider) the backend multiplies."""
     return features.to(compute).to(kind).contiguous()
-
-
-def joined(columns: list[driver.StatsAccumulator], name: str, like: Tensor) -> Tensor:
-    values = [getattr(r.result(), name) for r in columns]
-    return torch.cat([like.new_empty(0) if v is None else v for v in values]) if values else like.new_empty(0)
 
 
 # ---- implementations ------------------------------------------------------------------------------------------------
@@ -108,11 +107,9 @@ def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
         sides = driver.statistics(plan, store)
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
-        row, done = sides.rows.result(), driver.finished(sides)
+        done = driver.finished(sides)
         none = done.row.new_empty(0)
-        none_arg = done.row.new_empty(0, dtype=torch.int64)
-        row_arg = none_arg if row.arg is None else row.arg
-        col_arg = none_arg if row.arg is None or not args.cols else joined(sides.cols, "arg", none_arg)
+        row_arg, col_arg = (none.long() if x is None else x for x in (done.row_arg, done.col_arg))
         positive = none if done.row_positive is None else done.row_positive
         col = done.row.new_empty(0, 2) if done.col is None else done.col
         col_positive = none if done.col_positive is None else done.col_positive
@@ -126,7 +123,7 @@ def stats_backward(
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        some = call.spec.positives != Positives.NONE
+        some = bool(call.spec.positives)
         row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
         if args.square:
@@ -144,13 +141,16 @@ def loss(
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        weights = contiguous_weights(row, row_positive, col, col_positive)
+        weights = contiguous_weights(args, row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
-def contiguous_weights(row: Tensor, *others: Tensor | None) -> Weights:
-    return Weights(row.contiguous(), *(None if w is None else w.contiguous() for w in others))
+def contiguous_weights(
+    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None
+) -> Weights:
+    rest = [None if w is None else w.contiguous() for w in (row_positive, col, col_positive)]
+    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -10,14 +10,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, KeepName, PositivesName, ReduceName, ScoreName
+from ..literals import BackendName, Keep, Positives, ReduceName, ScoreName
 from ..monoid import stat_dtype
 from ..ranks import Group, collective
 from ..spec import Reduce
 from . import across_ranks, autograd, check
 from .arguments import Pairs, arguments
+from .maximum import maximum
 from .options import EngineOptions
-from .record import Arguments, needs_of, packed
+from .record import Arguments, needs_of
+from .rules import PerBlock
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
@@ -40,6 +42,7 @@ class Weights:
     row_positive: float | Tensor = 0.0
     col: float | Tensor = 0.0
     col_positive: float | Tensor = 0.0
+    cross_entropy: bool = False  # row and col weigh softplus(statistic - positive)
 
 
 @collective
@@ -52,13 +55,21 @@ def pair_reduce(
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: ReduceName = "lse",
-    keep: KeepName = "all",
+    keep: Keep = "all",
     row_ids: Tensor | None = None,
-    col_ids: Tensor | None = None,
-    row_threshold: Tensor | None = None,
-    col_threshold: Tensor | None = None,
+    col_ids: PerBlock | None = None,
+    row_groups: Tensor | None = None,
+    col_groups: PerBlock | None = None,
+    row_labels: Tensor | None = None,
+    col_labels: PerBlock | None = None,
+    row_order: Tensor | None = None,
+    col_order: Tensor | None = None,
+    row_low: Tensor | None = None,
+    row_high: Tensor | None = None,
+    col_low: Tensor | None = None,
+    col_high: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: PositivesName | None = None,
+    positives: Positives | None = None,
     keep_positives: bool = False,
     cols: bool = False,
     score: ScoreName = "dot",
@@ -86,16 +97,27 @@ def pair_reduce(
         col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
             row_bias is of rows only; one tensor given as both keeps z symmetric, so that each pair is computed once.
         reduce: "lse" | "softplus" | "relu" | "max".
-        keep: "all" | "not_same_index" (drop i == j) | "not_same_id" | "same_id" (integer ids compared per pair) |
-            "not_same_index_or_id" (drop both).
-        row_ids, col_ids: (N,), (M,) integers; for b=None only row_ids.
-        row_threshold, col_threshold: (N,), (M,): a pair with z above it is dropped from that row's / column's
-            statistic. No gradient.
+        keep: Which pairs enter the statistic: "all", a test or a tuple of tests that must all hold:
+
+            "same_index" | "other_index": i == j or not, counted through all blocks of b
+            "same_id" | "other_id": row_ids[i] == col_ids[j] or not
+            "same_group" | "other_group": the same of row_groups and col_groups, a second id
+            "shared_label" | "no_shared_label": whether the label sets of row_labels[i] and col_labels[j] meet
+            "lower_order": col_order[j] < row_order[i], strictly
+
+        row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers.
+        row_labels, col_labels: (N, L), (M, L) bool, label sets of any number of labels.
+        row_order, col_order: (N,), (M,), floating point (compared in float64, without NaN) or both integers.
+            Of columns, ids, groups and labels may be a list with an entry for each block of b. None says that the
+            block has none: no pair of it has the same id or group, or shares a label. For b=None only those of rows.
+        row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in that row's / column's statistic
+            where low < z <= high; a z that is NaN stays. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
-        positives: None | "same_index" | "same_id" | "kept": which pairs are summed into row_positives / col_positives:
-            sum of z ("softplus": sum of log(1 + e^-z)), whether kept or not; for b=None an item is never its own
-            "same_id". "kept": all pairs that keep and mask leave (thresholds do not matter), for label smoothing.
-        keep_positives: Positives stay in the statistic whatever keep, thresholds and mask say.
+        positives: None, "kept", or tests as in keep: which pairs are summed into row_positives / col_positives: sum of
+            z ("softplus": sum of log(1 + e^-z)), whether kept or not. "kept": all pairs that keep and mask leave (low
+            and high do not matter), for label smoothing. For b=None an item is its own candidate like any other pair
+            (keep="other_index" drops it), but never its own positive.
+        keep_positives: Positives stay in the statistic whatever keep, low, high and mask say.
         cols: Also reduce columns, from the same pass.
         score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus
             the span of the orthonormal directions b_1j, b_2j, ..: "distance" sqrt q, "squared_distance" q,
@@ -118,7 +140,8 @@ def pair_reduce(
             columns, in the order of ranks. Every row meets the columns of all ranks; indices count through all ranks;
             returned are the statistics of this rank's rows and columns. Every rank must make the same calls, with as
             many rows as it has, also none. Gradients are those of the sum of all ranks' losses: each rank's backward
-            must run. Not with mask or "max".
+            must run. mask has the columns of
+            all ranks, (own rows, all columns). "max" gathers the features of all ranks.
 
     Returns:
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0.
@@ -127,8 +150,9 @@ def pair_reduce(
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
     pairs = Pairs(
-        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset,
+        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
+        col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
+        score, offset,
     )  # fmt: skip
     return pair_stats(pairs, EngineOptions.of(memory_budget, backend, group, compute_dtype))
 
@@ -137,14 +161,12 @@ def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
     """pair_reduce for those who have checked their options."""
     args, budget, ranks = arguments(pairs, engine), engine.memory_budget, engine.ranks
     by_index = Reduce(args.reduce).traits.arg
-    if ranks is not None:
-        _refuse_across_ranks({"mask": pairs.mask is not None, "reduce='max'": by_index})
     if by_index:
         if pairs.positives is not None:
             raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
         if budget:
             raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
-        rows, columns = _maximum(args)
+        rows, columns = maximum(args, ranks)
         return PairStats(rows, rows if pairs.cols and args.square else columns, None, None)
     needs = needs_of(args)
     if ranks is not None:
@@ -172,7 +194,7 @@ def row_lse(
     return pair_reduce(a, b, scale=scale, **options).rows
 
 
-ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_threshold"}
+ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_low", "col_high"}
 
 
 @collective
@@ -189,14 +211,23 @@ def pair_loss(
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: ReduceName = "lse",
-    keep: KeepName = "all",
+    keep: Keep = "all",
     row_ids: Tensor | None = None,
-    col_ids: Tensor | None = None,
-    row_threshold: Tensor | None = None,
-    col_threshold: Tensor | None = None,
+    col_ids: PerBlock | None = None,
+    row_groups: Tensor | None = None,
+    col_groups: PerBlock | None = None,
+    row_labels: Tensor | None = None,
+    col_labels: PerBlock | None = None,
+    row_order: Tensor | None = None,
+    col_order: Tensor | None = None,
+    row_low: Tensor | None = None,
+    row_high: Tensor | None = None,
+    col_low: Tensor | None = None,
+    col_high: Tensor | None = None,
     mask: Tensor | None = None,
-    positives: PositivesName | None = None,
+    positives: Positives | None = None,
     keep_positives: bool = False,
+    cross_entropy: bool = False,
     cols: bool = False,
     score: ScoreName = "dot",
     offset: bool = True,
@@ -208,6 +239,13 @@ def pair_loss(
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
 
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
+
+    With cross_entropy=True, of the statistics that keep leaves and of positives that it drops,
+
+        L = sum_i row_weight_i softplus(rows_i - row_positives_i) + row_positive_weight_i row_positives_i + columns
+
+    which is the softmax cross entropy of items with one positive each, -log of the positive's share. Written so, a
+    converged model keeps its digits: at a loss of 1e-16 the difference of two float32 log-sum-exps has none left.
 
     The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores
     of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
@@ -222,17 +260,18 @@ def pair_loss(
     Returns: 0-dim float32 (float64 for float64 features).
     """
     pairs = Pairs(
-        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_threshold, col_threshold, mask,
-        positives, keep_positives, cols, score, offset,
+        a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
+        col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
+        score, offset,
     )  # fmt: skip
-    weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight)
+    weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight, cross_entropy)
     return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))
 
 
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
     """pair_loss for those who have checked their options."""
     _refuse_idle_weights(pairs, weights)
-    args = arguments(pairs, engine)
+    args = arguments(pairs, engine, weights.cross_entropy)
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     n, m, like = args.n, args.m, args.a
@@ -250,14 +289,7 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
     more = (row, row_positive, col, col_positive, budget)
     if engine.ranks is None:
         return autograd.loss(args, more, needs)
-    _refuse_across_ranks({"mask": pairs.mask is not None})
     return across_ranks.loss(engine.ranks, args, more, needs)
-
-
-def _refuse_across_ranks(given: dict[str, bool]) -> None:
-    for name, there in given.items():
-        if there:
-            raise NotImplementedError(f"{name} is not offered with group")
 
 
 def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
@@ -284,34 +316,8 @@ def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
 def _default_budget(args: Arguments) -> int:
     """All of a small problem's scores, or none: a part of a large one's would not be worth its memory. In a graph,
     which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
-    if not autograd.plain(args.a):
+    if not check.plain(args.a):
         return STATS_BUDGET
     columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n
     size = stat_dtype(args.a.dtype).itemsize * args.n * columns
     return STATS_BUDGET if size <= STATS_BUDGET else 0
-
-
-def _maximum(args: Arguments) -> tuple[Tensor, Tensor | None]:
-    """The maximum is z at the saved argmax: ordinary torch, so autograd needs no second sweep over pairs."""
-    a, scale, col_scale, row_bias, compute = args.a, args.scale, args.col_scale, args.row_bias, args.compute
-    with torch.no_grad():
-        *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
-    col_bias = row_bias if args.square else args.col_bias  # a square call has one bias for both sides
-    wide = stat_dtype(a.dtype)
-    # widened before they are gathered: a column that many rows choose adds up its gradient in float32
-    left = a.to(compute).to(wide)
-    right = left if args.square else torch.cat([block.to(compute).to(wide) for block in args.blocks])
-
-    def z_at(i: Tensor, j: Tensor, found: Tensor) -> Tensor:
-        if not (left.shape[0] and right.shape[0]):  # nothing to gather; still a part of the graph
-            return torch.where(found < 0, -torch.inf, (left.sum() + right.sum()).expand(found.shape))
-        z = (left[i] * right[j]).sum(1) * (scale[i] if scale.dim() else scale)
-        z = z if col_scale is None else z * col_scale[j]
-        for bias, index in ((row_bias, i), (col_bias, j)):
-            z = z if bias is None else z + bias[index]
-        return torch.where(found < 0, -torch.inf, z).to(wide)
-
-    rows = z_at(torch.arange(left.shape[0], device=a.device), row_arg.clamp_min(0), row_arg)
-    if not args.cols:
-        return rows, None
-    return rows, z_at(col_arg.clamp_min(0), torch.arange(right.shape[0], device=a.device), col_arg)

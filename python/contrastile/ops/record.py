@@ -13,14 +13,19 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 import torch
 from torch import Tensor
 
-from ..literals import KeepName, PositivesName, ReduceName, ScoreName
-from ..spec import Gradients, Keep, Needs, Positives, Reduce, Score
+from ..literals import ReduceName, ScoreName
+from ..spec import Gradients, Needs, Reduce, Score, Test
 
 # the enumerations of spec by the words that arguments take
 REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
-KEEPS = {name: Keep[name.upper()] for name in get_args(KeepName)}
-POSITIVES = {None: Positives.NONE, **{name: Positives[name.upper()] for name in get_args(PositivesName)}}
+TESTS = {test.name.lower(): test for test in Test if test.name is not None}
 SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
+
+
+def words_of(rule: int) -> str:
+    """A rule as the user writes it."""
+    names = [name for name, test in TESTS.items() if rule & test]
+    return repr(names[0] if len(names) == 1 else tuple(names))
 
 
 class Option(NamedTuple):
@@ -29,6 +34,7 @@ class Option(NamedTuple):
     schema: str  # its type in the operators' schema
     grad: str = ""  # the field of spec.Gradients that has its gradient
     names: Mapping[Any, int] | None = None  # public names of its numbers
+    rule: bool = False  # its bits are tests
     agreed: bool = False  # all ranks must give the same; of a tensor: all or none
 
 
@@ -43,19 +49,32 @@ class Arguments:
     # in a square call it acts on both sides
     row_bias: Annotated[Tensor | None, Option("Tensor?", grad="row_bias", agreed=True)]
     col_bias: Annotated[Tensor | None, Option("Tensor?", grad="col_bias", agreed=True)]
+    # operands of rules. Those of columns are None where they are the rows': torch.compile cannot trace a tensor that is
+    # given twice
     row_ids: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    # None with row_ids: the rows'; torch.compile cannot trace a tensor that is given twice
     col_ids: Annotated[Tensor | None, Option("Tensor?")]
-    row_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_threshold: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    row_groups: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_groups: Annotated[Tensor | None, Option("Tensor?")]
+    row_labels: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # (N, words) int64
+    col_labels: Annotated[Tensor | None, Option("Tensor?")]
+    row_order: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # int64
+    col_order: Annotated[Tensor | None, Option("Tensor?")]
+    row_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    row_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
+    col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     mask: Annotated[Tensor | None, Option("Tensor?")]
     reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)]
-    keep: Annotated[int, Option("int", names=KEEPS, agreed=True)]
-    positives: Annotated[int, Option("int", names=POSITIVES, agreed=True)]
+    keep: Annotated[int, Option("int", rule=True, agreed=True)]  # bits of Test
+    positives: Annotated[int, Option("int", rule=True, agreed=True)]  # no bits: no positives
+    # column blocks without ids, groups, labels: a bit for each block. Their places in col_ids hold zeros.
+    without_ids: Annotated[int, Option("int", agreed=True)]
+    without_groups: Annotated[int, Option("int", agreed=True)]
+    without_labels: Annotated[int, Option("int", agreed=True)]
     keep_positives: Annotated[bool, Option("bool", agreed=True)]
+    cross_entropy: Annotated[bool, Option("bool", agreed=True)]  # of pair_loss alone
     cols: Annotated[bool, Option("bool", agreed=True)]
-    same: Annotated[bool, Option("bool", agreed=True)]  # b is a
-    square: Annotated[bool, Option("bool", agreed=True)]  # the same, and z symmetric
+    square: Annotated[bool, Option("bool", agreed=True)]  # b is a and z symmetric
     score: Annotated[int, Option("int", names=SCORES, agreed=True)]
     offset: Annotated[bool, Option("bool", agreed=True)]
     compute: Annotated[torch.dtype, Option("ScalarType")]  # the type features are multiplied in

@@ -23,7 +23,7 @@ from .communication import RankError
 from .facts import Fact, fact, listed
 from .group import Ranks, resolve
 
-FACTS, SIZES, TEXT = 32, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
+FACTS, SIZES, TEXT = 48, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1
 F = TypeVar("F", bound=Callable[..., Any])
 KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of

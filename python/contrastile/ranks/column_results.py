@@ -17,12 +17,15 @@ from .shard import joined
 
 def numbers(stats: SideStats) -> Tensor:
     """(m, count): the numbers of a statistic, in the order of NUMBERS."""
-    return torch.stack(list(stats.present().values()), 1)
+    values = list(stats.present().values())
+    if stats.arg is not None:  # exact in float64 up to 2^53
+        values = [x.double() for x in values]
+    return torch.stack(values, 1)
 
 
 def stats_of(traits: Traits, x: Tensor) -> SideStats:
-    values = (column.contiguous() for column in x.unbind(1))
-    return SideStats(**dict(zip(traits.numbers(), values, strict=True)))
+    columns = dict(zip(traits.numbers(), x.unbind(1), strict=True))
+    return SideStats(**{k: (v.long() if NUMBERS[k].integer else v).contiguous() for k, v in columns.items()})
 
 
 def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
@@ -31,18 +34,29 @@ def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
 
 def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
     """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
-    if traits.arg:
-        raise NotImplementedError("the index of a maximum has no sum over ranks")
     own = stats_of(traits, x).present()
     top = {
         name: communication.all_reduce(ranks, value.clone(), largest=True)
         for name, value in own.items()
         if NUMBERS[name].law == "max"
     }
-    rest = [rescaled_to(top, name, own) for name in own if name not in top]
+    first = {name: first_index(ranks, own[name], own[of], top[of]) for name, of in followers(own)}
+    rest = [rescaled_to(top, name, own) for name in own if name not in top | first]
     sums = communication.all_reduce(ranks, torch.stack(rest, 1))
     joined = iter(sums.unbind(1))
-    return torch.stack([top[name] if name in top else next(joined) for name in own], 1)
+    return numbers(SideStats(**{name: (top | first)[name] if name in top | first else next(joined) for name in own}))
+
+
+def followers(own: dict[str, Tensor]) -> list[tuple[str, str]]:
+    return [(name, NUMBERS[name].of) for name in own if NUMBERS[name].law == "follow"]
+
+
+def first_index(ranks: Ranks, index: Tensor, peak: Tensor, top: Tensor) -> Tensor:
+    """The lowest index among the ranks whose peak is the largest of all."""
+    here = ((peak == top) | (peak.isnan() & top.isnan())) & (index >= 0)
+    none = torch.iinfo(torch.int64).min
+    found = communication.all_reduce(ranks, torch.where(here, -index, none), largest=True)
+    return torch.where(found == none, -1, -found)
 
 
 def rescaled_to(top: dict[str, Tensor], name: str, own: dict[str, Tensor]) -> Tensor:

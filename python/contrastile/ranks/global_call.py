@@ -37,7 +37,7 @@ class Part:
 
 @dataclass
 class GlobalCall:
-    own: PairCall  # this rank's rows and its own columns
+    own: PairCall  # this rank's rows and its own columns; its mask has the columns of all ranks
     backend: Backend
     ranks: Ranks
     blocks: list[list[int]]  # columns of every rank, for each block of columns that ranks share
@@ -85,8 +85,15 @@ class GlobalCall:
             return Part(owner, call, replace(needs, blocks=[needs.a]), rows, cols, m, 1)
         extra, kinds = self.local if here else [], len(self.blocks)
         flags = needs.blocks[:kinds] * (len(sides) // kinds) + needs.blocks[kinds:][: len(extra)]
-        call = PairCall(spec, self.own.rows, [*sides, *extra])
+        call = PairCall(spec, self.own.rows, [*sides, *extra], self.mask([*sides, *extra]))
         return Part(owner, call, replace(needs, blocks=flags), (0, n), (0, m), m, len(sides))
+
+    def mask(self, sides: Sequence[Side]) -> Tensor | None:
+        """The mask of these columns, side by side."""
+        mask = self.own.mask
+        if mask is None:
+            return None
+        return torch.cat([mask[:, side.origin : side.origin + len(side)] for side in sides], 1)
 
     def half(self, owner: int | None, n: int, m: int) -> tuple[Span, Span]:
         """Which rows meet which columns of another rank in a square call."""
@@ -101,7 +108,7 @@ def global_call_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequen
     rank, rows = ranks.rank, [own[0] for own in sizes]
     shared = 1 if ranks.replicated_negatives else len(call.blocks)
     blocks = [rows] if call.spec.square else [[own[1 + k] for own in sizes] for k in range(shared)]
-    call = PairCall(call.spec, replace(call.rows, origin=sum(rows[:rank])), call.blocks)
+    call = PairCall(call.spec, replace(call.rows, origin=sum(rows[:rank])), call.blocks, call.mask)
     made = GlobalCall(call, backend, ranks, blocks, [])
     start = sum(map(sum, blocks))
     for side in call.blocks[len(blocks) :]:

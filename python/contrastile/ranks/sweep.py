@@ -47,7 +47,7 @@ class Sweep:
         raise NotImplementedError
 
     def part(self, owner: int | None, tensors: list[Tensor]) -> Part:
-        sides = unpack(tensors, form_of(self.call.own.blocks[0]), self.call.spans(owner))
+        sides = unpack(tensors, form_of(self.call.own.blocks), self.call.spans(owner))
         return self.call.part(owner, sides, self.needs)
 
     def single(self) -> bool:
@@ -61,10 +61,9 @@ class Sweep:
         if home and self.spec.square:
             self.row.add(0, len(self.call.own.rows), stats_of(self.traits, home[0]))
         rows = self.row.result()
-        done = driver.Finished(finish(rows), rows.positive)
+        done = driver.Finished(finish(rows), rows.positive, rows.arg)
         if home and not self.spec.square:
-            cols = stats_of(self.traits, torch.cat([home[0], *self.local_stats]))
-            done.col, done.col_positive = finish(cols), cols.positive
+            driver.add_columns(done, [stats_of(self.traits, torch.cat([home[0], *self.local_stats]))])
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
@@ -171,7 +170,7 @@ class Ring(Sweep):
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
         ranks, counts, owners = self.call.ranks, self.call.columns, self.call.owners()
         blocks = self.call.own.blocks
-        current, behind, left = pack(blocks, form_of(blocks[0])), None, list[Tensor]()
+        current, behind, left = pack(blocks, form_of(blocks)), None, list[Tensor]()
         for owner, following in zip(owners, [*owners[1:], None], strict=True):
             onward = None if following is None else communication.shift(ranks, current, counts[following], 1, COLUMNS)
             found = meet(self.part(owner, current))
@@ -194,7 +193,7 @@ class Gather(Sweep):
     def __init__(self, call: GlobalCall, needs: Needs, budget: int = 0) -> None:
         super().__init__(call, needs, budget)
         blocks, self.counts = call.own.blocks, call.columns
-        columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks[0]))]
+        columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
         if self.single():
@@ -289,7 +288,8 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     value = driver.scalar_value(done, weights)
     if not needs.any():
         return value, None
-    attach(call, (done.row, *row), (done.col, *col))
+    up = driver.upstream(done, weights)
+    attach(call, (done.row, up.row, up.row_positive), (done.col, up.col, up.col_positive))
     return value, sweep.gradients()
 
 

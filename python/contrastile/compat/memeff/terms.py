@@ -62,7 +62,7 @@ def debiased_clip(
     x: Tensor, y: Tensor, scale: float, prior: Prior, both: bool, batch: GlobalBatch, **engine: Any
 ) -> Tensor:
     """Debiased rows of x against y, and with `both` their mean with the columns, (N,)."""
-    engine |= {"keep": "not_same_index", "positives": "same_index", "cols": both, "group": batch.ranks}
+    engine |= {"keep": "other_index", "positives": "same_index", "cols": both, "group": batch.ranks}
     stats, others = pair_reduce(x, y, scale=scale, **engine), batch.total - 1
     assert stats.row_positives is not None
     rows = softmax_rows(stats.rows, stats.row_positives, others, prior, scale)
@@ -99,7 +99,7 @@ class Qwen3:
         if self.margin < math.inf:
             limit = (self.scale * (paired_dot(self.q, self.d) + self.margin)).detach()
         options = {
-            "scale": self.scale, "keep": "not_same_index", "row_threshold": limit, "group": self.batch.ranks, **engine,
+            "scale": self.scale, "keep": "other_index", "row_high": limit, "group": self.batch.ranks, **engine,
         }  # fmt: skip
         stats = pair_reduce(self.q, self.d, positives="same_index", **options)
         positive = stats.row_positives

@@ -1,0 +1,92 @@
+"""reduce="max": kernels find where each maximum is, ordinary torch takes z there. Autograd needs no second sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..monoid import stat_dtype
+from ..ranks import Ranks
+from ..ranks.global_batch import rows_of_all_ranks
+from . import across_ranks
+from .record import Arguments, needs_of, packed
+
+
+class Everywhere:
+    """Rows and columns by their global index, those of all ranks where there are ranks."""
+
+    def __init__(self, args: Arguments, ranks: Ranks | None, sizes: Sequence[Sequence[int]]) -> None:
+        self.args, self.ranks, self.sizes = args, ranks, sizes
+
+    def rows(self, x: Tensor) -> Tensor:
+        return self.gathered(x, 0)
+
+    def columns(self, x: Tensor) -> Tensor:
+        """Of all blocks, one after the other, each through all ranks."""
+        if self.ranks is None:
+            return x
+        widths = [block.shape[-2] for block in self.args.blocks] or [self.args.n]
+        shared = 1 if self.ranks.replicated_negatives else len(widths)
+        parts = [self.gathered(part, 1 + k) if k < shared else part for k, part in enumerate(x.split(widths))]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def gathered(self, x: Tensor, place: int) -> Tensor:
+        """place: of its size in what every rank said. In a square call columns are rows."""
+        if self.ranks is None:
+            return x
+        place = 0 if self.args.square else place
+        return rows_of_all_ranks(self.ranks, x, [own[place] for own in self.sizes])
+
+
+def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None]:
+    """The largest z of every row and, where wanted, of every column; -inf of an item that keeps nothing."""
+    row_arg, col_arg, everywhere = positions(args, ranks)
+    wide = stat_dtype(args.a.dtype)
+    # widened before they are gathered: a column that many rows choose adds up its gradient in float32
+    left = args.a.to(args.compute).to(wide)
+    right = left if args.square else torch.cat([block.to(args.compute).to(wide) for block in args.blocks])
+    scale, col_scale, row_bias = args.scale, args.col_scale, args.row_bias
+    col_bias = row_bias if args.square else args.col_bias  # a square call has one bias for both sides
+
+    def column(x: Tensor | None) -> Tensor | None:
+        return None if x is None else taken(everywhere.columns(x), row_arg)
+
+    def row(x: Tensor | None) -> Tensor | None:
+        return x if x is None or not x.dim() else taken(everywhere.rows(x), col_arg)
+
+    rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg)
+    if not args.cols:
+        return rows, None
+    return rows, z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg)
+
+
+def positions(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor, Everywhere]:
+    """The global index of the largest z of every row and column, -1: none."""
+    with torch.no_grad():
+        if ranks is None:
+            *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
+            return row_arg, col_arg, Everywhere(args, None, ())
+        sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs_of(args))
+        return *across_ranks.positions(ranks, args, sizes), Everywhere(args, ranks, sizes)
+
+
+def taken(x: Tensor, index: Tensor) -> Tensor:
+    """x at the indices; where there is nothing to take from, zeros that are still a part of the graph."""
+    if not x.shape[0]:
+        return x.sum(0).expand(len(index), *x.shape[1:])
+    return x[index.clamp_min(0)]
+
+
+def z_of(
+    left: Tensor | None, right: Tensor | None, scale: Tensor | None, col_scale: Tensor | None,
+    row_bias: Tensor | None, col_bias: Tensor | None, found: Tensor,
+) -> Tensor:  # fmt: skip
+    """z of pairs, one for each entry of `found`."""
+    assert left is not None and right is not None and scale is not None
+    z = (left * right).sum(1) * scale
+    z = z if col_scale is None else z * col_scale
+    for bias in (row_bias, col_bias):
+        z = z if bias is None else z + bias
+    return torch.where(found < 0, -torch.inf, z).to(left.dtype)

@@ -1,0 +1,151 @@
+"""The rules of a call, as users write them, and their operands: checked, and in the form that kernels compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..literals import Keep, Positives
+from ..spec import NO_TEST, READERS, Test
+from . import check
+from .record import TESTS
+
+PerBlock = Tensor | Sequence[Tensor | None]  # of columns: all blocks' in one tensor, or one for each block
+CONTRADICTIONS = (
+    ("same_index", "other_index"), ("same_id", "other_id"), ("same_group", "other_group"),
+    ("shared_label", "no_shared_label"),
+)  # fmt: skip
+SYMMETRIC = ~Test.LOWER_ORDER
+WORD = 64  # labels of an int64
+
+
+class Operand(NamedTuple):
+    """What a test compares."""
+
+    row: Tensor | None = None
+    col: Tensor | None = None  # None with a row: the rows'
+    without: int = 0  # column blocks that have none: a bit for each
+
+
+NO_OPERAND = Operand()
+
+
+def keep_rule(keep: Keep) -> Test:
+    return NO_TEST if keep == "all" else tests("keep", keep, {name: x for name, x in TESTS.items() if name != "kept"})
+
+
+def positives_rule(positives: Positives | None, square: bool) -> Test:
+    """square: b is a, where an item is never its own positive."""
+    if positives is None:
+        return NO_TEST
+    found = tests("positives", positives, TESTS)
+    if found & Test.KEPT:
+        if found != Test.KEPT:
+            raise ValueError(f"positives='kept' stands alone, got {positives!r}: name its tests in keep")
+        return found
+    if square and found & Test.SAME_INDEX:
+        raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
+    return found | Test.OTHER_INDEX if square else found
+
+
+def tests(name: str, rule: str | tuple[str, ...], known: dict[str, Test]) -> Test:
+    """The conjunction that one name or a tuple of names is."""
+    names = rule if isinstance(rule, tuple) else (rule,)
+    if not names:
+        raise ValueError(f"{name} must name at least one test, got an empty tuple")
+    found = NO_TEST
+    for word in names:
+        check.choice(name, word, ("all", *known) if name == "keep" and len(names) == 1 else tuple(known))
+        found |= known[word]
+    for one, other in CONTRADICTIONS:
+        if one in names and other in names:
+            raise ValueError(f"{name} must not name both {one} and {other}: no pair passes both")
+    return found
+
+
+def operands(
+    given: object, rules: Test, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
+) -> dict[str, Operand]:
+    """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
+    found = {}
+    for name, readers in READERS.items():
+        row, col = getattr(given, f"row_{name}"), getattr(given, f"col_{name}")
+        if row is None and col is None:
+            if rules & readers:
+                words = " and ".join(word for word, test in TESTS.items() if test & rules & readers)
+                raise ValueError(f"row_{name} and col_{name} must be given with {words}, which compares them")
+            found[name] = NO_OPERAND
+            continue
+        if not rules & readers:
+            what = f"a keep or positives rule that compares {name}"
+            raise ValueError(f"row_{name}, col_{name} must not be given without {what}: it would have no effect")
+        if square and col is not None:
+            raise ValueError(f"col_{name} must be None for b=None: columns are the rows and have row_{name}")
+        if row is None or (col is None and not square):
+            raise ValueError(f"row_{name} and col_{name} must be given together")
+        found[name] = Operand(prepared(f"row_{name}", name, row, n, device))
+        if not square and col is not row:
+            found[name] = columns(name, found[name].row, col, blocks, device)
+    return found
+
+
+def columns(name: str, row: Tensor | None, col: PerBlock, blocks: Sequence[Tensor], device: torch.device) -> Operand:
+    """The operand with that of its columns, given for all blocks at once or block by block."""
+    whole, sizes = f"col_{name}", [block.shape[-2] for block in blocks]
+    if isinstance(col, Tensor):
+        return matching(name, Operand(row, prepared(whole, name, col, sum(sizes), device)))
+    if not isinstance(col, (list, tuple)) or name == "order":
+        raise TypeError(f"{whole} must be a tensor{'' if name == 'order' else ' or a list of tensors'}")
+    if len(col) != len(blocks):
+        raise ValueError(f"{whole} must have an entry for each of the {len(blocks)} blocks of b, got {len(col)}")
+    parts = [
+        None if x is None else prepared(f"{whole}[{k}]", name, x, size, device)
+        for k, (x, size) in enumerate(zip(col, sizes, strict=True))
+    ]
+    assert row is not None
+    filled = [row.new_zeros(size, *row.shape[1:]) if x is None else x for x, size in zip(parts, sizes, strict=True)]
+    without = sum(1 << k for k, x in enumerate(parts) if x is None)
+    return matching(name, Operand(row, torch.cat(filled), without))
+
+
+def matching(name: str, operand: Operand) -> Operand:
+    row, col, _ = operand
+    assert row is not None and col is not None
+    if row.shape[1:] != col.shape[1:]:
+        raise ValueError(f"col_{name} must have as many labels as row_{name}: they differ by a multiple of {WORD}")
+    return operand
+
+
+def prepared(full: str, name: str, x: Any, size: int, device: torch.device) -> Tensor:
+    if name == "labels":
+        return label_words(full, x, size, device)
+    return order_keys(full, x, size, device) if name == "order" else check.ids(full, x, size, device)
+
+
+def label_words(name: str, x: Any, size: int, device: torch.device) -> Tensor:
+    """(size, L) bool as (size, words) int64, label l the bit l mod 64 of word l div 64."""
+    given = check.tensor(name, x)
+    if given.dtype != torch.bool:
+        raise TypeError(f"{name} must be a bool tensor, got {given.dtype}")
+    if given.dim() != 2 or given.shape[0] != size:
+        raise ValueError(f"{name} must have shape ({size}, number of labels), got {tuple(given.shape)}")
+    check.same_device(name, given, device)
+    count = max(-(-given.shape[1] // WORD), 1)
+    padded = given.new_zeros(size, count * WORD)
+    padded[:, : given.shape[1]] = given
+    bits = torch.ones((), dtype=torch.int64, device=device) << torch.arange(WORD, device=device)
+    return (padded.view(size, count, WORD) * bits).sum(2)
+
+
+def order_keys(name: str, x: Any, size: int, device: torch.device) -> Tensor:
+    """int64 that compare as x does: integers as they are, floating numbers by their bits."""
+    given = check.tensor(name, x)
+    if not given.dtype.is_floating_point:
+        return check.ids(name, given, size, device)
+    numbers = check.vector(name, given, size, device).detach().double() + 0.0  # -0 becomes 0
+    check.condition(f"{name} must not hold NaN", ~numbers.isnan())
+    bits = numbers.view(torch.int64)
+    return bits ^ ((bits >> 63) & torch.iinfo(torch.int64).max)  # of negative numbers more bits are less
