@@ -120,3 +120,8 @@ def finish(stats: SideStats) -> Tensor:
     value = peak if total is None else total
     assert value is not None
     return torch.stack([value, torch.zeros_like(value)], 1)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x). torch's own is x itself above 20, and so drops digits of float64."""
+    return torch.logaddexp(x, x.new_zeros(()))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import paired_dot, private_dots, upcast
+from ..monoid import softplus
 from ..ops import row_lse
 from .common import autocast_features
 
@@ -35,8 +36,3 @@ def private_negatives(query: Tensor, key: Tensor, negatives: Tensor, scale: floa
     query, key, negatives = (upcast(x) for x in autocast_features(query, key, negatives))
     logits = private_dots(query, negatives) * scale
     return softplus(logits.logsumexp(1) - scale * paired_dot(query, key))
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x). F.softplus turns linear above 20, which is wrong in float64; -inf (no negative) gives 0."""
-    return torch.logaddexp(x, torch.zeros_like(x))

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..literals import BackendName
 from ..losses.common import inverse, reduced_empty, unit, upcast
-from ..losses.contrastive import positive_pair_loss
+from ..losses.contrastive import other_view_loss
+from ..monoid import softplus
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch
-from .candidates import softplus
 from .common import autocast_feature
 from .labels import integer_ids
 
@@ -37,7 +37,7 @@ class InfoNCE(nn.Module):
             return reduced_empty(0, "mean", x, scale)
         image = torch.arange(x.shape[0] // 2, device=x.device).repeat(2)
         batch = GlobalBatch.of(None, len(x) // 2)
-        return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, engine)
+        return other_view_loss(autocast_feature(x), image, scale, "mean", batch, engine)
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"

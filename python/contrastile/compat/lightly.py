@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import feature_pair, inverse, reduced_empty, upcast
-from ..losses.contrastive import positive_pair_loss
+from ..losses.contrastive import other_view_loss
 from ..ops import EngineOptions, Pairs, no_autocast, pair_stats
 from ..ranks import GlobalBatch, Group, collective
 from .candidates import shared_negatives
@@ -56,7 +56,7 @@ class NTXentLoss(ntx_ent_loss.NTXentLoss):
             return reduced_empty(0, "mean", out0, out1, scale)
         if bank is None:
             x, image = both_views(out0, out1, batch)
-            return positive_pair_loss(autocast_feature(x), image, scale, "other_index", "mean", batch, engine)
+            return other_view_loss(autocast_feature(x), image, scale, "mean", batch, engine)
         negatives = bank.T.to(out0)  # lightly hands out (D, size)
         rows = shared_negatives(out0, out1, negatives, scale, backend=self.backend, memory_budget=self.memory_budget)
         return rows.mean()
@@ -95,7 +95,7 @@ class DCLLoss(dcl_loss.DCLLoss):
         x, image = both_views(out0, out1, batch)
         x = autocast_feature(x)
         if not self.weight_fn:
-            return positive_pair_loss(x, image, scale, "other_id", "mean", batch, engine)
+            return other_view_loss(x, image, scale, "mean", batch, engine, decoupled=True)
         engine.compute_dtype, x = x.dtype, upcast(x)
         pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=image)
         stats = pair_stats(pairs, engine)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import inverse, unit, upcast
+from ..monoid import softplus
 from ..ops import EngineOptions
-from .candidates import softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
 from .listed import check_indices, listed_lse, unique_pairs

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..backends.base import Backend
-from ..monoid import finish, stat_dtype
+from ..monoid import finish, softplus, stat_dtype
 from ..spec import Gradients, Needs, PairCall, Weights
 from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
@@ -69,11 +69,6 @@ def weighted(
         assert positive is not None
         parts.append(positive.double() * positive_weight)
     return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
-
-
-def softplus(x: Tensor) -> Tensor:
-    """torch's own is x itself above 20 and loses e^-x to it."""
-    return torch.logaddexp(x, torch.zeros_like(x))
 
 
 def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:

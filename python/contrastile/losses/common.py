@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
+from ..monoid import softplus
 from ..ops import EngineOptions, check, matmul
 from ..ranks import Group
 
@@ -105,6 +106,11 @@ def reduced_empty(n: int, reduction: Reduction, features: Tensor, *others: Tenso
     """`zero` for each of n rows, reduced."""
     value = zero(features, *others)
     return value.expand(n).clone() if reduction == "none" else value
+
+
+def cross_entropy(others: Tensor, positive: Tensor) -> Tensor:
+    """-log of the positive's share, from the log-sum-exp over all other candidates."""
+    return softplus(others - positive)
 
 
 def log_count(count: int, like: Tensor) -> Tensor:

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, Keep, Reduction
+from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, Ranks, collective, given, size_of
-from .common import engine_options, feature_pair, inverse, paired_dot, private_dots, reduced_empty, unit, upcast
-
-NO_ID = torch.iinfo(torch.int64).min  # the id of columns without one: equals no row's id
+from .common import (
+    cross_entropy,
+    engine_options,
+    feature_pair,
+    inverse,
+    paired_dot,
+    private_dots,
+    reduced_empty,
+    unit,
+    upcast,
+)
 
 
 @dataclass
@@ -27,20 +35,22 @@ class Softmax:
     negatives: Tensor | None = None
     hard: Tensor | None = None
     row_ids: Tensor | None = None
-    col_ids: Tensor | None = None
+    col_ids: Tensor | list[Tensor | None] | None = None
     margin: float | Tensor | None = None
     smoothing: float = 0.0
     symmetric: bool = False
 
     def pairs(self) -> Pairs:
-        pairs = Pairs(self.query, self.blocks(), self.scale, positives="same_index", cols=self.symmetric)
+        """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
+        pairs = Pairs(
+            self.query, self.blocks(), self.scale, keep="other_index", positives="same_index", cols=self.symmetric
+        )
         if self.row_ids is not None:
-            pairs.keep, pairs.keep_positives = "other_id", True
-            pairs.row_ids, pairs.col_ids = self.row_ids, self.col_ids
+            pairs.keep, pairs.row_ids, pairs.col_ids = ("other_index", "other_id"), self.row_ids, self.col_ids
         if self.margin is not None:
             limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
-            pairs.keep_positives, pairs.row_high = True, limit
-            if self.symmetric:  # columns of the extra negatives have weight 0; their threshold is never used
+            pairs.row_high = limit
+            if self.symmetric:  # columns of the extra negatives have weight 0; their limit is never used
                 extra = 0 if self.negatives is None else self.negatives.shape[0]
                 pairs.col_high = torch.cat([limit, limit.new_zeros(extra)])
         return pairs
@@ -64,28 +74,28 @@ class Softmax:
         return value
 
     def weights(self, weight: float) -> Weights:
-        positive = -weight * (1.0 - self.smoothing)
+        positive = weight * self.smoothing
         if not self.symmetric:
-            return Weights(weight, positive)
+            return Weights(weight, positive, cross_entropy=True)
         if self.negatives is None:
-            return Weights(weight, positive, weight, positive)
+            return Weights(weight, positive, weight, positive, cross_entropy=True)
         own = upcast(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
         own[: self.key.shape[0]] = 1.0  # only the paired keys are anchors of the key -> query direction
-        return Weights(weight, positive, own * weight, own * positive)
+        return Weights(weight, positive, own * weight, own * positive, cross_entropy=True)
 
     def rows(self) -> Tensor:
         """Per-row losses, (N,)."""
         n = self.query.shape[0]
         stats = pair_stats(self.pairs(), self.engine)
         assert stats.row_positives is not None
-        lse, positive = stats.rows, stats.row_positives
-        if self.hard is not None:
-            lse = torch.logaddexp(lse, self.hard_logits().logsumexp(1)) if self.hard.shape[1] else lse
+        others, positive = stats.rows, stats.row_positives
+        if self.hard is not None and self.hard.shape[1]:
+            others = torch.logaddexp(others, self.hard_logits().logsumexp(1))
+        rows = cross_entropy(others, positive)
         if self.symmetric:
             assert stats.cols is not None
-            lse = 0.5 * (lse + stats.cols[:n])
-        rows = lse - (1.0 - self.smoothing) * positive
-        return rows - self.smoothing * self.mean_logits() if self.smoothing > 0.0 else rows
+            rows = 0.5 * (rows + cross_entropy(stats.cols[:n], positive))
+        return rows + self.smoothing * (positive - self.mean_logits()) if self.smoothing > 0.0 else rows
 
     def hard_logits(self) -> Tensor:
         """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
@@ -235,18 +245,16 @@ def softmax_ids(
     key_ids: Tensor | None,
     negative_ids: Tensor | None,
     negatives: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Ids of rows and of all columns; (None, None) without query_ids."""
+) -> tuple[Tensor | None, Tensor | list[Tensor | None] | None]:
+    """Ids of rows and of every block of columns; (None, None) without query_ids."""
     if negative_ids is not None and (negatives is None or query_ids is None):
         raise ValueError(f"negative_ids need {'negatives' if negatives is None else 'query_ids'}")
     rows, cols = pair_ids(query, "query_ids", query_ids, "key_ids", key_ids)
     if rows is None or cols is None or negatives is None:
         return rows, cols
-    m = negatives.shape[0]
-    extra = rows.new_full((m,), NO_ID)
     if negative_ids is not None:
-        extra = check.ids("negative_ids", negative_ids, m, query.device)
-    return rows, torch.cat([cols, extra])
+        negative_ids = check.ids("negative_ids", negative_ids, negatives.shape[0], query.device)
+    return rows, [cols, negative_ids]
 
 
 @collective
@@ -335,23 +343,25 @@ def nt_xent(
     scale = inverse(temperature, x)
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "other_index", reduction, batch, engine)
+    return other_view_loss(x, instance, scale, reduction, batch, engine)
 
 
-def positive_pair_loss(
+def other_view_loss(
     x: Tensor,
     ids: Tensor,
     scale: float | Tensor,
-    keep: Keep,
     reduction: Reduction,
     batch: GlobalBatch,
     engine: EngineOptions,
+    decoupled: bool = False,
 ) -> Tensor:
-    """lse over the kept pairs minus the one positive, for the two views x of a batch against themselves."""
-    pairs = Pairs(x, scale=scale, keep=keep, positives="same_id", row_ids=ids)
+    """The cross entropy of the other view, for the two views x of a batch against themselves; decoupled: the
+    log-sum-exp over the other instances minus the other view, which is not among the candidates."""
+    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=ids)
     if reduction == "none":
         stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
-        return stats.rows - stats.row_positives
+        return stats.rows - stats.row_positives if decoupled else cross_entropy(stats.rows, stats.row_positives)
     weight = batch.weight(reduction, views=2)
-    return weighted_sum(pairs, Weights(weight, -weight), engine)
+    weights = Weights(weight, -weight) if decoupled else Weights(weight, cross_entropy=True)
+    return weighted_sum(pairs, weights, engine)

@@ -11,7 +11,7 @@ from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, Weights, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
-from .contrastive import positive_pair_loss, two_views
+from .contrastive import other_view_loss, two_views
 
 
 @collective
@@ -45,7 +45,7 @@ def dcl(
     scale = inverse(temperature, x)
     if batch.total <= 1:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    return positive_pair_loss(x, instance, scale, "other_id", reduction, batch, engine)
+    return other_view_loss(x, instance, scale, reduction, batch, engine, decoupled=True)
 
 
 @collective

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..literals import Reduction, ScoreName
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group
-from .common import upcast
+from .common import cross_entropy, upcast
 
 
 def product(factors: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class TupleProblem:
     def cross_entropy(self, others: Tensor, total: Tensor | None, candidates: int) -> Tensor:
         """From the log-sum-exp over all other candidates and, with smoothing, the sum of their logits."""
         own = self.scale * self.matched
-        value: Tensor = torch.logaddexp(others - own, torch.zeros_like(own))
+        value = cross_entropy(others, own)
         if total is None:
             return value
         count: int | Tensor = candidates if self.part is None else self.batch.sum(self.part.sum()).clamp_min(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...losses.common import log_count, paired_dot, private_dots, upcast
+from ...monoid import softplus
 from ...ops import check, pair_reduce
 from ...ranks import GlobalBatch
 
@@ -47,7 +48,7 @@ def softmax_rows(negative: Tensor, positive: Tensor, count: int, prior: Prior, s
         removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
         left = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)
         ratio = torch.maximum(left - torch.log1p(-prior), log_count(count, positive) - scale - positive)
-    return torch.logaddexp(ratio, torch.zeros_like(ratio))
+    return softplus(ratio)
 
 
 def log_sum(parts: Tensor) -> Tensor:
