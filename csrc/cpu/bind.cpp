@@ -9,10 +9,9 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
-#include "common/bind_pairs.h"
+#include "common/bind_facts.h"
+#include "common/bind_fields.h"
 #include "cpu/block.h"
-
-namespace py = pybind11;
 
 namespace generic { extern const Kernels kernels; }
 #if defined(CONTRASTILE_X86)
@@ -61,36 +60,22 @@ static void granted(bool memory) {
   if (!memory) throw NoMemory();
 }
 
-static void bind_block(py::module_& m) {
-  py::class_<Block> block(m, "Block", py::module_local());
-  block.def(py::init<>());
-  bind_pairs(block);
-  pointer(block, "a", &Block::a);
-  pointer(block, "b", &Block::b);
-  block.def_readwrite("d", &Block::d).def_readwrite("b_tile", &Block::b_tile);
-  enumeration(block, "dtype", &Block::dtype, DType::kBFloat16);
-  block.def_readwrite("threads", &Block::threads);
-}
-
-static void bind_whole(py::module_& m) {
-  py::class_<Whole> whole(m, "Whole");
-  whole.def(py::init<>());
-  whole.def_readwrite("block", &Whole::block);
-  pointer(whole, "row_weight", &Whole::row_weight);
-  pointer(whole, "row_positive_weight", &Whole::row_positive_weight);
-  pointer(whole, "col_weight", &Whole::col_weight);
-  pointer(whole, "col_positive_weight", &Whole::col_positive_weight);
-  pointer(whole, "grad_a", &Whole::grad_a);
-  pointer(whole, "grad_b", &Whole::grad_b);
+static Block block_of(const py::object& from) {
+  Block block = taken<Block>(from);
+  if (forked) block.threads = 1;
+  return block;
 }
 
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #if !defined(_WIN32)
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
-  bind_role(m);
-  bind_block(m);
-  bind_whole(m);
+  py::dict structs;
+  structs["Role"] = layout<Role>();
+  structs["Block"] = layout<Block>();
+  structs["Whole"] = layout<Whole>();
+  m.attr("structs") = structs;
+  bind_facts(m);
   m.def("isa", [] { return kernels().isa; });
   m.def("supported_isas", [] {
     py::list names;
@@ -109,21 +94,23 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         kernels().pack((const void*)b, cols, d, (DType)dtype, (void*)out, forked ? 1 : threads);
       },
       py::arg("b"), py::arg("m"), py::arg("d"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
-  m.def("stats", [](Block block) {
+  m.def("stats", [](const py::object& from) {
+    const Block block = block_of(from);
     py::gil_scoped_release release;
-    if (forked) block.threads = 1;
     granted(kernels().stats(block));
   });
-  m.def("coeff", [](Block block) {
+  m.def("coeff", [](const py::object& from) {
+    const Block block = block_of(from);
     py::gil_scoped_release release;
-    if (forked) block.threads = 1;
     granted(kernels().coeff(block));
   });
-  m.def("whole", [](Whole problem) {  // returns the loss
-    py::gil_scoped_release release;
+  m.def("whole", [](const py::object& from) {  // returns the loss
+    Whole problem = taken<Whole>(from);
     if (forked) problem.block.threads = 1;
-    granted(kernels().whole(problem));
-    return problem.loss;
+    py::gil_scoped_release release;
+    float loss = 0.f;
+    granted(kernels().whole(problem, &loss));
+    return loss;
   });
   m.def(
       "gemm",
