@@ -328,7 +328,7 @@ def check_everything(reduce: str, **options: object) -> None:
         check(call, backend="cuda")
 
 
-FUNCTORS, PAIR = "common/functors.h", "cuda/pair.h"
+FUNCTORS, RULES, PAIR = "common/functors.h", "common/rules.h", "cuda/pair.h"
 STATS, SCORE_GRAD, SMALL_CALL = "cuda/stats.cu", "cuda/score_grad.cu", "cuda/small_call.cu"
 MUTANTS = {
     "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
@@ -336,7 +336,7 @@ MUTANTS = {
     "relu": (FUNCTORS, "return vmax(V{}, z);", "return z;", {"reduce": "relu"}),
     "relu slope": (FUNCTORS, "V{} + 1.f, vselect_positive(-z, V{}, z)", "V{} + 1.f, V{} + 1.f", {"reduce": "relu"}),
     "lse slope": (FUNCTORS, "vexp((z - peak) - log_total)", "vexp(z - peak)", {"reduce": "lse"}),
-    "diagonal": (PAIR, "return diagonal < 0 ||", "return diagonal <= 0 ||", {"reduce": "lse"}),
+    "diagonal": (RULES, "return diagonal + rows <= 0", "return diagonal <= 0", {"reduce": "lse"}),
     "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
     "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
@@ -355,7 +355,7 @@ ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
 @pytest.mark.parametrize("name", by_default(MUTANTS, *ONE_OF_EACH_FILE))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
-    touched = [STATS, SCORE_GRAD] if edit[0] in (FUNCTORS, PAIR) else [edit[0]]
+    touched = [STATS, SCORE_GRAD] if edit[0] in (FUNCTORS, RULES, PAIR) else [edit[0]]
     monkeypatch.setattr(backends, "BACKENDS", (host,))
     check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
     mutant = HostBackend(cuda_host.rebuild(tmp_path, tuple(edit), host_folder, touched))

@@ -9,9 +9,10 @@ pytest.importorskip("contrastile._cpu")
 
 HUGE = """
 from contrastile import _cpu
+from contrastile.backends.native_struct import new
 for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
     for threads in (1, 3):
-        problem, block = _cpu.SmallCall(), _cpu.Block()
+        problem, block = new(_cpu, "SmallCall"), new(_cpu, "Block")
         block.n, block.m, block.d, block.threads = 1, 1, d, threads
         problem.block = block
         product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=1, m=1, n=1, k=d, dtype=0)

@@ -6,7 +6,6 @@ import torch
 
 import contrastile
 from contrastile import backends, reference
-from contrastile.backends import native
 from contrastile.backends.base import Backend
 from contrastile.monoid import SideStats
 from contrastile.spec import NO_TEST, Limits, Reduce, ScoreGradients, Test
@@ -114,15 +113,6 @@ def test_a_missing_sum_is_no_zero(monkeypatch):
     x, scale = torch.randn(6, 5, dtype=torch.float64), torch.ones(6, dtype=torch.float64, requires_grad=True)
     with pytest.raises(AssertionError, match="toy: score_grad was asked for col_scale"):
         contrastile.pair_loss(x, x.clone(), col_scale=scale)
-
-
-def test_kernels_refuse_numbers_they_do_not_know():
-    if native.cpu is None:
-        pytest.skip("the compiled module is not installed")
-    block = native.cpu.Block()
-    for name in ("reduce", "keep", "positives", "score", "grad_type", "dtype"):
-        with pytest.raises(ValueError, match=f"{name} has no number 99"):
-            setattr(block, name, 99)
 
 
 def test_a_backend_without_a_method_cannot_be_made():

@@ -4,7 +4,9 @@
 //   vexp(V), vlog(V), vsqrt(V), vlog1p_unit(V) (log(1 + y) for 0 <= y <= 1), vmax(V, V), vabs(V),
 //   vselect_positive(V x, V yes, V no).
 // `term` is what one kept pair adds to a sum, `slope` the statistic's derivative in z (of a sum without its other arguments);
-// `positive_term` / `positive_slope` are the same for a positive pair.
+// `positive_term` / `positive_slope` are the same for a positive pair. Beside them what a reduce keeps of an item and allows, as
+// TRAITS in spec.py: the largest z; a sum, of e^(z - peak) where there is a peak, else of terms; the index of the largest z, at
+// which it is differentiated; whether a pair's slope depends on its z alone. Kernels ask for these, never for a reduce by name.
 struct Linear {  // positives of lse, relu and max: the sum of z itself
   template <class V> CT_HD static V positive_term(V z) { return z; }
   template <class V> CT_HD static V positive_slope(V) { return V{} + 1.f; }
@@ -13,40 +15,49 @@ struct Linear {  // positives of lse, relu and max: the sum of z itself
 template <Reduce R> struct Functor;
 
 template <> struct Functor<Reduce::kSoftplus> {  // log(1 + e^z); a positive pair counts log(1 + e^-z)
+  static constexpr bool peak = false, total = true, arg = false, additive = true;
   template <class V> CT_HD static V term(V z) { return vmax(z, V{}) + vlog1p_unit(vexp(-vabs(z))); }
   template <class V> CT_HD static V slope(V z) {
     const V e = vexp(-vabs(z)), tail = e / (e + 1.f);  // sigmoid(-|z|): no overflow, no cancellation
     return vselect_positive(z, 1.f - tail, tail);
   }
-  template <class V> CT_HD static V slope(V z, V, V) { return slope(z); }
   template <class V> CT_HD static V positive_term(V z) { return term(-z); }
   template <class V> CT_HD static V positive_slope(V z) { return -slope(-z); }
 };
 
 template <> struct Functor<Reduce::kRelu> : Linear {  // max(z, 0); the slope at 0 is 0, as in torch
+  static constexpr bool peak = false, total = true, arg = false, additive = true;
   template <class V> CT_HD static V term(V z) { return vmax(V{}, z); }  // this order keeps NaN
-  template <class V> CT_HD static V slope(V z, V, V) {
+  template <class V> CT_HD static V slope(V z) {
     return vselect_positive(z, V{} + 1.f, vselect_positive(-z, V{}, z));  // NaN stays NaN
   }
 };
 
 template <> struct Functor<Reduce::kLse> : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
+  static constexpr bool peak = true, total = true, arg = false, additive = false;
   template <class V> CT_HD static V slope(V z, V peak, V log_total) { return vexp((z - peak) - log_total); }
 };
 
-template <> struct Functor<Reduce::kMax> : Linear {};  // differentiated as a gather of the saved argmax, never by tiles
+template <> struct Functor<Reduce::kMax> : Linear {
+  static constexpr bool peak = true, total = false, arg = true, additive = false;
+};
+
+// The statistic is peak + log total, not one of them.
+template <class F> constexpr bool logarithm = F::peak && F::total;
+
+template <class F, class V> CT_HD static V slope_of(V z, V peak, V log_total) {
+  if constexpr (F::additive) return F::slope(z);
+  else return F::slope(z, peak, log_total);
+}
 
 template <Reduce R> struct ReduceTag {
   static constexpr Reduce value = R;
 };
 // body(tag) for the reduce, as a constant.
-template <class Body> static auto for_reduce(Reduce reduce, Body body) {
-  switch (reduce) {
-    case Reduce::kSoftplus: return body(ReduceTag<Reduce::kSoftplus>{});
-    case Reduce::kRelu: return body(ReduceTag<Reduce::kRelu>{});
-    case Reduce::kMax: return body(ReduceTag<Reduce::kMax>{});
-    default: return body(ReduceTag<Reduce::kLse>{});
-  }
+template <int K = 0, class Body> static auto for_reduce(Reduce reduce, const Body& body) {
+  if constexpr (K + 1 < count_of(Reduce{}))
+    if (reduce != (Reduce)K) return for_reduce<K + 1>(reduce, body);
+  return body(ReduceTag<(Reduce)K>{});
 }
 
 // Scores as functions of q > 0, the squared distance of a row from a column's flat.

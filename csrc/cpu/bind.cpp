@@ -9,10 +9,9 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
-#include "common/bind_pairs.h"
+#include "common/bind_facts.h"
+#include "common/bind_fields.h"
 #include "cpu/block.h"
-
-namespace py = pybind11;
 
 namespace generic { extern const Kernels kernels; }
 #if defined(CONTRASTILE_X86)
@@ -61,36 +60,22 @@ static void granted(bool memory) {
   if (!memory) throw NoMemory();
 }
 
-static void bind_block(py::module_& m) {
-  py::class_<Block> block(m, "Block", py::module_local());
-  block.def(py::init<>());
-  bind_pairs(block);
-  pointer(block, "a", &Block::a);
-  pointer(block, "b", &Block::b);
-  block.def_readwrite("d", &Block::d).def_readwrite("b_direction", &Block::b_direction);
-  enumeration(block, "dtype", &Block::dtype, DType::kBFloat16);
-  block.def_readwrite("threads", &Block::threads);
-}
-
-static void bind_small_call(py::module_& m) {
-  py::class_<SmallCall> small_call(m, "SmallCall");
-  small_call.def(py::init<>());
-  small_call.def_readwrite("block", &SmallCall::block);
-  pointer(small_call, "row_weight", &SmallCall::row_weight);
-  pointer(small_call, "row_positive_weight", &SmallCall::row_positive_weight);
-  pointer(small_call, "col_weight", &SmallCall::col_weight);
-  pointer(small_call, "col_positive_weight", &SmallCall::col_positive_weight);
-  pointer(small_call, "grad_a", &SmallCall::grad_a);
-  pointer(small_call, "grad_b", &SmallCall::grad_b);
+static Block block_of(const py::object& from) {
+  Block block = taken<Block>(from);
+  if (forked) block.threads = 1;
+  return block;
 }
 
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #if !defined(_WIN32)
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
-  bind_side(m);
-  bind_block(m);
-  bind_small_call(m);
+  py::dict structs;
+  structs["Side"] = layout<Side>();
+  structs["Block"] = layout<Block>();
+  structs["SmallCall"] = layout<SmallCall>();
+  m.attr("structs") = structs;
+  bind_facts(m);
   m.def("isa", [] { return kernels().isa; });
   m.def("supported_isas", [] {
     py::list names;
@@ -109,21 +94,23 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         kernels().pack((const void*)b, cols, d, (DType)dtype, (void*)out, forked ? 1 : threads);
       },
       py::arg("b"), py::arg("m"), py::arg("d"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
-  m.def("stats", [](Block block) {
+  m.def("stats", [](const py::object& from) {
+    const Block block = block_of(from);
     py::gil_scoped_release release;
-    if (forked) block.threads = 1;
     granted(kernels().stats(block));
   });
-  m.def("score_grad", [](Block block) {
+  m.def("score_grad", [](const py::object& from) {
+    const Block block = block_of(from);
     py::gil_scoped_release release;
-    if (forked) block.threads = 1;
     granted(kernels().score_grad(block));
   });
-  m.def("small_call", [](SmallCall problem) {  // returns the loss
-    py::gil_scoped_release release;
+  m.def("small_call", [](const py::object& from) {  // returns the loss
+    SmallCall problem = taken<SmallCall>(from);
     if (forked) problem.block.threads = 1;
-    granted(kernels().small_call(problem));
-    return problem.loss;
+    py::gil_scoped_release release;
+    float loss = 0.f;
+    granted(kernels().small_call(problem, &loss));
+    return loss;
   });
   m.def(
       "gemm",

@@ -2,23 +2,27 @@
 // The boundary between Python and the kernels: one block of pairs, plain types only.
 #include "common/pairs.h"
 
-enum class DType : int32_t { kFloat32 = 0, kBFloat16 = 1 };  // bfloat16 only where native_bf16
+CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
 
-struct Block : Pairs {
-  const void* a = nullptr;  // (n, d) row-major
-  const void* b = nullptr;  // (m, d) packed by pack(); tile t lies b_direction bytes after tile t - 1
-  int64_t b_direction = 0, d = 0;
-  DType dtype = DType::kFloat32;
-  int threads = 1;
-};
+#define BLOCK_FIELDS(FIELD)                                                                                    \
+  FIELD(const void*, a, nullptr); /* (n, d) row-major */                                                       \
+  FIELD(const void*, b, nullptr); /* (m, d) packed by pack(); tile t lies b_direction bytes after tile t - 1 */     \
+  FIELD(int64_t, b_direction, 0);                                                                                   \
+  FIELD(int64_t, d, 0);                                                                                        \
+  FIELD(DType, dtype, DType::kFloat32);                                                                        \
+  FIELD(int32_t, threads, 1);
+CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
 
 // A small problem with everything done in one call; block.b is not packed, block.scores and block.grad are not used.
-struct SmallCall {
-  Block block;
-  const float *row_weight = nullptr, *row_positive_weight = nullptr, *col_weight = nullptr, *col_positive_weight = nullptr;
-  float *grad_a = nullptr, *grad_b = nullptr;  // (n, d), (m, d), added to; may be the same where b is a
-  float loss = 0.f;
-};
+#define WHOLE_FIELDS(FIELD)                                                                                    \
+  FIELD(Block, block, {});                                                                                     \
+  FIELD(const float*, row_weight, nullptr);                                                                    \
+  FIELD(const float*, row_positive_weight, nullptr);                                                           \
+  FIELD(const float*, col_weight, nullptr);                                                                    \
+  FIELD(const float*, col_positive_weight, nullptr);                                                           \
+  FIELD(float*, grad_a, nullptr); /* (n, d), added to */                                                       \
+  FIELD(float*, grad_b, nullptr); /* (m, d), added to; may be grad_a where b is a */
+CT_STRUCT(SmallCall, WHOLE_FIELDS);
 
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.
 struct Operand {
@@ -35,7 +39,7 @@ struct Kernels {
   // false: there was no working memory, and results mean nothing
   bool (*stats)(const Block&);
   bool (*score_grad)(const Block&);
-  bool (*small_call)(SmallCall&);
+  bool (*small_call)(const SmallCall&, float* loss);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
 };

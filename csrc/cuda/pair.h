@@ -54,32 +54,17 @@ CT_HD Item item(const Side& side, const float* scale, const float* bias, const f
 CT_HD Item row_item(const Pairs& x, int64_t i) { return item(x.row, x.row_scale, x.row_bias, x.row_norm, x.row_ids, i); }
 CT_HD Item col_item(const Pairs& x, int64_t j) { return item(x.col, x.col_scale, x.col_bias, x.col_norm, x.col_ids, j); }
 
-struct Rule {
-  bool positive, drop;  // dropped for both sides
-};
-CT_HD Rule rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
-  const bool same_index = x.row_origin + i == x.col_origin + j;
-  const bool same_id = x.row_ids && x.col_ids && row.id == col.id;
-  Rule r = {false, false};
-  if (x.keep == Keep::kNotSameIndex) r.drop = same_index;
-  if (x.keep == Keep::kNotSameIndexOrId) r.drop = same_index || same_id;
-  if (x.keep == Keep::kNotSameId) r.drop = same_id;
-  if (x.keep == Keep::kSameId) r.drop = !same_id;
-  if (x.mask && !x.mask[i * x.mask_stride + j]) r.drop = true;
-  if (x.positives == Positives::kSameIndex) r.positive = same_index;
-  if (x.positives == Positives::kSameId) r.positive = same_id && !(x.same && same_index);
-  if (x.positives == Positives::kKept) r.positive = !r.drop;
-  if (x.keep_positives && r.positive) r.drop = false;
-  return r;
-}
+CT_HD bool flip(bool x) { return !x; }
 
-// Whether every one of `count` pairs (i, j..) is kept by both sides and none is positive, seen without looking at them.
-CT_HD bool untouched(const Pairs& x, int64_t i, int64_t j, int count) {
-  if (x.mask || x.row.threshold || x.col.threshold) return false;
-  if (x.keep >= Keep::kNotSameId || x.positives >= Positives::kSameId) return false;
-  if (x.keep == Keep::kAll && x.positives == Positives::kNone) return true;
-  const int64_t diagonal = x.row_origin + i - x.col_origin - j;
-  return diagonal < 0 || diagonal >= count;
+#include "common/rules.h"
+
+CT_HD Rules<bool> rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
+  const bool same_id = x.row_ids && x.col_ids && row.id == col.id, masked = x.mask && !x.mask[i * x.mask_stride + j];
+  return rules_of<bool>(x, x.row_origin + i == x.col_origin + j, same_id, masked);
+}
+// The same where all are known to be kept and none is positive.
+CT_HD Rules<bool> rule_of(bool plain, const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
+  return plain ? Rules<bool>{} : rule_of(x, row, col, i, j);
 }
 
 // One order of operations, so that stats and score_grad see the same bits of z.
@@ -88,7 +73,7 @@ CT_HD float affine(const Item& row, const Item& col, float s) {
 }
 
 // z for one side: dropped pairs and pairs above its threshold become -inf; NaN is never above, so it stays.
-CT_HD float side_z(const Pairs& x, float z, const Rule& r, const Item& side) {
+CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Item& side) {
   const bool above = z > side.threshold && !(x.keep_positives && r.positive);
   return above || r.drop ? -INFINITY : z;
 }

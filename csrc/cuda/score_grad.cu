@@ -6,11 +6,11 @@
 namespace {
 #include "cuda/pair.h"
 
-template <Reduce R> CT_HD float slope(float z, const Item& side) { return Functor<R>::slope(z, side.peak, side.log_total); }
+template <Reduce R> CT_HD float slope(float z, const Item& side) { return slope_of<Functor<R>>(z, side.peak, side.log_total); }
 
 // dL/dz of one pair
 template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
-  const Rule rule = plain ? Rule{false, false} : rule_of(x, row, col, i, j);
+  const Rules<bool> rule = rule_of(plain, x, row, col, i, j);
   float g = 0.f;
   if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, row), row);
   if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, rule, col), col);
@@ -64,7 +64,7 @@ template <Reduce R, bool DOT> struct ScoreGrad {
                      float& score_by_row) const {
     const Item it = row_item(x, i);
     const Scores score = scores<DOT>(x, it, cols, i, j, count, vector);
-    const bool plain = untouched(x, i, j, QUAD);
+    const bool plain = untouched(x, i, 1, j, QUAD);
     Quad out;
     for (int c = 0; c < QUAD; ++c) {
       const float s = score.s.v[c], z = affine(it, cols[c], s);
@@ -190,7 +190,7 @@ Status score_grad(const DeviceBlock& x) {
   if (guard.error) return {"score_grad", guard.error};
   return for_reduce(x.reduce, [&](auto tag) -> Status {
     constexpr Reduce R = decltype(tag)::value;
-    if constexpr (traits(R).arg) return {};  // differentiated as a gather of the saved argmax, never by tiles
+    if constexpr (Functor<R>::arg) return {};  // differentiated as a gather of the saved argmax, never by tiles
     else return x.score == Score::kDot ? run<R, true>(x) : run<R, false>(x);
   });
 }

@@ -4,6 +4,8 @@
 #include "cuda/launch.h"
 
 namespace {
+#include "common/functors.h"
+
 // One side's statistic on its way to score gradients, and its share of the loss; count 0: not wanted.
 struct Share {
   int64_t count;
@@ -77,6 +79,7 @@ Status small_call(const DeviceBlock& block) {
   const Share row = prepare(x.row, x.n, at), col = prepare(x.col, x.m, at);
   x.workspace = (char*)x.workspace + side_bytes(x);
   Status status = stats(x);
-  if (!status.error) status = launch(Finish{row, col, traits(x.reduce).logarithm(), x.loss}, 1, 1, x.stream);
+  const bool parted = for_reduce(x.reduce, [](auto tag) { return logarithm<Functor<decltype(tag)::value>>; });
+  if (!status.error) status = launch(Finish{row, col, parted, x.loss}, 1, 1, x.stream);
   return status.error ? status : score_grad(x);
 }

@@ -9,7 +9,6 @@ namespace {
 // A partial statistic: a monoid, see merge in monoid.py.
 template <Reduce R> struct PartialStats {
   using F = Functor<R>;
-  static constexpr Traits keeps = traits(R);
   float peak, total, positive;
   int64_t arg;
 
@@ -19,12 +18,12 @@ template <Reduce R> struct PartialStats {
     arg = -1;
   }
   CT_HD void add(float z, int64_t index) {  // index grows from call to call: the first maximum stays
-    if constexpr (keeps.arg) {
+    if constexpr (F::arg) {
       if (above(z, peak)) {
         peak = z;
         arg = index;
       }
-    } else if constexpr (keeps.peak) {
+    } else if constexpr (F::peak) {
       if (z > peak) {  // NaN is above nothing: it reaches the total, not the peak
         total *= vexp(peak - z);
         peak = z;
@@ -36,12 +35,12 @@ template <Reduce R> struct PartialStats {
   }
   CT_HD void merge(const PartialStats& y) {
     positive += y.positive;
-    if constexpr (keeps.arg) {
+    if constexpr (F::arg) {
       if (above(y.peak, peak) || (!above(peak, y.peak) && y.arg < arg)) {
         peak = y.peak;
         arg = y.arg;
       }
-    } else if constexpr (keeps.peak) {
+    } else if constexpr (F::peak) {
       const float top = vmax(y.peak, peak), base = finite_part(top);
       total = total * vexp(peak - base) + y.total * vexp(y.peak - base);
       peak = top;
@@ -119,11 +118,11 @@ template <Reduce R, bool DOT> struct StatsRows {
       Item cols[QUAD];
       for (int c = 0; c < QUAD; ++c) cols[c] = col_item(x, c < count ? j + c : j);
       const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
-      const bool plain = untouched(x, i, j, QUAD);
+      const bool plain = untouched(x, i, 1, j, QUAD);
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rule rule = plain ? Rule{false, false} : rule_of(x, row, cols[c], i, j + c);
+        const Rules<bool> rule = rule_of(plain, x, row, cols[c], i, j + c);
         p.add(plain ? z : side_z(x, z, rule, row), x.col_origin + j + c);
         if (rule.positive) p.add_positive(z);
       }
@@ -168,11 +167,11 @@ template <Reduce R, bool DOT> struct StatsCols {
     for (int64_t i = first + at.thread / LANES; count && i < last; i += ROW_LANES) {
       const Item row = row_item(x, i);
       const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
-      const bool plain = untouched(x, i, j, QUAD);
+      const bool plain = untouched(x, i, 1, j, QUAD);
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rule rule = plain ? Rule{false, false} : rule_of(x, row, cols[c], i, j + c);
+        const Rules<bool> rule = rule_of(plain, x, row, cols[c], i, j + c);
         p[c].add(plain ? z : side_z(x, z, rule, cols[c]), x.row_origin + i);
         if (rule.positive) p[c].add_positive(z);
       }

@@ -1,68 +1,12 @@
-"""The native CPU module: addresses in, nothing checked. Built from csrc/cpu; common/pairs.h and cpu/block.h
-document every field."""
+"""The native CPU module: addresses in, nothing checked but enumerations. Built from csrc/cpu."""
 
-class Side:
-    on: bool
-    threshold: int
-    peak: int
-    total: int
-    positive: int
-    arg: int
-    stat: int
-    weight: int
-    positive_weight: int
-    grad_sum: int
-    grad_score_sum: int
+from typing_extensions import Buffer
 
-class Block:
-    a: int
-    b: int
-    directions: int
-    b_direction: int
-    n: int
-    m: int
-    d: int
-    row_origin: int
-    col_origin: int
-    dtype: int
-    row_scale: int
-    col_scale: int
-    row_bias: int
-    col_bias: int
-    score: int
-    offset: bool
-    floor: float
-    row_norm: int
-    col_norm: int
-    row_ids: int
-    col_ids: int
-    mask: int
-    mask_stride: int
-    keep: int
-    positives: int
-    keep_positives: bool
-    same: bool
-    reduce: int
-    row: Side
-    col: Side
-    scores: int
-    score_stride: int
-    score_direction: int
-    grad: int
-    grad_stride: int
-    grad_direction: int
-    grad_type: int
-    factor: int
-    threads: int
+from .backends.native_struct import Layout
 
-class SmallCall:
-    block: Block
-    row_weight: int
-    row_positive_weight: int
-    col_weight: int
-    col_positive_weight: int
-    grad_a: int
-    grad_b: int
+structs: dict[str, Layout]  # Side, Block, SmallCall: documented in csrc/common/pairs.h and csrc/cpu/block.h
+enumerations: dict[str, str]  # Reduce: "kLse, kSoftplus, ..."
+traits: list[dict[str, bool]]  # what every reduce keeps, see spec.TRAITS
 
 def isa() -> str: ...
 def supported_isas() -> list[str]: ...
@@ -70,9 +14,11 @@ def native_bf16() -> bool: ...
 def column_padding() -> int: ...
 def packed_bytes(m: int, d: int, dtype: int) -> int: ...
 def pack(b: int, m: int, d: int, dtype: int, out: int, threads: int) -> None: ...
-def stats(block: Block) -> None: ...
-def score_grad(block: Block) -> None: ...
-def small_call(problem: SmallCall) -> float: ...
+
+# a Block, a SmallCall: structs in memory, as native_struct.new makes them
+def stats(block: Buffer) -> None: ...
+def score_grad(block: Buffer) -> None: ...
+def small_call(problem: Buffer) -> float: ...
 def gemm(
     a: int,
     a_row: int,

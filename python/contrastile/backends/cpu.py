@@ -22,6 +22,7 @@ from .native_block import (
     set_grad,
     weighted_side,
 )
+from .native_struct import new
 
 CPU = torch.device("cpu")
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
@@ -123,7 +124,7 @@ class CpuBackend(Backend):
             if grad is not None:  # the products add up
                 grad.zero_()
         block = only_block(call)
-        problem, native_block = self.module.SmallCall(), self.native_block(block, block.col.features)
+        problem, native_block = new(self.module, "SmallCall"), self.native_block(block, block.col.features)
         native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
         native_block.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
         native_block.col = plain_side(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .native_struct import new
+
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # Element in csrc/cuda/api.h
 
 
@@ -45,10 +47,12 @@ def run(
 ) -> None:  # fmt: skip
     """Copies made for the kernel may be freed while it runs: torch hands their memory on in the order of the stream."""
     rows = [x if x.stride(1) == 1 else x.contiguous() for x in vectors]
-    sets = backend.module.VectorSets()
+    sets = new(backend.module, "VectorSets")
+    sets.type, sets.size, sets.count = TYPES[rows[0].dtype], len(rows), len(directions)
     for s, x in enumerate(rows):
-        sets.add(x.data_ptr(), x.stride(0), 0 if grads is None else grads[s].data_ptr())
-    sets.type, sets.count = TYPES[rows[0].dtype], len(directions)
+        sets.vector[s], sets.stride[s] = x.data_ptr(), x.stride(0)
+        if grads is not None:
+            sets.grad[s] = grads[s].data_ptr()
     sets.samples, sets.width = rows[0].shape
     sets.directions, sets.lengths = directions.data_ptr(), lengths.data_ptr()
     sets.device, sets.stream = backend.place(rows[0].device)

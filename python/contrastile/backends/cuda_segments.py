@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..spec import Limits
 from .base import row_chunks
+from .native_struct import new
 from .products import float_product
 
 QUAD = 4  # columns that the kernel reads at a time
@@ -34,7 +35,7 @@ def segment_max(
     padding = -len(cols) % QUAD
     cols = F.pad(cols, (0, 0, 0, padding)) if padding else cols
     mask = None if mask is None else F.pad(mask.to(torch.uint8), (0, padding))
-    x = backend.module.ScoreSegments()
+    x = new(backend.module, "ScoreSegments")
     x.offsets, x.count = offsets.data_ptr(), values.shape[1]
     x.mask = 0 if mask is None else mask.data_ptr()
     x.device, x.stream = backend.place(rows.device)

@@ -1,4 +1,4 @@
-"""Blocks and sides as the native modules want them: numbers and raw addresses, the same for every module."""
+"""Where the fields of native blocks and sides come from: numbers and raw addresses, the same for every module."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..monoid import SideStats, uninitialised
 from ..spec import FLOOR, PairBlock, Score, Side
+from .native_struct import new
 
 GRAD_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # GradType in csrc/common/pairs.h
 
@@ -17,7 +18,7 @@ def describe(module: Any, block: PairBlock) -> Any:
     """The module's Block with all that does not depend on how features are stored. The tensors behind its addresses
     are owned by `block`."""
     spec, row, col = block.spec, block.row, block.col
-    x = module.Block()
+    x = new(module, "Block")
     x.directions, x.n, x.m = len(col.directions), len(row), len(col)
     x.row_origin, x.col_origin = row.origin, col.origin
     x.row_scale, x.col_scale = address(row.scale), address(col.scale)
@@ -52,7 +53,7 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
 
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
     """Memory for the side's partial statistic, and the native side that writes it."""
-    native_side, stats = module.Side(), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
+    native_side, stats = new(module, "Side"), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
     native_side.on = True
     set_limits(native_side, side)
     for name, number in stats.present().items():
@@ -61,7 +62,7 @@ def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any
 
 
 def plain_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-    native_side = module.Side()
+    native_side = new(module, "Side")
     native_side.on = on
     native_side.grad_sum, native_side.grad_score_sum = address(grad_sum), address(grad_score_sum)
     if on:

@@ -1,0 +1,110 @@
+"""What Python and the native modules state twice: layouts of structs, numbers of enumerations, traits of reduces."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contrastile import backends, spec
+from contrastile.backends import native
+from contrastile.backends.native_struct import new
+from contrastile.monoid import NUMBERS
+
+MODULES = [pytest.param(name, id=name) for name in ("cpu", "host")]  # host: the CUDA sources compiled for the CPU
+STRUCTS = {"cpu": ("Side", "Block", "SmallCall"), "host": ("Side", "Block", "VectorSets", "ScoreSegments")}
+
+
+@pytest.fixture(params=MODULES)
+def module(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "cpu":
+        if native.cpu is None:
+            pytest.skip("the compiled module is not installed")
+        yield native.cpu
+        return
+    pytest.importorskip("pybind11", reason="the build requirements are not installed")
+    cuda_host = pytest.importorskip("cuda_host")
+    if cuda_host.compiler() is None:
+        pytest.skip("needs g++ on Linux")
+    yield request.getfixturevalue("host").module
+
+
+def fields(struct: Any) -> Iterator[tuple[Any, str]]:
+    """(struct, name) of every number, those of structs inside it included."""
+    for name, kind in struct._fields_:
+        if issubclass(kind, ctypes.Structure):
+            yield from fields(getattr(struct, name))
+        else:
+            yield struct, name
+
+
+def test_traits_are_those_of_the_functors(module):
+    assert module.traits == [spec.TRAITS[reduce]._asdict() for reduce in spec.Reduce]
+    assert len(spec.TRAITS) == len(spec.Reduce)
+
+
+@pytest.mark.parametrize("name", ["Keep", "Positives", "Reduce", "Score"])
+def test_enumerations_have_the_same_names_and_numbers(module, name):
+    compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in module.enumerations[name].split(", ")]
+    assert compiled == [number.name for number in getattr(spec, name)]
+    assert [int(number) for number in getattr(spec, name)] == list(range(len(compiled)))
+
+
+def test_structs_start_with_their_initial_values(module):
+    block = new(module, "Block")
+    given = {name: getattr(struct, name) for struct, name in fields(block) if getattr(struct, name)}
+    own = {"threads": 1} if "threads" in dir(block) else {}
+    assert given == {"tiles": 1, "offset": True, **own}
+
+
+def test_fields_hold_all_bits(module):
+    block = new(module, "Block")
+    block.n, block.mask, block.row_origin, block.offset, block.floor = 2**62, 2**63 + 1, -1, False, 0.25
+    block.row.threshold = 2**48
+    assert (block.n, block.mask, block.row_origin, block.offset, block.floor) == (2**62, 2**63 + 1, -1, False, 0.25)
+    assert block.row.threshold == 2**48 and block.col.threshold is None
+    with pytest.raises(AttributeError):
+        block.unknown = 1
+    with pytest.raises(TypeError):
+        block.n = 0.5
+
+
+def test_every_field_has_a_value_in_python(module, request):
+    """One line per field says where it comes from."""
+    sources = [path.read_text() for path in Path(backends.__file__).parent.glob("*.py")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    assigned = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    assigned |= {
+        node.value.attr for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute)
+    }
+    assigned |= set(NUMBERS)  # of a side, by setattr
+    for struct in STRUCTS[request.node.callspec.params["module"]]:
+        assert {name for _, name in fields(new(module, struct))} <= assigned
+
+
+def test_numbers_beyond_the_enumerations_are_refused(module):
+    """The kernels would take them for others."""
+    for name in {"reduce", "keep", "positives", "score", "grad_type", "dtype"} & set(dir(new(module, "Block"))):
+        for number in (99, -1):
+            block = new(module, "Block")
+            setattr(block, name, number)
+            with pytest.raises(ValueError, match=f"^{name} has no number {number}$"):
+                module.stats(block)
+    if "SmallCall" in module.structs:
+        whole = new(module, "SmallCall")
+        whole.block.keep = 99
+        with pytest.raises(ValueError, match=r"^keep has no number 99$"):
+            module.small_call(whole)
+
+
+def test_another_struct_is_refused(module):
+    for wrong in (new(module, "Side"), b""):
+        with pytest.raises(TypeError, match="another struct was expected"):
+            module.stats(wrong)
+    with pytest.raises(TypeError):
+        module.stats(1)
