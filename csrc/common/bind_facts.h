@@ -10,8 +10,7 @@ namespace {
 
 static py::dict enumerations() {
   py::dict names;
-  names["Keep"] = names_of(Keep{});
-  names["Positives"] = names_of(Positives{});
+  names["Test"] = names_of(Test{});
   names["Reduce"] = names_of(Reduce{});
   names["Score"] = names_of(Score{});
   return names;

@@ -3,9 +3,13 @@
 #include "common/fields.h"
 
 // Numbers equal those of the enumerations in spec.py.
-CT_ENUM(Keep, kAll, kNotSameIndex, kNotSameId, kSameId, kNotSameIndexOrId);
-CT_ENUM(Positives, kNone, kSameIndex, kSameId, kKept);
+CT_ENUM(Test, kSameIndex, kOtherIndex, kSameId, kOtherId, kSameGroup, kOtherGroup, kSharedLabel, kNoSharedLabel, kLowerOrder,
+        kKept);  // the places of their bits in a rule
 CT_ENUM(Reduce, kLse, kSoftplus, kRelu, kMax);
+
+constexpr int32_t bit(Test test) { return 1 << (int)test; }
+constexpr bool has(int32_t rule, Test test) { return rule & bit(test); }
+constexpr int32_t INDEX_TESTS = bit(Test::kSameIndex) | bit(Test::kOtherIndex);
 
 // All but kDot are functions of q_ij = row_norm_i + col_norm_j - 2 <a_i, b_0j> [offset] - sum of <a_i, b_tj>^2 over the other directions.
 CT_ENUM(Score, kDot, kSquaredDistance, kDistance, kLogDistance);
@@ -16,7 +20,8 @@ CT_ENUM(GradType, kFloat, kBfloat16, kHalf);
 // One direction of the statistic: rows reduce over columns, columns reduce over rows. Null pointer = absent.
 #define SIDE_FIELDS(FIELD)                                                                                     \
   FIELD(bool, on, false);                                                                                      \
-  FIELD(const float*, threshold, nullptr); /* pairs with z above it are dropped for this side */               \
+  FIELD(const float*, low, nullptr); /* this side keeps low < z <= high */ \
+  FIELD(const float*, high, nullptr); \
   /* stats writes these; lse uses peak and total, softplus and relu total, max peak and arg */                 \
   FIELD(float*, peak, nullptr);                                                                                \
   FIELD(float*, total, nullptr);                                                                               \
@@ -49,13 +54,20 @@ CT_STRUCT(Side, SIDE_FIELDS);
   FIELD(const float*, row_norm, nullptr);  /* scores but kDot */                                               \
   FIELD(const float*, col_norm, nullptr);                                                                      \
   FIELD(const int64_t*, row_ids, nullptr);                                                                     \
-  FIELD(const int64_t*, col_ids, nullptr);                                                                     \
+  FIELD(const int64_t*, col_ids, nullptr);    /* this and the next: null of columns that are unlike every row */ \
+  FIELD(const int64_t*, row_groups, nullptr); \
+  FIELD(const int64_t*, col_groups, nullptr); \
+  FIELD(const int64_t*, row_labels, nullptr); /* (n, label_words), a bit for each label */ \
+  FIELD(const int64_t*, col_labels, nullptr); \
+  FIELD(int64_t, label_words, 0); \
+  FIELD(const int64_t*, row_order, nullptr); \
+  FIELD(const int64_t*, col_order, nullptr); \
   FIELD(const uint8_t*, mask, nullptr); /* (n, m), nonzero = keep */                                           \
   FIELD(int64_t, mask_stride, 0);                                                                              \
-  FIELD(Keep, keep, Keep::kAll);                                                                               \
-  FIELD(Positives, positives, Positives::kNone);                                                               \
+  FIELD(int32_t, keep, 0);      /* bits of Test: which pairs count */ \
+  FIELD(int32_t, positives, 0); /* bits of Test: which pairs are summed apart; 0: none */ \
   FIELD(bool, keep_positives, false); /* positives are kept whatever the other rules say */                    \
-  FIELD(bool, same, false);           /* b is a: an item is never its own positive */                          \
+  FIELD(bool, cross_entropy, false);  /* of small_call: the weights are those of softplus(statistic - positive) */ \
   FIELD(Reduce, reduce, Reduce::kLse);                                                                         \
   FIELD(Side, row, {});                                                                                        \
   FIELD(Side, col, {});                                                                                        \

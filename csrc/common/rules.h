@@ -1,28 +1,44 @@
 // Included inside a namespace that has macros.h and `flip`, the negation of a B.
 // Which pairs count, for one pair (B is bool) or some at once (B is a vector of 0 and -1).
+template <class B> struct Facts {  // what tests ask; those that no rule names need not be right
+  B same_index, same_id, same_group, shared_label, lower_order;
+};
 template <class B> struct Rules {
   B positive, drop;  // dropped for both sides
 };
 
-template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, B same_index, B same_id, B masked) {
-  B drop = {}, positive = {};
-  if (x.keep == Keep::kNotSameIndex) drop = same_index;
-  if (x.keep == Keep::kNotSameIndexOrId) drop = same_index | same_id;
-  if (x.keep == Keep::kNotSameId) drop = same_id;
-  if (x.keep == Keep::kSameId) drop = flip(same_id);
-  drop = drop | masked;
-  if (x.positives == Positives::kSameIndex) positive = same_index;
-  if (x.positives == Positives::kSameId) positive = x.same ? B(same_id & flip(same_index)) : same_id;
-  if (x.positives == Positives::kKept) positive = flip(drop);
+// Where every test of the rule holds.
+template <class B> CT_HD static B holds(int32_t rule, const Facts<B>& f) {
+  B fails = {};
+  if (has(rule, Test::kSameIndex)) fails = fails | flip(f.same_index);
+  if (has(rule, Test::kOtherIndex)) fails = fails | f.same_index;
+  if (has(rule, Test::kSameId)) fails = fails | flip(f.same_id);
+  if (has(rule, Test::kOtherId)) fails = fails | f.same_id;
+  if (has(rule, Test::kSameGroup)) fails = fails | flip(f.same_group);
+  if (has(rule, Test::kOtherGroup)) fails = fails | f.same_group;
+  if (has(rule, Test::kSharedLabel)) fails = fails | flip(f.shared_label);
+  if (has(rule, Test::kNoSharedLabel)) fails = fails | f.shared_label;
+  if (has(rule, Test::kLowerOrder)) fails = fails | flip(f.lower_order);
+  return flip(fails);
+}
+
+template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, const Facts<B>& facts, B masked) {
+  B drop = masked, positive = {};
+  if (x.keep) drop = drop | flip(holds(x.keep, facts));
+  if (x.positives) positive = has(x.positives, Test::kKept) ? B(flip(drop)) : holds(x.positives, facts);
   if (x.keep_positives) drop = drop & flip(positive);
   return {positive, drop};
 }
 
+// Whether a rule or a limit is there that looks at more than indices.
+CT_HD static bool looks_at_pairs(const Pairs& x) {
+  return x.mask || x.row.low || x.row.high || x.col.low || x.col.high || ((x.keep | x.positives) & ~INDEX_TESTS);
+}
+
 // Whether every pair of these rows and columns is kept by both sides and none is positive, seen without looking at them.
 CT_HD static bool untouched(const Pairs& x, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-  if (x.mask || x.row.threshold || x.col.threshold) return false;
-  if (x.keep >= Keep::kNotSameId || x.positives >= Positives::kSameId) return false;
-  if (x.keep == Keep::kAll && x.positives == Positives::kNone) return true;
+  if (looks_at_pairs(x) || has(x.keep, Test::kSameIndex) || has(x.positives, Test::kOtherIndex)) return false;
+  if (!x.keep && !x.positives) return true;
   const int64_t diagonal = x.row_origin + i - x.col_origin - j;  // column with the index of the first row
   return diagonal + rows <= 0 || diagonal >= cols;
 }

@@ -14,7 +14,7 @@ CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
 CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
 
 // A small problem with everything done in one call; block.b is not packed, block.scores and block.grad are not used.
-#define WHOLE_FIELDS(FIELD)                                                                                    \
+#define SMALL_CALL_FIELDS(FIELD)                                                                                    \
   FIELD(Block, block, {});                                                                                     \
   FIELD(const float*, row_weight, nullptr);                                                                    \
   FIELD(const float*, row_positive_weight, nullptr);                                                           \
@@ -22,7 +22,7 @@ CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
   FIELD(const float*, col_positive_weight, nullptr);                                                           \
   FIELD(float*, grad_a, nullptr); /* (n, d), added to */                                                       \
   FIELD(float*, grad_b, nullptr); /* (m, d), added to; may be grad_a where b is a */
-CT_STRUCT(SmallCall, WHOLE_FIELDS);
+CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.
 struct Operand {

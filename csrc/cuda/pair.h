@@ -35,32 +35,55 @@ CT_HD float finite_part(float x) { return x == -INFINITY ? 0.f : x; }  // e^(-in
 
 // All that is one number per row or column; what is absent is neutral.
 struct Item {
-  float scale, bias, norm, threshold, peak, log_total, weight, positive_weight;
-  int64_t id;
+  float scale, bias, norm, low, high, peak, log_total, weight, positive_weight;
+  int64_t id, group, order;
 };
-CT_HD Item item(const Side& side, const float* scale, const float* bias, const float* norm, const int64_t* ids, int64_t k) {
+struct Words {  // what one side's tests compare
+  const int64_t *ids, *groups, *order;
+};
+CT_HD Item item(const Side& side, const float* scale, const float* bias, const float* norm, const Words& words, int64_t k) {
   Item it;
   it.scale = scale ? scale[k] : 1.f;
   it.bias = bias ? bias[k] : 0.f;
   it.norm = norm ? norm[k] : 0.f;
-  it.id = ids ? ids[k] : 0;
-  it.threshold = side.threshold ? side.threshold[k] : INFINITY;
+  it.id = words.ids ? words.ids[k] : 0;
+  it.group = words.groups ? words.groups[k] : 0;
+  it.order = words.order ? words.order[k] : 0;
+  it.low = side.low ? side.low[k] : -INFINITY;
+  it.high = side.high ? side.high[k] : INFINITY;
   it.peak = side.stat ? finite_part(side.stat[2 * k]) : 0.f;
   it.log_total = side.stat ? finite_part(side.stat[2 * k + 1]) : 0.f;
   it.weight = side.weight ? side.weight[k] : 0.f;
   it.positive_weight = side.positive_weight ? side.positive_weight[k] : 0.f;
   return it;
 }
-CT_HD Item row_item(const Pairs& x, int64_t i) { return item(x.row, x.row_scale, x.row_bias, x.row_norm, x.row_ids, i); }
-CT_HD Item col_item(const Pairs& x, int64_t j) { return item(x.col, x.col_scale, x.col_bias, x.col_norm, x.col_ids, j); }
+CT_HD Item row_item(const Pairs& x, int64_t i) {
+  return item(x.row, x.row_scale, x.row_bias, x.row_norm, {x.row_ids, x.row_groups, x.row_order}, i);
+}
+CT_HD Item col_item(const Pairs& x, int64_t j) {
+  return item(x.col, x.col_scale, x.col_bias, x.col_norm, {x.col_ids, x.col_groups, x.col_order}, j);
+}
 
 CT_HD bool flip(bool x) { return !x; }
 
 #include "common/rules.h"
 
+CT_HD bool shared_label(const Pairs& x, int64_t i, int64_t j) {
+  if (!x.row_labels || !x.col_labels) return false;
+  int64_t both = 0;
+  for (int64_t k = 0; k < x.label_words; ++k) both |= x.row_labels[i * x.label_words + k] & x.col_labels[j * x.label_words + k];
+  return both != 0;
+}
+
 CT_HD Rules<bool> rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
-  const bool same_id = x.row_ids && x.col_ids && row.id == col.id, masked = x.mask && !x.mask[i * x.mask_stride + j];
-  return rules_of<bool>(x, x.row_origin + i == x.col_origin + j, same_id, masked);
+  const Facts<bool> facts = {
+      x.row_origin + i == x.col_origin + j,
+      x.row_ids && x.col_ids && row.id == col.id,
+      x.row_groups && x.col_groups && row.group == col.group,
+      shared_label(x, i, j),
+      x.row_order && x.col_order && col.order < row.order,
+  };
+  return rules_of<bool>(x, facts, x.mask && !x.mask[i * x.mask_stride + j]);
 }
 // The same where all are known to be kept and none is positive.
 CT_HD Rules<bool> rule_of(bool plain, const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
@@ -72,10 +95,10 @@ CT_HD float affine(const Item& row, const Item& col, float s) {
   return fmaf(s * row.scale, col.scale, row.bias) + col.bias;
 }
 
-// z for one side: dropped pairs and pairs above its threshold become -inf; NaN is never above, so it stays.
+// z for one side: dropped pairs and pairs outside its limits become -inf; NaN is outside none, so it stays.
 CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Item& side) {
-  const bool above = z > side.threshold && !(x.keep_positives && r.positive);
-  return above || r.drop ? -INFINITY : z;
+  const bool outside = (z > side.high || z <= side.low) && !(x.keep_positives && r.positive);
+  return outside || r.drop ? -INFINITY : z;
 }
 
 // ---- scores -------------------------------------------------------------------------------------------------------

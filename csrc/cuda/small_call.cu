@@ -4,6 +4,7 @@
 #include "cuda/launch.h"
 
 namespace {
+#include "common/cross_entropy.h"
 #include "common/functors.h"
 
 // One side's statistic on its way to score gradients, and its share of the loss; count 0: not wanted.
@@ -11,7 +12,8 @@ struct Share {
   int64_t count;
   const float *peak, *total, *positive;  // null: not a part of the statistic
   const float *weight, *positive_weight;
-  float* stat;  // (count, 2)
+  float* stat;                      // (count, 2)
+  float *slope, *positive_slope;  // null but for a cross entropy
 };
 
 // One block: the sides together have some ten thousand items (SMALL_ITEMS in base.py).
@@ -44,6 +46,14 @@ struct Finish {
       const double value = (double)first + second;
       side.stat[2 * k] = first;
       side.stat[2 * k + 1] = second;
+      if (side.slope) {
+        const CrossEntropy c =
+            cross_entropy(value, side.positive[k], side.weight[k], side.positive_weight ? side.positive_weight[k] : 0.f);
+        sum += c.value;
+        side.slope[k] = c.weight;
+        side.positive_slope[k] = c.positive_weight;
+        continue;
+      }
       if (value != -INFINITY) sum += side.weight[k] * value;
       if (side.positive_weight) sum += (double)side.positive_weight[k] * side.positive[k];
     }
@@ -52,18 +62,23 @@ struct Finish {
 };
 
 // Gives a side that is on memory for its statistic, and Finish what it needs of the side.
-Share prepare(Side& side, int64_t count, float*& at) {
+Share prepare(Side& side, int64_t count, bool cross_entropy, float*& at) {
   if (!side.on) return {};
   side.peak = at;
   side.total = at + count;
   side.positive = at + 2 * count;
   float* stat = at + 3 * count;
   side.stat = stat;
-  at += 5 * count;
-  return {count, side.peak, side.total, side.positive, side.weight, side.positive_weight, stat};
+  Share share = {count, side.peak, side.total, side.positive, side.weight, side.positive_weight, stat, nullptr, nullptr};
+  if (cross_entropy) {
+    side.weight = share.slope = at + 5 * count;
+    side.positive_weight = share.positive_slope = at + 6 * count;
+  }
+  at += 7 * count;
+  return share;
 }
 
-int64_t side_bytes(const DeviceBlock& x) { return (5 * (x.n + x.m) * (int64_t)sizeof(float) + 15) / 16 * 16; }
+int64_t side_bytes(const DeviceBlock& x) { return (7 * (x.n + x.m) * (int64_t)sizeof(float) + 15) / 16 * 16; }
 }  // namespace
 
 int64_t small_call_workspace(const DeviceBlock& x) {
@@ -76,7 +91,7 @@ Status small_call(const DeviceBlock& block) {
   const DeviceGuard guard(x.device);
   if (guard.error) return {"finish", guard.error};
   float* at = (float*)x.workspace;
-  const Share row = prepare(x.row, x.n, at), col = prepare(x.col, x.m, at);
+  const Share row = prepare(x.row, x.n, x.cross_entropy, at), col = prepare(x.col, x.m, x.cross_entropy, at);
   x.workspace = (char*)x.workspace + side_bytes(x);
   Status status = stats(x);
   const bool parted = for_reduce(x.reduce, [](auto tag) { return logarithm<Functor<decltype(tag)::value>>; });

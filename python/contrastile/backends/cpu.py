@@ -126,6 +126,7 @@ class CpuBackend(Backend):
         block = only_block(call)
         problem, native_block = new(self.module, "SmallCall"), self.native_block(block, block.col.features)
         native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
+        native_block.cross_entropy = weights.cross_entropy
         native_block.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
         native_block.col = plain_side(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
         problem.block = native_block

@@ -98,7 +98,7 @@ class CudaBackend(Backend):
         set_weights(x.row, weights.row, weights.row_positive)
         set_weights(x.col, weights.col, weights.col_positive)
         loss = torch.empty((), dtype=torch.float32, device=scores.device)
-        x.loss = address(loss)
+        x.loss, x.cross_entropy = address(loss), weights.cross_entropy
         self.launch(self.module.small_call, self.module.small_call_workspace, x, scores)
         set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
         return loss

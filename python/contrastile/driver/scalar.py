@@ -28,7 +28,7 @@ def scalar(
     if not needs.any():
         return scalar_value(finished(statistics(Plan(call, backend), ScoreStore(None))), weights), None
     complete = weights.col is not None or not call.spec.cols
-    small = backend.small(call) if complete and not weights.cross_entropy else None
+    small = backend.small(call) if complete else None
     if small is not None:
         grads = new_gradients(call, needs, torch.empty)
         with scaled(call, backend, weights.given(), grads):
