@@ -17,7 +17,7 @@ import contrastile
 from contrastile.backends import native
 
 if TYPE_CHECKING:
-    from cuda_host import HostBackend
+    from support.cuda_host import HostBackend
 
 # cuBLAS is deterministic, and torch does not warn of it, only with a workspace of fixed size
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -164,8 +164,8 @@ def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def host(host_folder: Path) -> HostBackend:
-    """The cuda backend with its kernels run by loops on the CPU, see cuda_host.py."""
-    import cuda_host  # needs the build requirements
+    """The cuda backend with its kernels run by loops on the CPU, see support/cuda_host.py."""
+    from support import cuda_host  # needs the build requirements
 
     with FileLock(host_folder / "lock"):
         return cuda_host.HostBackend(cuda_host.build(host_folder))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from combinations import by_default
 from contrastile.benchmark.measure import Meter
 from contrastile.benchmark.problem import BOTH, MODES, Problem
+from support.combinations import by_default
 
 BENCH = str(Path(__file__).resolve().parents[1] / "bench")
 NAMES = ("suite", "packages", "eager")

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import contrastile
-from combinations import by_default
-from loss_cases import id_of
+from support.combinations import by_default
+from support.loss_cases import id_of
 
 
 def labels(x):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import contrastile
-from combinations import each_once
+from support.combinations import each_once
 
 pytest_plugins = ["pytester"]
 TESTS = Path(__file__).parent

@@ -14,8 +14,6 @@ from torch import Tensor
 
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
-import cuda_host
-from combinations import by_default
 from contrastile import backends, gram_loss, gram_volume, reference
 from contrastile.backends import measured
 from contrastile.backends.torch_tiles import TorchBackend
@@ -23,8 +21,11 @@ from contrastile.catalog import Case
 from contrastile.ops import basis as op
 from contrastile.ops.basis import basis
 from contrastile.testing import EPS, compare, largest
-from cuda_host import HostBackend
-from volume_cases import Pairing, loss_case, modalities
+from support import cuda_host
+from support.combinations import by_default
+from support.cuda_host import HostBackend
+from support.pairing import Pairing
+from support.volume_cases import loss_case, modalities
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
 

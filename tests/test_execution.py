@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import contrastile
-from cases import EXTRAS, make_call
 from contrastile import pair_loss, pair_reduce
 from contrastile.backends import native
-from oracle import check, engine, engine_loss, upstream
+from support.cases import EXTRAS, make_call
+from support.oracle import check, engine, engine_loss, upstream
+from support.rules import REDUCES
 
 BACKENDS = ("torch", "cpu")
-REDUCES = ("lse", "softplus", "relu", "max")
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
 on_every_reduce = pytest.mark.parametrize("reduce", REDUCES)
 
@@ -80,8 +80,8 @@ def python(code, **environment):
 
 GRID = """
 import itertools, torch
-from cases import EXTRAS, make_call
-from oracle import check
+from support.cases import EXTRAS, make_call
+from support.oracle import check
 from contrastile.backends import native
 torch.set_num_threads(THREADS)
 dtypes = (torch.float32, torch.bfloat16)
@@ -115,8 +115,8 @@ def test_fewer_threads_than_asked_for(limit):
 
 FLUSH = """
 import torch
-from cases import make_call
-from oracle import check
+from support.cases import make_call
+from support.oracle import check
 from dataclasses import replace
 torch.set_flush_denormal(True)
 for dtype in (torch.float32, torch.bfloat16):

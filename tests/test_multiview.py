@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 import contrastile
-import official_views as official
 from contrastile import dhel, mv_dhel, mv_infonce, nt_xent, pairwise_aggregate, pvc, reference
 from contrastile.catalog import Case
 from contrastile.testing import EPS
-from loss_cases import id_of, usable
-from pairing import assert_agreement
+from support import official_views as official
+from support.loss_cases import id_of, usable
+from support.pairing import assert_agreement
 
 FULL = usable("cpu", (torch.float32, torch.float64))
 on_full_precision = pytest.mark.parametrize("backend, dtype", FULL, ids=id_of)

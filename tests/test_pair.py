@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu, select
 from contrastile.spec import Limits, Needs, PairCall, PairSpec, Reduce, Side, Weights
-from oracle import VECTORS, check, engine, upstream
+from support.cases import BACKEND_DTYPES, EXTRAS, make_call
+from support.oracle import VECTORS, check, engine, upstream
+from support.rules import KEEPS, POSITIVES, REDUCES
 
-KEEPS = ("all", "not_same_index", "not_same_id", "same_id", "not_same_index_or_id")
-POSITIVES = (None, "same_index", "same_id", "kept")
-REDUCES = ("lse", "softplus", "relu", "max")
 BACKENDS = ("torch", "cpu")
 SHAPES = [
     *((1, 1, 1), (1, 1, 0), (1, 7, 3), (7, 1, 3), (2, 3, 1), (5, 6, 0)),

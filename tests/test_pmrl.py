@@ -12,8 +12,8 @@ from contrastile import pmrl_loss, reference, singular_alignment
 from contrastile.catalog import CATALOG, Case
 from contrastile.losses.pmrl import spectrum
 from contrastile.testing import compare
-from loss_cases import id_of, usable
-from test_memory import saved_bytes
+from support.loss_cases import id_of, usable
+from support.memory import saved_bytes
 
 FULL = (torch.float32, torch.float64)
 CARD = next(card for card in CATALOG if card.name == "pmrl_loss")

@@ -14,12 +14,12 @@ from torch.autograd import gradcheck
 from torch.library import opcheck
 
 import contrastile
-from combinations import by_default, each_once
 from contrastile import mip_similarity, reference, symile_loss
 from contrastile.catalog import CATALOG, mips
 from contrastile.ops import multilinear
 from contrastile.testing import compare
-from loss_cases import HALF, id_of, usable
+from support.combinations import by_default, each_once
+from support.loss_cases import HALF, id_of, usable
 
 CARD = next(card for card in CATALOG if card.name == "symile_loss")
 NEGATIVES = ("n", "n_squared")

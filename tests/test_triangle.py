@@ -8,13 +8,14 @@ import torch
 from torch.autograd import gradcheck
 
 import contrastile
-from combinations import each_once
 from contrastile import reference
 from contrastile.catalog import Case
 from contrastile.testing import compare
-from loss_cases import id_of, usable
-from test_memory import saved_bytes
-from volume_cases import Pairing, gradients, matched, modalities, official_area, official_loss
+from support.combinations import each_once
+from support.loss_cases import id_of, usable
+from support.memory import saved_bytes
+from support.pairing import Pairing
+from support.volume_cases import gradients, matched, modalities, official_area, official_loss
 
 FULL = (torch.float32, torch.float64)
 HALF = (torch.bfloat16, torch.float16)

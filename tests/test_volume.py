@@ -12,15 +12,15 @@ import torch
 from torch.autograd import gradcheck
 
 import contrastile
-from combinations import by_default
 from contrastile import reference
 from contrastile.catalog import Case
 from contrastile.testing import compare
-from loss_cases import id_of, usable
-from test_memory import saved_bytes
-from volume_cases import (
+from support.combinations import by_default
+from support.loss_cases import id_of, usable
+from support.memory import saved_bytes
+from support.pairing import Pairing
+from support.volume_cases import (
     KS,
-    Pairing,
     conditioning,
     gradients,
     known,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ROOT, load_script
+from support.scripts import ROOT, load_script
 
 check_wheel = load_script("packaging/check_wheel.py")
 NEEDED = ("cc", "nm", "readelf", "objdump")
