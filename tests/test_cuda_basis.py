@@ -22,7 +22,7 @@ from contrastile.ops import basis as op
 from contrastile.ops.basis import basis
 from contrastile.testing import EPS, compare, largest
 from support import cuda_host
-from support.combinations import by_default
+from support.combinations import by_default, each_once
 from support.cuda_host import HostBackend
 from support.pairing import Pairing
 from support.volume_cases import loss_case, modalities
@@ -107,8 +107,7 @@ def compare_with_torch(monkeypatch: pytest.MonkeyPatch, host: HostBackend, xs: l
 # ---- values and gradients
 
 
-@by_dtype
-@pytest.mark.parametrize("size", range(1, 7))
+@pytest.mark.parametrize("size, dtype", each_once(range(1, 7), DTYPES), ids=lambda x: str(x).removeprefix("torch."))
 def test_values_and_gradients(host, monkeypatch, size, dtype):
     """Where more vectors than dimensions make the last ones dependent, too; every layout and number of directions."""
     for index, width in enumerate(WIDTHS):

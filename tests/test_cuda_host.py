@@ -23,7 +23,7 @@ from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec,
 from contrastile.testing import EPS, check_card, largest
 from support import cuda_host, distances, launches
 from support.cases import EXTRAS, between, make_call
-from support.combinations import by_default
+from support.combinations import by_default, each_once
 from support.cuda_host import HostBackend
 from support.loss_cases import every_pair_loss
 from support.oracle import check, engine_loss, upstream
@@ -151,9 +151,11 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
     monkeypatch.delenv("CONTRASTILE_HOST_ORDER")
 
 
-@pytest.mark.parametrize("positives", list(Positives), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("keep", list(Keep), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
+@pytest.mark.parametrize(
+    "reduce, keep, positives",
+    each_once(list(itertools.product(Reduce, Keep)), list(Positives)),
+    ids=lambda x: x.name.lower(),
+)
 def test_every_reduce_keep_positives_score_and_role(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))
     for index, (score, both, extras, keep_positives) in enumerate(rules):

@@ -6,9 +6,6 @@ The budget of a number is measured, not chosen: the same dense formula in float3
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastile import driver, pair_loss, pair_reduce
-from contrastile.backends import native
 from contrastile.ops import arguments
 from contrastile.spec import Limits
 from contrastile.testing import largest
@@ -183,26 +179,6 @@ def test_zero_rows_are_finite(backend, score):
     rows = pair_reduce(zero, row_bias=norm, col_bias=norm, score=score, keep="not_same_index", backend=backend).rows
     rows.sum().backward()
     assert rows.isfinite().all() and zero.grad is not None and zero.grad.isfinite().all()
-
-
-@pytest.mark.skipif(native.cpu is None, reason="the native CPU module is not built")
-def test_every_instruction_set_gives_the_same():
-    """In processes of their own, because the set is chosen once."""
-    code = (
-        "import sys; sys.path.insert(0, 'tests')\n"
-        "import torch\n"
-        "from contrastile.backends import native\n"
-        "from support import distances as t\n"
-        "for score in t.SCORES:\n"
-        "    for dtype in (torch.float32, torch.bfloat16):\n"
-        "        t.check(t.problem(37, 300, 17, 3, dtype, False), score, False, backend='cpu')\n"
-        "print(native.cpu.isa())"
-    )
-    for isa in native.cpu.supported_isas():
-        done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "CONTRASTILE_CPU_ISA": isa}, capture_output=True, text=True
-        )
-        assert done.stdout.strip() == isa, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,7 @@ def loop(monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_the_loop_trains_a_model_of_open_clip(loop, monkeypatch):
     from support.open_clip_training import open_clip_modules

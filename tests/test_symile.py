@@ -472,19 +472,6 @@ def test_no_grad_keeps_nothing_and_changes_nothing(monkeypatch):
 
 
 @on_every_backend
-@with_both
-def test_autocast_changes_nothing(backend, negatives):
-    case = case_of(3, 14, 6, negatives=negatives)
-    results = []
-    for enabled in (False, True):
-        leaves = [x.clone().requires_grad_() for x in case.args]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            value = symile_loss(*leaves, **case.kwargs, backend=backend)
-            results.append([value, *torch.autograd.grad(value, leaves)])
-    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
-
-
-@on_every_backend
 @pytest.mark.parametrize("budget", [0, 3_000, 1 << 20])
 def test_the_operators_pass_opcheck(backend, budget):
     batches, scale = [x.detach() for x in modalities(4, 5, 4)], torch.tensor(3.0)
