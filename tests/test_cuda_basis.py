@@ -339,9 +339,9 @@ MUTANTS = {
         PHASES,
         "else if constexpr (R == 0) invert(at, s), combine(at, s);\n    else if constexpr (R == 1);",
     ),
-    "float16": (ELEMENT, "0xfff + (size >> 13 & 1)", "0x1000"),
 }
 MORE_MUTANTS = {
+    "float16": (ELEMENT, "0xfff + (size >> 13 & 1)", "0x1000"),
     "which round": (BASIS, "s.projection[round][index][u]", "s.projection[0][index][u]"),
     "lanes": (BASIS, "k < LANES; k += 4", "k < LANES - 4; k += 4"),
     "no direction": (BASIS, "i == column && s.length[i] != A(0)", "i == column"),
