@@ -94,7 +94,12 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+# files of a minute: workers that share out files begin with them, so that none is left for the end
+LONG = ("examples", "ranks", "interpreted", "interpreted_fused", "losses", "compile", "triton_compile", "cuda_build")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     skipped = {}
     if config.getoption("--run-gpu") == "skip":
         skipped["gpu"] = "--run-gpu=skip"

@@ -118,7 +118,7 @@ def holds_all_pairs(z1: Tensor, z2: Tensor, *, backend: str = "auto", **options:
     return dense_toy(z1, z2, **options)
 
 
-@found_by("test_one_graph_serves_every_size")
+@found_by("test_one_dynamic_graph_serves_every_size_from_the_first")
 def compiles_for_every_size(z1: Tensor, z2: Tensor, **options: Any) -> Tensor:
     return toy(z1, z2, **options) * (len(z1) / math.exp(math.log(len(z1))))
 
