@@ -1,18 +1,17 @@
 """Tests share what is in support/ alone: no module imports a module of tests."""
 
 import ast
-import sys
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parent
-HELPERS = {"interpreted", "interpreted_fused", "kernels"}  # tests that others start in a process of their own
+STARTED = {"interpreted", "interpreted_fused", "kernels"}  # tests that others start in a process of their own
 FILES = {str(path.relative_to(TESTS)): path for path in sorted(TESTS.rglob("*.py"))}
 
 
 def holds_tests(name: str) -> bool:
-    return name.startswith("test_") or name in HELPERS
+    return name.startswith("test_") or name in STARTED
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -44,8 +43,6 @@ def test_the_rule_sees_every_form(source):
     assert wrongly_imported(source)
 
 
-def test_every_module_has_tests_or_belongs_to_who_shares_it():
-    """What lies beside the test modules of the top folder is support, but for what starts tests in other processes."""
+def test_the_top_folder_has_test_modules_alone():
     beside = {path.stem for path in TESTS.glob("*.py")}
     assert {name for name in beside if not holds_tests(name)} == {"conftest"}
-    assert "support" not in sys.stdlib_module_names
