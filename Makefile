@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-demo
 examples: $(VENV)/.installed-examples
 	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
-# in the order of files: reordered by their number of tests, the few slow ones would come last, one after the other
+# in the order of tests/conftest.py, long files first; reordered by their number of tests, these would come last
 PYTEST = $(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder
 
 # every rule once; tests of packages that are not there are skipped

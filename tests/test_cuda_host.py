@@ -10,13 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.rules import KEEPS, POSITIVES
+
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
-import cuda_host
-import launches
-import test_distances
-from cases import EXTRAS, between, make_call
-from combinations import by_default
 from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
@@ -24,9 +21,12 @@ from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
 from contrastile.spec import Keep, Limits, Needs, PairBlock, PairCall, PairSpec, Positives, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
-from cuda_host import HostBackend
-from loss_cases import every_pair_loss
-from oracle import check, engine_loss, upstream
+from support import cuda_host, distances, launches
+from support.cases import EXTRAS, between, make_call
+from support.combinations import by_default, each_once
+from support.cuda_host import HostBackend
+from support.loss_cases import every_pair_loss
+from support.oracle import check, engine_loss, upstream
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
 
@@ -34,8 +34,6 @@ LOW = EPS[torch.float32]
 ALL = Needs(True, [True], True, True, True, True)
 SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]  # edges of quads, lanes and tiles
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-KEEPS = tuple(keep.name.lower() for keep in Keep)
-POSITIVES = (None, "same_index", "same_id", "kept")
 
 
 @pytest.fixture
@@ -153,9 +151,11 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
     monkeypatch.delenv("CONTRASTILE_HOST_ORDER")
 
 
-@pytest.mark.parametrize("positives", list(Positives), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("keep", list(Keep), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
+@pytest.mark.parametrize(
+    "reduce, keep, positives",
+    each_once(list(itertools.product(Reduce, Keep)), list(Positives)),
+    ids=lambda x: x.name.lower(),
+)
 def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))
     for index, (score, both, extras, keep_positives) in enumerate(rules):
@@ -242,11 +242,11 @@ def test_engine_in_many_pieces(installed, pieces, m, budget):
 
 
 @pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (2, True), (3, False), (4, True)])
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_engine_with_every_score(installed, score, tiles, offset):
     for dtype, (n, m, d) in itertools.product(DTYPES, ((1, 9, 1), (13, 33, 5), (37, 300, 16))):
-        problem = test_distances.problem(n, m, d, tiles, dtype, offset)
-        test_distances.check(problem, score, offset, backend="cuda")
+        problem = distances.problem(n, m, d, tiles, dtype, offset)
+        distances.check(problem, score, offset, backend="cuda")
 
 
 @every_pair_loss

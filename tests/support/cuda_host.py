@@ -20,7 +20,7 @@ import torch
 from contrastile.backends.cuda import CudaBackend
 from scripts import load_script
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ("stats", "score_grad", "small_call", "basis", "segment_max")
 SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
 LARGEST_GRID = 65535  # blocks along the second axis
