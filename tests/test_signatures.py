@@ -12,8 +12,8 @@ from contrastile import backends, literals, spec
 from contrastile.catalog import CATALOG
 from contrastile.losses.base import OWN
 from contrastile.ops import check, record
-from loss_cases import call, default, id_of, takes
-from scripts import load_script
+from support.loss_cases import call, default, id_of, takes
+from support.scripts import load_script
 
 every_module = pytest.mark.parametrize("card", CATALOG, ids=id_of)
 

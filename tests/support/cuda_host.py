@@ -18,7 +18,7 @@ import pybind11
 import torch
 
 from contrastile.backends.cuda import CudaBackend
-from scripts import load_script
+from support.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ("stats", "score_grad", "small_call", "basis", "segment_max")

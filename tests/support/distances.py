@@ -89,7 +89,7 @@ def engine(x: dict[str, Tensor], score: str, offset: bool, **options: Any) -> di
 
 
 def agree(found: dict[str, Tensor], truth: dict[str, Tensor], twin: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """At most four times the twin's error, four roundings, and the rounding of score gradients to the features' type."""
+    """At most four times the twin's error, four roundings, and the rounding of score gradients to their type."""
     low = EPS[torch.float64 if dtype == torch.float64 else torch.float32]
     features = max((largest(truth[name]) for name in ("da", "db")), default=0.0)
     for name, x in found.items():

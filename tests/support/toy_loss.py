@@ -21,8 +21,9 @@ from torch import Tensor
 
 from contrastile import catalog, losses, reference
 from contrastile.catalog import LossCard, pair
-from contrastile.losses.common import check_options, feature_pair, inverse, reduced_empty
-from contrastile.ops import pair_reduce
+from contrastile.literals import BackendName, Reduction
+from contrastile.losses.common import engine_options, feature_pair, inverse, reduced_empty
+from contrastile.ops import Pairs, pair_stats
 from contrastile.ranks import GlobalBatch, Group, collective
 from contrastile.reference._dense import masked_logsumexp, reduce_rows, unit
 
@@ -36,21 +37,18 @@ def toy(
     *,
     temperature: float | Tensor = 0.2,
     normalize: bool = False,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     memory_budget: int | None = None,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
     """L_i = log sum_{j != i} e^{z_ij} - z_ii,  z_ij = <z1_i, z2_j> / temperature."""
-    check_options(reduction, memory_budget, backend)
+    engine = engine_options(reduction, memory_budget, backend, group)
     z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    scale, batch = inverse(temperature, z1), GlobalBatch.of(group, z1.shape[0])
+    scale, batch = inverse(temperature, z1), GlobalBatch.of(engine.ranks, z1.shape[0])
     if batch.total <= 1:
         return reduced_empty(z1.shape[0], reduction, z1, z2, scale)
-    stats = pair_reduce(
-        z1, z2, scale=scale, keep="not_same_index", positives="same_index", memory_budget=memory_budget,
-        backend=backend, group=batch.ranks,
-    )  # fmt: skip
+    stats = pair_stats(Pairs(z1, z2, scale, keep="not_same_index", positives="same_index"), engine)
     assert stats.row_positives is not None
     return batch.reduced(stats.rows - stats.row_positives, reduction)
 
