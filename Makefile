@@ -1,4 +1,4 @@
-# make demo | examples | test | test-skipped | test-all | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | sanitize | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PINS := pyproject.toml requirements-dev.txt requirements-compat.txt
 NATIVE := setup.py $(shell find csrc -type f)
+CXX_FILES := $(shell find csrc -type f ! -name '*.map')
 
 GPU_PYTHON ?= python3
 PARTS ?= build test bench tune
@@ -19,7 +20,7 @@ CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
 .PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-first \
-	gpu-sanitize lint format wheel wheel-check clean
+	gpu-sanitize sanitize lint format wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -29,7 +30,7 @@ demo: $(VENV)/.installed-demo
 examples: $(VENV)/.installed-examples
 	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
 
-# in the order of files: reordered by their number of tests, the few slow ones would come last, one after the other
+# in the order of tests/conftest.py, long files first; reordered by their number of tests, these would come last
 PYTEST = $(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder
 
 # every rule once; tests of packages that are not there are skipped
@@ -43,6 +44,10 @@ test-skipped: $(VENV)/.installed-peers
 # every combination and every drop-in
 test-all: compat-packages $(VENV)/.installed-docs lint
 	$(PYTEST) --run-slow
+
+# csrc with AddressSanitizer and UndefinedBehaviorSanitizer, at small size; needs g++ on Linux
+sanitize: $(VENV)/.installed-dev
+	$(BIN)/python tests/native/sanitize.py build/sanitize
 
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages
@@ -87,12 +92,14 @@ gpu-sanitize:
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(BIN)/python packaging/generate_modules.py --check
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 # The source distribution and the wheel built from it alone, checked, in dist/cpu or, with CUDA=1 (needs nvcc), in
 # dist/cuda. Linux. See packaging/README.md.

@@ -8,6 +8,7 @@ version, and torch is not needed here. Environment, read at build time only (no 
     CONTRASTILE_CUDA_ARCHS="80;90a;100"  falls back to TORCH_CUDA_ARCH_LIST, then to DEFAULT_ARCHS
     CONTRASTILE_CUDA_BASIS=1|0           0: the CUDA module without the kernels of csrc/cuda/basis.cu, which take
                                          longer to compile than all others together; nothing but speed needs them
+    CONTRASTILE_SANITIZE=0|1             1: _cpu with the sanitizers of addresses and of undefined behaviour
     CONTRASTILE_OBJECTS                  folder that keeps object files between builds (build/objects); those made on
                                          one machine serve another with the same compilers
     CUDA_HOME, CXX, CUDAHOSTCXX, NVCC_THREADS, MAX_JOBS
@@ -43,6 +44,9 @@ DEFAULT_ARCHS = ("80", "90", "100")
 # never -Ofast or -ffast-math: linking with them switches denormals off for the whole process
 HOST_FLAGS = """-std=c++17 -O3 -g0 -DNDEBUG -Wall -fPIC -fvisibility=hidden -ffunction-sections
     -fdata-sections -fno-math-errno -fno-trapping-math -fno-semantic-interposition""".split()
+# without the checks that AddressSanitizer makes superfluous, which double the time to compile
+SANITIZERS = """-O1 -g1 -fsanitize=address,undefined -fno-sanitize=null,object-size,pointer-overflow,vptr
+    -fno-sanitize-recover=all""".split()
 KERNEL = ["-fno-exceptions", "-fno-rtti"]  # their tables are shared symbols
 AVX2 = [*KERNEL, "-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512".split()]
@@ -54,6 +58,11 @@ LINK_FLAGS = f"""-shared -Wl,--gc-sections -Wl,--exclude-libs,ALL -Wl,-s -Wl,--a
     -Wl,--version-script={CSRC / "exports.map"}""".split()
 if sys.platform == "darwin":
     LINK_FLAGS = "-bundle -undefined dynamic_lookup -Wl,-exported_symbol,_PyInit_*".split()
+
+
+if ENV.get("CONTRASTILE_SANITIZE") == "1":
+    HOST_FLAGS += SANITIZERS
+    LINK_FLAGS = [*(flag for flag in LINK_FLAGS if flag != "-Wl,-s"), *SANITIZERS]
 
 
 def run(command):

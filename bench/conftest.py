@@ -17,7 +17,7 @@ from contrastile.benchmark.record import OK, Record
 from contrastile.benchmark.suite import card
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/official_views.py restates official code
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/support/official_views.py restates official code
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,8 +1,8 @@
 """Other packages' losses: how each is called on the inputs of a workload. One row of PEERS for each.
 
 An adapter takes the package's module, or our drop-in module in its place, and gives a function of a case's arguments.
-open_clip and lightly are imported without torchvision where that is missing (tests/peers/standins.py). GRAM,
-Multi-View-CL and DHEL-KCL are no packages: their formulas are restated in eager.py and tests/official_views.py.
+open_clip and lightly are imported without torchvision where that is missing (tests/support/standins.py). GRAM,
+Multi-View-CL and DHEL-KCL are no packages: their formulas are restated in eager.py and tests/support/official_views.py.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import eager
-import official_views
 from contrastile.benchmark.problem import Problem
 from contrastile.benchmark.suite import Loss, Skip
+from support import official_views
 
 Modules = Callable[[], Any]  # raises Skip
 Adapter = Callable[[Any, Problem], Loss]
@@ -54,7 +54,7 @@ def dropin(name: str) -> Any:
 
 
 def open_clip() -> ModuleType:
-    from peers.standins import load
+    from support.standins import load
 
     return skipping(lambda: load("open_clip.loss", shells=("open_clip",)))
 
@@ -62,7 +62,7 @@ def open_clip() -> ModuleType:
 @cache
 def lightly() -> tuple[Any, Any]:
     """The package's losses and the drop-ins, which extend them."""
-    from compat.lightly_modules import lightly_importable, lightly_losses
+    from support.lightly_modules import lightly_importable, lightly_losses
 
     def both() -> tuple[Any, Any]:
         with lightly_importable():
@@ -142,7 +142,7 @@ def info_nce(module: Any, problem: Problem) -> Loss:
 
 def ranking(module: Any, problem: Problem, **options: Any) -> Loss:
     """From embeddings on, with a model that is never run."""
-    from compat.sentence_encoders import Given
+    from support.sentence_encoders import Given
 
     loss = module.MultipleNegativesRankingLoss(Given(), scale=1.0 / temperature(problem), **options)
     return without_temperature(lambda *x: loss.compute_loss_from_embeddings(list(x), None))
@@ -150,7 +150,7 @@ def ranking(module: Any, problem: Problem, **options: Any) -> Loss:
 
 def cached_ranking(module: Any, problem: Problem) -> Loss:
     """The loss stage of the cached form at its default mini-batch: gradients are taken inside, block by block."""
-    from compat.sentence_encoders import Given
+    from support.sentence_encoders import Given
 
     loss = module.CachedMultipleNegativesRankingLoss(Given(), scale=1.0 / temperature(problem))
 

@@ -3,8 +3,9 @@
     python packaging/check_install.py FOLDER
 
 FOLDER holds one source distribution and one wheel of it. One new environment with torch and nothing of this project
-gets, one after the other: the wheel; the source distribution where there is no compiler; an editable install with and
-one without build isolation. pip finds torch as it is set up to (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS).
+gets, one after the other: the wheel, with the tests of its imports; the source distribution where there is no compiler;
+an editable install with and one without build isolation. pip finds torch as it is set up to (PIP_EXTRA_INDEX_URL,
+PIP_FIND_LINKS).
 """
 
 import json
@@ -15,7 +16,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-PINS = Path(__file__).resolve().parents[1] / "requirements-dev.txt"
+ROOT = Path(__file__).resolve().parents[1]
+PINS = ROOT / "requirements-dev.txt"
+TESTS = [ROOT / "tests" / name for name in ("test_imports.py", "test_importing.py", "test_public.py")]
 OWN_VARIABLES = ("PYTHON", "CONTRASTILE", "CXX", "CUDA_HOME", "CUDA_PATH")  # of the caller; a user has none
 
 LOSS = """
@@ -75,6 +78,8 @@ def main() -> None:
         env.works("loaded", "cpu", env.folder)
         print(env.run("-m", "contrastile", "info"))
         env.run("-m", "contrastile", "selftest")
+        env.pip("install", "-c", PINS, "pytest")
+        env.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", *TESTS)
         env.pip("uninstall", "-y", "contrastile")
 
         env.pip("install", sdist, PATH=str(env.bin))  # no compiler, no nvcc

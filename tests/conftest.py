@@ -17,7 +17,7 @@ import contrastile
 from contrastile.backends import native
 
 if TYPE_CHECKING:
-    from cuda_host import HostBackend
+    from support.cuda_host import HostBackend
 
 # cuBLAS is deterministic, and torch does not warn of it, only with a workspace of fixed size
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -94,7 +94,12 @@ def pytest_collection() -> Iterator[None]:
         gc.enable()
 
 
+# files of a minute: workers that share out files begin with them, so that none is left for the end
+LONG = ("examples", "ranks", "interpreted", "interpreted_fused", "losses", "compile", "triton_compile", "cuda_build")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     skipped = {}
     if config.getoption("--run-gpu") == "skip":
         skipped["gpu"] = "--run-gpu=skip"
@@ -164,8 +169,8 @@ def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def host(host_folder: Path) -> HostBackend:
-    """The cuda backend with its kernels run by loops on the CPU, see cuda_host.py."""
-    import cuda_host  # needs the build requirements
+    """The cuda backend with its kernels run by loops on the CPU, see support/cuda_host.py."""
+    from support import cuda_host  # needs the build requirements
 
     with FileLock(host_folder / "lock"):
         return cuda_host.HostBackend(cuda_host.build(host_folder))

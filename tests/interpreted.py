@@ -12,25 +12,17 @@ import pytest
 import torch
 from triton.runtime.interpreter import GridExecutor
 
-import launches
-import test_distances
-import test_segment_max
-from cases import EXTRAS, make_call
-from combinations import each_once
 from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Limits, Reduce, Score
 from contrastile.triton_kernels import config, functors, tiles
-from oracle import check, check_float16_range, engine, engine_loss, upstream
-
-KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
-POSITIVES = (None, "same_index", "same_id", "kept")
-SUMS = ("lse", "softplus", "relu")
-REDUCES = (*SUMS, "max")
-SQUARE = [("other_index", "same_id"), ("same_id", "kept"), ("all", None)]
-copyable = triton_device.copyable
+from support import distances, launches, segments
+from support.cases import EXTRAS, make_call
+from support.combinations import each_once
+from support.oracle import check, check_float16_range, engine, engine_loss, upstream
+from support.rules import KEEPS, POSITIVES, REDUCES, SQUARE, SUMS, TYPED_KEEPS
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +39,6 @@ def named(monkeypatch):
 
 def triton(call, **options):
     return check(call, backend="triton", **options)
-
-
-TYPED_KEEPS = [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
 
 
 @pytest.mark.parametrize("dtype, keep, reduce", each_once(TYPED_KEEPS, REDUCES))
@@ -107,13 +96,13 @@ def test_tensor_descriptors(d, persistent, monkeypatch):
     """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
     copied = []
     monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
-    monkeypatch.setattr(triton_launch, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
+    monkeypatch.setattr(triton_launch, "copyable", lambda x: copied.append(triton_device.copyable(x)) or copied[-1])
     tile = replace(config.INTERPRETER, per_processor=int(persistent))
     monkeypatch.setattr(triton_launch, "tile_for", lambda *_: tile)
     for extras, blocks in (((), 1), (EXTRAS, 2)):
         triton(make_call(70, 150, d, torch.float16, *extras, blocks=blocks, positives="same_index", cols=True))
-    x = test_distances.problem(37, 70, d, 3, torch.float32, True)
-    test_distances.check(x, "distance", True, backend="triton")
+    x = distances.problem(37, 70, d, 3, torch.float32, True)
+    distances.check(x, "distance", True, backend="triton")
     assert set(copied) == {d % 8 == 0}
 
 
@@ -128,22 +117,22 @@ def test_bfloat16_is_widened_in_the_interpreter():
 
 
 @pytest.mark.parametrize(
-    "tiles, offset, score", each_once([(1, True), (1, False), (3, True), (2, False)], test_distances.SCORES)
+    "tiles, offset, score", each_once([(1, True), (1, False), (3, True), (2, False)], distances.SCORES)
 )
 def test_distances_from_flats(score, tiles, offset):
-    x = test_distances.problem(37, 70, 16, tiles, torch.float32, offset)
-    test_distances.check(x, score, offset, backend="triton")
+    x = distances.problem(37, 70, 16, tiles, torch.float32, offset)
+    distances.check(x, score, offset, backend="triton")
 
 
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_points_nearer_than_rounding(score):
-    test_distances.test_points_nearer_than_rounding_get_the_floor_and_no_gradient("triton", torch.float32, score)
+    distances.check_the_floor("triton", torch.float32, score)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_a_distance_that_is_not_finite_stays_alone(score, value):
-    test_distances.test_a_row_that_is_not_finite_stays_alone("triton", score, value)
+    distances.check_a_row_that_is_not_finite("triton", score, value)
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
@@ -245,44 +234,44 @@ def test_named_and_auto():
 
 
 @pytest.mark.parametrize(
-    "name, dtype", each_once(list(test_segment_max.RAGGED), (torch.float32, torch.float16, torch.bfloat16))
+    "name, dtype", each_once(list(segments.RAGGED), (torch.float32, torch.float16, torch.bfloat16))
 )
 def test_maxima_over_ragged_segments(name, dtype):
     """Segments shorter and longer than a tile, that begin anywhere; rows beyond a tile."""
     for n, d, extra in ((5, 7, 0), (37, 40, 11)):
-        problem = test_segment_max.problem(n, test_segment_max.RAGGED[name], d, dtype, d == 40, extra)
-        test_segment_max.check(problem, "triton")
+        problem = segments.problem(n, segments.RAGGED[name], d, dtype, d == 40, extra)
+        segments.check(problem, "triton")
 
 
 def test_maxima_over_segments_of_one_length():
     for length, count in ((1, 9), (33, 2), (64, 3), (130, 2)):
-        problem = test_segment_max.problem(6, [length * s for s in range(count + 1)], 5, masked=length > 1)
-        test_segment_max.check(replace(problem, segments=length), "triton")
+        problem = segments.problem(6, [length * s for s in range(count + 1)], 5, masked=length > 1)
+        segments.check(replace(problem, segments=length), "triton")
 
 
 @pytest.mark.parametrize("d", [8, 40, 9], ids=["one step", "several", "rows not aligned"])
 def test_maxima_over_segments_with_tensor_descriptors(d, monkeypatch):
     copied = []
     monkeypatch.setattr(triton_segments, "copies_tensors", lambda device, kind: True)
-    monkeypatch.setattr(triton_segments, "copyable", lambda x: copied.append(copyable(x)) or copied[-1])
+    monkeypatch.setattr(triton_segments, "copyable", lambda x: copied.append(triton_device.copyable(x)) or copied[-1])
     for dtype in (torch.float32, torch.float16):
         for name in ("ragged", "one long", "primes"):
-            problem = test_segment_max.problem(37, test_segment_max.RAGGED[name], d, dtype, True, 5)
-            test_segment_max.check(problem, "triton")
+            problem = segments.problem(37, segments.RAGGED[name], d, dtype, True, 5)
+            segments.check(problem, "triton")
     assert (d % 8 == 0) == all(copied)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_maxima_that_are_not_finite(value):
-    test_segment_max.test_nan_and_infinity_stay_in_their_segment("triton", value)
+    segments.check_nan_and_infinity("triton", value)
     if value != -torch.inf:
-        test_segment_max.test_what_the_mask_drops_does_no_harm("triton", value)
+        segments.check_dropped_columns("triton", value)
 
 
 def test_the_first_of_equal_columns_and_of_nan():
-    test_segment_max.test_of_equal_columns_the_first_gets_the_gradient("triton")
-    test_segment_max.test_the_first_nan_gets_the_gradient("triton")
-    test_segment_max.test_scores_of_minus_infinity_are_as_none("triton")
+    segments.check_equal_columns("triton")
+    segments.check_the_first_nan("triton")
+    segments.check_minus_infinity("triton")
 
 
 def test_small_tiles_for_short_segments():
@@ -303,7 +292,7 @@ def test_a_mutated_maximum_fails(monkeypatch):
 
     monkeypatch.setattr(segment_max, "first_maximum", last)
     with pytest.raises(AssertionError):
-        test_segment_max.test_of_equal_columns_the_first_gets_the_gradient("triton")
+        segments.check_equal_columns("triton")
 
 
 # ---- functors
@@ -346,7 +335,7 @@ def run_functor(use):
     if use in SUMS:
         triton(make_call(20, 30, 8, torch.float32, reduce=use, positives="same_index", cols=True))
     else:
-        test_distances.check(test_distances.problem(20, 30, 8, 1, torch.float32), use, True, backend="triton")
+        distances.check(distances.problem(20, 30, 8, 1, torch.float32), use, True, backend="triton")
 
 
 unmutated = cache(run_functor)  # once for all that a reduce or score uses

@@ -8,16 +8,16 @@ from functools import cache
 import pytest
 import torch
 
-from cases import EXTRAS, make_call
-from combinations import each_once
 from contrastile import driver, pair_loss, pair_reduce
-from contrastile.backends import measured, triton_fused
+from contrastile.backends import measured, triton_device, triton_fused
 from contrastile.backends import triton as backend_module
 from contrastile.spec import Limits
 from contrastile.triton_kernels import functors
 from contrastile.triton_kernels import fused as kernels
-from interpreted import KEEPS, POSITIVES, SQUARE, SUMS, TYPED_KEEPS, copyable
-from oracle import check, check_float16_range, compare, engine, engine_loss, oracle, scalar_of, upstream
+from support.cases import EXTRAS, make_call
+from support.combinations import each_once
+from support.oracle import check, check_float16_range, compare, engine, engine_loss, oracle, scalar_of, upstream
+from support.rules import KEEPS, POSITIVES, SQUARE, SUMS, TYPED_KEEPS
 
 FLOATS = (torch.float32, torch.float16)
 
@@ -126,7 +126,7 @@ def test_tensor_descriptors(d, copied, monkeypatch):
     """The path of sm_90 and newer; where rows do not begin at multiples of 16 bytes, pointers again."""
     found = []
     monkeypatch.setattr(triton_fused, "copies_tensors", lambda device, kind: True)
-    monkeypatch.setattr(triton_fused, "copyable", lambda x: found.append(copyable(x)) or found[-1])
+    monkeypatch.setattr(triton_fused, "copyable", lambda x: found.append(triton_device.copyable(x)) or found[-1])
     fused(make_call(70, 150, d, torch.float16, *EXTRAS, blocks=2, positives="same_index", cols=True))
     assert set(found) == {copied}
 

@@ -16,7 +16,7 @@ from contrastile import BackendUnsupported, driver, losses, metrics
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
 from contrastile.ops import multilinear
-from loss_cases import default
+from support.loss_cases import default
 
 N, D = 12, 8
 REFUSALS = (ValueError, BackendUnsupported)

@@ -15,8 +15,8 @@ from contrastile import metrics
 from contrastile.distributed import cached_backward
 from contrastile.losses.volume_computation import volume_computation
 from contrastile.ops import matmul
-from inside_autocast import REGIONS, assert_backward_is_the_same_inside
-from loss_cases import call, differentiable, every_variant, id_of, leaves, make
+from support.inside_autocast import REGIONS, assert_backward_is_the_same_inside
+from support.loss_cases import call, differentiable, every_variant, id_of, leaves, make
 
 N, D = 12, 8
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ROOT, load_script
+from support.scripts import ROOT, load_script
 
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF files with nm")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import contrastile
-from combinations import by_default
 from contrastile.cli import demo_data, demo_train, demo_views, info, main, memory_probe, selftest
 from contrastile.cli.table import format_table
+from support.combinations import by_default
 
 _SECTIONS = ("versions", "cpu", "cuda", "backends", "native modules")
 

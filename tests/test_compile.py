@@ -6,17 +6,77 @@ import torch.nn.functional as F
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import contrastile
-from combinations import by_default
-from loss_cases import id_of
+from contrastile.catalog import CATALOG
+from support.combinations import by_default
+from support.loss_cases import differentiable, every_loss, every_variant, id_of, leaves, make
+
+AUTOMATIC = ("info_nce", "sup_con", "debiased_nt_xent", "uniformity")  # also compiled as torch does unasked
+WIDTH = 7
+SIZES = (13, 18, 31)  # nothing that a case makes of the first has the width: torch would take equal sizes for one
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def results(function, args, kwargs, inputs):
+    value = function(*args, **kwargs)
+    return value.detach(), *torch.autograd.grad(value, inputs, allow_unused=True)
+
+
+def check(function, batches, backend, dynamic):
+    """The numbers of eager mode on every batch, (args, kwargs, leaves), and no compilation after the first few."""
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(function, backend=counter, fullgraph=True, dynamic=dynamic)
+    counts = []
+    for batch in batches:
+        for x, y in zip(results(compiled, *batch), results(function, *batch), strict=True):
+            assert (x is None) == (y is None)
+            if x is not None:
+                torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5 * max(y.abs().max().item(), 1.0))
+        counts.append(counter.frame_count)
+    settled = 0 if dynamic else 1  # by default torch compiles for one size, then once for any
+    assert counts[settled:] == counts[settled:][:1] * len(counts[settled:]), f"graphs compiled so far: {counts}"
+
+
+# ---- losses of the catalog
+
+
+def check_card(card, variant, backend="aot_eager", dynamic=None):
+    cases = [differentiable(make(card, variant, n, WIDTH)) for n in SIZES]
+    check(card.function, [(case.args, case.kwargs, leaves(case)) for case in cases], backend, dynamic)
+
+
+@every_loss
+def test_one_dynamic_graph_serves_every_size_from_the_first(card):
+    check_card(card, next(iter(card.variants)), dynamic=True)
+
+
+@pytest.mark.parametrize("card", by_default(CATALOG, *(x for x in CATALOG if x.name in AUTOMATIC)), ids=id_of)
+def test_one_graph_serves_every_size(card):
+    """By default torch compiles for the first size, then for any."""
+    check_card(card, next(iter(card.variants)))
+
+
+@pytest.mark.slow
+@every_variant
+def test_one_graph_of_every_variant_serves_every_size(card, variant):
+    check_card(card, variant)
+
+
+@pytest.mark.parametrize("card", by_default(CATALOG, CATALOG[0]), ids=id_of)
+def test_the_default_compiler_agrees(card):
+    check_card(card, next(iter(card.variants)), "inductor")
+
+
+# ---- other functions, of two views and a temperature
 
 
 def labels(x):
     return torch.arange(x.shape[0]) // 2
-
-
-def shuffled(x, y, t):
-    orders = torch.stack([torch.arange(x.shape[0]).roll(step + 1) for step in range(6)]).view(3, 2, -1)
-    return contrastile.symile_loss(x, y, x + y, logit_scale=1 / t, permutations=orders)
 
 
 def tokens(x, y):
@@ -38,33 +98,10 @@ def engine(x, y, t):
 
 
 CALLS = {
-    "info_nce": lambda x, y, t: contrastile.info_nce(x, y, temperature=t),
-    "clip_loss": lambda x, y, t: contrastile.clip_loss(x, y, 1 / t),
-    "siglip_loss": lambda x, y, t: contrastile.siglip_loss(x, y, 1 / t, -t),
-    "nt_xent": lambda x, y, t: contrastile.nt_xent(x, y, temperature=t),
-    "sup_con": lambda x, y, t: contrastile.sup_con(x, labels(x), temperature=t),
-    "debiased_info_nce": lambda x, y, t: contrastile.debiased_info_nce(x, y, temperature=t),
-    "debiased_nt_xent": lambda x, y, t: contrastile.debiased_nt_xent(x, y, temperature=t),
-    "dcl": lambda x, y, t: contrastile.dcl(x, y, temperature=t),
-    "dclw": lambda x, y, t: contrastile.dclw(x, y, temperature=t),
-    "dhel": lambda x, y, t: contrastile.dhel(x, y, temperature=t),
-    "mv_infonce": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t),
-    "mv_infonce across": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t, negatives="cross_view"),
-    "mv_dhel": lambda x, y, t: contrastile.mv_dhel(torch.stack([x, y, x + y]), temperature=t),
-    "pvc": lambda x, y, t: contrastile.pvc((x, y, x + y), temperature=t),
     "view averages": lambda x, y, t: contrastile.pairwise_aggregate(
         [x, y, x + y], contrastile.nt_xent, mode="average", temperature=t
     ),
-    "symile_loss": shuffled,
-    "symile n_squared": lambda x, y, t: contrastile.symile_loss(x, y, x + y, logit_scale=1 / t, negatives="n_squared"),
-    "kcl": lambda x, y, t: contrastile.kcl(x, y, t=1 / t),
-    "kcl log": lambda x, y, t: contrastile.kcl(x, y, kernel="log", t=1 / t, gamma=t),
-    "kcl imq": lambda x, y, t: contrastile.kcl(x, y, kernel="imq", t=1 / t),
-    "kcl riesz": lambda x, y, t: contrastile.kcl(x, y, kernel="gaussian_riesz", t=1 / t, s=-1.0),
-    "cuaxu": lambda x, y, t: contrastile.cuaxu(x, y, 1 / t, t=1 / t),
-    "uniformity": lambda x, y, t: contrastile.uniformity(x, t=1 / t),
-    "alignment": lambda x, y, t: contrastile.alignment(x, y) * t,
-    "uniformity of two": lambda x, y, t: contrastile.uniformity(x, y, t=1 / t),
+    "views in a list": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t),
     "maxsim": lambda x, y, t: contrastile.maxsim(*tokens(x, y), document_mask=tokens(x, y)[1][..., 0] > -1).mean() / t,
     "segment_max": lambda x, y, t: contrastile.segment_max(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
     "a number": lambda x, y, t: contrastile.nt_xent(x, y, temperature=0.1) * t,
@@ -75,57 +112,29 @@ CALLS = {
     "engine": engine,
     "maximum": lambda x, y, t: contrastile.pair_reduce(x, y, scale=1 / t, reduce="max", cols=True).rows.mean(),
 }
-SIZES = (11, 14, 23)  # none equals the width: torch would take equal sizes for one
-WIDTH = 8
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-def results(function, n, temperature):
-    generator = torch.Generator().manual_seed(n)
-    x, y = (F.normalize(torch.randn(n, WIDTH, generator=generator), dim=-1).requires_grad_() for _ in range(2))
-    t = torch.tensor(temperature, requires_grad=True)
-    value = function(x, y, t)
-    return value.detach(), *torch.autograd.grad(value, (x, y, t), allow_unused=True)
-
-
-def check(name, backend, dynamic):
-    counter = CompileCounterWithBackend(backend)
-    compiled = torch.compile(CALLS[name], backend=counter, fullgraph=True, dynamic=dynamic)
-    counts = []
+def check_call(name, dynamic):
+    batches = []
     for step, n in enumerate(SIZES):
-        temperature = 0.1 + 0.05 * step
-        found, expected = results(compiled, n, temperature), results(CALLS[name], n, temperature)
-        for x, y in zip(found, expected, strict=True):
-            assert (x is None) == (y is None)
-            if x is not None:
-                torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5 * max(y.abs().max().item(), 1.0))
-        counts.append(counter.frame_count)
-    settled = 0 if dynamic else 1  # by default torch compiles for one size, then once for any
-    assert counts[settled:] == counts[settled:][:1] * len(counts[settled:]), f"graphs compiled so far: {counts}"
+        generator = torch.Generator().manual_seed(n)
+        x, y = (F.normalize(torch.randn(n, WIDTH, generator=generator), dim=-1).requires_grad_() for _ in range(2))
+        given = (x, y, torch.tensor(0.1 + 0.05 * step, requires_grad=True))
+        batches.append((given, {}, given))
+    check(CALLS[name], batches, "aot_eager", dynamic)
 
 
-VARIANTS = {"kcl log", "kcl imq", "kcl riesz", "mv_infonce across", "view averages", "uniformity of two", "itself"}
+@pytest.mark.parametrize("name", by_default(CALLS, *(CALLS.keys() - {"view averages", "itself"})))
+def test_one_graph_of_other_functions_serves_every_size(name):
+    check_call(name, None)
 
 
-@pytest.mark.parametrize("name", by_default(CALLS, *(CALLS.keys() - VARIANTS)))
-def test_one_graph_serves_every_size(name):
-    check(name, "aot_eager", None)
+@pytest.mark.parametrize("name", by_default(CALLS, "guarded"))
+def test_one_dynamic_graph_of_other_functions_serves_every_size(name):
+    check_call(name, True)
 
 
-@pytest.mark.parametrize("name", by_default(CALLS, "info_nce", "sup_con", "debiased_nt_xent", "uniformity", "guarded"))
-def test_one_dynamic_graph_serves_every_size_from_the_first(name):
-    check(name, "aot_eager", True)
-
-
-@pytest.mark.parametrize("name", by_default(CALLS, "info_nce"))
-def test_the_default_compiler_agrees(name):
-    check(name, "inductor", None)
+# ---- what else is compiled
 
 
 def test_no_gradient_compiles_too():

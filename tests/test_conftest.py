@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import conftest
 import contrastile
-from combinations import each_once
+from support.combinations import each_once
 
 pytest_plugins = ["pytester"]
 TESTS = Path(__file__).parent
@@ -125,3 +126,13 @@ def test_by_default_every_value_occurs_and_all_combinations_otherwise():
         and set(zip(numbers, booleans, strict=True)) == {*axes[1]}
         and sorted(lists) == [*axes[2]]
     )
+
+
+def test_long_files_come_first(pytester):
+    """And exist."""
+    pytester.makeconftest((TESTS / "conftest.py").read_text())
+    pytester.makepyfile(**{f"test_{name}": "def test_x(): pass" for name in ("a", "compile", "z", "losses")})
+    found = [line.partition("::")[0] for line in pytester.runpytest_inprocess("--collect-only", "-q").outlines]
+    assert found[:4] == ["test_compile.py", "test_losses.py", "test_a.py", "test_z.py"]
+    stems = {path.stem for path in TESTS.rglob("test_*.py")}
+    assert {f"test_{name}" for name in conftest.LONG} <= stems

@@ -14,8 +14,6 @@ from torch import Tensor
 
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
-import cuda_host
-from combinations import by_default
 from contrastile import backends, gram_loss, gram_volume, reference
 from contrastile.backends import measured, native_struct
 from contrastile.backends.torch_tiles import TorchBackend
@@ -23,8 +21,11 @@ from contrastile.catalog import Case
 from contrastile.ops import basis as op
 from contrastile.ops.basis import basis
 from contrastile.testing import EPS, compare, largest
-from cuda_host import HostBackend
-from volume_cases import Pairing, loss_case, modalities
+from support import cuda_host
+from support.combinations import by_default, each_once
+from support.cuda_host import HostBackend
+from support.pairing import Pairing
+from support.volume_cases import loss_case, modalities
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
 
@@ -106,8 +107,7 @@ def compare_with_torch(monkeypatch: pytest.MonkeyPatch, host: HostBackend, xs: l
 # ---- values and gradients
 
 
-@by_dtype
-@pytest.mark.parametrize("size", range(1, 7))
+@pytest.mark.parametrize("size, dtype", each_once(range(1, 7), DTYPES), ids=lambda x: str(x).removeprefix("torch."))
 def test_values_and_gradients(host, monkeypatch, size, dtype):
     """Where more vectors than dimensions make the last ones dependent, too; every layout and number of directions."""
     for index, width in enumerate(WIDTHS):
@@ -340,9 +340,9 @@ MUTANTS = {
         PHASES,
         "else if constexpr (R == 0) invert(at, s), combine(at, s);\n    else if constexpr (R == 1);",
     ),
-    "float16": (ELEMENT, "0xfff + (size >> 13 & 1)", "0x1000"),
 }
 MORE_MUTANTS = {
+    "float16": (ELEMENT, "0xfff + (size >> 13 & 1)", "0x1000"),
     "which round": (BASIS, "s.projection[round][index][u]", "s.projection[0][index][u]"),
     "lanes": (BASIS, "k < LANES; k += 4", "k < LANES - 4; k += 4"),
     "no direction": (BASIS, "i == column && s.length[i] != A(0)", "i == column"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from combinations import by_default
+from support.combinations import by_default
 
 ROOT = Path(__file__).resolve().parents[1]
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")

@@ -10,23 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.rules import KEEPS, POSITIVES
+
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 
-import cuda_host
-import launches
-import test_distances
-from cases import EXTRAS, between, make_call
-from combinations import by_default
 from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
-from contrastile.spec import Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Score, Side
+from contrastile.spec import NO_TEST, Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Score, Side, Test
 from contrastile.testing import EPS, check_card, largest
-from cuda_host import HostBackend
-from loss_cases import every_pair_loss
-from oracle import check, engine_loss, upstream
+from support import cuda_host, distances, launches
+from support.cases import EXTRAS, between, make_call
+from support.combinations import by_default, each_once
+from support.cuda_host import HostBackend
+from support.loss_cases import every_pair_loss
+from support.oracle import check, engine_loss, upstream
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
 
@@ -34,8 +34,6 @@ LOW = EPS[torch.float32]
 ALL = Needs(True, [True], True, True, True, True)
 SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]  # edges of quads, lanes and tiles
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-KEEPS = tuple(keep.name.lower() for keep in Keep)
-POSITIVES = (None, "same_index", "same_id", "kept")
 
 
 @pytest.fixture
@@ -74,6 +72,16 @@ def test_kernels_for_other_devices_are_refused_with_a_reason(archs, capability, 
 # ---- tiles against tiles in torch
 
 
+ONE_TEST = [test for test in Test if test != Test.KEPT]
+RULES = [
+    NO_TEST,
+    *ONE_TEST,
+    Test.OTHER_INDEX | Test.OTHER_ID,
+    Test.SAME_GROUP | Test.LOWER_ORDER | Test.NO_SHARED_LABEL,
+]
+POSITIVE_RULES = [NO_TEST, *ONE_TEST, Test.KEPT, Test.SAME_ID | Test.OTHER_INDEX]
+
+
 def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:
     """Small multiples of powers of two, so that the z of dot products is exact. Sides have all that gradients need."""
     d = 8
@@ -81,7 +89,11 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
     b = (torch.randn(tiles, m, d) * 2).round() / 4
     sides = []
     for features, size, origin, on in ((a, n, 40, True), (b, m, 37, both)):
-        side = Side(features, origin, on=on, ids=torch.randint(0, 4, (size,)))
+        side = Side(
+            features, origin, on=on, ids=torch.randint(0, 4, (size,)), groups=torch.randint(0, 3, (size,)),
+            labels=torch.randint(0, 2**62, (size, 2)) & torch.randint(0, 2**62, (size, 2)) & 0x40000010001000,
+            order=torch.randint(-5, 5, (size,)),
+        )  # fmt: skip
         if extras or spec.score != Score.DOT:
             side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
         if extras:
@@ -94,7 +106,8 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
         side.stat = torch.stack([peak.float() + torch.randn(len(side)), torch.rand(len(side)) + 3.0], 1)
     if extras:
         block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
-        sides[0].threshold, sides[1].threshold = between(z).float(), between(z.T).float()
+        for side, x in zip(sides, (z, z.T), strict=True):
+            side.low, side.high = -between(-x).float(), between(x).float()
     return block
 
 
@@ -103,7 +116,7 @@ def logits(block: PairBlock) -> Tensor:
 
 
 def double(block: PairBlock) -> PairBlock:
-    names = ("features", "scale", "bias", "threshold", "stat", "weight", "positive_weight")
+    names = ("features", "scale", "bias", "low", "high", "stat", "weight", "positive_weight")
     sides = [
         replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
         for side in (block.row, block.col)
@@ -153,14 +166,16 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
     monkeypatch.delenv("CONTRASTILE_HOST_ORDER")
 
 
-@pytest.mark.parametrize("positives", list(Positives), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("keep", list(Keep), ids=lambda x: x.name.lower())
-@pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
+@pytest.mark.parametrize(
+    "reduce, keep, positives",
+    each_once(list(itertools.product(Reduce, RULES)), POSITIVE_RULES),
+    ids=lambda x: x.name.lower() if x.name else "none",
+)
 def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))
     for index, (score, both, extras, keep_positives) in enumerate(rules):
         tiles = 1 if score == Score.DOT else 1 + index % 3
-        spec = PairSpec(reduce, keep, positives, keep_positives, both, index % 5 == 0, False, score, index % 2 == 0)
+        spec = PairSpec(reduce, keep, positives, keep_positives, both, False, score, index % 2 == 0)
         n, m = SHAPES[(index + int(keep)) % len(SHAPES)]
         block = random_block(spec, n, m, tiles, extras, both)
         check_tiles(host, monkeypatch, block, index % 3)
@@ -242,11 +257,11 @@ def test_engine_in_many_pieces(installed, pieces, m, budget):
 
 
 @pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (2, True), (3, False), (4, True)])
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_engine_with_every_score(installed, score, tiles, offset):
     for dtype, (n, m, d) in itertools.product(DTYPES, ((1, 9, 1), (13, 33, 5), (37, 300, 16))):
-        problem = test_distances.problem(n, m, d, tiles, dtype, offset)
-        test_distances.check(problem, score, offset, backend="cuda")
+        problem = distances.problem(n, m, d, tiles, dtype, offset)
+        distances.check(problem, score, offset, backend="cuda")
 
 
 @every_pair_loss

@@ -17,26 +17,17 @@ import pytest
 import torch
 
 import contrastile
-from compat.lightly_modules import lightly_importable
 from contrastile.catalog import CATALOG
 from contrastile.cli import _COMMANDS
-from scripts import load_script
+from support.lightly_modules import lightly_importable
+from support.pages import DOCS, DROPINS, INDEX, PAGES, README, ROOT, blocks
+from support.scripts import load_script
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
-README = PAGES["README.md"]
-DROPINS = {Path(page).stem: text for page, text in PAGES.items() if page.startswith("docs/dropins/")}
-INDEX = DROPINS.pop("README")
 # packages that a page's code imports
 NEEDED = {
     f"docs/dropins/{name}.md": name for name in ("pytorch_metric_learning", "sentence_transformers", "transformers")
 }
 MAKEFILE = (ROOT / "Makefile").read_text()
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])

@@ -16,7 +16,7 @@ import pytest
 import contrastile
 from contrastile.cli import _COMMANDS
 from contrastile.compat.transformers_families import FAMILIES
-from test_docs import DROPINS, INDEX, PAGES, README
+from support.pages import DROPINS, INDEX, PAGES, README
 
 LOSSES = [page for page in PAGES if re.search(r"^::: contrastile\.", PAGES[page], re.MULTILINE)]
 PATH = re.compile(r"\bcontrastile((?:\.\w+)+)")

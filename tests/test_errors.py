@@ -8,11 +8,9 @@ import torch
 import contrastile
 from contrastile import BackendUnsupported, available_backends, pair_loss, pair_reduce, row_lse
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, emptied, every_loss, every_pair_loss, id_of, takes
+from support.loss_cases import call, default, emptied, every_loss, every_pair_loss, id_of, takes
+from support.refusals import IDS, N, X, Y, refuses
 
-N, D = 6, 4
-X, Y = torch.randn(2, N, D, generator=torch.Generator().manual_seed(0)).unbind()
-IDS = torch.arange(N)
 ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_loss}
 ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc"}  # one argument holds all features: tests of their own
 PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
@@ -34,11 +32,6 @@ def names(function):
 def run(name, x, y, **options):
     scale = {"logit_scale": 5.0} if name in ("clip_loss", "siglip_loss", "symile_loss") else {}
     return PAIRS[name](x, y, **scale, **options)
-
-
-def refuses(error, *words):
-    """Expects `error` with every word in its message."""
-    return pytest.raises(error, match="".join(f"(?=.*{word})" for word in words))
 
 
 # ---- features

@@ -8,7 +8,7 @@ import torch
 
 import contrastile
 from contrastile import pair_loss, pair_reduce
-from test_errors import IDS, N, X, Y, refuses
+from support.refusals import IDS, N, X, Y, refuses
 
 ENGINES = pytest.mark.parametrize("engine", [pair_reduce, pair_loss])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import contrastile
-from combinations import by_default
+from support.combinations import by_default
 
 FOLDER = Path(__file__).parents[1] / "examples"
 NEEDS = {
@@ -96,9 +96,10 @@ def loop(monkeypatch):
     sys.modules.pop("common", None)
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_the_loop_trains_a_model_of_open_clip(loop, monkeypatch):
-    from compat.open_clip_training import open_clip_modules
+    from support.open_clip_training import open_clip_modules
 
     monkeypatch.setitem(sys.modules, "open_clip", open_clip_modules().open_clip)
     assert loop.main(["--open-clip"]) == 0

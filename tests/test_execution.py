@@ -1,5 +1,6 @@
 """How the engine runs: determinism, threads, instruction sets, input layouts, nothing changed in place."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,23 +12,16 @@ import pytest
 import torch
 
 import contrastile
-from cases import EXTRAS, make_call
 from contrastile import pair_loss, pair_reduce
 from contrastile.backends import native
-from oracle import check, engine, engine_loss, upstream
+from support.cases import EXTRAS, make_call
+from support.combinations import each_once
+from support.oracle import check, engine, engine_loss, upstream
+from support.rules import REDUCES
 
 BACKENDS = ("torch", "cpu")
-REDUCES = ("lse", "softplus", "relu", "max")
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
 on_every_reduce = pytest.mark.parametrize("reduce", REDUCES)
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def runs(call, **options):
@@ -48,11 +42,11 @@ def assert_equal_bits(first, second):
 
 
 @pytest.mark.unpoisoned
-@pytest.mark.parametrize("memory_budget", [None, 10**6])
-@pytest.mark.parametrize("cols", [False, True])
-@on_every_reduce
-@on_every_backend
-def test_two_runs_give_equal_bits(backend, reduce, cols, memory_budget, threads):
+@pytest.mark.parametrize(
+    "backend, reduce, cols, memory_budget",
+    each_once(list(itertools.product(BACKENDS, REDUCES)), list(itertools.product((False, True), (None, 10**6)))),
+)
+def test_two_runs_give_equal_bits(backend, reduce, cols, memory_budget, two_threads):
     for m in (330, None):
         call = make_call(300, m, 40, torch.float32, "row_bias", reduce=reduce, cols=cols)
         options = {"backend": backend, "memory_budget": memory_budget}
@@ -61,7 +55,7 @@ def test_two_runs_give_equal_bits(backend, reduce, cols, memory_budget, threads)
 
 @on_every_reduce
 @on_every_backend
-def test_any_number_of_threads_is_right(backend, reduce, threads):
+def test_two_threads_are_right(backend, reduce, two_threads):
     positives = {} if reduce == "max" else {"positives": "same_index"}
     for m in (330, None):
         options = {"reduce": reduce, "cols": True} | (positives if m else {})
@@ -80,8 +74,9 @@ def python(code, **environment):
 
 GRID = """
 import itertools, torch
-from cases import EXTRAS, make_call
-from oracle import check
+from support import distances
+from support.cases import EXTRAS, make_call
+from support.oracle import check
 from contrastile.backends import native
 torch.set_num_threads(THREADS)
 dtypes = (torch.float32, torch.bfloat16)
@@ -90,6 +85,8 @@ for shape, dtype, reduce in itertools.product(SHAPES, dtypes, ("lse", "softplus"
         positives = None if reduce == "max" else "same_index"
         options = {"reduce": reduce, "positives": positives, "cols": True}
         check(make_call(*shape, dtype, *extras, **options), backend="cpu")
+for score, dtype in itertools.product(distances.SCORES, dtypes):
+    distances.check(distances.problem(37, 300, 17, 3, dtype, False), score, False, backend="cpu")
 print(native.cpu.isa())
 """
 needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
@@ -115,8 +112,8 @@ def test_fewer_threads_than_asked_for(limit):
 
 FLUSH = """
 import torch
-from cases import make_call
-from oracle import check
+from support.cases import make_call
+from support.oracle import check
 from dataclasses import replace
 torch.set_flush_denormal(True)
 for dtype in (torch.float32, torch.bfloat16):

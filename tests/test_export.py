@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_map
 
 import contrastile
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, each_tensor, every_loss, every_variant, make
+from support.loss_cases import call, default, each_tensor, every_loss, every_variant, make
 
 TRACED, LATER = 16, 24
 MOST = 100_000  # far beyond the batches whose scores are saved for the backward pass: no size may be a limit

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import contrastile
 from contrastile import alignment, clip_loss, cua, cuaxu, metrics, uniformity
 from contrastile.catalog import Case
-from loss_cases import id_of, usable
-from pairing import assert_agreement
+from support.loss_cases import id_of, usable
+from support.pairing import assert_agreement
 
 FULL = usable("cpu", (torch.float32, torch.float64))
 on_full_precision = pytest.mark.parametrize("backend, dtype", FULL, ids=id_of)

@@ -13,26 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import contrastile
-import test_distances
-import test_segment_max
-from cases import EXTRAS, make_call
 from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, measured, native
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.spec import Limits
 from contrastile.testing import compare
-from loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make
-from oracle import Call, check, engine, oracle, upstream
-from oracle import compare as compare_results
+from support import distances, segments
+from support.cases import EXTRAS, make_call
+from support.loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make, moved
+from support.oracle import Call, check, engine, oracle, upstream
+from support.oracle import compare as compare_results
+from support.rules import KEEPS, POSITIVES, REDUCES, SUMS
 
 pytestmark = pytest.mark.gpu
 
 BACKENDS = ("torch", "triton", "cuda")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-SUMS = ("lse", "softplus", "relu")
-REDUCES = (*SUMS, "max")
-KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
-POSITIVES = (None, "same_index", "same_id", "kept")
 WAITS = ("pmrl_loss",)  # eigenvalues are looked at on the host, see test_no_sync.WAITS
 
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -52,14 +48,6 @@ def context() -> Iterator[None]:
         pytest.exit(f"the CUDA context is lost: {error}", returncode=13)
 
 
-def on_gpu(case: Case, device: str = "cuda") -> Case:
-    def moved(x: Any) -> Any:
-        return x.to(device) if isinstance(x, Tensor) else x
-
-    kwargs = {name: moved(x) for name, x in case.kwargs.items()}
-    return replace(case, args=tuple(map(moved, case.args)), kwargs=kwargs)
-
-
 def engine_options(card: LossCard, backend: str) -> dict[str, Any]:
     if not card.gemm and backend != "torch":
         pytest.skip("no pairs, no backend")
@@ -67,7 +55,7 @@ def engine_options(card: LossCard, backend: str) -> dict[str, Any]:
 
 
 def assert_right(card: LossCard, case: Case, **options: Any) -> None:
-    found = compare(card, on_gpu(case), **options)
+    found = compare(card, moved(case), **options)
     assert found.ok, found.detail
 
 
@@ -206,10 +194,10 @@ def test_square_calls(backend, reduce, keep, positives, small_chunks):
 @on_every_backend
 @pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
 @pytest.mark.parametrize("tiles, offset", [(1, True), (1, False), (3, True), (2, False)])
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_distances_from_flats(backend, dtype, score, tiles, offset):
-    x = test_distances.problem(137, 270, 40, tiles, dtype, offset)
-    test_distances.check({name: y.cuda() for name, y in x.items()}, score, offset, backend=backend)
+    x = distances.problem(137, 270, 40, tiles, dtype, offset)
+    distances.check({name: y.cuda() for name, y in x.items()}, score, offset, backend=backend)
 
 
 @on_every_backend
@@ -230,11 +218,11 @@ def test_nan_stays_nan_and_stays_alone(backend, reduce):
 
 @on_every_backend
 @pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
-@pytest.mark.parametrize("name", test_segment_max.RAGGED)
+@pytest.mark.parametrize("name", segments.RAGGED)
 def test_maxima_over_ragged_segments(backend, dtype, name):
     for n, d, extra in ((5, 7, 0), (150, 72, 11)):
-        problem = test_segment_max.problem(n, test_segment_max.RAGGED[name], d, dtype, d == 72, extra)
-        test_segment_max.check(problem, backend, "cuda")
+        problem = segments.problem(n, segments.RAGGED[name], d, dtype, d == 72, extra)
+        segments.check(problem, backend, "cuda")
 
 
 @on_every_backend
@@ -242,21 +230,21 @@ def test_maxima_over_ragged_segments(backend, dtype, name):
 def test_maxima_over_segments_of_one_length(backend, dtype):
     """Short, of a tile's width and longer; more rows than a chunk."""
     for n, length, count in ((6, 1, 9), (140, 32, 70), (5003, 128, 20), (9, 700, 3)):
-        problem = test_segment_max.problem(n, [length * s for s in range(count + 1)], 24, dtype, n == 140)
-        test_segment_max.check(replace(problem, segments=length), backend, "cuda")
+        problem = segments.problem(n, [length * s for s in range(count + 1)], 24, dtype, n == 140)
+        segments.check(replace(problem, segments=length), backend, "cuda")
 
 
 def test_maxima_in_float64():
-    problem = test_segment_max.problem(150, test_segment_max.RAGGED["primes"], 40, torch.float64, True)
-    test_segment_max.check(problem, "torch", "cuda")
+    problem = segments.problem(150, segments.RAGGED["primes"], 40, torch.float64, True)
+    segments.check(problem, "torch", "cuda")
 
 
 @on_every_backend
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_maxima_that_are_not_finite(backend, value):
-    x = test_segment_max.problem(40, test_segment_max.RAGGED["primes"], 6)
+    x = segments.problem(40, segments.RAGGED["primes"], 6)
     x.rows[3, 2], x.cols[12, 1], x.cols[100, 4] = value, value, value
-    truth = test_segment_max.largest(x.rows @ x.cols.T, x.bounds(), None)
+    truth = segments.largest(x.rows @ x.cols.T, x.bounds(), None)
     found = contrastile.segment_max(x.rows.cuda(), x.cols.cuda(), x.segments.cuda(), backend=backend).cpu()
     torch.testing.assert_close(found, truth, rtol=0.0, atol=0.0, equal_nan=True)
 
@@ -273,10 +261,10 @@ def test_offsets_that_lead_nowhere_do_no_harm(backend, bounds):
 
 def token_problem() -> tuple[list[Tensor], dict[str, Tensor]]:
     """Queries and documents with padding."""
-    q, d = (test_segment_max.tokens(n, length, 64, n).float() for n, length in ((40, 32), (60, 100)))
+    q, d = (segments.tokens(n, length, 64, n).float() for n, length in ((40, 32), (60, 100)))
     masks = {
-        "query_mask": test_segment_max.token_mask(40, 32, 1),
-        "document_mask": test_segment_max.token_mask(60, 100, 2),
+        "query_mask": segments.token_mask(40, 32, 1),
+        "document_mask": segments.token_mask(60, 100, 2),
     }
     return [x.cuda().requires_grad_() for x in (q, d)], {name: x.cuda() for name, x in masks.items()}
 
@@ -353,7 +341,7 @@ def check_gradients(some: Call) -> None:
 @pytest.mark.unpoisoned
 def test_fused_gradients_have_equal_bits(fused):
     card = next(x for x in CATALOG if x.name == "clip_loss")
-    case = on_gpu(default(card, 900, 40, torch.bfloat16))
+    case = moved(default(card, 900, 40, torch.bfloat16))
     assert_equal_bits(outcome(card, case, backend="triton"), outcome(card, case, backend="triton"))
 
 
@@ -435,7 +423,7 @@ def test_a_device_that_is_not_the_current_one(backend):
 def test_a_graph_of_forward_and_backward(card, backend):
     """Captured on one batch, replayed on another."""
     options = engine_options(card, backend)
-    static, other = (differentiable(on_gpu(default(card, n, 24))) for n in (150, 150))
+    static, other = (differentiable(moved(default(card, n, 24))) for n in (150, 150))
     with torch.no_grad():
         for x in leaves(other):
             x.copy_(x.flip(0) if x.dim() else x * 1.1)
@@ -465,7 +453,7 @@ def test_a_graph_of_forward_and_backward(card, backend):
 @on_every_backend
 @pytest.mark.unpoisoned
 def test_nothing_waits_for_the_gpu(card, backend):
-    case, options = differentiable(on_gpu(default(card, 150, 24))), engine_options(card, backend)
+    case, options = differentiable(moved(default(card, 150, 24))), engine_options(card, backend)
     call(card, case, **options).backward()  # compiles
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -480,7 +468,7 @@ def test_nothing_waits_for_the_gpu(card, backend):
 @pytest.mark.parametrize("name", ["clip_loss", "nt_xent", "siglip_loss", "gram_loss", "info_nce"])
 def test_two_runs_give_equal_bits(name, backend, dtype):
     card = next(x for x in CATALOG if x.name == name)
-    case = on_gpu(default(card, 900, 40, dtype))
+    case = moved(default(card, 900, 40, dtype))
     assert_equal_bits(outcome(card, case, backend=backend), outcome(card, case, backend=backend))
 
 
@@ -502,7 +490,7 @@ def test_compiled_with_inductor(name, backend):
     card = next(x for x in CATALOG if x.name == name)
     compiled = torch.compile(card.function, fullgraph=True)
     for n in (130, 150):
-        case = on_gpu(default(card, n, 24))
+        case = moved(default(card, n, 24))
         found = outcome(replace_function(card, compiled), case, backend=backend)
         for x, y in zip(found, outcome(card, case, backend=backend), strict=True):
             torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
@@ -607,15 +595,15 @@ def test_sanitized_fused_gradients(fused):
 @pytest.mark.unpoisoned
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 def test_sanitized_maxima_over_segments(backend):
-    problem = test_segment_max.problem(67, test_segment_max.RAGGED["ragged"], 20, torch.bfloat16, True, 3)
-    test_segment_max.check(problem, backend, "cuda")
+    problem = segments.problem(67, segments.RAGGED["ragged"], 20, torch.bfloat16, True, 3)
+    segments.check(problem, backend, "cuda")
 
 
 @pytest.mark.unpoisoned
 @pytest.mark.parametrize("backend", ["triton", "cuda"])
 def test_sanitized_distances_and_squares(backend):
-    x = {name: y.cuda() for name, y in test_distances.problem(37, 70, 20, 3, torch.bfloat16, True).items()}
-    test_distances.check(x, "distance", True, backend=backend)
+    x = {name: y.cuda() for name, y in distances.problem(37, 70, 20, 3, torch.bfloat16, True).items()}
+    distances.check(x, "distance", True, backend=backend)
     check(make_call(150, None, 20, torch.bfloat16, positives="kept"), device="cuda", backend=backend)
 
 

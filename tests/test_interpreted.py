@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import interpreter
+from support import interpreter
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.interpret

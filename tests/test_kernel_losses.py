@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from contrastile import kcl, reference, uniformity
 from contrastile.catalog import Case
 from contrastile.losses import KCL
-from loss_cases import id_of, usable
-from pairing import assert_agreement
+from support.loss_cases import id_of, usable
+from support.pairing import assert_agreement
 
 FULL = usable("cpu", (torch.float32, torch.float64))
 on_full_precision = pytest.mark.parametrize("backend, dtype", FULL, ids=id_of)
@@ -204,13 +204,3 @@ def test_unknown_kernels_and_exponents(n):
             kcl(x, x, s=value)
     with pytest.raises(ValueError, match="kernel must be"):
         reference.kcl(x, x, kernel="laplace")
-
-
-@on_every_kernel
-def test_no_matrix_is_kept(kernel):
-    """Saved for backward without a budget for scores: some copies of the features, not pairs."""
-    x, y = (z.float().requires_grad_() for z in unit_pair(600, 4))
-    sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda z: sizes.append(z.numel()) or z, lambda z: z):
-        kcl(x, y, kernel=kernel, memory_budget=0)
-    assert max(sizes) <= 600 * 8

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import contrastile
 from contrastile.catalog import CATALOG
-from loss_cases import (
+from support.loss_cases import (
     call,
     default,
     differentiable,

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 import contrastile
-from combinations import each_once
 from contrastile.catalog import CATALOG
 from contrastile.testing import EPS, SMALLEST, compare, run
-from loss_cases import (
+from support.combinations import each_once
+from support.loss_cases import (
     DTYPES,
     HALF,
     call,

@@ -1,10 +1,5 @@
 """Memory is O(N D), never N x N: what autograd saves, and the peak of a process of its own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,10 +7,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
-from combinations import each_once
-from contrastile import pair_loss, pair_reduce, reference
+from contrastile import pair_loss, pair_reduce
 from contrastile.backends import products, torch_tiles
+from contrastile.catalog import CATALOG
 from contrastile.ops import library, pair
+from support.combinations import each_once
+from support.loss_cases import differentiable, every_variant, id_of, leaves, make, takes
+from support.memory import needs_linux, peak_bytes, saved_bytes
 
 D = 16
 MIB = 2**20
@@ -28,85 +26,48 @@ def nothing_kept(monkeypatch):
     monkeypatch.setattr(pair, "STATS_BUDGET", 0)
 
 
-def saved_bytes(function, *leaves):
-    """Bytes of all tensors a graph holds, each storage once; leaves and what they share are free."""
-    storages = {}
-
-    def pack(x):
-        storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        value = function(*leaves)
-    assert value.requires_grad
-    own = {x.untyped_storage().data_ptr() for x in leaves}
-    return sum(size for pointer, size in storages.items() if pointer not in own)
-
-
 def unit(n, seed):
     generator = torch.Generator().manual_seed(seed)
     return F.normalize(torch.randn(n, D, generator=generator), dim=1).requires_grad_()
 
 
-def labels(n):
-    return torch.arange(n) % 7
+def held(card, function, variant, n, **options):
+    """Bytes that autograd saves, and those of the features."""
+    case = differentiable(make(card, variant, n, D))
+    features = sum(x.untyped_storage().nbytes() for x in leaves(case) if x.dim() > 1)
+    return saved_bytes(lambda *_: function(*case.args, **case.kwargs, **options).sum(), *leaves(case)), features
 
 
-LOSSES = {
-    "info_nce": lambda m, x, y: m.info_nce(x, y),
-    "info_nce ids": lambda m, x, y: m.info_nce(x, y, query_ids=labels(len(x)), symmetric=True),
-    "info_nce none": lambda m, x, y: m.info_nce(x, y, negatives=y, reduction="none").sum(),
-    "clip_loss": lambda m, x, y: m.clip_loss(x, y, 10.0),
-    "clip_loss none": lambda m, x, y: m.clip_loss(x, y, 10.0, reduction="none").sum(),
-    "clip_loss smoothing": lambda m, x, y: m.clip_loss(x, y, 10.0, label_smoothing=0.1),
-    "siglip_loss": lambda m, x, y: m.siglip_loss(x, y, 10.0, -10.0),
-    "nt_xent": lambda m, x, y: m.nt_xent(x, y),
-    "debiased_info_nce": lambda m, x, y: m.debiased_info_nce(x, y),
-    "debiased_nt_xent": lambda m, x, y: m.debiased_nt_xent(x, y),
-    "sup_con": lambda m, x, y: m.sup_con(x, labels(len(x))) + y.sum() * 0,
-    "dcl": lambda m, x, y: m.dcl(x, y),
-    "dclw": lambda m, x, y: m.dclw(x, y),
-    "dhel": lambda m, x, y: m.dhel(x, y),
-    "mv_infonce": lambda m, x, y: m.mv_infonce([x, y]),
-    "mv_infonce across": lambda m, x, y: m.mv_infonce([x, y], negatives="cross_view"),
-    "mv_dhel": lambda m, x, y: m.mv_dhel([x, y]),
-    "mv_dhel none": lambda m, x, y: m.mv_dhel([x, y], reduction="none").sum(),
-    "pvc": lambda m, x, y: m.pvc([x, y]),
-    "kcl": lambda m, x, y: m.kcl(x, y),
-    "kcl log": lambda m, x, y: m.kcl(x, y, kernel="log"),
-    "kcl riesz": lambda m, x, y: m.kcl(x, y, kernel="riesz"),
-    "cuaxu": lambda m, x, y: m.cuaxu(x, y),
-    "uniformity": lambda m, x, y: m.uniformity(x, y),
-}
-
-
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_a_loss_saves_rows_not_pairs(backend, name):
+def assert_rows_not_pairs(card, variant, **options):
     """Twice the rows, twice the bytes: a few copies of the features and some numbers per row."""
-    used = [
-        saved_bytes(lambda x, y: LOSSES[name](Using(contrastile, backend), x, y), unit(n, 1), unit(n, 2))
-        for n in (512, 1024)
-    ]
-    assert used[1] <= 2 * used[0] + 4096
-    assert used[1] <= 6 * 1024 * D * 4 + 64 * 1024
+    (few, _), (many, features) = (held(card, card.function, variant, n, **options) for n in (512, 1024))
+    assert many <= 2 * few + 4096
+    assert many <= card.copies * features
 
 
-class Using:
-    """contrastile's functions with a backend filled in."""
+@every_variant
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_saves_rows_not_pairs(card, variant, backend):
+    assert_rows_not_pairs(card, variant, **on(card, backend))
 
-    def __init__(self, module, backend):
-        self.module, self.backend = module, backend
 
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: getattr(self.module, name)(*args, backend=self.backend, **kwargs)
+@pytest.mark.parametrize("card", [card for card in CATALOG if takes(card, "reduction")], ids=id_of)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_losses_of_rows_save_no_pairs_either(card, backend):
+    assert_rows_not_pairs(card, next(iter(card.variants)), reduction="none", **on(card, backend))
+
+
+def on(card, backend):
+    if not card.gemm and backend != "torch":
+        pytest.skip("no pairs, no backend")
+    return {"backend": backend} if card.gemm else {}
 
 
 @pytest.mark.parametrize("name", ["info_nce", "clip_loss", "siglip_loss", "nt_xent"])
 def test_the_dense_reference_saves_pairs(name):
     """The measure itself works: it sees the N x N matrix where there is one."""
-    used = saved_bytes(lambda x, y: LOSSES[name](reference, x, y), unit(512, 1), unit(512, 2))
-    assert used >= 512 * 512 * 4
+    card = next(card for card in CATALOG if card.name == name)
+    assert held(card, card.reference, "default", 512)[0] >= 512 * 512 * 4
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
@@ -144,45 +105,13 @@ def test_pair_loss_keeps_no_scores(backend):
 
 # ---- peak of a process
 
-PROBE = """
-import re, sys, torch, contrastile
-from pathlib import Path
-
-torch.set_num_threads(2)
-
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-
-def step(n):
-    x, y = (torch.nn.functional.normalize(torch.randn(n, 64), dim=1).requires_grad_() for _ in "ab")
-    CALL.backward()
-
-step(40)
-Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-before = peak()
-step(ROWS)
-print(peak() - before)
-"""
 CLIP = "contrastile.clip_loss(x, y, 14.3, backend={!r}, memory_budget={})"
 CLIP_ROWS = CLIP[:-1] + ", reduction='none').sum()"
-needs_linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
-
-
-def peak_bytes(call, rows=8192):
-    """Peak memory of forward and backward at D = 64, beyond what the process had before."""
-    path = str(Path(contrastile.__file__).parents[1])
-    # glibc: a fixed threshold gives every freed block back at once, so that none hides in the base
-    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    code = PROBE.replace("CALL", call).replace("ROWS", str(rows))
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return int(done.stdout)
 
 
 @needs_linux
 def test_the_dense_reference_peaks_above_the_matrix():
-    assert peak_bytes("contrastile.reference.clip_loss(x, y, 14.3)") > 8192 * 8192 * 4
+    assert peak_bytes("contrastile.reference.clip_loss(x, y, 14.3)", rows=4096) > 4096 * 4096 * 4
 
 
 @needs_linux

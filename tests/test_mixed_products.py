@@ -11,19 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import test_distances
-from cases import EXTRAS, make_call
 from contrastile import driver, pair_loss
 from contrastile.backends import products, torch_tiles
 from contrastile.spec import Limits
 from contrastile.testing import check_card
-from loss_cases import every_pair_loss
-from oracle import check, check_float16_range
+from support import distances
+from support.cases import EXTRAS, make_call
+from support.loss_cases import every_pair_loss
+from support.oracle import check, check_float16_range
+from support.rules import KEEPS, POSITIVES
 
 HALVES = (torch.bfloat16, torch.float16)
 each_half = pytest.mark.parametrize("dtype", HALVES, ids=lambda x: str(x).removeprefix("torch."))
-KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
-POSITIVES = (None, "same_index", "same_id", "kept")
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.ops.aten.mm, "dtype_out"), reason="torch 2.8 brought the operators")
 
@@ -82,10 +81,10 @@ def test_many_pieces(ran, dtype, m, monkeypatch):
 
 
 @each_half
-@pytest.mark.parametrize("score", test_distances.SCORES)
+@pytest.mark.parametrize("score", distances.SCORES)
 def test_every_score(ran, dtype, score):
     for tiles, offset in ((1, True), (2, False), (3, True)):
-        test_distances.check(test_distances.problem(13, 33, 5, tiles, dtype, offset), score, offset, backend="torch")
+        distances.check(distances.problem(13, 33, 5, tiles, dtype, offset), score, offset, backend="torch")
 
 
 @each_half

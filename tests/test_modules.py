@@ -11,7 +11,7 @@ from torch import nn
 import contrastile
 from contrastile import losses
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, every_loss, id_of, leaves, required, takes
+from support.loss_cases import call, default, every_loss, id_of, leaves, required, takes
 
 TWINS = [
     cls for cls in map(losses.__dict__.get, losses.__all__) if isinstance(cls, type) and issubclass(cls, nn.Module)

@@ -48,26 +48,31 @@ def test_traits_are_those_of_the_functors(module):
     assert len(spec.TRAITS) == len(spec.Reduce)
 
 
-@pytest.mark.parametrize("name", ["Keep", "Positives", "Reduce", "Score"])
+@pytest.mark.parametrize("name", ["Reduce", "Score"])
 def test_enumerations_have_the_same_names_and_numbers(module, name):
     compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in module.enumerations[name].split(", ")]
     assert compiled == [number.name for number in getattr(spec, name)]
     assert [int(number) for number in getattr(spec, name)] == list(range(len(compiled)))
 
 
+def test_tests_have_the_same_names_and_bits(module):
+    compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in module.enumerations["Test"].split(", ")]
+    assert {name: 1 << place for place, name in enumerate(compiled)} == {test.name: test.value for test in spec.Test}
+
+
 def test_structs_start_with_their_initial_values(module):
     block = new(module, "Block")
     given = {name: getattr(struct, name) for struct, name in fields(block) if getattr(struct, name)}
     own = {"threads": 1} if "threads" in dir(block) else {}
-    assert given == {"tiles": 1, "offset": True, **own}
+    assert given == {"directions": 1, "offset": True, **own}
 
 
 def test_fields_hold_all_bits(module):
     block = new(module, "Block")
     block.n, block.mask, block.row_origin, block.offset, block.floor = 2**62, 2**63 + 1, -1, False, 0.25
-    block.row.threshold = 2**48
+    block.row.high = 2**48
     assert (block.n, block.mask, block.row_origin, block.offset, block.floor) == (2**62, 2**63 + 1, -1, False, 0.25)
-    assert block.row.threshold == 2**48 and block.col.threshold is None
+    assert block.row.high == 2**48 and block.col.high is None
     with pytest.raises(AttributeError):
         block.unknown = 1
     with pytest.raises(TypeError):

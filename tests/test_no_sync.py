@@ -24,7 +24,18 @@ from contrastile.backends import cuda as cuda_module
 from contrastile.backends import native, triton_launch, triton_merge, triton_segments
 from contrastile.backends import triton as triton_module
 from contrastile.ops import basis, library, multilinear, segments
-from loss_cases import call, default, differentiable, each_tensor, every_pair_loss, every_variant, id_of, make, takes
+from support.loss_cases import (
+    call,
+    default,
+    differentiable,
+    each_tensor,
+    every_pair_loss,
+    every_variant,
+    id_of,
+    make,
+    moved,
+    takes,
+)
 
 READS = (
     "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "nonzero_numpy", "argwhere",
@@ -108,11 +119,7 @@ def needs(backend: str) -> None:
 
 
 def on(device: str, case: Any) -> Any:
-    def moved(x: Any) -> Any:
-        return x.to(device) if isinstance(x, Tensor) else x
-
-    moved_kwargs = {name: moved(x) for name, x in case.kwargs.items()}
-    return differentiable(replace(case, args=tuple(map(moved, case.args)), kwargs=moved_kwargs))
+    return differentiable(moved(case, device))
 
 
 def watched(card: Any, case: Any, **options: Any) -> None:

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 import contrastile
-from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce
 from contrastile.catalog import CATALOG
 from contrastile.spec import Limits
 from contrastile.testing import EPS
-from oracle import Call, check, engine_loss, logits, statistics, upstream
+from support.cases import BACKEND_DTYPES, EXTRAS, make_call
+from support.oracle import Call, check, engine_loss, logits, statistics, upstream
+from support.rules import REDUCES
 
-REDUCES = ("lse", "softplus", "relu", "max")
 BACKENDS = ("torch", "cpu")
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
 on_every_reduce = pytest.mark.parametrize("reduce", REDUCES)

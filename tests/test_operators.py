@@ -5,12 +5,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.library import opcheck
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import contrastile
 from contrastile import pair_reduce
-from loss_cases import (
+from support.loss_cases import (
     call,
     default,
     differentiable,
@@ -25,6 +24,7 @@ from loss_cases import (
     takes,
     usable,
 )
+from support.operators import TRANSFORMS, Recorder
 
 N, M, D = 12, 7, 5
 OPERATORS = ("pair_stats", "pair_stats_backward", "pair_loss")
@@ -32,19 +32,6 @@ BACKENDS = [name for name, _ in usable("cpu", (torch.float32,))]
 
 
 # ---- opcheck
-
-
-class Recorder(TorchDispatchMode):
-    """The arguments of every call of an operator of this package."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "contrastile":
-            self.calls.append((func, args))
-        return func(*args, **(kwargs or {}))
 
 
 def use_everything(backend):
@@ -173,17 +160,6 @@ def test_the_maximum_can_be_differentiated_twice():
         grads.append(torch.autograd.grad(sum(g.square().sum() for g in first), (x, y, scale)))
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected)
-
-
-TRANSFORMS = {
-    "grad": lambda f, x: torch.func.grad(f)(x),
-    "vmap": lambda f, x: torch.vmap(f)(x[None]),
-    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,)),
-    "vjp": lambda f, x: torch.func.vjp(f, x),
-    "jacrev": lambda f, x: torch.func.jacrev(f)(x),
-    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x),
-    "hessian": lambda f, x: torch.func.hessian(f)(x),
-}
 
 
 @every_pair_loss

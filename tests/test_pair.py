@@ -5,21 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import driver, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu, select
 from contrastile.spec import Limits, Needs, PairCall, PairSpec, Reduce, Side, Weights
-from oracle import VECTORS, check, engine, upstream
+from support.cases import BACKEND_DTYPES, EXTRAS, make_call
+from support.combinations import crossed, each_once
+from support.oracle import VECTORS, check, engine, upstream
+from support.rules import KEEPS, POSITIVES, REDUCES
 
-TESTS = (
-    "same_index", "other_index", "same_id", "other_id", "same_group", "other_group", "shared_label", "no_shared_label",
-    "lower_order",
-)  # fmt: skip
-KEEPS = ("all", *TESTS, ("other_index", "other_id"))
-POSITIVES = (None, "same_index", "same_id", "shared_label", "kept")
-REDUCES = ("lse", "softplus", "relu", "max")
 BACKENDS = ("torch", "cpu")
-SHAPES = [
+SHAPES = [  # n, m, d
     *((1, 1, 1), (1, 1, 0), (1, 7, 3), (7, 1, 3), (2, 3, 1), (5, 6, 0)),
     *((0, 5, 4), (5, 0, 4), (0, 0, 4), (0, 0, 0)),
     *((13, 17, 19), (31, 37, 41), (64, 64, 64), (65, 63, 2), (97, 101, 7)),
@@ -27,9 +22,11 @@ SHAPES = [
 ]
 
 
-on_every_backend_and_dtype = pytest.mark.parametrize(
-    "backend, dtype", BACKEND_DTYPES, ids=lambda x: str(x).removeprefix("torch.")
-)
+def name(value):
+    return str(value).removeprefix("torch.")
+
+
+on_every_backend_and_dtype = pytest.mark.parametrize("backend, dtype", BACKEND_DTYPES, ids=name)
 
 
 def positives_of(reduce, positives):
@@ -43,10 +40,9 @@ def small_workspace(monkeypatch):
     monkeypatch.setattr(cpu, "SMALL_PAIRS", 0)  # no shortcut for small problems
 
 
-@pytest.mark.parametrize("positives", POSITIVES)
-@pytest.mark.parametrize("keep", KEEPS)
-@pytest.mark.parametrize("reduce", REDUCES)
-@on_every_backend_and_dtype
+@pytest.mark.parametrize(
+    "backend, dtype, reduce, keep, positives", each_once(crossed(BACKEND_DTYPES, REDUCES, KEEPS), POSITIVES), ids=name
+)
 def test_every_reduce_keep_and_positives(backend, dtype, reduce, keep, positives):
     """With all scales, biases, thresholds, a mask and two column blocks at once."""
     options = {"reduce": reduce, "keep": keep, "cols": True} | positives_of(reduce, positives)
@@ -55,9 +51,9 @@ def test_every_reduce_keep_and_positives(backend, dtype, reduce, keep, positives
         check(call, backend=backend)
 
 
-@pytest.mark.parametrize("extra", [None, *EXTRAS])
-@pytest.mark.parametrize("reduce", REDUCES)
-@on_every_backend_and_dtype
+@pytest.mark.parametrize(
+    "extra, backend, dtype, reduce", each_once(crossed((None, *EXTRAS), BACKEND_DTYPES), REDUCES), ids=name
+)
 def test_every_extra_alone(backend, dtype, reduce, extra):
     """Each optional input alone, and none: absent ones must be absent, not zero or one."""
     for cols in (False, True):
@@ -65,19 +61,20 @@ def test_every_extra_alone(backend, dtype, reduce, extra):
         check(call, backend=backend)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("reduce", REDUCES)
-@on_every_backend_and_dtype
-def test_ragged_shapes(backend, dtype, reduce, shape):
+@pytest.mark.parametrize(
+    "n, m, d, backend, dtype, reduce", each_once(crossed(SHAPES, BACKEND_DTYPES), REDUCES), ids=name
+)
+def test_ragged_shapes(backend, dtype, reduce, n, m, d):
     options = {"reduce": reduce, "cols": True} | positives_of(reduce, "same_index")
     for extras in ((), EXTRAS):
-        check(make_call(*shape, dtype, *extras, **options), backend=backend)
+        check(make_call(n, m, d, dtype, *extras, **options), backend=backend)
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 37, 65])
-@pytest.mark.parametrize("positives", [None, "same_id", "kept"])
-@pytest.mark.parametrize("keep", KEEPS)
-@on_every_backend_and_dtype
+@pytest.mark.parametrize(
+    "keep, positives, n, backend, dtype",
+    each_once(crossed(KEEPS, (None, "same_id", "kept"), (0, 1, 2, 37, 65)), BACKEND_DTYPES),
+    ids=name,
+)
 def test_square(backend, dtype, keep, positives, n):
     """b=None: each unordered pair is computed once."""
     for reduce in REDUCES:

@@ -12,8 +12,7 @@ from contrastile import pmrl_loss, reference, singular_alignment
 from contrastile.catalog import CATALOG, Case
 from contrastile.losses.pmrl import spectrum
 from contrastile.testing import compare
-from loss_cases import id_of, usable
-from test_memory import saved_bytes
+from support.loss_cases import id_of, usable
 
 FULL = (torch.float32, torch.float64)
 CARD = next(card for card in CATALOG if card.name == "pmrl_loss")
@@ -295,29 +294,6 @@ def test_a_nan_spoils_its_own_row_and_every_pair_with_it():
     z[1][2, 3] = torch.nan
     assert pmrl_loss(*z, reduction="none").isnan().all()
     assert singular_alignment(*z).isnan()
-
-
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_memory_is_rows_not_pairs(reduction):
-    used = [
-        saved_bytes(
-            lambda *z: pmrl_loss(*z, reduction=reduction, memory_budget=0).sum(),
-            *(x.requires_grad_() for x in modalities(n, 16, 3)),
-        )
-        for n in (512, 1024)
-    ]
-    assert used[1] <= 2 * used[0] + 4096
-    assert used[1] <= 1024 * (8 * 16 * 3 * 8 + 2048)
-
-
-def test_one_graph_serves_every_size():
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda *z: pmrl_loss(*z), backend="aot_eager", fullgraph=True)
-    for n in (11, 14, 23):
-        z = [x.requires_grad_() for x in modalities(n, 8, 3)]
-        found, expected = (torch.autograd.grad(f(*z), z) for f in (compiled, contrastile.pmrl_loss))
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    torch._dynamo.reset()
 
 
 def test_second_derivatives_are_refused():

@@ -11,7 +11,7 @@ import torch
 
 import contrastile
 from contrastile.catalog import CATALOG
-from loss_cases import call, default, gradients
+from support.loss_cases import call, default, gradients
 
 SOURCE = Path(contrastile.__file__).parents[1]
 LARGE = 530  # more than one thread works on it

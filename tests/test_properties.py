@@ -5,6 +5,8 @@ from functools import reduce as fold
 
 import pytest
 
+from support.rules import REDUCES
+
 pytest.importorskip("hypothesis")
 
 import torch
@@ -12,13 +14,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from cases import BACKEND_DTYPES, EXTRAS, make_call
 from contrastile import pair_reduce, row_lse
 from contrastile.monoid import SideStats, finish, merge, neutral
 from contrastile.spec import Reduce
-from oracle import STATISTICS, Call, check, oracle, upstream
+from support.cases import BACKEND_DTYPES, EXTRAS, make_call
+from support.oracle import STATISTICS, Call, check, oracle, upstream
 
-REDUCES = ("lse", "softplus", "relu", "max")
 KEEPS = ("all", "other_index", "other_id", "same_id")
 SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 ENGINE = settings(deadline=None, derandomize=True, suppress_health_check=SLOW)

@@ -28,7 +28,7 @@ BROUGHT_BY = {
     "tokenizers": "wordllama",
 }
 OWN = {path.stem for folder in (*EXTRAS, "tests") for path in (ROOT / folder).rglob("*.py")}
-OWN |= {"contrastile", "compat", "peers"}
+OWN |= {"contrastile", "compat", "support"}
 
 
 def brought(requirements: list[str]) -> set[str]:

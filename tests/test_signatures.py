@@ -12,8 +12,8 @@ from contrastile import backends, literals, spec
 from contrastile.catalog import CATALOG
 from contrastile.losses.base import OWN
 from contrastile.ops import check, record
-from loss_cases import call, default, id_of, takes
-from scripts import load_script
+from support.loss_cases import call, default, id_of, takes
+from support.scripts import load_script
 
 every_module = pytest.mark.parametrize("card", CATALOG, ids=id_of)
 
@@ -142,15 +142,17 @@ def test_backends_are_those_of_the_type():
     assert get_args(literals.BackendName) == ("auto", *backends.backend_names())
 
 
+def test_every_test_of_the_engine_has_a_name():
+    assert get_args(literals.TestName) == tuple(name for name in record.TESTS if name != "kept")
+
+
 @pytest.mark.parametrize(
     "names, numbers, kind",
     [
         (record.REDUCES, spec.Reduce, literals.ReduceName),
-        (record.KEEPS, spec.Keep, literals.Keep),
-        (record.POSITIVES, spec.Positives, literals.Positives),
         (record.SCORES, spec.Score, literals.ScoreName),
     ],
-    ids=["reduce", "keep", "positives", "score"],
+    ids=["reduce", "score"],
 )
 def test_every_rule_of_the_engine_has_a_name(names, numbers, kind):
     assert set(names.values()) == set(numbers)

@@ -14,12 +14,12 @@ from torch.autograd import gradcheck
 from torch.library import opcheck
 
 import contrastile
-from combinations import by_default, each_once
 from contrastile import mip_similarity, reference, symile_loss
 from contrastile.catalog import CATALOG, mips
 from contrastile.ops import multilinear
 from contrastile.testing import compare
-from loss_cases import HALF, id_of, usable
+from support.combinations import by_default, each_once
+from support.loss_cases import HALF, id_of, usable
 
 CARD = next(card for card in CATALOG if card.name == "symile_loss")
 NEGATIVES = ("n", "n_squared")
@@ -469,19 +469,6 @@ def test_no_grad_keeps_nothing_and_changes_nothing(monkeypatch):
         silent = symile_loss(*batches, logit_scale=3.0, negatives="n_squared", memory_budget=1 << 20)
     assert not silent.requires_grad and torch.equal(silent, expected)
     assert sizes == [0, 0]
-
-
-@on_every_backend
-@with_both
-def test_autocast_changes_nothing(backend, negatives):
-    case = case_of(3, 14, 6, negatives=negatives)
-    results = []
-    for enabled in (False, True):
-        leaves = [x.clone().requires_grad_() for x in case.args]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            value = symile_loss(*leaves, **case.kwargs, backend=backend)
-            results.append([value, *torch.autograd.grad(value, leaves)])
-    assert all(torch.equal(x, y) for x, y in zip(*results, strict=True))
 
 
 @on_every_backend

@@ -9,7 +9,7 @@ from torch import nn
 
 import contrastile
 from contrastile import metrics
-from loss_cases import call, default, each_tensor, every_loss
+from support.loss_cases import call, default, each_tensor, every_loss
 
 X, Y, Z = torch.nn.functional.normalize(torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0)), dim=2)
 IDS = torch.arange(8) // 2

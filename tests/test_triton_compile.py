@@ -12,11 +12,11 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
-import aot
-from combinations import by_default
 from contrastile.spec import Positives, Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
+from support import aot
+from support.combinations import by_default
 
 pytestmark = pytest.mark.aot
 

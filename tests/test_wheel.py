@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import ROOT, load_script
+from support.scripts import ROOT, load_script
 
 check_wheel = load_script("packaging/check_wheel.py")
 NEEDED = ("cc", "nm", "readelf", "objdump")
@@ -70,6 +70,24 @@ def complaints(gate, wheel):
 @pytest.mark.parametrize("gate", ["size", "contents", "libraries", "symbols", "instruction_sets", "cuda_code"])
 def test_good_wheel_passes(gate, wheel):
     assert complaints(gate, wheel) == []
+
+
+RULES = """
+import sys
+sys.path.insert(0, FOLDER)
+sys.meta_path[:] = [x for x in sys.meta_path if x.__module__.startswith("_frozen")]  # no editable install
+import contrastile, pytest
+assert contrastile.__file__.startswith(FOLDER), contrastile.__file__
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--noconftest", TESTS]))
+"""
+
+
+def test_the_import_rules_hold_for_what_a_wheel_installs(good, tmp_path):
+    folder = shutil.copytree(good / "unpacked", tmp_path / "site", ignore=shutil.ignore_patterns("*.so"))
+    code = f"FOLDER, TESTS = {str(folder)!r}, {str(ROOT / 'tests/test_imports.py')!r}\n{RULES}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("archs, limit", [([], check_wheel.LARGEST_CPU), (["80"], check_wheel.LARGEST_CUDA)])

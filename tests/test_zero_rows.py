@@ -13,7 +13,7 @@ from contrastile import metrics
 from contrastile.catalog import CATALOG
 from contrastile.losses.common import unit
 from contrastile.reference._dense import unit as dense_unit
-from loss_cases import DTYPES, call, differentiable, each_tensor, id_of, leaves, make, takes
+from support.loss_cases import DTYPES, call, differentiable, each_tensor, id_of, leaves, make, takes
 
 N, D, ZERO = 12, 8, 3
 every_type = pytest.mark.parametrize("dtype", DTYPES, ids=id_of)

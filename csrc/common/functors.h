@@ -33,7 +33,8 @@ template <> struct Functor<Reduce::kRelu> : Linear {  // max(z, 0); the slope at
   }
 };
 
-template <> struct Functor<Reduce::kLse> : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
+template <> struct Functor<Reduce::kLse>
+    : Linear {  // log sum e^z over the kept pairs, as the monoid (peak, total); empty = (-inf, 0)
   static constexpr bool peak = true, total = true, arg = false, additive = false;
   template <class V> CT_HD static V slope(V z, V peak, V log_total) { return vexp((z - peak) - log_total); }
 };

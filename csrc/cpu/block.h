@@ -4,23 +4,23 @@
 
 CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
 
-#define BLOCK_FIELDS(FIELD)                                                                                    \
-  FIELD(const void*, a, nullptr); /* (n, d) row-major */                                                       \
-  FIELD(const void*, b, nullptr); /* (m, d) packed by pack(); tile t lies b_direction bytes after tile t - 1 */     \
-  FIELD(int64_t, b_direction, 0);                                                                                   \
-  FIELD(int64_t, d, 0);                                                                                        \
-  FIELD(DType, dtype, DType::kFloat32);                                                                        \
+#define BLOCK_FIELDS(FIELD)                                                                                     \
+  FIELD(const void*, a, nullptr); /* (n, d) row-major */                                                        \
+  FIELD(const void*, b, nullptr); /* (m, d) packed by pack(); tile t lies b_direction bytes after tile t - 1 */ \
+  FIELD(int64_t, b_direction, 0);                                                                               \
+  FIELD(int64_t, d, 0);                                                                                         \
+  FIELD(DType, dtype, DType::kFloat32);                                                                         \
   FIELD(int32_t, threads, 1);
 CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
 
 // A small problem with everything done in one call; block.b is not packed, block.scores and block.grad are not used.
-#define SMALL_CALL_FIELDS(FIELD)                                                                                    \
-  FIELD(Block, block, {});                                                                                     \
-  FIELD(const float*, row_weight, nullptr);                                                                    \
-  FIELD(const float*, row_positive_weight, nullptr);                                                           \
-  FIELD(const float*, col_weight, nullptr);                                                                    \
-  FIELD(const float*, col_positive_weight, nullptr);                                                           \
-  FIELD(float*, grad_a, nullptr); /* (n, d), added to */                                                       \
+#define SMALL_CALL_FIELDS(FIELD)                         \
+  FIELD(Block, block, {});                               \
+  FIELD(const float*, row_weight, nullptr);              \
+  FIELD(const float*, row_positive_weight, nullptr);     \
+  FIELD(const float*, col_weight, nullptr);              \
+  FIELD(const float*, col_positive_weight, nullptr);     \
+  FIELD(float*, grad_a, nullptr); /* (n, d), added to */ \
   FIELD(float*, grad_b, nullptr); /* (m, d), added to; may be grad_a where b is a */
 CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 

@@ -102,9 +102,7 @@ CT_HD void store_bf16(uint16_t* p, Vec v) {
   memcpy(p, &h, sizeof h);
 }
 // acc += a.lo * b.lo + a.hi * b.hi per 32-bit lane of bf16 pairs, rounded once per product pair
-CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) {
-  return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b);
-}
+CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) { return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b); }
 #endif
 
 }  // namespace NS

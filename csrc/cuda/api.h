@@ -5,8 +5,8 @@
 
 struct DeviceProperties {
   char name[256];
-  int major, minor;          // compute capability
-  size_t total_memory;       // bytes
+  int major, minor;     // compute capability
+  size_t total_memory;  // bytes
   int multiprocessor_count;
 };
 
@@ -19,12 +19,12 @@ const char* cuda_error_name(int error);
 const char* cuda_error_string(int error);
 
 // Scores are given (directions, n, m); stats and score_grad are epilogues over them. All pointers are device memory.
-#define DEVICE_BLOCK_FIELDS(FIELD)                                                                             \
-  FIELD(void*, workspace, nullptr); /* bytes as stats_workspace, score_grad_workspace or small_call_workspace says, */   \
-                                    /* aligned to 16 */                                                        \
-  FIELD(float*, loss, nullptr);     /* small_call writes it: the weighted sum of the statistics and of the */ \
-                                    /* sums over positives */                                                  \
-  FIELD(void*, stream, nullptr);                                                                               \
+#define DEVICE_BLOCK_FIELDS(FIELD)                                                                                     \
+  FIELD(void*, workspace, nullptr); /* bytes as stats_workspace, score_grad_workspace or small_call_workspace says, */ \
+                                    /* aligned to 16 */                                                                \
+  FIELD(float*, loss, nullptr);     /* small_call writes it: the weighted sum of the statistics and of the */          \
+                                    /* sums over positives */                                                          \
+  FIELD(void*, stream, nullptr);                                                                                       \
   FIELD(int32_t, device, 0);
 CT_STRUCT_FROM(DeviceBlock, Pairs, DEVICE_BLOCK_FIELDS);
 
@@ -35,37 +35,37 @@ constexpr int LARGEST_SET = 6, LARGEST_WIDTH = 1 << 30;
 using ConstAddresses = const void* [LARGEST_SET];
 using Addresses = void* [LARGEST_SET];
 using Strides = int64_t[LARGEST_SET];
-#define VECTOR_SETS_FIELDS(FIELD)                                                                              \
-  FIELD(Element, type, Element::kFloat32);                                                                     \
-  FIELD(int32_t, size, 0);                                                                                     \
-  FIELD(int32_t, count, 0); /* directions wanted of the vectors */                                             \
-  FIELD(int32_t, width, 0); /* at most LARGEST_WIDTH */                                                        \
-  FIELD(int64_t, samples, 0);                                                                                  \
-  FIELD(ConstAddresses, vector, {});                                                                           \
-  FIELD(Strides, stride, {}); /* from sample to sample */                                                      \
-  /* (count, samples, width) and (size, samples), no gaps: float64 for float64 vectors, else float32. */       \
-  /* Written by basis; their gradients are read by basis_backward. */                                          \
-  FIELD(void*, directions, nullptr);                                                                           \
-  FIELD(void*, lengths, nullptr);                                                                              \
-  /* written by basis_backward, (samples, width) in the type of the vectors, no gaps */                        \
-  FIELD(Addresses, grad, {});                                                                                  \
-  FIELD(void*, stream, nullptr);                                                                               \
+#define VECTOR_SETS_FIELDS(FIELD)                                                                        \
+  FIELD(Element, type, Element::kFloat32);                                                               \
+  FIELD(int32_t, size, 0);                                                                               \
+  FIELD(int32_t, count, 0); /* directions wanted of the vectors */                                       \
+  FIELD(int32_t, width, 0); /* at most LARGEST_WIDTH */                                                  \
+  FIELD(int64_t, samples, 0);                                                                            \
+  FIELD(ConstAddresses, vector, {});                                                                     \
+  FIELD(Strides, stride, {}); /* from sample to sample */                                                \
+  /* (count, samples, width) and (size, samples), no gaps: float64 for float64 vectors, else float32. */ \
+  /* Written by basis; their gradients are read by basis_backward. */                                    \
+  FIELD(void*, directions, nullptr);                                                                     \
+  FIELD(void*, lengths, nullptr);                                                                        \
+  /* written by basis_backward, (samples, width) in the type of the vectors, no gaps */                  \
+  FIELD(Addresses, grad, {});                                                                            \
+  FIELD(void*, stream, nullptr);                                                                         \
   FIELD(int32_t, device, 0);
 CT_STRUCT(VectorSets, VECTOR_SETS_FIELDS);
 
 // Scores of `rows` rows, `stride` columns each, of which segment s has [offsets[s], offsets[s + 1]). Rows start at multiples of
 // 16 bytes, and `stride` is a multiple of 4: what lies behind the last segment is read, not used.
-#define SCORE_SEGMENTS_FIELDS(FIELD)                                                                           \
-  FIELD(int64_t, rows, 0);                                                                                     \
-  FIELD(int64_t, stride, 0);                                                                                   \
-  FIELD(int64_t, count, 0);                                                                                    \
-  FIELD(const float*, scores, nullptr);                                                                        \
-  FIELD(const int64_t*, offsets, nullptr); /* (count + 1), from 0 to at most stride, not decreasing */         \
-  /* (stride), 0 = the column is in no maximum; null: all are. At a multiple of 4 bytes */                     \
-  FIELD(const uint8_t*, mask, nullptr);                                                                        \
-  FIELD(float*, values, nullptr); /* (rows, count), written */                                                 \
-  FIELD(int32_t*, args, nullptr); /* the same, the column of each value; -1: no score is above -inf */         \
-  FIELD(void*, stream, nullptr);                                                                               \
+#define SCORE_SEGMENTS_FIELDS(FIELD)                                                                   \
+  FIELD(int64_t, rows, 0);                                                                             \
+  FIELD(int64_t, stride, 0);                                                                           \
+  FIELD(int64_t, count, 0);                                                                            \
+  FIELD(const float*, scores, nullptr);                                                                \
+  FIELD(const int64_t*, offsets, nullptr); /* (count + 1), from 0 to at most stride, not decreasing */ \
+  /* (stride), 0 = the column is in no maximum; null: all are. At a multiple of 4 bytes */             \
+  FIELD(const uint8_t*, mask, nullptr);                                                                \
+  FIELD(float*, values, nullptr); /* (rows, count), written */                                         \
+  FIELD(int32_t*, args, nullptr); /* the same, the column of each value; -1: no score is above -inf */ \
+  FIELD(void*, stream, nullptr);                                                                       \
   FIELD(int32_t, device, 0);
 CT_STRUCT(ScoreSegments, SCORE_SEGMENTS_FIELDS);
 
@@ -76,7 +76,7 @@ struct Status {
 
 int64_t stats_workspace(const DeviceBlock&);
 int64_t score_grad_workspace(const DeviceBlock&);
-Status stats(const DeviceBlock&);  // overwrites what the sides that are on point to
+Status stats(const DeviceBlock&);       // overwrites what the sides that are on point to
 Status score_grad(const DeviceBlock&);  // grad may be scores (float32, same strides)
 // For a call that is one block, not kMax: statistics, loss and score gradients. Sides come without statistics, with weights.
 int64_t small_call_workspace(const DeviceBlock&);

@@ -33,8 +33,8 @@ CT_HD double rounding(double) { return DBL_EPSILON; }
 CT_HD float rounding(float) { return FLT_EPSILON; }
 
 template <class A> struct Found {
-  A part[N][LANES + 1];      // + 1: values of a lane meet different banks
-  A projection[2][N][N];     // <residual of s before the round, e_u>, u < s
+  A part[N][LANES + 1];   // + 1: values of a lane meet different banks
+  A projection[2][N][N];  // <residual of s before the round, e_u>, u < s
   A negligible[N], length[N], inverse[N];
 };
 
@@ -68,17 +68,14 @@ template <class X> struct Sets {
     else if (at.thread < values(S, sweep)) record<S, sweep>(at.thread, fold(s.part[at.thread]), s);
   }
 
-  static CT_HD constexpr int values(int s, Sweep sweep) {
-    return sweep == kLength ? 1 : sweep == kProjectAgain ? s : s + 1;
-  }
+  static CT_HD constexpr int values(int s, Sweep sweep) { return sweep == kLength ? 1 : sweep == kProjectAgain ? s : s + 1; }
 
   // From elements of a vector to those of its residual after some rounds of removing the directions before it.
   static CT_HD void remove(const Found<A>& s, int index, A* r, const A (*e)[WIDTH], int rounds) {
-    CT_UNROLL for (int round = 0; round < rounds; ++round)
-      CT_UNROLL for (int u = 0; u < index; ++u) {
-        const A projection = s.projection[round][index][u];
-        CT_UNROLL for (int c = 0; c < WIDTH; ++c) r[c] = vfma(-projection, e[u][c], r[c]);
-      }
+    CT_UNROLL for (int round = 0; round < rounds; ++round) CT_UNROLL for (int u = 0; u < index; ++u) {
+      const A projection = s.projection[round][index][u];
+      CT_UNROLL for (int c = 0; c < WIDTH; ++c) r[c] = vfma(-projection, e[u][c], r[c]);
+    }
   }
   template <int COUNT> static CT_HD void directions(const Found<A>& s, const Pack<X, WIDTH>* from, A (*e)[WIDTH]) {
     CT_UNROLL for (int u = 0; u < COUNT; ++u) {
@@ -124,8 +121,7 @@ template <class X> struct Sets {
   // The sum of the lanes' parts, in four chains.
   static CT_HD A fold(const A* part) {
     A total[4] = {part[0], part[1], part[2], part[3]};
-    CT_UNROLL for (int k = 4; k < LANES; k += 4)
-      CT_UNROLL for (int c = 0; c < 4; ++c) total[c] += part[k + c];
+    CT_UNROLL for (int k = 4; k < LANES; k += 4) CT_UNROLL for (int c = 0; c < 4; ++c) total[c] += part[k + c];
     return (total[0] + total[1]) + (total[2] + total[3]);
   }
 
@@ -251,8 +247,8 @@ template <class X> struct BasisBackward : Sets<X> {
   template <int SIZE>
   CT_HD void write_one(int64_t sample, int i, int k, int count, const A (*e)[Base::WIDTH], const Shared& s) const {
     A total[Base::WIDTH] = {};
-    CT_UNROLL for (int u = 0; u < SIZE; ++u)
-      CT_UNROLL for (int c = 0; c < Base::WIDTH; ++c) total[c] = vfma(s.mix[i][u], e[u][c], total[c]);
+    CT_UNROLL for (int u = 0; u < SIZE; ++u) CT_UNROLL for (int c = 0; c < Base::WIDTH; ++c) total[c] =
+        vfma(s.mix[i][u], e[u][c], total[c]);
     for (int u = 0; u < this->x.count; ++u) {
       Pack<O, Base::WIDTH> grad;
       grad.load((const O*)this->x.directions + this->out_at(u, sample) + k, count, this->vector);

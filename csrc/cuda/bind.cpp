@@ -26,8 +26,7 @@ static py::tuple versions() {
 static py::tuple device_properties(int device) {
   DeviceProperties found;
   check(cuda_device_properties(device, &found));
-  return py::make_tuple(found.name, py::make_tuple(found.major, found.minor), found.total_memory,
-                        found.multiprocessor_count);
+  return py::make_tuple(found.name, py::make_tuple(found.major, found.minor), found.total_memory, found.multiprocessor_count);
 }
 
 static void check_launch(const Status& status) {

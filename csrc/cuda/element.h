@@ -109,7 +109,6 @@ template <class T, int N> struct alignas(16) Pack {
       }
       return;
     }
-    CT_UNROLL for (int c = 0; c < N; ++c)
-      if (c < count) to[c] = v[c];
+    CT_UNROLL for (int c = 0; c < N; ++c) if (c < count) to[c] = v[c];
   }
 };

@@ -23,7 +23,8 @@ template <int P, class K> __device__ __forceinline__ void run_phases(const K& ke
 
 constexpr int RESIDENT = 512;  // threads that a multiprocessor must have room for: up to 128 registers each
 
-template <class K> __global__ void __launch_bounds__(K::threads, RESIDENT / K::threads) run_kernel(const __grid_constant__ K kernel) {
+template <class K> __global__ void __launch_bounds__(K::threads, RESIDENT / K::threads)
+    run_kernel(const __grid_constant__ K kernel) {
   __shared__ typename K::Shared shared;
   run_phases<0>(kernel, Place{blockIdx.x, blockIdx.y, (int)threadIdx.x}, shared);
 }

@@ -91,9 +91,7 @@ CT_HD Rules<bool> rule_of(bool plain, const Pairs& x, const Item& row, const Ite
 }
 
 // One order of operations, so that stats and score_grad see the same bits of z.
-CT_HD float affine(const Item& row, const Item& col, float s) {
-  return fmaf(s * row.scale, col.scale, row.bias) + col.bias;
-}
+CT_HD float affine(const Item& row, const Item& col, float s) { return fmaf(s * row.scale, col.scale, row.bias) + col.bias; }
 
 // z for one side: dropped pairs and pairs outside its limits become -inf; NaN is outside none, so it stays.
 CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Item& side) {
@@ -119,7 +117,8 @@ struct Scores {
   Quad slope;  // d score / dq; 0 where q stands at its floor
 };
 // From the first tile's dots to scores; slopes that stats does not use cost nothing there.
-CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector, Scores& out) {
+CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector,
+                           Scores& out) {
   Quad q;
   for (int c = 0; c < QUAD; ++c) {
     const float norms = row.norm + cols[c].norm, dot = out.s.v[c];
@@ -133,11 +132,14 @@ CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, in
     const float floor = (row.norm + cols[c].norm) * x.floor + 1e-30f, raised = vmax(floor, q.v[c]);  // this order keeps NaN
     const bool distance = x.score == Score::kDistance, logarithm = x.score == Score::kLogDistance;
     out.s.v[c] = distance ? Distance::value(raised) : logarithm ? LogDistance::value(raised) : SquaredDistance::value(raised);
-    const float slope = distance ? Distance::slope(raised) : logarithm ? LogDistance::slope(raised) : SquaredDistance::slope(raised);
+    const float slope = distance    ? Distance::slope(raised)
+                        : logarithm ? LogDistance::slope(raised)
+                                    : SquaredDistance::slope(raised);
     out.slope.v[c] = q.v[c] <= floor ? 0.f : slope;
   }
 }
-template <bool DOT> CT_HD Scores scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector) {
+template <bool DOT>
+CT_HD Scores scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector) {
   Scores out = {dots(x, 0, i, j, count, vector), {}};
   if constexpr (!DOT) distance_scores(x, row, cols, i, j, count, vector, out);
   return out;

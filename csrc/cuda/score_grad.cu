@@ -9,7 +9,8 @@ namespace {
 template <Reduce R> CT_HD float slope(float z, const Item& side) { return slope_of<Functor<R>>(z, side.peak, side.log_total); }
 
 // dL/dz of one pair
-template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
+template <Reduce R>
+CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
   const Rules<bool> rule = rule_of(plain, x, row, col, i, j);
   float g = 0.f;
   if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, row), row);
@@ -166,7 +167,8 @@ Status merge_side(const Side& side, const Sums& parts, int64_t count, void* stre
 }
 
 bool vector_stores(const Pairs& x) {
-  return (uintptr_t)x.grad % (x.grad_type == GradType::kFloat ? 16 : 8) == 0 && x.grad_stride % QUAD == 0 && x.grad_direction % QUAD == 0;
+  return (uintptr_t)x.grad % (x.grad_type == GradType::kFloat ? 16 : 8) == 0 && x.grad_stride % QUAD == 0 &&
+         x.grad_direction % QUAD == 0;
 }
 
 template <Reduce R, bool DOT> Status run(const DeviceBlock& x) {

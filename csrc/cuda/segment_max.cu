@@ -54,8 +54,7 @@ struct SegmentMax {
       Pack<float, QUAD> z;
       z.load(scores + j, QUAD, true);
       const Flags kept = x.mask ? *(const Flags*)(x.mask + j) : Flags{{1, 1, 1, 1}};
-      CT_UNROLL for (int c = 0; c < QUAD; ++c)
-        if (j + c >= begin && j + c < end && kept.v[c]) top.add(z.v[c], (int32_t)(j + c));
+      CT_UNROLL for (int c = 0; c < QUAD; ++c) if (j + c >= begin && j + c < end && kept.v[c]) top.add(z.v[c], (int32_t)(j + c));
     }
     return top;
   }

@@ -12,7 +12,7 @@ struct Share {
   int64_t count;
   const float *peak, *total, *positive;  // null: not a part of the statistic
   const float *weight, *positive_weight;
-  float* stat;                      // (count, 2)
+  float* stat;                    // (count, 2)
   float *slope, *positive_slope;  // null but for a cross entropy
 };
 

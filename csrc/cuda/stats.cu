@@ -84,7 +84,8 @@ template <Reduce R> Target<R> partials(const Target<R>& like, void* workspace, i
   if (like.peak) at += count * like.width;
   float* total = at;
   if (like.total) at += count * like.width;
-  return {like.peak ? peak : nullptr, like.total ? total : nullptr, like.positive ? at : nullptr, like.arg ? arg : nullptr, like.width};
+  return {like.peak ? peak : nullptr, like.total ? total : nullptr, like.positive ? at : nullptr, like.arg ? arg : nullptr,
+          like.width};
 }
 
 // One block per row; its threads take every THREADS-th quad of columns.

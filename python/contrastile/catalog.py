@@ -47,6 +47,7 @@ class LossCard:
     variants: dict[str, CaseMaker]
     times: str = ""  # what multiplies that, for k modalities or views
     stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
+    copies: float = 3.0  # of 16-dimensional features: no more bytes than these are held for backward
 
     @property
     def function(self) -> Callable[..., Tensor]:
@@ -391,6 +392,7 @@ CATALOG: tuple[LossCard, ...] = (
             "low temperature": volumes(3, 0.02, noise=2.0, label_smoothing=0.0),
             "detached": volumes(3, detach_keys=True),
         },
+        copies=6.0,
     ),
     LossCard(
         "pmrl_loss", "any number of modalities, none the anchor", "arXiv 2507.17343", "L_intra + L_inter", 4,
@@ -401,6 +403,7 @@ CATALOG: tuple[LossCard, ...] = (
             "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}),
             "normalize": tuples(3, {"singular_temperature": 0.2, "instance_temperature": 0.3}, noise=1, normalize=True),
         },
+        copies=5.0,
     ),
     LossCard(
         "symile_loss", "k modalities, one score for all of them", "arXiv 2411.01053", "official code", 8,
@@ -415,6 +418,6 @@ CATALOG: tuple[LossCard, ...] = (
             "n_squared scale 100": mips(3, 100.0, negatives="n_squared"),
             "n_squared not unit": mips(3, 1.0, radius=8.0, negatives="n_squared"),
         },
-        "k",
+        "k", copies=6.5,
     ),
 )  # fmt: skip

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from contrastile.compat import gram, inf_cl, info_nce, infonce, memeff, multi_view_cl, open_clip, siglip_kernel, symile
 from contrastile.compat.columns import joined
-
-from .lightly_modules import lightly_importable
+from support.lightly_modules import lightly_importable
 
 N, D, K = 8, 16, 3
 LABELS = torch.arange(N) // 2
@@ -67,7 +66,7 @@ def metric_learning(name: str, listed: bool = False) -> Callable[[Given], Tensor
 def ranking(name: str, **options: object) -> Callable[[Given], Tensor]:
     def call(g: Given) -> Tensor:
         pytest.importorskip("sentence_transformers")
-        from .test_sentence_transformers import guided_like, ours, whole
+        from .sentence_losses import guided_like, ours, whole
 
         columns = [g.x, g.y, g.z]
         return whole(ours, name, **options)(*columns, **guided_like(name, columns))

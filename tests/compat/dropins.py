@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from contrastile.ops import pair
-from test_memory import saved_bytes
+from support.memory import saved_bytes
 
 OURS = {"memory_budget", "backend", "gather_with_grad"}  # keyword arguments no other package has
 DTYPES = pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-11), (torch.float32, 2e-5)], ids=str)

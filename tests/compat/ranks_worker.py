@@ -29,12 +29,13 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
 from contrastile.testing import Case, compare
-from distributed.sharding import SIZES, Averaged, Everywhere, span
-from peers.agreement import Pairing, two_views, unit_rows
-from peers.standins import load
+from support.lightly_modules import lightly_importable, lightly_losses
+from support.pairing import Pairing
+from support.sharding import SIZES, Averaged, Everywhere, span
+from support.standins import load
+from support.views import two_views, unit_rows
 
 from .dropins import correlated
-from .lightly_modules import lightly_importable, lightly_losses
 
 WORLDS = (2, 3)
 N, D = 5, 8  # rows of a rank

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inside_autocast import assert_backward_is_the_same_inside
+from support.inside_autocast import assert_backward_is_the_same_inside
 
 from .calls import CALLS, Given
 

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 
 from contrastile.compat import gram
 from contrastile.testing import Case
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
-from volume_cases import conditioning, matched, modalities, official_volume
+from support.pairing import assert_agreement
+from support.views import BACKENDS_AND_DTYPES
+from support.volume_cases import conditioning, matched, modalities, official_volume
 
 from .dropins import DTYPES, assert_module, assert_saves_rows, assert_trains_alike
 

@@ -7,8 +7,9 @@ import torch
 
 from contrastile.compat import inf_cl
 from contrastile.testing import Case
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement, unit_rows
-from peers.standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS_AND_DTYPES, unit_rows
 
 from .dropins import assert_kernels_agree, assert_same_signature, assert_saves_rows, assert_trains_alike
 from .kernel_formulas import cal_flash_loss as formula

@@ -9,7 +9,8 @@ import torch
 
 from contrastile.compat import info_nce as ours
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS_AND_DTYPES, LONG, Pairing, assert_agreement, free_rows, two_view_case, two_views
+from support.pairing import Pairing, assert_agreement
+from support.views import BACKENDS_AND_DTYPES, LONG, free_rows, two_view_case, two_views
 
 from .digits import assert_same_training, batches, encoder, largest_tensor, trained
 

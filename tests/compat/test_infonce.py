@@ -8,7 +8,8 @@ import torch
 
 from contrastile.compat import infonce as ours
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS_AND_DTYPES, LONG_VIEWS, Pairing, assert_agreement, free_rows, two_views
+from support.pairing import Pairing, assert_agreement
+from support.views import BACKENDS_AND_DTYPES, LONG_VIEWS, free_rows, two_views
 
 from .digits import assert_same_training, batches, encoder, largest_tensor, trained
 

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 
 import contrastile
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS_AND_DTYPES, LONG_VIEWS, Pairing, assert_agreement, two_view_case, two_views
+from support.lightly_modules import lightly_importable, lightly_losses
+from support.pairing import Pairing, assert_agreement
+from support.views import BACKENDS_AND_DTYPES, LONG_VIEWS, two_view_case, two_views
 
 from .digits import assert_same_training, batches, encoder, largest_tensor, trained
-from .lightly_modules import lightly_importable, lightly_losses
 
 pytestmark = [
     pytest.mark.peers,

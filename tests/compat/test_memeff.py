@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from contrastile.compat import memeff
 from contrastile.compat.memeff.terms import class_prior
 from contrastile.testing import Case
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
-from peers.standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS_AND_DTYPES
 
 from .dropins import (
     DTYPES,

@@ -1,7 +1,7 @@
 """contrastile.compat.multi_view_cl against the official formulas, restated (pakoromilas/Multi-View-CL @c26ae77).
 
-The repository is no package; official_views.py has its losses of all views, the rest stands here. They form e^s, so
-temperatures stay where that is finite.
+The repository is no package; support/official_views.py has its losses of all views, the rest stands here. They form
+e^s, so temperatures stay where that is finite.
 """
 
 import inspect
@@ -11,10 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import official_views as official
 from contrastile.compat import multi_view_cl as compat
 from contrastile.testing import Case
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
+from support import official_views as official
+from support.pairing import assert_agreement
+from support.views import BACKENDS_AND_DTYPES
 
 from .dropins import DTYPES, assert_module, assert_saves_rows, assert_trains_alike
 

@@ -12,9 +12,10 @@ from contrastile.compat import open_clip as ours
 from contrastile.compat import soft_targets
 from contrastile.ops import pair
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, Pairing, assert_agreement, two_views, unit_rows
-from peers.standins import load
-from test_memory import saved_bytes
+from support.memory import saved_bytes
+from support.pairing import Pairing, assert_agreement
+from support.standins import load
+from support.views import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, two_views, unit_rows
 
 pytestmark = pytest.mark.peers
 CLASSES = ("ClipLoss", "SigLipLoss", "CoCaLoss", "DistillClipLoss")

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from contrastile.compat import open_clip as ours
-from peers.agreement import two_views
-from peers.standins import load
-
-from .open_clip_training import train, training_arguments
+from support.open_clip_training import train, training_arguments
+from support.standins import load
+from support.views import two_views
 
 pytestmark = pytest.mark.peers
 CLASSES = ("ClipLoss", "SigLipLoss", "CoCaLoss", "DistillClipLoss")
@@ -137,7 +136,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_create_loss_makes_the_peers_choice(name):
-    from .open_clip_training import open_clip_modules
+    from support.open_clip_training import open_clip_modules
 
     flags, more = KINDS[name]
     args = training_arguments(*flags, **more)
@@ -270,7 +269,7 @@ def run(create_loss, name, *flags, dtype=torch.float32):
 @pytest.mark.parametrize("name", RUNS)
 def test_open_clips_training_goes_step_by_step_as_with_its_own_loss(name):
     """As close to open_clip in float64 as open_clip in float32 is, at every step; then in float64 itself."""
-    from .open_clip_training import open_clip_modules
+    from support.open_clip_training import open_clip_modules
 
     theirs = open_clip_modules().open_clip.create_loss
     truth, end = run(theirs, name, dtype=torch.float64)
@@ -290,7 +289,7 @@ def test_open_clips_training_goes_step_by_step_as_with_its_own_loss(name):
 @pytest.mark.parametrize("precision", ["amp_bfloat16", "amp"])
 def test_open_clips_mixed_precision_training(precision):
     """As close to float32 training as open_clip's own mixed precision is, over all steps."""
-    from .open_clip_training import open_clip_modules
+    from support.open_clip_training import open_clip_modules
 
     theirs = open_clip_modules().open_clip.create_loss
     truth, _ = run(theirs, "clip")

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from contrastile.testing import Case, compare
-from peers.agreement import BACKENDS, BACKENDS_AND_DTYPES, Pairing, assert_agreement, free_rows, two_view_case
+from support.pairing import Pairing, assert_agreement
+from support.views import BACKENDS, BACKENDS_AND_DTYPES, free_rows, two_view_case
 
 from .digits import assert_same_training, batches, encoder, largest_tensor, scans, trained
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from combinations import chosen
-from distributed.launch import gather_from
+from support.combinations import chosen
+from support.launch import gather_from
 
 from . import ranks_worker
 

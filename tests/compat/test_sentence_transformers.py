@@ -1,6 +1,6 @@
 """The sentence-transformers drop-ins against the package's own losses, run whole on known embeddings.
 
-The package in float64 is the truth and in float32 the twin, see tests/peers/agreement.py.
+The package in float64 is the truth and in float32 the twin, see support/pairing.py.
 """
 
 import copy
@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastile.catalog import Case
 from contrastile.compat.columns import propagated
-from peers.agreement import assert_agreement, free_rows, unit_rows
+from support.pairing import assert_agreement
+from support.sentence_encoders import Given
+from support.views import free_rows, unit_rows
 
-from .sentence_encoders import Given
+from .sentence_losses import guided_like, made, ours, peer, whole
 
-from sentence_transformers.sentence_transformer import losses as peer  # isort: skip  (skipped with the encoders)
-from sentence_transformers import util  # isort: skip
-from contrastile.compat import sentence_transformers as ours  # isort: skip
+from sentence_transformers import util  # isort: skip  (skipped with the encoders)
 
 pytestmark = pytest.mark.peers
 
@@ -51,27 +51,6 @@ def columns(n, d, k, dtype=torch.float32, make=free_rows):
     return tuple((x * s).to(dtype) for x, s in zip(unit, lengths, strict=True))
 
 
-def made(module, name, width, **options):
-    """A loss of the package or of ours, with models that give back known embeddings."""
-    guide = {"guide": Given("guide")} if "GIST" in name else {}
-    return getattr(module, name)(Given(width=width), **guide, **options)
-
-
-def whole(module, name, /, wrap=None, **options):
-    """A function of embeddings (and, by name, of the guide's) that runs a loss's own forward and loss stage."""
-
-    def run(*embeddings, backend=None, memory_budget=None, **guided):
-        own = {"backend": backend or "auto", "memory_budget": memory_budget} if module is ours else {}
-        loss = made(module, name, embeddings[0].shape[1], **options, **own)
-        loss = loss if wrap is None else peer.MatryoshkaLoss(loss.model, loss, **wrap)
-        features = [{"model": x} for x in embeddings]
-        for index, feature in enumerate(features):
-            feature.update({"guide": x} if (x := guided.get(f"guide_{index}")) is not None else {})
-        return loss(features, torch.empty(0))
-
-    return run
-
-
 def check(name, case, wrap=None, backend="auto", memory_budget=None, **options):
     found = whole(ours, name, wrap, **options)
     assert_agreement(found, whole(peer, name, wrap, **options), case, backend=backend, memory_budget=memory_budget)
@@ -88,10 +67,6 @@ def guided_case(n, d, k, dtype=torch.float32, temperature=0.05, guides=torch.flo
         guided[1][4] = guided[1][3]  # a positive given twice
         guided[1][2] = guided[0][2]  # a positive that equals its anchor
     return Case(columns(n, d, k, dtype), {f"guide_{i}": x for i, x in enumerate(guided)}, 1 / temperature)
-
-
-def guided_like(name, x):
-    return {f"guide_{i}": y.detach() for i, y in enumerate(x)} if "GIST" in name else {}
 
 
 # ---- values and gradients ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .sentence_encoders import WIDTH, static_encoder, transformer_encoder
+from support.sentence_encoders import WIDTH, static_encoder, transformer_encoder
 
 from datasets import Dataset  # isort: skip  (skipped with the encoders)
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer  # isort: skip

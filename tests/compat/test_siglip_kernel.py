@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from contrastile.compat import siglip_kernel
 from contrastile.testing import Case
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
-from peers.standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS_AND_DTYPES
 
 from .dropins import (
     assert_kernels_agree,

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from contrastile.compat.symile import MIPSimilarity, Symile
-from peers.agreement import BACKENDS_AND_DTYPES, assert_agreement
-from peers.standins import load
-from peers.test_symile import case, seeded
-from test_memory import saved_bytes
+from support.memory import saved_bytes
+from support.pairing import assert_agreement
+from support.standins import load
+from support.symile_cases import case, seeded
+from support.views import BACKENDS_AND_DTYPES
 
 from .dropins import DTYPES, assert_same_signature, assert_saves_rows, assert_trains_alike, correlated
 

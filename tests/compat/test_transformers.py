@@ -8,7 +8,7 @@ import torch
 import contrastile
 from contrastile.compat.transformers import patch
 from contrastile.ops import pair
-from test_memory import saved_bytes
+from support.memory import saved_bytes
 
 from .tiny_models import (
     SPECIFICATIONS,

@@ -10,10 +10,9 @@ import torch
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.distributed import Ranks
 from contrastile.testing import compare
-from loss_cases import make, takes
-from pairing import Pairing
-
-from .sharding import SIZES, jointly
+from support.loss_cases import make, takes
+from support.pairing import Pairing
+from support.sharding import SIZES, jointly
 
 Key = tuple[str, str, str, str]
 STRATEGIES = ("gather", "ring")

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import contrastile
 from contrastile.distributed import cached_backward
 
-from .test_training import DROPOUT, WIDTH, batches, clip, model
+from .two_towers import DROPOUT, WIDTH, batches, clip, model
 
 
 def test_cached_backward_is_backward_with_the_same_dropout():

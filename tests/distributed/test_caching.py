@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from support.launch import gather_from
+
 from . import caching_rules as rules
 from . import caching_worker as worker
-from .launch import gather_from
 
 pytestmark = pytest.mark.dist
 LIMIT = 1e-10  # float64; a gradient that is not averaged is off by tenths

@@ -3,10 +3,10 @@ both strategies, uneven ranks, ranks without rows."""
 
 import pytest
 
-from combinations import chosen
+from support.combinations import chosen
+from support.launch import gather_from
 
 from . import catalog_worker
-from .launch import gather_from
 
 WORLDS = (1, 2, 3, 4)
 CASES = [

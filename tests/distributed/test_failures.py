@@ -15,8 +15,7 @@ from torch import Tensor
 
 import contrastile
 from contrastile.distributed import RankError, Ranks
-
-from .launch import gather_from
+from support.launch import gather_from
 
 pytestmark = pytest.mark.dist
 LIMIT = timedelta(seconds=5)

@@ -15,11 +15,10 @@ from contrastile import reference
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
 from contrastile.testing import compare
-from loss_cases import make
-from pairing import Pairing
-
-from .launch import gather_from
-from .sharding import SIZES, jointly
+from support.launch import gather_from
+from support.loss_cases import make
+from support.pairing import Pairing
+from support.sharding import SIZES, jointly
 
 pytestmark = pytest.mark.dist
 WORLD = 4

@@ -8,8 +8,7 @@ import torch
 import contrastile
 from contrastile.benchmark.memory import resident_peak
 from contrastile.distributed import Ranks
-
-from .launch import gather_from
+from support.launch import gather_from
 
 pytestmark = pytest.mark.dist
 N, D = 256, 8192  # rows of a rank: 8 MiB of features, so that these outweigh the workspace of scores

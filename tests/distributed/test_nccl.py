@@ -9,12 +9,11 @@ import torch.distributed as dist
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
 from contrastile.testing import compare
-from loss_cases import make
-from pairing import Pairing
-from test_gpu import on_gpu
+from support.loss_cases import make, moved
+from support.pairing import Pairing
+from support.sharding import SIZES, jointly
 
 from .catalog_worker import STRATEGIES, offered
-from .sharding import SIZES, jointly
 
 pytestmark = [pytest.mark.gpu, pytest.mark.dist]
 
@@ -31,6 +30,6 @@ def group(request, tmp_path_factory):
 @pytest.mark.parametrize("card", [card for card in CATALOG if offered(card, "default")], ids=lambda card: card.name)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_one_gpu_is_a_group_of_one(group, card, dtype, strategy):
-    case = on_gpu(make(card, "default", sum(SIZES[1]), 64, dtype))
+    case = moved(make(card, "default", sum(SIZES[1]), 64, dtype))
     found = compare(Pairing(jointly(card, case, Ranks(strategy=strategy)), card.reference), case)
     assert found.ok, found.detail

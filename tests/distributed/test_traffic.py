@@ -10,11 +10,10 @@ import torch
 import torch.distributed as dist
 
 import contrastile
-from combinations import by_default
 from contrastile.distributed import Ranks
 from contrastile.ranks import communication
-
-from .launch import gather_from
+from support.combinations import by_default
+from support.launch import gather_from
 
 pytestmark = pytest.mark.dist
 N, D = 6, 64  # rows of a rank, features: float32, and float32 gradients

@@ -12,8 +12,7 @@ from torch import nn
 
 import contrastile
 from contrastile.distributed import Ranks
-
-from .launch import gather_from
+from support.launch import gather_from
 
 pytestmark = pytest.mark.dist
 

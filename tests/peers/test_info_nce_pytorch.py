@@ -10,18 +10,9 @@ import pytest
 import torch
 
 from contrastile import info_nce
-
-from .agreement import (
-    BACKENDS,
-    BACKENDS_AND_DTYPES,
-    LONG,
-    SHAPES,
-    assert_agreement,
-    free_rows,
-    two_view_case,
-    without_in_batch_keys,
-)
-from .standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, free_rows, two_view_case, without_in_batch_keys
 
 pytestmark = pytest.mark.peers
 

@@ -13,18 +13,17 @@ import torch
 import torch.nn.functional as F
 
 from contrastile import dcl, dclw, nt_xent
-
-from .agreement import (
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import (
     BACKENDS,
     BACKENDS_AND_DTYPES,
     LONG_VIEWS,
     SHAPES,
-    assert_agreement,
     free_rows,
     two_view_case,
     without_in_batch_keys,
 )
-from .standins import load
 
 pytestmark = [
     pytest.mark.peers,

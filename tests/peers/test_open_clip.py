@@ -10,9 +10,9 @@ import torch
 
 from contrastile import clip_loss, siglip_loss
 from contrastile.testing import Case
-
-from .agreement import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, assert_agreement, two_views
-from .standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS, BACKENDS_AND_DTYPES, LONG, SHAPES, two_views
 
 pytestmark = pytest.mark.peers
 

@@ -19,17 +19,9 @@ import torch
 
 from contrastile import info_nce, nt_xent, sup_con
 from contrastile.testing import Case
-
-from .agreement import (
-    BACKENDS,
-    BACKENDS_AND_DTYPES,
-    LONG,
-    assert_agreement,
-    free_rows,
-    two_view_case,
-    two_views,
-)
-from .standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.views import BACKENDS, BACKENDS_AND_DTYPES, LONG, free_rows, two_view_case, two_views
 
 pytestmark = pytest.mark.peers
 

@@ -10,36 +10,18 @@ import pytest
 import torch
 
 from contrastile import mip_similarity, symile_loss
-from contrastile.testing import Case
-
-from .agreement import BACKENDS_AND_DTYPES, assert_agreement, free_rows, unit_rows
-from .standins import load
+from support.pairing import assert_agreement
+from support.standins import load
+from support.symile_cases import case, seeded
+from support.views import BACKENDS_AND_DTYPES, free_rows
 
 pytestmark = pytest.mark.peers
 
 SCALES = pytest.mark.parametrize("scale", [14.3, 100.0])
 
 
-def case(k, n, d, dtype, scale, radius=1.0):
-    """Modalities that resemble each other, so that the true tuples stand out."""
-    common = unit_rows(n, d, seed=n)
-    rows = [(radius * (common + 0.5 * unit_rows(n, d, seed=n + 1 + m))).to(dtype) for m in range(k)]
-    magnitude = scale * torch.stack(rows).double().prod(0).abs().sum(1).max().item()
-    return Case(tuple(rows), {"logit_scale": torch.tensor(scale)}, magnitude)
-
-
 def peer(*modalities, negatives, logit_scale):
     return load("symile").Symile(negatives)(list(modalities), logit_scale)
-
-
-def seeded(function):
-    """The function after the same draws, however often it is called."""
-
-    def loss(*modalities, **options):
-        torch.manual_seed(7)
-        return function(*modalities, **options)
-
-    return loss
 
 
 @BACKENDS_AND_DTYPES

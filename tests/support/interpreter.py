@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def run(name: str, slow: bool) -> None:
-    here = Path(__file__).parent
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", here / name]
+    tests = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests / name]
     command += ["--run-slow"] if slow else ["-m", "not slow"]
     done = subprocess.run(
-        command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=here.parent, capture_output=True, text=True
+        command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=tests.parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout

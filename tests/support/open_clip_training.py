@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
-from peers.standins import forgotten_afterwards
+from .standins import forgotten_afterwards
 
 STAND_INS = ("torchvision", "torchvision.ops", "torchvision.ops.misc", "torchvision.transforms", "ftfy", "regex")
 STAND_INS += ("torchvision.transforms.functional",)

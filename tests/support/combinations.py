@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -19,11 +19,17 @@ def each_once(*axes: Sequence[Any]) -> list[Any]:
     others with --run-slow. A value that is a tuple gives several parameters."""
     quick = {tuple(i % len(axis) for axis in axes) for i in range(max(map(len, axes)))}
     chosen = []
-    for indices in itertools.product(*(range(len(axis)) for axis in axes)):
+    for indices in product(*(range(len(axis)) for axis in axes)):
         values = [axis[i] for axis, i in zip(axes, indices, strict=True)]
         flat = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
         chosen.append(pytest.param(*flat, marks=() if indices in quick else pytest.mark.slow))
     return chosen
+
+
+def crossed(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """All combinations, as an axis of `each_once`: every one of them runs. The last axis changes fastest; where another
+    axis of `each_once` has no factor in common with its length, the two mix."""
+    return [tuple(chain.from_iterable(x if isinstance(x, tuple) else (x,) for x in some)) for some in product(*axes)]
 
 
 def chosen(request: pytest.FixtureRequest, test: str) -> list[dict[str, Any]]:

@@ -58,6 +58,16 @@ def each_tensor(case: Case, change: Callable[[Tensor], Tensor]) -> Case:
     return replace(case, args=tuple(map(changed, case.args)), kwargs=kwargs)
 
 
+def moved(case: Case, device: str = "cuda") -> Case:
+    """The case on another device."""
+
+    def there(x: Any) -> Any:
+        return x.to(device) if isinstance(x, Tensor) else x
+
+    kwargs = {name: there(x) for name, x in case.kwargs.items()}
+    return replace(case, args=tuple(map(there, case.args)), kwargs=kwargs)
+
+
 def emptied(case: Case) -> Case:
     """The case with no items: features without rows, labels and permutations without entries."""
 

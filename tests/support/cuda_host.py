@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -17,14 +18,17 @@ import pybind11
 import torch
 
 from contrastile.backends.cuda import CudaBackend
+from support.scripts import load_script
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ("stats", "score_grad", "small_call", "basis", "segment_max")
 SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
 LARGEST_GRID = 65535  # blocks along the second axis
-# the sanitizers stop the process where 16-byte access is misaligned or an array is left
-FLAGS = """-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fsanitize=alignment,bounds
-    -fsanitize-undefined-trap-on-error -fno-strict-aliasing""".split()
+FLAGS = "-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fno-strict-aliasing".split()
+# they stop the process where 16-byte access is misaligned or an array is left; all of them under `make sanitize`
+SANITIZED = os.environ.get("CONTRASTILE_SANITIZE") == "1"
+TRAPS = ["-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"]
+FLAGS += load_script("setup.py").SANITIZERS if SANITIZED else TRAPS
 
 
 class HostBackend(CudaBackend):
@@ -71,7 +75,7 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
     def compile_one(name: str) -> None:
         source = ROOT / "tests/native" / name if name == "host_device.cpp" else tree / name
         command = [str(compiler()), *FLAGS, *include, '-DCONTRASTILE_CUDA_ARCHS="host"', "-x", "c++"]
-        if edit is not None or name == "cuda/bind.cpp":
+        if edit is not None or name == "cuda/bind.cpp" or (SANITIZED and name == "cuda/basis.cu"):
             command.append("-O0")  # compiled once, run little
         execute([*command, "-c", str(source), "-o", str(made[name])])
 
@@ -79,7 +83,7 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
         list(pool.map(compile_one, [name for name, path in made.items() if not path.exists()]))
     library = folder / "_cuda.so"
     if not library.exists():
-        execute([str(compiler()), "-shared", *map(str, made.values()), "-o", str(library)])
+        execute([str(compiler()), *FLAGS, "-shared", *map(str, made.values()), "-o", str(library)])
     name = f"{folder.name}._cuda"  # pybind11 gives one name one module
     spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None and spec.loader is not None

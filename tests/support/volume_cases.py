@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,14 +15,6 @@ from contrastile.catalog import Case
 from contrastile.testing import EPS
 
 KS = (2, 3, 4, 5)
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """What contrastile.testing.compare reads of a loss card."""
-
-    function: Callable[..., Tensor]
-    reference: Callable[..., Tensor]
 
 
 def modalities(n: int, d: int, k: int, noise: float = 1.5, keys: int | None = None, seed: int = 0) -> list[Tensor]:

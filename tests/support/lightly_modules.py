@@ -1,4 +1,4 @@
-"""lightly's losses and ours, also where torchvision is missing, which they do not use (peers/standins.py stands in)."""
+"""lightly's losses and ours, also where torchvision is missing, which they do not use (standins.py stands in)."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from peers.standins import enter_shell, forgotten_afterwards, torchvision_stand_in
+from .standins import enter_shell, forgotten_afterwards, torchvision_stand_in
 
 
 @contextmanager

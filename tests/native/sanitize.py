@@ -1,0 +1,63 @@
+"""Runs tests on native code compiled with AddressSanitizer and UndefinedBehaviorSanitizer: `make sanitize`. Linux, g++.
+
+    python tests/native/sanitize.py FOLDER
+
+FOLDER gets the native module. The first error that a sanitizer sees ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = shutil.which("g++")
+EACH = "(test_ragged_shapes and (cpu-float32 or cpu-bfloat16)) or (test_square and cpu-float32 and 37)"
+STRONGEST = """(test_every_reduce_keep_and_positives and cpu-bfloat16) or (every_score and cpu)
+    or (test_rows_and_columns_in_many_pieces and cpu) or (test_batches_of_many_chunks and cpu) or test_native_struct
+    or (test_every_reduce_keep_positives_score_and_side and (lse or max) and same_id)"""
+FILES = ("pair", "distances", "triangle", "native_struct", "cuda_host")
+
+
+def run(*command: object, **environment: str) -> str:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        sys.exit(f"{words[-1]}: exit code {done.returncode}")
+    return done.stdout
+
+
+def library(name: str) -> str:
+    """That of the compiler: it has to be the first in the process, which is not compiled with it."""
+    return subprocess.run([str(COMPILER), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
+
+
+def main(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    build = {"CONTRASTILE_SANITIZE": "1", "CONTRASTILE_CPU": "1", "CONTRASTILE_CUDA": "0"}
+    run(sys.executable, "setup.py", "-q", "build_ext", "-b", folder, "-t", folder, **build)
+    (module,) = folder.rglob("_cpu*.so")
+    sanitized = {
+        "CONTRASTILE_SANITIZE": "1",
+        "CONTRASTILE_SANITIZED": str(module),
+        "PYTHONPATH": str(ROOT / "tests/native"),
+        "LD_PRELOAD": f"{library('libasan.so')} {library('libstdc++.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself leaks
+    }
+    ask = "import sanitized_module as m; print(*m.module.supported_isas())"
+    isas = run(sys.executable, "-c", ask, **sanitized).split()
+    pytest = (sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "sanitized_module")
+    files = [f"tests/test_{name}.py" for name in FILES]
+    for isa in isas:
+        chosen = f"{EACH} or {STRONGEST}" if isa == isas[-1] else EACH
+        run(*pytest, *files, "-k", chosen.replace("\n", " "), CONTRASTILE_CPU_ISA=isa, **sanitized)
+
+
+if __name__ == "__main__":
+    if COMPILER is None or not sys.platform.startswith("linux"):
+        sys.exit("make sanitize needs g++ on Linux")
+    main(Path(sys.argv[1]).resolve())

@@ -1,0 +1,1 @@
+"""What tests share: oracles, cases, builds and counters. Test modules import from here, never from each other."""
