@@ -7,9 +7,12 @@ CT_ENUM(Test, kSameIndex, kOtherIndex, kSameId, kOtherId, kSameGroup, kOtherGrou
         kKept);  // the places of their bits in a rule
 CT_ENUM(Reduce, kLse, kSoftplus, kRelu, kMax);
 
+// A conjunction of tests.
+enum class Rule : int32_t {};
+constexpr int count_of(Rule) { return 1 << count_of(Test{}); }
+constexpr int32_t bits(Rule rule) { return (int32_t)rule; }
 constexpr int32_t bit(Test test) { return 1 << (int)test; }
-constexpr bool has(int32_t rule, Test test) { return rule & bit(test); }
-constexpr int32_t INDEX_TESTS = bit(Test::kSameIndex) | bit(Test::kOtherIndex);
+constexpr bool has(Rule rule, Test test) { return bits(rule) & bit(test); }
 
 // All but kDot are functions of q_ij = row_norm_i + col_norm_j - 2 <a_i, b_0j> [offset] - sum of <a_i, b_tj>^2 over the other
 // directions.
@@ -65,8 +68,8 @@ CT_STRUCT(Side, SIDE_FIELDS);
   FIELD(const int64_t*, col_order, nullptr);                                                                           \
   FIELD(const uint8_t*, mask, nullptr); /* (n, m), nonzero = keep */                                                   \
   FIELD(int64_t, mask_stride, 0);                                                                                      \
-  FIELD(int32_t, keep, 0);            /* bits of Test: which pairs count */                                            \
-  FIELD(int32_t, positives, 0);       /* bits of Test: which pairs are summed apart; 0: none */                        \
+  FIELD(Rule, keep, Rule{});          /* which pairs count */                                                          \
+  FIELD(Rule, positives, Rule{});     /* which pairs are summed apart; no test: none */                                \
   FIELD(bool, keep_positives, false); /* positives are kept whatever the other rules say */                            \
   FIELD(bool, cross_entropy, false);  /* of small_call: the weights are those of softplus(statistic - positive) */     \
   FIELD(Reduce, reduce, Reduce::kLse);                                                                                 \

@@ -8,7 +8,7 @@ template <class B> struct Rules {
 };
 
 // Where every test of the rule holds.
-template <class B> CT_HD static B holds(int32_t rule, const Facts<B>& f) {
+template <class B> CT_HD static B holds(Rule rule, const Facts<B>& f) {
   B fails = {};
   if (has(rule, Test::kSameIndex)) fails = fails | flip(f.same_index);
   if (has(rule, Test::kOtherIndex)) fails = fails | f.same_index;
@@ -24,21 +24,22 @@ template <class B> CT_HD static B holds(int32_t rule, const Facts<B>& f) {
 
 template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, const Facts<B>& facts, B masked) {
   B drop = masked, positive = {};
-  if (x.keep) drop = drop | flip(holds(x.keep, facts));
-  if (x.positives) positive = has(x.positives, Test::kKept) ? B(flip(drop)) : holds(x.positives, facts);
+  if (bits(x.keep)) drop = drop | flip(holds(x.keep, facts));
+  if (bits(x.positives)) positive = has(x.positives, Test::kKept) ? B(flip(drop)) : holds(x.positives, facts);
   if (x.keep_positives) drop = drop & flip(positive);
   return {positive, drop};
 }
 
 // Whether a rule or a limit is there that looks at more than indices.
 CT_HD static bool looks_at_pairs(const Pairs& x) {
-  return x.mask || x.row.low || x.row.high || x.col.low || x.col.high || ((x.keep | x.positives) & ~INDEX_TESTS);
+  const int32_t of_indices = bit(Test::kSameIndex) | bit(Test::kOtherIndex);
+  return x.mask || x.row.low || x.row.high || x.col.low || x.col.high || ((bits(x.keep) | bits(x.positives)) & ~of_indices);
 }
 
 // Whether every pair of these rows and columns is kept by both sides and none is positive, seen without looking at them.
 CT_HD static bool untouched(const Pairs& x, int64_t i, int64_t rows, int64_t j, int64_t cols) {
   if (looks_at_pairs(x) || has(x.keep, Test::kSameIndex) || has(x.positives, Test::kOtherIndex)) return false;
-  if (!x.keep && !x.positives) return true;
+  if (!bits(x.keep) && !bits(x.positives)) return true;
   const int64_t diagonal = x.row_origin + i - x.col_origin - j;  // column with the index of the first row
   return diagonal + rows <= 0 || diagonal >= cols;
 }
