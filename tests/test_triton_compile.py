@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
 
 import aot
 from combinations import by_default
-from contrastile.spec import Positives, Reduce
+from contrastile.spec import Reduce, Test
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 
@@ -32,6 +32,7 @@ QUICK = [
     *((arch, "half", "score_grad", "everything") for arch in ("sm_80", "sm_90", "sm_100", "gfx942")),
     ("sm_90", "half", "stats", "clip"),
     ("sm_90", "half", "stats", "distance"),
+    ("sm_90", "half", "score_grad", "tests"),
     ("sm_80", "tf32", "score_grad", "siglip"),
 ]  # fmt: skip
 
@@ -59,7 +60,7 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
 @pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_INDEX"))
 def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
-    found = aot.build_merge(arch, Reduce[reduce], Positives[positives], finished)
+    found = aot.build_merge(arch, Reduce[reduce], Test[positives], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
@@ -86,7 +87,7 @@ def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
 FUSED_CASES = [
     (arch, features, variant, owner)
     for arch, tiles in FUSED.items()
-    for variant in ("clip", "siglip", "relu", "everything")
+    for variant in ("clip", "siglip", "relu", "everything", "tests")
     for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].many_rules()])
     for owner in ("rows", "columns")
 ]

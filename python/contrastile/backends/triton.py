@@ -34,7 +34,7 @@ from .base import (
 )
 from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
-from .triton_fused import add_row_gradients, fused_tile
+from .triton_fused import add_row_gradients, fused_tile, swapped
 from .triton_launch import Launch, many_rules, named, upstream
 from .triton_merge import PartialStats, finish, joined
 
@@ -112,9 +112,7 @@ class TritonBackend(Backend):
         block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
         add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
         if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
-            mask = None if block.mask is None else block.mask.T.contiguous()
-            swapped = replace(block, row=block.col, col=block.row, mask=mask)
-            add_row_gradients(swapped, grads.blocks[0], grads.col_bias, grads.col_scale)
+            add_row_gradients(swapped(block), grads.blocks[0], grads.col_bias, grads.col_scale)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)

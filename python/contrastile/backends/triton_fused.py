@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,13 +32,20 @@ def add_row_gradients(
     weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
     with on_device(a.device):
         fused.fused[(row_tiles, parts)](
-            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,
+            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block), **weights,
             **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")}, Factor=block.factor,
             TMA=tma, PRECISION=precision(a), TILE_ROWS=tile.rows, TILE_COLS=tile.cols, WIDTH=tile.depth,
             **tile.options(),
         )  # fmt: skip
     for name, x in targets:
         x.add_(sums[name].sum(0), alpha=share if name == "ScaleGrad" else 1.0)
+
+
+def swapped(block: PairBlock) -> PairBlock:
+    """Rows are the columns of `block`; all tests but that of the order are symmetric."""
+    mask = None if block.mask is None else block.mask.T.contiguous()
+    row, col = (replace(x, order=None if x.order is None else ~x.order) for x in (block.col, block.row))
+    return replace(block, row=row, col=col, mask=mask)  # ~x < ~y where y < x
 
 
 def fused_tile(features: Tensor, rules: bool) -> Any:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS
-from ..spec import Needs, PairBlock, PairCall, PairSpec, Score, Side
+from ..spec import READERS, Needs, PairBlock, PairCall, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_merge import PartialStats, argument
 
 PARTIALS = [argument(name) for name in NUMBERS]
+COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
 
 
 class Launch:
@@ -53,7 +54,7 @@ class Launch:
 
     def constants(self) -> dict[str, Any]:
         spec, tile = self.block.spec, self.tile
-        return rule_constants(spec) | {
+        return rule_constants(self.block) | {
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -64,32 +65,25 @@ class Launch:
 def arguments(block: PairBlock) -> dict[str, Any]:
     """What all kernels take of a block, but for its features."""
     row, col, mask = block.row, block.col, block.mask
-    both = {
-        f"{place}{name}": x
-        for place, side in (("Row", row), ("Col", col))
-        for name, x in (
-            ("Scale", side.scale),
-            ("Bias", side.bias),
-            ("Ids", side.ids),
-            ("Groups", side.groups),
-            ("Labels", side.labels),
-            ("Order", side.order),
-            ("Low", side.low),
-            ("High", side.high),
-        )
-    }
-    return both | {
+    return {
         "n": len(row), "m": len(col), "d": row.features.shape[1],
-        "row_origin": row.origin, "col_origin": col.origin,
+        "row_origin": row.origin, "col_origin": col.origin, "Row": operands(row), "Col": operands(col),
         "Mask": None if mask is None else mask.view(torch.uint8),
         "mask_stride": 0 if mask is None else mask.stride(0),
     }  # fmt: skip
 
 
-def rule_constants(spec: PairSpec) -> dict[str, Any]:
+def operands(side: Side) -> Any:
+    from ..triton_kernels.rules import Operands
+
+    return Operands(**{name: getattr(side, name) for name in Operands._fields})
+
+
+def rule_constants(block: PairBlock) -> dict[str, Any]:
+    spec, labels = block.spec, block.row.labels
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives,
+        "KEEP_POSITIVES": spec.keep_positives, "LABEL_WORDS": 0 if labels is None else labels.shape[1],
     }  # fmt: skip
 
 
@@ -105,8 +99,7 @@ def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
 
 
 def many_rules(x: PairBlock | PairCall) -> bool:
+    """Whether a tile's epilogue holds more than products, scales and the rules of indices."""
     sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
-    extra = x.mask is not None or any(
-        y is not None for side in sides for y in (side.ids, side.groups, side.labels, side.order, side.low, side.high)
-    )
-    return extra or x.spec.score != Score.DOT
+    compared = any(getattr(side, name) is not None for side in sides for name in COMPARED)
+    return compared or x.mask is not None or x.spec.score != Score.DOT

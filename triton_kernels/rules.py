@@ -1,0 +1,133 @@
+"""Which pairs of a tile count: tests of pairs, their conjunctions, and the limits of either side.
+
+Vectors that are not given are None, which Triton compiles away. Indices are local to the block; offsets are int64.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from .tiles import vector
+
+# values equal spec.Test
+SAME_INDEX, OTHER_INDEX = tl.constexpr(1), tl.constexpr(2)
+SAME_ID, OTHER_ID = tl.constexpr(4), tl.constexpr(8)
+SAME_GROUP, OTHER_GROUP = tl.constexpr(16), tl.constexpr(32)
+SHARED_LABEL, NO_SHARED_LABEL = tl.constexpr(64), tl.constexpr(128)
+LOWER_ORDER, KEPT = tl.constexpr(256), tl.constexpr(512)
+
+
+class Operands(NamedTuple):
+    """What a side gives beside its features, an argument of the kernels; fields as in spec.Side, None: not given."""
+
+    scale: Any = None
+    bias: Any = None
+    ids: Any = None
+    groups: Any = None
+    labels: Any = None
+    order: Any = None
+    low: Any = None
+    high: Any = None
+
+
+@triton.jit
+def same_index(i, j, m, shift):
+    """Row i has the global index of column i + shift, if that is in the block."""
+    same = i.to(tl.int64) + shift
+    return tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
+
+
+@triton.jit
+def no_pair(i, j):
+    return (i != i)[:, None] & (j != j)[None, :]
+
+
+@triton.jit
+def equal(X, Y, i, j, n, m):
+    """A side that has no numbers has none equal to any."""
+    if X is None or Y is None:
+        return no_pair(i, j)
+    else:
+        return vector(X, i, n, 1) == vector(Y, j, m, 0)
+
+
+@triton.jit
+def shared(X, Y, i, j, n, m, WORDS: tl.constexpr):
+    """Whether label sets of so many words, (n, words) and (m, words), meet."""
+    found = no_pair(i, j)
+    if X is not None and Y is not None:
+        for word in range(WORDS):
+            x = tl.load(X + i.to(tl.int64) * WORDS + word, mask=i < n, other=0)
+            y = tl.load(Y + j.to(tl.int64) * WORDS + word, mask=j < m, other=0)
+            found = found | ((x[:, None] & y[None, :]) != 0)
+    return found
+
+
+@triton.jit
+def narrowed(found, fact, HOLDS: tl.constexpr):
+    """Those of `found` for which the fact holds, or does not."""
+    if HOLDS:
+        return found & fact
+    else:
+        return found & (fact == 0)
+
+
+@triton.jit
+def holds(TESTS: tl.constexpr, Row, Col, i, j, n, m, shift, LABEL_WORDS: tl.constexpr):
+    """Which pairs inside the block pass all tests. What no test asks for is not compared."""
+    found = (i < n)[:, None] & (j < m)[None, :]
+    if TESTS & (SAME_INDEX | OTHER_INDEX):
+        found = narrowed(found, same_index(i, j, m, shift), TESTS & SAME_INDEX)
+    if TESTS & (SAME_ID | OTHER_ID):
+        found = narrowed(found, equal(Row.ids, Col.ids, i, j, n, m), TESTS & SAME_ID)
+    if TESTS & (SAME_GROUP | OTHER_GROUP):
+        found = narrowed(found, equal(Row.groups, Col.groups, i, j, n, m), TESTS & SAME_GROUP)
+    if TESTS & (SHARED_LABEL | NO_SHARED_LABEL):
+        found = narrowed(found, shared(Row.labels, Col.labels, i, j, n, m, LABEL_WORDS), TESTS & SHARED_LABEL)
+    if TESTS & LOWER_ORDER:
+        found = found & (vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1))
+    return found
+
+
+@triton.jit
+def rules(
+    Row, Col, Mask, mask_stride, i, j, n, m, shift,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, LABEL_WORDS: tl.constexpr,
+):  # fmt: skip
+    """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
+    valid = (i < n)[:, None] & (j < m)[None, :]
+    keep = holds(KEEP, Row, Col, i, j, n, m, shift, LABEL_WORDS)
+    if Mask is not None:
+        places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
+        keep = keep & (tl.load(Mask + places, mask=valid, other=0) != 0)
+    if POSITIVES == 0:
+        positive = no_pair(i, j)
+    elif POSITIVES == KEPT:
+        positive = keep
+    else:
+        positive = holds(POSITIVES, Row, Col, i, j, n, m, shift, LABEL_WORDS)
+    if KEEP_POSITIVES:
+        keep = keep | positive
+    return valid, positive, keep == 0
+
+
+@triton.jit
+def side_z(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+    """z with the pairs at -inf that this side drops: it keeps low < z <= high, and NaN."""
+    if side.low is not None or side.high is not None:
+        outside = drop != drop
+        if side.low is not None:
+            outside = z <= vector(side.low, index, count, AXIS)
+        if side.high is not None:
+            outside = outside | (z > vector(side.high, index, count, AXIS))
+        if KEEP_POSITIVES:
+            outside = outside & (positive == 0)
+        drop = drop | outside
+    return tl.where(drop, float("-inf"), z)
+
+
+@triton.jit
+def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
+    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
+    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
