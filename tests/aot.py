@@ -29,7 +29,7 @@ NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time wh
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
-UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count")
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count", "label_words")
 SIDES = ("Row", "Col")  # arguments that are the operands of a side
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
 COMPARED = tuple(name.capitalize() for name in triton_launch.COMPARED)
@@ -197,7 +197,7 @@ def build_merge(arch: str, reduce: Reduce, positives: Test, finished: bool) -> U
 def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
-        "KEEP_POSITIVES": variant.keep_positives, "LABEL_WORDS": 2, "SCORE": int(variant.score), "OFFSET": 1,
+        "KEEP_POSITIVES": variant.keep_positives, "SCORE": int(variant.score), "OFFSET": 1,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 

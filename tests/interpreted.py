@@ -21,8 +21,8 @@ from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
-from contrastile.spec import FLOOR, Limits, Reduce, Score
-from contrastile.triton_kernels import config, functors, tiles
+from contrastile.spec import FLOOR, Limits, Reduce, Score, Test
+from contrastile.triton_kernels import config, functors, rules, tiles
 from oracle import check, check_float16_range, engine, engine_loss, upstream
 
 KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
@@ -205,9 +205,9 @@ def launched(monkeypatch):
         ("lse", ["stats", "merge", "merge", "score_grad"]),
     ],
 )
-def test_the_kernels_of_a_loss(reduce, kernels, whole, launched, monkeypatch):
+def test_the_kernels_of_a_loss(reduce, kernels, small_call, launched, monkeypatch):
     """SigLIP takes 6 N^2 D without keeping scores: no sweep of `stats`. Partial results of a side: one kernel."""
-    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if whole else 1599)
+    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if small_call else 1599)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
     pair_loss(a, b, reduce=reduce, cols=True, col_weight=1.0, backend="triton").backward()
     assert launched == kernels
@@ -315,10 +315,7 @@ def test_constants_equal_those_of_the_specification():
         (Score, ("DOT", "SQUARED_DISTANCE", "DISTANCE", "LOG_DISTANCE")),
     ):
         assert [getattr(functors, name).value for name in names] == [enum[name] for name in names]
-    for name in ("NOT_SAME_INDEX", "NOT_SAME_ID", "SAME_ID", "NOT_SAME_INDEX_OR_ID"):
-        assert getattr(tiles, name).value == Keep[name]
-    for name in ("SAME_INDEX", "SAME_ID", "KEPT"):
-        assert getattr(tiles, f"POSITIVE_{name}").value == Positives[name]
+    assert {test.name: getattr(rules, test.name).value for test in Test} == {test.name: int(test) for test in Test}
     assert tiles.FLOOR.value == FLOOR[torch.float32]
 
 

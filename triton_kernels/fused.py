@@ -17,11 +17,11 @@ from .tiles import affine, items
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def fused(
-    A, B, n, m, d, row_origin, col_origin, Row, Col, Mask, mask_stride,
+    A, B, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight, Factor,
     RowGrad, RowBiasGrad, RowScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    LABEL_WORDS: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """A, B: contiguous (n, d) and (m, d), or descriptors of them. RowGrad (parts, n, d), RowBiasGrad,
@@ -38,8 +38,8 @@ def fused(
         s = tl.dot(a, b.T, input_precision=PRECISION)
         z = affine(s, Row, Col, i, j, n, m, DOT)
         valid, positive, drop = rules(
-            Row, Col, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES, LABEL_WORDS,
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
         g = logit_slope(
             z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,

@@ -68,7 +68,7 @@ def joined_positives(
     """Sums over positives. With the same index one tile wrote an item's, if the item k + shift is in the block."""
     if POSITIVES == 0:
         return tl.zeros([ITEMS], tl.float32)
-    elif POSITIVES & SAME_INDEX:
+    elif SAME_INDEX & POSITIVES:
         other = k.to(tl.int64) + shift
         return tl.load(Positive + k, mask=(k < count) & (other >= 0) & (other < others), other=0.0)
     else:

@@ -26,7 +26,7 @@ def store_positives(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
     here = True
-    if POSITIVES & SAME_INDEX:
+    if SAME_INDEX & POSITIVES:
         column, row = row_at + shift, col_at - shift
         row_in = row_in & (column >= first_col) & (column < first_col + TILE_COLS) & (column < m)
         col_in = col_in & (row >= first_row) & (row < first_row + TILE_ROWS) & (row < n)
@@ -87,10 +87,10 @@ def store_stats(
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, Mask, mask_stride,
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowPeak, RowTotal, RowPositive, RowArg, ColPeak, ColTotal, ColPositive, ColArg,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    LABEL_WORDS: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -105,8 +105,8 @@ def stats(
         )  # fmt: skip
         z = affine(score_of(x, floor, SCORE), Row, Col, i, j, n, m, SCORE)
         _, positive, drop = rules(
-            Row, Col, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES, LABEL_WORDS,
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
         store_stats(
             z, positive, drop, Row, Col, RowPeak, RowTotal, RowPositive, RowArg,
@@ -122,12 +122,12 @@ def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def score_grad(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, Mask, mask_stride,
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
     RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_direction, Factor,
     RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    LABEL_WORDS: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -143,8 +143,8 @@ def score_grad(
         s = score_of(x, floor, SCORE)
         z = affine(s, Row, Col, i, j, n, m, SCORE)
         valid, positive, drop = rules(
-            Row, Col, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES, LABEL_WORDS,
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
         if RowTotal is not None:  # of a sum: its slopes do not need it finished
             store_stats(

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .tiles import vector
 
-# values equal spec.Test
+# values equal spec.Test; a constexpr stands left of &, as the interpreter has integers for the constants of a kernel
 SAME_INDEX, OTHER_INDEX = tl.constexpr(1), tl.constexpr(2)
 SAME_ID, OTHER_ID = tl.constexpr(4), tl.constexpr(8)
 SAME_GROUP, OTHER_GROUP = tl.constexpr(16), tl.constexpr(32)
@@ -53,13 +53,13 @@ def equal(X, Y, i, j, n, m):
 
 
 @triton.jit
-def shared(X, Y, i, j, n, m, WORDS: tl.constexpr):
-    """Whether label sets of so many words, (n, words) and (m, words), meet."""
+def shared(X, Y, words, i, j, n, m):
+    """Whether label sets, (n, words) and (m, words), meet. Unrolled, the loop would hold the words of all at once."""
     found = no_pair(i, j)
     if X is not None and Y is not None:
-        for word in range(WORDS):
-            x = tl.load(X + i.to(tl.int64) * WORDS + word, mask=i < n, other=0)
-            y = tl.load(Y + j.to(tl.int64) * WORDS + word, mask=j < m, other=0)
+        for word in range(words):
+            x = tl.load(X + i.to(tl.int64) * words + word, mask=i < n, other=0)
+            y = tl.load(Y + j.to(tl.int64) * words + word, mask=j < m, other=0)
             found = found | ((x[:, None] & y[None, :]) != 0)
     return found
 
@@ -74,30 +74,30 @@ def narrowed(found, fact, HOLDS: tl.constexpr):
 
 
 @triton.jit
-def holds(TESTS: tl.constexpr, Row, Col, i, j, n, m, shift, LABEL_WORDS: tl.constexpr):
+def holds(TESTS: tl.constexpr, Row, Col, label_words, i, j, n, m, shift):
     """Which pairs inside the block pass all tests. What no test asks for is not compared."""
     found = (i < n)[:, None] & (j < m)[None, :]
-    if TESTS & (SAME_INDEX | OTHER_INDEX):
-        found = narrowed(found, same_index(i, j, m, shift), TESTS & SAME_INDEX)
-    if TESTS & (SAME_ID | OTHER_ID):
-        found = narrowed(found, equal(Row.ids, Col.ids, i, j, n, m), TESTS & SAME_ID)
-    if TESTS & (SAME_GROUP | OTHER_GROUP):
-        found = narrowed(found, equal(Row.groups, Col.groups, i, j, n, m), TESTS & SAME_GROUP)
-    if TESTS & (SHARED_LABEL | NO_SHARED_LABEL):
-        found = narrowed(found, shared(Row.labels, Col.labels, i, j, n, m, LABEL_WORDS), TESTS & SHARED_LABEL)
-    if TESTS & LOWER_ORDER:
+    if (SAME_INDEX | OTHER_INDEX) & TESTS:
+        found = narrowed(found, same_index(i, j, m, shift), SAME_INDEX & TESTS)
+    if (SAME_ID | OTHER_ID) & TESTS:
+        found = narrowed(found, equal(Row.ids, Col.ids, i, j, n, m), SAME_ID & TESTS)
+    if (SAME_GROUP | OTHER_GROUP) & TESTS:
+        found = narrowed(found, equal(Row.groups, Col.groups, i, j, n, m), SAME_GROUP & TESTS)
+    if (SHARED_LABEL | NO_SHARED_LABEL) & TESTS:
+        found = narrowed(found, shared(Row.labels, Col.labels, label_words, i, j, n, m), SHARED_LABEL & TESTS)
+    if LOWER_ORDER & TESTS:
         found = found & (vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1))
     return found
 
 
 @triton.jit
 def rules(
-    Row, Col, Mask, mask_stride, i, j, n, m, shift,
-    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, LABEL_WORDS: tl.constexpr,
+    Row, Col, label_words, Mask, mask_stride, i, j, n, m, shift,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
 ):  # fmt: skip
     """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
     valid = (i < n)[:, None] & (j < m)[None, :]
-    keep = holds(KEEP, Row, Col, i, j, n, m, shift, LABEL_WORDS)
+    keep = holds(KEEP, Row, Col, label_words, i, j, n, m, shift)
     if Mask is not None:
         places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
         keep = keep & (tl.load(Mask + places, mask=valid, other=0) != 0)
@@ -106,7 +106,7 @@ def rules(
     elif POSITIVES == KEPT:
         positive = keep
     else:
-        positive = holds(POSITIVES, Row, Col, i, j, n, m, shift, LABEL_WORDS)
+        positive = holds(POSITIVES, Row, Col, label_words, i, j, n, m, shift)
     if KEEP_POSITIVES:
         keep = keep | positive
     return valid, positive, keep == 0

@@ -32,7 +32,7 @@ def add_positive_slopes(
 ):  # fmt: skip
     """g plus what positives give beside the statistics; with the same index only tiles on the diagonal have any."""
     here = True
-    if POSITIVES & SAME_INDEX:
+    if SAME_INDEX & POSITIVES:
         here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
     if here:
         weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)

@@ -32,7 +32,7 @@ def add_row_gradients(
     weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
     with on_device(a.device):
         fused.fused[(row_tiles, parts)](
-            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block), **weights,
+            **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,
             **{f"Row{name}": sums.get(name) for name in ("Grad", "BiasGrad", "ScaleGrad")}, Factor=block.factor,
             TMA=tma, PRECISION=precision(a), TILE_ROWS=tile.rows, TILE_COLS=tile.cols, WIDTH=tile.depth,
             **tile.options(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS
-from ..spec import READERS, Needs, PairBlock, PairCall, Score, Side
+from ..spec import READERS, Needs, PairBlock, PairCall, PairSpec, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_merge import PartialStats, argument
 
@@ -54,7 +54,7 @@ class Launch:
 
     def constants(self) -> dict[str, Any]:
         spec, tile = self.block.spec, self.tile
-        return rule_constants(self.block) | {
+        return rule_constants(spec) | {
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -68,6 +68,7 @@ def arguments(block: PairBlock) -> dict[str, Any]:
     return {
         "n": len(row), "m": len(col), "d": row.features.shape[1],
         "row_origin": row.origin, "col_origin": col.origin, "Row": operands(row), "Col": operands(col),
+        "label_words": 0 if row.labels is None else row.labels.shape[1],
         "Mask": None if mask is None else mask.view(torch.uint8),
         "mask_stride": 0 if mask is None else mask.stride(0),
     }  # fmt: skip
@@ -79,11 +80,10 @@ def operands(side: Side) -> Any:
     return Operands(**{name: getattr(side, name) for name in Operands._fields})
 
 
-def rule_constants(block: PairBlock) -> dict[str, Any]:
-    spec, labels = block.spec, block.row.labels
+def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives, "LABEL_WORDS": 0 if labels is None else labels.shape[1],
+        "KEEP_POSITIVES": spec.keep_positives,
     }  # fmt: skip
 
 
