@@ -65,29 +65,43 @@ def shared(X, Y, words, i, j, n, m):
 
 
 @triton.jit
-def narrowed(found, fact, HOLDS: tl.constexpr):
-    """Those of `found` for which the fact holds, or does not."""
-    if HOLDS:
-        return found & fact
-    else:
-        return found & (fact == 0)
+def facts_of(ASKED: tl.constexpr, Row, Col, label_words, i, j, n, m, shift):
+    """(same index, same id, same group, shared label, lower order): which pairs have what the tests ask for, compared
+    once for all rules. Labels come first: their loop then meets no other fact in registers."""
+    nothing = no_pair(i, j)
+    index, id, group, label, order = nothing, nothing, nothing, nothing, nothing
+    if (SHARED_LABEL | NO_SHARED_LABEL) & ASKED:
+        label = shared(Row.labels, Col.labels, label_words, i, j, n, m)
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        index = same_index(i, j, m, shift)
+    if (SAME_ID | OTHER_ID) & ASKED:
+        id = equal(Row.ids, Col.ids, i, j, n, m)
+    if (SAME_GROUP | OTHER_GROUP) & ASKED:
+        group = equal(Row.groups, Col.groups, i, j, n, m)
+    if LOWER_ORDER & ASKED:
+        order = vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1)
+    return index, id, group, label, order
 
 
 @triton.jit
-def holds(TESTS: tl.constexpr, Row, Col, label_words, i, j, n, m, shift):
-    """Which pairs inside the block pass all tests. What no test asks for is not compared."""
-    found = (i < n)[:, None] & (j < m)[None, :]
-    if (SAME_INDEX | OTHER_INDEX) & TESTS:
-        found = narrowed(found, same_index(i, j, m, shift), SAME_INDEX & TESTS)
-    if (SAME_ID | OTHER_ID) & TESTS:
-        found = narrowed(found, equal(Row.ids, Col.ids, i, j, n, m), SAME_ID & TESTS)
-    if (SAME_GROUP | OTHER_GROUP) & TESTS:
-        found = narrowed(found, equal(Row.groups, Col.groups, i, j, n, m), SAME_GROUP & TESTS)
-    if (SHARED_LABEL | NO_SHARED_LABEL) & TESTS:
-        found = narrowed(found, shared(Row.labels, Col.labels, label_words, i, j, n, m), SHARED_LABEL & TESTS)
-    if LOWER_ORDER & TESTS:
-        found = found & (vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1))
+def narrowed(found, fact, YES: tl.constexpr, NO: tl.constexpr):
+    """Those of `found` that have the fact, that do not have it, or all."""
+    if YES:
+        found = found & fact
+    if NO:
+        found = found & (fact == 0)
     return found
+
+
+@triton.jit
+def holds(TESTS: tl.constexpr, every, facts):
+    """Those of every pair that pass all tests."""
+    index, id, group, label, order = facts
+    found = narrowed(every, index, SAME_INDEX & TESTS, OTHER_INDEX & TESTS)
+    found = narrowed(found, id, SAME_ID & TESTS, OTHER_ID & TESTS)
+    found = narrowed(found, group, SAME_GROUP & TESTS, OTHER_GROUP & TESTS)
+    found = narrowed(found, label, SHARED_LABEL & TESTS, NO_SHARED_LABEL & TESTS)
+    return narrowed(found, order, LOWER_ORDER & TESTS, False)
 
 
 @triton.jit
@@ -97,7 +111,9 @@ def rules(
 ):  # fmt: skip
     """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
     valid = (i < n)[:, None] & (j < m)[None, :]
-    keep = holds(KEEP, Row, Col, label_words, i, j, n, m, shift)
+    facts = facts_of(KEEP | POSITIVES, Row, Col, label_words, i, j, n, m, shift)
+    every = valid == valid
+    keep = holds(KEEP, every, facts)
     if Mask is not None:
         places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
         keep = keep & (tl.load(Mask + places, mask=valid, other=0) != 0)
@@ -106,10 +122,10 @@ def rules(
     elif POSITIVES == KEPT:
         positive = keep
     else:
-        positive = holds(POSITIVES, Row, Col, label_words, i, j, n, m, shift)
+        positive = holds(POSITIVES, every, facts)
     if KEEP_POSITIVES:
         keep = keep | positive
-    return valid, positive, keep == 0
+    return valid, positive & valid, (keep == 0) | (valid == 0)
 
 
 @triton.jit
