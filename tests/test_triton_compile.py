@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the
 
 import aot
 from combinations import by_default
-from contrastile.spec import Reduce, Test
+from contrastile.spec import Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 
@@ -60,7 +60,7 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
 @pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_INDEX"))
 def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
-    found = aot.build_merge(arch, Reduce[reduce], Test[positives], finished)
+    found = aot.build_merge(arch, Reduce[reduce], aot.Test[positives], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
