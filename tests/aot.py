@@ -32,7 +32,7 @@ TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count", "label_words")
 SIDES = ("Row", "Col")  # arguments that are the operands of a side
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
-COMPARED = tuple(name.capitalize() for name in triton_launch.COMPARED)
+COMPARED, WIDE = (tuple(map(str.capitalize, names)) for names in (triton_launch.COMPARED, triton_launch.WIDE))
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,11 @@ class Variant:
     def sums(self) -> bool:
         return self.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
 
-    def many_rules(self) -> bool:
+    def rule_level(self) -> int:
         """As backends.triton decides it."""
-        return self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given)
+        if any(x.endswith(WIDE) for x in self.given):
+            return 2
+        return int(self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
 
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
@@ -118,7 +120,7 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
     tile = tile or config.tile(
-        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.many_rules())
+        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.rule_level() > 0)
     )
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)

@@ -15,7 +15,7 @@ from triton.runtime.interpreter import GridExecutor
 import launches
 import test_distances
 import test_segment_max
-from cases import EXTRAS, make_call
+from cases import EXTRAS, lacking, make_call
 from combinations import each_once
 from contrastile import backends, driver, pair_loss, pair_reduce, spec
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
@@ -28,13 +28,12 @@ from oracle import Call, check, check_float16_range, engine, engine_loss, upstre
 KEEPS = ("all", "other_index", "other_id", "same_id", ("other_index", "other_id"))
 POSITIVES = (None, "same_index", "same_id", "kept")
 TESTS = tuple(test.name.lower() for test in spec.Test if test != spec.Test.KEPT)
-OF_BLOCKS = ("ids", "groups", "labels")  # what a column block may lack
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
 LIMITS = ("row_low", "row_high", "col_low", "col_high")
 SQUARE = [
     ("other_index", "same_id"), ("same_id", "kept"), ("all", None), ("other_group", "shared_label"),
-    (("no_shared_label", "other_id"), "same_group"), ("lower_order", "lower_order"),
+    ("lower_order", "lower_order"),
 ]  # fmt: skip
 copyable = triton_device.copyable
 
@@ -97,16 +96,6 @@ CONJUNCTIONS = [
 def test_conjunctions(dtype, keep, positives):
     options = {"keep": keep, "positives": positives, "keep_positives": True}
     triton(make_call(37, 70, 9, dtype, *EXTRAS, blocks=2, cols=True, **options))
-
-
-def lacking(call, block):
-    """The call with this column block lacking what it may lack."""
-    found = dict(call.options)
-    for name in OF_BLOCKS:
-        if f"col_{name}" in found:
-            parts = found[f"col_{name}"].split([len(b) for b in call.b])
-            found[f"col_{name}"] = [None if k == block else part for k, part in enumerate(parts)]
-    return replace(call, options=found)
 
 
 @pytest.mark.parametrize("name, block, cols", each_once(TESTS[2:-1], (0, 1), (False, True)))
@@ -375,7 +364,9 @@ def test_constants_equal_those_of_the_specification():
         (Score, ("DOT", "SQUARED_DISTANCE", "DISTANCE", "LOG_DISTANCE")),
     ):
         assert [getattr(functors, name).value for name in names] == [enum[name] for name in names]
-    assert {test.name: getattr(rules, test.name).value for test in spec.Test} == {test.name: int(test) for test in spec.Test}
+    assert {test.name: getattr(rules, test.name).value for test in spec.Test} == {
+        test.name: int(test) for test in spec.Test
+    }
     assert tiles.FLOOR.value == FLOOR[torch.float32]
 
 

@@ -54,14 +54,15 @@ def equal(X, Y, i, j, n, m):
 
 @triton.jit
 def shared(X, Y, words, i, j, n, m):
-    """Whether label sets, (n, words) and (m, words), meet. Unrolled, the loop would hold the words of all at once."""
-    found = no_pair(i, j)
+    """Whether label sets, (n, words) and (m, words), meet. Unrolled, the loop would hold all words at once; it carries
+    bytes because predicates would be spilled."""
+    found = no_pair(i, j).to(tl.int8)
     if X is not None and Y is not None:
         for word in range(words):
             x = tl.load(X + i.to(tl.int64) * words + word, mask=i < n, other=0)
             y = tl.load(Y + j.to(tl.int64) * words + word, mask=j < m, other=0)
-            found = found | ((x[:, None] & y[None, :]) != 0)
-    return found
+            found = found | ((x[:, None] & y[None, :]) != 0).to(tl.int8)
+    return found != 0
 
 
 @triton.jit

@@ -14,7 +14,7 @@ from .monoid import SideStats, Traits
 
 class Test(IntFlag):
     """What one pair (row i, column j) may be asked. A rule is a conjunction of tests: `keep` without tests keeps every
-    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/tiles.py.
+    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/rules.py.
 
     A column block may have no ids, groups or labels: then no pair of it has the same id or group, or shares a label.
     """

@@ -15,6 +15,7 @@ from .triton_merge import PartialStats, argument
 
 PARTIALS = [argument(name) for name in NUMBERS]
 COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
+WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 
 class Launch:
@@ -25,7 +26,7 @@ class Launch:
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
         score_grad, with_stats = needs is not None, needs is not None and needs.stats
-        self.tile = tile_for(self.device, kind, score_grad, with_stats, many_rules(block))
+        self.tile = tile_for(self.device, kind, score_grad, with_stats, rule_level(block) > 0)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -98,8 +99,11 @@ def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
     return dict.fromkeys(f"{place}{name}" for place in ("Row", "Col") for name in PARTIALS) | wanted
 
 
-def many_rules(x: PairBlock | PairCall) -> bool:
-    """Whether a tile's epilogue holds more than products, scales and the rules of indices."""
+def rule_level(x: PairBlock | PairCall) -> int:
+    """What the rules cost an epilogue in registers. 0: those of indices; 1: ids, limits, a mask or distances; 2:
+    groups, labels or an order."""
     sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
-    compared = any(getattr(side, name) is not None for side in sides for name in COMPARED)
-    return compared or x.mask is not None or x.spec.score != Score.DOT
+    given = {name for side in sides for name in COMPARED if getattr(side, name) is not None}
+    if given & WIDE:
+        return 2
+    return int(bool(given) or x.mask is not None or x.spec.score != Score.DOT)
