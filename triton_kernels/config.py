@@ -67,8 +67,8 @@ TABLE = {
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
-# architecture: tiles of the fused kernel for rules of level 0 to 2 (rule_level in backends/triton_launch.py). `depth` is
-# the largest number of features: a step takes all of them, and their gradient, rows times depth in float32, stays in
+# architecture: tiles of the fused kernel for rules of level 0 to 2 (backends/triton_launch.py). `depth` is the
+# largest number of features: a step takes all of them, and their gradient, rows times depth in float32, stays in
 # registers. Halves only.
 FUSED = {
     "sm_80": (
