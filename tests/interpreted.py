@@ -12,17 +12,17 @@ import pytest
 import torch
 from triton.runtime.interpreter import GridExecutor
 
-from contrastile import backends, driver, pair_loss, pair_reduce
+from contrastile import backends, driver, pair_loss, pair_reduce, spec
 from contrastile.backends import base, triton_device, triton_launch, triton_segments
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Limits, Reduce, Score
-from contrastile.triton_kernels import config, functors, tiles
+from contrastile.triton_kernels import config, functors, pair, rules, slopes, tiles
 from support import distances, launches, segments
-from support.cases import EXTRAS, make_call
+from support.cases import EXTRAS, lacking, make_call
 from support.combinations import each_once
-from support.oracle import check, check_float16_range, engine, engine_loss, upstream
-from support.rules import KEEPS, POSITIVES, REDUCES, SQUARE, SUMS, TYPED_KEEPS
+from support.oracle import Call, check, check_float16_range, engine, engine_loss, upstream
+from support.rules import CONJUNCTIONS, KEEPS, LIMITS, POSITIVES, REDUCES, SQUARE, SUMS, TESTS, TYPED_KEEPS
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,44 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
         options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "other_id"}
-        triton(make_call(34, 66, 5, torch.float32, "row_high", cols=keep_positives, **options))
+        triton(make_call(34, 66, 5, torch.float32, *LIMITS, cols=keep_positives, **options))
+
+
+def calls_of(name, dtype, **options):
+    """The test as what is kept and, but for maxima, as what is positive; two column blocks, labels of two words."""
+    yield make_call(37, 70, 9, dtype, blocks=2, keep=name, cols=True, **options)
+    if options.get("reduce") != "max":
+        yield make_call(37, 70, 9, dtype, blocks=2, positives=name, cols=True, **options)
+
+
+@pytest.mark.parametrize("name, reduce", each_once(TESTS, REDUCES))
+def test_every_test(reduce, name):
+    for call in calls_of(name, torch.float32, reduce=reduce):
+        triton(call)
+
+
+@pytest.mark.parametrize("keep, positives, dtype", each_once(CONJUNCTIONS, (torch.float32, torch.float16)))
+def test_conjunctions(dtype, keep, positives):
+    options = {"keep": keep, "positives": positives, "keep_positives": True}
+    triton(make_call(37, 70, 9, dtype, *EXTRAS, blocks=2, cols=True, **options))
+
+
+@pytest.mark.parametrize("name, block, cols", each_once(TESTS[2:-1], (0, 1), (False, True)))
+def test_a_column_block_without_ids_groups_or_labels(name, block, cols):
+    for options in ({"keep": name}, {"positives": name, "keep": ("other_id", "no_shared_label")}):
+        triton(lacking(make_call(37, 70, 9, torch.float32, blocks=2, cols=cols, **options), block))
+
+
+def test_limits_are_open_below_and_closed_above():
+    a, b = torch.eye(4), torch.tensor([[2.0, 1, 1, 1], [1, 2, 1, 1], [3, 1, 2, 1]])
+    a[3] = torch.nan
+    options = {"row_low": torch.tensor([1.0, 1.0, 0.5, 5.0]), "row_high": torch.tensor([2.0, 1.5, 1.0, 6.0])}
+    rows = pair_reduce(a, b, reduce="max", backend="triton", **options).rows
+    expected = torch.tensor([2.0, -torch.inf, 1.0, torch.nan])  # NaN is outside no limit
+    torch.testing.assert_close(rows, expected, rtol=0.0, atol=0.0, equal_nan=True)
+    options = {name.replace("row", "col"): x for name, x in options.items()}
+    cols = pair_reduce(b, a, reduce="max", cols=True, backend="triton", **options).cols
+    torch.testing.assert_close(cols, expected, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 @pytest.mark.parametrize("extra, reduce", each_once(EXTRAS, ("lse", "softplus")))
@@ -194,9 +231,9 @@ def launched(monkeypatch):
         ("lse", ["stats", "merge", "merge", "score_grad"]),
     ],
 )
-def test_the_kernels_of_a_loss(reduce, kernels, whole, launched, monkeypatch):
+def test_the_kernels_of_a_loss(reduce, kernels, small_call, launched, monkeypatch):
     """SigLIP takes 6 N^2 D without keeping scores: no sweep of `stats`. Partial results of a side: one kernel."""
-    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if whole else 1599)
+    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if small_call else 1599)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
     pair_loss(a, b, reduce=reduce, cols=True, col_weight=1.0, backend="triton").backward()
     assert launched == kernels
@@ -304,10 +341,9 @@ def test_constants_equal_those_of_the_specification():
         (Score, ("DOT", "SQUARED_DISTANCE", "DISTANCE", "LOG_DISTANCE")),
     ):
         assert [getattr(functors, name).value for name in names] == [enum[name] for name in names]
-    for name in ("NOT_SAME_INDEX", "NOT_SAME_ID", "SAME_ID", "NOT_SAME_INDEX_OR_ID"):
-        assert getattr(tiles, name).value == Keep[name]
-    for name in ("SAME_INDEX", "SAME_ID", "KEPT"):
-        assert getattr(tiles, f"POSITIVE_{name}").value == Positives[name]
+    assert {test.name: getattr(rules, test.name).value for test in spec.PairTest} == {
+        test.name: int(test) for test in spec.PairTest
+    }
     assert tiles.FLOOR.value == FLOOR[torch.float32]
 
 
@@ -329,6 +365,50 @@ FUNCTORS = {  # name: the reduce or score that uses it
     "log_distance_value": "log_distance",
     "log_distance_slope": "log_distance",
 }
+
+
+@cache
+def mutants(name):
+    """Small calls that the test decides, as kept and as positive."""
+    return [make_call(20, 30, 8, torch.float32, **{role: name}) for role in ("keep", "positives")]
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_a_test_that_holds_for_all_fails(name, monkeypatch):
+    """Each test is reached, in either rule, and what the calls above compare depends on it."""
+    original, others = rules.holds, ~spec.PairTest[name.upper()]
+    for call in mutants(name):
+        triton(call)
+    monkeypatch.setattr(rules, "holds", lambda tests, *x: original(int(tests) & others, *x))
+    for call in mutants(name):
+        with pytest.raises(AssertionError):
+            triton(call)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_forgotten_limit_fails(name, monkeypatch):
+    axis, field = {"row": 1, "col": 0}[name[:3]], name[4:]
+    call, side_z = make_call(20, 30, 8, torch.float32, name, cols=True), rules.side_z
+
+    def forgetful(z, positive, drop, side, *rest):
+        return side_z(z, positive, drop, side._replace(**{field: None}) if rest[-1] == axis else side, *rest)
+
+    triton(call)
+    for module in (pair, slopes):
+        with monkeypatch.context() as patch, pytest.raises(AssertionError):
+            patch.setattr(module, "side_z", forgetful)
+            triton(call)
+
+
+def test_a_label_of_the_second_word_is_compared(monkeypatch):
+    a, labels = torch.randn(20, 8), torch.zeros(20, 70, dtype=torch.bool)
+    labels[::3, 69] = True
+    call = Call(a, (a,), {"keep": "shared_label", "row_labels": labels, "col_labels": labels})
+    triton(call)
+    shared = rules.shared
+    monkeypatch.setattr(rules, "shared", lambda X, Y, words, *rest: shared(X, Y, 1, *rest))
+    with pytest.raises(AssertionError):
+        triton(call)
 
 
 def run_functor(use):

@@ -14,10 +14,10 @@ from contrastile.backends import triton as backend_module
 from contrastile.spec import Limits
 from contrastile.triton_kernels import functors
 from contrastile.triton_kernels import fused as kernels
-from support.cases import EXTRAS, make_call
+from support.cases import EXTRAS, lacking, make_call
 from support.combinations import each_once
 from support.oracle import check, check_float16_range, compare, engine, engine_loss, oracle, scalar_of, upstream
-from support.rules import KEEPS, POSITIVES, SQUARE, SUMS, TYPED_KEEPS
+from support.rules import CONJUNCTIONS, KEEPS, LIMITS, POSITIVES, SQUARE, SUMS, TESTS, TYPED_KEEPS
 
 FLOATS = (torch.float32, torch.float16)
 
@@ -62,7 +62,25 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
         options = {"reduce": reduce, "positives": positives, "keep_positives": keep_positives, "keep": "other_id"}
-        fused(make_call(34, 66, 5, torch.float32, "row_high", cols=keep_positives, **options))
+        fused(make_call(34, 66, 5, torch.float32, *LIMITS, cols=keep_positives, **options))
+
+
+@pytest.mark.parametrize("name, reduce", each_once(TESTS, SUMS))
+def test_every_test(reduce, name):
+    fused(make_call(37, 70, 9, torch.float32, keep=name, positives=name, cols=True, reduce=reduce))
+
+
+@pytest.mark.parametrize("keep, positives, dtype", each_once(CONJUNCTIONS, FLOATS))
+def test_conjunctions(dtype, keep, positives):
+    options = {"keep": keep, "positives": positives, "keep_positives": True}
+    fused(make_call(37, 70, 9, dtype, *EXTRAS, blocks=2, cols=True, **options))
+
+
+@pytest.mark.parametrize("name, block, cols", each_once(TESTS[2:-1], (0, 1), (False, True)))
+def test_a_column_block_without_ids_groups_or_labels(name, block, cols):
+    """Swapped, it is rows that lack them."""
+    options = {"keep": name, "positives": name}
+    fused(lacking(make_call(37, 70, 9, torch.float32, blocks=2, cols=cols, **options), block))
 
 
 @pytest.mark.parametrize("extra, cols", each_once(EXTRAS, (False, True)))
@@ -239,3 +257,12 @@ def test_a_mutated_step_fails(name, monkeypatch):
     monkeypatch.setattr(kernels, name, lambda *x: original(*x) * 1.001)
     with pytest.raises(AssertionError):
         fused(small("lse"))
+
+
+def test_an_order_that_is_not_turned_round_fails(monkeypatch):
+    """Gradients of columns come from swapped sides."""
+    call = make_call(20, 30, 8, torch.float32, keep="lower_order")
+    fused(call)
+    monkeypatch.setattr(backend_module, "swapped", lambda block: replace(block, row=block.col, col=block.row))
+    with pytest.raises(AssertionError):
+        fused(call)

@@ -19,7 +19,7 @@ from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
-from contrastile.spec import NO_TEST, Limits, Needs, PairBlock, PairCall, PairSpec, Reduce, Score, Side, Test
+from contrastile.spec import NO_TEST, Limits, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from support import cuda_host, distances, launches
 from support.cases import EXTRAS, between, make_call
@@ -72,14 +72,14 @@ def test_kernels_for_other_devices_are_refused_with_a_reason(archs, capability, 
 # ---- tiles against tiles in torch
 
 
-ONE_TEST = [test for test in Test if test != Test.KEPT]
+ONE_TEST = [test for test in PairTest if test != PairTest.KEPT]
 RULES = [
     NO_TEST,
     *ONE_TEST,
-    Test.OTHER_INDEX | Test.OTHER_ID,
-    Test.SAME_GROUP | Test.LOWER_ORDER | Test.NO_SHARED_LABEL,
+    PairTest.OTHER_INDEX | PairTest.OTHER_ID,
+    PairTest.SAME_GROUP | PairTest.LOWER_ORDER | PairTest.NO_SHARED_LABEL,
 ]
-POSITIVE_RULES = [NO_TEST, *ONE_TEST, Test.KEPT, Test.SAME_ID | Test.OTHER_INDEX]
+POSITIVE_RULES = [NO_TEST, *ONE_TEST, PairTest.KEPT, PairTest.SAME_ID | PairTest.OTHER_INDEX]
 
 
 def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:

@@ -19,16 +19,20 @@ from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.spec import Limits
 from contrastile.testing import compare
 from support import distances, segments
-from support.cases import EXTRAS, make_call
+from support.cases import EXTRAS, lacking, make_call
 from support.loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make, moved
 from support.oracle import Call, check, engine, oracle, upstream
 from support.oracle import compare as compare_results
-from support.rules import KEEPS, POSITIVES, REDUCES, SUMS
+from support.rules import KEEPS, POSITIVES, REDUCES, SUMS, TESTS
 
 pytestmark = pytest.mark.gpu
 
 BACKENDS = ("torch", "triton", "cuda")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+CONJUNCTION = {
+    "keep": ("other_group", "no_shared_label", "lower_order"), "positives": ("same_group", "shared_label"),
+    "keep_positives": True,
+}  # fmt: skip
 WAITS = ("pmrl_loss",)  # eigenvalues are looked at on the host, see test_no_sync.WAITS
 
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -121,6 +125,32 @@ def test_every_reduce_and_keep(backend, dtype, reduce, keep):
 
 
 @on_every_backend
+@pytest.mark.parametrize("name", TESTS)
+def test_every_test(backend, name):
+    """Alone, in either rule."""
+    for role in ("keep", "positives"):
+        some = make_call(150, 290, 72, torch.bfloat16, blocks=2, cols=True, **{role: name})
+        check(some, device="cuda", backend=backend)
+
+
+@on_every_backend
+@on_every_reduce
+def test_conjunctions(backend, reduce):
+    rules = {"keep": CONJUNCTION["keep"]} if reduce == "max" else CONJUNCTION
+    for dtype in (torch.float32, torch.bfloat16):
+        some = make_call(150, 290, 72, dtype, *EXTRAS, blocks=2, cols=True, reduce=reduce, **rules)
+        check(some, device="cuda", backend=backend)
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["same_id", "other_id", "same_group", "other_group", "shared_label"])
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_column_block_without_ids_groups_or_labels(backend, name, block):
+    some = make_call(150, 290, 24, torch.bfloat16, blocks=2, cols=True, keep=name, positives=name)
+    check(lacking(some, block), device="cuda", backend=backend)
+
+
+@on_every_backend
 @on_every_reduce
 @pytest.mark.parametrize("cols", [False, True])
 def test_bare_calls(backend, reduce, cols):
@@ -185,7 +215,10 @@ def test_many_chunks_and_column_blocks(backend, dtype, budget, small_chunks):
 
 @on_every_backend
 @on_every_reduce
-@pytest.mark.parametrize("keep, positives", [("other_index", "same_id"), ("same_id", "kept"), ("all", None)])
+@pytest.mark.parametrize(
+    "keep, positives",
+    [("other_index", "same_id"), ("same_id", "kept"), ("all", None), ("other_group", "shared_label")],
+)
 def test_square_calls(backend, reduce, keep, positives, small_chunks):
     options = {"reduce": reduce, "keep": keep} | ({} if reduce == "max" else {"positives": positives})
     check(make_call(500, None, 40, torch.bfloat16, **options), device="cuda", backend=backend)
@@ -329,6 +362,14 @@ def test_fused_gradients(dtype, d, reduce, fused):
         make_call(500, None, d, dtype, reduce=reduce, keep="other_index", positives="same_id"),
     ):
         check_gradients(some)
+
+
+@pytest.mark.parametrize("d", [40, 128])  # the tiles for such rules take no more everywhere
+@pytest.mark.parametrize("reduce", SUMS)
+def test_fused_gradients_of_conjunctions(d, reduce, fused):
+    some = make_call(600, 290, d, torch.bfloat16, *EXTRAS, blocks=2, reduce=reduce, cols=True, **CONJUNCTION)
+    check_gradients(some)
+    check_gradients(lacking(some, 1))
 
 
 def check_gradients(some: Call) -> None:

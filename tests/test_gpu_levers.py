@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.monoid import finish
-from contrastile.spec import PairBlock, PairSpec, Reduce, ScoreGradients, Side, Test
+from contrastile.spec import PairBlock, PairSpec, PairTest, Reduce, ScoreGradients, Side
 
 BENCH = Path(__file__).parents[1] / "bench"
 ROWS, COLUMNS, FEATURES, TILE = 256, 8192, 64, 64
@@ -41,7 +41,7 @@ def chunk() -> PairBlock:
     for side in (row, col):
         side.weight = torch.full((len(side),), 0.5 / COLUMNS)
         side.positive_weight = -side.weight
-    found = PairBlock(PairSpec(reduce=Reduce.LSE, positives=Test.SAME_INDEX, cols=True), row, col)
+    found = PairBlock(PairSpec(reduce=Reduce.LSE, positives=PairTest.SAME_INDEX, cols=True), row, col)
     for side, stats in zip((row, col), TorchBackend().stats(found), strict=True):
         side.stat = finish(stats)
     return found

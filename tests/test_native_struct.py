@@ -56,8 +56,11 @@ def test_enumerations_have_the_same_names_and_numbers(module, name):
 
 
 def test_tests_have_the_same_names_and_bits(module):
-    compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in module.enumerations["Test"].split(", ")]
-    assert {name: 1 << place for place, name in enumerate(compiled)} == {test.name: test.value for test in spec.Test}
+    words = module.enumerations["Test"].split(", ")
+    compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in words]
+    assert {name: 1 << place for place, name in enumerate(compiled)} == {
+        test.name: test.value for test in spec.PairTest
+    }
 
 
 def test_structs_start_with_their_initial_values(module):

@@ -8,7 +8,7 @@ import contrastile
 from contrastile import backends, reference
 from contrastile.backends.base import Backend
 from contrastile.monoid import SideStats
-from contrastile.spec import NO_TEST, Limits, Reduce, ScoreGradients, Test
+from contrastile.spec import NO_TEST, Limits, PairTest, Reduce, ScoreGradients
 
 
 class ToyBackend(Backend):
@@ -54,9 +54,9 @@ def pairs(block):
     z = z if row.bias is None else z + row.bias[:, None]
     same_index = (row.origin + torch.arange(len(row)))[:, None] == col.origin + torch.arange(len(col))
     same_id = same_index if row.ids is None else row.ids[:, None] == col.ids
-    dropped = {NO_TEST: torch.zeros_like(same_index), Test.OTHER_INDEX: same_index, Test.OTHER_ID: same_id}
+    dropped = {NO_TEST: torch.zeros_like(same_index), PairTest.OTHER_INDEX: same_index, PairTest.OTHER_ID: same_id}
     by_id = same_id & ~same_index if spec.same else same_id
-    positive = same_index if spec.positives == Test.SAME_INDEX else by_id
+    positive = same_index if spec.positives == PairTest.SAME_INDEX else by_id
     return z, ~dropped[spec.keep] | (positive & spec.keep_positives), positive
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
-from contrastile.spec import Positives, Reduce
+from contrastile.spec import Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 from support import aot
@@ -32,6 +32,7 @@ QUICK = [
     *((arch, "half", "score_grad", "everything") for arch in ("sm_80", "sm_90", "sm_100", "gfx942")),
     ("sm_90", "half", "stats", "clip"),
     ("sm_90", "half", "stats", "distance"),
+    ("sm_90", "half", "score_grad", "tests"),
     ("sm_80", "tf32", "score_grad", "siglip"),
 ]  # fmt: skip
 
@@ -59,7 +60,7 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
 @pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_INDEX"))
 def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
-    found = aot.build_merge(arch, Reduce[reduce], Positives[positives], finished)
+    found = aot.build_merge(arch, Reduce[reduce], aot.PairTest[positives], finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
@@ -86,8 +87,8 @@ def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
 FUSED_CASES = [
     (arch, features, variant, owner)
     for arch, tiles in FUSED.items()
-    for variant in ("clip", "siglip", "relu", "everything")
-    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].many_rules()])
+    for variant in ("clip", "siglip", "relu", "everything", "tests")
+    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].rule_level()])
     for owner in ("rows", "columns")
 ]
 FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"), ("gfx942", 64, "relu", "rows")]
@@ -102,22 +103,22 @@ FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"
 )
 def test_the_fused_kernel_compiles_within_the_device(arch, features, variant, owner):
     chosen = aot.VARIANTS[variant] if owner == "rows" else aot.VARIANTS[variant].swapped()
-    tile = fused_tile(arch, "half", features, chosen.many_rules())
+    tile = fused_tile(arch, "half", features, chosen.rule_level())
     found = aot.build("fused", arch, "half", chosen, tile)
     assert not list(found.faults(arch, "half")), found
 
 
 @pytest.mark.parametrize("features, depth", [(0, 16), (1, 16), (17, 32), (64, 64), (65, 128), (256, 256), (257, None)])
 def test_the_fused_kernel_takes_all_features_at_once(features, depth):
-    for many_rules in (False, True):
-        tile = fused_tile("sm_90", "half", features, many_rules)
+    for rules in (0, 1):
+        tile = fused_tile("sm_90", "half", features, rules)
         assert (tile and tile.depth) == depth
-    assert fused_tile("sm_90", "ieee", 8, False) is None
+    assert fused_tile("sm_90", "ieee", 8, 0) is None
 
 
 def test_every_architecture_has_fused_tiles_in_order():
     assert FUSED.keys() == TABLE.keys()
-    for tiles in (tiles for both in FUSED.values() for tiles in both):
+    for tiles in (tiles for levels in FUSED.values() for tiles in levels):
         depths = [tile.depth for tile in tiles]
         assert depths == sorted(set(depths)) and depths[0] >= 16
 

@@ -2,8 +2,8 @@
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
 The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 for
-`score_grad`, 1 more where it also stores statistics, 2 more for ids, thresholds, a mask or distances. float32 products
-without TF32 run on the ordinary cores: small tiles.
+`score_grad`, 1 more where it also stores statistics, 2 more for ids, groups, labels, an order, limits, a mask or
+distances. float32 products without TF32 run on the ordinary cores: small tiles.
 """
 
 from __future__ import annotations
@@ -67,32 +67,38 @@ TABLE = {
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
-# architecture: tiles of the fused kernel for few, and for many rules. `depth` is the largest number of features: a step
-# takes all of them, and their gradient, rows times depth in float32, stays in registers. Halves only.
+# architecture: tiles of the fused kernel for rules of level 0 to 2 (backends/triton_launch.py). `depth` is the
+# largest number of features: a step takes all of them, and their gradient, rows times depth in float32, stays in
+# registers. Halves only.
 FUSED = {
     "sm_80": (
         (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 32, 256, 8, 3)),
         (Tile(128, 32, 64, 8, 3), Tile(64, 32, 128, 8, 2), Tile(32, 32, 256, 4, 3)),
+        (Tile(64, 32, 64, 8, 3), Tile(64, 32, 128, 8, 2), Tile(32, 32, 256, 4, 3)),
     ),
     "sm_86": (
         (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 64, 256, 8, 2)),
         (Tile(128, 32, 64, 8, 3), Tile(64, 64, 128, 8, 2), Tile(64, 16, 256, 8, 2)),
+        (Tile(64, 32, 64, 8, 3), Tile(64, 32, 128, 8, 2), Tile(64, 16, 256, 8, 2)),
     ),
     "sm_90": (
         (Tile(128, 64, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(128, 32, 256, 8, 2)),
         (Tile(128, 32, 64, 8, 3), Tile(128, 32, 128, 8, 3), Tile(64, 16, 256, 4, 1)),
+        (Tile(64, 32, 64, 8, 3), Tile(64, 32, 128, 8, 3)),  # 256 features would spill
     ),
     "sm_100": (
         (Tile(128, 64, 64, 8, 2), Tile(128, 64, 128, 8, 2), Tile(64, 64, 256, 8, 2)),
         (Tile(128, 32, 64, 8, 1), Tile(128, 32, 128, 8, 3), Tile(64, 64, 256, 8, 2)),
+        (Tile(64, 32, 64, 8, 1), Tile(64, 32, 128, 8, 3), Tile(64, 32, 256, 8, 2)),
     ),
     "sm_120": (
         (Tile(128, 32, 64, 8, 3), Tile(64, 64, 128, 8, 2), Tile(64, 32, 256, 8, 1)),
         (Tile(128, 32, 64, 8, 3), Tile(64, 32, 128, 8, 1), Tile(64, 32, 256, 8, 1)),
+        (Tile(64, 16, 64, 8, 3), Tile(64, 32, 128, 8, 1), Tile(64, 16, 256, 8, 1)),
     ),
     "gfx942": (
         (Tile(64, 64, 64, 4, 3), Tile(64, 64, 128, 4, 3), Tile(64, 64, 256, 4, 2)),
-        (Tile(64, 32, 64, 4, 1), Tile(64, 32, 128, 4, 1), Tile(64, 32, 256, 4, 1)),
+        *((Tile(64, 32, 64, 4, 1), Tile(64, 32, 128, 4, 1), Tile(64, 32, 256, 4, 1)),) * 2,
     ),
 }
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
@@ -119,10 +125,10 @@ def tile(arch: str, kind: str, weight: int) -> Tile:
     return TABLE[arch][kind][weight]
 
 
-def fused_tile(arch: str | None, kind: str, features: int, many_rules: bool) -> Tile | None:
+def fused_tile(arch: str | None, kind: str, features: int, rules: int) -> Tile | None:
     """The first that is deep enough, its depth cut to the features, rounded up; None where there is none. arch None:
     the interpreter."""
-    tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][many_rules] if kind == "half" else ()
+    tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][rules] if kind == "half" else ()
     depth = max(16, 1 << (features - 1).bit_length())  # what tl.dot needs
     return next((replace(tile, depth=depth) for tile in tiles if depth <= tile.depth), None)
 

@@ -10,18 +10,18 @@ import triton
 import triton.language as tl
 
 from .functors import DOT
+from .rules import rules
 from .slopes import logit_slope, scaled
-from .tiles import affine, items, rules
+from .tiles import affine, items
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def fused(
-    A, B, n, m, d, row_origin, col_origin,
-    RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
+    A, B, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight, Factor,
     RowGrad, RowBiasGrad, RowScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SAME: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """A, B: contiguous (n, d) and (m, d), or descriptors of them. RowGrad (parts, n, d), RowBiasGrad,
@@ -36,21 +36,22 @@ def fused(
         j = first_col + tl.arange(0, TILE_COLS)
         b = items(B, first_col, m, d, TMA, TILE_COLS, WIDTH)
         s = tl.dot(a, b.T, input_precision=PRECISION)
-        z = affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, DOT)
+        z = affine(s, Row, Col, i, j, n, m, DOT)
         valid, positive, drop = rules(
-            RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
-        )
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
+        )  # fmt: skip
         g = logit_slope(
-            z, valid, positive, drop, RowThreshold, ColThreshold, RowStat, RowWeight, RowPositiveWeight,
+            z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
             ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, row_origin - col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        by_col = scaled(g, ColScale, j, m, 0)
+        by_col = scaled(g, Col.scale, j, m, 0)
         if RowBiasGrad is not None:
             of_bias += tl.sum(g, 1)
         if RowScaleGrad is not None:
             of_scale += tl.sum(by_col * s, 1)
-        score_gradient = scaled(by_col, RowScale, i, n, 1)
+        score_gradient = scaled(by_col, Row.scale, i, n, 1)
         if Factor is not None:  # a power of two, against underflow
             score_gradient *= tl.load(Factor)
         gradient = tl.dot(score_gradient.to(b.dtype), b, gradient, input_precision=PRECISION)

@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 
 from .functors import LSE, MAX
-from .tiles import NO_INDEX, NO_POSITIVES, POSITIVE_SAME_INDEX
+from .rules import SAME_INDEX
+from .tiles import NO_INDEX
 
 ITEMS, PARTS = 64, 32  # items of a program, partial results it takes at a time
 WARPS = 4
@@ -65,9 +66,9 @@ def joined_positives(
     Positive, parts, k, count, shift, others, POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr
 ):
     """Sums over positives. With the same index one tile wrote an item's, if the item k + shift is in the block."""
-    if POSITIVES == NO_POSITIVES:
+    if POSITIVES == 0:
         return tl.zeros([ITEMS], tl.float32)
-    elif POSITIVES == POSITIVE_SAME_INDEX:
+    elif SAME_INDEX & POSITIVES:
         other = k.to(tl.int64) + shift
         return tl.load(Positive + k, mask=(k < count) & (other >= 0) & (other < others), other=0.0)
     else:

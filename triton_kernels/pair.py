@@ -11,22 +11,9 @@ import triton
 import triton.language as tl
 
 from .functors import DOT, LSE, MAX, positive_term, score_slope, term
+from .rules import SAME_INDEX, meets_diagonal, rules, side_z
 from .slopes import logit_slope, scaled
-from .tiles import (
-    NO_POSITIVES,
-    POSITIVE_SAME_INDEX,
-    across,
-    affine,
-    base_of,
-    first_maximum,
-    meets_diagonal,
-    place,
-    product,
-    rules,
-    score_of,
-    share,
-    side_z,
-)
+from .tiles import across, affine, base_of, first_maximum, place, product, score_of, share
 
 
 @triton.jit
@@ -39,7 +26,7 @@ def store_positives(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
     here = True
-    if POSITIVES == POSITIVE_SAME_INDEX:
+    if SAME_INDEX & POSITIVES:
         column, row = row_at + shift, col_at - shift
         row_in = row_in & (column >= first_col) & (column < first_col + TILE_COLS) & (column < m)
         col_in = col_in & (row >= first_row) & (row < first_row + TILE_ROWS) & (row < n)
@@ -77,34 +64,33 @@ def store_partials(
 
 @triton.jit
 def store_stats(
-    z, positive, drop, RowThreshold, ColThreshold, RowPeak, RowTotal, RowPositive, RowArg,
+    z, positive, drop, Row, Col, RowPeak, RowTotal, RowPositive, RowArg,
     ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, COLS: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """The tile's partial statistics of rows and, with COLS, of columns."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-    if POSITIVES != NO_POSITIVES:
+    if POSITIVES:
         store_positives(
             z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
             REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-    row_z = side_z(z, positive, drop, RowThreshold, i, n, KEEP_POSITIVES, 1)
+    row_z = side_z(z, positive, drop, Row, i, n, KEEP_POSITIVES, 1)
     others = col_origin + j.to(tl.int64)
     store_partials(row_z, RowPeak, RowTotal, RowArg, i, n, first_col // TILE_COLS, others, REDUCE, 1)
     if COLS:
-        col_z = side_z(z, positive, drop, ColThreshold, j, m, KEEP_POSITIVES, 0)
+        col_z = side_z(z, positive, drop, Col, j, m, KEEP_POSITIVES, 0)
         others = row_origin + i.to(tl.int64)
         store_partials(col_z, ColPeak, ColTotal, ColArg, j, m, first_row // TILE_ROWS, others, REDUCE, 0)
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin,
-    RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowPeak, RowTotal, RowPositive, RowArg, ColPeak, ColTotal, ColPositive, ColArg,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -114,15 +100,16 @@ def stats(
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
         x, floor = base_of(
-            A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
+            A, B, b_direction, directions, Row, Col, first_row, first_col, n, m, d,
             SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
-        z = affine(score_of(x, floor, SCORE), RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
+        z = affine(score_of(x, floor, SCORE), Row, Col, i, j, n, m, SCORE)
         _, positive, drop = rules(
-            RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
-        )
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
+        )  # fmt: skip
         store_stats(
-            z, positive, drop, RowThreshold, ColThreshold, RowPeak, RowTotal, RowPositive, RowArg,
+            z, positive, drop, Row, Col, RowPeak, RowTotal, RowPositive, RowArg,
             ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
@@ -135,13 +122,12 @@ def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def score_grad(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin,
-    RowScale, ColScale, RowBias, ColBias, RowIds, ColIds, RowThreshold, ColThreshold, Mask, mask_stride,
+    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
     RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_direction, Factor,
     RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SAME: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -151,31 +137,32 @@ def score_grad(
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
         x, floor = base_of(
-            A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
+            A, B, b_direction, directions, Row, Col, first_row, first_col, n, m, d,
             SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         s = score_of(x, floor, SCORE)
-        z = affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE)
+        z = affine(s, Row, Col, i, j, n, m, SCORE)
         valid, positive, drop = rules(
-            RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, SAME
-        )
+            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES,
+        )  # fmt: skip
         if RowTotal is not None:  # of a sum: its slopes do not need it finished
             store_stats(
-                z, positive, drop, RowThreshold, ColThreshold, None, RowTotal, RowPositive, None,
+                z, positive, drop, Row, Col, None, RowTotal, RowPositive, None,
                 None, ColTotal, ColPositive, None, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
         g = logit_slope(
-            z, valid, positive, drop, RowThreshold, ColThreshold, RowStat, RowWeight, RowPositiveWeight,
+            z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
             ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, row_origin - col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        by_row, by_col = scaled(g, RowScale, i, n, 1), scaled(g, ColScale, j, m, 0)
+        by_row, by_col = scaled(g, Row.scale, i, n, 1), scaled(g, Col.scale, j, m, 0)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
         if ColScaleGrad is not None:
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
-        grad, bias = scaled(by_row, ColScale, j, m, 0), g
+        grad, bias = scaled(by_row, Col.scale, j, m, 0), g
         if SCORE != DOT:
             dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
             bias = tl.where(grad == 0.0, grad, grad * dq)

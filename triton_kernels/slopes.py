@@ -4,16 +4,17 @@ import triton
 import triton.language as tl
 
 from .functors import LSE, positive_slope, slope
-from .tiles import POSITIVE_SAME_INDEX, across, meets_diagonal, side_z, vector
+from .rules import SAME_INDEX, meets_diagonal, side_z
+from .tiles import across, vector
 
 
 @triton.jit
 def side_slope(
-    z, positive, drop, Threshold, Stat, Weight, index, count,
+    z, positive, drop, side, Stat, Weight, index, count,
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): of LSE its parts."""
-    z = side_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES, AXIS)
+    z = side_z(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
     inside = index < count
     weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
     if REDUCE == LSE:
@@ -31,7 +32,7 @@ def add_positive_slopes(
 ):  # fmt: skip
     """g plus what positives give beside the statistics; with the same index only tiles on the diagonal have any."""
     here = True
-    if POSITIVES == POSITIVE_SAME_INDEX:
+    if SAME_INDEX & POSITIVES:
         here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
     if here:
         weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)
@@ -45,7 +46,7 @@ def add_positive_slopes(
 
 @triton.jit
 def logit_slope(
-    z, valid, positive, drop, RowThreshold, ColThreshold, RowStat, RowWeight, RowPositiveWeight,
+    z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
     ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, shift,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
@@ -53,11 +54,11 @@ def logit_slope(
     """dL/dz from the sides that have weights, and from positives; 0 outside the block."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if RowWeight is None:
-        g = side_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+        g = side_slope(z, positive, drop, Col, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
     else:
-        g = side_slope(z, positive, drop, RowThreshold, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
+        g = side_slope(z, positive, drop, Row, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
         if ColWeight is not None:
-            g += side_slope(z, positive, drop, ColThreshold, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+            g += side_slope(z, positive, drop, Col, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
     if RowPositiveWeight is not None or ColPositiveWeight is not None:
         g = add_positive_slopes(
             g, z, positive, RowPositiveWeight, ColPositiveWeight, first_row, first_col, n, m, shift,

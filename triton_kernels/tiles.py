@@ -1,4 +1,4 @@
-"""One tile of pairs: products, scores, logits, rules. Used by all kernels, so that they cannot disagree.
+"""One tile of pairs: products, scores, logits. Used by all kernels, so that they cannot disagree.
 
 Vectors that are not given are None, which Triton compiles away. Indices are local to the block; offsets are int64.
 """
@@ -8,19 +8,6 @@ import triton.language as tl
 
 from .functors import DOT, score_value
 
-# values equal spec.Keep and spec.Positives
-NOT_SAME_INDEX, NOT_SAME_ID, SAME_ID, NOT_SAME_INDEX_OR_ID = (
-    tl.constexpr(1),
-    tl.constexpr(2),
-    tl.constexpr(3),
-    tl.constexpr(4),
-)
-NO_POSITIVES, POSITIVE_SAME_INDEX, POSITIVE_SAME_ID, POSITIVE_KEPT = (
-    tl.constexpr(0),
-    tl.constexpr(1),
-    tl.constexpr(2),
-    tl.constexpr(3),
-)
 NO_INDEX = tl.constexpr(2**62)
 FLOOR = tl.constexpr(2.0**-20)  # spec.FLOOR of float32
 GROUP = tl.constexpr(8)  # row tiles that go along the columns together, so that their features stay in the L2 cache
@@ -103,7 +90,7 @@ def product(
 
 @triton.jit
 def base_of(
-    A, B, b_direction, directions, RowBias, ColBias, first_row, first_col, n, m, d,
+    A, B, b_direction, directions, Row, Col, first_row, first_col, n, m, d,
     SCORE: tl.constexpr, OFFSET: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -115,10 +102,10 @@ def base_of(
         return dots, dots
     else:
         norms = tl.zeros([ROWS, COLS], tl.float32)
-        if RowBias is not None:
-            norms += vector(RowBias, first_row + tl.arange(0, ROWS), n, 1)
-        if ColBias is not None:
-            norms += vector(ColBias, first_col + tl.arange(0, COLS), m, 0)
+        if Row.bias is not None:
+            norms += vector(Row.bias, first_row + tl.arange(0, ROWS), n, 1)
+        if Col.bias is not None:
+            norms += vector(Col.bias, first_col + tl.arange(0, COLS), m, 0)
         q = norms
         if OFFSET:
             q -= 2.0 * product(
@@ -141,73 +128,18 @@ def score_of(x, floor, SCORE: tl.constexpr):
 
 
 @triton.jit
-def affine(s, RowScale, ColScale, RowBias, ColBias, i, j, n, m, SCORE: tl.constexpr):
+def affine(s, Row, Col, i, j, n, m, SCORE: tl.constexpr):
     z = s
-    if RowScale is not None:
-        z *= vector(RowScale, i, n, 1)
-    if ColScale is not None:
-        z *= vector(ColScale, j, m, 0)
+    if Row.scale is not None:
+        z *= vector(Row.scale, i, n, 1)
+    if Col.scale is not None:
+        z *= vector(Col.scale, j, m, 0)
     if SCORE == DOT:  # the biases of the others are inside the score
-        if RowBias is not None:
-            z += vector(RowBias, i, n, 1)
-        if ColBias is not None:
-            z += vector(ColBias, j, m, 0)
+        if Row.bias is not None:
+            z += vector(Row.bias, i, n, 1)
+        if Col.bias is not None:
+            z += vector(Col.bias, j, m, 0)
     return z
-
-
-@triton.jit
-def rules(
-    RowIds, ColIds, Mask, mask_stride, i, j, n, m, row_origin, col_origin,
-    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SAME: tl.constexpr,
-):  # fmt: skip
-    """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
-    valid = (i < n)[:, None] & (j < m)[None, :]
-    same = i.to(tl.int64) + (row_origin - col_origin)  # the column with the row's global index, if it is in the block
-    same_index = tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
-    same_id = same_index
-    if KEEP >= NOT_SAME_ID or POSITIVES == POSITIVE_SAME_ID:
-        same_id = vector(RowIds, i, n, 1) == vector(ColIds, j, m, 0)
-    drop = valid != valid
-    if KEEP == NOT_SAME_INDEX:
-        drop = same_index
-    elif KEEP == NOT_SAME_ID:
-        drop = same_id
-    elif KEEP == SAME_ID:
-        drop = same_id == 0
-    elif KEEP == NOT_SAME_INDEX_OR_ID:
-        drop = same_index | same_id
-    if Mask is not None:
-        places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
-        drop = drop | (tl.load(Mask + places, mask=valid, other=0) == 0)
-    positive = valid != valid
-    if POSITIVES == POSITIVE_SAME_INDEX:
-        positive = same_index
-    elif POSITIVES == POSITIVE_SAME_ID:
-        positive = same_id
-        if SAME:
-            positive = positive & (same_index == 0)
-    elif POSITIVES == POSITIVE_KEPT:
-        positive = drop == 0
-    if KEEP_POSITIVES:
-        drop = drop & (positive == 0)
-    return valid, positive & valid, drop | (valid == 0)
-
-
-@triton.jit
-def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
-    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
-    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
-
-
-@triton.jit
-def side_z(z, positive, drop, Threshold, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
-    """z with this side's dropped pairs at -inf; NaN is above no threshold, so it stays."""
-    if Threshold is not None:
-        above = z > vector(Threshold, index, count, AXIS)
-        if KEEP_POSITIVES:
-            above = above & (positive == 0)
-        drop = drop | above
-    return tl.where(drop, float("-inf"), z)
 
 
 @triton.jit

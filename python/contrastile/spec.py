@@ -12,9 +12,9 @@ from torch import Tensor
 from .monoid import SideStats, Traits
 
 
-class Test(IntFlag):
+class PairTest(IntFlag):
     """What one pair (row i, column j) may be asked. A rule is a conjunction of tests: `keep` without tests keeps every
-    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/tiles.py.
+    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/rules.py.
 
     A column block may have no ids, groups or labels: then no pair of it has the same id or group, or shares a label.
     """
@@ -33,12 +33,12 @@ class Test(IntFlag):
 
 # what each operand of a side is compared by
 READERS = {
-    "ids": Test.SAME_ID | Test.OTHER_ID,
-    "groups": Test.SAME_GROUP | Test.OTHER_GROUP,
-    "labels": Test.SHARED_LABEL | Test.NO_SHARED_LABEL,
-    "order": Test(Test.LOWER_ORDER),
+    "ids": PairTest.SAME_ID | PairTest.OTHER_ID,
+    "groups": PairTest.SAME_GROUP | PairTest.OTHER_GROUP,
+    "labels": PairTest.SHARED_LABEL | PairTest.NO_SHARED_LABEL,
+    "order": PairTest(PairTest.LOWER_ORDER),
 }
-NO_TEST = Test(0)
+NO_TEST = PairTest(0)
 
 
 class Score(IntEnum):
@@ -84,8 +84,8 @@ class PairSpec:
     """Static facts of a reduction: they never depend on tensor values."""
 
     reduce: Reduce = Reduce.LSE
-    keep: Test = NO_TEST  # which pairs enter the statistic, before thresholds and the mask
-    positives: Test = NO_TEST  # which pairs are summed apart; a rule of no tests: none
+    keep: PairTest = NO_TEST  # which pairs enter the statistic, before thresholds and the mask
+    positives: PairTest = NO_TEST  # which pairs are summed apart; a rule of no tests: none
     keep_positives: bool = False  # positives stay in the statistic whatever the other rules say
     cols: bool = False  # also reduce every column over the rows
     square: bool = False  # b is a and z symmetric: each unordered pair is visited once

@@ -14,9 +14,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from contrastile.backends import triton_segments
-from contrastile.spec import NO_TEST, Reduce, Score, Test
+from contrastile.backends import triton_launch, triton_segments
+from contrastile.spec import NO_TEST, PairTest, Reduce, Score
 from contrastile.triton_kernels import config, fused, merge, pair, segment_max
+from contrastile.triton_kernels.rules import Operands
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KIB = 1024
@@ -28,9 +29,10 @@ NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time wh
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
-UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count")
+UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count", "label_words")
+SIDES = ("Row", "Col")  # arguments that are the operands of a side
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
-SIDES = ("Scale", "Bias", "Ids", "Threshold")
+COMPARED, WIDE = (tuple(map(str.capitalize, names)) for names in (triton_launch.COMPARED, triton_launch.WIDE))
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,9 @@ class Variant:
 
     given: tuple[str, ...] = ()
     reduce: Reduce = Reduce.LSE
-    keep: Test = NO_TEST
-    positives: Test = NO_TEST
+    keep: PairTest = NO_TEST
+    positives: PairTest = NO_TEST
     keep_positives: bool = False
-    same: bool = False
     rows: bool = True
     cols: bool = True
     score: Score = Score.DOT
@@ -50,9 +51,11 @@ class Variant:
     def sums(self) -> bool:
         return self.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
 
-    def many_rules(self) -> bool:
+    def rule_level(self) -> int:
         """As backends.triton decides it."""
-        return self.score != Score.DOT or any(x.endswith(("Ids", "Threshold", "Mask")) for x in self.given)
+        if any(x.endswith(WIDE) for x in self.given):
+            return 2
+        return int(self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
 
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
@@ -61,27 +64,35 @@ class Variant:
         return replace(self, given=given, rows=self.cols, cols=self.rows)
 
 
+def of_both(*names: str) -> tuple[str, ...]:
+    return tuple(f"{place}{name}" for place in SIDES for name in names)
+
+
 VARIANTS = {
     "clip": Variant(
-        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=Test.SAME_INDEX
+        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=PairTest.SAME_INDEX
     ),
     "siglip": Variant(
         ("RowScale", "RowBias", "RowPositiveWeight", "RowScaleGrad", "RowBiasGrad"), Reduce.SOFTPLUS,
-        Test.OTHER_INDEX, Test.SAME_INDEX, cols=False,
+        PairTest.OTHER_INDEX, PairTest.SAME_INDEX, cols=False,
     ),
-    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, Test.OTHER_ID),
+    "relu": Variant(("RowScale", "RowBias", "ColBias", "RowIds", "ColIds"), Reduce.RELU, PairTest.OTHER_ID),
     "everything": Variant(
-        (
-            *(f"{place}{name}" for place in ("Row", "Col") for name in SIDES), "Mask", "RowPositiveWeight",
-            "ColPositiveWeight", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad", "ColScaleGrad",
-        ),
-        keep=Test.OTHER_INDEX | Test.OTHER_ID, positives=Test.SAME_ID, keep_positives=True, same=True,
+        (*of_both("Scale", "Bias", "Ids", "High", "PositiveWeight", "BiasGrad", "ScaleGrad"), "Mask"),
+        keep=PairTest.OTHER_INDEX | PairTest.OTHER_ID, positives=PairTest.SAME_ID | PairTest.OTHER_INDEX,
+        keep_positives=True,
+    ),
+    "tests": Variant(
+        of_both("Scale", "Groups", "Labels", "Order", "Low", "PositiveWeight", "ScaleGrad"),
+        keep=PairTest.OTHER_GROUP | PairTest.NO_SHARED_LABEL | PairTest.LOWER_ORDER,
+        positives=PairTest.SAME_GROUP | PairTest.SHARED_LABEL,
+        keep_positives=True,
     ),
     "distance": Variant(
         ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
-        score=Score.DISTANCE, positives=Test.KEPT,
+        score=Score.DISTANCE, positives=PairTest.KEPT,
     ),
-    "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, Test.SAME_ID),
+    "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, PairTest.SAME_ID),
 }  # fmt: skip
 
 
@@ -111,12 +122,12 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
     tile = tile or config.tile(
-        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.many_rules())
+        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.rule_level() > 0)
     )
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
-    return compiled(function, arch, kind, constants, tile)
+    return compiled(function, arch, kind, constants, tile, variant.given)
 
 
 def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage:
@@ -126,21 +137,47 @@ def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage
     return compiled(segment_max.segment_max, arch, kind, constants, tile)
 
 
-def compiled(function: Any, arch: str, kind: str, constants: dict[str, Any], tile: config.Tile) -> Usage:
-    types = {name: type_of(name, kind) for name in function.arg_names}
+def compiled(
+    function: Any, arch: str, kind: str, constants: dict[str, Any], tile: config.Tile, given: tuple[str, ...] = ()
+) -> Usage:
+    """given: of the operands of either side, those that are not None."""
+    types = {name: operand_types(name, given) if name in SIDES else type_of(name, kind) for name in function.arg_names}
     if constants["TMA"]:
         element = TYPES[kind][1:]
         types["A"] = f"tensordesc<{element}[{tile.rows}, {tile.depth}]>"
         types["B"] = f"tensordesc<{element}[{'' if function is fused.fused else '1, '}{tile.cols}, {tile.depth}]>"
     signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
-    aligned = [name for name, kind in signature.items() if kind[0] in "*i" and name not in UNSPECIALISED]
-    attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(function, signature, constants, attributes)
+    paths = dict(leaves(signature))
+    aligned = [path for path, type in paths.items() if type[0] in "*i" and path[0] not in UNSPECIALISED]
+    attributes = {place(function, path): [["tt.divisibility", 16]] for path in aligned}
+    values = {place(function, (name,)): x for name, x in constants.items()}
+    values |= {place(function, path): None for path, type in paths.items() if path[1:] and type == "constexpr"}
+    source = ASTSource(function, signature, values, attributes)
     options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
     return usage(triton.compile(source, target=target(arch), options=options), arch)
 
 
-def build_merge(arch: str, reduce: Reduce, positives: Test, finished: bool) -> Usage:
+def operand_types(side: str, given: tuple[str, ...]) -> Operands:
+    """Of the fields of a side's operands; those that are None are constants."""
+    names = {field: side + field.capitalize() for field in Operands._fields}
+    return Operands(**{field: type_of(x, "") if x in given else "constexpr" for field, x in names.items()})
+
+
+def leaves(signature: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
+    """(argument,) or (argument, field), and the type."""
+    for name, kind in signature.items():
+        if isinstance(kind, Operands):
+            yield from (((name, field), x) for field, x in kind._asdict().items())
+        else:
+            yield (name,), kind
+
+
+def place(function: Any, path: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers by which Triton knows an argument or a field of one."""
+    return (function.arg_names.index(path[0]), *(Operands._fields.index(field) for field in path[1:]))
+
+
+def build_merge(arch: str, reduce: Reduce, positives: PairTest, finished: bool) -> Usage:
     """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
     function = merge.merge
     lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX
@@ -164,7 +201,7 @@ def build_merge(arch: str, reduce: Reduce, positives: Test, finished: bool) -> U
 def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
-        "KEEP_POSITIVES": variant.keep_positives, "SAME": variant.same, "SCORE": int(variant.score), "OFFSET": 1,
+        "KEEP_POSITIVES": variant.keep_positives, "SCORE": int(variant.score), "OFFSET": 1,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
@@ -184,7 +221,7 @@ def absent(function: Any, variant: Variant) -> dict[str, None]:
     places = [place for place, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
     given = {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
     pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
-    return {name: None for name in pointers if name not in given}
+    return {name: None for name in pointers if name not in given and name not in SIDES}
 
 
 def type_of(name: str, kind: str) -> str:
@@ -194,7 +231,8 @@ def type_of(name: str, kind: str) -> str:
         return "i64" if name.endswith("_tile") else "i32"
     if name == "Args":
         return "*i32"
-    return "*i64" if name.endswith(("Ids", "Arg", "Offsets")) else "*u8" if name == "Mask" else "*fp32"
+    integers = name.endswith(("Ids", "Groups", "Labels", "Order", "Arg", "Offsets"))
+    return "*i64" if integers else "*u8" if name == "Mask" else "*fp32"
 
 
 def target(arch: str) -> GPUTarget:

@@ -123,3 +123,14 @@ def between(z: Tensor) -> Tensor:
     upper = z.sort(1).values[:, z.shape[1] // 2 - 1 :]
     widest = upper.diff(dim=1).argmax(1, keepdim=True)
     return (upper.gather(1, widest) + upper.gather(1, widest + 1)).squeeze(1) / 2
+
+
+def lacking(call: Call, block: int) -> Call:
+    """The call with this column block lacking what it may lack."""
+    found = dict(call.options)
+    assert call.b is not None
+    for name in ("ids", "groups", "labels"):
+        if f"col_{name}" in found:
+            parts = found[f"col_{name}"].split([len(b) for b in call.b])
+            found[f"col_{name}"] = [None if k == block else part for k, part in enumerate(parts)]
+    return replace(call, options=found)

@@ -69,6 +69,8 @@ class Call:
         moved: dict[int, Tensor] = {}
 
         def move(x: Any) -> Any:
+            if isinstance(x, list):
+                return list(map(move, x))
             return moved.setdefault(id(x), x.to(device)) if isinstance(x, Tensor) else x
 
         b = None if self.b is None else tuple(map(move, self.b))

@@ -11,5 +11,14 @@ KEEPS = ("all", *TESTS, ("other_index", "other_id"))
 POSITIVES = (None, "same_index", "same_id", "shared_label", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")
-SQUARE = [("other_index", "same_id"), ("same_id", "kept"), ("all", None)]  # of b = a: keep and positives
+LIMITS = ("row_low", "row_high", "col_low", "col_high")
+SQUARE = [  # of b = a: keep and positives
+    ("other_index", "same_id"), ("same_id", "kept"), ("all", None), ("other_group", "shared_label"),
+    ("lower_order", "lower_order"),
+]  # fmt: skip
 TYPED_KEEPS = [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
+CONJUNCTIONS = [  # keep and positives
+    (("other_group", "no_shared_label", "lower_order"), ("same_group", "shared_label")),
+    ("other_id", ("same_index", "same_id")),  # one positive a row, in one tile
+    (("same_id", "same_group"), ("other_id", "lower_order")),
+]

@@ -14,7 +14,7 @@ from contrastile.backends import triton as backend
 from contrastile.backends import triton_launch
 from contrastile.backends.base import Backend
 from contrastile.monoid import finish
-from contrastile.spec import Needs, PairBlock, PairSpec, Reduce, Side, Test
+from contrastile.spec import Needs, PairBlock, PairSpec, PairTest, Reduce, Side
 from contrastile.triton_kernels import pair
 from contrastile.triton_kernels.config import Tile
 
@@ -54,7 +54,7 @@ def clip(look: Look, by: Backend | None = None) -> PairBlock:
     for side in sides:
         side.weight = torch.full((len(side),), 0.5 / m, device=look.device)
         side.positive_weight = -side.weight
-    spec = PairSpec(reduce=Reduce.LSE, positives=Test.SAME_INDEX, cols=True)
+    spec = PairSpec(reduce=Reduce.LSE, positives=PairTest.SAME_INDEX, cols=True)
     block = PairBlock(spec, row, col)
     for side, found in zip(sides, (by or backend.TritonBackend()).stats(block), strict=True):
         assert found is not None

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, PairBlock, Side, Test
+from ..spec import NO_TEST, READERS, PairBlock, PairTest, Side
 from .torch_functors import FUNCTORS
 
 
@@ -37,7 +37,7 @@ def by_index(block: PairBlock) -> bool:
     spec = block.spec
     limits = (block.row.low, block.row.high, block.col.low, block.col.high)
     bare = block.mask is None and all(x is None for x in limits)
-    return bare and spec.keep in (NO_TEST, Test.OTHER_INDEX) and spec.positives in (NO_TEST, Test.SAME_INDEX)
+    return bare and spec.keep in (NO_TEST, PairTest.OTHER_INDEX) and spec.positives in (NO_TEST, PairTest.SAME_INDEX)
 
 
 class Diagonal:
@@ -117,7 +117,7 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
         drop = ~block.mask if drop is None else drop | ~block.mask
     if not spec.positives:
         return None, drop
-    if spec.positives & Test.KEPT:
+    if spec.positives & PairTest.KEPT:
         shape, device = (len(block.row), len(block.col)), block.row.features.device
         return torch.ones(shape, dtype=torch.bool, device=device) if drop is None else ~drop, drop
     positive = holds(spec.positives, block)
@@ -126,14 +126,14 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     return positive, drop
 
 
-def holds(rule: Test, block: PairBlock) -> Tensor:
+def holds(rule: PairTest, block: PairBlock) -> Tensor:
     """Which pairs pass all tests of the rule, (n, m)."""
     row, col = block.row, block.col
     found = [fact if rule & yes else ~fact for yes, no, fact in facts(rule, row, col) if rule & (yes | no)]
     return torch.stack(found).all(0) if len(found) > 1 else found[0]
 
 
-def facts(rule: Test, row: Side, col: Side) -> Iterator[tuple[Test, Test, Tensor]]:
+def facts(rule: PairTest, row: Side, col: Side) -> Iterator[tuple[PairTest, PairTest, Tensor]]:
     """The comparisons that the rule asks for, each with the test that wants it to hold and the one that wants it not
     to."""
     device = row.features.device
@@ -143,22 +143,22 @@ def facts(rule: Test, row: Side, col: Side) -> Iterator[tuple[Test, Test, Tensor
             return torch.zeros(len(row), len(col), dtype=torch.bool, device=device)
         return x[:, None] == y
 
-    if rule & (Test.SAME_INDEX | Test.OTHER_INDEX):
+    if rule & (PairTest.SAME_INDEX | PairTest.OTHER_INDEX):
         rows = torch.arange(row.origin, row.origin + len(row), device=device)
         yield (
-            Test.SAME_INDEX,
-            Test.OTHER_INDEX,
+            PairTest.SAME_INDEX,
+            PairTest.OTHER_INDEX,
             equal(rows, torch.arange(col.origin, col.origin + len(col), device=device)),
         )
     if rule & READERS["ids"]:
-        yield Test.SAME_ID, Test.OTHER_ID, equal(row.ids, col.ids)
+        yield PairTest.SAME_ID, PairTest.OTHER_ID, equal(row.ids, col.ids)
     if rule & READERS["groups"]:
-        yield Test.SAME_GROUP, Test.OTHER_GROUP, equal(row.groups, col.groups)
+        yield PairTest.SAME_GROUP, PairTest.OTHER_GROUP, equal(row.groups, col.groups)
     if rule & READERS["labels"]:
-        yield Test.SHARED_LABEL, Test.NO_SHARED_LABEL, shared(row.labels, col.labels, equal(None, None))
-    if rule & Test.LOWER_ORDER:
+        yield PairTest.SHARED_LABEL, PairTest.NO_SHARED_LABEL, shared(row.labels, col.labels, equal(None, None))
+    if rule & PairTest.LOWER_ORDER:
         assert row.order is not None and col.order is not None
-        yield Test.LOWER_ORDER, NO_TEST, col.order < row.order[:, None]
+        yield PairTest.LOWER_ORDER, NO_TEST, col.order < row.order[:, None]
 
 
 def shared(row: Tensor | None, col: Tensor | None, none: Tensor) -> Tensor:

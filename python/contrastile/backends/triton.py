@@ -34,8 +34,8 @@ from .base import (
 )
 from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
-from .triton_fused import add_row_gradients, fused_tile
-from .triton_launch import Launch, many_rules, named, upstream
+from .triton_fused import add_row_gradients, fused_tile, swapped
+from .triton_launch import Launch, named, rule_level, upstream
 from .triton_merge import PartialStats, finish, joined
 
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
@@ -98,8 +98,8 @@ class TritonBackend(Backend):
         return finish(found) if value is None else value
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
-        features, rules = call.rows.features, many_rules(call)
-        short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules)
+        features, rules = call.rows.features, rule_level(call)
+        short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules > 0)
         usable = short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
         return self.fused if usable else None
 
@@ -112,9 +112,7 @@ class TritonBackend(Backend):
         block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
         add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
         if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
-            mask = None if block.mask is None else block.mask.T.contiguous()
-            swapped = replace(block, row=block.col, col=block.row, mask=mask)
-            add_row_gradients(swapped, grads.blocks[0], grads.col_bias, grads.col_scale)
+            add_row_gradients(swapped(block), grads.blocks[0], grads.col_bias, grads.col_scale)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)

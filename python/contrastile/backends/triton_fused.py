@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..spec import PairBlock
 from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
-from .triton_launch import arguments, many_rules, rule_constants, upstream
+from .triton_launch import arguments, rule_constants, rule_level, upstream
 
 
 def add_row_gradients(
@@ -22,7 +23,7 @@ def add_row_gradients(
     if not targets:
         return
     a, b = block.row.features, block.col.features
-    tile, tma = fused_tile(a, many_rules(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    tile, tma = fused_tile(a, rule_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
     row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
     # where rows alone would leave half of the device idle, columns are shared out
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
@@ -40,7 +41,14 @@ def add_row_gradients(
         x.add_(sums[name].sum(0), alpha=share if name == "ScaleGrad" else 1.0)
 
 
-def fused_tile(features: Tensor, rules: bool) -> Any:
+def swapped(block: PairBlock) -> PairBlock:
+    """Rows are the columns of `block`; all tests but that of the order are symmetric."""
+    mask = None if block.mask is None else block.mask.T.contiguous()
+    row, col = (replace(x, order=None if x.order is None else ~x.order) for x in (block.col, block.row))
+    return replace(block, row=row, col=col, mask=mask)  # ~x < ~y where y < x
+
+
+def fused_tile(features: Tensor, rules: int) -> Any:
     """None: the fused kernel has none for so many features, or for their type."""
     from ..triton_kernels import config
 

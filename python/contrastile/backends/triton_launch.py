@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS
-from ..spec import Needs, PairBlock, PairCall, PairSpec, Score, Side
+from ..spec import READERS, Needs, PairBlock, PairCall, PairSpec, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_merge import PartialStats, argument
 
 PARTIALS = [argument(name) for name in NUMBERS]
+COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
+WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 
 class Launch:
@@ -24,7 +26,7 @@ class Launch:
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
         score_grad, with_stats = needs is not None, needs is not None and needs.stats
-        self.tile = tile_for(self.device, kind, score_grad, with_stats, many_rules(block))
+        self.tile = tile_for(self.device, kind, score_grad, with_stats, rule_level(block) > 0)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -64,26 +66,19 @@ class Launch:
 def arguments(block: PairBlock) -> dict[str, Any]:
     """What all kernels take of a block, but for its features."""
     row, col, mask = block.row, block.col, block.mask
-    both = {
-        f"{place}{name}": x
-        for place, side in (("Row", row), ("Col", col))
-        for name, x in (
-            ("Scale", side.scale),
-            ("Bias", side.bias),
-            ("Ids", side.ids),
-            ("Groups", side.groups),
-            ("Labels", side.labels),
-            ("Order", side.order),
-            ("Low", side.low),
-            ("High", side.high),
-        )
-    }
-    return both | {
+    return {
         "n": len(row), "m": len(col), "d": row.features.shape[1],
-        "row_origin": row.origin, "col_origin": col.origin,
+        "row_origin": row.origin, "col_origin": col.origin, "Row": operands(row), "Col": operands(col),
+        "label_words": 0 if row.labels is None else row.labels.shape[1],
         "Mask": None if mask is None else mask.view(torch.uint8),
         "mask_stride": 0 if mask is None else mask.stride(0),
     }  # fmt: skip
+
+
+def operands(side: Side) -> Any:
+    from ..triton_kernels.rules import Operands
+
+    return Operands(**{name: getattr(side, name) for name in Operands._fields})
 
 
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
@@ -104,9 +99,11 @@ def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
     return dict.fromkeys(f"{place}{name}" for place in ("Row", "Col") for name in PARTIALS) | wanted
 
 
-def many_rules(x: PairBlock | PairCall) -> bool:
+def rule_level(x: PairBlock | PairCall) -> int:
+    """What the rules cost an epilogue in registers. 0: those of indices; 1: ids, limits, a mask or distances; 2:
+    groups, labels or an order."""
     sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
-    extra = x.mask is not None or any(
-        y is not None for side in sides for y in (side.ids, side.groups, side.labels, side.order, side.low, side.high)
-    )
-    return extra or x.spec.score != Score.DOT
+    given = {name for side in sides for name in COMPARED if getattr(side, name) is not None}
+    if given & WIDE:
+        return 2
+    return int(bool(given) or x.mask is not None or x.spec.score != Score.DOT)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS, SideStats, uninitialised
-from ..spec import NO_TEST, PairBlock, Test
+from ..spec import PairBlock, PairTest
 from .triton_device import on_device
 
 
@@ -20,8 +20,9 @@ class PartialStats:
         self.spec, self.place, self.parts = block.spec, place, parts
         self.side, self.other = (block.row, block.col) if place == "Row" else (block.col, block.row)
         written = dict.fromkeys(block.spec.reduce.traits.numbers(), parts)
-        # one tile meets an item's own index
-        written["positive"] = {NO_TEST: 0, Test.SAME_INDEX: 1}.get(block.spec.positives, parts)
+        positives = block.spec.positives
+        one_tile = bool(positives & PairTest.SAME_INDEX)  # meets an item's own index
+        written["positive"] = (1 if one_tile else parts) if positives else 0
         self.tensors = {argument(name): self.number(name, written.get(name, 0)) for name in NUMBERS}
 
     def number(self, name: str, parts: int) -> Tensor | None:

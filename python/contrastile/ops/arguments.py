@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
-from ..spec import READERS, Test
+from ..spec import READERS, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
@@ -88,8 +88,8 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
     )  # fmt: skip
 
 
-def _check_positives(pairs: Pairs, positives: Test, cross_entropy: bool) -> None:
-    named = positives and not positives & Test.KEPT
+def _check_positives(pairs: Pairs, positives: PairTest, cross_entropy: bool) -> None:
+    named = positives and not positives & PairTest.KEPT
     if pairs.keep_positives and not named:
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"

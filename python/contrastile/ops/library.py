@@ -19,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend
 from ..monoid import stat_dtype
-from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Test, Weights
+from ..spec import READERS, PairCall, PairSpec, PairTest, Reduce, Score, Side, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -60,7 +60,7 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         low=vector(args.row_low), high=vector(args.row_high), **row,
     )  # fmt: skip
     spec = PairSpec(
-        Reduce(args.reduce), Test(args.keep), Test(args.positives), args.keep_positives, args.cols, args.square,
+        Reduce(args.reduce), PairTest(args.keep), PairTest(args.positives), args.keep_positives, args.cols, args.square,
         Score(args.score), args.offset,
     )  # fmt: skip
     if args.square:

@@ -20,13 +20,13 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..monoid import SideStats, finish, merge, neutral, stat_dtype
-from ..spec import Needs, PairCall, PairSpec, Reduce, Side, Test
+from ..spec import Needs, PairCall, PairSpec, PairTest, Reduce, Side
 from . import check
 from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
 
 # The true tuple is left out of the statistic and summed apart: margins then need no difference of near-equal numbers
-SPEC = PairSpec(Reduce.LSE, Test.OTHER_ID, Test.SAME_ID, cols=True)
+SPEC = PairSpec(Reduce.LSE, PairTest.OTHER_ID, PairTest.SAME_ID, cols=True)
 GROUP_ROWS = 4096  # rows of small slabs that share a call of the driver, so that calls do not dominate
 GROUP_BYTES = 8 << 20  # of their features
 

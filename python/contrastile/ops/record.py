@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..literals import ReduceName, ScoreName
-from ..spec import Gradients, Needs, Reduce, Score, Test
+from ..spec import Gradients, Needs, PairTest, Reduce, Score
 
 # the enumerations of spec by the words that arguments take
 REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
-TESTS = {test.name.lower(): test for test in Test if test.name is not None}
+TESTS = {test.name.lower(): test for test in PairTest if test.name is not None}
 SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
 
 
@@ -65,7 +65,7 @@ class Arguments:
     col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     mask: Annotated[Tensor | None, Option("Tensor?")]
     reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)]
-    keep: Annotated[int, Option("int", rule=True, agreed=True)]  # bits of Test
+    keep: Annotated[int, Option("int", rule=True, agreed=True)]  # bits of PairTest
     positives: Annotated[int, Option("int", rule=True, agreed=True)]  # no bits: no positives
     # column blocks without ids, groups, labels: a bit for each block. Their places in col_ids hold zeros.
     without_ids: Annotated[int, Option("int", agreed=True)]

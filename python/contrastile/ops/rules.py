@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives
-from ..spec import NO_TEST, READERS, Test
+from ..spec import NO_TEST, READERS, PairTest
 from . import check
 from .record import TESTS
 
@@ -18,7 +18,7 @@ CONTRADICTIONS = (
     ("same_index", "other_index"), ("same_id", "other_id"), ("same_group", "other_group"),
     ("shared_label", "no_shared_label"),
 )  # fmt: skip
-SYMMETRIC = ~Test.LOWER_ORDER
+SYMMETRIC = ~PairTest.LOWER_ORDER
 WORD = 64  # labels of an int64
 
 
@@ -33,25 +33,25 @@ class Operand(NamedTuple):
 NO_OPERAND = Operand()
 
 
-def keep_rule(keep: Keep) -> Test:
+def keep_rule(keep: Keep) -> PairTest:
     return NO_TEST if keep == "all" else tests("keep", keep, {name: x for name, x in TESTS.items() if name != "kept"})
 
 
-def positives_rule(positives: Positives | None, square: bool) -> Test:
+def positives_rule(positives: Positives | None, square: bool) -> PairTest:
     """square: b is a, where an item is never its own positive."""
     if positives is None:
         return NO_TEST
     found = tests("positives", positives, TESTS)
-    if found & Test.KEPT:
-        if found != Test.KEPT:
+    if found & PairTest.KEPT:
+        if found != PairTest.KEPT:
             raise ValueError(f"positives='kept' stands alone, got {positives!r}: name its tests in keep")
         return found
-    if square and found & Test.SAME_INDEX:
+    if square and found & PairTest.SAME_INDEX:
         raise ValueError("positives='same_index' needs b: for b=None an item is never its own positive")
-    return found | Test.OTHER_INDEX if square else found
+    return found | PairTest.OTHER_INDEX if square else found
 
 
-def tests(name: str, rule: str | tuple[str, ...], known: dict[str, Test]) -> Test:
+def tests(name: str, rule: str | tuple[str, ...], known: dict[str, PairTest]) -> PairTest:
     """The conjunction that one name or a tuple of names is."""
     names = rule if isinstance(rule, tuple) else (rule,)
     if not names:
@@ -67,7 +67,7 @@ def tests(name: str, rule: str | tuple[str, ...], known: dict[str, Test]) -> Tes
 
 
 def operands(
-    given: object, rules: Test, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
+    given: object, rules: PairTest, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
 ) -> dict[str, Operand]:
     """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
     found = {}

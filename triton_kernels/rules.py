@@ -1,0 +1,150 @@
+"""Which pairs of a tile count: tests of pairs, their conjunctions, and the limits of either side.
+
+Vectors that are not given are None, which Triton compiles away. Indices are local to the block; offsets are int64.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from .tiles import vector
+
+# values equal spec.PairTest; a constexpr stands left of &, as the interpreter has integers for a kernel's constants
+SAME_INDEX, OTHER_INDEX = tl.constexpr(1), tl.constexpr(2)
+SAME_ID, OTHER_ID = tl.constexpr(4), tl.constexpr(8)
+SAME_GROUP, OTHER_GROUP = tl.constexpr(16), tl.constexpr(32)
+SHARED_LABEL, NO_SHARED_LABEL = tl.constexpr(64), tl.constexpr(128)
+LOWER_ORDER, KEPT = tl.constexpr(256), tl.constexpr(512)
+
+
+class Operands(NamedTuple):
+    """What a side gives beside its features, an argument of the kernels; fields as in spec.Side, None: not given."""
+
+    scale: Any = None
+    bias: Any = None
+    ids: Any = None
+    groups: Any = None
+    labels: Any = None
+    order: Any = None
+    low: Any = None
+    high: Any = None
+
+
+@triton.jit
+def same_index(i, j, m, shift):
+    """Row i has the global index of column i + shift, if that is in the block."""
+    same = i.to(tl.int64) + shift
+    return tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
+
+
+@triton.jit
+def no_pair(i, j):
+    return (i != i)[:, None] & (j != j)[None, :]
+
+
+@triton.jit
+def equal(X, Y, i, j, n, m):
+    """A side that has no numbers has none equal to any."""
+    if X is None or Y is None:
+        return no_pair(i, j)
+    else:
+        return vector(X, i, n, 1) == vector(Y, j, m, 0)
+
+
+@triton.jit
+def shared(X, Y, words, i, j, n, m):
+    """Whether label sets, (n, words) and (m, words), meet. Unrolled, the loop would hold all words at once; it carries
+    bytes because predicates would be spilled."""
+    found = no_pair(i, j).to(tl.int8)
+    if X is not None and Y is not None:
+        for word in range(words):
+            x = tl.load(X + i.to(tl.int64) * words + word, mask=i < n, other=0)
+            y = tl.load(Y + j.to(tl.int64) * words + word, mask=j < m, other=0)
+            found = found | ((x[:, None] & y[None, :]) != 0).to(tl.int8)
+    return found != 0
+
+
+@triton.jit
+def facts_of(ASKED: tl.constexpr, Row, Col, label_words, i, j, n, m, shift):
+    """(same index, same id, same group, shared label, lower order): which pairs have what the tests ask for, compared
+    once for all rules. Labels come first: their loop then meets no other fact in registers."""
+    nothing = no_pair(i, j)
+    index, id, group, label, order = nothing, nothing, nothing, nothing, nothing
+    if (SHARED_LABEL | NO_SHARED_LABEL) & ASKED:
+        label = shared(Row.labels, Col.labels, label_words, i, j, n, m)
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        index = same_index(i, j, m, shift)
+    if (SAME_ID | OTHER_ID) & ASKED:
+        id = equal(Row.ids, Col.ids, i, j, n, m)
+    if (SAME_GROUP | OTHER_GROUP) & ASKED:
+        group = equal(Row.groups, Col.groups, i, j, n, m)
+    if LOWER_ORDER & ASKED:
+        order = vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1)
+    return index, id, group, label, order
+
+
+@triton.jit
+def narrowed(found, fact, YES: tl.constexpr, NO: tl.constexpr):
+    """Those of `found` that have the fact, that do not have it, or all."""
+    if YES:
+        found = found & fact
+    if NO:
+        found = found & (fact == 0)
+    return found
+
+
+@triton.jit
+def holds(TESTS: tl.constexpr, every, facts):
+    """Those of every pair that pass all tests."""
+    index, id, group, label, order = facts
+    found = narrowed(every, index, SAME_INDEX & TESTS, OTHER_INDEX & TESTS)
+    found = narrowed(found, id, SAME_ID & TESTS, OTHER_ID & TESTS)
+    found = narrowed(found, group, SAME_GROUP & TESTS, OTHER_GROUP & TESTS)
+    found = narrowed(found, label, SHARED_LABEL & TESTS, NO_SHARED_LABEL & TESTS)
+    return narrowed(found, order, LOWER_ORDER & TESTS, False)
+
+
+@triton.jit
+def rules(
+    Row, Col, label_words, Mask, mask_stride, i, j, n, m, shift,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+):  # fmt: skip
+    """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
+    valid = (i < n)[:, None] & (j < m)[None, :]
+    facts = facts_of(KEEP | POSITIVES, Row, Col, label_words, i, j, n, m, shift)
+    every = valid == valid
+    keep = holds(KEEP, every, facts)
+    if Mask is not None:
+        places = i.to(tl.int64)[:, None] * mask_stride + j[None, :]
+        keep = keep & (tl.load(Mask + places, mask=valid, other=0) != 0)
+    if POSITIVES == 0:
+        positive = no_pair(i, j)
+    elif POSITIVES == KEPT:
+        positive = keep
+    else:
+        positive = holds(POSITIVES, every, facts)
+    if KEEP_POSITIVES:
+        keep = keep | positive
+    return valid, positive & valid, (keep == 0) | (valid == 0)
+
+
+@triton.jit
+def side_z(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+    """z with the pairs at -inf that this side drops: it keeps low < z <= high, and NaN."""
+    if side.low is not None or side.high is not None:
+        outside = drop != drop
+        if side.low is not None:
+            outside = z <= vector(side.low, index, count, AXIS)
+        if side.high is not None:
+            outside = outside | (z > vector(side.high, index, count, AXIS))
+        if KEEP_POSITIVES:
+            outside = outside & (positive == 0)
+        drop = drop | outside
+    return tl.where(drop, float("-inf"), z)
+
+
+@triton.jit
+def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
+    """Whether the tile may hold a pair of the same index: row i and column i + shift."""
+    return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
