@@ -59,7 +59,7 @@ def test_structs_start_with_their_initial_values(module):
     block = new(module, "Block")
     given = {name: getattr(struct, name) for struct, name in fields(block) if getattr(struct, name)}
     own = {"threads": 1} if "threads" in dir(block) else {}
-    assert given == {"tiles": 1, "offset": True, **own}
+    assert given == {"directions": 1, "offset": True, **own}
 
 
 def test_fields_hold_all_bits(module):
