@@ -50,7 +50,8 @@ def main(folder: Path) -> None:
     }
     ask = "import sanitized_module as m; print(*m.module.supported_isas())"
     isas = run(sys.executable, "-c", ask, **sanitized).split()
-    pytest = (sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-p", "sanitized_module")
+    # capture=sys: what a sanitizer says before it ends the process is seen
+    pytest = (sys.executable, "-m", "pytest", "-x", "--capture=sys", "-p", "no:cacheprovider", "-p", "sanitized_module")
     files = [f"tests/test_{name}.py" for name in FILES]
     for isa in isas:
         chosen = f"{EACH} or {STRONGEST}" if isa == isas[-1] else EACH

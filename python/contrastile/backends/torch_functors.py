@@ -15,8 +15,8 @@ Elementwise = Callable[[Tensor], Tensor]
 
 
 class Functor(NamedTuple):
-    term: Elementwise  # what one kept pair adds to a sum, of z
-    slope: Elementwise  # its derivative
+    term: Elementwise | None  # what one kept pair adds to a sum of terms; None: the statistic is no such sum
+    slope: Elementwise | None  # its derivative
     positive_term: Elementwise  # what one positive pair adds to the sum over positives
     positive_slope: Elementwise | None  # its derivative; None: 1
 
@@ -33,10 +33,9 @@ def relu_slope(z: Tensor) -> Tensor:
     return torch.where(z > 0, 1.0, torch.where(z <= 0, 0.0, z))  # NaN stays NaN
 
 
-# A logarithm of a sum adds e^z, the derivative of itself; Pairs.stats keeps it below its largest.
 FUNCTORS = {
-    Reduce.LSE: Functor(torch.exp, torch.exp, identity, None),
+    Reduce.LSE: Functor(None, None, identity, None),
     Reduce.SOFTPLUS: Functor(softplus, torch.sigmoid, lambda z: softplus(-z), lambda z: -torch.sigmoid(-z)),
     Reduce.RELU: Functor(F.relu, relu_slope, identity, None),
-    Reduce.MAX: Functor(identity, torch.ones_like, identity, None),
+    Reduce.MAX: Functor(None, None, identity, None),
 }

@@ -90,6 +90,7 @@ class Pairs:
                 self.exponentials[dim] = base, e
             found.total = e.sum(dim)
         else:
+            assert self.functor.term is not None
             found.total = self.functor.term(z).sum(dim)
         return found
 
@@ -98,6 +99,7 @@ class Pairs:
         assert side.weight is not None
         weight = side.weight
         if self.traits.additive:
+            assert self.functor.slope is not None
             slope = self.functor.slope(self.rules.kept(side, dim))
         else:
             assert side.stat is not None
