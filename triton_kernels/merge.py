@@ -75,14 +75,30 @@ def joined_positives(
         return joined_sums(Positive, parts, k, count, PARTS, ITEMS)
 
 
+@triton.jit
+def cross_entropy(stat, positive, weight, positive_weight):
+    """(value, slope in the statistic, slope in the positive) of weight * softplus(stat - positive) + positive_weight *
+    positive, in float64: both are large, and nearly equal before a model has converged."""
+    margin = stat - positive
+    e = tl.exp(-tl.abs(margin))
+    one = 1.0 + e
+    # log(1 + e); the rounding of 1 + e cancels
+    log1p = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
+    softplus = tl.maximum(margin, 0.0) + log1p
+    slope = weight * (tl.where(margin > 0.0, 1.0, e) / one)
+    value = tl.where(weight == 0.0, 0.0, weight * softplus) + positive_weight * positive
+    return value, slope, positive_weight - slope
+
+
 @triton.jit(do_not_specialize=["parts", "count", "shift", "others"])
 def merge(
     Peak, Total, Positive, Arg, parts, count, shift, others, PeakOut, TotalOut, PositiveOut, ArgOut,
-    Stat, Weight, PositiveWeight, Share,
+    Stat, Weight, PositiveWeight, Slope, PositiveSlope, Share,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
     """Either the joined partial statistic goes to the outputs or, with Stat (count, 2), the finished one in parts, as
-    monoid.finish has it, and every program's share of the weighted sum, float64, to Share."""
+    monoid.finish has it, and every program's share of the weighted sum, float64, to Share. With Slope, of a cross
+    entropy, whose slopes take the place of the weights."""
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
     positive = joined_positives(Positive, parts, k, count, shift, others, POSITIVES, PARTS, ITEMS)
@@ -107,9 +123,17 @@ def merge(
             tl.store(Stat + 2 * k, first, mask=inside)
             tl.store(Stat + 2 * k + 1, second, mask=inside)
             value = first.to(tl.float64) + second.to(tl.float64)
-            share = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64) * value
-            share = tl.where(inside & (value != float("-inf")), share, 0.0)  # -inf: nothing is kept
+            weight = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64)
+            positive_weight = tl.zeros([ITEMS], tl.float64)
             if PositiveWeight is not None:
-                weight = tl.load(PositiveWeight + k, mask=inside, other=0.0)
-                share += weight.to(tl.float64) * positive.to(tl.float64)
+                positive_weight += tl.load(PositiveWeight + k, mask=inside, other=0.0)
+            positive = positive.to(tl.float64)
+            if Slope is None:
+                share = tl.where(inside & (value != float("-inf")), weight * value, 0.0)  # -inf: nothing is kept
+                share += positive_weight * positive
+            else:
+                share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
+                tl.store(Slope + k, slope, mask=inside)
+                tl.store(PositiveSlope + k, positive_slope, mask=inside)
+            share = tl.where(inside, share, 0.0)
             tl.store(Share + tl.program_id(0), tl.sum(share, 0))

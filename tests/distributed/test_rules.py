@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from cases import EXTRAS, make_call
 from contrastile import pair_loss, pair_reduce
 from contrastile.distributed import Ranks
-from oracle import Call, differentiated, with_leaves
-
-from .launch import gather_from
+from support.cases import EXTRAS, make_call
+from support.launch import gather_from
+from support.oracle import Call, differentiated, with_leaves
 
 pytestmark = pytest.mark.dist
 WORLD = 3

@@ -182,7 +182,9 @@ def build_merge(arch: str, reduce: Reduce, positives: PairTest, finished: bool) 
     function = merge.merge
     lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX
     given = {"Positive", *({"Peak", "Arg"} if maximum else {"Peak", "Total"} if lse else {"Total"})}
-    given |= {"Stat", "Weight", "PositiveWeight", "Share"} if finished else {f"{name}Out" for name in given}
+    slopes = {"Slope", "PositiveSlope"} if lse else set()  # of a cross entropy
+    weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes
+    given |= weighed if finished else {f"{name}Out" for name in given}
     constants: dict[str, Any] = {name: None for name in function.arg_names if name[0].isupper() and name not in given}
     numbers = {"REDUCE": int(reduce), "POSITIVES": int(positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
     constants |= numbers

@@ -14,14 +14,20 @@ def by_default(values: Iterable[Any], *quick: Any) -> list[Any]:
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+def parameters(value: Any) -> tuple[Any, ...]:
+    """A tuple is several parameters; but one of words, a rule of the engine, is one."""
+    several = isinstance(value, tuple) and not all(isinstance(x, str) for x in value)
+    return value if several else (value,)
+
+
 def each_once(*axes: Sequence[Any]) -> list[Any]:
     """All combinations as parameters. Those that every value of every axis needs to occur once run by default, the
-    others with --run-slow. A value that is a tuple gives several parameters."""
+    others with --run-slow. A value may be several parameters."""
     quick = {tuple(i % len(axis) for axis in axes) for i in range(max(map(len, axes)))}
     chosen = []
     for indices in product(*(range(len(axis)) for axis in axes)):
         values = [axis[i] for axis, i in zip(axes, indices, strict=True)]
-        flat = [x for value in values for x in (value if isinstance(value, tuple) else (value,))]
+        flat = list(chain.from_iterable(map(parameters, values)))
         chosen.append(pytest.param(*flat, marks=() if indices in quick else pytest.mark.slow))
     return chosen
 
@@ -29,7 +35,7 @@ def each_once(*axes: Sequence[Any]) -> list[Any]:
 def crossed(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
     """All combinations, as an axis of `each_once`: every one of them runs. The last axis changes fastest; where another
     axis of `each_once` has no factor in common with its length, the two mix."""
-    return [tuple(chain.from_iterable(x if isinstance(x, tuple) else (x,) for x in some)) for some in product(*axes)]
+    return [tuple(chain.from_iterable(map(parameters, some))) for some in product(*axes)]
 
 
 def chosen(request: pytest.FixtureRequest, test: str) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ class TritonBackend(Backend):
         block.row = replace(block.row, weight=weights.row, positive_weight=weights.row_positive)
         block.col = replace(block.col, weight=weights.col, positive_weight=weights.col_positive)
         sums = block.spec.reduce.traits.additive
-        value = None if sums else finish(self.stats_tiles(block))
+        value = None if sums else finish(self.stats_tiles(block), weights.cross_entropy)
         fused = None if value is None else self.gradients(call)
         if value is not None and fused is not None:
             for grad in (grads.a, grads.blocks[0], *(getattr(grads, name) for name in SUMS)):
@@ -95,7 +95,7 @@ class TritonBackend(Backend):
         for name in SUMS:
             setattr(grads, name, getattr(part, name))
         set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
-        return finish(found) if value is None else value
+        return finish(found, False) if value is None else value
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
         features, rules = call.rows.features, rule_level(call)

@@ -31,14 +31,19 @@ class PartialStats:
 
     def merged(self) -> SideStats:
         found = uninitialised(self.spec.reduce.traits, len(self.side), self.side.features.device)
-        self.launch({argument(name): x for name, x in found.present().items()}, None, None)
+        self.launch({argument(name): x for name, x in found.present().items()})
         return found
 
-    def finished(self, share: Tensor) -> Tensor:
-        """The statistic in parts, see monoid.finish, and what it and the positives add to the weighted sum."""
-        stat = torch.empty(len(self.side), 2, dtype=torch.float32, device=share.device)
-        self.launch({}, stat, share)
-        return stat
+    def finish(self, share: Tensor, cross_entropy: bool) -> None:
+        """Gives the side its statistic in parts, see monoid.finish, and for a cross entropy its slopes in the place of
+        its weights; share: what the side adds to the weighted sum."""
+        side, n = self.side, len(self.side)
+        weighed = {"Weight": side.weight, "PositiveWeight": side.positive_weight, "Share": share}
+        side.stat = torch.empty(n, 2, dtype=torch.float32, device=share.device)
+        if cross_entropy:
+            side.weight, side.positive_weight = torch.empty(2, n, dtype=torch.float32, device=share.device)
+            weighed |= {"Slope": side.weight, "PositiveSlope": side.positive_weight}
+        self.launch({}, Stat=side.stat, **weighed)
 
     @property
     def programs(self) -> int:
@@ -46,12 +51,11 @@ class PartialStats:
 
         return int(-(-len(self.side) // ITEMS))
 
-    def launch(self, out: dict[str, Tensor | None], stat: Tensor | None, share: Tensor | None) -> None:
+    def launch(self, out: dict[str, Tensor], **finished: Tensor | None) -> None:
         from ..triton_kernels import merge
 
-        weighed: dict[str, Any] = {"Weight": None, "PositiveWeight": None}
-        if stat is not None:
-            weighed = {"Weight": self.side.weight, "PositiveWeight": self.side.positive_weight}
+        names = ("Stat", "Weight", "PositiveWeight", "Slope", "PositiveSlope", "Share")
+        given: dict[str, Any] = dict.fromkeys(names) | finished
         numbers = {
             "parts": self.parts, "count": len(self.side),
             "shift": self.side.origin - self.other.origin, "others": len(self.other),
@@ -60,7 +64,7 @@ class PartialStats:
         }  # fmt: skip
         outputs = {f"{name}Out": out.get(name) for name in self.tensors}
         with on_device(self.side.features.device):
-            merge.merge[(self.programs,)](**self.tensors, **outputs, **weighed, Stat=stat, Share=share, **numbers)
+            merge.merge[(self.programs,)](**self.tensors, **outputs, **given, **numbers)
 
 
 def argument(number: str) -> str:
@@ -72,10 +76,10 @@ def joined(found: Sequence[PartialStats]) -> tuple[SideStats, SideStats | None]:
     return found[0].merged(), found[1].merged() if len(found) > 1 else None
 
 
-def finish(sides: Sequence[PartialStats]) -> Tensor:
+def finish(sides: Sequence[PartialStats], cross_entropy: bool) -> Tensor:
     """Finishes the statistics of the sides, which have their weights, in place; returns their weighted sum."""
     counts = [partials.programs for partials in sides]
     shares = torch.empty(sum(counts), dtype=torch.float64, device=sides[0].side.features.device)
     for partials, share in zip(sides, shares.split(counts), strict=True):
-        partials.side.stat = partials.finished(share)
+        partials.finish(share, cross_entropy)
     return shares.sum().float()
