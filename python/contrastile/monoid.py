@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -123,5 +124,5 @@ def finish(stats: SideStats) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x). torch's own is x itself above 20, and so drops digits of float64."""
-    return torch.logaddexp(x, x.new_zeros(()))
+    """log(1 + e^x). By default torch takes x itself above 20, and so drops digits of float64."""
+    return F.softplus(x, threshold=40.0)

@@ -7,10 +7,11 @@ side) and the columns after it (both sides), so that each unordered pair is comp
 
 from .gradients import gradients
 from .plan import Plan, ScoreStore
-from .scalar import scalar, scalar_value
+from .scalar import scalar
 from .scaling import power_of_two
 from .statistics import Finished, StatsAccumulator, add_columns, finished, statistics
-from .weights import attach_columns, set_weights, upstream, with_weights
+from .value import weighed
+from .weights import attach_columns, set_weights, with_weights
 
 __all__ = [
     "Finished",
@@ -23,9 +24,8 @@ __all__ = [
     "gradients",
     "power_of_two",
     "scalar",
-    "scalar_value",
     "set_weights",
     "statistics",
-    "upstream",
+    "weighed",
     "with_weights",
 ]

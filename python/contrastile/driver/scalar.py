@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..backends.base import Backend
-from ..monoid import finish, softplus, stat_dtype
+from ..monoid import finish, stat_dtype
 from ..spec import Gradients, Needs, PairCall, Weights
 from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
 from .scaling import scaled
 from .statistics import Finished, Sides, finished, statistics
-from .weights import given_weights, margin, set_weights, upstream, with_weights
+from .value import weighed
+from .weights import given_weights, set_weights, with_weights
 
 
 def scalar(
@@ -26,7 +27,8 @@ def scalar(
 ) -> tuple[Tensor, Gradients | None]:
     """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
     if not needs.any():
-        return scalar_value(finished(statistics(Plan(call, backend), ScoreStore(None))), weights), None
+        done = finished(statistics(Plan(call, backend), ScoreStore(None)))
+        return weighed(done, weights)[0].to(done.row.dtype), None
     complete = weights.col is not None or not call.spec.cols
     small = backend.small(call) if complete else None
     if small is not None:
@@ -48,29 +50,6 @@ def scalar(
     return two_sweeps(plan, weights, needs, budget)
 
 
-def scalar_value(done: Finished, weights: Weights) -> Tensor:
-    value = weighted(done.row, weights.row, done.row_positive, weights.row_positive, weights.cross_entropy)
-    if done.col is not None:
-        value = value + weighted(done.col, weights.col, done.col_positive, weights.col_positive, weights.cross_entropy)
-    return value.to(done.row.dtype)
-
-
-def weighted(
-    stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None, cross_entropy: bool
-) -> Tensor:
-    """Contribution of one side, float64: the statistic and the positive are large and nearly equal. An item with
-    nothing kept (statistic -inf) contributes 0."""
-    parts = []
-    if weight is not None and cross_entropy:
-        parts.append(torch.where(weight == 0, 0.0, softplus(margin(stat, positive)) * weight))
-    elif weight is not None:
-        parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
-    if positive_weight is not None:
-        assert positive is not None
-        parts.append(positive.double() * positive_weight)
-    return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
-
-
 def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
     """A call that is one block: its scores, and what else the backend saves, serve the score gradients as well."""
     call, sides = plan.call, Sides(plan.call)
@@ -78,12 +57,13 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
     block.again = True
     sides.add(step, *plan.backend.stats(block))
     done = finished(sides)
-    set_weights(call, done, weights)
+    value, slopes = weighed(done, weights)
+    set_weights(call, done, slopes)
     grads = new_gradients(call, needs)
     with scaled(call, plan.backend, given_weights(call), grads):
         again = replace(plan.block(step, block.scores), saved=block.saved)
         add_block(plan, step, grads, again, needs)
-    return scalar_value(done, weights), grads
+    return value.to(done.row.dtype), grads
 
 
 def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
@@ -102,9 +82,9 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
             steps = list(chunk.steps())
             stats = statistics(chunk, ScoreStore(buffer), steps).rows.result()
             done = Finished(finish(stats), stats.positive)
-            value = value + weighted(done.row, own.row, done.row_positive, own.row_positive, weights.cross_entropy)
-            up = upstream(done, own)
-            chunk.call.rows = with_weights(chunk.call.rows, done.row, up.row, up.row_positive)
+            share, slopes = weighed(done, own)
+            value = value + share
+            chunk.call.rows = with_weights(chunk.call.rows, done.row, slopes.row, slopes.row_positive)
             here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)
             for step in steps:
                 add_block(chunk, step, here, chunk.block(step, store.next(chunk, step)), needs)
@@ -128,13 +108,14 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
             row, col = (part.row_stats, part.col_stats) if stats is None else stats
             assert row is not None
             sides.add(step, row, col)
-    return scalar_value(finished(sides), weights), grads
+    done = finished(sides)
+    return weighed(done, weights)[0].to(done.row.dtype), grads
 
 
 def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
     """Columns are complete only after all rows: statistics first, then score gradients, from saved or new scores."""
     buffer = plan.scores_within(budget)
     done = finished(statistics(plan, ScoreStore(buffer)))
-    value = scalar_value(done, weights)
-    set_weights(plan.call, done, weights)
-    return value, gradients(plan, needs, ScoreStore(buffer))
+    value, slopes = weighed(done, weights)
+    set_weights(plan.call, done, slopes)
+    return value.to(done.row.dtype), gradients(plan, needs, ScoreStore(buffer))

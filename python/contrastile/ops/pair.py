@@ -278,7 +278,7 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
     row = _weight("row_weight", weights.row, n, like)
     col = _weight("col_weight", weights.col, m, like) if pairs.cols else None
     row_positive = col_positive = None
-    if pairs.positives is not None:
+    if pairs.positives is not None and not (weights.cross_entropy and _none(weights)):
         row_positive = _weight("row_positive_weight", weights.row_positive, n, like)
         col_positive = _weight("col_positive_weight", weights.col_positive, m, like) if pairs.cols else None
     if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
@@ -302,6 +302,12 @@ def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     ):
         if not useful and (isinstance(weight, Tensor) or weight != 0.0):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")
+
+
+def _none(weights: Weights) -> bool:
+    """Whether positives have no weight of their own."""
+    given = (weights.row_positive, weights.col_positive)
+    return not any(isinstance(x, Tensor) or x != 0.0 for x in given)
 
 
 def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:

@@ -285,10 +285,10 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
         grads = sweep.gradients(weights)
         return sweep.value, grads
     done = sweep.statistics()
-    value = driver.scalar_value(done, weights)
+    value, up = driver.weighed(done, weights)
+    value = value.to(done.row.dtype)
     if not needs.any():
         return value, None
-    up = driver.upstream(done, weights)
     attach(call, (done.row, up.row, up.row_positive), (done.col, up.col, up.col_positive))
     return value, sweep.gradients()
 
