@@ -116,7 +116,11 @@ def _limits(vectors: dict[str, Tensor | None], cols: bool) -> dict[str, Tensor |
         if low is not None and high is not None:
             check.condition(f"{side}_low must not be above {side}_high", ~(low > high))
     names = ("row_low", "row_high", "col_low", "col_high")
-    return {name: None if (x := vectors[name]) is None else x.detach() for name in names}
+    return {name: _detached(vectors[name]) for name in names}
+
+
+def _detached(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach()
 
 
 def _symmetric(scale: Tensor, pairs: Pairs) -> bool:

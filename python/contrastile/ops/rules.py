@@ -86,8 +86,10 @@ def operands(
             raise ValueError(f"col_{name} must be None for b=None: columns are the rows and have row_{name}")
         if row is None or (col is None and not square):
             raise ValueError(f"row_{name} and col_{name} must be given together")
+        if name == "order":
+            same_kind(name, row, col)
         found[name] = Operand(prepared(f"row_{name}", name, row, n, device))
-        if not square and col is not row:
+        if not square and not (col is row and n == sum(block.shape[-2] for block in blocks)):
             found[name] = columns(name, found[name].row, col, blocks, device)
     return found
 
@@ -109,6 +111,12 @@ def columns(name: str, row: Tensor | None, col: PerBlock, blocks: Sequence[Tenso
     filled = [row.new_zeros(size, *row.shape[1:]) if x is None else x for x, size in zip(parts, sizes, strict=True)]
     without = sum(1 << k for k, x in enumerate(parts) if x is None)
     return matching(name, Operand(row, torch.cat(filled), without))
+
+
+def same_kind(name: str, row: Any, col: Any) -> None:
+    """Integers and floating numbers have keys of their own."""
+    if isinstance(row, Tensor) and isinstance(col, Tensor) and row.is_floating_point() != col.is_floating_point():
+        raise TypeError(f"row_{name} and col_{name} must both be integers or both floating point")
 
 
 def matching(name: str, operand: Operand) -> Operand:
