@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrastile import kcl, reference, uniformity
+from contrastile import cua, kcl, reference, uniformity
 from contrastile.catalog import Case
 from contrastile.losses import KCL
 from support.loss_cases import id_of, usable
@@ -204,3 +204,43 @@ def test_unknown_kernels_and_exponents(n):
             kcl(x, x, s=value)
     with pytest.raises(ValueError, match="kernel must be"):
         reference.kcl(x, x, kernel="laplace")
+
+
+# ---- points of any norm, and far from 0
+
+
+def dense_uniformity(x: torch.Tensor, t: float) -> torch.Tensor:
+    """By differences of points, which lose no digit."""
+    square = (x[:, None] - x).square().sum(2)
+    return (-t * square).masked_fill(torch.eye(len(x), dtype=torch.bool), -torch.inf).logsumexp((0, 1))
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("name", ["uniformity", "cua", "kcl"])
+@pytest.mark.parametrize("norm, shift", [(1.0, 0.0), (100.0, 0.0), (1e4, 0.0), (0.01, 1.0), (1.0, 100.0)])
+def test_gradients_are_those_of_differences_whatever_the_norm(name, norm, shift, backend):
+    """At most four times the error of dense differences in float32."""
+    g = torch.Generator().manual_seed(3)
+    points = torch.nn.functional.normalize(torch.randn(9, 8, generator=g), dim=1) * norm + shift
+    t = 2.0 / max(norm * norm, 1.0) if name == "kcl" else 2.0  # e^-t d^2 itself, not its logarithm
+
+    def ours(x):
+        if name == "uniformity":
+            return uniformity(x, t=t, backend=backend)
+        if name == "cua":
+            only = {"clip_weight": 0.0, "alignment_weight": 0.0}
+            return cua(x, x.detach() + 0.0 * x, 10.0, t=t, backend=backend, **only)
+        return kcl(x, x.detach(), t=t, gamma=1.0, backend=backend)
+
+    def dense(x):  # but for a factor
+        value = dense_uniformity(x, t)
+        return value.exp() if name == "kcl" else value
+
+    def gradient(function, dtype):
+        x = points.to(dtype).requires_grad_()
+        grad = torch.autograd.grad(function(x), x)[0].double()
+        return grad / grad.norm()
+
+    truth = gradient(dense, torch.float64)
+    error, twin = ((gradient(f, torch.float32) - truth).norm() for f in (ours, dense))
+    assert error <= 4 * max(twin, 2.0**-24)

@@ -123,6 +123,11 @@ def finish(stats: SideStats) -> Tensor:
     return torch.stack([value, torch.zeros_like(value)], 1)
 
 
+def joined_parts(parts: Tensor, exact: bool) -> Tensor:
+    """The statistic from its parts. exact: in float64, where the device has it."""
+    return parts.sum(1, dtype=torch.float64 if exact and parts.device.type != "mps" else None)
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x). By default torch takes x itself above 20, and so drops digits of float64."""
     return F.softplus(x, threshold=40.0)

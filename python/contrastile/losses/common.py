@@ -12,7 +12,7 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..monoid import softplus
 from ..ops import EngineOptions, check, matmul
-from ..ranks import Group
+from ..ranks import GlobalBatch, Group
 
 REDUCTIONS = get_args(Reduction)
 ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
@@ -111,6 +111,12 @@ def reduced_empty(n: int, reduction: Reduction, features: Tensor, *others: Tenso
 def cross_entropy(others: Tensor, positive: Tensor) -> Tensor:
     """-log of the positive's share, from the log-sum-exp over all other candidates."""
     return softplus(others - positive)
+
+
+def distance_origin(x: Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor | float:
+    """From where to measure points of which distances alone matter: from their mean |x|^2 + |y|^2 - 2 <x, y> cancels
+    least. Half-precision features stay what they are: only so are their products exact."""
+    return 0.0 if engine.compute_dtype in (torch.bfloat16, torch.float16) else batch.mean(x)
 
 
 def log_count(count: int, like: Tensor) -> Tensor:

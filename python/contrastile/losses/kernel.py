@@ -13,7 +13,7 @@ from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
 from ..ops.arguments import as_tensor
 from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
-from .common import feature_pair, log_count, number, upcast, zero
+from .common import distance_origin, feature_pair, log_count, number, upcast, zero
 
 KernelName: TypeAlias = Literal["gaussian", "log", "imq", "riesz", "gaussian_riesz"]
 
@@ -113,6 +113,7 @@ class Kernel:
         count = batch.total * (batch.total - 1)
         if not count:
             return zero(x, self.t)
+        x, engine.exact_stats = x - distance_origin(x, batch, engine), True
         norms = x.square().sum(1)
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t
@@ -126,7 +127,7 @@ class Kernel:
             pairs.score, (pairs.scale, bias) = "log_distance", self.of_log_distance(norms)
         pairs.row_bias = pairs.col_bias = bias
         rows = pair_stats(pairs, engine).rows
-        mean = torch.exp(batch.logsumexp(rows) - log_count(count, rows))
+        mean = torch.exp(batch.logsumexp(rows) - log_count(count, rows)).to(x.dtype)
         return self.t * mean if self.name == "imq" else self.sign() * mean
 
     def of_log_distance(self, norms: Tensor) -> tuple[float | Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import REDUCTIONS, feature_pair, log_count, reduced_empty, unit, upcast, zero
+from .common import REDUCTIONS, distance_origin, feature_pair, log_count, reduced_empty, unit, upcast, zero
 
 
 @collective
@@ -52,11 +52,13 @@ def uniformity(
 def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
+    origin, engine.exact_stats = distance_origin(x, batch, engine), True
+    x, y = x - origin, None if y is None else y - origin
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
     pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="other_index")
     rows = pair_stats(pairs, engine).rows
-    return batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)
+    return (batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)).to(x.dtype)
 
 
 @collective

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backends import select
+from ..monoid import joined_parts
 from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
 from ..ranks.agreement import known
 from ..ranks.facts import Fact
@@ -79,8 +80,9 @@ class GlobalStats(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], *tensors: Tensor | None
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], exact: bool,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         args = record.restored(statics, tensors)
         with library.no_autocast(args.a), under_way():
             done = sweep.stats(global_call(ranks, args, sizes))
@@ -89,15 +91,15 @@ class GlobalStats(torch.autograd.Function):
         ctx.ranks, ctx.sizes, ctx.statics = ranks, sizes, statics
         ctx.save_for_backward(*tensors, done.row, col)
         positives = [none if x is None else x.clone() for x in (done.row_positive, done.col_positive)]
-        return done.row.sum(1), col.sum(1), *positives
+        return joined_parts(done.row, exact), joined_parts(col, exact), *positives
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
         *tensors, row_parts, col_parts = ctx.saved_tensors
-        needs = record.tensor_needs(ctx.needs_input_grad[3:])
+        needs = record.tensor_needs(ctx.needs_input_grad[4:])
         function = partial(stats_gradients, ctx.ranks, ctx.sizes, ctx.statics, needs)
         grads = once(function, *gouts, row_parts, col_parts, *tensors)
-        return (None, None, None, *record.by_tensor(grads, needs))
+        return (None, None, None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(
@@ -109,8 +111,8 @@ def stats_gradients(
         call = global_call(ranks, args, sizes)
         spec = call.own.spec
         some = bool(spec.positives)
-        rows = (row_parts, row.contiguous(), row_positive.contiguous() if some else None)
-        cols = (col_parts, col.contiguous(), col_positive.contiguous() if some else None)
+        rows = (row_parts, row.to(row_parts.dtype).contiguous(), row_positive.contiguous() if some else None)
+        cols = (col_parts, col.to(row_parts.dtype).contiguous(), col_positive.contiguous() if some else None)
         grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
         flat = record.flat_gradients(args, grads)
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
@@ -155,10 +157,10 @@ def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> 
     return done.row_arg, done.row_arg.new_empty(0) if done.col_arg is None else done.col_arg
 
 
-def stats(ranks: Ranks, args: Arguments, needs: list[bool]) -> tuple[Tensor, ...]:
+def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tuple[Tensor, ...]:
     sizes = agreed(ranks, args, "pair_reduce", needs)
     inputs = record.tensors(args)
-    outputs: tuple[Tensor, ...] = GlobalStats.apply(ranks, sizes, record.statics(args), *inputs)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, ...] = GlobalStats.apply(ranks, sizes, record.statics(args), exact, *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 

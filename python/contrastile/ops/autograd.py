@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ..monoid import joined_parts
 from . import library, record
 from .check import plain
 from .library import LIB
@@ -48,21 +49,23 @@ class StatsFunction(torch.autograd.Function):
     """Vector mode: row and column statistics, row and column sums over positives."""
 
     @staticmethod
-    def forward(ctx: Any, statics: tuple[Any, ...], budget: int, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, statics: tuple[Any, ...], budget: int, exact: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
         output = run_record("pair_stats", library.stats, args, budget)
         row_parts, col_parts, row_positive, col_positive, _, _, scores = output
         ctx.statics = statics
         ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
-        return row_parts.sum(1), col_parts.sum(1), row_positive, col_positive
+        return joined_parts(row_parts, exact), joined_parts(col_parts, exact), row_positive, col_positive
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
         *tensors, row_parts, col_parts, scores = ctx.saved_tensors
-        needs = record.tensor_needs(ctx.needs_input_grad[2:])
+        needs = record.tensor_needs(ctx.needs_input_grad[3:])
         inputs = (*gouts, row_parts, col_parts, scores, *tensors)
         grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
-        return (None, None, *record.by_tensor(grads, needs))
+        return (None, None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -120,10 +123,10 @@ class FirstOrder(torch.autograd.Function):
         return once(lambda g: (g.view_as(g),), gout)[0]
 
 
-def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
+def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     """Differentiable pair_stats."""
     inputs = record.tensors(args)
-    outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, *inputs)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, exact, *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
 

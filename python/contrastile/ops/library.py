@@ -124,12 +124,13 @@ def stats_backward(
     with no_autocast(args.a):
         call, backend = build_call(args)
         some = bool(call.spec.positives)
-        row_weights = (row_weight.contiguous(), row_positive.contiguous() if some else None)
+        row_weights = (row_weight.to(row_parts.dtype).contiguous(), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
         if args.square:
             call.blocks = [driver.with_weights(call.blocks[0], row_parts, *row_weights)]
         elif args.cols:
-            driver.attach_columns(call, col_parts, col_weight.contiguous(), col_positive.contiguous() if some else None)
+            positive = col_positive.contiguous() if some else None
+            driver.attach_columns(call, col_parts, col_weight.to(col_parts.dtype).contiguous(), positive)
         store = driver.ScoreStore(scores if len(scores) else None)
         grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
         return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]

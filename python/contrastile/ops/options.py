@@ -13,12 +13,14 @@ from . import check
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
 class EngineOptions:
-    """Options of the engine that change no formula. A record belongs to one call, which may set compute_dtype."""
+    """Options of the engine that change no formula. A record belongs to one call, which may set the last
+    two."""
 
     memory_budget: int | None = None
     backend: BackendName = "auto"
     ranks: Ranks | None = None  # None: this process alone
     compute_dtype: torch.dtype | None = None  # None: the features' own; see pair_reduce
+    exact_stats: bool = False  # pair_stats returns float64: at z = -1e4 a float32 has three digits behind the point
 
     @staticmethod
     def of(

@@ -170,10 +170,10 @@ def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
         return PairStats(rows, rows if pairs.cols and args.square else columns, None, None)
     needs = needs_of(args)
     if ranks is not None:
-        found = across_ranks.stats(ranks, args, needs)
+        found = across_ranks.stats(ranks, args, needs, engine.exact_stats)
     else:
         budget = _default_budget(args) if budget is None else budget
-        found = autograd.stats(args, budget if any(needs) else 0)
+        found = autograd.stats(args, budget if any(needs) else 0, engine.exact_stats)
     rows, columns, row_positive, col_positive = found
     some, cols = pairs.positives is not None, pairs.cols
     if cols and args.square:  # z is symmetric: the column statistics are the row statistics

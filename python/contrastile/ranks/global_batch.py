@@ -87,6 +87,10 @@ class GlobalBatch:
         replicated = self.ranks is not None and self.ranks.replicated_negatives
         return self.sum(total) + more if replicated else self.sum(total + more)
 
+    def mean(self, x: Tensor) -> Tensor:
+        """The mean of all items' rows, (D,), without gradient."""
+        return self.column_sum(x.detach()) / max(self.total, 1)
+
     def logsumexp(self, rows: Tensor) -> Tensor:
         """Over the rows of all ranks, (rows,) each."""
         if self.ranks is None:
