@@ -102,6 +102,32 @@ def test_limits_are_open_below_and_closed_above(backend):
     assert found[2].isnan()  # NaN is outside no limit
 
 
+@on_every_backend
+def test_a_limit_just_below_the_maximum_drops_it(backend):
+    """What "max" reports is the z that limits compare."""
+    a, b = (torch.nn.functional.normalize(torch.randn(n, 24), dim=1) for n in (80, 300))
+    first = pair_reduce(a, b, reduce="max", cols=True, backend=backend)
+    below = [torch.nextafter(x, torch.full_like(x, -9.0)) for x in first[:2]]
+    limits = {"row_high": below[0], "col_high": below[1]}
+    second = pair_reduce(a, b, reduce="max", cols=True, backend=backend, **limits)
+    assert (second.rows < first.rows).all() and (second.cols < first.cols).all()
+    again = pair_reduce(a, b, reduce="max", row_high=first.rows, backend=backend).rows
+    assert torch.equal(again, first.rows)
+
+
+@pytest.mark.parametrize("square", [False, True])
+@on_every_backend
+def test_joining_two_rows_that_keep_nothing_makes_no_nan_gradient(backend, square):
+    a = torch.randn(6, 8, requires_grad=True)
+    ids = {"keep": "same_id", "row_ids": torch.arange(6)} | ({} if square else {"col_ids": torch.arange(6) + 100})
+    options = ids | ({"keep": ("same_id", "other_index")} if square else {})
+    first, second = (pair_reduce(a, None if square else a, cols=True, backend=backend, **options) for _ in range(2))
+    for name in ("rows", "cols"):
+        both = torch.logaddexp(getattr(first, name), getattr(second, name))
+        (grad,) = torch.autograd.grad(torch.where(both.isinf(), 0.0, both).sum(), a, retain_graph=True)
+        assert torch.equal(grad, torch.zeros_like(a))
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_rules_are_compiled(dynamic):
     call = make_call(12, 20, 6, keep=("other_group", "lower_order"), positives="shared_label", cols=True, blocks=2)

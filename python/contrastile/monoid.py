@@ -128,6 +128,12 @@ def joined_parts(parts: Tensor, exact: bool) -> Tensor:
     return parts.sum(1, dtype=torch.float64 if exact and parts.device.type != "mps" else None)
 
 
+def upstream(parts: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of finished statistics, in their type. An item that keeps nothing has none, whatever came: that of
+    two such items joined by logaddexp is NaN."""
+    return torch.where(parts[:, 0] == -torch.inf, 0.0, weight.to(parts.dtype))
+
+
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x). By default torch takes x itself above 20, and so drops digits of float64."""
     return F.softplus(x, threshold=40.0)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import driver
 from ..backends import select
-from ..monoid import joined_parts
+from ..monoid import joined_parts, upstream
 from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
 from ..ranks.agreement import known
 from ..ranks.facts import Fact
@@ -111,8 +112,8 @@ def stats_gradients(
         call = global_call(ranks, args, sizes)
         spec = call.own.spec
         some = bool(spec.positives)
-        rows = (row_parts, row.to(row_parts.dtype).contiguous(), row_positive.contiguous() if some else None)
-        cols = (col_parts, col.to(row_parts.dtype).contiguous(), col_positive.contiguous() if some else None)
+        rows = (row_parts, upstream(row_parts, row), row_positive.contiguous() if some else None)
+        cols = (col_parts, upstream(col_parts, col), col_positive.contiguous() if some else None)
         grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
         flat = record.flat_gradients(args, grads)
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
@@ -147,14 +148,10 @@ def run_loss(
         return value, [] if grads is None else record.flat_gradients(args, grads)
 
 
-def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """The global index of the largest z of this rank's rows and columns."""
+def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> driver.Finished:
+    """The largest z of this rank's rows and columns with their global indices."""
     with library.no_autocast(args.a), under_way():
-        done = sweep.stats(global_call(ranks, args, sizes))
-    assert done.row_arg is not None
-    if args.square:
-        return done.row_arg, done.row_arg
-    return done.row_arg, done.row_arg.new_empty(0) if done.col_arg is None else done.col_arg
+        return sweep.stats(global_call(ranks, args, sizes))
 
 
 def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
-from ..monoid import stat_dtype
+from ..monoid import stat_dtype, upstream
 from ..spec import READERS, PairCall, PairSpec, PairTest, Reduce, Score, Side, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
@@ -124,13 +124,13 @@ def stats_backward(
     with no_autocast(args.a):
         call, backend = build_call(args)
         some = bool(call.spec.positives)
-        row_weights = (row_weight.to(row_parts.dtype).contiguous(), row_positive.contiguous() if some else None)
+        row_weights = (upstream(row_parts, row_weight), row_positive.contiguous() if some else None)
         call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
         if args.square:
             call.blocks = [driver.with_weights(call.blocks[0], row_parts, *row_weights)]
         elif args.cols:
             positive = col_positive.contiguous() if some else None
-            driver.attach_columns(call, col_parts, col_weight.to(col_parts.dtype).contiguous(), positive)
+            driver.attach_columns(call, col_parts, upstream(col_parts, col_weight), positive)
         store = driver.ScoreStore(scores if len(scores) else None)
         grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
         return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]

@@ -13,6 +13,8 @@ from ..ranks.global_batch import rows_of_all_ranks
 from . import across_ranks
 from .record import Arguments, needs_of, packed
 
+Place = tuple[Tensor, Tensor]  # global index, -1: none; z
+
 
 class Everywhere:
     """Rows and columns by their global index, those of all ranks where there are ranks."""
@@ -42,7 +44,7 @@ class Everywhere:
 
 def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None]:
     """The largest z of every row and, where wanted, of every column; -inf of an item that keeps nothing."""
-    row_arg, col_arg, everywhere = positions(args, ranks)
+    (row_arg, row_peak), (col_arg, col_peak), everywhere = positions(args, ranks)
     wide = stat_dtype(args.a.dtype)
     # widened before they are gathered: a column that many rows choose adds up its gradient in float32
     left = args.a.to(args.compute).to(wide)
@@ -56,20 +58,24 @@ def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None
     def row(x: Tensor | None) -> Tensor | None:
         return x if x is None or not x.dim() else taken(everywhere.rows(x), col_arg)
 
-    rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg)
+    rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg, row_peak)
     if not args.cols:
         return rows, None
-    return rows, z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg)
+    return rows, z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg, col_peak)
 
 
-def positions(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor, Everywhere]:
-    """The global index of the largest z of every row and column, -1: none."""
+def positions(args: Arguments, ranks: Ranks | None) -> tuple[Place, Place, Everywhere]:
+    """Where the largest z of every row and column is, and what it is there."""
     with torch.no_grad():
         if ranks is None:
-            *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
-            return row_arg, col_arg, Everywhere(args, None, ())
+            row, col, *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
+            return (row_arg, row[:, 0]), (col_arg, col[:, 0]), Everywhere(args, None, ())
         sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs_of(args))
-        return *across_ranks.positions(ranks, args, sizes), Everywhere(args, ranks, sizes)
+        done = across_ranks.positions(ranks, args, sizes)
+        assert done.row_arg is not None
+        rows = done.row_arg, done.row[:, 0]
+        cols = rows if done.col is None or done.col_arg is None else (done.col_arg, done.col[:, 0])
+        return rows, cols, Everywhere(args, ranks, sizes)
 
 
 def taken(x: Tensor, index: Tensor) -> Tensor:
@@ -81,12 +87,14 @@ def taken(x: Tensor, index: Tensor) -> Tensor:
 
 def z_of(
     left: Tensor | None, right: Tensor | None, scale: Tensor | None, col_scale: Tensor | None,
-    row_bias: Tensor | None, col_bias: Tensor | None, found: Tensor,
+    row_bias: Tensor | None, col_bias: Tensor | None, found: Tensor, peak: Tensor,
 ) -> Tensor:  # fmt: skip
-    """z of pairs, one for each entry of `found`."""
+    """The gradient of z of pairs, one for each entry of `found`, with the value that the kernel has seen: it is what
+    limits compare."""
     assert left is not None and right is not None and scale is not None
     z = (left * right).sum(1) * scale
     z = z if col_scale is None else z * col_scale
     for bias in (row_bias, col_bias):
         z = z if bias is None else z + bias
-    return torch.where(found < 0, -torch.inf, z).to(left.dtype)
+    rounding = torch.where(z == peak, 0.0, peak - z).detach()  # of infinities there is no difference
+    return torch.where(found < 0, -torch.inf, z + rounding).to(left.dtype)
