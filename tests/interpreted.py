@@ -194,9 +194,9 @@ def launched(monkeypatch):
         ("lse", ["stats", "merge", "merge", "score_grad"]),
     ],
 )
-def test_the_kernels_of_a_loss(reduce, kernels, whole, launched, monkeypatch):
+def test_the_kernels_of_a_loss(reduce, kernels, small_call, launched, monkeypatch):
     """SigLIP takes 6 N^2 D without keeping scores: no sweep of `stats`. Partial results of a side: one kernel."""
-    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if whole else 1599)
+    monkeypatch.setattr(base, "SMALL_PAIRS", 1600 if small_call else 1599)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
     pair_loss(a, b, reduce=reduce, cols=True, col_weight=1.0, backend="triton").backward()
     assert launched == kernels
