@@ -132,7 +132,7 @@ def test_long_files_come_first(pytester):
     """And exist."""
     pytester.makeconftest((TESTS / "conftest.py").read_text())
     pytester.makepyfile(**{f"test_{name}": "def test_x(): pass" for name in ("a", "compile", "z", "losses")})
-    found = [line.partition("::")[0] for line in pytester.runpytest_inprocess("--collect-only", "-q").outlines]
+    found = [line.partition("::")[0] for line in pytester.runpytest_subprocess("--collect-only", "-q").outlines]
     assert found[:4] == ["test_compile.py", "test_losses.py", "test_a.py", "test_z.py"]
     stems = {path.stem for path in TESTS.rglob("test_*.py")}
     assert {f"test_{name}" for name in conftest.LONG} <= stems

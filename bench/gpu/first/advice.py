@@ -69,8 +69,9 @@ def where(records: Sequence[Record]) -> list[str]:
         if total:
             first = x["kernels"][0]
             lines.append(
-                f"{x['loss']}: {own / total:.0%} of kernel time in stats and score_grad, most in {first['name'][:40]} "
-                f"({first['ms'] / total:.0%}); between kernels {max(x['ms'] - total, 0.0):.1f} of {x['ms']:.1f} ms"
+                f"{x['loss']}: {own / total:.0%} of the kernels' time in stats and score_grad, "
+                f"most in {first['name'][:40]} ({first['ms'] / total:.0%}); "
+                f"between kernels {max(x['ms'] - total, 0.0):.1f} of {x['ms']:.1f} ms"
             )
     return lines
 
