@@ -28,6 +28,7 @@ def rows(seed, *shape):
 
 X, Y, Z = rows(1), rows(2), rows(3)
 IDS, OTHER_IDS = torch.arange(N) // 2, torch.arange(N) // 3
+FLAGS = torch.rand(N, 5, generator=torch.Generator().manual_seed(9)) < 0.4
 POSITIVE = torch.linspace(0.5, 1.5, N)
 NORMS = {"row_bias": X.square().sum(1), "col_bias": Y.square().sum(1), "score": "distance"}
 
@@ -83,6 +84,14 @@ EVERYWHERE = {
     "row_ids": Matter(IDS, OTHER_IDS, {"keep": "other_id", "col_ids": IDS}),
     "col_ids": Matter(IDS, OTHER_IDS, {"keep": "other_id", "row_ids": IDS}),
     "row_high": Matter(None, torch.zeros(N)), "col_high": Matter(None, torch.zeros(N), {"cols": True}),
+    **{name: Matter(IDS, OTHER_IDS, {"keep": "other_group", "row_groups": IDS, "col_groups": IDS})
+       for name in ("row_groups", "col_groups")},
+    **{name: Matter(FLAGS, ~FLAGS, {"keep": "shared_label", "row_labels": FLAGS, "col_labels": FLAGS})
+       for name in ("row_labels", "col_labels")},
+    **{name: Matter(IDS, OTHER_IDS, {"keep": "lower_order", "row_order": IDS, "col_order": IDS})
+       for name in ("row_order", "col_order")},
+    "row_low": Matter(None, torch.zeros(N)), "col_low": Matter(None, torch.zeros(N), {"cols": True}),
+    "cross_entropy": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "mask": Matter(None, rows(7, N, N) > 0), "positives": Matter(None, "same_index"),
     "keep_positives": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "cols": Matter(False, True), "score": Matter("dot", "distance", {**NORMS, "score": None}),
@@ -117,6 +126,7 @@ HERE = {
     ("pair_loss", "positives"): Matter("kept", "same_index", {"row_positive_weight": 0.5}),
     ("pair_loss", "cols"): Matter(True, False, {"col_weight": 0.5}),
     ("pair_loss", "col_high"): Matter(None, torch.zeros(N), {"cols": True, "col_weight": 1.0}),
+    ("pair_loss", "col_low"): Matter(None, torch.zeros(N), {"cols": True, "col_weight": 1.0}),
     ("pair_loss", "memory_budget"): Matter(
         0, 1 << 20, {"a": rows(1, 3000, D), "cols": True, "col_weight": 1.0}),
     ("linear_separability", "x"): Matter(rows(1, 60, D), rows(5, 60, D)),

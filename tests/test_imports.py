@@ -79,10 +79,21 @@ ALLOWED = {
     # constants and mathematics below what makes a tile, and that below the kernels
     "triton_kernels": (),
     "triton_kernels.tiles": ("triton_kernels.functors",),
-    "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.tiles"),
-    "triton_kernels.pair": ("triton_kernels.functors", "triton_kernels.slopes", "triton_kernels.tiles"),
-    "triton_kernels.fused": ("triton_kernels.functors", "triton_kernels.slopes", "triton_kernels.tiles"),
-    "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.tiles"),
+    "triton_kernels.rules": ("triton_kernels.tiles",),
+    "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.pair": (
+        "triton_kernels.functors",
+        "triton_kernels.rules",
+        "triton_kernels.slopes",
+        "triton_kernels.tiles",
+    ),
+    "triton_kernels.fused": (
+        "triton_kernels.functors",
+        "triton_kernels.rules",
+        "triton_kernels.slopes",
+        "triton_kernels.tiles",
+    ),
+    "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.segment_max": ("triton_kernels.tiles",),
     "driver": ("monoid", "spec", "backends.base", "driver"),
     "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
@@ -100,7 +111,7 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "fused", "merge", "segment_max")
+KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "fused", "merge", "segment_max")
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},

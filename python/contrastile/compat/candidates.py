@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import paired_dot, private_dots, upcast
-from ..monoid import softplus
-from ..ops import row_lse
+from ..ops import row_lse, softplus
 from .common import autocast_features
 
 

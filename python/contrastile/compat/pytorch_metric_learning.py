@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import inverse, unit, upcast
-from ..monoid import softplus
-from ..ops import EngineOptions
+from ..ops import EngineOptions, softplus
 from .common import autocast_feature
 from .labels import Labelled, labelled
 from .listed import check_indices, listed_lse, unique_pairs

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..monoid import softplus
-from ..ops import EngineOptions, check, matmul
+from ..ops import EngineOptions, check, matmul, softplus
 from ..ranks import GlobalBatch, Group
 
 REDUCTIONS = get_args(Reduction)

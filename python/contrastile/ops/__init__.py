@@ -1,5 +1,6 @@
 """The engine: pair reductions as differentiable operators."""
 
+from ..monoid import softplus
 from .arguments import Pairs
 from .library import no_autocast
 from .options import EngineOptions
@@ -8,4 +9,4 @@ from .products import matmul
 from .segments import segment_max
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Weights", "matmul", "no_autocast", "pair_loss", "pair_reduce"]
-__all__ += ["pair_stats", "row_lse", "segment_max", "weighted_sum"]
+__all__ += ["pair_stats", "row_lse", "segment_max", "softplus", "weighted_sum"]

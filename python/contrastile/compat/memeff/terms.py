@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ...losses.common import log_count, paired_dot, private_dots, upcast
-from ...monoid import softplus
-from ...ops import check, pair_reduce
+from ...ops import check, pair_reduce, softplus
 from ...ranks import GlobalBatch
 
 Prior = float | Tensor | None
