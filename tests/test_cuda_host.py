@@ -19,6 +19,7 @@ from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
+from contrastile.ops import record
 from contrastile.spec import NO_TEST, Limits, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
 from contrastile.testing import EPS, check_card, largest
 from support import cuda_host, distances, launches
@@ -169,7 +170,7 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
 @pytest.mark.parametrize(
     "reduce, keep, positives",
     each_once(list(itertools.product(Reduce, RULES)), POSITIVE_RULES),
-    ids=lambda x: x.name.lower() if x.name else "none",
+    ids=lambda x: x.name.lower() if isinstance(x, Reduce) else str(record.words_of(x)),
 )
 def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from .monoid import SideStats, Traits
 
 
-class PairTest(IntFlag):
-    """What one pair (row i, column j) may be asked. A rule is a conjunction of tests: `keep` without tests keeps every
-    pair, `positives` without tests has none. Values equal csrc/common/pairs.h and triton_kernels/rules.py.
+class PairTest(IntEnum):
+    """What one pair (row i, column j) may be asked. A rule is a conjunction of tests, an int of their bits: `keep`
+    without tests keeps every pair, `positives` without tests has none. Values equal csrc/common/pairs.h and
+    triton_kernels/rules.py.
 
     A column block may have no ids, groups or labels: then no pair of it has the same id or group, or shares a label.
     """
@@ -36,9 +37,10 @@ READERS = {
     "ids": PairTest.SAME_ID | PairTest.OTHER_ID,
     "groups": PairTest.SAME_GROUP | PairTest.OTHER_GROUP,
     "labels": PairTest.SHARED_LABEL | PairTest.NO_SHARED_LABEL,
-    "order": PairTest(PairTest.LOWER_ORDER),
+    "order": int(PairTest.LOWER_ORDER),
 }
-NO_TEST = PairTest(0)
+INDEX_TESTS = PairTest.SAME_INDEX | PairTest.OTHER_INDEX
+NO_TEST = 0
 
 
 class Score(IntEnum):
@@ -84,8 +86,8 @@ class PairSpec:
     """Static facts of a reduction: they never depend on tensor values."""
 
     reduce: Reduce = Reduce.LSE
-    keep: PairTest = NO_TEST  # which pairs enter the statistic, before thresholds and the mask
-    positives: PairTest = NO_TEST  # which pairs are summed apart; a rule of no tests: none
+    keep: int = NO_TEST  # which pairs enter the statistic, before thresholds and the mask
+    positives: int = NO_TEST  # which pairs are summed apart; a rule of no tests: none
     keep_positives: bool = False  # positives stay in the statistic whatever the other rules say
     cols: bool = False  # also reduce every column over the rows
     square: bool = False  # b is a and z symmetric: each unordered pair is visited once

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats, uninitialised
-from ..spec import FLOOR, PairBlock, Score, Side
+from ..spec import FLOOR, INDEX_TESTS, PairBlock, Score, Side
 from .native_struct import new
 
 GRAD_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # GradType in csrc/common/pairs.h
@@ -27,11 +27,8 @@ def describe(module: Any, block: PairBlock) -> Any:
     else:
         x.row_norm, x.col_norm = address(row.bias), address(col.bias)
         x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
-    x.row_ids, x.col_ids = address(row.ids), address(col.ids)
-    x.row_groups, x.col_groups = address(row.groups), address(col.groups)
-    x.row_labels, x.col_labels = address(row.labels), address(col.labels)
-    x.label_words = 0 if row.labels is None else row.labels.shape[1]
-    x.row_order, x.col_order = address(row.order), address(col.order)
+    if (spec.keep | spec.positives) & ~INDEX_TESTS:
+        set_operands(x, row, col)
     if block.mask is not None:
         x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
     x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
@@ -39,6 +36,15 @@ def describe(module: Any, block: PairBlock) -> Any:
     if block.scores is not None:
         set_scores(x, block.scores)
     return x
+
+
+def set_operands(x: Any, row: Side, col: Side) -> None:
+    """What tests of pairs compare."""
+    x.row_ids, x.col_ids = address(row.ids), address(col.ids)
+    x.row_groups, x.col_groups = address(row.groups), address(col.groups)
+    x.row_labels, x.col_labels = address(row.labels), address(col.labels)
+    x.label_words = 0 if row.labels is None else row.labels.shape[1]
+    x.row_order, x.col_order = address(row.order), address(col.order)
 
 
 def set_scores(x: Any, scores: Tensor) -> None:

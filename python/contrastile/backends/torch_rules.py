@@ -126,14 +126,14 @@ def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:
     return positive, drop
 
 
-def holds(rule: PairTest, block: PairBlock) -> Tensor:
+def holds(rule: int, block: PairBlock) -> Tensor:
     """Which pairs pass all tests of the rule, (n, m)."""
     row, col = block.row, block.col
     found = [fact if rule & yes else ~fact for yes, no, fact in facts(rule, row, col) if rule & (yes | no)]
     return torch.stack(found).all(0) if len(found) > 1 else found[0]
 
 
-def facts(rule: PairTest, row: Side, col: Side) -> Iterator[tuple[PairTest, PairTest, Tensor]]:
+def facts(rule: int, row: Side, col: Side) -> Iterator[tuple[int, int, Tensor]]:
     """The comparisons that the rule asks for, each with the test that wants it to hold and the one that wants it not
     to."""
     device = row.features.device

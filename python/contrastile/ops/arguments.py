@@ -88,7 +88,7 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
     )  # fmt: skip
 
 
-def _check_positives(pairs: Pairs, positives: PairTest, cross_entropy: bool) -> None:
+def _check_positives(pairs: Pairs, positives: int, cross_entropy: bool) -> None:
     named = positives and not positives & PairTest.KEPT
     if pairs.keep_positives and not named:
         raise ValueError(

@@ -19,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend
 from ..monoid import stat_dtype, upstream
-from ..spec import READERS, PairCall, PairSpec, PairTest, Reduce, Score, Side, Weights
+from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -60,23 +60,23 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         low=vector(args.row_low), high=vector(args.row_high), **row,
     )  # fmt: skip
     spec = PairSpec(
-        Reduce(args.reduce), PairTest(args.keep), PairTest(args.positives), args.keep_positives, args.cols, args.square,
+        Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
         Score(args.score), args.offset,
     )  # fmt: skip
     if args.square:
         # the rows' scale already multiplies the score; as columns they bring the rest
         col = replace(rows, scale=None)
         return PairCall(spec, rows, [col], None), chosen
-    everywhere = Side(
-        a, scale=vector(args.col_scale), bias=vector(args.col_bias), on=args.cols,
+    blocks = [converted(block, compute, kind) for block in args.blocks]
+    cols = Side(
+        blocks[0], scale=vector(args.col_scale), bias=vector(args.col_bias), on=args.cols,
         low=vector(args.col_low), high=vector(args.col_high),
         **{name: x if (own := getattr(args, f"col_{name}")) is None else own for name, x in row.items()},
     )  # fmt: skip
     sides, start = [], 0
-    for index, block in enumerate(args.blocks):
+    for index, block in enumerate(blocks):
         stop = start + block.shape[-2]
-        side = everywhere.part(converted(block, compute, kind), start, stop)
-        sides.append(without(side, args, index))
+        sides.append(without(cols.part(block, start, stop) if len(blocks) > 1 else cols, args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
 

@@ -18,7 +18,7 @@ from ..spec import Gradients, Needs, PairTest, Reduce, Score
 
 # the enumerations of spec by the words that arguments take
 REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
-TESTS = {test.name.lower(): test for test in PairTest if test.name is not None}
+TESTS = {test.name.lower(): int(test) for test in PairTest}
 SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
 
 

@@ -18,6 +18,8 @@ CONTRADICTIONS = (
     ("same_index", "other_index"), ("same_id", "other_id"), ("same_group", "other_group"),
     ("shared_label", "no_shared_label"),
 )  # fmt: skip
+KEEPABLE = {name: test for name, test in TESTS.items() if name != "kept"}
+ONE = {"all": NO_TEST, **KEEPABLE}  # what keep may be as one word
 SYMMETRIC = ~PairTest.LOWER_ORDER
 WORD = 64  # labels of an int64
 
@@ -33,11 +35,13 @@ class Operand(NamedTuple):
 NO_OPERAND = Operand()
 
 
-def keep_rule(keep: Keep) -> PairTest:
-    return NO_TEST if keep == "all" else tests("keep", keep, {name: x for name, x in TESTS.items() if name != "kept"})
+def keep_rule(keep: Keep) -> int:
+    if isinstance(keep, str) and keep in ONE:
+        return ONE[keep]
+    return tests("keep", keep, ONE if isinstance(keep, str) else KEEPABLE)
 
 
-def positives_rule(positives: Positives | None, square: bool) -> PairTest:
+def positives_rule(positives: Positives | None, square: bool) -> int:
     """square: b is a, where an item is never its own positive."""
     if positives is None:
         return NO_TEST
@@ -51,14 +55,14 @@ def positives_rule(positives: Positives | None, square: bool) -> PairTest:
     return found | PairTest.OTHER_INDEX if square else found
 
 
-def tests(name: str, rule: str | tuple[str, ...], known: dict[str, PairTest]) -> PairTest:
+def tests(name: str, rule: str | tuple[str, ...], known: dict[str, int]) -> int:
     """The conjunction that one name or a tuple of names is."""
     names = rule if isinstance(rule, tuple) else (rule,)
     if not names:
         raise ValueError(f"{name} must name at least one test, got an empty tuple")
     found = NO_TEST
     for word in names:
-        check.choice(name, word, ("all", *known) if name == "keep" and len(names) == 1 else tuple(known))
+        check.choice(name, word, tuple(known))
         found |= known[word]
     for one, other in CONTRADICTIONS:
         if one in names and other in names:
@@ -67,17 +71,16 @@ def tests(name: str, rule: str | tuple[str, ...], known: dict[str, PairTest]) ->
 
 
 def operands(
-    given: object, rules: PairTest, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
+    given: object, rules: int, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
 ) -> dict[str, Operand]:
     """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
-    found = {}
+    found: dict[str, Operand] = {}
     for name, readers in READERS.items():
         row, col = getattr(given, f"row_{name}"), getattr(given, f"col_{name}")
         if row is None and col is None:
             if rules & readers:
                 words = " and ".join(word for word, test in TESTS.items() if test & rules & readers)
                 raise ValueError(f"row_{name} and col_{name} must be given with {words}, which compares them")
-            found[name] = NO_OPERAND
             continue
         if not rules & readers:
             what = f"a keep or positives rule that compares {name}"
