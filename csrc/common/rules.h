@@ -36,9 +36,14 @@ CT_HD static bool looks_at_pairs(const Pairs& x) {
   return x.mask || x.row.low || x.row.high || x.col.low || x.col.high || ((bits(x.keep) | bits(x.positives)) & ~of_indices);
 }
 
+// Whether pairs off the diagonal are all kept by both sides and none is positive.
+CT_HD static bool plain_off_diagonal(const Pairs& x) {
+  return !looks_at_pairs(x) && !has(x.keep, Test::kSameIndex) && !has(x.positives, Test::kOtherIndex);
+}
+
 // Whether every pair of these rows and columns is kept by both sides and none is positive, seen without looking at them.
 CT_HD static bool untouched(const Pairs& x, int64_t i, int64_t rows, int64_t j, int64_t cols) {
-  if (looks_at_pairs(x) || has(x.keep, Test::kSameIndex) || has(x.positives, Test::kOtherIndex)) return false;
+  if (!plain_off_diagonal(x)) return false;
   if (!bits(x.keep) && !bits(x.positives)) return true;
   const int64_t diagonal = x.row_origin + i - x.col_origin - j;  // column with the index of the first row
   return diagonal + rows <= 0 || diagonal >= cols;
