@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import contrastile
 from contrastile import pair_loss, pair_reduce
 from support.cases import lacking, make_call
 from support.oracle import check
@@ -194,3 +195,17 @@ def test_a_cross_entropy_needs_its_positive_apart(options):
         pair_loss(
             A, B[:4], cross_entropy=True, **({"positives": "same_index"} if "reduce" in options else {}), **options
         )
+
+
+@on_every_backend
+def test_no_id_is_taken_for_none(backend):
+    """Negatives without ids are unlike every query, whatever its id."""
+    g = torch.Generator().manual_seed(0)
+    query, key, negatives = (torch.nn.functional.normalize(torch.randn(n, 16, generator=g), dim=1) for n in (8, 8, 50))
+    ids = torch.arange(8)
+    extreme = torch.tensor([torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max, 0, -1, 1, 2, 3, 4])
+    first, second = (
+        contrastile.info_nce(query, key, negatives=negatives, query_ids=x, reduction="none", backend=backend)
+        for x in (ids, extreme)
+    )
+    assert torch.equal(first, second)

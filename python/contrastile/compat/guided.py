@@ -50,11 +50,10 @@ class Guided:
         """The share of rows [start, stop) in the mean."""
         columns = [positive, *([anchor] if self.anchors else []), *negatives]
         ids = torch.arange(len(positive), device=anchor.device)
-        none = ids.new_full((sum(map(len, columns[1:])),), -1)
         here, own = slice(start, stop), slice(self.batch.offset + start, self.batch.offset + stop)
         pairs = Pairs(
             anchor[here], columns, self.scale, mask=self.kept(here, self.rows[here], self.columns),
-            positives="same_id", keep_positives=True, row_ids=ids[own], col_ids=torch.cat([ids, none]),
+            positives="same_id", keep_positives=True, row_ids=ids[own], col_ids=[ids, *(None for _ in columns[1:])],
         )  # fmt: skip
         stats = pair_stats(pairs, self.engine)
         assert stats.row_positives is not None
