@@ -26,6 +26,7 @@ RULES: dict[str, dict[str, Any]] = {
     },
     "labels": {"keep": ("no_shared_label", "other_index"), "positives": "shared_label"},
     "order": {"keep": "lower_order", "positives": "kept"},
+    "cross entropy": {"keep": ("other_index", "other_id"), "positives": ("same_id", "other_group")},
     "maximum": {"reduce": "max", "keep": ("other_index", "other_id")},
     "sum": {"reduce": "softplus", "keep": "no_shared_label", "positives": ("shared_label", "other_index")},
 }  # fmt: skip
@@ -101,7 +102,8 @@ def run(
         given = {f"{side}_weight": w for side, w in weights.items()}
         if call.options.get("positives"):
             given |= {f"{side}_positive_weight": w + 1 for side, w in weights.items()}
-        value = pair_loss(call.a, call.b, **given, **call.options, **options)
+        cross_entropy = call.options["keep"] == RULES["cross entropy"]["keep"]
+        value = pair_loss(call.a, call.b, **given, **call.options, **options, cross_entropy=cross_entropy)
         return {}, differentiated([value], [torch.ones_like(value)], leaves)
     stats = pair_reduce(call.a, call.b, **call.options, **options)
     found = {name: x for name, x in stats._asdict().items() if x is not None}
@@ -114,8 +116,7 @@ def worker(rank: int) -> dict[str, float]:
     for rule in RULES:
         for square in (False, True):
             for strategy in ("gather", "ring"):
-                scalar = rule != "maximum"
-                for mode in (False, True)[: 1 + scalar]:
+                for mode in {"maximum": (False,), "cross entropy": (True,)}.get(rule, (False, True)):
                     kind = f"{rule}, {'b=None' if square else 'b'}, {strategy}, {'loss' if mode else 'statistics'}"
                     found[kind] = difference(rule, square, strategy, rank, mode)
     return found

@@ -80,6 +80,9 @@ class Sweep:
 
     # ---- gradients
 
+    def reweigh(self) -> None:
+        """The weights of this rank's columns have changed since they were sent."""
+
     def gradients(self, weights: Weights | None = None) -> Gradients:
         """Rows and columns carry their statistics; or weights: of a loss whose value and gradients come part by
         part."""
@@ -196,6 +199,7 @@ class Gather(Sweep):
         columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
         self.col_stat: Tensor | None = None  # finished statistics of all columns
+        self.col_weights: Tensor | None = None  # (columns, 2) weight and positive_weight, where they have changed
         if self.single():
             self.parts[0].buffer = driver.Plan(self.parts[0].call, call.backend).scores_within(budget)
 
@@ -222,13 +226,20 @@ class Gather(Sweep):
             self.col_stat = finish(stats_of(self.traits, x))
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
+    def reweigh(self) -> None:
+        pairs = [torch.stack([x.weight, x.positive_weight], 1) for x in self.call.own.blocks]  # type: ignore[list-item]
+        self.col_weights = communication.all_gather(self.call.ranks, torch.cat(pairs), self.counts)
+
     def refresh(self, part: Part, stat: Tensor) -> None:
         """Gives a part what became known after its statistics."""
         call, start = part.call, part.cols[0]
         start += sum(self.counts[: part.owner] if part.owner is not None else ())
         call.rows = self.call.own.rows.slice(*part.rows)
         for index, side in enumerate(call.blocks[: part.shared]):
-            call.blocks[index] = replace(side, stat=stat[start : start + len(side)])
+            here = slice(start, start + len(side))
+            side = call.blocks[index] = replace(side, stat=stat[here])
+            if self.col_weights is not None:
+                side.weight, side.positive_weight = (x.contiguous() for x in self.col_weights[here].unbind(1))
             start += len(side)
         for index, own in enumerate(self.call.local, start=part.shared):
             carried = own.stat, own.weight, own.positive_weight
@@ -290,6 +301,8 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     if not needs.any():
         return value, None
     attach(call, (done.row, up.row, up.row_positive), (done.col, up.col, up.col_positive))
+    if weights.cross_entropy and (spec.cols or spec.square):
+        sweep.reweigh()
     return value, sweep.gradients()
 
 
