@@ -170,7 +170,7 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
 @pytest.mark.parametrize(
     "reduce, keep, positives",
     each_once(list(itertools.product(Reduce, RULES)), POSITIVE_RULES),
-    ids=lambda x: x.name.lower() if isinstance(x, Reduce) else str(record.words_of(x)),
+    ids=lambda x: x.name.lower() if isinstance(x, Reduce) else str(record.words_of(x, None)),
 )
 def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))

@@ -56,8 +56,10 @@ def test_ids_of_a_wrong_shape_or_device(name):
 
 @pytest.mark.parametrize("name", [name for name in ID_ARGUMENTS if name != "labels"])
 def test_ids_that_are_no_tensor(name):
-    with refuses(TypeError, f"^{name} must be a torch.Tensor", "got list"):
-        ID_ARGUMENTS[name](IDS.tolist())
+    """col_ids may be a list, of one tensor for each block of columns."""
+    given, got = (3, "int") if name == "col_ids" else (IDS.tolist(), "list")
+    with refuses(TypeError, f"^{name} must be a (torch.Tensor|tensor or a list of tensors)", f"got {got}"):
+        ID_ARGUMENTS[name](given)
 
 
 def test_ids_need_each_other():

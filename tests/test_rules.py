@@ -157,7 +157,7 @@ REFUSED = [
     (B, {"positives": ("same_id", "other_id")}, ValueError, "positives must not name both same_id and other_id"),
     (B, {"positives": ("kept", "same_index")}, ValueError, "positives='kept' stands alone"),
     (None, {"positives": ("same_index", "same_id")}, ValueError, "needs b: for b=None an item is never its own"),
-    (B, {"keep": "same_group"}, ValueError, "row_groups and col_groups must be given with same_group"),
+    (B, {"keep": "same_group"}, ValueError, "compare groups: row_groups and col_groups must be given"),
     (B, {"keep": "same_id", "row_ids": IDS}, ValueError, "row_ids and col_ids must be given together"),
     (B, {"row_order": IDS, "col_order": ALL}, ValueError, "row_order, col_order must not be given without a keep or"),
     (B, {"keep": "same_id", "row_ids": IDS, "col_ids": IDS}, ValueError, r"col_ids must have shape \(6,\), got \(4,\)"),
@@ -188,13 +188,18 @@ def test_what_is_refused(b, options, error, message):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"positives": "kept"}, {"positives": "same_index", "keep_positives": True}, {"reduce": "softplus"}]
+    "options",
+    [
+        {},
+        {"keep": "other_id", "row_ids": IDS, "col_ids": IDS},
+        {"positives": "kept"},
+        {"positives": "same_index", "keep_positives": True},
+        {"reduce": "softplus"},
+    ],
 )
 def test_a_cross_entropy_needs_its_positive_apart(options):
-    with pytest.raises(ValueError, match="cross_entropy needs reduce='lse' and positives that are not kept"):
-        pair_loss(
-            A, B[:4], cross_entropy=True, **({"positives": "same_index"} if "reduce" in options else {}), **options
-        )
+    with pytest.raises(ValueError, match="cross_entropy needs reduce='lse' and positives that keep leaves out"):
+        pair_loss(A, B[:4], cross_entropy=True, **{"positives": "same_index"} | options)
 
 
 @on_every_backend

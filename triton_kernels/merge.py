@@ -79,14 +79,15 @@ def joined_positives(
 def cross_entropy(stat, positive, weight, positive_weight):
     """(value, slope in the statistic, slope in the positive) of weight * softplus(stat - positive) + positive_weight *
     positive, in float64: both are large, and nearly equal before a model has converged."""
-    margin = stat - positive
+    margin = tl.where(stat == float("-inf"), stat, stat - positive)  # without others the loss is 0
     e = tl.exp(-tl.abs(margin))
     one = 1.0 + e
     # log(1 + e); the rounding of 1 + e cancels
     log1p = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
     softplus = tl.maximum(margin, 0.0) + log1p
-    slope = weight * (tl.where(margin > 0.0, 1.0, e) / one)
-    value = tl.where(weight == 0.0, 0.0, weight * softplus) + positive_weight * positive
+    slope = tl.where(weight == 0.0, 0.0, weight * (tl.where(margin > 0.0, 1.0, e) / one))
+    value = tl.where(weight == 0.0, 0.0, weight * softplus)
+    value += tl.where(positive_weight == 0.0, 0.0, positive_weight * positive)
     return value, slope, positive_weight - slope
 
 

@@ -35,67 +35,70 @@ CT_HD float finite_part(float x) { return x == -INFINITY ? 0.f : x; }  // e^(-in
 
 // All that is one number per row or column; what is absent is neutral.
 struct Item {
-  float scale, bias, norm, low, high, peak, log_total, weight, positive_weight;
-  int64_t id, group, order;
+  float scale, bias, norm, peak, log_total, weight, positive_weight;
 };
-struct Words {  // what one side's tests compare
-  const int64_t *ids, *groups, *order;
-};
-CT_HD Item item(const Side& side, const float* scale, const float* bias, const float* norm, const Words& words, int64_t k) {
+CT_HD Item item(const Side& side, const float* scale, const float* bias, const float* norm, int64_t k) {
   Item it;
   it.scale = scale ? scale[k] : 1.f;
   it.bias = bias ? bias[k] : 0.f;
   it.norm = norm ? norm[k] : 0.f;
-  it.id = words.ids ? words.ids[k] : 0;
-  it.group = words.groups ? words.groups[k] : 0;
-  it.order = words.order ? words.order[k] : 0;
-  it.low = side.low ? side.low[k] : -INFINITY;
-  it.high = side.high ? side.high[k] : INFINITY;
   it.peak = side.stat ? finite_part(side.stat[2 * k]) : 0.f;
   it.log_total = side.stat ? finite_part(side.stat[2 * k + 1]) : 0.f;
   it.weight = side.weight ? side.weight[k] : 0.f;
   it.positive_weight = side.positive_weight ? side.positive_weight[k] : 0.f;
   return it;
 }
-CT_HD Item row_item(const Pairs& x, int64_t i) {
-  return item(x.row, x.row_scale, x.row_bias, x.row_norm, {x.row_ids, x.row_groups, x.row_order}, i);
-}
-CT_HD Item col_item(const Pairs& x, int64_t j) {
-  return item(x.col, x.col_scale, x.col_bias, x.col_norm, {x.col_ids, x.col_groups, x.col_order}, j);
-}
+CT_HD Item row_item(const Pairs& x, int64_t i) { return item(x.row, x.row_scale, x.row_bias, x.row_norm, i); }
+CT_HD Item col_item(const Pairs& x, int64_t j) { return item(x.col, x.col_scale, x.col_bias, x.col_norm, j); }
 
 CT_HD bool flip(bool x) { return !x; }
 
 #include "common/rules.h"
 
+// What tests and limits compare is read where they ask, not kept with the item: its registers would spill.
+CT_HD bool equal(const int64_t* row, const int64_t* col, int64_t i, int64_t j) { return row && col && row[i] == col[j]; }
+
 CT_HD bool shared_label(const Pairs& x, int64_t i, int64_t j) {
   if (!x.row_labels || !x.col_labels) return false;
   int64_t both = 0;
+  CT_ROLL
   for (int64_t k = 0; k < x.label_words; ++k) both |= x.row_labels[i * x.label_words + k] & x.col_labels[j * x.label_words + k];
   return both != 0;
 }
 
-CT_HD Rules<bool> rule_of(const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
+CT_HD Rules<bool> rule_of(const Pairs& x, int64_t i, int64_t j) {
   const Facts<bool> facts = {
       x.row_origin + i == x.col_origin + j,
-      x.row_ids && x.col_ids && row.id == col.id,
-      x.row_groups && x.col_groups && row.group == col.group,
+      equal(x.row_ids, x.col_ids, i, j),
+      equal(x.row_groups, x.col_groups, i, j),
       shared_label(x, i, j),
-      x.row_order && x.col_order && col.order < row.order,
+      x.row_order && x.col_order && x.col_order[j] < x.row_order[i],
   };
   return rules_of<bool>(x, facts, x.mask && !x.mask[i * x.mask_stride + j]);
 }
-// The same where all are known to be kept and none is positive.
-CT_HD Rules<bool> rule_of(bool plain, const Pairs& x, const Item& row, const Item& col, int64_t i, int64_t j) {
-  return plain ? Rules<bool>{} : rule_of(x, row, col, i, j);
+// The rules of a quad of pairs, a bit for each; none where all are known to be kept and none is positive.
+struct Marks {
+  uint32_t positive = 0, drop = 0;
+  CT_HD Rules<bool> operator[](int c) const { return {(positive >> c & 1) != 0, (drop >> c & 1) != 0}; }
+};
+CT_HD Marks marks_of(const Pairs& x, int64_t i, int64_t j, int count) {
+  Marks m;
+  CT_ROLL
+  for (int c = 0; c < count; ++c) {
+    const Rules<bool> rule = rule_of(x, i, j + c);
+    m.positive |= (uint32_t)rule.positive << c;
+    m.drop |= (uint32_t)rule.drop << c;
+  }
+  return m;
 }
 
 // One order of operations, so that stats and score_grad see the same bits of z.
 CT_HD float affine(const Item& row, const Item& col, float s) { return fmaf(s * row.scale, col.scale, row.bias) + col.bias; }
 
 // z for one side: dropped pairs and pairs outside its limits become -inf; NaN is outside none, so it stays.
-CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Item& side) {
-  const bool outside = (z > side.high || z <= side.low) && !(x.keep_positives && r.positive);
+CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Side& side, int64_t k) {
+  const bool limited = (side.high && z > side.high[k]) || (side.low && z <= side.low[k]);
+  const bool outside = limited && !(x.keep_positives && r.positive);
   return outside || r.drop ? -INFINITY : z;
 }
 

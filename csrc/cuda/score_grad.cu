@@ -9,12 +9,11 @@ namespace {
 template <Reduce R> CT_HD float slope(float z, const Item& side) { return slope_of<Functor<R>>(z, side.peak, side.log_total); }
 
 // dL/dz of one pair
-template <Reduce R>
-CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain) {
-  const Rules<bool> rule = rule_of(plain, x, row, col, i, j);
+template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j,
+                                          bool plain, Rules<bool> rule) {
   float g = 0.f;
-  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, row), row);
-  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, rule, col), col);
+  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, x.row, i), row);
+  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, rule, x.col, j), col);
   if (rule.positive) g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
   return g;
 }
@@ -66,10 +65,11 @@ template <Reduce R, bool DOT> struct ScoreGrad {
     const Item it = row_item(x, i);
     const Scores score = scores<DOT>(x, it, cols, i, j, count, vector);
     const bool plain = untouched(x, i, 1, j, QUAD);
+    const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
     Quad out;
     for (int c = 0; c < QUAD; ++c) {
       const float s = score.s.v[c], z = affine(it, cols[c], s);
-      const float g = pair_grad<R>(x, it, cols[c], z, i, j + c, plain || c >= count);
+      const float g = pair_grad<R>(x, it, cols[c], z, i, j + c, plain || c >= count, marks[c]);
       const bool nothing = c >= count || (!plain && g == 0.f);  // a dropped pair adds 0, whatever its score is
       const float gs = nothing ? 0.f : g * s;
       score_by_row += gs * cols[c].scale;

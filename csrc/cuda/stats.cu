@@ -120,11 +120,12 @@ template <Reduce R, bool DOT> struct StatsRows {
       for (int c = 0; c < QUAD; ++c) cols[c] = col_item(x, c < count ? j + c : j);
       const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
       const bool plain = untouched(x, i, 1, j, QUAD);
+      const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rules<bool> rule = rule_of(plain, x, row, cols[c], i, j + c);
-        p.add(plain ? z : side_z(x, z, rule, row), x.col_origin + j + c);
+        const Rules<bool> rule = marks[c];
+        p.add(plain ? z : side_z(x, z, rule, x.row, i), x.col_origin + j + c);
         if (rule.positive) p.add_positive(z);
       }
     }
@@ -169,11 +170,12 @@ template <Reduce R, bool DOT> struct StatsCols {
       const Item row = row_item(x, i);
       const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
       const bool plain = untouched(x, i, 1, j, QUAD);
+      const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rules<bool> rule = rule_of(plain, x, row, cols[c], i, j + c);
-        p[c].add(plain ? z : side_z(x, z, rule, cols[c]), x.row_origin + i);
+        const Rules<bool> rule = marks[c];
+        p[c].add(plain ? z : side_z(x, z, rule, x.col, j + c), x.row_origin + i);
         if (rule.positive) p[c].add_positive(z);
       }
     }

@@ -122,13 +122,37 @@ def worker(rank: int) -> dict[str, float]:
     return found
 
 
-def refused(rank: int) -> str:
-    a = torch.randn(2, 3)
-    try:
-        pair_reduce(a, a, mask=torch.ones(2, 2, dtype=torch.bool), group=Ranks())
-    except ValueError as error:
-        return str(error)
-    return ""
+def refused(rank: int) -> list[str]:
+    a, frozen = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
+    order = torch.arange(2) if rank else torch.arange(2.0)
+    found = []
+    for options in (
+        {"mask": torch.ones(2, 2, dtype=torch.bool)},
+        {"reduce": "max", "b": frozen.requires_grad_(rank == 0)},
+        {"keep": "lower_order", "row_order": order, "col_order": order},
+    ):
+        try:
+            pair_reduce(a, options.pop("b", a), **options, group=Ranks())
+            found.append("")
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def unknown(rank: int) -> dict[str, bool]:
+    """NaN on one rank reaches every column's maximum, and a rank may use only one of the two statistics."""
+    a, b = (torch.randn(3, 4, generator=torch.Generator().manual_seed(9 + rank)) for _ in range(2))
+    found = {}
+    for strategy in ("gather", "ring"):
+        spoilt = a.clone()
+        spoilt[1, 0] = torch.nan if rank == 1 else 0.0
+        cols = pair_reduce(spoilt, b, cols=True, reduce="max", group=Ranks(strategy=strategy)).cols
+        found[f"{strategy} NaN"] = bool(cols.isnan().all())
+        x, y = a.clone().requires_grad_(), b.clone().requires_grad_()
+        stats = pair_reduce(x, y, cols=True, reduce="max", group=Ranks(strategy=strategy))
+        (stats.rows.sum() + (stats.cols.sum() if rank else 0.0)).backward()
+        found[f"{strategy} gradients"] = bool(x.grad.isfinite().all() and y.grad.isfinite().all())
+    return found
 
 
 def test_every_rule_across_ranks():
@@ -138,5 +162,15 @@ def test_every_rule_across_ranks():
         assert not wrong
 
 
-def test_a_mask_without_the_columns_of_all_ranks():
-    assert gather_from(WORLD, refused) == ["mask must have the columns of all ranks, 6, got (2, 2)"] * WORLD
+def test_what_ranks_must_agree_on():
+    for found in gather_from(WORLD, refused):
+        assert isinstance(found, list), found
+        assert found[0] == "mask must have the columns of all ranks, 6, got (2, 2)"
+        assert "arguments that require gradients" in found[1]
+        assert "type of row_order (floating or not)" in found[2]
+
+
+def test_maxima_meet_everywhere():
+    for found in gather_from(WORLD, unknown):
+        assert isinstance(found, dict), found
+        assert all(found.values()), found

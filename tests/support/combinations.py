@@ -14,15 +14,17 @@ def by_default(values: Iterable[Any], *quick: Any) -> list[Any]:
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+class One(tuple[Any, ...]):
+    """A tuple that is one parameter."""
+
+
 def parameters(value: Any) -> tuple[Any, ...]:
-    """A tuple is several parameters; but one of words, a rule of the engine, is one."""
-    several = isinstance(value, tuple) and not all(isinstance(x, str) for x in value)
-    return value if several else (value,)
+    return value if type(value) is tuple else (value,)
 
 
 def each_once(*axes: Sequence[Any]) -> list[Any]:
     """All combinations as parameters. Those that every value of every axis needs to occur once run by default, the
-    others with --run-slow. A value may be several parameters."""
+    others with --run-slow. A value that is a tuple gives several parameters."""
     quick = {tuple(i % len(axis) for axis in axes) for i in range(max(map(len, axes)))}
     chosen = []
     for indices in product(*(range(len(axis)) for axis in axes)):

@@ -6,8 +6,10 @@ import torch
 
 from contrastile.literals import TestName
 
+from .combinations import One
+
 TESTS = get_args(TestName)
-KEEPS = ("all", *TESTS, ("other_index", "other_id"))
+KEEPS = ("all", *TESTS, One(("other_index", "other_id")))
 POSITIVES = (None, "same_index", "same_id", "shared_label", "kept")
 SUMS = ("lse", "softplus", "relu")
 REDUCES = (*SUMS, "max")

@@ -40,12 +40,16 @@ def cross_entropy(done: Finished, weights: Weights) -> tuple[Tensor, Weights]:
         return row if weights.col is None or col is None else torch.cat([row, col])
 
     positive, weight = joined(done.row_positive, done.col_positive), joined(weights.row, weights.col)
-    margin = joined(done.row, done.col).sum(1, dtype=torch.float64) - positive
-    share = torch.sigmoid(margin) * weight
-    value, rest = torch.where(weight == 0, 0.0, softplus(margin) * weight), -share
+    stat = joined(done.row, done.col).sum(1, dtype=torch.float64)
+    # without others the loss is 0, whatever the positive
+    margin = torch.where(stat == -torch.inf, stat, stat - positive)
+    idle = weight == 0
+    share = torch.where(idle, 0.0, torch.sigmoid(margin) * weight)
+    value, rest = torch.where(idle, 0.0, softplus(margin) * weight), -share
     if weights.row_positive is not None:
         positive_weight = joined(weights.row_positive, weights.col_positive)
-        value, rest = value + positive_weight.double() * positive, rest + positive_weight
+        linear_part = torch.where(positive_weight == 0, 0.0, positive_weight.double() * positive)
+        value, rest = value + linear_part, rest + positive_weight
     share, rest = share.to(weight.dtype), rest.to(weight.dtype)
     n = len(weights.row)
     if weights.col is None:

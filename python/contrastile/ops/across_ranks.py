@@ -24,6 +24,7 @@ from . import library, record
 from .autograd import once, scaled
 from .check import FEATURE_DTYPES
 from .record import FIELDS, GRADS, Arguments, words_of
+from .rules import MOST_BLOCKS
 
 FUNCTIONS = ("pair_loss", "pair_reduce")
 
@@ -46,7 +47,7 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
         "arguments that require gradients": some_of(differentiable, needs, of_arguments=True),
         "number of columns of mask": size_of(args.mask, 1),
     }
-    facts |= {name: option(name, getattr(args, name)) for name, x in FIELDS.items() if x.agreed}
+    facts |= {title(name): option(name, getattr(args, name)) for name, x in FIELDS.items() if x.agreed}
     sizes = agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
     if args.mask is not None and args.mask.shape[1] != (total := columns_of_all(ranks, sizes)):
         raise known(ValueError(f"mask must have the columns of all ranks, {total}, got {tuple(args.mask.shape)}"))
@@ -58,6 +59,16 @@ def columns_of_all(ranks: Ranks, sizes: Sequence[Sequence[int]]) -> int:
     return sum(sum(own[1 : 1 + shared]) for own in sizes) + sum(sizes[0][1 + shared :])
 
 
+TITLES = {"row_labels": "row_labels (words of 64 labels)", "float_order": "type of row_order (floating or not)"}
+
+
+def title(name: str) -> str:
+    """A field in the user's words."""
+    if name.startswith("without_"):
+        return f"blocks of b without {name.removeprefix('without_')}"
+    return TITLES.get(name, name)
+
+
 def option(name: str, value: Any) -> Fact | int:
     """An option as the user wrote it."""
     names = FIELDS[name].names
@@ -65,9 +76,12 @@ def option(name: str, value: Any) -> Fact | int:
         words = {int(number): word for word, number in names.items()}
         return one_of(words[value], list(words.values()))
     if FIELDS[name].rule:
-        return Fact(value, words_of)
+        return Fact(value, partial(words_of, empty="all" if name == "keep" else None))
     if name == "row_labels":
         return size_of(value, 1)
+    if name.startswith("without_"):
+        places = range(value.bit_length())
+        return some_of([f"b[{k}]" for k in range(MOST_BLOCKS)], [bool(value >> k & 1) for k in places])
     return value if isinstance(value, (bool, int)) else given(value)
 
 

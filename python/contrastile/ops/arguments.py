@@ -13,7 +13,7 @@ from ..spec import READERS, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
-from .rules import NO_OPERAND, SYMMETRIC, PerBlock, keep_rule, operands, positives_rule
+from .rules import NO_OPERAND, SYMMETRIC, PerBlock, excludes, keep_rule, operands, positives_rule
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -59,7 +59,7 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
     _check_score(pairs)
     n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
     keep, positives = keep_rule(pairs.keep), positives_rule(pairs.positives, b is None)
-    _check_positives(pairs, positives, cross_entropy)
+    _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
     square = b is None and not (keep | positives) & ~SYMMETRIC and _symmetric(scale, pairs)
@@ -82,21 +82,24 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
         row_labels=labels.row, col_labels=labels.col, row_order=order.row, col_order=order.col,
         **limits, mask=mask, reduce=int(REDUCES[pairs.reduce]), keep=int(keep), positives=int(positives),
         without_ids=ids.without, without_groups=groups.without, without_labels=labels.without,
+        float_order=isinstance(pairs.row_order, Tensor) and pairs.row_order.is_floating_point(),
         keep_positives=bool(pairs.keep_positives), cross_entropy=cross_entropy,
         cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]), offset=bool(pairs.offset),
         compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
 
 
-def _check_positives(pairs: Pairs, positives: int, cross_entropy: bool) -> None:
+def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> None:
     named = positives and not positives & PairTest.KEPT
     if pairs.keep_positives and not named:
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"
         )
-    if cross_entropy and (pairs.reduce != "lse" or not named or pairs.keep_positives):
+    apart = named and not pairs.keep_positives and excludes(keep, positives)
+    if cross_entropy and (pairs.reduce != "lse" or not apart):
         raise ValueError(
-            "cross_entropy needs reduce='lse' and positives that are not kept: the statistic is that of the others"
+            "cross_entropy needs reduce='lse' and positives that keep leaves out, as positives='same_index' and "
+            "keep='other_index' do: the statistic is that of the others"
         )
 
 

@@ -9,7 +9,7 @@ of these Functions, and what it left out would be silently missing from the grad
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,9 +123,14 @@ class FirstOrder(torch.autograd.Function):
         return once(lambda g: (g.view_as(g),), gout)[0]
 
 
+def tensors_of(args: Arguments) -> Sequence[Tensor | None]:
+    given = record.tensors(args)
+    return record.distinct(given) if torch.compiler.is_compiling() else given
+
+
 def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     """Differentiable pair_stats."""
-    inputs = record.tensors(args)
+    inputs = tensors_of(args)
     outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, exact, *inputs)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -134,7 +139,7 @@ def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
-    inputs = record.tensors(args)
+    inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 

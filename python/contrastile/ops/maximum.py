@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,16 +62,30 @@ def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None
     rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg, row_peak)
     if not args.cols:
         return rows, None
-    return rows, z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg, col_peak)
+    cols = z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg, col_peak)
+    return Together.apply(rows, cols) if ranks is not None else (rows, cols)  # type: ignore[no-untyped-call]
+
+
+class Together(torch.autograd.Function):
+    """The identity on both: where a rank uses one alone, the backward pass of the other still meets the other ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+        return rows.view_as(rows), cols.view_as(cols)
+
+    @staticmethod
+    def backward(ctx: Any, rows: Tensor, cols: Tensor) -> tuple[Tensor, Tensor]:
+        return rows, cols
 
 
 def positions(args: Arguments, ranks: Ranks | None) -> tuple[Place, Place, Everywhere]:
     """Where the largest z of every row and column is, and what it is there."""
+    needs = needs_of(args)
     with torch.no_grad():
         if ranks is None:
             row, col, *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
             return (row_arg, row[:, 0]), (col_arg, col[:, 0]), Everywhere(args, None, ())
-        sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs_of(args))
+        sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs)
         done = across_ranks.positions(ranks, args, sizes)
         assert done.row_arg is not None
         rows = done.row_arg, done.row[:, 0]

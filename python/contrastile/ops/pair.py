@@ -116,7 +116,7 @@ def pair_reduce(
         positives: None, "kept", or tests as in keep: which pairs are summed into row_positives / col_positives: sum of
             z ("softplus": sum of log(1 + e^-z)), whether kept or not. "kept": all pairs that keep and mask leave (low
             and high do not matter), for label smoothing. For b=None an item is its own candidate like any other pair
-            (keep="other_index" drops it), but never its own positive.
+            (keep="other_index" drops it), but never its own positive by a test.
         keep_positives: Positives stay in the statistic whatever keep, low, high and mask say.
         cols: Also reduce columns, from the same pass.
         score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus

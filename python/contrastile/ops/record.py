@@ -22,10 +22,10 @@ TESTS = {test.name.lower(): int(test) for test in PairTest}
 SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
 
 
-def words_of(rule: int) -> str:
-    """A rule as the user writes it."""
+def words_of(rule: int, empty: str | None) -> str:
+    """A rule as the user writes it; empty: one without tests."""
     names = [name for name, test in TESTS.items() if rule & test]
-    return repr(names[0] if len(names) == 1 else tuple(names))
+    return repr((names[0] if len(names) == 1 else tuple(names)) if names else empty)
 
 
 class Option(NamedTuple):
@@ -71,6 +71,7 @@ class Arguments:
     without_ids: Annotated[int, Option("int", agreed=True)]
     without_groups: Annotated[int, Option("int", agreed=True)]
     without_labels: Annotated[int, Option("int", agreed=True)]
+    float_order: Annotated[bool, Option("bool", agreed=True)]  # row_order and col_order stand for floating numbers
     keep_positives: Annotated[bool, Option("bool", agreed=True)]
     cross_entropy: Annotated[bool, Option("bool", agreed=True)]  # of pair_loss alone
     cols: Annotated[bool, Option("bool", agreed=True)]
@@ -120,6 +121,14 @@ def maker() -> Callable[[Sequence[Any], Sequence[Any]], Arguments]:
         f"lambda statics, tensors: Arguments({source})", {"Arguments": Arguments, "list": list}
     )
     return function
+
+
+def distinct(given: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Without a tensor that is given twice, which torch.compile cannot trace."""
+    found: list[Tensor | None] = []
+    for x in given:
+        found.append(x.view_as(x) if x is not None and any(x is y for y in found) else x)
+    return found
 
 
 packed = reader(list(FIELDS))  # as operators take them

@@ -22,6 +22,7 @@ KEEPABLE = {name: test for name, test in TESTS.items() if name != "kept"}
 ONE = {"all": NO_TEST, **KEEPABLE}  # what keep may be as one word
 SYMMETRIC = ~PairTest.LOWER_ORDER
 WORD = 64  # labels of an int64
+MOST_BLOCKS = 62  # whose lack of an operand is a bit of an int64
 
 
 class Operand(NamedTuple):
@@ -55,8 +56,16 @@ def positives_rule(positives: Positives | None, square: bool) -> int:
     return found | PairTest.OTHER_INDEX if square else found
 
 
+def excludes(keep: int, positives: int) -> bool:
+    """Whether no pair is both kept and positive, seen from the rules."""
+    pairs = [(TESTS[one], TESTS[other]) for one, other in CONTRADICTIONS]
+    return any((keep & x and positives & y) or (keep & y and positives & x) for x, y in pairs)
+
+
 def tests(name: str, rule: str | tuple[str, ...], known: dict[str, int]) -> int:
     """The conjunction that one name or a tuple of names is."""
+    if isinstance(rule, list):
+        raise TypeError(f"{name} must be a word or a tuple of words, got {rule!r}")
     names = rule if isinstance(rule, tuple) else (rule,)
     if not names:
         raise ValueError(f"{name} must name at least one test, got an empty tuple")
@@ -71,7 +80,7 @@ def tests(name: str, rule: str | tuple[str, ...], known: dict[str, int]) -> int:
 
 
 def operands(
-    given: object, rules: int, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
+    given: Any, rules: int, n: int, blocks: Sequence[Tensor], square: bool, device: torch.device
 ) -> dict[str, Operand]:
     """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
     found: dict[str, Operand] = {}
@@ -79,8 +88,9 @@ def operands(
         row, col = getattr(given, f"row_{name}"), getattr(given, f"col_{name}")
         if row is None and col is None:
             if rules & readers:
-                words = " and ".join(word for word, test in TESTS.items() if test & rules & readers)
-                raise ValueError(f"row_{name} and col_{name} must be given with {words}, which compares them")
+                rule = f"keep={given.keep!r}, positives={given.positives!r}"
+                missing = f"row_{name}" if square else f"row_{name} and col_{name}"
+                raise ValueError(f"{rule} compare {name}: {missing} must be given")
             continue
         if not rules & readers:
             what = f"a keep or positives rule that compares {name}"
@@ -101,9 +111,10 @@ def columns(name: str, row: Tensor | None, col: PerBlock, blocks: Sequence[Tenso
     """The operand with that of its columns, given for all blocks at once or block by block."""
     whole, sizes = f"col_{name}", [block.shape[-2] for block in blocks]
     if isinstance(col, Tensor):
-        return matching(name, Operand(row, prepared(whole, name, col, sum(sizes), device)))
+        return Operand(row, matching(whole, name, row, prepared(whole, name, col, sum(sizes), device)))
     if not isinstance(col, (list, tuple)) or name == "order":
-        raise TypeError(f"{whole} must be a tensor{'' if name == 'order' else ' or a list of tensors'}")
+        wanted = "a tensor" if name == "order" else "a tensor or a list of tensors"
+        raise TypeError(f"{whole} must be {wanted}, got {type(col).__name__}")
     if len(col) != len(blocks):
         raise ValueError(f"{whole} must have an entry for each of the {len(blocks)} blocks of b, got {len(col)}")
     parts = [
@@ -111,9 +122,14 @@ def columns(name: str, row: Tensor | None, col: PerBlock, blocks: Sequence[Tenso
         for k, (x, size) in enumerate(zip(col, sizes, strict=True))
     ]
     assert row is not None
+    for k, x in enumerate(parts):
+        if x is not None:
+            matching(f"{whole}[{k}]", name, row, x)
     filled = [row.new_zeros(size, *row.shape[1:]) if x is None else x for x, size in zip(parts, sizes, strict=True)]
     without = sum(1 << k for k, x in enumerate(parts) if x is None)
-    return matching(name, Operand(row, torch.cat(filled), without))
+    if without.bit_length() > MOST_BLOCKS:
+        raise ValueError(f"{whole} may be None for the first {MOST_BLOCKS} blocks of b alone, got {len(col)} blocks")
+    return Operand(row, torch.cat(filled), without)
 
 
 def same_kind(name: str, row: Any, col: Any) -> None:
@@ -122,12 +138,13 @@ def same_kind(name: str, row: Any, col: Any) -> None:
         raise TypeError(f"row_{name} and col_{name} must both be integers or both floating point")
 
 
-def matching(name: str, operand: Operand) -> Operand:
-    row, col, _ = operand
-    assert row is not None and col is not None
+def matching(full: str, name: str, row: Tensor | None, col: Tensor) -> Tensor:
+    """The columns' operand, with as many words as the rows'."""
+    assert row is not None
     if row.shape[1:] != col.shape[1:]:
-        raise ValueError(f"col_{name} must have as many labels as row_{name}: they differ by a multiple of {WORD}")
-    return operand
+        counts = [f"more than {WORD * (x.shape[1] - 1)}" for x in (col, row)]
+        raise ValueError(f"{full} must have as many labels as row_{name}: {counts[0]} against {counts[1]}")
+    return col
 
 
 def prepared(full: str, name: str, x: Any, size: int, device: torch.device) -> Tensor:

@@ -35,16 +35,20 @@ def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
 def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
     """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
     own = stats_of(traits, x).present()
-    top = {
-        name: communication.all_reduce(ranks, value.clone(), largest=True)
-        for name, value in own.items()
-        if NUMBERS[name].law == "max"
-    }
+    top = {name: largest(ranks, value) for name, value in own.items() if NUMBERS[name].law == "max"}
     first = {name: first_index(ranks, own[name], own[of], top[of]) for name, of in followers(own)}
     rest = [rescaled_to(top, name, own) for name in own if name not in top | first]
     sums = communication.all_reduce(ranks, torch.stack(rest, 1))
     joined = iter(sums.unbind(1))
     return numbers(SideStats(**{name: (top | first)[name] if name in top | first else next(joined) for name in own}))
+
+
+def largest(ranks: Ranks, x: Tensor) -> Tensor:
+    """The maximum over ranks; NaN where one is, which a transport may lose."""
+    unknown = x.isnan()
+    both = torch.stack([torch.where(unknown, -torch.inf, x), unknown.to(x.dtype)])
+    top, flag = communication.all_reduce(ranks, both, largest=True)
+    return torch.where(flag > 0, torch.nan, top)
 
 
 def followers(own: dict[str, Tensor]) -> list[tuple[str, str]]:

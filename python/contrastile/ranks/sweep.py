@@ -289,7 +289,8 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     gradients of its rows and columns in the sum of all ranks' shares."""
     spec = call.own.spec
     row, col = (weights.row, weights.row_positive), (weights.col, weights.col_positive)
-    attach(call, (None, *row), (None, *col))
+    if not weights.cross_entropy:  # whose slopes in the statistics take their place, once these are known
+        attach(call, (None, *row), (None, *col))
     sweep = sweep_of(call, needs, budget if needs.any() else 0)
     additive = spec.reduce.traits.additive or (sweep.single() and not spec.cols)
     if needs.any() and additive and not spec.square:
