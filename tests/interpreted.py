@@ -344,6 +344,8 @@ def test_constants_equal_those_of_the_specification():
     assert {test.name: getattr(rules, test.name).value for test in spec.PairTest} == {
         test.name: int(test) for test in spec.PairTest
     }
+    peaks = [reduce for reduce in Reduce if reduce.traits.peak]
+    assert functors.PEAKS.value == sum(1 << reduce for reduce in peaks)
     assert tiles.FLOOR.value == FLOOR[torch.float32]
 
 

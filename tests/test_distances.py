@@ -64,7 +64,7 @@ def test_keep_rules(backend, keep):
     kept = {
         "other_index": ~same_index, "other_id": ~same_id, ("other_index", "other_id"): ~(same_index | same_id)
     }[keep]  # fmt: skip
-    ids = {"row_ids": row_ids, "col_ids": col_ids} if keep.endswith("_id") else {}
+    ids = {"row_ids": row_ids, "col_ids": col_ids} if "id" in str(keep) else {}
     check(problem(n, m, 8, 2, torch.float32), "distance", True, kept, backend=backend, keep=keep, **ids)
 
 

@@ -98,7 +98,7 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cls, "unavailable", lambda self: None)
         monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
     monkeypatch.setattr(triton_launch.Launch, "run", lambda self, kernel, more: None)
-    monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out, stat, share: None)
+    monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out, **finished: None)
     monkeypatch.setattr(triton_launch, "tile_for", sm_90)
     monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
     monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)

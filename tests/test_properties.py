@@ -76,8 +76,8 @@ def named(found):
 
 
 def permuted(call, rows, cols):
-    by_row = ("row_bias", "row_ids", "row_high")
-    by_col = ("col_scale", "col_bias", "col_ids", "col_high")
+    by_row = ("row_bias", "row_ids", "row_low", "row_high")
+    by_col = ("col_scale", "col_bias", "col_ids", "col_low", "col_high")
     options = dict(call.options)
     for names, order in ((by_row, rows), (by_col, cols)):
         options |= {name: options[name][order] for name in names if name in options}

@@ -8,7 +8,7 @@ import contrastile
 from contrastile import backends, reference
 from contrastile.backends.base import Backend
 from contrastile.monoid import SideStats
-from contrastile.spec import NO_TEST, Limits, PairTest, Reduce, ScoreGradients
+from contrastile.spec import Limits, PairTest, Reduce, ScoreGradients
 
 
 class ToyBackend(Backend):
@@ -54,10 +54,18 @@ def pairs(block):
     z = z if row.bias is None else z + row.bias[:, None]
     same_index = (row.origin + torch.arange(len(row)))[:, None] == col.origin + torch.arange(len(col))
     same_id = same_index if row.ids is None else row.ids[:, None] == col.ids
-    dropped = {NO_TEST: torch.zeros_like(same_index), PairTest.OTHER_INDEX: same_index, PairTest.OTHER_ID: same_id}
-    by_id = same_id & ~same_index if spec.same else same_id
-    positive = same_index if spec.positives == PairTest.SAME_INDEX else by_id
-    return z, ~dropped[spec.keep] | (positive & spec.keep_positives), positive
+    facts = {
+        PairTest.SAME_INDEX: same_index, PairTest.OTHER_INDEX: ~same_index,
+        PairTest.SAME_ID: same_id, PairTest.OTHER_ID: ~same_id,
+    }  # fmt: skip
+    kept, positive = passing(spec.keep, facts), passing(spec.positives, facts) & bool(spec.positives)
+    return z, kept | (positive & spec.keep_positives), positive
+
+
+def passing(rule, facts):
+    """Which pairs pass every test of a rule."""
+    asked = [holds for test, holds in facts.items() if rule & test]
+    return torch.stack(asked).all(0) if asked else torch.ones_like(facts[PairTest.SAME_INDEX])
 
 
 def side(block, z, kept, positive):

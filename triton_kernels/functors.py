@@ -9,6 +9,7 @@ import triton.language as tl
 
 # values equal spec.Reduce and spec.Score
 LSE, SOFTPLUS, RELU, MAX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+PEAKS = tl.constexpr(1 << 0 | 1 << 3)  # reduces that keep the largest z, a bit for each, as spec.TRAITS says
 DOT, SQUARED_DISTANCE, DISTANCE, LOG_DISTANCE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 

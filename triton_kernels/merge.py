@@ -6,7 +6,6 @@ One kernel in place of several small operations per side: on small batches those
 import triton
 import triton.language as tl
 
-from .functors import LSE, MAX
 from .rules import SAME_INDEX
 from .tiles import NO_INDEX
 
@@ -95,7 +94,7 @@ def cross_entropy(stat, positive, weight, positive_weight):
 def merge(
     Peak, Total, Positive, Arg, parts, count, shift, others, PeakOut, TotalOut, PositiveOut, ArgOut,
     Stat, Weight, PositiveWeight, Slope, PositiveSlope, Share,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
+    POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
     """Either the joined partial statistic goes to the outputs or, with Stat (count, 2), the finished one in parts, as
     monoid.finish has it, and every program's share of the weighted sum, float64, to Share. With Slope, of a cross
@@ -103,20 +102,20 @@ def merge(
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
     positive = joined_positives(Positive, parts, k, count, shift, others, POSITIVES, PARTS, ITEMS)
-    if REDUCE == MAX:
+    if Arg is not None:
         peak, arg = joined_maxima(Peak, Arg, parts, k, count, PARTS, ITEMS)
         tl.store(ArgOut + k, arg, mask=inside)
         tl.store(PeakOut + k, peak, mask=inside)
         tl.store(PositiveOut + k, positive, mask=inside)
     else:
-        if REDUCE == LSE:
+        if Peak is not None:
             peak, total = joined_exponentials(Peak, Total, parts, k, count, PARTS, ITEMS)
             first, second = peak, tl.log(total)
         else:
             total = joined_sums(Total, parts, k, count, PARTS, ITEMS)
             first, second = total, tl.zeros([ITEMS], tl.float32)
         if Stat is None:
-            if REDUCE == LSE:
+            if Peak is not None:
                 tl.store(PeakOut + k, first, mask=inside)
             tl.store(TotalOut + k, total, mask=inside)
             tl.store(PositiveOut + k, positive, mask=inside)

@@ -10,7 +10,7 @@ the loads of a program's next tile can begin during the epilogue of this one.
 import triton
 import triton.language as tl
 
-from .functors import DOT, LSE, MAX, positive_term, score_slope, term
+from .functors import DOT, positive_term, score_slope, term
 from .rules import SAME_INDEX, meets_diagonal, rules, side_z
 from .slopes import logit_slope, scaled
 from .tiles import across, affine, base_of, first_maximum, place, product, score_of, share
@@ -46,18 +46,17 @@ def store_partials(
     z, Peak, Total, Arg, index, count, part, others,
     REDUCE: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Reduces one side's z along AXIS; NaN enters the total of lse and the peak of max."""
+    """Reduces one side's z along AXIS to the numbers with a place; NaN enters the total of lse, the peak of max."""
     out, inside = part.to(tl.int64) * count + index, index < count
-    number = tl.where(z == z, z, float("-inf"))
-    if REDUCE == LSE:
-        peak = tl.max(number, AXIS)
-        base = tl.where(peak == float("-inf"), 0.0, peak)
-        tl.store(Peak + out, peak, mask=inside)
-        tl.store(Total + out, tl.sum(tl.exp(z - across(base, AXIS)), AXIS), mask=inside)
-    elif REDUCE == MAX:
+    if Arg is not None:
         peak, arg = first_maximum(z, others, AXIS)
         tl.store(Peak + out, peak, mask=inside)
         tl.store(Arg + out, arg, mask=inside)
+    elif Peak is not None:
+        peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)
+        base = tl.where(peak == float("-inf"), 0.0, peak)
+        tl.store(Peak + out, peak, mask=inside)
+        tl.store(Total + out, tl.sum(tl.exp(z - across(base, AXIS)), AXIS), mask=inside)
     else:
         tl.store(Total + out, tl.sum(term(z, REDUCE), AXIS), mask=inside)
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .functors import LSE, positive_slope, slope
+from .functors import PEAKS, positive_slope, slope
 from .rules import SAME_INDEX, meets_diagonal, side_z
 from .tiles import across, vector
 
@@ -13,11 +13,11 @@ def side_slope(
     z, positive, drop, side, Stat, Weight, index, count,
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): of LSE its parts."""
+    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): its parts."""
     z = side_z(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
     inside = index < count
     weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
-    if REDUCE == LSE:
+    if (PEAKS >> REDUCE) & 1:
         peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
         log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
         peak = tl.where(peak == float("-inf"), 0.0, peak)

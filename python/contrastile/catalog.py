@@ -348,6 +348,7 @@ CATALOG: tuple[LossCard, ...] = (
             "default": scaled(100.0),
             "weights": scaled(20.0, t=1.0, clip_weight=0.3, uniformity_weight=0.5, alignment_weight=2.0),
         },
+        copies=4.5,  # each term has points measured from their mean
     ),
     LossCard(
         "cuaxu", "the same with uniformity across modalities", "arXiv 2405.18570", "L_CUAXU", 24,
@@ -355,6 +356,7 @@ CATALOG: tuple[LossCard, ...] = (
             "default": scaled(100.0),
             "weights": scaled(20.0, t=3.0, clip_weight=0.0, cross_uniformity_weight=2.0),
         },
+        copies=4.5,
     ),
     LossCard(
         "uniformity", "spread on the sphere, metric or term", "arXiv 2005.10242", "eq. 4", 4,

@@ -186,7 +186,7 @@ def build_merge(arch: str, reduce: Reduce, positives: PairTest, finished: bool) 
     weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes
     given |= weighed if finished else {f"{name}Out" for name in given}
     constants: dict[str, Any] = {name: None for name in function.arg_names if name[0].isupper() and name not in given}
-    numbers = {"REDUCE": int(reduce), "POSITIVES": int(positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
+    numbers = {"POSITIVES": int(positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
     constants |= numbers
     types = {"Arg": "*i64", "ArgOut": "*i64", "Share": "*fp64"}
     signature = {

@@ -113,6 +113,8 @@ def with_thresholds(call: Call, extras: Iterable[str]) -> Call:
         for name, limit in ((f"{side}_low", -between(-x)), (f"{side}_high", between(x))):
             if name in extras:
                 limits[name] = limit.to(call.stat_dtype())
+        if f"{side}_low" in limits and f"{side}_high" in limits:
+            limits[f"{side}_low"] = torch.minimum(limits[f"{side}_low"], limits[f"{side}_high"])
     return replace(call, options=call.options | limits)
 
 

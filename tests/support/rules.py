@@ -18,7 +18,8 @@ SQUARE = [  # of b = a: keep and positives
     ("other_index", "same_id"), ("same_id", "kept"), ("all", None), ("other_group", "shared_label"),
     ("lower_order", "lower_order"),
 ]  # fmt: skip
-TYPED_KEEPS = [*((torch.float32, k) for k in KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
+SOME_KEEPS = ("all", "other_index", "same_id", KEEPS[-1])
+TYPED_KEEPS = [*((torch.float32, k) for k in SOME_KEEPS), (torch.float16, "all"), (torch.float16, "same_id")]
 CONJUNCTIONS = [  # keep and positives
     (("other_group", "no_shared_label", "lower_order"), ("same_group", "shared_label")),
     ("other_id", ("same_index", "same_id")),  # one positive a row, in one tile

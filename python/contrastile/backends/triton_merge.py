@@ -59,7 +59,7 @@ class PartialStats:
         numbers = {
             "parts": self.parts, "count": len(self.side),
             "shift": self.side.origin - self.other.origin, "others": len(self.other),
-            "REDUCE": int(self.spec.reduce), "POSITIVES": int(self.spec.positives),
+            "POSITIVES": int(self.spec.positives),
             "PARTS": merge.PARTS, "ITEMS": merge.ITEMS, "num_warps": merge.WARPS,
         }  # fmt: skip
         outputs = {f"{name}Out": out.get(name) for name in self.tensors}

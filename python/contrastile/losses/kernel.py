@@ -113,7 +113,9 @@ class Kernel:
         count = batch.total * (batch.total - 1)
         if not count:
             return zero(x, self.t)
-        x, engine.exact_stats = x - distance_origin(x, batch, engine), True
+        engine.exact_stats = True
+        if self.name != "riesz":  # its floor is a share of the norms
+            x = x - distance_origin(x, batch, engine)
         norms = x.square().sum(1)
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t

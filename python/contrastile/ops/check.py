@@ -119,8 +119,8 @@ def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torc
     if x.dtype != torch.bool:
         raise TypeError(f"{name} must be a bool tensor (True = keep), got {x.dtype}")
     if x.dim() != len(shape) or any(want not in (None, got) for want, got in zip(shape, x.shape, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must have shape ({wanted}), got {tuple(x.shape)}")
+        wanted = str(tuple("any" if size is None else size for size in shape)).replace("'", "")
+        raise ValueError(f"{name} must have shape {wanted}, got {tuple(x.shape)}")
     same_device(name, x, device)
     return x
 

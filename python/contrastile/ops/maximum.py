@@ -48,8 +48,8 @@ def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None
     (row_arg, row_peak), (col_arg, col_peak), everywhere = positions(args, ranks)
     wide = stat_dtype(args.a.dtype)
     # widened before they are gathered: a column that many rows choose adds up its gradient in float32
-    left = args.a.to(args.compute).to(wide)
-    right = left if args.square else torch.cat([block.to(args.compute).to(wide) for block in args.blocks])
+    left = args.a.to(args.compute).to(wide).contiguous()
+    right = left if args.square else torch.cat([block.to(args.compute).to(wide).contiguous() for block in args.blocks])
     scale, col_scale, row_bias = args.scale, args.col_scale, args.row_bias
     col_bias = row_bias if args.square else args.col_bias  # a square call has one bias for both sides
 

@@ -89,7 +89,7 @@ class GlobalBatch:
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean of all items' rows, (D,), without gradient."""
-        return self.column_sum(x.detach()) / max(self.total, 1)
+        return self.column_sum(x.detach().contiguous()) / max(self.total, 1)
 
     def logsumexp(self, rows: Tensor) -> Tensor:
         """Over the rows of all ranks, (rows,) each."""
