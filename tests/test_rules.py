@@ -214,3 +214,19 @@ def test_no_id_is_taken_for_none(backend):
         for x in (ids, extreme)
     )
     assert torch.equal(first, second)
+
+
+@on_every_backend
+def test_a_cross_entropy_where_there_is_nothing(backend):
+    """A row whose others are at -inf, and a row of weight 0 with NaN, add nothing; a positive at -inf is infinite."""
+    a, b = torch.randn(5, 4), torch.randn(6, 4)
+    options = {"keep": "other_index", "positives": "same_index", "cross_entropy": True, "backend": backend}
+    ones = torch.ones(5)
+    without = pair_loss(a, b, row_weight=ones.index_fill(0, torch.tensor([1]), 0.0), **options)
+    bias = torch.zeros(5).index_fill(0, torch.tensor([1]), -torch.inf)
+    torch.testing.assert_close(pair_loss(a, b, row_bias=bias, **options), without)
+    spoilt = a.index_fill(0, torch.tensor([1]), torch.nan)
+    weights = ones.index_fill(0, torch.tensor([1]), 0.0)
+    torch.testing.assert_close(pair_loss(spoilt, b, row_weight=weights, **options), without)
+    far = torch.zeros(6).index_fill(0, torch.tensor([0]), -torch.inf)
+    assert pair_loss(a, b, col_bias=far, **options) == torch.inf
