@@ -9,7 +9,7 @@ from .gradients import gradients
 from .plan import Plan, ScoreStore
 from .scalar import scalar
 from .scaling import power_of_two
-from .statistics import Finished, StatsAccumulator, add_columns, finished, statistics
+from .statistics import Finished, StatsAccumulator, add_columns, finished, finished_rows, statistics
 from .value import weighed
 from .weights import attach_columns, set_weights, with_weights
 
@@ -21,6 +21,7 @@ __all__ = [
     "add_columns",
     "attach_columns",
     "finished",
+    "finished_rows",
     "gradients",
     "power_of_two",
     "scalar",

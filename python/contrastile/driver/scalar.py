@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..backends.base import Backend
-from ..monoid import finish, stat_dtype
+from ..monoid import stat_dtype
 from ..spec import Gradients, Needs, PairCall, Weights
 from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
 from .scaling import scaled
-from .statistics import Finished, Sides, finished, statistics
+from .statistics import Sides, finished, finished_rows, statistics
 from .value import weighed
 from .weights import given_weights, set_weights, with_weights
 
@@ -80,8 +80,7 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
                 own.row_positive = weights.row_positive[start:stop]
             chunk = plan.chunk(start, stop)
             steps = list(chunk.steps())
-            stats = statistics(chunk, ScoreStore(buffer), steps).rows.result()
-            done = Finished(finish(stats), stats.positive)
+            done = finished_rows(statistics(chunk, ScoreStore(buffer), steps).rows.result())
             share, slopes = weighed(done, own)
             value = value + share
             chunk.call.rows = with_weights(chunk.call.rows, done.row, slopes.row, slopes.row_positive)

@@ -70,11 +70,14 @@ class Finished:
 
 
 def finished(sides: Sides) -> Finished:
-    rows = sides.rows.result()
-    done = Finished(finish(rows), rows.positive, rows.arg)
+    done = finished_rows(sides.rows.result())
     if sides.call.spec.cols:
         add_columns(done, [column.result() for column in sides.cols])
     return done
+
+
+def finished_rows(rows: SideStats) -> Finished:
+    return Finished(finish(rows), rows.positive, rows.arg)
 
 
 def add_columns(done: Finished, blocks: Sequence[SideStats]) -> None:

@@ -13,7 +13,7 @@ from ..spec import READERS, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
-from .rules import NO_OPERAND, SYMMETRIC, PerBlock, excludes, keep_rule, operands, positives_rule
+from .rules import NO_OPERAND, PerBlock, excludes, keep_rule, operands, positives_rule
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -62,7 +62,7 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
     _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
-    square = b is None and not (keep | positives) & ~SYMMETRIC and _symmetric(scale, pairs)
+    square = b is None and not (keep | positives) & PairTest.LOWER_ORDER and _symmetric(scale, pairs)
     optional = {
         "col_scale": (pairs.col_scale, m), "row_bias": (pairs.row_bias, n), "col_bias": (pairs.col_bias, m),
         "row_low": (pairs.row_low, n), "row_high": (pairs.row_high, n),
@@ -95,8 +95,9 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"
         )
-    apart = named and not pairs.keep_positives and excludes(keep, positives)
-    if cross_entropy and (pairs.reduce != "lse" or not apart):
+    if not cross_entropy:
+        return
+    if pairs.reduce != "lse" or not named or pairs.keep_positives or not excludes(keep, positives):
         raise ValueError(
             "cross_entropy needs reduce='lse' and positives that keep leaves out, as positives='same_index' and "
             "keep='other_index' do: the statistic is that of the others"

@@ -20,7 +20,6 @@ CONTRADICTIONS = (
 )  # fmt: skip
 KEEPABLE = {name: test for name, test in TESTS.items() if name != "kept"}
 ONE = {"all": NO_TEST, **KEEPABLE}  # what keep may be as one word
-SYMMETRIC = ~PairTest.LOWER_ORDER
 WORD = 64  # labels of an int64
 MOST_BLOCKS = 62  # whose lack of an operand is a bit of an int64
 
@@ -58,7 +57,7 @@ def positives_rule(positives: Positives | None, square: bool) -> int:
 
 def excludes(keep: int, positives: int) -> bool:
     """Whether no pair is both kept and positive, seen from the rules."""
-    pairs = [(TESTS[one], TESTS[other]) for one, other in CONTRADICTIONS]
+    pairs = ((TESTS[one], TESTS[other]) for one, other in CONTRADICTIONS)
     return any((keep & x and positives & y) or (keep & y and positives & x) for x, y in pairs)
 
 

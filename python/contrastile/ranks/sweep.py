@@ -1,4 +1,4 @@
-"""Statistics and gradients of a call call: the driver's loops part by part, and what ranks leave on each other's
+"""Statistics and gradients of a global call: the driver's loops part by part, and what ranks leave on each other's
 columns. The two strategies differ in what moves, and when."""
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ class Sweep:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
             self.row.add(0, len(self.call.own.rows), stats_of(self.traits, home[0]))
-        rows = self.row.result()
-        done = driver.Finished(finish(rows), rows.positive, rows.arg)
+        done = driver.finished_rows(self.row.result())
         if home and not self.spec.square:
             driver.add_columns(done, [stats_of(self.traits, torch.cat([home[0], *self.local_stats]))])
         return done
