@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from contrastile import pair_reduce, row_lse
 from contrastile.monoid import SideStats, finish, merge, neutral
-from contrastile.spec import Reduce
+from contrastile.spec import PairSpec, Reduce
 from support.cases import BACKEND_DTYPES, EXTRAS, make_call
 from support.oracle import STATISTICS, Call, check, oracle, upstream
 
@@ -181,7 +181,7 @@ def partial_stats(draw, reduce, n=4):
     arg = torch.where(empty, -1, torch.randint(0, 1000, (n,), generator=seed))
     positive = torch.randn(n, generator=seed)
     drawn = {"peak": peak, "total": total, "positive": positive, "arg": arg}
-    return SideStats(**{name: drawn[name] for name in reduce.traits.numbers()})
+    return SideStats(**{name: drawn[name] for name in PairSpec(reduce).numbers})
 
 
 def assert_same(x, y):
@@ -194,7 +194,7 @@ def assert_same(x, y):
 @given(data=st.data())
 def test_merge_is_a_commutative_monoid(reduce, data):
     x, y, z = (data.draw(partial_stats(reduce)) for _ in range(3))
-    nothing = neutral(reduce.traits, torch.empty(0), 4)
+    nothing = neutral(PairSpec(reduce).numbers, torch.empty(0), 4)
     assert_same(merge(x, y), merge(y, x))
     assert_same(merge(merge(x, y), z), merge(x, merge(y, z)))
     for one in (merge(x, nothing), merge(nothing, x)):
@@ -207,9 +207,9 @@ def test_merge_is_a_commutative_monoid(reduce, data):
 def test_merge_never_loses_nan(reduce):
     """NaN is in the total of lse and of sums, in the peak of max."""
     n = 4
-    bad = neutral(reduce.traits, torch.empty(0), n)
+    bad = neutral(PairSpec(reduce).numbers, torch.empty(0), n)
     (bad.peak if reduce == Reduce.MAX else bad.total)[2] = torch.nan
-    good = neutral(reduce.traits, torch.empty(0), n)
+    good = neutral(PairSpec(reduce).numbers, torch.empty(0), n)
     for name in ("peak", "total"):
         if getattr(good, name) is not None:
             getattr(good, name).fill_(3.0)

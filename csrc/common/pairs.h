@@ -31,56 +31,67 @@ CT_ENUM(GradType, kFloat, kBfloat16, kHalf);
   FIELD(float*, total, nullptr);                                                                                   \
   FIELD(float*, positive, nullptr);                                                                                \
   FIELD(int64_t*, arg, nullptr);                                                                                   \
+  /* Pairs::split: of positives that are kept, then their number */                                                \
+  FIELD(float*, positive_peak, nullptr);                                                                           \
+  FIELD(float*, positive_total, nullptr);                                                                          \
+  FIELD(int64_t*, kept_positives, nullptr);                                                                        \
+  /* numbers of pairs: in the statistic; positive, kept or not */                                                  \
+  FIELD(int64_t*, kept, nullptr);                                                                                  \
+  FIELD(int64_t*, positives, nullptr);                                                                             \
   /* score_grad reads these: the finished statistic as pairs (peak, log total), so that z - statistic keeps its */ \
   /* digits where both are large; its upstream gradient; the upstream gradient of the positive sum */              \
   FIELD(const float*, stat, nullptr);                                                                              \
   FIELD(const float*, weight, nullptr);                                                                            \
   FIELD(const float*, positive_weight, nullptr);                                                                   \
+  /* Pairs::split: the finished statistic of kept positives in the same form, and its upstream gradient */         \
+  FIELD(const float*, positive_stat, nullptr);                                                                     \
+  FIELD(const float*, positive_stat_weight, nullptr);                                                              \
   /* score_grad writes these: sum of dL/dz (kDot) or dL/dq, and of dL/dz * score * (scale of the other side) */    \
   FIELD(float*, grad_sum, nullptr);                                                                                \
   FIELD(float*, grad_score_sum, nullptr);
 CT_STRUCT(Side, SIDE_FIELDS);
 
 // One block: what its scores mean, which pairs count, and where results go.
-#define PAIRS_FIELDS(FIELD)                                                                                            \
-  FIELD(int64_t, directions, 1);                                                                                       \
-  FIELD(int64_t, n, 0);                                                                                                \
-  FIELD(int64_t, m, 0);                                                                                                \
-  FIELD(int64_t, row_origin, 0); /* global index of the first row */                                                   \
-  FIELD(int64_t, col_origin, 0);                                                                                       \
-  FIELD(const float*, row_scale, nullptr);                                                                             \
-  FIELD(const float*, col_scale, nullptr);                                                                             \
-  FIELD(const float*, row_bias, nullptr);                                                                              \
-  FIELD(const float*, col_bias, nullptr);                                                                              \
-  FIELD(Score, score, Score::kDot);                                                                                    \
-  FIELD(bool, offset, true);                                                                                           \
-  FIELD(float, floor, 0.f);               /* q is raised to this share of the norms */                                 \
-  FIELD(const float*, row_norm, nullptr); /* scores but kDot */                                                        \
-  FIELD(const float*, col_norm, nullptr);                                                                              \
-  FIELD(const int64_t*, row_ids, nullptr);                                                                             \
-  FIELD(const int64_t*, col_ids, nullptr); /* this and the next: null of columns that are unlike every row */          \
-  FIELD(const int64_t*, row_groups, nullptr);                                                                          \
-  FIELD(const int64_t*, col_groups, nullptr);                                                                          \
-  FIELD(const int64_t*, row_labels, nullptr); /* (n, label_words), a bit for each label */                             \
-  FIELD(const int64_t*, col_labels, nullptr);                                                                          \
-  FIELD(int64_t, label_words, 0);                                                                                      \
-  FIELD(const int64_t*, row_order, nullptr);                                                                           \
-  FIELD(const int64_t*, col_order, nullptr);                                                                           \
-  FIELD(const uint8_t*, mask, nullptr); /* (n, m), nonzero = keep */                                                   \
-  FIELD(int64_t, mask_stride, 0);                                                                                      \
-  FIELD(Rule, keep, Rule{});          /* which pairs count */                                                          \
-  FIELD(Rule, positives, Rule{});     /* which pairs are summed apart; no test: none */                                \
-  FIELD(bool, keep_positives, false); /* positives are kept whatever the other rules say */                            \
-  FIELD(bool, cross_entropy, false);  /* of small_call: the weights are those of softplus(statistic - positive) */     \
-  FIELD(Reduce, reduce, Reduce::kLse);                                                                                 \
-  FIELD(Side, row, {});                                                                                                \
-  FIELD(Side, col, {});                                                                                                \
-  FIELD(float*, scores, nullptr); /* (directions, n, score_stride) raw <a, b>: written by stats, read by score_grad */ \
-  FIELD(int64_t, score_stride, 0);                                                                                     \
-  FIELD(int64_t, score_direction, 0);                                                                                  \
-  FIELD(void*, grad, nullptr); /* score_grad: dL/d<a, b>, (directions, n, grad_stride), in grad_type */                \
-  FIELD(int64_t, grad_stride, 0);                                                                                      \
-  FIELD(int64_t, grad_direction, 0);                                                                                   \
-  FIELD(GradType, grad_type, GradType::kFloat);                                                                        \
+#define PAIRS_FIELDS(FIELD)                                                                                               \
+  FIELD(int64_t, directions, 1);                                                                                          \
+  FIELD(int64_t, n, 0);                                                                                                   \
+  FIELD(int64_t, m, 0);                                                                                                   \
+  FIELD(int64_t, row_origin, 0); /* global index of the first row */                                                      \
+  FIELD(int64_t, col_origin, 0);                                                                                          \
+  FIELD(const float*, row_scale, nullptr);                                                                                \
+  FIELD(const float*, col_scale, nullptr);                                                                                \
+  FIELD(const float*, row_bias, nullptr);                                                                                 \
+  FIELD(const float*, col_bias, nullptr);                                                                                 \
+  FIELD(Score, score, Score::kDot);                                                                                       \
+  FIELD(bool, offset, true);                                                                                              \
+  FIELD(float, floor, 0.f);               /* q is raised to this share of the norms */                                    \
+  FIELD(const float*, row_norm, nullptr); /* scores but kDot */                                                           \
+  FIELD(const float*, col_norm, nullptr);                                                                                 \
+  FIELD(const int64_t*, row_ids, nullptr);                                                                                \
+  FIELD(const int64_t*, col_ids, nullptr); /* this and the next: null of columns that are unlike every row */             \
+  FIELD(const int64_t*, row_groups, nullptr);                                                                             \
+  FIELD(const int64_t*, col_groups, nullptr);                                                                             \
+  FIELD(const int64_t*, row_labels, nullptr); /* (n, label_words), a bit for each label */                                \
+  FIELD(const int64_t*, col_labels, nullptr);                                                                             \
+  FIELD(int64_t, label_words, 0);                                                                                         \
+  FIELD(const int64_t*, row_order, nullptr);                                                                              \
+  FIELD(const int64_t*, col_order, nullptr);                                                                              \
+  FIELD(const uint8_t*, mask, nullptr); /* (n, m), nonzero = keep */                                                      \
+  FIELD(int64_t, mask_stride, 0);                                                                                         \
+  FIELD(Rule, keep, Rule{});          /* which pairs count */                                                             \
+  FIELD(Rule, positives, Rule{});     /* which pairs are summed apart; no test: none */                                   \
+  FIELD(bool, keep_positives, false); /* positives are kept whatever the other rules say */                               \
+  FIELD(bool, split, false);          /* the statistic is that of the others, and kept positives have one of their own */ \
+  FIELD(bool, cross_entropy, false);  /* of small_call: the weights are those of softplus(statistic - positive) */        \
+  FIELD(Reduce, reduce, Reduce::kLse);                                                                                    \
+  FIELD(Side, row, {});                                                                                                   \
+  FIELD(Side, col, {});                                                                                                   \
+  FIELD(float*, scores, nullptr); /* (directions, n, score_stride) raw <a, b>: written by stats, read by score_grad */    \
+  FIELD(int64_t, score_stride, 0);                                                                                        \
+  FIELD(int64_t, score_direction, 0);                                                                                     \
+  FIELD(void*, grad, nullptr); /* score_grad: dL/d<a, b>, (directions, n, grad_stride), in grad_type */                   \
+  FIELD(int64_t, grad_stride, 0);                                                                                         \
+  FIELD(int64_t, grad_direction, 0);                                                                                      \
+  FIELD(GradType, grad_type, GradType::kFloat);                                                                           \
   FIELD(const float*, factor, nullptr); /* a power of two against underflow */
 CT_STRUCT(Pairs, PAIRS_FIELDS);

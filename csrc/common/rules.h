@@ -4,7 +4,8 @@ template <class B> struct Facts {  // what tests ask; those that no rule names n
   B same_index, same_id, same_group, shared_label, lower_order;
 };
 template <class B> struct Rules {
-  B positive, drop;  // dropped for both sides
+  B positive, drop;       // dropped for both sides
+  B drop_from_positives;  // Pairs::split: not among the kept positives
 };
 
 // Where every test of the rule holds.
@@ -27,7 +28,8 @@ template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, const Facts<B>
   if (bits(x.keep)) drop = drop | flip(holds(x.keep, facts));
   if (bits(x.positives)) positive = has(x.positives, Test::kKept) ? B(flip(drop)) : holds(x.positives, facts);
   if (x.keep_positives) drop = drop & flip(positive);
-  return {positive, drop};
+  if (!x.split) return {positive, drop, B{}};
+  return {positive, drop | positive, drop | flip(positive)};
 }
 
 // Whether a rule or a limit is there that looks at more than indices.

@@ -6,6 +6,7 @@ Traits. The compiled kernels keep the same numbers by the same laws (csrc/common
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -32,7 +33,16 @@ NUMBERS = {
     "total": Number("exp", of="peak"),  # sum of e^(z - peak), or of terms
     "positive": Number("sum"),  # sum over positive pairs
     "arg": Number("follow", neutral=-1, of="peak", integer=True),  # global index of the largest z, -1: none
+    # where positives are apart: peak and total of those that are kept, and their count
+    "positive_peak": Number("max", neutral=-torch.inf),
+    "positive_total": Number("exp", of="positive_peak"),
+    "kept_positives": Number("sum", integer=True),
+    # where pairs are counted
+    "kept": Number("sum", integer=True),  # pairs in the statistic
+    "positives": Number("sum", integer=True),  # positive pairs, kept or not
 }
+SPLIT_NUMBERS = ("positive_peak", "positive_total", "kept_positives")
+COUNT_NUMBERS = ("kept", "positives")
 
 
 class Traits(NamedTuple):
@@ -43,9 +53,6 @@ class Traits(NamedTuple):
     arg: bool  # it keeps the index of the largest z, at which it is differentiated
     additive: bool  # the slope of a pair depends on its z alone: no statistic has to be known first
 
-    def numbers(self) -> list[str]:
-        return [name for name in NUMBERS if getattr(self, name, True)]
-
 
 @dataclass
 class SideStats:
@@ -55,6 +62,11 @@ class SideStats:
     total: Tensor | None = None  # (n,)
     positive: Tensor | None = None  # (n,)
     arg: Tensor | None = None  # (n,) int64
+    positive_peak: Tensor | None = None  # (n,)
+    positive_total: Tensor | None = None  # (n,)
+    kept_positives: Tensor | None = None  # (n,) int64
+    kept: Tensor | None = None  # (n,) int64
+    positives: Tensor | None = None  # (n,) int64
 
     def present(self) -> dict[str, Tensor]:
         return {name: x for name in NUMBERS if (x := getattr(self, name)) is not None}
@@ -71,15 +83,15 @@ def stat_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def uninitialised(traits: Traits, n: int, device: torch.device) -> SideStats:
-    """Memory for n items, as a kernel writes them."""
-    kinds = {name: torch.int64 if NUMBERS[name].integer else torch.float32 for name in traits.numbers()}
+def uninitialised(names: Iterable[str], n: int, device: torch.device) -> SideStats:
+    """Memory for these numbers of n items, as a kernel writes them."""
+    kinds = {name: torch.int64 if NUMBERS[name].integer else torch.float32 for name in names}
     return SideStats(**{name: torch.empty(n, dtype=kind, device=device) for name, kind in kinds.items()})
 
 
-def neutral(traits: Traits, like: Tensor, n: int) -> SideStats:
-    """n items that have met no pair, in the type of the statistics of `like`."""
-    dtype, numbers = stat_dtype(like.dtype), {name: NUMBERS[name] for name in traits.numbers()}
+def neutral(names: Iterable[str], like: Tensor, n: int) -> SideStats:
+    """These numbers of n items that have met no pair, in the type of the statistics of `like`."""
+    dtype, numbers = stat_dtype(like.dtype), {name: NUMBERS[name] for name in names}
     return SideStats(**{
         name: torch.full((n,), x.neutral, dtype=torch.int64 if x.integer else dtype, device=like.device)
         for name, x in numbers.items()

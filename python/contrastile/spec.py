@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .monoid import SideStats, Traits
+from . import monoid
+from .monoid import COUNT_NUMBERS, SPLIT_NUMBERS, SideStats, Traits
 
 
 class PairTest(IntEnum):
@@ -93,6 +94,16 @@ class PairSpec:
     square: bool = False  # b is a and z symmetric: each unordered pair is visited once
     score: Score = Score.DOT
     offset: bool = True  # scores but DOT: the first tile of the columns is a point, the rest are directions
+    split: bool = False  # the statistic is that of the others; kept positives have one of their own
+    counts: bool = False  # pairs are counted as well
+
+    @property
+    def numbers(self) -> list[str]:
+        """What an item's statistic is made of, in the order of monoid.NUMBERS."""
+        traits = self.reduce.traits
+        optional = {"peak": traits.peak, "total": traits.total, "arg": traits.arg}
+        optional |= dict.fromkeys(SPLIT_NUMBERS, self.split) | dict.fromkeys(COUNT_NUMBERS, self.counts)
+        return [name for name in monoid.NUMBERS if optional.get(name, True)]
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,10 @@ class Packed(Protocol):
         ...
 
 
-NUMBERS = ("scale", "bias", "low", "high", "weight", "positive_weight")  # of an item, as fields of Side
-VECTORS = (*NUMBERS, *READERS, "stat")
+# of an item, as fields of Side
+NUMBERS = ("scale", "bias", "low", "high", "weight", "positive_weight", "positive_stat_weight")
+PARTS = ("stat", "positive_stat")  # statistics in parts, (n, 2)
+VECTORS = (*NUMBERS, *READERS, *PARTS)
 
 
 @dataclass
@@ -132,10 +145,12 @@ class Side:
     low: Tensor | None = None  # (n,), this side's statistic keeps low < z <= high
     high: Tensor | None = None  # (n,)
     on: bool = True  # whether this side's statistic is wanted
-    # the following three are needed for gradients only
-    stat: Tensor | None = None  # (n, 2) finished statistic in parts, see monoid.finish
-    weight: Tensor | None = None  # (n,) upstream gradient of the statistic
-    positive_weight: Tensor | None = None  # (n,) upstream gradient of the sum over positives
+    # the following are needed for gradients only, see Upstream
+    stat: Tensor | None = None
+    weight: Tensor | None = None
+    positive_weight: Tensor | None = None
+    positive_stat: Tensor | None = None
+    positive_stat_weight: Tensor | None = None
     prepared: Packed | None = None  # what Backend.prepare made of the features, for columns
 
     def __len__(self) -> int:
@@ -160,6 +175,21 @@ class Side:
             if (value := getattr(self, name)) is not None:
                 setattr(part, name, value[start:stop])
         return part
+
+
+@dataclass
+class Upstream:
+    """What the second sweep must know of a side's items. None: absent, 0."""
+
+    stat: Tensor | None = None  # (n, 2) finished statistic in parts, see monoid.finish
+    weight: Tensor | None = None  # (n,) upstream gradient of the statistic
+    positive_weight: Tensor | None = None  # (n,) of the sum over positives
+    positive_stat: Tensor | None = None  # (n, 2) PairSpec.split: the statistic of kept positives
+    positive_stat_weight: Tensor | None = None  # (n,) its upstream gradient
+
+    def slice(self, start: int, stop: int) -> Upstream:
+        parts = {x.name: getattr(self, x.name) for x in fields(self)}
+        return Upstream(**{name: None if x is None else x[start:stop] for name, x in parts.items()})
 
 
 @dataclass

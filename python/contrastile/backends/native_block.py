@@ -32,7 +32,7 @@ def describe(module: Any, block: PairBlock) -> Any:
     if block.mask is not None:
         x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
     x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
-    x.keep_positives = spec.keep_positives
+    x.keep_positives, x.split = spec.keep_positives, spec.split
     if block.scores is not None:
         set_scores(x, block.scores)
     return x
@@ -59,7 +59,7 @@ def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
 
 def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any]:
     """Memory for the side's partial statistic, and the native side that writes it."""
-    native_side, stats = new(module, "Side"), uninitialised(block.spec.reduce.traits, len(side), side.features.device)
+    native_side, stats = new(module, "Side"), uninitialised(block.spec.numbers, len(side), side.features.device)
     native_side.on = True
     set_limits(native_side, side)
     for name, number in stats.present().items():
@@ -81,6 +81,8 @@ def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, gr
     if on:
         native_side.stat = address(side.stat)
         set_weights(native_side, side.weight, side.positive_weight)
+        native_side.positive_stat = address(side.positive_stat)
+        native_side.positive_stat_weight = address(side.positive_stat_weight)
     return native_side
 
 

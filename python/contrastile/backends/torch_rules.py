@@ -18,8 +18,12 @@ def sides_of(block: PairBlock) -> list[tuple[Side, int]]:
 
 
 class Rules(Protocol):
-    def kept(self, side: Side, dim: int) -> Tensor:
-        """z with the pairs at -inf that the side drops which reduces over dim; NaN is above no threshold: it stays."""
+    def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
+        """z with the pairs at -inf that the side drops which reduces over dim; NaN is above no threshold: it stays.
+        positives: of the statistic that kept positives have of their own."""
+
+    def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
+        """The integers of monoid.NUMBERS that are counts of pairs, as far as they are wanted."""
 
     def positives(self, dim: int) -> Tensor:
         """Sums over positive pairs along dim."""
@@ -36,7 +40,7 @@ def rules_of(block: PairBlock, z: Tensor) -> Rules:
 def by_index(block: PairBlock) -> bool:
     spec = block.spec
     limits = (block.row.low, block.row.high, block.col.low, block.col.high)
-    bare = block.mask is None and all(x is None for x in limits)
+    bare = block.mask is None and all(x is None for x in limits) and not (spec.split or spec.counts)
     return bare and spec.keep in (NO_TEST, PairTest.OTHER_INDEX) and spec.positives in (NO_TEST, PairTest.SAME_INDEX)
 
 
@@ -55,8 +59,11 @@ class Diagonal:
         """The items of rows (dim 1) or columns (dim 0) that have a pair on the diagonal."""
         return vector.narrow(0, max(-self.shift if dim else self.shift, 0), len(self.positive_z))
 
-    def kept(self, side: Side, dim: int) -> Tensor:
+    def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
         return self.z
+
+    def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
+        return {}
 
     def positives(self, dim: int) -> Tensor:
         count, terms = self.z.shape[1 - dim], self.functor.positive_term(self.positive_z)
@@ -80,22 +87,42 @@ class Masks:
     def __init__(self, block: PairBlock, z: Tensor) -> None:
         self.spec, self.functor, self.z = block.spec, FUNCTORS[block.spec.reduce], z
         self.positive, self.drop = masks(block)
+        self.drop_from_positives: Tensor | None = None
+        if self.spec.split and self.positive is not None:
+            self.drop, self.drop_from_positives = joined(self.drop, self.positive), joined(self.drop, ~self.positive)
         self.chosen = None
         if self.positive is not None:
             self.chosen = torch.where(self.positive, self.functor.positive_term(z), 0.0)
 
-    def kept(self, side: Side, dim: int) -> Tensor:
-        drop, outside = self.drop, None
+    def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
+        drop = self.dropped(side, dim, positives)
+        return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
+
+    def dropped(self, side: Side, dim: int, positives: bool = False) -> Tensor | None:
+        outside = None
         if side.high is not None:
             outside = self.z > side.high.unsqueeze(dim)
         if side.low is not None:
-            below = self.z <= side.low.unsqueeze(dim)
-            outside = below if outside is None else outside | below
-        if outside is not None:
-            if self.spec.keep_positives and self.positive is not None:
-                outside &= ~self.positive
-            drop = outside if drop is None else drop | outside
-        return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
+            outside = joined(outside, self.z <= side.low.unsqueeze(dim))
+        if outside is not None and self.spec.keep_positives and self.positive is not None:
+            outside &= ~self.positive
+        return joined(self.drop_from_positives if positives else self.drop, outside)
+
+    def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
+        found = {}
+        if self.spec.split:
+            found["kept_positives"] = self.remaining(self.dropped(side, dim, positives=True), dim)
+        if self.spec.counts:
+            found["kept"] = self.remaining(self.dropped(side, dim), dim)
+            found["positives"] = self.remaining(None if self.positive is None else ~self.positive, dim)
+            if self.positive is None:
+                found["positives"].zero_()
+        return found
+
+    def remaining(self, drop: Tensor | None, dim: int) -> Tensor:
+        """How many pairs are not dropped, along dim."""
+        whole = self.z.new_full((self.z.shape[1 - dim],), self.z.shape[dim], dtype=torch.int64)
+        return whole if drop is None else whole - drop.sum(dim)
 
     def positives(self, dim: int) -> Tensor:
         return self.z.new_zeros(self.z.shape[1 - dim]) if self.chosen is None else self.chosen.sum(dim)
@@ -107,6 +134,11 @@ class Masks:
         if self.positive is not None and weights:
             weight, slope = sum(weights[1:], weights[0]), self.functor.positive_slope
             g += torch.where(self.positive, weight if slope is None else weight * slope(self.z), 0.0)
+
+
+def joined(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    """Pairs in either mask; None = no pair."""
+    return y if x is None else x if y is None else x | y
 
 
 def masks(block: PairBlock) -> tuple[Tensor | None, Tensor | None]:

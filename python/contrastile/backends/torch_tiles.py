@@ -72,6 +72,7 @@ class Pairs:
 
     def __init__(self, block: PairBlock, fill: bool) -> None:
         self.traits, self.functor = block.spec.reduce.traits, FUNCTORS[block.spec.reduce]
+        self.split = block.spec.split
         self.again, self.dots = block.again, dot_products(block, fill)
         self.s = score_of(block, self.dots)
         self.rules = rules_of(block, affine(block, self.s))
@@ -92,7 +93,11 @@ class Pairs:
         else:
             assert self.functor.term is not None
             found.total = self.functor.term(z).sum(dim)
-        return found
+        if self.split:
+            z = self.rules.kept(side, dim, positives=True)
+            found.positive_peak = z.amax(dim)
+            found.positive_total = exponential(z, found.positive_peak, dim)[1].sum(dim)
+        return replace(found, **self.rules.counts(side, dim))
 
     def slopes(self, side: Side, dim: int) -> Tensor:
         """Upstream gradient times the derivative of this side's statistic in z."""
@@ -107,6 +112,15 @@ class Pairs:
             kept = dim in self.exponentials
             base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
             weight = weight * (base - peak - log_total).exp()
+        slope.mul_(weight.unsqueeze(dim))
+        return slope if side.positive_stat_weight is None else slope.add_(self.positive_slopes(side, dim))
+
+    def positive_slopes(self, side: Side, dim: int) -> Tensor:
+        """The same of the statistic that kept positives have of their own."""
+        assert side.positive_stat is not None and side.positive_stat_weight is not None
+        peak, log_total = finite_part(side.positive_stat).unbind(1)
+        base, slope = exponential(self.rules.kept(side, dim, positives=True), peak, dim)
+        weight = side.positive_stat_weight * (base - peak - log_total).exp()
         return slope.mul_(weight.unsqueeze(dim))
 
 

@@ -19,7 +19,7 @@ class PartialStats:
     def __init__(self, block: PairBlock, place: str, parts: int) -> None:
         self.spec, self.place, self.parts = block.spec, place, parts
         self.side, self.other = (block.row, block.col) if place == "Row" else (block.col, block.row)
-        written = dict.fromkeys(block.spec.reduce.traits.numbers(), parts)
+        written = dict.fromkeys(block.spec.numbers, parts)
         positives = block.spec.positives
         one_tile = bool(positives & PairTest.SAME_INDEX)  # meets an item's own index
         written["positive"] = (1 if one_tile else parts) if positives else 0
@@ -30,7 +30,7 @@ class PartialStats:
         return torch.empty(parts, len(self.side), dtype=dtype, device=self.side.features.device) if parts else None
 
     def merged(self) -> SideStats:
-        found = uninitialised(self.spec.reduce.traits, len(self.side), self.side.features.device)
+        found = uninitialised(self.spec.numbers, len(self.side), self.side.features.device)
         self.launch({argument(name): x for name, x in found.present().items()})
         return found
 

@@ -31,7 +31,7 @@ class StatsAccumulator:
 
     def result(self) -> SideStats:
         if self.stats is None:
-            self.stats = neutral(self.spec.reduce.traits, self.side.features, len(self.side))
+            self.stats = neutral(self.spec.numbers, self.side.features, len(self.side))
         return self.stats
 
 

@@ -165,7 +165,7 @@ def margins_forward(
         sweep = Sweep(modalities, scale, backend)
         buffer = new_buffer(sweep, budget)
         store = driver.ScoreStore(buffer if len(buffer) else None)
-        stats = [neutral(SPEC.reduce.traits, sweep.first, sweep.n) for _ in modalities]
+        stats = [neutral(SPEC.numbers, sweep.first, sweep.n) for _ in modalities]
         for group in sweep.groups():
             sides = driver.statistics(driver.Plan(group.call, sweep.backend), store)
             found = by_anchor(sweep, group, sides.rows.result(), sides.cols[0].result())

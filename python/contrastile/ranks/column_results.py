@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS, SideStats, Traits, merge, rescaled, stat_dtype
+from ..monoid import NUMBERS, SideStats, merge, rescaled, stat_dtype
 from ..spec import Gradients, Needs
 from . import communication
 from .global_call import Part
@@ -17,24 +17,25 @@ from .shard import joined
 
 def numbers(stats: SideStats) -> Tensor:
     """(m, count): the numbers of a statistic, in the order of NUMBERS."""
-    values = list(stats.present().values())
-    if stats.arg is not None:  # exact in float64 up to 2^53
+    present = stats.present()
+    values = list(present.values())
+    if any(NUMBERS[name].integer for name in present):  # exact in float64 up to 2^53
         values = [x.double() for x in values]
     return torch.stack(values, 1)
 
 
-def stats_of(traits: Traits, x: Tensor) -> SideStats:
-    columns = dict(zip(traits.numbers(), x.unbind(1), strict=True))
+def stats_of(names: Sequence[str], x: Tensor) -> SideStats:
+    columns = dict(zip(names, x.unbind(1), strict=True))
     return SideStats(**{k: (v.long() if NUMBERS[k].integer else v).contiguous() for k, v in columns.items()})
 
 
-def merged(traits: Traits, x: Tensor, y: Tensor) -> Tensor:
-    return numbers(merge(stats_of(traits, x), stats_of(traits, y)))
+def merged(names: Sequence[str], x: Tensor, y: Tensor) -> Tensor:
+    return numbers(merge(stats_of(names, x), stats_of(names, y)))
 
 
-def merge_everywhere(ranks: Ranks, traits: Traits, x: Tensor) -> Tensor:
+def merge_everywhere(ranks: Ranks, names: Sequence[str], x: Tensor) -> Tensor:
     """`merge` over ranks of the numbers of all columns: the largest first, then one sum of all others."""
-    own = stats_of(traits, x).present()
+    own = stats_of(names, x).present()
     top = {name: largest(ranks, value) for name, value in own.items() if NUMBERS[name].law == "max"}
     first = {name: first_index(ranks, own[name], own[of], top[of]) for name, of in followers(own)}
     rest = [rescaled_to(top, name, own) for name in own if name not in top | first]

@@ -35,7 +35,7 @@ class Sweep:
 
     def __init__(self, call: GlobalCall, needs: Needs, budget: int = 0) -> None:
         self.call, self.needs, self.budget = call, needs, budget
-        self.spec, self.traits = call.own.spec, call.own.spec.reduce.traits
+        self.spec = call.own.spec
         self.row = driver.StatsAccumulator(call.own.spec, call.own.rows)
         self.local_stats: list[Tensor] = []  # of the replicated columns
         self.local_grads: Gradients | None = None
@@ -59,10 +59,10 @@ class Sweep:
     def statistics(self) -> driver.Finished:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
-            self.row.add(0, len(self.call.own.rows), stats_of(self.traits, home[0]))
+            self.row.add(0, len(self.call.own.rows), stats_of(self.spec.numbers, home[0]))
         done = driver.finished_rows(self.row.result())
         if home and not self.spec.square:
-            driver.add_columns(done, [stats_of(self.traits, torch.cat([home[0], *self.local_stats]))])
+            driver.add_columns(done, [stats_of(self.spec.numbers, torch.cat([home[0], *self.local_stats]))])
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
@@ -70,7 +70,7 @@ class Sweep:
         self.row.add(*part.rows, sides.rows.result())
         if not (self.spec.cols or self.spec.square):
             return []
-        untouched = numbers(neutral(self.traits, part.call.rows.features, part.width))
+        untouched = numbers(neutral(self.spec.numbers, part.call.rows.features, part.width))
         if part.call.spec.square:
             return [untouched]
         found = [numbers(column.result()) for column in sides.cols]
@@ -185,7 +185,7 @@ class Ring(Sweep):
 
     def joined(self, before: list[Tensor], found: list[Tensor], statistics: bool) -> list[Tensor]:
         if statistics:
-            return [merged(self.traits, x, y) for x, y in zip(before, found, strict=True)]
+            return [merged(self.spec.numbers, x, y) for x, y in zip(before, found, strict=True)]
         return [x.add_(y) for x, y in zip(before, found, strict=True)]
 
 
@@ -220,9 +220,9 @@ class Gather(Sweep):
         ranks = self.call.ranks
         if not statistics:
             return [communication.reduce_scatter(ranks, x, self.counts) for x in left]
-        merged = [merge_everywhere(ranks, self.traits, x) for x in left]
+        merged = [merge_everywhere(ranks, self.spec.numbers, x) for x in left]
         for x in merged:
-            self.col_stat = finish(stats_of(self.traits, x))
+            self.col_stat = finish(stats_of(self.spec.numbers, x))
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
     def reweigh(self) -> None:
@@ -251,7 +251,7 @@ class Gather(Sweep):
         if statistics:
             own[0] = numbers(self.row.result())
             self.row = driver.StatsAccumulator(self.spec, self.call.own.rows)
-        empty = neutral(self.traits, self.call.own.rows.features, 1)
+        empty = neutral(self.spec.numbers, self.call.own.rows.features, 1)
         for k, like in enumerate(own):
             untouched = numbers(empty) if statistics else like.new_zeros(1, like.shape[1])
             joined.append(
