@@ -37,12 +37,10 @@ NUMBERS = {
     "positive_peak": Number("max", neutral=-torch.inf),
     "positive_total": Number("exp", of="positive_peak"),
     "kept_positives": Number("sum", integer=True),
-    # where pairs are counted
-    "kept": Number("sum", integer=True),  # pairs in the statistic
+    "kept": Number("sum", integer=True),  # pairs in the statistic, where they are counted
     "positives": Number("sum", integer=True),  # positive pairs, kept or not
 }
 SPLIT_NUMBERS = ("positive_peak", "positive_total", "kept_positives")
-COUNT_NUMBERS = ("kept", "positives")
 
 
 class Traits(NamedTuple):
@@ -127,7 +125,15 @@ def finish(stats: SideStats) -> Tensor:
 
     At scale 100 one number would leave a converged model's loss and p_ii - 1 with four digits fewer.
     """
-    peak, total = stats.peak, stats.total
+    return in_parts(stats.peak, stats.total)
+
+
+def finish_positives(stats: SideStats) -> Tensor | None:
+    """The same of the statistic that kept positives have of their own."""
+    return None if stats.positive_peak is None else in_parts(stats.positive_peak, stats.positive_total)
+
+
+def in_parts(peak: Tensor | None, total: Tensor | None) -> Tensor:
     if peak is not None and total is not None:
         return torch.stack([peak, total.log()], 1)
     value = peak if total is None else total

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import monoid
-from .monoid import COUNT_NUMBERS, SPLIT_NUMBERS, SideStats, Traits
+from .monoid import SPLIT_NUMBERS, SideStats, Traits
 
 
 class PairTest(IntEnum):
@@ -102,7 +102,8 @@ class PairSpec:
         """What an item's statistic is made of, in the order of monoid.NUMBERS."""
         traits = self.reduce.traits
         optional = {"peak": traits.peak, "total": traits.total, "arg": traits.arg}
-        optional |= dict.fromkeys(SPLIT_NUMBERS, self.split) | dict.fromkeys(COUNT_NUMBERS, self.counts)
+        optional |= dict.fromkeys(SPLIT_NUMBERS, self.split)
+        optional |= {"kept": self.counts, "positives": self.split or self.counts}
         return [name for name in monoid.NUMBERS if optional.get(name, True)]
 
 
@@ -125,7 +126,8 @@ class Packed(Protocol):
 
 
 # of an item, as fields of Side
-NUMBERS = ("scale", "bias", "low", "high", "weight", "positive_weight", "positive_stat_weight")
+WEIGHTS = ("weight", "positive_weight", "positive_stat_weight")
+NUMBERS = ("scale", "bias", "low", "high", *WEIGHTS)
 PARTS = ("stat", "positive_stat")  # statistics in parts, (n, 2)
 VECTORS = (*NUMBERS, *READERS, *PARTS)
 
@@ -186,6 +188,10 @@ class Upstream:
     positive_weight: Tensor | None = None  # (n,) of the sum over positives
     positive_stat: Tensor | None = None  # (n, 2) PairSpec.split: the statistic of kept positives
     positive_stat_weight: Tensor | None = None  # (n,) its upstream gradient
+
+    @staticmethod
+    def of(side: Side) -> Upstream:
+        return Upstream(*(getattr(side, x.name) for x in fields(Upstream)))
 
     def slice(self, start: int, stop: int) -> Upstream:
         parts = {x.name: getattr(self, x.name) for x in fields(self)}
@@ -286,3 +292,8 @@ class Weights:
 
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive]
+
+    def upstream(self, row: Tensor | None = None, col: Tensor | None = None) -> tuple[Upstream, Upstream | None]:
+        """The weights as slopes of these statistics in parts."""
+        cols = None if self.col is None else Upstream(col, self.col, self.col_positive)
+        return Upstream(row, self.row, self.row_positive), cols

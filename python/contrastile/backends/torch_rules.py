@@ -114,9 +114,9 @@ class Masks:
             found["kept_positives"] = self.remaining(self.dropped(side, dim, positives=True), dim)
         if self.spec.counts:
             found["kept"] = self.remaining(self.dropped(side, dim), dim)
-            found["positives"] = self.remaining(None if self.positive is None else ~self.positive, dim)
-            if self.positive is None:
-                found["positives"].zero_()
+        if self.spec.split or self.spec.counts:
+            none = self.z.new_zeros(self.z.shape[1 - dim], dtype=torch.int64)
+            found["positives"] = none if self.positive is None else self.positive.sum(dim)
         return found
 
     def remaining(self, drop: Tensor | None, dim: int) -> Tensor:

@@ -9,24 +9,25 @@ from .gradients import gradients
 from .plan import Plan, ScoreStore
 from .scalar import scalar
 from .scaling import power_of_two
-from .statistics import Finished, StatsAccumulator, add_columns, finished, finished_rows, statistics
+from .statistics import Finished, Statistics, StatsAccumulator, finished, finished_side, side_by_side, statistics
 from .value import weighed
-from .weights import attach_columns, set_weights, with_weights
+from .weights import attach, attached, with_upstream
 
 __all__ = [
     "Finished",
     "Plan",
     "ScoreStore",
+    "Statistics",
     "StatsAccumulator",
-    "add_columns",
-    "attach_columns",
+    "attach",
+    "attached",
     "finished",
-    "finished_rows",
+    "finished_side",
     "gradients",
     "power_of_two",
     "scalar",
-    "set_weights",
+    "side_by_side",
     "statistics",
     "weighed",
-    "with_weights",
+    "with_upstream",
 ]

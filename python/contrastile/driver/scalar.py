@@ -17,9 +17,9 @@ from ..spec import Gradients, Needs, PairCall, Weights
 from .gradients import add_block, gradients, new_gradients, slice_gradients
 from .plan import Plan, ScoreStore, Step
 from .scaling import scaled
-from .statistics import Sides, finished, finished_rows, statistics
+from .statistics import Sides, Statistics, finished, finished_side, statistics
 from .value import weighed
-from .weights import given_weights, set_weights, with_weights
+from .weights import attach, given_weights, with_upstream
 
 
 def scalar(
@@ -28,7 +28,7 @@ def scalar(
     """The weighted sum of the statistics and, where wanted, its gradients (for upstream gradient 1)."""
     if not needs.any():
         done = finished(statistics(Plan(call, backend), ScoreStore(None)))
-        return weighed(done, weights)[0].to(done.row.dtype), None
+        return weighed(done, weights)[0].to(stat_dtype(call.dtype)), None
     complete = weights.col is not None or not call.spec.cols
     small = backend.small(call) if complete else None
     if small is not None:
@@ -57,13 +57,13 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
     block.again = True
     sides.add(step, *plan.backend.stats(block))
     done = finished(sides)
-    value, slopes = weighed(done, weights)
-    set_weights(call, done, slopes)
+    value, row, col = weighed(done, weights)
+    attach(call, row, col)
     grads = new_gradients(call, needs)
     with scaled(call, plan.backend, given_weights(call), grads):
         again = replace(plan.block(step, block.scores), saved=block.saved)
         add_block(plan, step, grads, again, needs)
-    return value.to(done.row.dtype), grads
+    return value.to(stat_dtype(plan.call.dtype)), grads
 
 
 def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradients]:
@@ -80,10 +80,10 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
                 own.row_positive = weights.row_positive[start:stop]
             chunk = plan.chunk(start, stop)
             steps = list(chunk.steps())
-            done = finished_rows(statistics(chunk, ScoreStore(buffer), steps).rows.result())
-            share, slopes = weighed(done, own)
+            done = finished_side(statistics(chunk, ScoreStore(buffer), steps).rows.result())
+            share, up, _ = weighed(Statistics(done), own)
             value = value + share
-            chunk.call.rows = with_weights(chunk.call.rows, done.row, slopes.row, slopes.row_positive)
+            chunk.call.rows = with_upstream(chunk.call.rows, up)
             here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)
             for step in steps:
                 add_block(chunk, step, here, chunk.block(step, store.next(chunk, step)), needs)
@@ -94,7 +94,7 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
     """The slope of a sum does not depend on the sum, so statistics and score gradients come from one product, whose
     scores are held for one block at a time."""
     call, backend, sides = plan.call, plan.backend, Sides(plan.call)
-    set_weights(call, None, weights)
+    attach(call, *weights.upstream())
     grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_score_grad)
     steps = list(plan.steps())
     buffer = plan.memory(max((plan.step_scores(step) for step in steps), default=0))
@@ -108,13 +108,13 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
             assert row is not None
             sides.add(step, row, col)
     done = finished(sides)
-    return weighed(done, weights)[0].to(done.row.dtype), grads
+    return weighed(done, weights)[0].to(stat_dtype(call.dtype)), grads
 
 
 def two_sweeps(plan: Plan, weights: Weights, needs: Needs, budget: int) -> tuple[Tensor, Gradients]:
     """Columns are complete only after all rows: statistics first, then score gradients, from saved or new scores."""
     buffer = plan.scores_within(budget)
     done = finished(statistics(plan, ScoreStore(buffer)))
-    value, slopes = weighed(done, weights)
-    set_weights(plan.call, done, slopes)
-    return value.to(done.row.dtype), gradients(plan, needs, ScoreStore(buffer))
+    value, row, col = weighed(done, weights)
+    attach(plan.call, row, col)
+    return value.to(stat_dtype(plan.call.dtype)), gradients(plan, needs, ScoreStore(buffer))

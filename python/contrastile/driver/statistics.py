@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..monoid import SideStats, finish, merge, neutral
+from ..monoid import SideStats, finish, finish_positives, merge, neutral
 from ..spec import PairCall, PairSpec, Side
 from .plan import Plan, ScoreStore, Step
 
@@ -59,35 +59,32 @@ def statistics(plan: Plan, store: ScoreStore, steps: Iterable[Step] | None = Non
 
 @dataclass
 class Finished:
-    """Finished statistics, sums over positives and indices of maxima of all rows and, where wanted, all columns."""
+    """The finished statistics of one side, in parts, and the numbers they were made of."""
 
-    row: Tensor
-    row_positive: Tensor | None
-    row_arg: Tensor | None = None
-    col: Tensor | None = None
-    col_positive: Tensor | None = None
-    col_arg: Tensor | None = None
+    stat: Tensor
+    numbers: SideStats
+    positive_stat: Tensor | None = None  # of kept positives, where they are apart
 
 
-def finished(sides: Sides) -> Finished:
-    done = finished_rows(sides.rows.result())
-    if sides.call.spec.cols:
-        add_columns(done, [column.result() for column in sides.cols])
-    return done
+@dataclass
+class Statistics:
+    """Of all rows and, where wanted, all columns."""
+
+    row: Finished
+    col: Finished | None = None
 
 
-def finished_rows(rows: SideStats) -> Finished:
-    return Finished(finish(rows), rows.positive, rows.arg)
+def finished(sides: Sides) -> Statistics:
+    cols = [column.result() for column in sides.cols] if sides.call.spec.cols else []
+    return Statistics(finished_side(sides.rows.result()), finished_side(side_by_side(cols)) if cols else None)
 
 
-def add_columns(done: Finished, blocks: Sequence[SideStats]) -> None:
-    """The statistics of all columns from those of their blocks."""
-    done.col = joined([finish(block) for block in blocks])
-    done.col_positive = joined([block.positive for block in blocks if block.positive is not None])
-    done.col_arg = joined([block.arg for block in blocks if block.arg is not None])
+def finished_side(stats: SideStats) -> Finished:
+    return Finished(finish(stats), stats, finish_positives(stats))
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor | None:
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    return torch.cat(list(parts))
+def side_by_side(blocks: Sequence[SideStats]) -> SideStats:
+    """The numbers of all columns from those of their blocks."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return SideStats(**{name: torch.cat([getattr(x, name) for x in blocks]) for name in blocks[0].present()})

@@ -2,56 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ..monoid import softplus
-from ..spec import Weights
-from .statistics import Finished
+from ..spec import Upstream, Weights
+from .statistics import Finished, Statistics
 
 
-def weighed(done: Finished, weights: Weights) -> tuple[Tensor, Weights]:
-    """The sum, float64, because a statistic and its positive are large and nearly equal; and its slopes in the
-    statistics and in the sums over positives."""
-    if weights.cross_entropy:
-        return cross_entropy(done, weights)
-    value = linear(done.row, weights.row, done.row_positive, weights.row_positive)
-    if done.col is not None:
-        value = value + linear(done.col, weights.col, done.col_positive, weights.col_positive)
-    return value, weights
+def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstream | None]:
+    """The sum, float64, because a statistic and its positive are large and nearly equal; and what the rows and the
+    columns bring to the second sweep: its slopes in all statistics and in the sums over positives."""
+    split = done.row.positive_stat is not None
+    if not (split or weights.cross_entropy):
+        row, col = weights.upstream(done.row.stat, None if done.col is None else done.col.stat)
+        return linear(done.row, row) + (0.0 if done.col is None or col is None else linear(done.col, col)), row, col
+    items = both_sides(done, weights)
+    value, slopes = with_positives_apart(items) if split else cross_entropy(items)
+    slopes = [x if x is None else x.to(weights.row.dtype) for x in slopes]
+    up = Upstream(items.parts, slopes[0], slopes[1], items.positive_parts, slopes[2])
+    n = len(weights.row)
+    return value.sum(), up.slice(0, n), up.slice(n, len(items.parts)) if len(items.parts) > n else None
 
 
-def linear(stat: Tensor, weight: Tensor | None, positive: Tensor | None, positive_weight: Tensor | None) -> Tensor:
+def linear(done: Finished, up: Upstream) -> Tensor:
     """Of one side. An item with nothing kept (statistic -inf) contributes 0."""
     parts = []
-    if weight is not None:
-        parts.append(stat.sum(1, dtype=torch.float64).nan_to_num_(torch.nan, torch.inf, 0.0).mul_(weight))
-    if positive_weight is not None:
-        assert positive is not None
-        parts.append(positive.double() * positive_weight)
-    return sum(parts[1:], parts[0]).sum() if parts else stat.new_zeros((), dtype=torch.float64)
+    if up.weight is not None:
+        stat = done.stat.sum(1, dtype=torch.float64)
+        parts.append(stat.nan_to_num_(torch.nan, torch.inf, 0.0).mul_(up.weight))
+    if up.positive_weight is not None:
+        assert done.numbers.positive is not None
+        parts.append(done.numbers.positive.double() * up.positive_weight)
+    return sum(parts[1:], parts[0]).sum() if parts else done.stat.new_zeros((), dtype=torch.float64)
 
 
-def cross_entropy(done: Finished, weights: Weights) -> tuple[Tensor, Weights]:
-    """weight * softplus(stat - positive) + positive_weight * positive, of both sides at once: few small operations."""
+class Items(NamedTuple):
+    """The items of one side, or of both one after the other: few small operations."""
 
-    def joined(row: Tensor | None, col: Tensor | None) -> Tensor:
-        assert row is not None
-        return row if weights.col is None or col is None else torch.cat([row, col])
+    parts: Tensor  # the statistic
+    positive: Tensor  # float64, the sum over positives
+    weight: Tensor
+    positive_weight: Tensor | None
+    positive_parts: Tensor | None  # where positives are apart, as are the next two
+    kept_positives: Tensor | None
+    positives: Tensor | None
 
-    positive, weight = joined(done.row_positive, done.col_positive), joined(weights.row, weights.col)
-    stat = joined(done.row, done.col).sum(1, dtype=torch.float64)
+
+def both_sides(done: Statistics, weights: Weights) -> Items:
+    sides = [done.row] if done.col is None or weights.col is None else [done.row, done.col]
+
+    def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+        given = [x for x in parts[: len(sides)] if x is not None]
+        return (given[0] if len(given) == 1 else torch.cat(given)) if given else None
+
+    parts, positive = joined([x.stat for x in sides]), joined([x.numbers.positive for x in sides])
+    weight = joined([weights.row, weights.col])
+    assert parts is not None and positive is not None and weight is not None
+    return Items(
+        parts, positive.double(), weight, joined([weights.row_positive, weights.col_positive]),
+        joined([x.positive_stat for x in sides]), joined([x.numbers.kept_positives for x in sides]),
+        joined([x.numbers.positives for x in sides]),
+    )  # fmt: skip
+
+
+def times(weight: Tensor, x: Tensor) -> Tensor:
+    """float64; what has no weight adds nothing, whatever it is."""
+    return torch.where(weight == 0, 0.0, weight.double() * x)
+
+
+def cross_entropy(x: Items) -> tuple[Tensor, list[Tensor | None]]:
+    """weight * softplus(stat - positive) + positive_weight * positive; slopes in the two."""
+    stat = x.parts.sum(1, dtype=torch.float64)
     # without others the loss is 0, whatever the positive
-    margin = torch.where(stat == -torch.inf, stat, stat - positive)
-    idle = weight == 0
-    share = torch.where(idle, 0.0, torch.sigmoid(margin) * weight)
-    value, rest = torch.where(idle, 0.0, softplus(margin) * weight), -share
-    if weights.row_positive is not None:
-        positive_weight = joined(weights.row_positive, weights.col_positive)
-        linear_part = torch.where(positive_weight == 0, 0.0, positive_weight.double() * positive)
-        value, rest = value + linear_part, rest + positive_weight
-    share, rest = share.to(weight.dtype), rest.to(weight.dtype)
-    n = len(weights.row)
-    if weights.col is None:
-        return value.sum(), Weights(share, rest)
-    return value.sum(), Weights(share[:n], rest[:n], share[n:], rest[n:])
+    margin = torch.where(stat == -torch.inf, stat, stat - x.positive)
+    share, value = times(x.weight, torch.sigmoid(margin)), times(x.weight, softplus(margin))
+    if x.positive_weight is None:
+        return value, [share, -share, None]
+    return value + times(x.positive_weight, x.positive), [share, x.positive_weight - share, None]
+
+
+def with_positives_apart(x: Items) -> tuple[Tensor, list[Tensor | None]]:
+    """weight * (k + softplus(o - k)) + positive_weight * positive, with o the log-sum-exp of the others and k that of
+    the kept positives; slopes in o, in the sum over positives and in k.
+
+    Of an item with one positive k is this positive: its two slopes are added here, in float64, where the weights
+    cancel, and the kernel adds no exponential, which would have to be 1 to the last bit.
+    """
+    assert x.positive_parts is not None and x.kept_positives is not None and x.positives is not None
+    o, k = x.parts.sum(1, dtype=torch.float64), x.positive_parts.sum(1, dtype=torch.float64)
+    kept = k != -torch.inf
+    margin = torch.where(kept, o - k, torch.inf)
+    of_others, of_positives = times(x.weight, torch.sigmoid(margin)), times(x.weight, torch.sigmoid(-margin))
+    positive_weight = torch.zeros_like(x.weight) if x.positive_weight is None else x.positive_weight
+    large = times(x.weight, torch.where(kept, k, 0.0)) + times(positive_weight, x.positive)  # it cancels first
+    rest = torch.where(kept, softplus(margin), o.nan_to_num(torch.nan, torch.inf, 0.0))  # -inf: nothing is kept
+    one = (x.kept_positives == 1) & (x.positives == 1)
+    both = positive_weight.double() + x.weight.double() - of_others
+    of_sum = torch.where(one, both, positive_weight.double())
+    return large + times(x.weight, rest), [of_others, of_sum, torch.where(one, 0.0, of_positives)]

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import driver
 from ..backends import select
-from ..monoid import joined_parts, upstream
 from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
 from ..ranks.agreement import known
 from ..ranks.facts import Fact
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
 from . import library, record
-from .autograd import once, scaled
+from .autograd import differentiable, once, public_outputs, scaled
 from .check import FEATURE_DTYPES
 from .record import FIELDS, GRADS, Arguments, words_of
 from .rules import MOST_BLOCKS
@@ -91,7 +89,7 @@ def global_call(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -
 
 
 class GlobalStats(torch.autograd.Function):
-    """Row and column statistics, row and column sums over positives, of this rank's rows and columns."""
+    """Statistics of this rank's rows and columns, see autograd.public_outputs."""
 
     @staticmethod
     def forward(
@@ -99,36 +97,33 @@ class GlobalStats(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         args = record.restored(statics, tensors)
-        with library.no_autocast(args.a), under_way():
-            done = sweep.stats(global_call(ranks, args, sizes))
-        none = done.row.new_empty(0)
-        col = done.row.new_empty(0, 2) if done.col is None else done.col
+        found = [x.clone() for x in statistics(ranks, args, sizes)]
+        row_parts, col_parts, _, _, row_positive_parts, col_positive_parts, *_ = found
         ctx.ranks, ctx.sizes, ctx.statics = ranks, sizes, statics
-        ctx.save_for_backward(*tensors, done.row, col)
-        positives = [none if x is None else x.clone() for x in (done.row_positive, done.col_positive)]
-        return joined_parts(done.row, exact), joined_parts(col, exact), *positives
+        ctx.save_for_backward(*tensors, row_parts, col_parts, row_positive_parts, col_positive_parts)
+        return public_outputs(ctx, args, found, exact)
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_parts, col_parts = ctx.saved_tensors
+        *tensors, row_parts, col_parts, row_positive_parts, col_positive_parts = ctx.saved_tensors
         needs = record.tensor_needs(ctx.needs_input_grad[4:])
         function = partial(stats_gradients, ctx.ranks, ctx.sizes, ctx.statics, needs)
-        grads = once(function, *gouts, row_parts, col_parts, *tensors)
+        parts = row_parts, col_parts, row_positive_parts, col_positive_parts
+        grads = once(function, *parts, *differentiable(gouts), *tensors)
         return (None, None, None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(
-    ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor
+    ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool], *tensors: Any
 ) -> tuple[Tensor, ...]:
-    row, col, row_positive, col_positive, row_parts, col_parts, *inputs = tensors
+    row_parts, col_parts, row_positive_parts, col_positive_parts, *rest = tensors
+    row, col, row_positive, col_positive, row_positive_stat, col_positive_stat, *inputs = rest
     args = record.restored(statics, inputs)
     with library.no_autocast(args.a):
         call = global_call(ranks, args, sizes)
-        spec = call.own.spec
-        some = bool(spec.positives)
-        rows = (row_parts, upstream(row_parts, row), row_positive.contiguous() if some else None)
-        cols = (col_parts, upstream(col_parts, col), col_positive.contiguous() if some else None)
-        grads = sweep.backward(call, rows, cols if spec.cols else (None,) * 3, record.needed(args, needs))
+        rows = library.upstream_of(args, row_parts, row, row_positive, row_positive_parts, row_positive_stat)
+        cols = library.upstream_of(args, col_parts, col, col_positive, col_positive_parts, col_positive_stat)
+        grads = sweep.backward(call, rows, cols if args.cols else None, record.needed(args, needs))
         flat = record.flat_gradients(args, grads)
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
 
@@ -162,10 +157,12 @@ def run_loss(
         return value, [] if grads is None else record.flat_gradients(args, grads)
 
 
-def positions(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> driver.Finished:
-    """The largest z of this rank's rows and columns with their global indices."""
+def statistics(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """What the operator pair_stats returns but for scores, of this rank's rows and columns; indices are global."""
     with library.no_autocast(args.a), under_way():
-        return sweep.stats(global_call(ranks, args, sizes))
+        done = sweep.stats(global_call(ranks, args, sizes))
+    sides = (library.outputs_of(side, args.a) for side in (done.row, done.col))
+    return [x for both in zip(*sides, strict=True) for x in both]
 
 
 def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tuple[Tensor, ...]:

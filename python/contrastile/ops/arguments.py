@@ -46,6 +46,8 @@ class Pairs:
     cols: bool = False
     score: ScoreName = "dot"
     offset: bool = True
+    split: bool = False
+    counts: bool = False
 
 
 def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) -> Arguments:
@@ -85,6 +87,7 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
         float_order=isinstance(pairs.row_order, Tensor) and pairs.row_order.is_floating_point(),
         keep_positives=bool(pairs.keep_positives), cross_entropy=cross_entropy,
         cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]), offset=bool(pairs.offset),
+        split=bool(pairs.split), counts=bool(pairs.counts),
         compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
 
@@ -95,6 +98,8 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"
         )
+    if pairs.split and (pairs.reduce != "lse" or not named):
+        raise ValueError("split needs reduce='lse' and positives that keep does not name, as positives='same_id'")
     if not cross_entropy:
         return
     if pairs.reduce != "lse" or not named or pairs.keep_positives or not excludes(keep, positives):

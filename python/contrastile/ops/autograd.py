@@ -28,7 +28,7 @@ class Once(torch.autograd.Function):
     """A function of tensors that refuses to be differentiated: its derivative would be silently wrong."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
         return function(*tensors)
 
     @staticmethod
@@ -36,7 +36,7 @@ class Once(torch.autograd.Function):
         raise RuntimeError(NO_DOUBLE_BACKWARD)
 
 
-def once(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+def once(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -> tuple[Tensor, ...]:
     """function(*tensors) in a backward pass. Grad mode is on for create_graph=True; only then may somebody
     differentiate the result."""
     if not torch.is_grad_enabled():
@@ -46,35 +46,55 @@ def once(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple
 
 
 class StatsFunction(torch.autograd.Function):
-    """Vector mode: row and column statistics, row and column sums over positives."""
+    """Vector mode; see `public_outputs`."""
 
     @staticmethod
     def forward(
         ctx: Any, statics: tuple[Any, ...], budget: int, exact: bool, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
-        output = run_record("pair_stats", library.stats, args, budget)
-        row_parts, col_parts, row_positive, col_positive, _, _, scores = output
+        *found, scores = run_record("pair_stats", library.stats, args, budget)
+        row_parts, col_parts, _, _, row_positive_parts, col_positive_parts, *_ = found
         ctx.statics = statics
-        ctx.save_for_backward(*tensors, row_parts, col_parts, scores)
-        return joined_parts(row_parts, exact), joined_parts(col_parts, exact), row_positive, col_positive
+        ctx.save_for_backward(*tensors, row_parts, col_parts, row_positive_parts, col_positive_parts, scores)
+        return public_outputs(ctx, args, found, exact)
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_parts, col_parts, scores = ctx.saved_tensors
+        *tensors, row_parts, col_parts, row_positive_parts, col_positive_parts, scores = ctx.saved_tensors
         needs = record.tensor_needs(ctx.needs_input_grad[3:])
-        inputs = (*gouts, row_parts, col_parts, scores, *tensors)
+        parts = row_parts, col_parts, row_positive_parts, col_positive_parts
+        inputs = (*parts, scores, *differentiable(gouts), *tensors)
         grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
         return (None, None, None, *record.by_tensor(grads, needs))
 
 
-def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-    row, col, row_positive, col_positive, row_parts, col_parts, scores, *inputs = tensors
+def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bool) -> tuple[Tensor, ...]:
+    """Row and column statistics, row and column sums over positives. With split also the statistics of kept positives,
+    then the largest z in the statistics; with split or counts the integers. From `found`, a tensor for each side of
+    library.outputs_of."""
+    row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *integers = found
+    outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact), row_positive, col_positive]
+    constant: list[Tensor] = []
+    if args.split:
+        outputs += [joined_parts(row_positive_parts, exact), joined_parts(col_positive_parts, exact)]
+        constant += [row_parts[:, 0].clone(), col_parts[:, 0].clone()]
+    if args.split or args.counts:
+        constant += integers
+    ctx.mark_non_differentiable(*constant)
+    return (*outputs, *constant)
+
+
+def differentiable(gouts: Sequence[Tensor]) -> list[Tensor | None]:
+    """The gradients of `public_outputs` that mean something, always six."""
+    return [*gouts[:4], *(gouts[4:6] if len(gouts) > 6 else (None, None))]
+
+
+def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    parts, inputs = tensors[:11], tensors[11:]
     args = record.restored(statics, inputs)
     # always the operator: upstream gradients may be batched, which only the dispatcher sees and refuses
-    grads = torch.ops.contrastile.pair_stats_backward.default(
-        *record.packed(args), row_parts, col_parts, scores, row, col, row_positive, col_positive, needs
-    )
+    grads = torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *parts, needs)
     return tuple(grads)
 
 

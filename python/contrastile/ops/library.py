@@ -18,8 +18,8 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend
-from ..monoid import stat_dtype, upstream
-from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Weights
+from ..monoid import NUMBERS, stat_dtype, upstream
+from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -27,13 +27,15 @@ TAGS = (torch.Tag.pt2_compliant_tag,)
 
 LIB.define(
     f"pair_stats({SCHEMA}, SymInt budget) -> "
-    "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_arg, Tensor col_arg, "
-    "Tensor scores)",
+    "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_positive_parts, "
+    "Tensor col_positive_parts, Tensor row_integers, Tensor col_integers, Tensor scores)",
     tags=TAGS,
 )
 LIB.define(
-    f"pair_stats_backward({SCHEMA}, Tensor row_parts, Tensor col_parts, Tensor scores, Tensor row_weight, "
-    "Tensor col_weight, Tensor row_positive_weight, Tensor col_positive_weight, bool[] needs) -> Tensor[]",
+    f"pair_stats_backward({SCHEMA}, Tensor row_parts, Tensor col_parts, Tensor row_positive_parts, "
+    "Tensor col_positive_parts, Tensor scores, Tensor row_weight, Tensor col_weight, Tensor row_positive_weight, "
+    "Tensor col_positive_weight, Tensor? row_positive_stat_weight, Tensor? col_positive_stat_weight, bool[] needs) "
+    "-> Tensor[]",
     tags=TAGS,
 )
 LIB.define(
@@ -59,10 +61,7 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
         low=vector(args.row_low), high=vector(args.row_high), **row,
     )  # fmt: skip
-    spec = PairSpec(
-        Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
-        Score(args.score), args.offset,
-    )  # fmt: skip
+    spec = spec_of(args)
     if args.square:
         # the rows' scale already multiplies the score; as columns they bring the rest
         col = replace(rows, scale=None)
@@ -79,6 +78,13 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         sides.append(without(cols.part(block, start, stop) if len(blocks) > 1 else cols, args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
+
+
+def spec_of(args: Arguments) -> PairSpec:
+    return PairSpec(
+        Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
+        Score(args.score), args.offset, args.split, args.counts,
+    )  # fmt: skip
 
 
 def without(side: Side, args: Arguments, index: int) -> Side:
@@ -108,32 +114,49 @@ def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
         done = driver.finished(sides)
-        none = done.row.new_empty(0)
-        row_arg, col_arg = (none.long() if x is None else x for x in (done.row_arg, done.col_arg))
-        positive = none if done.row_positive is None else done.row_positive
-        col = done.row.new_empty(0, 2) if done.col is None else done.col
-        col_positive = none if done.col_positive is None else done.col_positive
-        scores = none.clone() if buffer is None else buffer
-        return done.row, col.clone(), positive, col_positive.clone(), row_arg, col_arg.clone(), scores
+        outputs = zip(outputs_of(done.row, args.a), outputs_of(done.col, args.a), strict=True)
+        scores = args.a.new_empty(0, dtype=stat_dtype(args.a.dtype)) if buffer is None else buffer
+        return *(x for both in outputs for x in both), scores
+
+
+def outputs_of(done: driver.Finished | None, like: Tensor) -> tuple[Tensor, ...]:
+    """A side's statistics in parts, sums over positives, statistics of kept positives in parts, and integers one after
+    the other, (count, n); empty: absent."""
+    dtype = stat_dtype(like.dtype)
+    none = like.new_empty(0, 2, dtype=dtype)
+    if done is None:
+        return none, like.new_empty(0, dtype=dtype), none.clone(), like.new_empty(0, 0, dtype=torch.int64)
+    integers = [x for name, x in done.numbers.present().items() if NUMBERS[name].integer]
+    stacked = torch.stack(integers) if integers else like.new_empty(0, len(done.stat), dtype=torch.int64)
+    positive = done.numbers.positive
+    assert positive is not None
+    return done.stat, positive, none if done.positive_stat is None else done.positive_stat, stacked
 
 
 def stats_backward(
-    args: Arguments, row_parts: Tensor, col_parts: Tensor, scores: Tensor, row_weight: Tensor, col_weight: Tensor,
-    row_positive: Tensor, col_positive: Tensor, needs: Sequence[bool],
+    args: Arguments, row_parts: Tensor, col_parts: Tensor, row_positive_parts: Tensor, col_positive_parts: Tensor,
+    scores: Tensor, row_weight: Tensor, col_weight: Tensor, row_positive: Tensor, col_positive: Tensor,
+    row_positive_stat: Tensor | None, col_positive_stat: Tensor | None, needs: Sequence[bool],
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        some = bool(call.spec.positives)
-        row_weights = (upstream(row_parts, row_weight), row_positive.contiguous() if some else None)
-        call.rows = driver.with_weights(call.rows, row_parts, *row_weights)
-        if args.square:
-            call.blocks = [driver.with_weights(call.blocks[0], row_parts, *row_weights)]
-        elif args.cols:
-            positive = col_positive.contiguous() if some else None
-            driver.attach_columns(call, col_parts, upstream(col_parts, col_weight), positive)
+        rows = upstream_of(args, row_parts, row_weight, row_positive, row_positive_parts, row_positive_stat)
+        cols = upstream_of(args, col_parts, col_weight, col_positive, col_positive_parts, col_positive_stat)
+        driver.attach(call, rows, cols)
         store = driver.ScoreStore(scores if len(scores) else None)
         grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
         return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]
+
+
+def upstream_of(
+    args: Arguments, parts: Tensor, weight: Tensor, positive: Tensor, positive_parts: Tensor,
+    positive_stat: Tensor | None,
+) -> Upstream:  # fmt: skip
+    """A side's statistics and what came back of them."""
+    own = positive.contiguous() if args.positives else None
+    if positive_stat is None:
+        return Upstream(parts, upstream(parts, weight), own)
+    return Upstream(parts, upstream(parts, weight), own, positive_parts, upstream(positive_parts, positive_stat))
 
 
 def loss(
@@ -169,10 +192,11 @@ def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     a, blocks, n, m = args.a, args.blocks, args.n, args.m
     dtype = stat_dtype(a.dtype)
     col_n = m if args.cols else 0
-    args_kept = Reduce(args.reduce).traits.arg
+    integers = sum(NUMBERS[name].integer for name in spec_of(args).numbers)
+    col_split, row_split = (col_n, n) if args.split else (0, 0)
 
-    def empty(size: Any, kind: torch.dtype = dtype) -> Tensor:
-        out: Tensor = a.new_empty((size,), dtype=kind)
+    def empty(*size: Any, kind: torch.dtype = dtype) -> Tensor:
+        out: Tensor = a.new_empty(size, dtype=kind)
         return out
 
     backend = select(args.backend, a.device, args.compute, n * m)
@@ -180,8 +204,8 @@ def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.saves_scores else 0
     return (
-        a.new_empty((n, 2), dtype=dtype), a.new_empty((col_n, 2), dtype=dtype), empty(n), empty(col_n),
-        empty(n if args_kept else 0, torch.int64), empty(col_n if args_kept else 0, torch.int64), empty(size),
+        empty(n, 2), empty(col_n, 2), empty(n), empty(col_n), empty(row_split, 2), empty(col_split, 2),
+        empty(integers, n, kind=torch.int64), empty(integers if args.cols else 0, col_n, kind=torch.int64), empty(size),
     )  # fmt: skip
 
 

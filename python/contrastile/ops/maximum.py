@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,22 @@ from ..ranks.global_batch import rows_of_all_ranks
 from . import across_ranks
 from .record import Arguments, needs_of, packed
 
-Place = tuple[Tensor, Tensor]  # global index, -1: none; z
+
+class Found(NamedTuple):
+    """What the kernels saw."""
+
+    row_peak: Tensor
+    col_peak: Tensor
+    integers: tuple[Tensor, Tensor]  # of rows and columns: the global index, -1: none; counts
+
+    @property
+    def row(self) -> tuple[Tensor, Tensor]:
+        return self.integers[0][0], self.row_peak
+
+    @property
+    def col(self) -> tuple[Tensor, Tensor]:
+        arg = self.integers[1][0] if len(self.integers[1]) else self.integers[0][0]
+        return arg, self.col_peak
 
 
 class Everywhere:
@@ -43,9 +58,11 @@ class Everywhere:
         return rows_of_all_ranks(self.ranks, x, [own[place] for own in self.sizes])
 
 
-def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None]:
-    """The largest z of every row and, where wanted, of every column; -inf of an item that keeps nothing."""
-    (row_arg, row_peak), (col_arg, col_peak), everywhere = positions(args, ranks)
+def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The largest z of every row and, where wanted, of every column; -inf of an item that keeps nothing. Then the
+    integers of both, the index first."""
+    found, everywhere = positions(args, ranks)
+    (row_arg, row_peak), (col_arg, col_peak) = found.row, found.col
     wide = stat_dtype(args.a.dtype)
     # widened before they are gathered: a column that many rows choose adds up its gradient in float32
     left = args.a.to(args.compute).to(wide).contiguous()
@@ -61,9 +78,10 @@ def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor | None
 
     rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg, row_peak)
     if not args.cols:
-        return rows, None
+        return rows, rows.new_empty(0), *found.integers
     cols = z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg, col_peak)
-    return Together.apply(rows, cols) if ranks is not None else (rows, cols)  # type: ignore[no-untyped-call]
+    both = Together.apply(rows, cols) if ranks is not None else (rows, cols)  # type: ignore[no-untyped-call]
+    return *both, *found.integers
 
 
 class Together(torch.autograd.Function):
@@ -78,19 +96,17 @@ class Together(torch.autograd.Function):
         return rows, cols
 
 
-def positions(args: Arguments, ranks: Ranks | None) -> tuple[Place, Place, Everywhere]:
+def positions(args: Arguments, ranks: Ranks | None) -> tuple[Found, Everywhere]:
     """Where the largest z of every row and column is, and what it is there."""
     needs = needs_of(args)
     with torch.no_grad():
         if ranks is None:
-            row, col, *_, row_arg, col_arg, _ = torch.ops.contrastile.pair_stats.default(*packed(args), 0)
-            return (row_arg, row[:, 0]), (col_arg, col[:, 0]), Everywhere(args, None, ())
-        sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs)
-        done = across_ranks.positions(ranks, args, sizes)
-        assert done.row_arg is not None
-        rows = done.row_arg, done.row[:, 0]
-        cols = rows if done.col is None or done.col_arg is None else (done.col_arg, done.col[:, 0])
-        return rows, cols, Everywhere(args, ranks, sizes)
+            found, sizes = torch.ops.contrastile.pair_stats.default(*packed(args), 0)[:-1], [[0]]
+        else:
+            sizes = across_ranks.agreed(ranks, args, "pair_reduce", needs)
+            found = across_ranks.statistics(ranks, args, sizes)
+        row, col, *_, row_integers, col_integers = found
+        return Found(row[:, 0], col[:, 0], (row_integers, col_integers)), Everywhere(args, ranks, sizes)
 
 
 def taken(x: Tensor, index: Tensor) -> Tensor:

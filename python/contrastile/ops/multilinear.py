@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..monoid import SideStats, finish, merge, neutral, stat_dtype
-from ..spec import Needs, PairCall, PairSpec, PairTest, Reduce, Side
+from ..spec import Needs, PairCall, PairSpec, PairTest, Reduce, Side, Upstream
 from . import check
 from .autograd import forward_only, once, run
 from .library import LIB, TAGS, converted, no_autocast
@@ -248,8 +248,7 @@ def give_weights(sweep: Sweep, group: Group, parts: Tensor, weight: Tensor) -> N
         folded = folded * above.neg().clamp_max(0).exp() + more * above.clamp_max(0).exp()
     positive = weight.sum(0).neg().expand(slabs, -1)
     vectors = (x.flatten(0, 1).contiguous() for x in (stat, folded, positive))
-    call.rows = driver.with_weights(call.rows, *vectors)
-    driver.attach_columns(call, parts[1].contiguous(), weight[1].contiguous(), None)
+    driver.attach(call, Upstream(*vectors), Upstream(parts[1].contiguous(), weight[1].contiguous()))
 
 
 def add_group(sweep: Sweep, group: Group, rows: Tensor | None, cols: Tensor | None, sums: list[Tensor | None]) -> None:

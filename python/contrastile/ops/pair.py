@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,25 +13,17 @@ from torch import Tensor
 from ..literals import BackendName, Keep, Positives, ReduceName, ScoreName
 from ..monoid import stat_dtype
 from ..ranks import Group, collective
-from ..spec import Reduce
+from ..spec import PairTest, Reduce
 from . import across_ranks, autograd, check
 from .arguments import Pairs, arguments
 from .maximum import maximum
 from .options import EngineOptions
 from .record import Arguments, needs_of
-from .rules import PerBlock
+from .results import PairStats, with_details, with_integers
+from .rules import PerBlock, excludes
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
-
-
-class PairStats(NamedTuple):
-    """Statistics of pair_reduce, float32 (float64 for float64 features); None where not asked for."""
-
-    rows: Tensor  # (N,) reduce over the kept columns of each row
-    cols: Tensor | None  # (M,) reduce over the kept rows of each column
-    row_positives: Tensor | None  # (N,) sum over the positive pairs of each row
-    col_positives: Tensor | None  # (M,)
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -74,6 +66,8 @@ def pair_reduce(
     cols: bool = False,
     score: ScoreName = "dot",
     offset: bool = True,
+    split: bool = False,
+    counts: bool = False,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: BackendName = "auto",
@@ -130,6 +124,11 @@ def pair_reduce(
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
         offset: False: the flats pass through 0, and every tile of b is a direction.
+        split: Kept positives and the other kept pairs also have statistics apart: row_negatives, row_positives_lse and
+            the largest negative, row_negative_max, so that `row_positives > row_negative_max` is whether the row found
+            its one positive. For reduce="lse" and positives by tests. softplus(row_negatives - row_positives_lse), a
+            softmax over sets, keeps its digits however small it is.
+        counts: Also count the kept and the positive pairs of every item.
         memory_budget: Bytes of scores saved from forward for backward, in blocks of up to 32 MiB; what does not fit is
             recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
@@ -144,7 +143,8 @@ def pair_reduce(
             all ranks, (own rows, all columns). "max" gathers the features of all ranks.
 
     Returns:
-        PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0.
+        PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0. reduce="max" also gives row_argmax: of
+        equal maxima the first, of NaN the first.
 
     Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
@@ -152,7 +152,7 @@ def pair_reduce(
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
         col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
-        score, offset,
+        score, offset, split, counts,
     )  # fmt: skip
     return pair_stats(pairs, EngineOptions.of(memory_budget, backend, group, compute_dtype))
 
@@ -160,27 +160,33 @@ def pair_reduce(
 def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
     """pair_reduce for those who have checked their options."""
     args, budget, ranks = arguments(pairs, engine), engine.memory_budget, engine.ranks
-    by_index = Reduce(args.reduce).traits.arg
-    if by_index:
-        if pairs.positives is not None:
-            raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
-        if budget:
-            raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
-        rows, columns = maximum(args, ranks)
-        return PairStats(rows, rows if pairs.cols and args.square else columns, None, None)
+    if Reduce(args.reduce).traits.arg:
+        return _maximum(pairs, args, engine)
     needs = needs_of(args)
     if ranks is not None:
         found = across_ranks.stats(ranks, args, needs, engine.exact_stats)
     else:
         budget = _default_budget(args) if budget is None else budget
         found = autograd.stats(args, budget if any(needs) else 0, engine.exact_stats)
-    rows, columns, row_positive, col_positive = found
+    rows, columns, row_positive, col_positive, *rest = found
     some, cols = pairs.positives is not None, pairs.cols
     if cols and args.square:  # z is symmetric: the column statistics are the row statistics
         columns, col_positive = rows.clone(), row_positive.clone()
-    return PairStats(
+    stats = PairStats(
         rows, columns if cols else None, row_positive if some else None, col_positive if some and cols else None
     )
+    return with_details(stats, args, cols, rest) if rest else stats
+
+
+def _maximum(pairs: Pairs, args: Arguments, engine: EngineOptions) -> PairStats:
+    if pairs.positives is not None:
+        raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
+    if engine.memory_budget:
+        raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
+    rows, columns, *integers = maximum(args, engine.ranks)
+    if pairs.cols and args.square:
+        columns = rows
+    return with_integers(PairStats(rows, columns if pairs.cols else None, None, None), args, pairs.cols, integers)
 
 
 @collective
@@ -272,6 +278,7 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
     """pair_loss for those who have checked their options."""
     _refuse_idle_weights(pairs, weights)
     args = arguments(pairs, engine, weights.cross_entropy)
+    args.split = _apart(args) and not _none(weights)
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     n, m, like = args.n, args.m, args.a
@@ -302,6 +309,18 @@ def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     ):
         if not useful and (isinstance(weight, Tensor) or weight != 0.0):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")
+
+
+def _apart(args: Arguments) -> bool:
+    """Whether some positives may be in the statistic: their two slopes nearly cancel in a converged model, so they are
+    computed apart from the others'."""
+    named = args.positives and not args.positives & PairTest.KEPT
+    return bool(
+        args.reduce == Reduce.LSE
+        and named
+        and not args.cross_entropy
+        and (args.keep_positives or not excludes(args.keep, args.positives))
+    )
 
 
 def _none(weights: Weights) -> bool:

@@ -78,6 +78,8 @@ class Arguments:
     square: Annotated[bool, Option("bool", agreed=True)]  # b is a and z symmetric
     score: Annotated[int, Option("int", names=SCORES, agreed=True)]
     offset: Annotated[bool, Option("bool", agreed=True)]
+    split: Annotated[bool, Option("bool", agreed=True)]  # see spec.PairSpec, as the next
+    counts: Annotated[bool, Option("bool", agreed=True)]
     compute: Annotated[torch.dtype, Option("ScalarType")]  # the type features are multiplied in
     backend: Annotated[str, Option("str")]
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..backends.base import Backend
-from ..spec import Needs, PairCall, Side
+from ..driver.weights import attached, with_upstream
+from ..spec import Needs, PairCall, Side, Upstream
 from .group import Ranks
 
 Span = tuple[int, int]
-Carried = tuple[Tensor | None, ...]  # statistic, weight, positive_weight
 
 
 @dataclass
@@ -119,22 +119,12 @@ def global_call_of(call: PairCall, backend: Backend, ranks: Ranks, sizes: Sequen
     return made
 
 
-def attach(call: GlobalCall, row: Carried, col: Carried) -> None:
-    """Gives rows, and own and replicated columns, their (stat, weight, positive_weight); None leaves a thing unset."""
-    call.own.rows = given(call.own.rows, row)
+def attach(call: GlobalCall, row: Upstream, col: Upstream | None) -> None:
+    """Gives rows, and own and replicated columns that have statistics, what belongs to them."""
+    own = call.own
+    own.rows = with_upstream(own.rows, row)
     if call.square:
-        call.own.blocks = [given(call.own.blocks[0], row)]
-        return
-    start = 0
-    for sides in (call.own.blocks, call.local):
-        for index, side in enumerate(sides):
-            stop = start + len(side)
-            sides[index] = given(side, tuple(None if x is None else x[start:stop] for x in col))
-            start = stop
-
-
-def given(side: Side, values: Carried) -> Side:
-    stat, weight, positive_weight = values
-    if weight is None and stat is not None:
-        weight = torch.zeros_like(stat[:, 0])
-    return replace(side, stat=stat, weight=weight, positive_weight=positive_weight)
+        own.blocks = [with_upstream(own.blocks[0], row)]
+    elif col is not None:
+        sides, count = attached([*own.blocks, *call.local], col), len(own.blocks)
+        own.blocks, call.local = sides[:count], sides[count:]

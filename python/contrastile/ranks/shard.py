@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..spec import NUMBERS, READERS, Side
+from ..spec import NUMBERS, PARTS, READERS, Side
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Form:
     directions: int
     flat: bool  # one direction as (n, d), not (1, n, d)
     numbers: tuple[str, ...]
-    stat: bool
+    parts: tuple[str, ...]  # statistics in parts
     words: tuple[tuple[str, int, int], ...]  # operands of rules: name, words of an item, blocks that have it as bits
     on: bool
     kinds: int  # column blocks of a rank
@@ -33,14 +33,14 @@ def form_of(sides: Sequence[Side]) -> Form:
         if given := [x for x in there if x is not None]:
             blocks = sum(1 << place for place, x in enumerate(there) if x is not None)
             words.append((name, 1 if given[0].dim() == 1 else given[0].shape[1], blocks))
-    flat, stat = first.features.dim() == 2, first.stat is not None
-    return Form(len(first.directions), flat, numbers, stat, tuple(words), first.on, len(sides))
+    parts = tuple(name for name in PARTS if getattr(first, name) is not None)
+    return Form(len(first.directions), first.features.dim() == 2, numbers, parts, tuple(words), first.on, len(sides))
 
 
 def pack(sides: Sequence[Side], form: Form) -> list[Tensor]:
     """The column blocks of a rank, one after the other: features (m, directions d), numbers (m, v), words (m, w)."""
     tensors = [joined([x.directions.movedim(0, 1).flatten(1) for x in sides])]
-    if form.numbers or form.stat:
+    if form.numbers or form.parts:
         tensors.append(joined([numbers_of(x, form) for x in sides]))
     if form.words:
         tensors.append(joined([words_of(x, form) for x in sides]))
@@ -49,7 +49,7 @@ def pack(sides: Sequence[Side], form: Form) -> list[Tensor]:
 
 def numbers_of(side: Side, form: Form) -> Tensor:
     columns = [getattr(side, name) for name in form.numbers]
-    return torch.stack([*columns, *(side.stat.unbind(1) if side.stat is not None else ())], 1)
+    return torch.stack([*columns, *(x for name in form.parts for x in getattr(side, name).unbind(1))], 1)
 
 
 def words_of(side: Side, form: Form) -> Tensor:
@@ -69,7 +69,7 @@ def unpack(tensors: Sequence[Tensor], form: Form, blocks: Sequence[tuple[int, in
         if not form.flat:
             features = features.unflatten(1, (form.directions, -1)).movedim(1, 0).contiguous()
         side = Side(features, origin, on=form.on)
-        if form.numbers or form.stat:
+        if form.numbers or form.parts:
             side = with_numbers(side, tensors[1][part], form)
         if form.words:
             side = with_words(side, tensors[-1][part], form, place % kinds)
@@ -92,8 +92,8 @@ def with_words(side: Side, words: Tensor, form: Form, place: int) -> Side:
 def with_numbers(side: Side, numbers: Tensor, form: Form) -> Side:
     count = len(form.numbers)
     values = {name: x.contiguous() for name, x in zip(form.numbers, numbers[:, :count].unbind(1), strict=True)}
-    stat = numbers[:, count:].contiguous() if form.stat else None
-    return replace(side, **values, stat=stat)  # type: ignore[arg-type]
+    values |= {name: x.contiguous() for name, x in zip(form.parts, numbers[:, count:].split(2, 1), strict=False)}
+    return replace(side, **values)  # type: ignore[arg-type]
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .. import driver
-from ..monoid import finish, neutral, stat_dtype
-from ..spec import Gradients, Needs, Weights
+from ..monoid import neutral, stat_dtype
+from ..spec import WEIGHTS, Gradients, Needs, Upstream, Weights
 from . import communication
 from .column_results import (
     column_gradients,
@@ -23,7 +23,7 @@ from .column_results import (
     placed,
     stats_of,
 )
-from .global_call import Carried, GlobalCall, Part, attach, given
+from .global_call import GlobalCall, Part, attach
 from .shard import form_of, pack, unpack
 
 COLUMNS, LEFT = 1, 2  # tags of what travels
@@ -56,13 +56,13 @@ class Sweep:
 
     # ---- statistics
 
-    def statistics(self) -> driver.Finished:
+    def statistics(self) -> driver.Statistics:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
             self.row.add(0, len(self.call.own.rows), stats_of(self.spec.numbers, home[0]))
-        done = driver.finished_rows(self.row.result())
+        done = driver.Statistics(driver.finished_side(self.row.result()))
         if home and not self.spec.square:
-            driver.add_columns(done, [stats_of(self.spec.numbers, torch.cat([home[0], *self.local_stats]))])
+            done.col = driver.finished_side(stats_of(self.spec.numbers, torch.cat([home[0], *self.local_stats])))
         return done
 
     def reduce(self, part: Part) -> list[Tensor]:
@@ -197,8 +197,7 @@ class Gather(Sweep):
         blocks, self.counts = call.own.blocks, call.columns
         columns = [communication.all_gather(call.ranks, x, self.counts) for x in pack(blocks, form_of(blocks))]
         self.parts = [self.part(owner, self.of(owner, columns)) for owner in self.owners()]
-        self.col_stat: Tensor | None = None  # finished statistics of all columns
-        self.col_weights: Tensor | None = None  # (columns, 2) weight and positive_weight, where they have changed
+        self.cols: Upstream | None = None  # what has become known of all columns
         if self.single():
             self.parts[0].buffer = driver.Plan(self.parts[0].call, call.backend).scores_within(budget)
 
@@ -212,9 +211,9 @@ class Gather(Sweep):
         return columns if owner is None else [x.split(self.counts)[owner] for x in columns]
 
     def travel(self, meet: Meet, statistics: bool) -> list[Tensor]:
-        if self.col_stat is not None:
+        if self.cols is not None:
             for part in self.parts:
-                self.refresh(part, self.col_stat)
+                self.refresh(part, self.cols)
         found = {part.owner: meet(part) for part in self.parts}
         left = found[None] if self.single() else self.on_all_columns(found, statistics)
         ranks = self.call.ranks
@@ -222,27 +221,29 @@ class Gather(Sweep):
             return [communication.reduce_scatter(ranks, x, self.counts) for x in left]
         merged = [merge_everywhere(ranks, self.spec.numbers, x) for x in left]
         for x in merged:
-            self.col_stat = finish(stats_of(self.spec.numbers, x))
+            done = driver.finished_side(stats_of(self.spec.numbers, x))
+            self.cols = Upstream(done.stat, positive_stat=done.positive_stat)
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
     def reweigh(self) -> None:
-        pairs = [torch.stack([x.weight, x.positive_weight], 1) for x in self.call.own.blocks]  # type: ignore[list-item]
-        self.col_weights = communication.all_gather(self.call.ranks, torch.cat(pairs), self.counts)
+        own = self.call.own.blocks
+        names = [name for name in WEIGHTS if getattr(own[0], name) is not None]
+        mine = torch.cat([torch.stack([getattr(x, name) for name in names], 1) for x in own])
+        everywhere = communication.all_gather(self.call.ranks, mine, self.counts)
+        assert self.cols is not None
+        self.cols = replace(self.cols, **dict(zip(names, everywhere.unbind(1), strict=True)))
 
-    def refresh(self, part: Part, stat: Tensor) -> None:
+    def refresh(self, part: Part, known: Upstream) -> None:
         """Gives a part what became known after its statistics."""
         call, start = part.call, part.cols[0]
         start += sum(self.counts[: part.owner] if part.owner is not None else ())
         call.rows = self.call.own.rows.slice(*part.rows)
         for index, side in enumerate(call.blocks[: part.shared]):
-            here = slice(start, start + len(side))
-            side = call.blocks[index] = replace(side, stat=stat[here])
-            if self.col_weights is not None:
-                side.weight, side.positive_weight = (x.contiguous() for x in self.col_weights[here].unbind(1))
+            here = vars(known.slice(start, start + len(side)))
+            call.blocks[index] = replace(side, **{name: x.contiguous() for name, x in here.items() if x is not None})
             start += len(side)
         for index, own in enumerate(self.call.local, start=part.shared):
-            carried = own.stat, own.weight, own.positive_weight
-            call.blocks[index] = given(call.blocks[index], carried)
+            call.blocks[index] = driver.with_upstream(call.blocks[index], Upstream.of(own))
 
     def on_all_columns(self, found: dict[int | None, list[Tensor]], statistics: bool) -> list[Tensor]:
         """What the parts of a square call left, in the order of ranks; nothing where this rank met none. All ranks need
@@ -272,13 +273,13 @@ def sweep_of(call: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
     return Ring(call, needs, budget) if call.ranks.rings(held) else Gather(call, needs, budget)
 
 
-def stats(call: GlobalCall) -> driver.Finished:
+def stats(call: GlobalCall) -> driver.Statistics:
     """Finished statistics of this rank's rows and columns."""
     return sweep_of(call, NONE).statistics()
 
 
-def backward(call: GlobalCall, row: Carried, col: Carried, needs: Needs) -> Gradients:
-    """row, col: statistic, weight and positive_weight of this rank's rows and columns."""
+def backward(call: GlobalCall, row: Upstream, col: Upstream | None, needs: Needs) -> Gradients:
+    """row, col: of this rank's rows and columns."""
     attach(call, row, col)
     return sweep_of(call, needs).gradients()
 
@@ -287,21 +288,21 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     """This rank's share of the weighted sum of all statistics: its rows and columns, or, of a sum, its pairs; and the
     gradients of its rows and columns in the sum of all ranks' shares."""
     spec = call.own.spec
-    row, col = (weights.row, weights.row_positive), (weights.col, weights.col_positive)
-    if not weights.cross_entropy:  # whose slopes in the statistics take their place, once these are known
-        attach(call, (None, *row), (None, *col))
+    known = not (weights.cross_entropy or spec.split)  # else slopes take the weights' place, once statistics are known
+    if known:
+        attach(call, *weights.upstream())
     sweep = sweep_of(call, needs, budget if needs.any() else 0)
     additive = spec.reduce.traits.additive or (sweep.single() and not spec.cols)
     if needs.any() and additive and not spec.square:
         grads = sweep.gradients(weights)
         return sweep.value, grads
     done = sweep.statistics()
-    value, up = driver.weighed(done, weights)
-    value = value.to(done.row.dtype)
+    value, row, col = driver.weighed(done, weights)
+    value = value.to(done.row.stat.dtype)
     if not needs.any():
         return value, None
-    attach(call, (done.row, up.row, up.row_positive), (done.col, up.col, up.col_positive))
-    if weights.cross_entropy and (spec.cols or spec.square):
+    attach(call, row, col)
+    if not known and (spec.cols or spec.square):
         sweep.reweigh()
     return value, sweep.gradients()
 
