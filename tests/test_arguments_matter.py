@@ -93,6 +93,8 @@ EVERYWHERE = {
     "row_low": Matter(None, torch.zeros(N)), "col_low": Matter(None, torch.zeros(N), {"cols": True}),
     "cross_entropy": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "mask": Matter(None, rows(7, N, N) > 0), "positives": Matter(None, "same_index"),
+    "split": Matter(False, True, {"positives": "same_index"}), "counts": Matter(False, True),
+    "stat_dtype": Matter(None, torch.float64),
     "keep_positives": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "cols": Matter(False, True), "score": Matter("dot", "distance", {**NORMS, "score": None}),
     "offset": Matter(True, False, NORMS), "compute_dtype": Matter(None, torch.bfloat16),

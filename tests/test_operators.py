@@ -45,8 +45,9 @@ def use_everything(backend):
     for value in (x, y):
         value.requires_grad_()
     for memory_budget in (0, 300, 4096):
-        stats = pair_reduce(x, [y, z], **given, memory_budget=memory_budget, backend=backend)
-        sum(s.sum() for s in stats).backward()
+        for split in (False, True):
+            stats = pair_reduce(x, [y, z], **given, split=split, memory_budget=memory_budget, backend=backend)
+            sum(s.sum() for s in stats if s is not None).backward()
     weights = {"row_weight": torch.rand(N), "col_weight": torch.rand(M + 3), "row_positive_weight": -0.5}
     contrastile.pair_loss(x, [y, z], **given, **weights, backend=backend).backward()
     square = {"keep": "other_index", "positives": "same_id", "row_ids": ids, "backend": backend}

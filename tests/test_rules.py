@@ -33,9 +33,10 @@ CONJUNCTIONS = [rule for size in (2, 3) for rule in itertools.combinations(TESTS
     keep=st.sampled_from(CONJUNCTIONS), positives=st.sampled_from([None, "kept", *CONJUNCTIONS]),
     reduce=st.sampled_from(["lse", "softplus"]), limits=st.sets(st.sampled_from(LIMITS)), square=st.booleans(),
     keep_positives=st.booleans(), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    split=st.booleans(), counts=st.booleans(),
 )  # fmt: skip
 @on_every_backend
-def test_any_conjunction(backend, keep, positives, reduce, limits, square, keep_positives, dtype):
+def test_any_conjunction(backend, keep, positives, reduce, limits, square, keep_positives, dtype, split, counts):
     if backend == "cpu" and dtype == torch.float64:
         dtype = torch.float16
     if square and positives not in (None, "kept") and "same_index" in positives:
@@ -43,7 +44,8 @@ def test_any_conjunction(backend, keep, positives, reduce, limits, square, keep_
     size = (23, None) if square else (19, 40)
     call = make_call(
         *size, 7, dtype, *sorted(limits), blocks=2, reduce=reduce, keep=keep, positives=positives, cols=True,
-        keep_positives=keep_positives,
+        keep_positives=keep_positives, split=split and reduce == "lse" and positives not in (None, "kept"),
+        counts=counts,
     )  # fmt: skip
     check(call, backend=backend)
 

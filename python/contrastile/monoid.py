@@ -143,7 +143,11 @@ def in_parts(peak: Tensor | None, total: Tensor | None) -> Tensor:
 
 def joined_parts(parts: Tensor, exact: bool) -> Tensor:
     """The statistic from its parts. exact: in float64, where the device has it."""
-    return parts.sum(1, dtype=torch.float64 if exact and parts.device.type != "mps" else None)
+    return parts.sum(1, dtype=exact_dtype(parts) if exact else None)
+
+
+def exact_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.device.type == "mps" else torch.float64
 
 
 def upstream(parts: Tensor, weight: Tensor) -> Tensor:

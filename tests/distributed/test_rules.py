@@ -27,7 +27,8 @@ RULES: dict[str, dict[str, Any]] = {
     "labels": {"keep": ("no_shared_label", "other_index"), "positives": "shared_label"},
     "order": {"keep": "lower_order", "positives": "kept"},
     "cross entropy": {"keep": ("other_index", "other_id"), "positives": ("same_id", "other_group")},
-    "maximum": {"reduce": "max", "keep": ("other_index", "other_id")},
+    "maximum": {"reduce": "max", "keep": ("other_index", "other_id"), "counts": True},
+    "positives apart": {"keep": "other_index", "positives": "same_id", "split": True, "counts": True},
     "sum": {"reduce": "softplus", "keep": "no_shared_label", "positives": ("shared_label", "other_index")},
 }  # fmt: skip
 
@@ -103,7 +104,8 @@ def run(
         if call.options.get("positives"):
             given |= {f"{side}_positive_weight": w + 1 for side, w in weights.items()}
         cross_entropy = call.options["keep"] == RULES["cross entropy"]["keep"]
-        value = pair_loss(call.a, call.b, **given, **call.options, **options, cross_entropy=cross_entropy)
+        own = {name: x for name, x in call.options.items() if name not in ("split", "counts")}
+        value = pair_loss(call.a, call.b, **given, **own, **options, cross_entropy=cross_entropy)
         return {}, differentiated([value], [torch.ones_like(value)], leaves)
     stats = pair_reduce(call.a, call.b, **call.options, **options)
     found = {name: x for name, x in stats._asdict().items() if x is not None}

@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastile import pair_loss, pair_reduce
+from contrastile import PairStats, pair_loss, pair_reduce
 from contrastile.testing import EPS, SMALLEST
 
 ROUNDINGS = 4.0  # how many worst-case roundings of one product, sum or exponential may meet in a number
 VECTORS = ("scale", "col_scale", "row_bias", "col_bias")  # options that take gradients
 STATISTICS = ("rows", "cols", "row_positives", "col_positives")
+APART = ("row_negatives", "col_negatives", "row_positives_lse", "col_positives_lse")
+COUNTS = ("row_kept", "col_kept", "row_positive_count", "col_positive_count")
 
 
 @dataclass(frozen=True)
@@ -198,6 +200,30 @@ def statistics(call: Call, z: Tensor) -> dict[str, Tensor]:
         found["row_positives"] = chosen.sum(1)
         if call.options.get("cols"):
             found["col_positives"] = chosen.sum(0)
+    if call.options.get("split"):
+        for side, keep, dim in (("row", keep_rows, 1), ("col", keep_cols, 0)):
+            if f"{side}s" in found:
+                found[f"{side}_negatives"] = reduced("lse", z, keep & ~positive, dim)
+                found[f"{side}_positives_lse"] = reduced("lse", z, keep & positive, dim)
+    return found
+
+
+def counts(call: Call) -> dict[str, Tensor]:
+    call = call.double()
+    keep_rows, keep_cols, positive = rules(call, logits(call).detach())
+    found = {"row_kept": keep_rows.sum(1), "row_positive_count": positive.sum(1)}
+    if call.options.get("cols"):
+        found |= {"col_kept": keep_cols.sum(0), "col_positive_count": positive.sum(0)}
+    return found
+
+
+def largest_negatives(call: Call) -> dict[str, Tensor]:
+    call = call.double()
+    z = logits(call).detach()
+    keep_rows, keep_cols, positive = rules(call, z)
+    found = {"row_negative_max": reduced("max", z, keep_rows & ~positive, 1)}
+    if call.options.get("cols"):
+        found["col_negative_max"] = reduced("max", z, keep_cols & ~positive, 0)
     return found
 
 
@@ -253,7 +279,7 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
     for name, x in truth.values.items():
         dim = 1 if name.startswith("row") else 0
         slope = slopes(double, z, name)
-        one = 1.0 if name in ("rows", "cols") and call.options.get("reduce", "lse") == "lse" else 0.0
+        one = 1.0 if name in ("rows", "cols", *APART) and call.options.get("reduce", "lse") == "lse" else 0.0
         finite = torch.where(x.isfinite(), x, 0.0)
         rounding = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
         values[name] = rounding + 2 * z.shape[dim] * SMALLEST[call.stat_dtype()]
@@ -289,10 +315,23 @@ def engine(call: Call, weights: dict[str, Tensor], **options: Any) -> Result:
     if call.options.get("reduce") == "max":  # its backward needs no scores
         options.pop("memory_budget", None)
     found = pair_reduce(call.a, call.b, **call.options, **options)
-    values = {name: x for name in STATISTICS if (x := getattr(found, name)) is not None}
+    values = {name: x for name in (*STATISTICS, *APART) if (x := getattr(found, name)) is not None}
     assert values.keys() == weights.keys()
-    grads = differentiated(values.values(), weights.values(), leaves)
+    check_constants(call, found)
+    grads = differentiated(values.values(), [weights[name] for name in values], leaves)
     return Result({name: x.detach() for name, x in values.items()}, grads)
+
+
+def check_constants(call: Call, found: PairStats) -> None:
+    """What has no gradient: counts are exact, largest negatives as exact as their z."""
+    right = counts(call) if call.options.get("counts") else {}
+    assert {name for name in COUNTS if getattr(found, name) is not None} == set(right)
+    for name, x in right.items():
+        assert torch.equal(getattr(found, name).cpu(), x.cpu()), name
+    if not call.options.get("split"):
+        return
+    for name, x in largest_negatives(call).items():
+        torch.testing.assert_close(getattr(found, name).double(), x, rtol=1e-5, atol=1e-5)
 
 
 def engine_loss(call: Call, weights: dict[str, Tensor], **options: Any) -> Result:
@@ -321,6 +360,12 @@ def check(call: Call, device: str | torch.device = "cpu", **options: Any) -> flo
     worst = compare(call, engine(there, given, **options).cpu(), truth, limit)
     if call.options.get("reduce") == "max":  # pair_loss does not offer it
         return worst
+    if "split" in call.options or "counts" in call.options:  # nor these
+        plain = {name: x for name, x in call.options.items() if name not in ("split", "counts")}
+        call = replace(call, options=plain)
+        there, weights = call.to(device), upstream(call)
+        truth, limit = oracle(call, weights)
+        given = {name: x.to(device) for name, x in weights.items()}
     truth, limit = scalar_of(truth, limit, weights, EPS[call.stat_dtype()])
     return max(worst, compare(call, engine_loss(there, given, **options).cpu(), truth, limit))
 

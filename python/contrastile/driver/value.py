@@ -24,8 +24,8 @@ def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstr
     value, slopes = with_positives_apart(items) if split else cross_entropy(items)
     slopes = [x if x is None else x.to(weights.row.dtype) for x in slopes]
     up = Upstream(items.parts, slopes[0], slopes[1], items.positive_parts, slopes[2])
-    n = len(weights.row)
-    return value.sum(), up.slice(0, n), up.slice(n, len(items.parts)) if len(items.parts) > n else None
+    row = up.slice(0, len(weights.row))
+    return value.sum(), row, None if weights.col is None else up.slice(len(weights.row), len(items.parts))
 
 
 def linear(done: Finished, up: Upstream) -> Tensor:

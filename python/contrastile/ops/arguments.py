@@ -50,8 +50,10 @@ class Pairs:
     counts: bool = False
 
 
-def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) -> Arguments:
-    """Checks everything, once."""
+def arguments(
+    pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False, positive_weights: bool = False
+) -> Arguments:
+    """Checks everything, once. positive_weights: of a weighted sum in which sums over positives have a weight."""
     check.no_transforms()
     a, b = check.features("a", pairs.a), pairs.b
     device, score = a.device, pairs.score
@@ -87,7 +89,8 @@ def arguments(pairs: Pairs, engine: EngineOptions, cross_entropy: bool = False) 
         float_order=isinstance(pairs.row_order, Tensor) and pairs.row_order.is_floating_point(),
         keep_positives=bool(pairs.keep_positives), cross_entropy=cross_entropy,
         cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]), offset=bool(pairs.offset),
-        split=bool(pairs.split), counts=bool(pairs.counts),
+        split=bool(pairs.split) or (positive_weights and _apart(pairs, keep, positives, cross_entropy)),
+        counts=bool(pairs.counts),
         compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
 
@@ -107,6 +110,14 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
             "cross_entropy needs reduce='lse' and positives that keep leaves out, as positives='same_index' and "
             "keep='other_index' do: the statistic is that of the others"
         )
+
+
+def _apart(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> bool:
+    """Whether some positives may be in the statistic: their two slopes nearly cancel in a converged model, so they are
+    computed apart from the others'."""
+    named = positives and not positives & PairTest.KEPT
+    kept = pairs.keep_positives or not excludes(keep, positives)
+    return bool(named and kept and pairs.reduce == "lse" and not cross_entropy)
 
 
 def _scale(scale: float | Tensor, a: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..monoid import joined_parts
+from ..monoid import exact_dtype, joined_parts
 from . import library, record
 from .check import plain
 from .library import LIB
@@ -74,7 +74,8 @@ def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bo
     then the largest z in the statistics; with split or counts the integers. From `found`, a tensor for each side of
     library.outputs_of."""
     row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *integers = found
-    outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact), row_positive, col_positive]
+    outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact)]
+    outputs += [x.to(exact_dtype(x)) if exact else x for x in (row_positive, col_positive)]
     constant: list[Tensor] = []
     if args.split:
         outputs += [joined_parts(row_positive_parts, exact), joined_parts(col_positive_parts, exact)]

@@ -194,3 +194,9 @@ def no_transforms() -> None:
             "contrastile: torch.func transforms and forward-mode AD are not supported by the fused operators; "
             "contrastile.reference has the same losses in plain torch"
         )
+
+
+def statistics_in_float64(dtype: torch.dtype | None) -> bool:
+    if dtype not in (None, torch.float64):
+        raise ValueError(f"stat_dtype must be None or torch.float64, got {dtype}")
+    return dtype is not None

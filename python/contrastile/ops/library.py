@@ -153,7 +153,7 @@ def upstream_of(
     positive_stat: Tensor | None,
 ) -> Upstream:  # fmt: skip
     """A side's statistics and what came back of them."""
-    own = positive.contiguous() if args.positives else None
+    own = positive.to(parts.dtype).contiguous() if args.positives else None
     if positive_stat is None:
         return Upstream(parts, upstream(parts, weight), own)
     return Upstream(parts, upstream(parts, weight), own, positive_parts, upstream(positive_parts, positive_stat))

@@ -13,14 +13,14 @@ from torch import Tensor
 from ..literals import BackendName, Keep, Positives, ReduceName, ScoreName
 from ..monoid import stat_dtype
 from ..ranks import Group, collective
-from ..spec import PairTest, Reduce
+from ..spec import Reduce
 from . import across_ranks, autograd, check
 from .arguments import Pairs, arguments
 from .maximum import maximum
 from .options import EngineOptions
 from .record import Arguments, needs_of
 from .results import PairStats, with_details, with_integers
-from .rules import PerBlock, excludes
+from .rules import PerBlock
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
@@ -70,6 +70,7 @@ def pair_reduce(
     counts: bool = False,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
+    stat_dtype: torch.dtype | None = None,
     backend: BackendName = "auto",
     group: Group = None,
 ) -> PairStats:
@@ -133,6 +134,9 @@ def pair_reduce(
             recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
+        stat_dtype: torch.float64 returns the statistics unrounded: kernels hold a log-sum-exp as the sum of two
+            float32, which at z = -1e4 in one has three digits behind the point. Default float32 (float64 for float64
+            features). Not for "max".
         backend: "auto" | "cpu" | "torch" | "triton" | "cuda". A named backend never falls back: it raises
             BackendUnsupported.
         group: A process group, or distributed.Ranks: a, b and all vectors are this rank's share of the global rows and
@@ -154,7 +158,9 @@ def pair_reduce(
         col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
         score, offset, split, counts,
     )  # fmt: skip
-    return pair_stats(pairs, EngineOptions.of(memory_budget, backend, group, compute_dtype))
+    engine = EngineOptions.of(memory_budget, backend, group, compute_dtype)
+    engine.exact_stats = check.statistics_in_float64(stat_dtype)
+    return pair_stats(pairs, engine)
 
 
 def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
@@ -183,6 +189,8 @@ def _maximum(pairs: Pairs, args: Arguments, engine: EngineOptions) -> PairStats:
         raise ValueError("positives must be None with reduce='max'; for pairs by index use (a * b).sum(1)")
     if engine.memory_budget:
         raise ValueError("memory_budget must be None with reduce='max': its backward needs no scores")
+    if engine.exact_stats:
+        raise ValueError("stat_dtype must be None with reduce='max': a maximum is one number")
     rows, columns, *integers = maximum(args, engine.ranks)
     if pairs.cols and args.square:
         columns = rows
@@ -200,7 +208,16 @@ def row_lse(
     return pair_reduce(a, b, scale=scale, **options).rows
 
 
-ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {"a", "b", "reduce", "cols", "col_low", "col_high"}
+ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {
+    "a",
+    "b",
+    "reduce",
+    "cols",
+    "col_low",
+    "col_high",
+    "split",
+    "counts",
+}
 
 
 @collective
@@ -277,8 +294,7 @@ def pair_loss(
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
     """pair_loss for those who have checked their options."""
     _refuse_idle_weights(pairs, weights)
-    args = arguments(pairs, engine, weights.cross_entropy)
-    args.split = _apart(args) and not _none(weights)
+    args = arguments(pairs, engine, weights.cross_entropy, not _none(weights))
     if Reduce(args.reduce).traits.arg:
         raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
     n, m, like = args.n, args.m, args.a
@@ -309,18 +325,6 @@ def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     ):
         if not useful and (isinstance(weight, Tensor) or weight != 0.0):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")
-
-
-def _apart(args: Arguments) -> bool:
-    """Whether some positives may be in the statistic: their two slopes nearly cancel in a converged model, so they are
-    computed apart from the others'."""
-    named = args.positives and not args.positives & PairTest.KEPT
-    return bool(
-        args.reduce == Reduce.LSE
-        and named
-        and not args.cross_entropy
-        and (args.keep_positives or not excludes(args.keep, args.positives))
-    )
 
 
 def _none(weights: Weights) -> bool:

@@ -24,9 +24,11 @@ def numbers(stats: SideStats) -> Tensor:
     return torch.stack(values, 1)
 
 
-def stats_of(names: Sequence[str], x: Tensor) -> SideStats:
+def stats_of(names: Sequence[str], x: Tensor, dtype: torch.dtype | None = None) -> SideStats:
+    """dtype: of what is no integer; default that of x."""
     columns = dict(zip(names, x.unbind(1), strict=True))
-    return SideStats(**{k: (v.long() if NUMBERS[k].integer else v).contiguous() for k, v in columns.items()})
+    kinds = {name: torch.int64 if NUMBERS[name].integer else dtype or x.dtype for name in names}
+    return SideStats(**{name: v.to(kinds[name]).contiguous() for name, v in columns.items()})
 
 
 def merged(names: Sequence[str], x: Tensor, y: Tensor) -> Tensor:

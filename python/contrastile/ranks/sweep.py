@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import driver
-from ..monoid import neutral, stat_dtype
+from ..monoid import SideStats, neutral, stat_dtype
 from ..spec import WEIGHTS, Gradients, Needs, Upstream, Weights
 from . import communication
 from .column_results import (
@@ -59,11 +59,14 @@ class Sweep:
     def statistics(self) -> driver.Statistics:
         home = self.travel(self.reduce, statistics=True)
         if home and self.spec.square:
-            self.row.add(0, len(self.call.own.rows), stats_of(self.spec.numbers, home[0]))
+            self.row.add(0, len(self.call.own.rows), self.stats_of(home[0]))
         done = driver.Statistics(driver.finished_side(self.row.result()))
         if home and not self.spec.square:
-            done.col = driver.finished_side(stats_of(self.spec.numbers, torch.cat([home[0], *self.local_stats])))
+            done.col = driver.finished_side(self.stats_of(torch.cat([home[0], *self.local_stats])))
         return done
+
+    def stats_of(self, x: Tensor) -> SideStats:
+        return stats_of(self.spec.numbers, x, stat_dtype(self.call.own.dtype))
 
     def reduce(self, part: Part) -> list[Tensor]:
         sides = driver.statistics(driver.Plan(part.call, self.call.backend), driver.ScoreStore(part.buffer))
@@ -221,7 +224,7 @@ class Gather(Sweep):
             return [communication.reduce_scatter(ranks, x, self.counts) for x in left]
         merged = [merge_everywhere(ranks, self.spec.numbers, x) for x in left]
         for x in merged:
-            done = driver.finished_side(stats_of(self.spec.numbers, x))
+            done = driver.finished_side(self.stats_of(x))
             self.cols = Upstream(done.stat, positive_stat=done.positive_stat)
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
