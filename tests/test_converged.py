@@ -67,6 +67,10 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
     "ids": (
         lambda x, y, s, **o: contrastile.info_nce(x, y, temperature=1 / s, query_ids=torch.arange(N) // 2, **o), ids,
     ),
+    "sup_con": (
+        lambda x, y, s, **o: contrastile.sup_con(torch.cat([x, y]), torch.arange(N).repeat(2), temperature=1 / s, **o),
+        views,
+    ),
     "nt_xent": (lambda x, y, s, **o: contrastile.nt_xent(x, y, temperature=1 / s, **o), views),
 }  # fmt: skip
 

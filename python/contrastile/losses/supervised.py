@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
+from ..ops import Pairs, PairStats, Weights, check, pair_stats, softplus, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, inverse, reduced_empty, unit
 from .multiview import Views, stacked
@@ -54,14 +54,21 @@ def sup_con(
     share, has_positive = positive_shares(ids, batch, x.dtype)
     pairs = Pairs(x, scale=scale, keep="other_index", positives="same_id", row_ids=ids)
     if reduction == "none":
-        stats = pair_stats(pairs, engine)
-        assert stats.row_positives is not None
-        rows = torch.where(has_positive > 0, stats.rows, 0.0) - share * stats.row_positives
-        return rows.reshape(shape)
+        pairs.split = True
+        return torch.where(has_positive > 0, row_losses(pair_stats(pairs, engine), share), 0.0).reshape(shape)
     weight = batch.weight("sum") * has_positive
     if reduction == "mean":
         weight = weight / batch.sum(has_positive.sum()).clamp_min(1)
     return weighted_sum(pairs, Weights(weight, -weight * share), engine)
+
+
+def row_losses(stats: PairStats, share: Tensor) -> Tensor:
+    """log-sum-exp minus the mean positive. A single positive is the log-sum-exp of positives: written so, a converged
+    model's loss keeps its digits."""
+    others, positives, mean = stats.row_negatives, stats.row_positives_lse, stats.row_positives
+    assert others is not None and positives is not None and mean is not None
+    beyond = torch.where(share == 1.0, 0.0, positives - share * mean)
+    return softplus(others - positives) + beyond
 
 
 def one_or_more_views(features: Views, labels: Tensor, normalize: bool) -> Tensor:
