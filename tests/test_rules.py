@@ -17,7 +17,7 @@ from support.rules import LIMITS, TESTS
 
 BACKENDS = ("torch", "cpu")
 KINDS = (("same_index", "other_index"), ("same_id", "other_id"), ("same_group", "other_group"))
-CONTRARY = [set(kind) for kind in (*KINDS, ("shared_label", "no_shared_label"))]
+CONTRARY = [set(kind) for kind in (*KINDS, ("shared_label", "no_shared_label"), ("partner", "no_partner"))]
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -178,6 +178,15 @@ REFUSED = [
     (B, {"row_low": torch.ones(4), "row_high": torch.zeros(4)}, ValueError, "row_low must not be above row_high"),
     (B, {"col_low": torch.zeros(6)}, ValueError, "col_low must not be given without cols=True"),
     (B, {"row_low": torch.zeros(3)}, ValueError, r"row_low must have shape \(4,\)"),
+    (B, {"keep": "no_partner"}, ValueError, "partner must be given with a rule that names it"),
+    (B, {"partner": IDS}, ValueError, "partner must not be given without a keep or positives rule"),
+    (B, {"keep": "no_partner", "partner": IDS + 3}, ValueError, r"partner must lie in \[-1, 6\)"),
+    (B, {"keep": "no_partner", "partner": IDS - 2}, ValueError, r"partner must lie in \[-1, 6\)"),
+    (B, {"keep": "no_partner", "partner": ALL}, ValueError, r"partner must have shape \(4,\) or \(4, count\)"),
+    (B, {"keep": "no_partner", "partner": IDS * 1.0}, TypeError, "partner must be a tensor of integers"),
+    (B, {"keep": "no_partner", "partner": IDS, "share": IDS / 4}, ValueError, "share must not be given without"),
+    (B, {"positives": "partner", "partner": IDS, "share": IDS}, TypeError, "share must be floating point"),
+    (B, {"positives": "partner", "partner": IDS, "share": torch.ones(4, 2)}, ValueError, "share must have the shape of"),
     (B, {"keep_positives": True}, ValueError, "keep_positives must not be given without positives"),
 ]  # fmt: skip
 
@@ -187,6 +196,20 @@ def test_what_is_refused(b, options, error, message):
     for function in (pair_reduce, pair_loss):
         with pytest.raises(error, match=message):
             function(A, b, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"split": True}, "split needs reduce='lse' and positives"),
+        ({"split": True, "positives": "same_index", "reduce": "softplus"}, "split needs reduce='lse'"),
+        ({"stat_dtype": torch.float32}, "stat_dtype must be None or torch.float64"),
+        ({"stat_dtype": torch.float64, "reduce": "max"}, "stat_dtype must be None with reduce='max'"),
+    ],
+)
+def test_statistics_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        pair_reduce(A, B, **options)
 
 
 @pytest.mark.parametrize(

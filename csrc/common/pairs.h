@@ -3,8 +3,8 @@
 #include "common/fields.h"
 
 // Numbers equal those of the enumerations in spec.py.
-CT_ENUM(Test, kSameIndex, kOtherIndex, kSameId, kOtherId, kSameGroup, kOtherGroup, kSharedLabel, kNoSharedLabel, kLowerOrder,
-        kKept);  // the places of their bits in a rule
+CT_ENUM(Test, kSameIndex, kOtherIndex, kSameId, kOtherId, kSameGroup, kOtherGroup, kSharedLabel, kNoSharedLabel, kLowerOrder, kKept,
+        kPartner, kNoPartner);  // the places of their bits in a rule
 CT_ENUM(Reduce, kLse, kSoftplus, kRelu, kMax);
 
 // A conjunction of tests.
@@ -76,6 +76,9 @@ CT_STRUCT(Side, SIDE_FIELDS);
   FIELD(int64_t, label_words, 0);                                                                                         \
   FIELD(const int64_t*, row_order, nullptr);                                                                              \
   FIELD(const int64_t*, col_order, nullptr);                                                                              \
+  FIELD(const int64_t*, partner, nullptr); /* (n, partners) global indices of columns, -1: none */                        \
+  FIELD(const float*, share, nullptr);     /* (n, partners) weight of a positive in its sum; null: 1 */                   \
+  FIELD(int64_t, partners, 0);                                                                                            \
   FIELD(const uint8_t*, mask, nullptr); /* (n, m), nonzero = keep */                                                      \
   FIELD(int64_t, mask_stride, 0);                                                                                         \
   FIELD(Rule, keep, Rule{});          /* which pairs count */                                                             \

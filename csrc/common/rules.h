@@ -1,7 +1,7 @@
 // Included inside a namespace that has macros.h and `flip`, the negation of a B.
 // Which pairs count, for one pair (B is bool) or some at once (B is a vector of 0 and -1).
 template <class B> struct Facts {  // what tests ask; those that no rule names need not be right
-  B same_index, same_id, same_group, shared_label, lower_order;
+  B same_index, same_id, same_group, shared_label, lower_order, partner;
 };
 template <class B> struct Rules {
   B positive, drop;       // dropped for both sides
@@ -20,6 +20,8 @@ template <class B> CT_HD static B holds(Rule rule, const Facts<B>& f) {
   if (has(rule, Test::kSharedLabel)) fails = fails | flip(f.shared_label);
   if (has(rule, Test::kNoSharedLabel)) fails = fails | f.shared_label;
   if (has(rule, Test::kLowerOrder)) fails = fails | flip(f.lower_order);
+  if (has(rule, Test::kPartner)) fails = fails | flip(f.partner);
+  if (has(rule, Test::kNoPartner)) fails = fails | f.partner;
   return flip(fails);
 }
 
@@ -32,15 +34,29 @@ template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, const Facts<B>
   return {positive, drop | positive, drop | flip(positive)};
 }
 
+constexpr int32_t of_partners = bit(Test::kPartner) | bit(Test::kNoPartner);
+
 // Whether a rule or a limit is there that looks at more than indices.
 CT_HD static bool looks_at_pairs(const Pairs& x) {
-  const int32_t of_indices = bit(Test::kSameIndex) | bit(Test::kOtherIndex);
+  const int32_t of_indices = bit(Test::kSameIndex) | bit(Test::kOtherIndex) | of_partners;
   return x.mask || x.row.low || x.row.high || x.col.low || x.col.high || ((bits(x.keep) | bits(x.positives)) & ~of_indices);
 }
 
-// Whether pairs off the diagonal are all kept by both sides and none is positive.
+// Whether pairs off the diagonal that are no partners are all kept by both sides and none is positive.
 CT_HD static bool plain_off_diagonal(const Pairs& x) {
-  return !looks_at_pairs(x) && !has(x.keep, Test::kSameIndex) && !has(x.positives, Test::kOtherIndex);
+  const bool partners_alone = has(x.keep, Test::kPartner) || has(x.positives, Test::kNoPartner);
+  const bool others = has(x.positives, Test::kOtherIndex) && !has(x.positives, Test::kPartner);
+  return !looks_at_pairs(x) && !has(x.keep, Test::kSameIndex) && !others && !partners_alone;
+}
+
+// Whether one of these rows has a partner among these columns.
+CT_HD static bool partner_among(const Pairs& x, int64_t i, int64_t rows, int64_t j, int64_t cols) {
+  if (!((bits(x.keep) | bits(x.positives)) & of_partners)) return false;
+  for (int64_t k = i * x.partners; k < (i + rows) * x.partners; ++k) {
+    const int64_t column = x.partner[k] - x.col_origin - j;
+    if (column >= 0 && column < cols) return true;
+  }
+  return false;
 }
 
 // Whether every pair of these rows and columns is kept by both sides and none is positive, seen without looking at them.
@@ -48,5 +64,5 @@ CT_HD static bool untouched(const Pairs& x, int64_t i, int64_t rows, int64_t j, 
   if (!plain_off_diagonal(x)) return false;
   if (!bits(x.keep) && !bits(x.positives)) return true;
   const int64_t diagonal = x.row_origin + i - x.col_origin - j;  // column with the index of the first row
-  return diagonal + rows <= 0 || diagonal >= cols;
+  return (diagonal + rows <= 0 || diagonal >= cols) && !partner_among(x, i, rows, j, cols);
 }

@@ -11,7 +11,7 @@ BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "a
 ReduceName: TypeAlias = Literal["lse", "softplus", "relu", "max"]
 TestName: TypeAlias = Literal[
     "same_index", "other_index", "same_id", "other_id", "same_group", "other_group", "shared_label", "no_shared_label",
-    "lower_order",
+    "lower_order", "partner", "no_partner",
 ]  # fmt: skip
 Keep: TypeAlias = Literal["all"] | TestName | tuple[TestName, ...]
 Positives: TypeAlias = Literal["kept"] | TestName | tuple[TestName, ...]

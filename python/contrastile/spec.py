@@ -31,6 +31,8 @@ class PairTest(IntEnum):
     NO_SHARED_LABEL = 128
     LOWER_ORDER = 256  # order_j < order_i
     KEPT = 512  # of positives: what keep and mask leave
+    PARTNER = 1024  # j is one of partner_i, counted through all blocks and ranks
+    NO_PARTNER = 2048
 
 
 # what each operand of a side is compared by
@@ -41,6 +43,8 @@ READERS = {
     "order": int(PairTest.LOWER_ORDER),
 }
 INDEX_TESTS = PairTest.SAME_INDEX | PairTest.OTHER_INDEX
+PARTNER_TESTS = PairTest.PARTNER | PairTest.NO_PARTNER
+ONE_WAY = PairTest.LOWER_ORDER | PARTNER_TESTS  # of (i, j) and (j, i) one may pass alone
 NO_TEST = 0
 
 
@@ -129,7 +133,8 @@ class Packed(Protocol):
 WEIGHTS = ("weight", "positive_weight", "positive_stat_weight")
 NUMBERS = ("scale", "bias", "low", "high", *WEIGHTS)
 PARTS = ("stat", "positive_stat")  # statistics in parts, (n, 2)
-VECTORS = (*NUMBERS, *READERS, *PARTS)
+PARTNERS = ("partner", "share")  # of rows alone
+VECTORS = (*NUMBERS, *READERS, *PARTS, *PARTNERS)
 
 
 @dataclass
@@ -144,6 +149,8 @@ class Side:
     groups: Tensor | None = None  # (n,) int64
     labels: Tensor | None = None  # (n, words) int64, a bit for each label
     order: Tensor | None = None  # (n,) int64
+    partner: Tensor | None = None  # (n, count) int64 global indices of columns, -1: none
+    share: Tensor | None = None  # (n, count) weight of a positive in its sum; None: 1
     low: Tensor | None = None  # (n,), this side's statistic keeps low < z <= high
     high: Tensor | None = None  # (n,)
     on: bool = True  # whether this side's statistic is wanted
@@ -289,6 +296,7 @@ class Weights:
     col: Tensor | None = None
     col_positive: Tensor | None = None
     cross_entropy: bool = False
+    shares: bool = False  # positives count by their shares
 
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive]

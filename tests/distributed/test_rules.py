@@ -17,7 +17,18 @@ from support.oracle import Call, differentiated, with_leaves
 pytestmark = pytest.mark.dist
 WORLD = 3
 ROWS, COLUMNS, QUEUE = (5, 0, 4), (3, 6, 0), (2, 1, 2)
-OF_ROWS = ("row_ids", "row_groups", "row_labels", "row_order", "row_low", "row_high", "row_bias", "scale")
+OF_ROWS = (
+    "row_ids",
+    "row_groups",
+    "row_labels",
+    "row_order",
+    "row_low",
+    "row_high",
+    "row_bias",
+    "scale",
+    "partner",
+    "share",
+)
 OF_COLUMNS = ("col_ids", "col_groups", "col_labels", "col_order", "col_low", "col_high", "col_bias", "col_scale")
 RULES: dict[str, dict[str, Any]] = {
     "indices": {"keep": "other_index", "positives": "same_index"},
@@ -29,6 +40,7 @@ RULES: dict[str, dict[str, Any]] = {
     "cross entropy": {"keep": ("other_index", "other_id"), "positives": ("same_id", "other_group")},
     "maximum": {"reduce": "max", "keep": ("other_index", "other_id"), "counts": True},
     "positives apart": {"keep": "other_index", "positives": "same_id", "split": True, "counts": True},
+    "partners": {"keep": "no_partner", "positives": ("partner", "other_index")},
     "sum": {"reduce": "softplus", "keep": "no_shared_label", "positives": ("shared_label", "other_index")},
 }  # fmt: skip
 

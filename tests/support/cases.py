@@ -74,8 +74,11 @@ def make_call(
 
 def tests_of(options: dict[str, Any]) -> set[str]:
     """Names of all tests that the rules of a call name."""
-    rules = (options.get("keep"), options.get("positives"))
-    return {test for rule in rules for test in ((rule,) if isinstance(rule, str) else rule or ())}
+    return {test for rule in ("keep", "positives") for test in names_of(options.get(rule))}
+
+
+def names_of(rule: Any) -> tuple[str, ...]:
+    return (rule,) if isinstance(rule, str) else rule or ()
 
 
 def operands(options: dict[str, Any], n: int, m: int | None, g: Generator) -> dict[str, Tensor]:
@@ -93,6 +96,11 @@ def operands(options: dict[str, Any], n: int, m: int | None, g: Generator) -> di
             found[f"row_{name}"] = draw(n)
             if m is not None:
                 found[f"col_{name}"] = draw(m)
+    if "partner" in kinds:
+        found["partner"] = torch.randint(-1, n if m is None else m, (n, 3), generator=g)
+        found["partner"][: n // 2, 1] = found["partner"][: n // 2, 0]  # named twice
+        if "partner" in names_of(options.get("positives")):
+            found["share"] = torch.rand(n, 3, generator=g) + 0.1
     return found
 
 

@@ -131,8 +131,10 @@ def passes(call: Call, rule: Any, n: int, m: int) -> Tensor:
     """Which pairs pass every test of a rule."""
     found = torch.ones(n, m, dtype=torch.bool)
     for test in (rule,) if isinstance(rule, str) else rule:
-        kind = test.split("_")[1] if test != "no_shared_label" else "label"
-        if kind == "index":
+        kind = test.rpartition("_")[2]
+        if kind == "partner":
+            equal = at_partners(call, torch.ones(call.options["partner"].shape), m) > 0
+        elif kind == "index":
             equal = torch.arange(n)[:, None] == torch.arange(m)
         elif kind == "order":
             row, col = (x.double() if x.is_floating_point() else x for x in operand(call, "order"))
@@ -144,6 +146,16 @@ def passes(call: Call, rule: Any, n: int, m: int) -> Tensor:
             row, col = operand(call, f"{kind}s")
             equal = row[:, None] == col
         found &= ~equal if test.startswith(("other", "no_")) else equal
+    return found
+
+
+def at_partners(call: Call, values: Tensor, m: int) -> Tensor:
+    """(n, m): the values of every partner, where it is."""
+    found = torch.zeros(len(values), m, dtype=torch.float64)
+    for i, (columns, own) in enumerate(zip(call.options["partner"].tolist(), values.tolist(), strict=True)):
+        for column, value in zip(columns, own, strict=True):
+            if column >= 0:
+                found[i, column] += value
     return found
 
 
@@ -192,6 +204,8 @@ def statistics(call: Call, z: Tensor) -> dict[str, Tensor]:
     keep_rows, keep_cols, positive = rules(call, z.detach())
     reduce = call.options.get("reduce", "lse")
     term = torch.logaddexp(-z, torch.zeros_like(z)) if reduce == "softplus" else z
+    if (share := call.options.get("share")) is not None:
+        term = term * at_partners(call, share, z.shape[1])
     chosen = torch.where(positive, term, 0.0)
     found = {"rows": reduced(reduce, z, keep_rows, 1)}
     if call.options.get("cols"):

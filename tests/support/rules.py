@@ -24,4 +24,5 @@ CONJUNCTIONS = [  # keep and positives
     (("other_group", "no_shared_label", "lower_order"), ("same_group", "shared_label")),
     ("other_id", ("same_index", "same_id")),  # one positive a row, in one tile
     (("same_id", "same_group"), ("other_id", "lower_order")),
+    ("no_partner", "partner"),
 ]

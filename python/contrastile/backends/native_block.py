@@ -45,6 +45,8 @@ def set_operands(x: Any, row: Side, col: Side) -> None:
     x.row_labels, x.col_labels = address(row.labels), address(col.labels)
     x.label_words = 0 if row.labels is None else row.labels.shape[1]
     x.row_order, x.col_order = address(row.order), address(col.order)
+    x.partner, x.share = address(row.partner), address(row.share)
+    x.partners = 0 if row.partner is None else row.partner.shape[1]
 
 
 def set_scores(x: Any, scores: Tensor) -> None:

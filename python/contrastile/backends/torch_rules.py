@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, PairBlock, PairTest, Side
+from ..spec import NO_TEST, PARTNER_TESTS, READERS, PairBlock, PairTest, Side
 from .torch_functors import FUNCTORS
 
 
@@ -90,9 +90,11 @@ class Masks:
         self.drop_from_positives: Tensor | None = None
         if self.spec.split and self.positive is not None:
             self.drop, self.drop_from_positives = joined(self.drop, self.positive), joined(self.drop, ~self.positive)
+        self.share = None if self.positive is None else share_of(block)
         self.chosen = None
         if self.positive is not None:
-            self.chosen = torch.where(self.positive, self.functor.positive_term(z), 0.0)
+            terms = self.functor.positive_term(z)
+            self.chosen = torch.where(self.positive, terms if self.share is None else terms * self.share, 0.0)
 
     def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
         drop = self.dropped(side, dim, positives)
@@ -133,6 +135,7 @@ class Masks:
         ]
         if self.positive is not None and weights:
             weight, slope = sum(weights[1:], weights[0]), self.functor.positive_slope
+            weight = weight if self.share is None else weight * self.share
             g += torch.where(self.positive, weight if slope is None else weight * slope(self.z), 0.0)
 
 
@@ -188,6 +191,13 @@ def facts(rule: int, row: Side, col: Side) -> Iterator[tuple[int, int, Tensor]]:
         yield PairTest.SAME_GROUP, PairTest.OTHER_GROUP, equal(row.groups, col.groups)
     if rule & READERS["labels"]:
         yield PairTest.SHARED_LABEL, PairTest.NO_SHARED_LABEL, shared(row.labels, col.labels, equal(None, None))
+    if rule & PARTNER_TESTS:
+        assert row.partner is not None
+        yield (
+            PairTest.PARTNER,
+            PairTest.NO_PARTNER,
+            at_partners(row, col, torch.ones_like(row.partner, dtype=torch.float32)) > 0,
+        )
     if rule & PairTest.LOWER_ORDER:
         assert row.order is not None and col.order is not None
         yield PairTest.LOWER_ORDER, NO_TEST, col.order < row.order[:, None]
@@ -199,3 +209,19 @@ def shared(row: Tensor | None, col: Tensor | None, none: Tensor) -> Tensor:
         for x, y in zip(row.unbind(1), col.unbind(1), strict=True):
             none |= (x[:, None] & y) != 0
     return none
+
+
+def share_of(block: PairBlock) -> Tensor | None:
+    """What a positive counts, (n, m) where partners have shares."""
+    share = block.row.share
+    return None if share is None else at_partners(block.row, block.col, share)
+
+
+def at_partners(row: Side, col: Side, values: Tensor) -> Tensor:
+    """(n, m): the values of partners, added up where they are, else 0."""
+    assert row.partner is not None
+    place = row.partner - col.origin
+    here = (place >= 0) & (place < len(col))
+    own = torch.where(here, values, 0.0)
+    found = own.new_zeros(len(row), len(col) + 1)  # the last column is for those elsewhere
+    return found.scatter_add_(1, torch.where(here, place, len(col)), own)[:, :-1]

@@ -44,7 +44,9 @@ def scalar(
     if (step := plan.only_step()) is not None:
         return one_block(plan, step, weights, needs)
     both = call.spec.cols or call.spec.square
-    if not both and 4 * plan.width() * plan.limits.min_chunk <= plan.limits.workspace:
+    # a factor against underflow is chosen from slopes: from all of them, not from those of the chunk at hand
+    unknown = backend.narrow(call) and (weights.cross_entropy or call.spec.split)
+    if not (both or unknown) and 4 * plan.width() * plan.limits.min_chunk <= plan.limits.workspace:
         rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(plan.width(), 1))))
         return one_sided(Plan(call, backend, rows), weights, needs)
     return two_sweeps(plan, weights, needs, budget)

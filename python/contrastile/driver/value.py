@@ -21,7 +21,7 @@ def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstr
         row, col = weights.upstream(done.row.stat, None if done.col is None else done.col.stat)
         return linear(done.row, row) + (0.0 if done.col is None or col is None else linear(done.col, col)), row, col
     items = both_sides(done, weights)
-    value, slopes = with_positives_apart(items) if split else cross_entropy(items)
+    value, slopes = with_positives_apart(items, weights.shares) if split else cross_entropy(items)
     slopes = [x if x is None else x.to(weights.row.dtype) for x in slopes]
     up = Upstream(items.parts, slopes[0], slopes[1], items.positive_parts, slopes[2])
     row = up.slice(0, len(weights.row))
@@ -85,12 +85,12 @@ def cross_entropy(x: Items) -> tuple[Tensor, list[Tensor | None]]:
     return value + times(x.positive_weight, x.positive), [share, x.positive_weight - share, None]
 
 
-def with_positives_apart(x: Items) -> tuple[Tensor, list[Tensor | None]]:
+def with_positives_apart(x: Items, shares: bool) -> tuple[Tensor, list[Tensor | None]]:
     """weight * (k + softplus(o - k)) + positive_weight * positive, with o the log-sum-exp of the others and k that of
     the kept positives; slopes in o, in the sum over positives and in k.
 
     Of an item with one positive k is this positive: its two slopes are added here, in float64, where the weights
-    cancel, and the kernel adds no exponential, which would have to be 1 to the last bit.
+    cancel, and the kernel adds no exponential, which would have to be 1 to the last bit. Not where it counts by a share.
     """
     assert x.positive_parts is not None and x.kept_positives is not None and x.positives is not None
     o, k = x.parts.sum(1, dtype=torch.float64), x.positive_parts.sum(1, dtype=torch.float64)
@@ -100,7 +100,7 @@ def with_positives_apart(x: Items) -> tuple[Tensor, list[Tensor | None]]:
     positive_weight = torch.zeros_like(x.weight) if x.positive_weight is None else x.positive_weight
     large = times(x.weight, torch.where(kept, k, 0.0)) + times(positive_weight, x.positive)  # it cancels first
     rest = torch.where(kept, softplus(margin), o.nan_to_num(torch.nan, torch.inf, 0.0))  # -inf: nothing is kept
-    one = (x.kept_positives == 1) & (x.positives == 1)
+    one = (x.kept_positives == 1) & (x.positives == 1) & (not shares)
     both = positive_weight.double() + x.weight.double() - of_others
     of_sum = torch.where(one, both, positive_weight.double())
     return large + times(x.weight, rest), [of_others, of_sum, torch.where(one, 0.0, of_positives)]

@@ -20,7 +20,7 @@ from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
 from . import library, record
 from .autograd import differentiable, once, public_outputs, scaled
-from .check import FEATURE_DTYPES
+from .check import FEATURE_DTYPES, condition
 from .record import FIELDS, GRADS, Arguments, words_of
 from .rules import MOST_BLOCKS
 
@@ -49,6 +49,9 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
     sizes = agree(ranks, facts, [a.shape[0], *(block.shape[-2] for block in blocks)])
     if args.mask is not None and args.mask.shape[1] != (total := columns_of_all(ranks, sizes)):
         raise known(ValueError(f"mask must have the columns of all ranks, {total}, got {tuple(args.mask.shape)}"))
+    if args.partner is not None:
+        total = columns_of_all(ranks, sizes)
+        condition(f"partner must lie in [-1, {total}), -1 for none", args.partner < total)
     return sizes
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
-from ..spec import READERS, PairTest
+from ..spec import ONE_WAY, READERS, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
-from .rules import NO_OPERAND, PerBlock, excludes, keep_rule, operands, positives_rule
+from .rules import NO_OPERAND, PerBlock, excludes, keep_rule, operands, partners, positives_rule
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -36,6 +36,8 @@ class Pairs:
     col_labels: PerBlock | None = None
     row_order: Tensor | None = None
     col_order: Tensor | None = None
+    partner: Tensor | None = None
+    share: Tensor | None = None
     row_low: Tensor | None = None
     row_high: Tensor | None = None
     col_low: Tensor | None = None
@@ -66,12 +68,13 @@ def arguments(
     _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
-    square = b is None and not (keep | positives) & PairTest.LOWER_ORDER and _symmetric(scale, pairs)
+    square = b is None and not (keep | positives) & ONE_WAY and _symmetric(scale, pairs)
     optional = {
         "col_scale": (pairs.col_scale, m), "row_bias": (pairs.row_bias, n), "col_bias": (pairs.col_bias, m),
         "row_low": (pairs.row_low, n), "row_high": (pairs.row_high, n),
         "col_low": (pairs.col_low, m), "col_high": (pairs.col_high, m),
     }  # fmt: skip
+    partner, share = partners(pairs, keep, positives, n, m if engine.ranks is None else None, device)
     vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
     limits = _limits(vectors, pairs.cols)
     mask = pairs.mask
@@ -84,6 +87,7 @@ def arguments(
         row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
         row_ids=ids.row, col_ids=ids.col, row_groups=groups.row, col_groups=groups.col,
         row_labels=labels.row, col_labels=labels.col, row_order=order.row, col_order=order.col,
+        partner=partner, share=share,
         **limits, mask=mask, reduce=int(REDUCES[pairs.reduce]), keep=int(keep), positives=int(positives),
         without_ids=ids.without, without_groups=groups.without, without_labels=labels.without,
         float_order=isinstance(pairs.row_order, Tensor) and pairs.row_order.is_floating_point(),

@@ -59,7 +59,7 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
     row = {name: getattr(args, f"row_{name}") for name in READERS}
     rows = Side(
         converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
-        low=vector(args.row_low), high=vector(args.row_high), **row,
+        low=vector(args.row_low), high=vector(args.row_high), partner=args.partner, share=vector(args.share), **row,
     )  # fmt: skip
     spec = spec_of(args)
     if args.square:
@@ -174,7 +174,7 @@ def contiguous_weights(
     args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None
 ) -> Weights:
     rest = [None if w is None else w.contiguous() for w in (row_positive, col, col_positive)]
-    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy)
+    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -56,6 +56,8 @@ def pair_reduce(
     col_labels: PerBlock | None = None,
     row_order: Tensor | None = None,
     col_order: Tensor | None = None,
+    partner: Tensor | None = None,
+    share: Tensor | None = None,
     row_low: Tensor | None = None,
     row_high: Tensor | None = None,
     col_low: Tensor | None = None,
@@ -99,12 +101,17 @@ def pair_reduce(
             "same_group" | "other_group": the same of row_groups and col_groups, a second id
             "shared_label" | "no_shared_label": whether the label sets of row_labels[i] and col_labels[j] meet
             "lower_order": col_order[j] < row_order[i], strictly
+            "partner" | "no_partner": whether j is one of partner[i]
 
         row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers.
         row_labels, col_labels: (N, L), (M, L) bool, label sets of any number of labels.
         row_order, col_order: (N,), (M,), floating point (compared in float64, without NaN) or both integers.
             Of columns, ids, groups and labels may be a list with an entry for each block of b. None says that the
             block has none: no pair of it has the same id or group, or shares a label. For b=None only those of rows.
+        partner: (N,) or (N, P) integers, the columns that belong to each row by index, counted through all blocks of b
+            and all ranks; -1: none. A column that a row names twice is one pair.
+        share: Like partner, the weight that a positive has in row_positives and col_positives, as for mixtures; shares
+            of a column named twice add up. Default 1. For positives="partner". No gradient.
         row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in that row's / column's statistic
             where low < z <= high; a z that is NaN stays. No gradient.
         mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
@@ -155,8 +162,8 @@ def pair_reduce(
     """
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
-        col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
-        score, offset, split, counts,
+        col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
+        keep_positives, cols, score, offset, split, counts,
     )  # fmt: skip
     engine = EngineOptions.of(memory_budget, backend, group, compute_dtype)
     engine.exact_stats = check.statistics_in_float64(stat_dtype)
@@ -243,6 +250,8 @@ def pair_loss(
     col_labels: PerBlock | None = None,
     row_order: Tensor | None = None,
     col_order: Tensor | None = None,
+    partner: Tensor | None = None,
+    share: Tensor | None = None,
     row_low: Tensor | None = None,
     row_high: Tensor | None = None,
     col_low: Tensor | None = None,
@@ -284,8 +293,8 @@ def pair_loss(
     """
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
-        col_labels, row_order, col_order, row_low, row_high, col_low, col_high, mask, positives, keep_positives, cols,
-        score, offset,
+        col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
+        keep_positives, cols, score, offset,
     )  # fmt: skip
     weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight, cross_entropy)
     return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))

@@ -59,6 +59,8 @@ class Arguments:
     col_labels: Annotated[Tensor | None, Option("Tensor?")]
     row_order: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # int64
     col_order: Annotated[Tensor | None, Option("Tensor?")]
+    partner: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # (N, count) int64
+    share: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     row_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     row_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
     col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives
-from ..spec import NO_TEST, READERS, PairTest
+from ..spec import NO_TEST, PARTNER_TESTS, READERS, PairTest
 from . import check
 from .record import TESTS
 
 PerBlock = Tensor | Sequence[Tensor | None]  # of columns: all blocks' in one tensor, or one for each block
 CONTRADICTIONS = (
     ("same_index", "other_index"), ("same_id", "other_id"), ("same_group", "other_group"),
-    ("shared_label", "no_shared_label"),
+    ("shared_label", "no_shared_label"), ("partner", "no_partner"),
 )  # fmt: skip
 KEEPABLE = {name: test for name, test in TESTS.items() if name != "kept"}
 ONE = {"all": NO_TEST, **KEEPABLE}  # what keep may be as one word
@@ -129,6 +129,51 @@ def columns(name: str, row: Tensor | None, col: PerBlock, blocks: Sequence[Tenso
     if without.bit_length() > MOST_BLOCKS:
         raise ValueError(f"{whole} may be None for the first {MOST_BLOCKS} blocks of b alone, got {len(col)} blocks")
     return Operand(row, torch.cat(filled), without)
+
+
+def partners(
+    pairs: Any, keep: int, positives: int, n: int, m: int | None, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """partner and share as (n, count). m: columns; None: of all ranks, not known yet."""
+    partner, share = pairs.partner, pairs.share
+    if share is not None and (partner is None or not positives & PairTest.PARTNER):
+        raise ValueError("share must not be given without positives='partner': it would have no effect")
+    if not (keep | positives) & PARTNER_TESTS:
+        if partner is not None:
+            raise ValueError(
+                "partner must not be given without a keep or positives rule that names it: it would have no effect"
+            )
+        return None, None
+    if partner is None:
+        raise ValueError("partner must be given with a rule that names it")
+    partner = by_row("partner", partner, n, device)
+    if partner.dtype.is_floating_point or partner.dtype == torch.bool:
+        raise TypeError(f"partner must be a tensor of integers, got {partner.dtype}")
+    partner = partner.long().contiguous()
+    inside = partner >= -1
+    check.condition(
+        f"partner must lie in [-1, {'number of columns' if m is None else m}), -1 for none",
+        inside if m is None else inside & (partner < m),
+    )
+    if share is None:
+        return partner, None
+    share = by_row("share", share, n, device)
+    if not share.dtype.is_floating_point:
+        raise TypeError(f"share must be floating point, got {share.dtype}")
+    if share.shape != partner.shape:
+        raise ValueError(f"share must have the shape of partner, {tuple(partner.shape)}, got {tuple(share.shape)}")
+    if share.requires_grad:
+        raise ValueError("share must not require grad: it has no gradient")
+    return partner, share
+
+
+def by_row(name: str, x: Any, n: int, device: torch.device) -> Tensor:
+    """(n,) or (n, count) as (n, count)."""
+    given = check.tensor(name, x)
+    if given.dim() not in (1, 2) or given.shape[0] != n or given.shape[-1] == 0 < n:
+        raise ValueError(f"{name} must have shape ({n},) or ({n}, count), got {tuple(given.shape)}")
+    check.same_device(name, given, device)
+    return given if given.dim() == 2 else given.unsqueeze(1)
 
 
 def same_kind(name: str, row: Any, col: Any) -> None:
