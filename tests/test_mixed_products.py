@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contrastile import driver, pair_loss
+from contrastile import driver, info_nce, pair_loss
 from contrastile.backends import products, torch_tiles
 from contrastile.spec import Limits
 from contrastile.testing import check_card
@@ -129,3 +129,18 @@ def test_float16_is_widened_where_torch_was_told_to_add_up_in_float16(monkeypatc
         assert torch_tiles.TorchBackend().compute_dtype(torch.float16, device) == torch.float32
     finally:
         torch.backends.cuda.matmul.allow_fp16_accumulation = False
+
+
+def test_small_slopes_do_not_underflow_in_chunks(ran, monkeypatch):
+    """A converged model's slopes, known after a chunk's statistics, are far below the smallest float16 number."""
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 40 * 96, 40, 40, 32))
+    n, scale, upstream = 96, 36.0, 2.0**30
+    image = torch.eye(n).half().requires_grad_()
+    text = (torch.eye(n) + 1e-3 * torch.rand(n, n, generator=torch.Generator().manual_seed(2))).half()
+    loss = info_nce(image, text, temperature=1 / scale, reduction="sum", backend="torch")
+    (found,) = torch.autograd.grad(loss * upstream, image)
+    z = scale * image.detach().double() @ text.double().T
+    share = z.softmax(1).fill_diagonal_(0.0)
+    share = share - share.sum(1).diag()
+    right = upstream * scale * share @ text.double()
+    assert (found.double() - right).norm() < 2.0**-9 * right.norm()
