@@ -29,7 +29,7 @@ def add_row_gradients(
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
     sums = {name: torch.empty(parts, *x.shape, dtype=torch.float32, device=a.device) for name, x in targets}
     features = {"A": described(a, tile.rows, tile.depth), "B": described(b, tile.cols, tile.depth)} if tma else {}
-    weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
+    weights = upstream(block.row, block.col, block.row.on, block.col.on)
     with on_device(a.device):
         fused.fused[(row_tiles, parts)](
             **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS
 from ..spec import READERS, Needs, PairBlock, PairCall, PairSpec, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
-from .triton_merge import PartialStats, argument
+from .triton_merge import PartialStats
 
-PARTIALS = [argument(name) for name in NUMBERS]
 COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
@@ -84,19 +82,26 @@ def operands(side: Side) -> Any:
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives,
+        "KEEP_POSITIVES": spec.keep_positives, "SPLIT": spec.split,
     }  # fmt: skip
 
 
-def upstream(place: str, side: Side, on: bool) -> dict[str, Tensor | None]:
-    given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
-    return {f"{place}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
+def upstream(row: Side, col: Side, row_on: bool, col_on: bool) -> dict[str, Any]:
+    """The kernels' arguments for upstream gradients, of sides that are on."""
+    from ..triton_kernels.rules import Upstream
+
+    def given(side: Side, on: bool) -> Upstream:
+        found = {name: getattr(side, name) for name in Upstream._fields if on}
+        return Upstream(**{name: None if x is None else x.contiguous() for name, x in found.items()})
+
+    return {"RowUpstream": given(row, row_on), "ColUpstream": given(col, col_on)}
 
 
-def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
-    """The kernels' arguments for partial statistics; None: not wanted."""
-    wanted = {f"{x.place}{name}": tensor for x in found for name, tensor in x.tensors.items()}
-    return dict.fromkeys(f"{place}{name}" for place in ("Row", "Col") for name in PARTIALS) | wanted
+def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
+    """The kernels' arguments for partial statistics."""
+    from ..triton_kernels.rules import Numbers
+
+    return {"RowOut": Numbers(), "ColOut": Numbers()} | {f"{x.place}Out": Numbers(**x.tensors) for x in found}
 
 
 def rule_level(x: PairBlock | PairCall) -> int:
