@@ -24,7 +24,7 @@ from contrastile.ops import record
 from contrastile.spec import NO_TEST, Limits, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
 from contrastile.testing import check_card
 from support import cuda_host, distances, launches
-from support.blocks import ALL, APART, agree, apart, numbers, random_block
+from support.blocks import ALL, APART, agree, apart, close, nan_in, numbers, random_block, statistics
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default, each_once
 from support.cuda_host import HostBackend
@@ -125,17 +125,16 @@ def test_positives_apart_and_counts(host, monkeypatch, name):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
 def test_nan_and_infinity_pass_as_in_torch(host, reduce, value):
-    block = random_block(PairSpec(reduce, cols=True), 70, 150, 1, False, True)
-    block.row.features[3, 2] = value
-    block.row.features[66, 1] = value
-    truth, found = numbers(TorchBackend(), block), numbers(host, block)
-    if reduce == Reduce.LSE:  # NaN is in the total; what the peak is then nobody asks
-        truth["row peak"] = torch.where(truth["row total"].isnan(), found["row peak"], truth["row peak"])
-        truth["col peak"] = torch.where(truth["col total"].isnan(), found["col peak"], truth["col peak"])
-    for name, x in truth.items():
-        torch.testing.assert_close(
-            found[name], x, equal_nan=True, rtol=1e-4, atol=1e-4, msg=lambda t, k=name: f"{k}: {t}"
-        )
+    block = nan_in(random_block(PairSpec(reduce, cols=True), 70, 150, 1, False, True), value)
+    close(numbers(host, block), numbers(TorchBackend(), block))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["index", "index, all rules", "ids"])
+def test_nan_and_infinity_with_positives_apart(host, name, value):
+    """Statistics: a pair whose slope is 0 adds 0 to gradients, in torch NaN where its score is infinite."""
+    block = nan_in(apart(name), value)
+    close(statistics(host, block), statistics(TorchBackend(), block))
 
 
 @pytest.mark.parametrize("layout", range(3))

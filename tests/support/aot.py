@@ -57,6 +57,12 @@ class Variant:
     split: bool = False
     counts: bool = False
 
+    def spec(self) -> PairSpec:
+        return PairSpec(
+            self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
+            score=self.score, split=self.split, counts=self.counts,
+        )  # fmt: skip
+
     def sums(self) -> bool:
         return self.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
 
@@ -106,6 +112,7 @@ VARIANTS = {
         ("RowScale", *of_both("PositiveWeight", "PositiveStat", "PositiveStatWeight"), "RowScaleGrad"),
         positives=PairTest.SAME_INDEX, split=True,
     ),
+    "counts": Variant(("RowScale",), positives=PairTest.SAME_INDEX, counts=True),
     "split, everything": Variant(
         (
             *of_both("Scale", "Bias", "Ids", "High", "PositiveWeight", "PositiveStat", "PositiveStatWeight"),
@@ -141,9 +148,9 @@ class Usage:
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
-    tile = tile or config.tile(
-        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.rule_level() > 0)
-    )
+    level = variant.rule_level()
+    more = variant.sums() if score_grad else triton_launch.more_numbers(variant.spec(), level)
+    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
@@ -251,7 +258,7 @@ def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
 
 def given_to(function: Any, variant: Variant) -> set[str]:
     """The kernel's pointers, also those in tuples, that this variant has."""
-    stats = set(map(camel, PairSpec(variant.reduce, split=variant.split, counts=variant.counts).numbers))
+    stats = set(map(camel, variant.spec().numbers))
     of_side = stats if function is pair.stats else {"Stat", "Weight"} | (stats if variant.sums() else set())
     places = [place for place, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
     return {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}

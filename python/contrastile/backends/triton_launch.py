@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import READERS, Needs, PairBlock, PairCall, PairSpec, Score, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_merge import PartialStats
 
@@ -23,8 +23,9 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
-        score_grad, with_stats = needs is not None, needs is not None and needs.stats
-        self.tile = tile_for(self.device, kind, score_grad, with_stats, rule_level(block) > 0)
+        level = rule_level(block)
+        more = more_numbers(block.spec, level) if needs is None else needs.stats
+        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -102,6 +103,13 @@ def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
     from ..triton_kernels.rules import Numbers
 
     return {"RowOut": Numbers(), "ColOut": Numbers()} | {f"{x.place}Out": Numbers(**x.tensors) for x in found}
+
+
+def more_numbers(spec: PairSpec, level: int) -> bool:
+    """Whether the statistics of a tile take more registers than peaks and totals, for rules of this level. Positives of
+    which all are kept, one an item, are apart at no cost."""
+    at_no_cost = spec.positives == PairTest.SAME_INDEX and spec.keep == NO_TEST and level == 0
+    return spec.counts or (spec.split and not at_no_cost)
 
 
 def rule_level(x: PairBlock | PairCall) -> int:
