@@ -300,7 +300,7 @@ MUTANTS = {
     "finish": (SMALL_CALL, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
     "loss": (SMALL_CALL, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
     "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "workspace": (SMALL_CALL, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
+    "workspace": (SMALL_CALL, "at += 7 * count", "at += 4 * count", {"reduce": "lse"}),
 }
 
 
