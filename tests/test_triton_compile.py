@@ -100,7 +100,7 @@ FUSED_CASES = [
     (arch, features, variant, owner)
     for arch, tiles in FUSED.items()
     for variant in ("clip", "siglip", "relu", "everything", "tests", "split", "split, everything")
-    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].rule_level()])
+    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].fused_level()])
     for owner in ("rows", "columns")
 ]
 FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"), ("gfx942", 64, "relu", "rows")]
@@ -115,7 +115,7 @@ FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"
 )
 def test_the_fused_kernel_compiles_within_the_device(arch, features, variant, owner):
     chosen = aot.VARIANTS[variant] if owner == "rows" else aot.VARIANTS[variant].swapped()
-    tile = fused_tile(arch, "half", features, chosen.rule_level())
+    tile = fused_tile(arch, "half", features, chosen.fused_level())
     found = aot.build("fused", arch, "half", chosen, tile)
     assert not list(found.faults(arch, "half")), found
 

@@ -23,6 +23,53 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
     d = 8
     a = (torch.randn(n, d) * 2).round() / 4
     b = (torch.randn(tiles, m, d) * 2).round() / 4
+    sides = []
+    for features, size, origin, on in ((a, n, 40, True), (b, m, 37, both)):
+        side = Side(
+            features, origin, on=on, ids=torch.randint(0, 4, (size,)), groups=torch.randint(0, 3, (size,)),
+            labels=torch.randint(0, 2**62, (size, 2)) & torch.randint(0, 2**62, (size, 2)) & 0x40000010001000,
+            order=torch.randint(-5, 5, (size,)),
+        )  # fmt: skip
+        if extras or spec.score != Score.DOT:
+            side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
+        if extras:
+            side.scale = 2.0 ** torch.randint(-1, 2, (size,))
+        side.weight, side.positive_weight = torch.randn(size), torch.randn(size)
+        if spec.split:
+            side.positive_stat_weight = torch.randn(size)
+        sides.append(side)
+    block = PairBlock(spec, *sides)
+    z = logits(double(block))
+    for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
+        side.stat = random_stat(peak)
+        side.positive_stat = random_stat(peak) if spec.split else None
+    if extras:
+        block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
+        for side, x in zip(sides, (z, z.T), strict=True):
+            side.low, side.high = -between(-x).float(), between(x).float()
+    return block
+
+
+def random_stat(peak: Tensor) -> Tensor:
+    """In parts, not those of these scores."""
+    return torch.stack([peak.float() + torch.randn(len(peak)), torch.rand(len(peak)) + 3.0], 1)
+
+
+def logits(block: PairBlock) -> Tensor:
+    return affine(block, score_of(block, dot_products(block, fill=False)))
+
+
+def double(block: PairBlock) -> PairBlock:
+    names = ("features", *NUMBERS, *PARTS)
+    sides = [
+        replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
+        for side in (block.row, block.col)
+    ]
+    return PairBlock(block.spec, *sides, block.mask)
+
+
+def statistics(backend: Backend, block: PairBlock) -> dict[str, Tensor]:
+    """All that stats returns."""
     sides = zip(("row", "col"), backend.stats(block), strict=True)
     return {f"{side} {k}": x for side, stats in sides if stats is not None for k, x in stats.present().items()}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..spec import PairBlock
 from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
-from .triton_launch import arguments, rule_constants, rule_level, upstream
+from .triton_launch import arguments, fused_level, rule_constants, upstream
 
 
 def add_row_gradients(
@@ -23,7 +23,7 @@ def add_row_gradients(
     if not targets:
         return
     a, b = block.row.features, block.col.features
-    tile, tma = fused_tile(a, rule_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    tile, tma = fused_tile(a, fused_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
     row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
     # where rows alone would leave half of the device idle, columns are shared out
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
