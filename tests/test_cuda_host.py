@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,12 +19,13 @@ from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
-from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
+from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.ops import record
-from contrastile.spec import NO_TEST, Limits, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
-from contrastile.testing import EPS, check_card, largest
+from contrastile.spec import NO_TEST, Limits, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
+from contrastile.testing import check_card
 from support import cuda_host, distances, launches
-from support.cases import EXTRAS, between, make_call
+from support.blocks import ALL, APART, agree, apart, close, nan_in, numbers, random_block, statistics
+from support.cases import EXTRAS, make_call
 from support.combinations import by_default, each_once
 from support.cuda_host import HostBackend
 from support.loss_cases import every_pair_loss
@@ -31,8 +33,6 @@ from support.oracle import check, engine_loss, upstream
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
 
-LOW = EPS[torch.float32]
-ALL = Needs(True, [True], True, True, True, True)
 SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]  # edges of quads, lanes and tiles
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -83,83 +83,17 @@ RULES = [
 POSITIVE_RULES = [NO_TEST, *ONE_TEST, PairTest.KEPT, PairTest.SAME_ID | PairTest.OTHER_INDEX]
 
 
-def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:
-    """Small multiples of powers of two, so that the z of dot products is exact. Sides have all that gradients need."""
-    d = 8
-    a = (torch.randn(n, d) * 2).round() / 4
-    b = (torch.randn(tiles, m, d) * 2).round() / 4
-    sides = []
-    for features, size, origin, on in ((a, n, 40, True), (b, m, 37, both)):
-        side = Side(
-            features, origin, on=on, ids=torch.randint(0, 4, (size,)), groups=torch.randint(0, 3, (size,)),
-            labels=torch.randint(0, 2**62, (size, 2)) & torch.randint(0, 2**62, (size, 2)) & 0x40000010001000,
-            order=torch.randint(-5, 5, (size,)),
-        )  # fmt: skip
-        if extras or spec.score != Score.DOT:
-            side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
-        if extras:
-            side.scale = 2.0 ** torch.randint(-1, 2, (size,))
-        side.weight, side.positive_weight = torch.randn(size), torch.randn(size)
-        sides.append(side)
-    block = PairBlock(spec, *sides)
-    z = logits(double(block))
-    for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
-        side.stat = torch.stack([peak.float() + torch.randn(len(side)), torch.rand(len(side)) + 3.0], 1)
-    if extras:
-        block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
-        for side, x in zip(sides, (z, z.T), strict=True):
-            side.low, side.high = -between(-x).float(), between(x).float()
-    return block
-
-
-def logits(block: PairBlock) -> Tensor:
-    return affine(block, score_of(block, dot_products(block, fill=False)))
-
-
-def double(block: PairBlock) -> PairBlock:
-    names = ("features", "scale", "bias", "low", "high", "stat", "weight", "positive_weight")
-    sides = [
-        replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
-        for side in (block.row, block.col)
-    ]
-    return PairBlock(block.spec, *sides, block.mask)
-
-
 def memory_for_scores(tiles: int, n: int, m: int, layout: int) -> Tensor:
     """Rows at multiples of 16 bytes; rows without padding; a first element that is not aligned."""
     width = -(-m // 8) * 8 if layout != 1 else m
     return torch.empty(tiles * n * width + 1)[layout == 2 :][: tiles * n * width].view(tiles, n, width)
 
 
-def numbers(backend: object, block: PairBlock) -> dict[str, Tensor]:
-    """All that stats and score_grad return."""
-    found = {}
-    for side, stats in zip(("row", "col"), backend.stats(block), strict=True):  # type: ignore[attr-defined]
-        found |= {f"{side} {k}": x for k, x in vars(stats).items()} if stats is not None else {}
-    if block.spec.reduce != Reduce.MAX:
-        apart = replace(block, saved=None)  # the sides' own statistics are not those of these scores
-        found |= vars(backend.score_grad(apart, ALL))  # type: ignore[attr-defined]
-    return {k: x for k, x in found.items() if x is not None}
-
-
-def agree(found: dict[str, Tensor], truth: dict[str, Tensor], twin: dict[str, Tensor]) -> None:
-    """At most four times the error of float32 tiles in torch, and eight roundings of the largest number."""
-    assert found.keys() == truth.keys()
-    for name, x in found.items():
-        finite = truth[name].isfinite()
-        assert x.shape == truth[name].shape, name
-        assert torch.equal(x[~finite].double(), truth[name][~finite].double()), name
-        error, measured = (largest((y.double() - truth[name])[finite]) for y in (x, twin[name]))
-        limit = 4 * measured + 8 * LOW * max(largest(truth[name][finite]), 1.0)
-        assert error <= limit, f"{name}: error {error:.3g}, limit {limit:.3g}"
-
-
 def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairBlock, layout: int) -> None:
     n, m, tiles = len(block.row), len(block.col), len(block.col.directions)
-    truth, twin = numbers(TorchBackend(), double(block)), numbers(TorchBackend(), block)
     kept = replace(block, scores=memory_for_scores(tiles, n, m, layout))
     found = numbers(host, kept)
-    agree(found, truth, twin)
+    agree(found, block)
     monkeypatch.setenv("CONTRASTILE_HOST_ORDER", "reverse")
     for again in (numbers(host, kept), numbers(host, block)):
         for name, x in again.items():  # the order of threads and blocks, and alignment, change no bit
@@ -182,20 +116,25 @@ def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, k
         check_tiles(host, monkeypatch, block, index % 3)
 
 
+@pytest.mark.parametrize("name", APART)
+def test_positives_apart_and_counts(host, monkeypatch, name):
+    for layout in range(3):
+        check_tiles(host, monkeypatch, apart(name), layout)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("reduce", list(Reduce), ids=lambda x: x.name.lower())
 def test_nan_and_infinity_pass_as_in_torch(host, reduce, value):
-    block = random_block(PairSpec(reduce, cols=True), 70, 150, 1, False, True)
-    block.row.features[3, 2] = value
-    block.row.features[66, 1] = value
-    truth, found = numbers(TorchBackend(), block), numbers(host, block)
-    if reduce == Reduce.LSE:  # NaN is in the total; what the peak is then nobody asks
-        truth["row peak"] = torch.where(truth["row total"].isnan(), found["row peak"], truth["row peak"])
-        truth["col peak"] = torch.where(truth["col total"].isnan(), found["col peak"], truth["col peak"])
-    for name, x in truth.items():
-        torch.testing.assert_close(
-            found[name], x, equal_nan=True, rtol=1e-4, atol=1e-4, msg=lambda t, k=name: f"{k}: {t}"
-        )
+    block = nan_in(random_block(PairSpec(reduce, cols=True), 70, 150, 1, False, True), value)
+    close(numbers(host, block), numbers(TorchBackend(), block))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["index", "index, all rules", "ids"])
+def test_nan_and_infinity_with_positives_apart(host, name, value):
+    """Statistics: a pair whose slope is 0 adds 0 to gradients, in torch NaN where its score is infinite."""
+    block = nan_in(apart(name), value)
+    close(statistics(host, block), statistics(TorchBackend(), block))
 
 
 @pytest.mark.parametrize("layout", range(3))
@@ -344,7 +283,7 @@ def check_everything(reduce: str, **options: object) -> None:
         check(call, backend="cuda")
 
 
-FUNCTORS, RULES, PAIR = "common/functors.h", "common/rules.h", "cuda/pair.h"
+FUNCTORS, RULES, PAIR, PARTIAL = "common/functors.h", "common/rules.h", "cuda/pair.h", "cuda/partial_stats.h"
 STATS, SCORE_GRAD, SMALL_CALL = "cuda/stats.cu", "cuda/score_grad.cu", "cuda/small_call.cu"
 MUTANTS = {
     "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
@@ -356,13 +295,18 @@ MUTANTS = {
     "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
     "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "side": (STATS, "side_z(x, z, rule, cols[c])", "side_z(x, z, rule, row)", {"reduce": "lse"}),
+    "side": (STATS, "plain, x.col, j + c", "plain, x.row, i", {"reduce": "lse"}),
     "row sum": (SCORE_GRAD, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
     "finish": (SMALL_CALL, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
     "loss": (SMALL_CALL, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
     "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "workspace": (SMALL_CALL, "at += 5 * count", "at += 4 * count", {"reduce": "lse"}),
+    "workspace": (SMALL_CALL, "at += 7 * count", "at += 4 * count", {"reduce": "lse"}),
 }
+
+
+def mutated(edit: tuple[str, str, str], built: Path, folder: Path) -> HostBackend:
+    touched = {SCORE_GRAD: [SCORE_GRAD], SMALL_CALL: [SMALL_CALL], STATS: [STATS], PARTIAL: [STATS]}
+    return HostBackend(cuda_host.rebuild(folder, edit, built, touched.get(edit[0], [STATS, SCORE_GRAD])))
 
 
 ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
@@ -371,10 +315,34 @@ ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
 @pytest.mark.parametrize("name", by_default(MUTANTS, *ONE_OF_EACH_FILE))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
-    touched = [STATS, SCORE_GRAD] if edit[0] in (FUNCTORS, RULES, PAIR) else [edit[0]]
     monkeypatch.setattr(backends, "BACKENDS", (host,))
     check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
-    mutant = HostBackend(cuda_host.rebuild(tmp_path, tuple(edit), host_folder, touched))
+    mutant = mutated(tuple(edit), host_folder, tmp_path)
     monkeypatch.setattr(backends, "BACKENDS", (mutant,))
     with pytest.raises(AssertionError, match=r"times the budget|not finite|for tensor"):
         check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
+
+
+SPLIT_MUTANTS = {  # and the blocks in which it is seen
+    "others": (PAIR, "!(x.split && mark.positive) && ", "", "ids"),
+    "dropped positives": (PAIR, "mark.positive && !dropped(x, z, mark, side, k)", "mark.positive", "some are dropped"),
+    "marks": (PAIR, "x.split && rule.positive ? rule.drop_from_positives : rule.drop", "rule.drop", "ids"),
+    "slope": (SCORE_GRAD, "return side.positive_stat_weight[k] *", "return", "ids"),
+    "columns' slopes": (SCORE_GRAD, "positive_stat_grad<R>(x, x.col, z, mark, j)", "0.f", "ids"),
+    "positives": (PARTIAL, "apart.add(z);", "", "index"),
+    "their join": (PARTIAL, "apart.merge(y.apart);", "", "index"),
+    "their count": (PARTIAL, "++kept_positives;", "", "index"),
+    "count of pairs": (PARTIAL, "kept += in_statistic(x, z, mark, side, k)", "kept += !mark.drop", "counts of sums"),
+    "count of positives": (PARTIAL, "positives += mark.positive", "positives += !mark.drop", "counts"),
+    "strips": (PARTIAL, "visit(kept, p.kept)", "visit(kept, p.positives)", "counts"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", by_default(SPLIT_MUTANTS, "marks", "slope", "count of pairs"))
+def test_an_error_with_positives_apart_or_counts_is_seen(name, host, host_folder, tmp_path):
+    *edit, kind = SPLIT_MUTANTS[name]
+    block = apart(kind)
+    agree(numbers(host, block), block)
+    found = numbers(mutated(tuple(edit), host_folder, tmp_path), block)
+    with pytest.raises(AssertionError, match=r"^(row|col|grad)\b"):
+        agree(found, block)

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
-from contrastile.spec import Reduce
+from contrastile.spec import PairSpec, PairTest, Reduce
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 from support import aot
@@ -33,6 +33,8 @@ QUICK = [
     ("sm_90", "half", "stats", "clip"),
     ("sm_90", "half", "stats", "distance"),
     ("sm_90", "half", "score_grad", "tests"),
+    ("sm_90", "half", "stats", "split"),
+    ("sm_90", "half", "score_grad", "split"),
     ("sm_80", "tf32", "score_grad", "siglip"),
 ]  # fmt: skip
 
@@ -60,7 +62,17 @@ def test_compiles_within_the_device(arch, kind, kernel, variant):
 @pytest.mark.parametrize("reduce, finished", [("LSE", False), ("LSE", True), ("RELU", True), ("MAX", False)])
 @pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_INDEX"))
 def test_partial_results_are_joined_in_registers(arch, reduce, finished, positives):
-    found = aot.build_merge(arch, Reduce[reduce], aot.PairTest[positives], finished)
+    check_merge(arch, PairSpec(Reduce[reduce], positives=PairTest[positives]), finished)
+
+
+@pytest.mark.parametrize("arch", by_default(TABLE, "sm_90"))
+@pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_ID"))
+def test_statistics_of_positives_and_counts_are_joined_in_registers(arch, positives):
+    check_merge(arch, PairSpec(positives=PairTest[positives], split=True, counts=True), False)
+
+
+def check_merge(arch, spec, finished):
+    found = aot.build_merge(arch, spec, finished)
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
@@ -87,8 +99,8 @@ def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
 FUSED_CASES = [
     (arch, features, variant, owner)
     for arch, tiles in FUSED.items()
-    for variant in ("clip", "siglip", "relu", "everything", "tests")
-    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].rule_level()])
+    for variant in ("clip", "siglip", "relu", "everything", "tests", "split", "split, everything")
+    for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].fused_level()])
     for owner in ("rows", "columns")
 ]
 FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"), ("gfx942", 64, "relu", "rows")]
@@ -103,7 +115,7 @@ FUSED_QUICK = [("sm_80", 64, "clip", "rows"), ("sm_90", 128, "siglip", "columns"
 )
 def test_the_fused_kernel_compiles_within_the_device(arch, features, variant, owner):
     chosen = aot.VARIANTS[variant] if owner == "rows" else aot.VARIANTS[variant].swapped()
-    tile = fused_tile(arch, "half", features, chosen.rule_level())
+    tile = fused_tile(arch, "half", features, chosen.fused_level())
     found = aot.build("fused", arch, "half", chosen, tile)
     assert not list(found.faults(arch, "half")), found
 

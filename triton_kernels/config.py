@@ -2,8 +2,9 @@
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
 The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 for
-`score_grad`, 1 more where it also stores statistics, 2 more for ids, groups, labels, an order, limits, a mask or
-distances. float32 products without TF32 run on the ordinary cores: small tiles.
+`score_grad`, 1 more where that also stores statistics, or where `stats` stores more numbers than peaks and totals, 2
+more for ids, groups, labels, an order, limits, a mask or distances. float32 products without TF32 run on the ordinary
+cores: small tiles.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ TABLE = {
     },
     "gfx942": {  # MI300: 64 KiB, waves of 64 threads
         "half": (Tile(128, 128, 32, 4, 2), *(Tile(128, 64, 32, 4, 2),) * 3),
-        "ieee": (Tile(64, 64, 32, 8, 2),) * 4,
+        "ieee": (*(Tile(64, 64, 32, 8, 2),) * 3, Tile(64, 64, 16, 8, 2)),
     },
 }  # fmt: skip
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
@@ -104,8 +105,8 @@ FUSED = {
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
-def weight_of(score_grad: bool, with_stats: bool, many_rules: bool) -> int:
-    return min(score_grad + with_stats + 2 * many_rules, 3)
+def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool) -> int:
+    return min(score_grad + more_numbers + 2 * many_rules, 3)
 
 
 def architecture(capability: tuple[int, int]) -> str:

@@ -18,10 +18,9 @@ from .tiles import affine, items
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def fused(
     A, B, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
-    RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight, Factor,
-    RowGrad, RowBiasGrad, RowScaleGrad,
+    RowUpstream, ColUpstream, Factor, RowGrad, RowBiasGrad, RowScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """A, B: contiguous (n, d) and (m, d), or descriptors of them. RowGrad (parts, n, d), RowBiasGrad,
@@ -42,9 +41,9 @@ def fused(
             KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
         g = logit_slope(
-            z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
-            ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, row_origin - col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
+            z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin - col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         by_col = scaled(g, Col.scale, j, m, 0)
         if RowBiasGrad is not None:

@@ -14,64 +14,110 @@ WARPS = 4
 
 
 @triton.jit
-def some_parts(X, first, parts, k, count, PARTS: tl.constexpr, other):
-    """Partial results `first` and following, (PARTS, items)."""
+def some_parts(X, first, parts, k, count, inside, PARTS: tl.constexpr, other):
+    """Partial results `first` and following, (PARTS, items), of the items inside."""
     p = first + tl.arange(0, PARTS)
     at = p.to(tl.int64)[:, None] * count + k[None, :]
-    return tl.load(X + at, mask=(p < parts)[:, None] & (k < count)[None, :], other=other)
+    return tl.load(X + at, mask=(p < parts)[:, None] & inside[None, :], other=other)
 
 
 @triton.jit
-def joined_sums(X, parts, k, count, PARTS: tl.constexpr, ITEMS: tl.constexpr):
-    total = tl.zeros([ITEMS], tl.float32)
-    for first in range(0, parts, PARTS):
-        total += tl.sum(some_parts(X, first, parts, k, count, PARTS, 0.0), 0)
-    return total
+def joined_sums(X, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """Sums or counts; 0 of an item that was not written."""
+    if X is None:
+        return tl.zeros([ITEMS], tl.float32)
+    else:
+        total = tl.zeros([ITEMS], X.dtype.element_ty)
+        for first in range(0, parts, PARTS):
+            total += tl.sum(some_parts(X, first, parts, k, count, inside, PARTS, 0), 0)
+        return total
 
 
 @triton.jit
-def joined_exponentials(Peak, Total, parts, k, count, PARTS: tl.constexpr, ITEMS: tl.constexpr):
-    """(peak, sum of e^(z - peak)); an item that keeps nothing has (-inf, 0), NaN is in the total."""
-    peak = tl.full([ITEMS], float("-inf"), tl.float32)
-    for first in range(0, parts, PARTS):
-        peak = tl.maximum(peak, tl.max(some_parts(Peak, first, parts, k, count, PARTS, float("-inf")), 0))
-    base, total = tl.where(peak == float("-inf"), 0.0, peak), tl.zeros([ITEMS], tl.float32)
-    for first in range(0, parts, PARTS):
-        peaks = some_parts(Peak, first, parts, k, count, PARTS, float("-inf"))
-        total += tl.sum(some_parts(Total, first, parts, k, count, PARTS, 0.0) * tl.exp(peaks - base[None, :]), 0)
+def joined_exponentials(Peak, Total, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """(peak, sum of e^(z - peak)), NaN is in the total; (-inf, 0) of an item that keeps nothing or was not written."""
+    peak, total = tl.full([ITEMS], float("-inf"), tl.float32), tl.zeros([ITEMS], tl.float32)
+    if Peak is not None:
+        for first in range(0, parts, PARTS):
+            peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
+            peak = tl.maximum(peak, tl.max(peaks, 0))
+        base = tl.where(peak == float("-inf"), 0.0, peak)
+        for first in range(0, parts, PARTS):
+            peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
+            totals = some_parts(Total, first, parts, k, count, inside, PARTS, 0.0)
+            total += tl.sum(totals * tl.exp(peaks - base[None, :]), 0)
     return peak, total
 
 
 @triton.jit
-def joined_maxima(Peak, Arg, parts, k, count, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+def joined_maxima(Peak, Arg, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
     """(maximum, the smallest index where it is, -1: nowhere); a NaN is the maximum."""
     peak, found = tl.full([ITEMS], float("-inf"), tl.float32), tl.zeros([ITEMS], tl.int32)
     for first in range(0, parts, PARTS):
-        peaks = some_parts(Peak, first, parts, k, count, PARTS, float("-inf"))
+        peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
         found = tl.maximum(found, tl.max((peaks != peaks).to(tl.int32), 0))
         peak = tl.maximum(peak, tl.max(tl.where(peaks == peaks, peaks, float("-inf")), 0))
     arg = tl.full([ITEMS], NO_INDEX, tl.int64)
     for first in range(0, parts, PARTS):
-        peaks = some_parts(Peak, first, parts, k, count, PARTS, float("-inf"))
+        peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
         here = tl.where((found > 0)[None, :], peaks != peaks, peaks == peak[None, :])
-        args = some_parts(Arg, first, parts, k, count, PARTS, NO_INDEX)
+        args = some_parts(Arg, first, parts, k, count, inside, PARTS, NO_INDEX)
         arg = tl.minimum(arg, tl.min(tl.where(here, args, NO_INDEX), 0))
     nothing = (peak == float("-inf")) & (found == 0)
     return tl.where(found > 0, float("nan"), peak), tl.where(nothing, -1, arg)
 
 
 @triton.jit
-def joined_positives(
-    Positive, parts, k, count, shift, others, POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr
+def store_exponentials(
+    Peak, Total, PeakOut, TotalOut, parts, k, count, inside, written, PARTS: tl.constexpr, ITEMS: tl.constexpr
 ):
-    """Sums over positives. With the same index one tile wrote an item's, if the item k + shift is in the block."""
-    if POSITIVES == 0:
-        return tl.zeros([ITEMS], tl.float32)
-    elif SAME_INDEX & POSITIVES:
-        other = k.to(tl.int64) + shift
-        return tl.load(Positive + k, mask=(k < count) & (other >= 0) & (other < others), other=0.0)
+    if PeakOut is not None:
+        peak, total = joined_exponentials(Peak, Total, parts, k, count, written, PARTS, ITEMS)
+        tl.store(PeakOut + k, peak, mask=inside)
+        tl.store(TotalOut + k, total, mask=inside)
+
+
+@triton.jit
+def store_sums(X, Out, parts, k, count, inside, written, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    if Out is not None:
+        tl.store(Out + k, joined_sums(X, parts, k, count, written, PARTS, ITEMS), mask=inside)
+
+
+@triton.jit
+def store_statistic(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """The numbers of the pairs that are kept, but for positives apart."""
+    if From.arg is not None:
+        peak, arg = joined_maxima(From.peak, From.arg, parts, k, count, inside, PARTS, ITEMS)
+        tl.store(Out.arg + k, arg, mask=inside)
+        tl.store(Out.peak + k, peak, mask=inside)
+    elif From.peak is not None:
+        store_exponentials(From.peak, From.total, Out.peak, Out.total, parts, k, count, inside, inside, PARTS, ITEMS)
     else:
-        return joined_sums(Positive, parts, k, count, PARTS, ITEMS)
+        store_sums(From.total, Out.total, parts, k, count, inside, inside, PARTS, ITEMS)
+    store_sums(From.kept, Out.kept, parts, k, count, inside, inside, PARTS, ITEMS)
+
+
+@triton.jit
+def store_positives(From, Out, parts, k, count, inside, written, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """The numbers that positives make up."""
+    store_sums(From.positive, Out.positive, parts, k, count, inside, written, PARTS, ITEMS)
+    store_sums(From.positives, Out.positives, parts, k, count, inside, written, PARTS, ITEMS)
+    store_sums(From.kept_positives, Out.kept_positives, parts, k, count, inside, written, PARTS, ITEMS)
+    store_exponentials(
+        From.positive_peak, From.positive_total, Out.positive_peak, Out.positive_total,
+        parts, k, count, inside, written, PARTS, ITEMS,
+    )  # fmt: skip
+
+
+@triton.jit
+def finished(From, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """The two parts of the statistic, as monoid.finish has them."""
+    if From.peak is not None:
+        peak, total = joined_exponentials(From.peak, From.total, parts, k, count, inside, PARTS, ITEMS)
+        return peak, tl.log(total)
+    else:
+        total = joined_sums(From.total, parts, k, count, inside, PARTS, ITEMS)
+        return total, tl.zeros([ITEMS], tl.float32)
 
 
 @triton.jit
@@ -92,48 +138,38 @@ def cross_entropy(stat, positive, weight, positive_weight):
 
 @triton.jit(do_not_specialize=["parts", "count", "shift", "others"])
 def merge(
-    Peak, Total, Positive, Arg, parts, count, shift, others, PeakOut, TotalOut, PositiveOut, ArgOut,
-    Stat, Weight, PositiveWeight, Slope, PositiveSlope, Share,
+    From, Out, parts, count, shift, others, Stat, Weight, PositiveWeight, Slope, PositiveSlope, Share,
     POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
-    """Either the joined partial statistic goes to the outputs or, with Stat (count, 2), the finished one in parts, as
-    monoid.finish has it, and every program's share of the weighted sum, float64, to Share. With Slope, of a cross
-    entropy, whose slopes take the place of the weights."""
+    """Either the joined partial statistic goes to Out or, with Stat (count, 2), the finished one in parts and every
+    program's share of the weighted sum, float64, to Share. With Slope, of a cross entropy, whose slopes take the place
+    of the weights."""
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
-    positive = joined_positives(Positive, parts, k, count, shift, others, POSITIVES, PARTS, ITEMS)
-    if Arg is not None:
-        peak, arg = joined_maxima(Peak, Arg, parts, k, count, PARTS, ITEMS)
-        tl.store(ArgOut + k, arg, mask=inside)
-        tl.store(PeakOut + k, peak, mask=inside)
-        tl.store(PositiveOut + k, positive, mask=inside)
+    written, positive_parts = inside, parts
+    POSITIVE_PARTS: tl.constexpr = 1 if SAME_INDEX & POSITIVES else PARTS
+    if SAME_INDEX & POSITIVES:  # one tile wrote an item's, if the item k + shift is in the block
+        other = k.to(tl.int64) + shift
+        written, positive_parts = inside & (other >= 0) & (other < others), 1
+    if Stat is None:
+        store_statistic(From, Out, parts, k, count, inside, PARTS, ITEMS)
+        store_positives(From, Out, positive_parts, k, count, inside, written, POSITIVE_PARTS, ITEMS)
     else:
-        if Peak is not None:
-            peak, total = joined_exponentials(Peak, Total, parts, k, count, PARTS, ITEMS)
-            first, second = peak, tl.log(total)
+        first, second = finished(From, parts, k, count, inside, PARTS, ITEMS)
+        tl.store(Stat + 2 * k, first, mask=inside)
+        tl.store(Stat + 2 * k + 1, second, mask=inside)
+        value = first.to(tl.float64) + second.to(tl.float64)
+        weight = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64)
+        positive_weight = tl.zeros([ITEMS], tl.float64)
+        if PositiveWeight is not None:
+            positive_weight += tl.load(PositiveWeight + k, mask=inside, other=0.0)
+        positive = joined_sums(From.positive, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS).to(tl.float64)
+        if Slope is None:
+            share = tl.where(inside & (value != float("-inf")), weight * value, 0.0)  # -inf: nothing is kept
+            share += positive_weight * positive
         else:
-            total = joined_sums(Total, parts, k, count, PARTS, ITEMS)
-            first, second = total, tl.zeros([ITEMS], tl.float32)
-        if Stat is None:
-            if Peak is not None:
-                tl.store(PeakOut + k, first, mask=inside)
-            tl.store(TotalOut + k, total, mask=inside)
-            tl.store(PositiveOut + k, positive, mask=inside)
-        else:
-            tl.store(Stat + 2 * k, first, mask=inside)
-            tl.store(Stat + 2 * k + 1, second, mask=inside)
-            value = first.to(tl.float64) + second.to(tl.float64)
-            weight = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64)
-            positive_weight = tl.zeros([ITEMS], tl.float64)
-            if PositiveWeight is not None:
-                positive_weight += tl.load(PositiveWeight + k, mask=inside, other=0.0)
-            positive = positive.to(tl.float64)
-            if Slope is None:
-                share = tl.where(inside & (value != float("-inf")), weight * value, 0.0)  # -inf: nothing is kept
-                share += positive_weight * positive
-            else:
-                share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
-                tl.store(Slope + k, slope, mask=inside)
-                tl.store(PositiveSlope + k, positive_slope, mask=inside)
-            share = tl.where(inside, share, 0.0)
-            tl.store(Share + tl.program_id(0), tl.sum(share, 0))
+            share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
+            tl.store(Slope + k, slope, mask=inside)
+            tl.store(PositiveSlope + k, positive_slope, mask=inside)
+        share = tl.where(inside, share, 0.0)
+        tl.store(Share + tl.program_id(0), tl.sum(share, 0))

@@ -11,18 +11,67 @@ import triton
 import triton.language as tl
 
 from .functors import DOT, positive_term, score_slope, term
-from .rules import SAME_INDEX, meets_diagonal, rules, side_z
+from .rules import SAME_INDEX, drop_of_positives, dropped, meets_diagonal, rules, side_z
 from .slopes import logit_slope, scaled
 from .tiles import across, affine, base_of, first_maximum, place, product, score_of, share
 
 
 @triton.jit
-def store_positives(
-    z, positive, RowPositive, ColPositive, first_row, first_col, n, m, shift,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, COLS: tl.constexpr,
-    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+def exponentials(z, AXIS: tl.constexpr):
+    """(peak, sum of e^(z - peak)); NaN enters the total."""
+    peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)
+    base = tl.where(peak == float("-inf"), 0.0, peak)
+    return peak, tl.sum(tl.exp(z - across(base, AXIS)), AXIS)
+
+
+@triton.jit
+def one_exponential(z, count):
+    """The same of count = 1 number, or of none."""
+    peak = tl.where((count > 0) & (z == z), z, float("-inf"))
+    base = tl.where(peak == float("-inf"), 0.0, peak)
+    return peak, tl.where(count > 0, tl.exp(z - base), 0.0)
+
+
+@triton.jit
+def counted(chosen, AXIS: tl.constexpr):
+    return tl.sum(chosen.to(tl.int32), AXIS)
+
+
+@triton.jit
+def store_side_positives(
+    z, positive, drop, side, Out, index, count, at, inside,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
+    AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Sums over positives. With the same index there is one a row, in one tile: (1, n), not written elsewhere."""
+    """The numbers of one side that positives make up. KEEP_ALL: no rule of both sides drops a pair."""
+    value = tl.sum(tl.where(positive, positive_term(z, REDUCE), 0.0), AXIS)
+    tl.store(Out.positive + at, value, mask=inside)
+    if Out.positives is not None:
+        tl.store(Out.positives + at, counted(positive, AXIS), mask=inside)
+    if Out.positive_peak is not None:
+        others = dropped(z, positive, drop_of_positives(positive, drop), side, index, count, KEEP_POSITIVES, AXIS)
+        if SAME_INDEX & POSITIVES:  # there is one
+            if KEEP_ALL and POSITIVES == SAME_INDEX and side.low is None and side.high is None:
+                kept = inside.to(tl.int32)  # a sum more over a tile of the largest size would be one too many
+            else:
+                kept = counted(others == 0, AXIS)
+            peak, total = one_exponential(value, kept)
+        else:
+            kept = counted(others == 0, AXIS)
+            peak, total = exponentials(tl.where(others, float("-inf"), z), AXIS)
+        tl.store(Out.positive_peak + at, peak, mask=inside)
+        tl.store(Out.positive_total + at, total, mask=inside)
+        tl.store(Out.kept_positives + at, kept, mask=inside)
+
+
+@triton.jit
+def store_positives(
+    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, shift,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
+    SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """What positives make up. With the same index there is one a row, in one tile: (1, n), not written elsewhere.
+    Returns z for the statistic: where positives are apart, without them."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
     here = True
@@ -35,61 +84,74 @@ def store_positives(
         row_at += (first_col // TILE_COLS).to(tl.int64) * n
         col_at += (first_row // TILE_ROWS).to(tl.int64) * m
     if here:
-        chosen = tl.where(positive, positive_term(z, REDUCE), 0.0)
-        tl.store(RowPositive + row_at, tl.sum(chosen, 1), mask=row_in)
+        store_side_positives(
+            z, positive, drop, Row, RowOut, i, n, row_at, row_in, REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, 1
+        )  # fmt: skip
         if COLS:
-            tl.store(ColPositive + col_at, tl.sum(chosen, 0), mask=col_in)
+            store_side_positives(
+                z, positive, drop, Col, ColOut, j, m, col_at, col_in, REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, 0
+            )  # fmt: skip
+        if SPLIT:
+            z = tl.where(positive, float("-inf"), z)
+    return z
 
 
 @triton.jit
 def store_partials(
-    z, Peak, Total, Arg, index, count, part, others,
-    REDUCE: tl.constexpr, AXIS: tl.constexpr,
+    z, positive, drop, side, Out, index, count, part, others,
+    REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Reduces one side's z along AXIS to the numbers with a place; NaN enters the total of lse, the peak of max."""
-    out, inside = part.to(tl.int64) * count + index, index < count
-    if Arg is not None:
+    """Reduces the pairs that one side keeps, along AXIS, to the numbers with a place; NaN enters the total of lse, the
+    peak of max."""
+    at, inside = part.to(tl.int64) * count + index, index < count
+    if Out.kept is not None:
+        kept = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS) == 0
+        if SPLIT:
+            kept = kept & (positive == 0)
+        tl.store(Out.kept + at, counted(kept, AXIS), mask=inside)
+    z = side_z(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
+    if Out.arg is not None:
         peak, arg = first_maximum(z, others, AXIS)
-        tl.store(Peak + out, peak, mask=inside)
-        tl.store(Arg + out, arg, mask=inside)
-    elif Peak is not None:
-        peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)
-        base = tl.where(peak == float("-inf"), 0.0, peak)
-        tl.store(Peak + out, peak, mask=inside)
-        tl.store(Total + out, tl.sum(tl.exp(z - across(base, AXIS)), AXIS), mask=inside)
+        tl.store(Out.peak + at, peak, mask=inside)
+        tl.store(Out.arg + at, arg, mask=inside)
+    elif Out.peak is not None:
+        peak, total = exponentials(z, AXIS)
+        tl.store(Out.peak + at, peak, mask=inside)
+        tl.store(Out.total + at, total, mask=inside)
     else:
-        tl.store(Total + out, tl.sum(term(z, REDUCE), AXIS), mask=inside)
+        tl.store(Out.total + at, tl.sum(term(z, REDUCE), AXIS), mask=inside)
 
 
 @triton.jit
 def store_stats(
-    z, positive, drop, Row, Col, RowPeak, RowTotal, RowPositive, RowArg,
-    ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, COLS: tl.constexpr,
-    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
+    SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """The tile's partial statistics of rows and, with COLS, of columns."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if POSITIVES:
-        store_positives(
-            z, positive, RowPositive, ColPositive, first_row, first_col, n, m, row_origin - col_origin,
-            REDUCE, POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+        z = store_positives(
+            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin - col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-    row_z = side_z(z, positive, drop, Row, i, n, KEEP_POSITIVES, 1)
     others = col_origin + j.to(tl.int64)
-    store_partials(row_z, RowPeak, RowTotal, RowArg, i, n, first_col // TILE_COLS, others, REDUCE, 1)
+    store_partials(
+        z, positive, drop, Row, RowOut, i, n, first_col // TILE_COLS, others, REDUCE, KEEP_POSITIVES, SPLIT, 1
+    )  # fmt: skip
     if COLS:
-        col_z = side_z(z, positive, drop, Col, j, m, KEEP_POSITIVES, 0)
         others = row_origin + i.to(tl.int64)
-        store_partials(col_z, ColPeak, ColTotal, ColArg, j, m, first_row // TILE_ROWS, others, REDUCE, 0)
+        store_partials(
+            z, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others, REDUCE, KEEP_POSITIVES, SPLIT, 0
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
     A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
-    RowPeak, RowTotal, RowPositive, RowArg, ColPeak, ColTotal, ColPositive, ColArg,
+    RowOut, ColOut,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -108,9 +170,8 @@ def stats(
             KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
         store_stats(
-            z, positive, drop, Row, Col, RowPeak, RowTotal, RowPositive, RowArg,
-            ColPeak, ColTotal, ColPositive, ColArg, first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
 
 
@@ -122,11 +183,10 @@ def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def score_grad(
     A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
-    RowStat, RowWeight, RowPositiveWeight, ColStat, ColWeight, ColPositiveWeight,
-    RowTotal, RowPositive, ColTotal, ColPositive, Grad, grad_stride, grad_direction, Factor,
+    RowUpstream, ColUpstream, RowOut, ColOut, Grad, grad_stride, grad_direction, Factor,
     RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -145,16 +205,15 @@ def score_grad(
             Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
             KEEP, POSITIVES, KEEP_POSITIVES,
         )  # fmt: skip
-        if RowTotal is not None:  # of a sum: its slopes do not need it finished
+        if RowOut.total is not None:  # of a sum: its slopes do not need it finished
             store_stats(
-                z, positive, drop, Row, Col, None, RowTotal, RowPositive, None,
-                None, ColTotal, ColPositive, None, first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, COLS, TILE_ROWS, TILE_COLS,
+                z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
         g = logit_slope(
-            z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
-            ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, row_origin - col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
+            z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin - col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         by_row, by_col = scaled(g, Row.scale, i, n, 1), scaled(g, Col.scale, j, m, 0)
         if RowScaleGrad is not None:

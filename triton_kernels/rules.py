@@ -31,6 +31,30 @@ class Operands(NamedTuple):
     high: Any = None
 
 
+class Numbers(NamedTuple):
+    """Where a side's partial statistics lie, an argument of the kernels; as monoid.NUMBERS. None: not wanted."""
+
+    peak: Any = None
+    total: Any = None
+    positive: Any = None
+    arg: Any = None
+    positive_peak: Any = None
+    positive_total: Any = None
+    kept_positives: Any = None
+    kept: Any = None
+    positives: Any = None
+
+
+class Upstream(NamedTuple):
+    """What slopes need of a side, an argument of the kernels; as spec.Upstream. None: absent."""
+
+    stat: Any = None
+    weight: Any = None
+    positive_weight: Any = None
+    positive_stat: Any = None
+    positive_stat_weight: Any = None
+
+
 @triton.jit
 def same_index(i, j, m, shift):
     """Row i has the global index of column i + shift, if that is in the block."""
@@ -130,8 +154,8 @@ def rules(
 
 
 @triton.jit
-def side_z(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
-    """z with the pairs at -inf that this side drops: it keeps low < z <= high, and NaN."""
+def dropped(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+    """`drop` and the pairs outside this side's limits: it keeps low < z <= high, and NaN."""
     if side.low is not None or side.high is not None:
         outside = drop != drop
         if side.low is not None:
@@ -141,7 +165,19 @@ def side_z(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, 
         if KEEP_POSITIVES:
             outside = outside & (positive == 0)
         drop = drop | outside
-    return tl.where(drop, float("-inf"), z)
+    return drop
+
+
+@triton.jit
+def side_z(z, positive, drop, side, index, count, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr):
+    """z with the pairs at -inf that this side drops."""
+    return tl.where(dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS), float("-inf"), z)
+
+
+@triton.jit
+def drop_of_positives(positive, drop):
+    """What the statistic of kept positives drops, where they have one."""
+    return drop | (positive == 0)
 
 
 @triton.jit

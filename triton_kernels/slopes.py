@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .functors import PEAKS, positive_slope, slope
-from .rules import SAME_INDEX, meets_diagonal, side_z
+from .rules import SAME_INDEX, drop_of_positives, meets_diagonal, side_z
 from .tiles import across, vector
 
 
@@ -27,42 +27,59 @@ def side_slope(
 
 @triton.jit
 def add_positive_slopes(
-    g, z, positive, RowWeight, ColWeight, first_row, first_col, n, m, shift,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+    g, z, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """g plus what positives give beside the statistics; with the same index only tiles on the diagonal have any."""
+    """g plus what positives give: to their sum, and to the statistic of those that are kept, where they are apart from
+    the pairs of g. With the same index only tiles on the diagonal have any."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     here = True
     if SAME_INDEX & POSITIVES:
         here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
     if here:
+        if SPLIT:
+            g = tl.where(positive, 0.0, g)
         weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)
-        if RowWeight is not None:
-            weight += vector(RowWeight, first_row + tl.arange(0, TILE_ROWS), n, 1)
-        if ColWeight is not None:
-            weight += vector(ColWeight, first_col + tl.arange(0, TILE_COLS), m, 0)
+        if RowUpstream.positive_weight is not None:
+            weight += vector(RowUpstream.positive_weight, i, n, 1)
+        if ColUpstream.positive_weight is not None:
+            weight += vector(ColUpstream.positive_weight, j, m, 0)
         g += tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
+        others = drop_of_positives(positive, drop)
+        if RowUpstream.positive_stat_weight is not None:
+            g += side_slope(
+                z, positive, others, Row, RowUpstream.positive_stat, RowUpstream.positive_stat_weight, i, n,
+                REDUCE, KEEP_POSITIVES, 1,
+            )  # fmt: skip
+        if ColUpstream.positive_stat_weight is not None:
+            g += side_slope(
+                z, positive, others, Col, ColUpstream.positive_stat, ColUpstream.positive_stat_weight, j, m,
+                REDUCE, KEEP_POSITIVES, 0,
+            )  # fmt: skip
     return g
 
 
 @triton.jit
 def logit_slope(
-    z, valid, positive, drop, Row, Col, RowStat, RowWeight, RowPositiveWeight,
-    ColStat, ColWeight, ColPositiveWeight, first_row, first_col, n, m, shift,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """dL/dz from the sides that have weights, and from positives; 0 outside the block."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-    if RowWeight is None:
-        g = side_slope(z, positive, drop, Col, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
+    if RowUpstream.weight is None:
+        g = side_slope(z, positive, drop, Col, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, KEEP_POSITIVES, 0)
     else:
-        g = side_slope(z, positive, drop, Row, RowStat, RowWeight, i, n, REDUCE, KEEP_POSITIVES, 1)
-        if ColWeight is not None:
-            g += side_slope(z, positive, drop, Col, ColStat, ColWeight, j, m, REDUCE, KEEP_POSITIVES, 0)
-    if RowPositiveWeight is not None or ColPositiveWeight is not None:
+        g = side_slope(z, positive, drop, Row, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, KEEP_POSITIVES, 1)
+        if ColUpstream.weight is not None:
+            g += side_slope(
+                z, positive, drop, Col, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, KEEP_POSITIVES, 0
+            )  # fmt: skip
+    if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
         g = add_positive_slopes(
-            g, z, positive, RowPositiveWeight, ColPositiveWeight, first_row, first_col, n, m, shift,
-            REDUCE, POSITIVES, TILE_ROWS, TILE_COLS,
+            g, z, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     return tl.where(valid, g, 0.0)
 

@@ -31,7 +31,7 @@ template <class B> CT_HD static Rules<B> rules_of(const Pairs& x, const Facts<B>
   if (bits(x.positives)) positive = has(x.positives, Test::kKept) ? B(flip(drop)) : holds(x.positives, facts);
   if (x.keep_positives) drop = drop & flip(positive);
   if (!x.split) return {positive, drop, B{}};
-  return {positive, drop | positive, drop | flip(positive)};
+  return {positive, B(drop | positive), B(drop | flip(positive))};
 }
 
 constexpr int32_t of_partners = bit(Test::kPartner) | bit(Test::kNoPartner);

@@ -76,10 +76,15 @@ CT_HD Rules<bool> rule_of(const Pairs& x, int64_t i, int64_t j) {
   };
   return rules_of<bool>(x, facts, x.mask && !x.mask[i * x.mask_stride + j]);
 }
-// The rules of a quad of pairs, a bit for each; none where all are known to be kept and none is positive.
+// A pair's rules, as both sides see them: whether it is positive, and whether it is dropped from the statistic of its kind, under
+// Pairs::split that of the others or that of kept positives.
+struct Mark {
+  bool positive, drop;
+};
+// The marks of a quad of pairs, a bit for each; none where all are known to be kept and none is positive.
 struct Marks {
   uint32_t positive = 0, drop = 0;
-  CT_HD Rules<bool> operator[](int c) const { return {(positive >> c & 1) != 0, (drop >> c & 1) != 0}; }
+  CT_HD Mark operator[](int c) const { return {(positive >> c & 1) != 0, (drop >> c & 1) != 0}; }
 };
 CT_HD Marks marks_of(const Pairs& x, int64_t i, int64_t j, int count) {
   Marks m;
@@ -87,7 +92,7 @@ CT_HD Marks marks_of(const Pairs& x, int64_t i, int64_t j, int count) {
   for (int c = 0; c < count; ++c) {
     const Rules<bool> rule = rule_of(x, i, j + c);
     m.positive |= (uint32_t)rule.positive << c;
-    m.drop |= (uint32_t)rule.drop << c;
+    m.drop |= (uint32_t)(x.split && rule.positive ? rule.drop_from_positives : rule.drop) << c;
   }
   return m;
 }
@@ -95,11 +100,22 @@ CT_HD Marks marks_of(const Pairs& x, int64_t i, int64_t j, int count) {
 // One order of operations, so that stats and score_grad see the same bits of z.
 CT_HD float affine(const Item& row, const Item& col, float s) { return fmaf(s * row.scale, col.scale, row.bias) + col.bias; }
 
-// z for one side: dropped pairs and pairs outside its limits become -inf; NaN is outside none, so it stays.
-CT_HD float side_z(const Pairs& x, float z, const Rules<bool>& r, const Side& side, int64_t k) {
-  const bool limited = (side.high && z > side.high[k]) || (side.low && z <= side.low[k]);
-  const bool outside = limited && !(x.keep_positives && r.positive);
-  return outside || r.drop ? -INFINITY : z;
+// Whether one side drops the pair, by rules or limits; NaN is outside no limit.
+CT_HD bool dropped(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {
+  const bool outside = (side.high && z > side.high[k]) || (side.low && z <= side.low[k]);
+  return mark.drop || (outside && !(x.keep_positives && mark.positive));
+}
+// Whether the pair is in the side's statistic of kept positives.
+CT_HD bool kept_positive(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {
+  return x.split && mark.positive && !dropped(x, z, mark, side, k);
+}
+// Whether the pair is in the side's statistic.
+CT_HD bool in_statistic(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {
+  return !(x.split && mark.positive) && !dropped(x, z, mark, side, k);
+}
+// z for one side: pairs outside its statistic become -inf.
+CT_HD float side_z(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {
+  return in_statistic(x, z, mark, side, k) ? z : -INFINITY;
 }
 
 // ---- scores -------------------------------------------------------------------------------------------------------

@@ -8,13 +8,25 @@ namespace {
 
 template <Reduce R> CT_HD float slope(float z, const Item& side) { return slope_of<Functor<R>>(z, side.peak, side.log_total); }
 
+// The same times its upstream gradient, of a kept positive in the statistic that these have of their own. What only they need is
+// read here, not kept with the item: its registers would spill.
+template <Reduce R> CT_HD float positive_stat_grad(const Pairs& x, const Side& side, float z, Mark mark, int64_t k) {
+  if (!side.positive_stat_weight || !kept_positive(x, z, mark, side, k)) return 0.f;
+  const float peak = finite_part(side.positive_stat[2 * k]), log_total = finite_part(side.positive_stat[2 * k + 1]);
+  return side.positive_stat_weight[k] * slope_of<Functor<R>>(z, peak, log_total);
+}
+
 // dL/dz of one pair
-template <Reduce R> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j,
-                                          bool plain, Rules<bool> rule) {
+template <Reduce R>
+CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain, Mark mark) {
   float g = 0.f;
-  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, rule, x.row, i), row);
-  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, rule, x.col, j), col);
-  if (rule.positive) g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
+  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, mark, x.row, i), row);
+  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, mark, x.col, j), col);
+  if (mark.positive) {
+    g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
+    if constexpr (logarithm<Functor<R>>)
+      g += positive_stat_grad<R>(x, x.row, z, mark, i) + positive_stat_grad<R>(x, x.col, z, mark, j);
+  }
   return g;
 }
 

@@ -1,4 +1,4 @@
-// stats: every side's (peak, total, positive, arg) from scores that are already in memory. No atomics: equal bits every run.
+// stats: every side's numbers (monoid.py) from scores that are already in memory. No atomics: equal bits every run.
 #include <math.h>
 #include "cuda/launch.h"
 #include "cuda/maximum.h"
@@ -6,97 +6,17 @@
 namespace {
 #include "cuda/pair.h"
 
-// A partial statistic: a monoid, see merge in monoid.py.
-template <Reduce R> struct PartialStats {
-  using F = Functor<R>;
-  float peak, total, positive;
-  int64_t arg;
-
-  CT_HD void clear() {
-    peak = -INFINITY;
-    total = positive = 0.f;
-    arg = -1;
-  }
-  CT_HD void add(float z, int64_t index) {  // index grows from call to call: the first maximum stays
-    if constexpr (F::arg) {
-      if (above(z, peak)) {
-        peak = z;
-        arg = index;
-      }
-    } else if constexpr (F::peak) {
-      if (z > peak) {  // NaN is above nothing: it reaches the total, not the peak
-        total *= vexp(peak - z);
-        peak = z;
-      }
-      total += vexp(z - finite_part(peak));
-    } else {
-      total += F::term(z);
-    }
-  }
-  CT_HD void merge(const PartialStats& y) {
-    positive += y.positive;
-    if constexpr (F::arg) {
-      if (above(y.peak, peak) || (!above(peak, y.peak) && y.arg < arg)) {
-        peak = y.peak;
-        arg = y.arg;
-      }
-    } else if constexpr (F::peak) {
-      const float top = vmax(y.peak, peak), base = finite_part(top);
-      total = total * vexp(peak - base) + y.total * vexp(y.peak - base);
-      peak = top;
-    } else {
-      total += y.total;
-    }
-  }
-  CT_HD void add_positive(float z) { positive += F::positive_term(z); }
-};
-
-// Where partials of one side go, `width` numbers per strip; null = not wanted.
-template <Reduce R> struct Target {
-  float *peak, *total, *positive;
-  int64_t *arg, width;
-
-  CT_HD void store(int64_t strip, int64_t k, const PartialStats<R>& p) const {
-    const int64_t at = strip * width + k;
-    if (peak) peak[at] = p.peak;
-    if (total) total[at] = p.total;
-    if (positive) positive[at] = p.positive;
-    if (arg) arg[at] = p.arg;
-  }
-  CT_HD PartialStats<R> load(int64_t strip, int64_t k) const {
-    const int64_t at = strip * width + k;
-    PartialStats<R> p;
-    p.clear();
-    if (peak) p.peak = peak[at];
-    if (total) p.total = total[at];
-    if (positive) p.positive = positive[at];
-    if (arg) p.arg = arg[at];
-    return p;
-  }
-};
-template <Reduce R> Target<R> target(const Side& side, int64_t width) {
-  return {side.peak, side.total, side.positive, side.arg, width};
-}
-// The same fields as in `like`, `count` strips long, in the workspace.
-template <Reduce R> Target<R> partials(const Target<R>& like, void* workspace, int64_t count) {
-  int64_t* arg = (int64_t*)workspace;
-  float *at = (float*)(like.arg ? arg + count * like.width : arg), *peak = at;
-  if (like.peak) at += count * like.width;
-  float* total = at;
-  if (like.total) at += count * like.width;
-  return {like.peak ? peak : nullptr, like.total ? total : nullptr, like.positive ? at : nullptr, like.arg ? arg : nullptr,
-          like.width};
-}
+#include "cuda/partial_stats.h"
 
 // One block per row; its threads take every THREADS-th quad of columns.
-template <Reduce R, bool DOT> struct StatsRows {
+template <class Stats, bool DOT> struct StatsRows {
   static constexpr const char* name = "stats_rows";
   static constexpr int threads = 256, phases = 3, HEADS = 16;
   struct Shared {
-    PartialStats<R> part[threads];
+    Stats part[threads];
   };
   Pairs x;
-  Target<R> out;
+  Target out;
   bool vector;
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
@@ -110,9 +30,9 @@ template <Reduce R, bool DOT> struct StatsRows {
     for (int k = thread + heads; thread < heads && k < count; k += heads) s.part[thread].merge(s.part[k]);
   }
 
-  CT_HD PartialStats<R> walk(int64_t i, int thread) const {
+  CT_HD Stats walk(int64_t i, int thread) const {
     const Item row = row_item(x, i);
-    PartialStats<R> p;
+    Stats p;
     p.clear();
     for (int64_t j = (int64_t)thread * QUAD; j < x.m; j += threads * QUAD) {
       const int count = count_at(j, x.m);
@@ -124,9 +44,7 @@ template <Reduce R, bool DOT> struct StatsRows {
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rules<bool> rule = marks[c];
-        p.add(plain ? z : side_z(x, z, rule, x.row, i), x.col_origin + j + c);
-        if (rule.positive) p.add_positive(z);
+        p.add(x, z, marks[c], plain, x.row, i, x.col_origin + j + c);
       }
     }
     return p;
@@ -134,14 +52,14 @@ template <Reduce R, bool DOT> struct StatsRows {
 };
 
 // One block per TILE_ROWS x TILE_COLS pairs; a thread takes four columns and every ROW_LANES-th row.
-template <Reduce R, bool DOT> struct StatsCols {
+template <class Stats, bool DOT> struct StatsCols {
   static constexpr const char* name = "stats_cols";
   static constexpr int threads = LANES * ROW_LANES, phases = 2;
   struct Shared {
-    PartialStats<R> part[ROW_LANES][TILE_COLS];
+    Stats part[ROW_LANES][TILE_COLS];
   };
   Pairs x;
-  Target<R> out;
+  Target out;
   bool vector;
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
@@ -156,12 +74,12 @@ template <Reduce R, bool DOT> struct StatsCols {
     out.store(at.y, j, s.part[0][at.thread]);
   }
 
-  CT_HD void walk(const Place& at, PartialStats<R>* to) const {
+  CT_HD void walk(const Place& at, Stats* to) const {
     const int64_t j = at.x * TILE_COLS + at.thread % LANES * QUAD, first = at.y * TILE_ROWS;
     const int64_t last = x.n - first < TILE_ROWS ? x.n : first + TILE_ROWS;
     const int count = count_at(j, x.m);
     Item cols[QUAD];
-    PartialStats<R> p[QUAD];
+    Stats p[QUAD];
     for (int c = 0; c < QUAD; ++c) {
       cols[c] = col_item(x, c < count ? j + c : 0);
       p[c].clear();
@@ -174,9 +92,7 @@ template <Reduce R, bool DOT> struct StatsCols {
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        const Rules<bool> rule = marks[c];
-        p[c].add(plain ? z : side_z(x, z, rule, x.col, j + c), x.row_origin + i);
-        if (rule.positive) p[c].add_positive(z);
+        p[c].add(x, z, marks[c], plain, x.col, j + c, x.row_origin + i);
       }
     }
     for (int c = 0; c < QUAD; ++c) to[c] = p[c];
@@ -184,47 +100,52 @@ template <Reduce R, bool DOT> struct StatsCols {
 };
 
 // Joins the strips of each column in their order.
-template <Reduce R> struct MergeStats {
+template <class Stats> struct MergeStats {
   static constexpr const char* name = "merge_stats";
   static constexpr int threads = 128, phases = 1;
   struct Shared {};
-  Target<R> from, out;
+  Target from, out;
   int64_t count;
 
   template <int P> CT_HD void phase(const Place& at, Shared&) const {
     const int64_t j = at.x * threads + at.thread;
     if (j >= out.width) return;
-    PartialStats<R> p = from.load(0, j);
-    for (int64_t k = 1; k < count; ++k) p.merge(from.load(k, j));
+    Stats p = from.load<Stats>(0, j);
+    for (int64_t k = 1; k < count; ++k) p.merge(from.load<Stats>(k, j));
     out.store(0, j, p);
   }
 };
 
-template <Reduce R, bool DOT> Status run(const DeviceBlock& x) {
+template <class Stats, bool DOT> Status run(const DeviceBlock& x) {
   const bool vector = vector_loads(x);
   if (x.row.on) {
-    const Status status = launch(StatsRows<R, DOT>{x, target<R>(x.row, x.n), vector}, x.n, 1, x.stream);
+    const Status status = launch(StatsRows<Stats, DOT>{x, target(x.row, x.n), vector}, x.n, 1, x.stream);
     if (status.error) return status;
   }
   if (!x.col.on || x.m == 0) return {};
   const int64_t count = strips(x.n, TILE_ROWS);
-  const Target<R> out = target<R>(x.col, x.m), parts = count == 1 ? out : partials(out, x.workspace, count);
-  const Status status = launch(StatsCols<R, DOT>{x, parts, vector}, strips(x.m, TILE_COLS), count, x.stream);
+  const Target out = target(x.col, x.m), parts = count == 1 ? out : partials(out, x.workspace, count);
+  const Status status = launch(StatsCols<Stats, DOT>{x, parts, vector}, strips(x.m, TILE_COLS), count, x.stream);
   if (status.error || count == 1) return status;
-  return launch(MergeStats<R>{parts, out, count}, strips(x.m, MergeStats<R>::threads), 1, x.stream);
+  return launch(MergeStats<Stats>{parts, out, count}, strips(x.m, MergeStats<Stats>::threads), 1, x.stream);
 }
+
+bool more_numbers(const Pairs& x) { return x.split || x.row.kept || x.col.kept; }
 }  // namespace
 
 int64_t stats_workspace(const DeviceBlock& x) {
-  const int64_t count = strips(x.n, TILE_ROWS);
-  return x.col.on && count > 1 ? count * x.m * (3 * (int64_t)sizeof(float) + (int64_t)sizeof(int64_t)) : 0;
+  const int64_t count = strips(x.n, TILE_ROWS), more = more_numbers(x);
+  const int64_t floats = 3 + 2 * more, integers = 1 + 3 * more;
+  return x.col.on && count > 1 ? count * x.m * (floats * (int64_t)sizeof(float) + integers * (int64_t)sizeof(int64_t)) : 0;
 }
 
 Status stats(const DeviceBlock& x) {
   const DeviceGuard guard(x.device);
   if (guard.error) return {"stats", guard.error};
   return for_reduce(x.reduce, [&](auto tag) {
-    constexpr Reduce R = decltype(tag)::value;
-    return x.score == Score::kDot ? run<R, true>(x) : run<R, false>(x);
+    using Plain = PartialStats<decltype(tag)::value, false>;
+    using More = PartialStats<decltype(tag)::value, true>;
+    if (more_numbers(x)) return x.score == Score::kDot ? run<More, true>(x) : run<More, false>(x);
+    return x.score == Score::kDot ? run<Plain, true>(x) : run<Plain, false>(x);
   });
 }

@@ -15,9 +15,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.backends import triton_launch, triton_segments
-from contrastile.spec import NO_TEST, PairTest, Reduce, Score
+from contrastile.spec import NO_TEST, PairSpec, PairTest, Reduce, Score
 from contrastile.triton_kernels import config, fused, merge, pair, segment_max
-from contrastile.triton_kernels.rules import Operands
+from contrastile.triton_kernels.rules import Numbers, Operands, Upstream
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KIB = 1024
@@ -29,9 +29,16 @@ NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time wh
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
-UNSPECIALISED = ("n", "m", "row_origin", "col_origin", "directions", "count", "label_words")
-SIDES = ("Row", "Col")  # arguments that are the operands of a side
+UNSPECIALISED = (
+    "n", "m", "row_origin", "col_origin", "directions", "count", "label_words", "parts", "shift", "others",
+)  # fmt: skip
+SIDES = ("Row", "Col")
+TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
+    "Row": Operands, "Col": Operands, "RowUpstream": Upstream, "ColUpstream": Upstream,
+    "RowOut": Numbers, "ColOut": Numbers, "From": Numbers, "Out": Numbers,
+}  # fmt: skip
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
+INTEGER_ENDS = ("Ids", "Groups", "Labels", "Order", "Arg", "Offsets", "Kept", "Positives")  # of names of pointers
 COMPARED, WIDE = (tuple(map(str.capitalize, names)) for names in (triton_launch.COMPARED, triton_launch.WIDE))
 
 
@@ -47,6 +54,14 @@ class Variant:
     rows: bool = True
     cols: bool = True
     score: Score = Score.DOT
+    split: bool = False
+    counts: bool = False
+
+    def spec(self) -> PairSpec:
+        return PairSpec(
+            self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
+            score=self.score, split=self.split, counts=self.counts,
+        )  # fmt: skip
 
     def sums(self) -> bool:
         return self.reduce in (Reduce.SOFTPLUS, Reduce.RELU)
@@ -56,6 +71,9 @@ class Variant:
         if any(x.endswith(WIDE) for x in self.given):
             return 2
         return int(self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
+
+    def fused_level(self) -> int:
+        return max(self.rule_level(), int(self.split))
 
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
@@ -93,6 +111,18 @@ VARIANTS = {
         score=Score.DISTANCE, positives=PairTest.KEPT,
     ),
     "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, PairTest.SAME_ID),
+    "split": Variant(
+        ("RowScale", *of_both("PositiveWeight", "PositiveStat", "PositiveStatWeight"), "RowScaleGrad"),
+        positives=PairTest.SAME_INDEX, split=True,
+    ),
+    "counts": Variant(("RowScale",), positives=PairTest.SAME_INDEX, counts=True),
+    "split, everything": Variant(
+        (
+            *of_both("Scale", "Bias", "Ids", "High", "PositiveWeight", "PositiveStat", "PositiveStatWeight"),
+            *of_both("BiasGrad", "ScaleGrad"), "Mask",
+        ),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_ID, keep_positives=True, split=True, counts=True,
+    ),
 }  # fmt: skip
 
 
@@ -121,13 +151,14 @@ class Usage:
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
-    tile = tile or config.tile(
-        arch, kind, config.weight_of(score_grad, score_grad and variant.sums(), variant.rule_level() > 0)
-    )
+    level = variant.rule_level()
+    more = variant.sums() if score_grad else triton_launch.more_numbers(variant.spec(), level)
+    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
-    constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, variant)
+    given = given_to(function, variant)
+    constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
-    return compiled(function, arch, kind, constants, tile, variant.given)
+    return compiled(function, arch, kind, constants, tile, given)
 
 
 def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage:
@@ -138,14 +169,21 @@ def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage
 
 
 def compiled(
-    function: Any, arch: str, kind: str, constants: dict[str, Any], tile: config.Tile, given: tuple[str, ...] = ()
+    function: Any, arch: str, kind: str, constants: dict[str, Any], tile: config.Tile, given: Iterable[str] = ()
 ) -> Usage:
-    """given: of the operands of either side, those that are not None."""
-    types = {name: operand_types(name, given) if name in SIDES else type_of(name, kind) for name in function.arg_names}
+    """given: the pointers that are not None."""
+    types = types_of(function, kind, given)
     if constants["TMA"]:
         element = TYPES[kind][1:]
         types["A"] = f"tensordesc<{element}[{tile.rows}, {tile.depth}]>"
         types["B"] = f"tensordesc<{element}[{'' if function is fused.fused else '1, '}{tile.cols}, {tile.depth}]>"
+    options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
+    return compiled_with(function, arch, types, constants, options)
+
+
+def compiled_with(
+    function: Any, arch: str, types: dict[str, Any], constants: dict[str, Any], options: dict[str, Any]
+) -> Usage:
     signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
     paths = dict(leaves(signature))
     aligned = [path for path, type in paths.items() if type[0] in "*i" and path[0] not in UNSPECIALISED]
@@ -153,20 +191,36 @@ def compiled(
     values = {place(function, (name,)): x for name, x in constants.items()}
     values |= {place(function, path): None for path, type in paths.items() if path[1:] and type == "constexpr"}
     source = ASTSource(function, signature, values, attributes)
-    options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
     return usage(triton.compile(source, target=target(arch), options=options), arch)
 
 
-def operand_types(side: str, given: tuple[str, ...]) -> Operands:
-    """Of the fields of a side's operands; those that are None are constants."""
-    names = {field: side + field.capitalize() for field in Operands._fields}
-    return Operands(**{field: type_of(x, "") if x in given else "constexpr" for field, x in names.items()})
+def types_of(function: Any, kind: str, given: Iterable[str]) -> dict[str, Any]:
+    """Of the arguments; fields of tuples that are not given are constants."""
+    types: dict[str, Any] = {}
+    for name in function.arg_names:
+        if name in TUPLES:
+            fields = {field: field_name(name, field) for field in TUPLES[name]._fields}
+            kinds = {field: type_of(x, kind) if x in given else "constexpr" for field, x in fields.items()}
+            types[name] = TUPLES[name](**kinds)
+        else:
+            types[name] = type_of(name, kind)
+    return types
+
+
+def field_name(argument: str, field: str) -> str:
+    """RowStat of RowUpstream.stat, PeakOut of Out.peak."""
+    side, end = argument[:3] if argument.startswith(SIDES) else "", "Out" if argument == "Out" else ""
+    return side + camel(field) + end
+
+
+def camel(field: str) -> str:
+    return "".join(map(str.capitalize, field.split("_")))
 
 
 def leaves(signature: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
     """(argument,) or (argument, field), and the type."""
     for name, kind in signature.items():
-        if isinstance(kind, Operands):
+        if name in TUPLES:
             yield from (((name, field), x) for field, x in kind._asdict().items())
         else:
             yield (name,), kind
@@ -174,36 +228,26 @@ def leaves(signature: dict[str, Any]) -> Iterable[tuple[tuple[str, ...], str]]:
 
 def place(function: Any, path: tuple[str, ...]) -> tuple[int, ...]:
     """The numbers by which Triton knows an argument or a field of one."""
-    return (function.arg_names.index(path[0]), *(Operands._fields.index(field) for field in path[1:]))
+    return (function.arg_names.index(path[0]), *(TUPLES[path[0]]._fields.index(field) for field in path[1:]))
 
 
-def build_merge(arch: str, reduce: Reduce, positives: PairTest, finished: bool) -> Usage:
+def build_merge(arch: str, spec: PairSpec, finished: bool) -> Usage:
     """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
     function = merge.merge
-    lse, maximum = reduce == Reduce.LSE, reduce == Reduce.MAX
-    given = {"Positive", *({"Peak", "Arg"} if maximum else {"Peak", "Total"} if lse else {"Total"})}
-    slopes = {"Slope", "PositiveSlope"} if lse else set()  # of a cross entropy
+    given = set(map(camel, spec.numbers))
+    slopes = {"Slope", "PositiveSlope"} if spec.reduce == Reduce.LSE else set()  # of a cross entropy
     weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes
     given |= weighed if finished else {f"{name}Out" for name in given}
-    constants: dict[str, Any] = {name: None for name in function.arg_names if name[0].isupper() and name not in given}
-    numbers = {"POSITIVES": int(positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS}
-    constants |= numbers
-    types = {"Arg": "*i64", "ArgOut": "*i64", "Share": "*fp64"}
-    signature = {
-        name: "constexpr" if name in constants else types.get(name, "*fp32" if name[0].isupper() else "i32")
-        for name in function.arg_names
-    }
-    attributes = {
-        (function.arg_names.index(name),): [["tt.divisibility", 16]] for name, x in signature.items() if x[0] == "*"
-    }
-    source = ASTSource(function, signature, constants, attributes)
-    return usage(triton.compile(source, target=target(arch), options={"num_warps": merge.WARPS}), arch)
+    constants = absent(function, given) | {
+        "POSITIVES": int(spec.positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS
+    }  # fmt: skip
+    return compiled_with(function, arch, types_of(function, "", given), constants, {"num_warps": merge.WARPS})
 
 
 def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
-        "KEEP_POSITIVES": variant.keep_positives, "SCORE": int(variant.score), "OFFSET": 1,
+        "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "SCORE": int(variant.score), "OFFSET": 1,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
@@ -215,15 +259,18 @@ def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def absent(function: Any, variant: Variant) -> dict[str, None]:
-    """Pointers this variant leaves out."""
-    sums = variant.sums()
-    stats = {"Total", "Positive"} if sums else {"Peak", "Positive", "Arg" if variant.reduce == Reduce.MAX else "Total"}
-    of_side = stats if "RowPeak" in function.arg_names else {"Stat", "Weight"} | (stats if sums else set())
+def given_to(function: Any, variant: Variant) -> set[str]:
+    """The kernel's pointers, also those in tuples, that this variant has."""
+    stats = set(map(camel, variant.spec().numbers))
+    of_side = stats if function is pair.stats else {"Stat", "Weight"} | (stats if variant.sums() else set())
     places = [place for place, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
-    given = {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
+    return {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
+
+
+def absent(function: Any, given: Iterable[str]) -> dict[str, None]:
+    """Pointers that are not given, but for those in tuples."""
     pointers = [name for name in function.arg_names if name[0].isupper() and (len(name) == 1 or not name.isupper())]
-    return {name: None for name in pointers if name not in given and name not in SIDES}
+    return {name: None for name in pointers if name not in given and name not in TUPLES}
 
 
 def type_of(name: str, kind: str) -> str:
@@ -231,10 +278,9 @@ def type_of(name: str, kind: str) -> str:
         return TYPES[kind]
     if name in INTEGERS:
         return "i64" if name.endswith("_tile") else "i32"
-    if name == "Args":
-        return "*i32"
-    integers = name.endswith(("Ids", "Groups", "Labels", "Order", "Arg", "Offsets"))
-    return "*i64" if integers else "*u8" if name == "Mask" else "*fp32"
+    special = {"Args": "*i32", "Mask": "*u8", "Share": "*fp64"}
+    integers = name.removesuffix("Out").endswith(INTEGER_ENDS)
+    return special.get(name, "*i64" if integers else "*fp32")
 
 
 def target(arch: str) -> GPUTarget:

@@ -126,9 +126,10 @@ def only_block(call: PairCall) -> PairBlock:
 
 
 def fits_at_once(call: PairCall) -> bool:
-    """Whether a scalar-mode call is small enough to be done at once on a GPU."""
+    """Whether a scalar-mode call is small enough to be done at once on a GPU, and its statistic one number."""
     sides = [len(call.rows), *map(len, call.blocks)]
-    return len(sides) == 2 and sum(sides) <= SMALL_ITEMS and 0 < call.directions * sides[0] * sides[1] <= SMALL_PAIRS
+    small = sum(sides) <= SMALL_ITEMS and 0 < call.directions * sides[0] * sides[1] <= SMALL_PAIRS
+    return len(sides) == 2 and small and not call.spec.split
 
 
 def score_grad_dtype(block: PairBlock) -> torch.dtype:

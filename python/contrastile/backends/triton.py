@@ -5,7 +5,7 @@ Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested wi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ..spec import (
     PairCall,
     Score,
     ScoreGradients,
+    Upstream,
     Weights,
 )
 from . import measured, triton_segments
@@ -35,9 +36,10 @@ from .base import (
 from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_row_gradients, fused_tile, swapped
-from .triton_launch import Launch, named, rule_level, upstream
+from .triton_launch import Launch, fused_level, outputs, upstream
 from .triton_merge import PartialStats, finish, joined
 
+UPSTREAM = [field.name for field in fields(Upstream)]
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
 KERNEL_SUMS = {
     "row_scale": "RowScaleGrad", "col_scale": "ColScaleGrad", "row_bias": "RowBiasGrad", "col_bias": "ColBiasGrad"
@@ -98,15 +100,14 @@ class TritonBackend(Backend):
         return finish(found, False) if value is None else value
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
-        features, rules = call.rows.features, rule_level(call)
+        features, rules = call.rows.features, fused_level(call)
         short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules > 0)
         usable = short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
         return self.fused if usable else None
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:
         if block.spec.square:  # z is symmetric, a row has both sides: its scale meets every pair twice
-            row = block.row
-            twin = replace(block.col, on=True, stat=row.stat, weight=row.weight, positive_weight=row.positive_weight)
+            twin = replace(block.col, on=True, **{name: getattr(block.row, name) for name in UPSTREAM})
             add_row_gradients(replace(block, col=twin), grads.a, grads.row_bias, grads.row_scale, 0.5)
             return
         block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
@@ -125,7 +126,7 @@ class TritonBackend(Backend):
 
         launch = Launch(block)
         found = launch.partials()
-        launch.run(pair.stats, named(found))
+        launch.run(pair.stats, outputs(found))
         return found
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
@@ -150,9 +151,8 @@ class TritonBackend(Backend):
             pair.score_grad,
             {"Grad": grad, "grad_stride": width, "grad_direction": n * width, "Factor": block.factor}
             | {KERNEL_SUMS[name]: x for name, x in sums.items()}
-            | {name: x for name, x in named(found).items() if name.endswith(("Total", "Positive"))}
-            | upstream("Row", block.row, True)
-            | upstream("Col", block.col, launch.cols),
+            | outputs(found)
+            | upstream(block.row, block.col, True, launch.cols),
         )
         result = ScoreGradients(grad[:, :, :m])
         for name, parts in sums.items():

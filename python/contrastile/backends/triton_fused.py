@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..spec import PairBlock
 from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
-from .triton_launch import arguments, rule_constants, rule_level, upstream
+from .triton_launch import arguments, fused_level, rule_constants, upstream
 
 
 def add_row_gradients(
@@ -23,13 +23,13 @@ def add_row_gradients(
     if not targets:
         return
     a, b = block.row.features, block.col.features
-    tile, tma = fused_tile(a, rule_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    tile, tma = fused_tile(a, fused_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
     row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
     # where rows alone would leave half of the device idle, columns are shared out
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
     sums = {name: torch.empty(parts, *x.shape, dtype=torch.float32, device=a.device) for name, x in targets}
     features = {"A": described(a, tile.rows, tile.depth), "B": described(b, tile.cols, tile.depth)} if tma else {}
-    weights = upstream("Row", block.row, block.row.on) | upstream("Col", block.col, block.col.on)
+    weights = upstream(block.row, block.col, block.row.on, block.col.on)
     with on_device(a.device):
         fused.fused[(row_tiles, parts)](
             **{"A": a, "B": b} | features, **arguments(block), **rule_constants(block.spec), **weights,

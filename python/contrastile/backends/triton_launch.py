@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS
-from ..spec import READERS, Needs, PairBlock, PairCall, PairSpec, Score, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
-from .triton_merge import PartialStats, argument
+from .triton_merge import PartialStats
 
-PARTIALS = [argument(name) for name in NUMBERS]
 COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
@@ -25,8 +23,9 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
-        score_grad, with_stats = needs is not None, needs is not None and needs.stats
-        self.tile = tile_for(self.device, kind, score_grad, with_stats, rule_level(block) > 0)
+        level = rule_level(block)
+        more = more_numbers(block.spec, level) if needs is None else needs.stats
+        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -84,19 +83,33 @@ def operands(side: Side) -> Any:
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives,
+        "KEEP_POSITIVES": spec.keep_positives, "SPLIT": spec.split,
     }  # fmt: skip
 
 
-def upstream(place: str, side: Side, on: bool) -> dict[str, Tensor | None]:
-    given = {"Stat": side.stat, "Weight": side.weight, "PositiveWeight": side.positive_weight}
-    return {f"{place}{k}": x.contiguous() if on and x is not None else None for k, x in given.items()}
+def upstream(row: Side, col: Side, row_on: bool, col_on: bool) -> dict[str, Any]:
+    """The kernels' arguments for upstream gradients, of sides that are on."""
+    from ..triton_kernels.rules import Upstream
+
+    def given(side: Side, on: bool) -> Upstream:
+        found = {name: getattr(side, name) for name in Upstream._fields if on}
+        return Upstream(**{name: None if x is None else x.contiguous() for name, x in found.items()})
+
+    return {"RowUpstream": given(row, row_on), "ColUpstream": given(col, col_on)}
 
 
-def named(found: Sequence[PartialStats]) -> dict[str, Tensor | None]:
-    """The kernels' arguments for partial statistics; None: not wanted."""
-    wanted = {f"{x.place}{name}": tensor for x in found for name, tensor in x.tensors.items()}
-    return dict.fromkeys(f"{place}{name}" for place in ("Row", "Col") for name in PARTIALS) | wanted
+def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
+    """The kernels' arguments for partial statistics."""
+    from ..triton_kernels.rules import Numbers
+
+    return {"RowOut": Numbers(), "ColOut": Numbers()} | {f"{x.place}Out": Numbers(**x.tensors) for x in found}
+
+
+def more_numbers(spec: PairSpec, level: int) -> bool:
+    """Whether the statistics of a tile take more registers than peaks and totals, for rules of this level. Positives of
+    which all are kept, one an item, are apart at no cost."""
+    at_no_cost = spec.positives == PairTest.SAME_INDEX and spec.keep == NO_TEST and level == 0
+    return spec.counts or (spec.split and not at_no_cost)
 
 
 def rule_level(x: PairBlock | PairCall) -> int:
@@ -107,3 +120,8 @@ def rule_level(x: PairBlock | PairCall) -> int:
     if given & WIDE:
         return 2
     return int(bool(given) or x.mask is not None or x.spec.score != Score.DOT)
+
+
+def fused_level(x: PairBlock | PairCall) -> int:
+    """The same for the fused kernel, whose gradients leave fewer registers: positives apart are a rule, too."""
+    return max(rule_level(x), int(x.spec.split))

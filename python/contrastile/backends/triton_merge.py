@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS, SideStats, uninitialised
+from ..monoid import NUMBERS, SPLIT_NUMBERS, SideStats, uninitialised
 from ..spec import PairBlock, PairTest
 from .triton_device import on_device
+
+OF_POSITIVES = ("positive", "positives", *SPLIT_NUMBERS)  # numbers that positives make up
 
 
 class PartialStats:
@@ -22,16 +24,17 @@ class PartialStats:
         written = dict.fromkeys(block.spec.numbers, parts)
         positives = block.spec.positives
         one_tile = bool(positives & PairTest.SAME_INDEX)  # meets an item's own index
-        written["positive"] = (1 if one_tile else parts) if positives else 0
-        self.tensors = {argument(name): self.number(name, written.get(name, 0)) for name in NUMBERS}
+        of_positives = (1 if one_tile else parts) if positives else 0
+        written |= {name: of_positives for name in OF_POSITIVES if name in written}
+        self.tensors = {name: self.number(name, count) for name, count in written.items() if count}
 
-    def number(self, name: str, parts: int) -> Tensor | None:
+    def number(self, name: str, parts: int) -> Tensor:
         dtype = torch.int64 if NUMBERS[name].integer else torch.float32
-        return torch.empty(parts, len(self.side), dtype=dtype, device=self.side.features.device) if parts else None
+        return torch.empty(parts, len(self.side), dtype=dtype, device=self.side.features.device)
 
     def merged(self) -> SideStats:
         found = uninitialised(self.spec.numbers, len(self.side), self.side.features.device)
-        self.launch({argument(name): x for name, x in found.present().items()})
+        self.launch(found.present())
         return found
 
     def finish(self, share: Tensor, cross_entropy: bool) -> None:
@@ -53,6 +56,7 @@ class PartialStats:
 
     def launch(self, out: dict[str, Tensor], **finished: Tensor | None) -> None:
         from ..triton_kernels import merge
+        from ..triton_kernels.rules import Numbers
 
         names = ("Stat", "Weight", "PositiveWeight", "Slope", "PositiveSlope", "Share")
         given: dict[str, Any] = dict.fromkeys(names) | finished
@@ -62,14 +66,8 @@ class PartialStats:
             "POSITIVES": int(self.spec.positives),
             "PARTS": merge.PARTS, "ITEMS": merge.ITEMS, "num_warps": merge.WARPS,
         }  # fmt: skip
-        outputs = {f"{name}Out": out.get(name) for name in self.tensors}
         with on_device(self.side.features.device):
-            merge.merge[(self.programs,)](**self.tensors, **outputs, **given, **numbers)
-
-
-def argument(number: str) -> str:
-    """The kernels' name of a number of a statistic."""
-    return number.capitalize()
+            merge.merge[(self.programs,)](From=Numbers(**self.tensors), Out=Numbers(**out), **given, **numbers)
 
 
 def joined(found: Sequence[PartialStats]) -> tuple[SideStats, SideStats | None]:

@@ -1,0 +1,145 @@
+"""Blocks with random rules and operands, and whether a backend's tiles of them agree with those in torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from contrastile.backends.base import Backend
+from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
+from contrastile.spec import NUMBERS, PARTS, Needs, PairBlock, PairSpec, PairTest, Reduce, Score, Side
+from contrastile.testing import EPS, largest
+from support.cases import between
+
+LOW = EPS[torch.float32]
+ALL = Needs(True, [True], True, True, True, True)
+
+
+def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:
+    """Small multiples of powers of two, so that the z of dot products is exact. Sides have all that gradients need."""
+    d = 8
+    a = (torch.randn(n, d) * 2).round() / 4
+    b = (torch.randn(tiles, m, d) * 2).round() / 4
+    sides = []
+    for features, size, origin, on in ((a, n, 40, True), (b, m, 37, both)):
+        side = Side(
+            features, origin, on=on, ids=torch.randint(0, 4, (size,)), groups=torch.randint(0, 3, (size,)),
+            labels=torch.randint(0, 2**62, (size, 2)) & torch.randint(0, 2**62, (size, 2)) & 0x40000010001000,
+            order=torch.randint(-5, 5, (size,)),
+        )  # fmt: skip
+        if extras or spec.score != Score.DOT:
+            side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
+        if extras:
+            side.scale = 2.0 ** torch.randint(-1, 2, (size,))
+        side.weight, side.positive_weight = torch.randn(size), torch.randn(size)
+        if spec.split:
+            side.positive_stat_weight = torch.randn(size)
+        sides.append(side)
+    block = PairBlock(spec, *sides)
+    z = logits(double(block))
+    for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
+        side.stat = random_stat(peak)
+        side.positive_stat = random_stat(peak) if spec.split else None
+    if extras:
+        block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
+        for side, x in zip(sides, (z, z.T), strict=True):
+            side.low, side.high = -between(-x).float(), between(x).float()
+    return block
+
+
+def random_stat(peak: Tensor) -> Tensor:
+    """In parts, not those of these scores."""
+    return torch.stack([peak.float() + torch.randn(len(peak)), torch.rand(len(peak)) + 3.0], 1)
+
+
+def logits(block: PairBlock) -> Tensor:
+    return affine(block, score_of(block, dot_products(block, fill=False)))
+
+
+def double(block: PairBlock) -> PairBlock:
+    names = ("features", *NUMBERS, *PARTS)
+    sides = [
+        replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
+        for side in (block.row, block.col)
+    ]
+    return PairBlock(block.spec, *sides, block.mask)
+
+
+def statistics(backend: Backend, block: PairBlock) -> dict[str, Tensor]:
+    """All that stats returns."""
+    sides = zip(("row", "col"), backend.stats(block), strict=True)
+    return {f"{side} {k}": x for side, stats in sides if stats is not None for k, x in stats.present().items()}
+
+
+def numbers(backend: Backend, block: PairBlock) -> dict[str, Tensor]:
+    """All that stats and score_grad return."""
+    found = statistics(backend, block)
+    if block.spec.reduce != Reduce.MAX:
+        apart = replace(block, saved=None)  # the sides' own statistics are not those of these scores
+        found |= vars(backend.score_grad(apart, ALL))
+    return {k: x for k, x in found.items() if x is not None}
+
+
+def agree(found: dict[str, Tensor], block: PairBlock) -> None:
+    """At most four times the error of float32 tiles in torch, and eight roundings of the largest number."""
+    truth, twin = numbers(TorchBackend(), double(block)), numbers(TorchBackend(), block)
+    assert found.keys() == truth.keys()
+    for name, x in found.items():
+        assert x.is_floating_point() or torch.equal(x, truth[name]), name
+        finite = truth[name].isfinite()
+        assert x.shape == truth[name].shape, name
+        assert torch.equal(x[~finite].double(), truth[name][~finite].double()), name
+        error, measured = (largest((y.double() - truth[name])[finite]) for y in (x, twin[name]))
+        limit = 4 * measured + 8 * LOW * max(largest(truth[name][finite]), 1.0)
+        assert error <= limit, f"{name}: error {error:.3g}, limit {limit:.3g}"
+
+
+# ---- positives apart, counts
+
+SPLIT = partial(PairSpec, cols=True, split=True, counts=True)
+# name: specification, whether with scales, limits and a mask, rows and columns, directions
+APART: dict[str, tuple[PairSpec, bool, int, int, int]] = {
+    "one pair": (SPLIT(positives=PairTest.SAME_ID | PairTest.SAME_INDEX), False, 1, 4, 1),
+    "index": (SPLIT(positives=PairTest.SAME_INDEX), False, 70, 67, 1),
+    "index, all rules": (SPLIT(positives=PairTest.SAME_INDEX), True, 67, 131, 1),
+    "none is kept": (SPLIT(keep=PairTest.OTHER_ID, positives=PairTest.SAME_ID), False, 37, 70, 1),
+    "ids": (SPLIT(keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_ID), False, 130, 70, 1),
+    "some are dropped": (SPLIT(positives=PairTest.SAME_GROUP), True, 65, 131, 1),
+    "all are kept": (SPLIT(keep=PairTest.OTHER_ID, positives=PairTest.SAME_ID, keep_positives=True), True, 37, 150, 1),
+    "no others": (SPLIT(keep=PairTest.SAME_GROUP, positives=PairTest.KEPT), True, 37, 70, 1),
+    "mirrored": (SPLIT(cols=False, square=True, positives=PairTest.SAME_ID), True, 37, 70, 1),
+    "rows alone": (SPLIT(cols=False, positives=PairTest.SAME_INDEX, keep=PairTest.OTHER_ID), True, 37, 70, 1),
+    "not counted": (SPLIT(counts=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
+    "distances": (SPLIT(positives=PairTest.SAME_ID, score=Score.DISTANCE), True, 37, 70, 3),
+    "counts": (SPLIT(split=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
+    "counts of sums": (SPLIT(Reduce.SOFTPLUS, PairTest.OTHER_INDEX, PairTest.SAME_INDEX, split=False), True, 37, 70, 1),
+    "counts of maxima": (SPLIT(Reduce.MAX, PairTest.OTHER_ID, split=False), True, 70, 131, 1),
+    "counts without rules": (SPLIT(Reduce.RELU, split=False), False, 37, 70, 1),
+}  # fmt: skip
+
+
+def apart(name: str) -> PairBlock:
+    spec, extras, n, m, tiles = APART[name]
+    return random_block(spec, n, m, tiles, extras, both=spec.cols or spec.square)
+
+
+def nan_in(block: PairBlock, value: float) -> PairBlock:
+    """With a row and a column that are not finite."""
+    block.row.features[min(3, len(block.row) - 1), 2] = value
+    block.col.features[..., -1, 1] = value
+    return block
+
+
+def close(found: dict[str, Tensor], truth: dict[str, Tensor]) -> None:
+    """Where numbers are not finite. NaN is in a total; what its peak is then nobody asks."""
+    assert found.keys() == truth.keys()
+    for name, x in truth.items():
+        total = truth.get(name.replace("peak", "total"))
+        if name.endswith("peak") and total is not None:
+            x = torch.where(total.isnan(), found[name], x)
+        torch.testing.assert_close(
+            found[name], x, equal_nan=True, rtol=1e-4, atol=1e-4, msg=lambda t, k=name: f"{k}: {t}"
+        )
