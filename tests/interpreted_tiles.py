@@ -46,7 +46,7 @@ def test_gradients_without_score_gradients(name):
     block.col.features = block.col.directions[0]
     if block.spec.square:
         block = replace(block, spec=replace(block.spec, square=False, cols=True))
-    assert fused_tile(block.row.features, 1) is not None
+    assert fused_tile(block.row.features, block) is not None
     grads, exact = gradients(block), double(block)
     TritonBackend().fused(block, grads)
     truth = TorchBackend().score_grad(replace(exact), ALL)

@@ -102,6 +102,7 @@ FUSED = {
         *((Tile(64, 32, 64, 4, 1), Tile(64, 32, 128, 4, 1), Tile(64, 32, 256, 4, 1)),) * 2,
     ),
 }
+SPLIT_FEATURES = {"sm_86": 128, "sm_120": 64}  # with positives apart more would spill
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
@@ -126,11 +127,13 @@ def tile(arch: str, kind: str, weight: int) -> Tile:
     return TABLE[arch][kind][weight]
 
 
-def fused_tile(arch: str | None, kind: str, features: int, rules: int) -> Tile | None:
+def fused_tile(arch: str | None, kind: str, features: int, rules: int, split: bool = False) -> Tile | None:
     """The first that is deep enough, its depth cut to the features, rounded up; None where there is none. arch None:
-    the interpreter."""
-    tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][rules] if kind == "half" else ()
+    the interpreter. split: positives are apart, which takes registers as rules do."""
+    tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][max(rules, split)] if kind == "half" else ()
     depth = max(16, 1 << (features - 1).bit_length())  # what tl.dot needs
+    if split and arch is not None and depth > SPLIT_FEATURES.get(arch, depth):
+        return None
     return next((replace(tile, depth=depth) for tile in tiles if depth <= tile.depth), None)
 
 

@@ -72,9 +72,6 @@ class Variant:
             return 2
         return int(self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
 
-    def fused_level(self) -> int:
-        return max(self.rule_level(), int(self.split))
-
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
         other = {"Row": "Col", "Col": "Row"}

@@ -36,7 +36,7 @@ from .base import (
 from .products import add_float_product, set_products
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_row_gradients, fused_tile, swapped
-from .triton_launch import Launch, fused_level, outputs, upstream
+from .triton_launch import Launch, outputs, rule_level, upstream
 from .triton_merge import PartialStats, finish, joined
 
 UPSTREAM = [field.name for field in fields(Upstream)]
@@ -100,9 +100,9 @@ class TritonBackend(Backend):
         return finish(found, False) if value is None else value
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
-        features, rules = call.rows.features, fused_level(call)
+        features, rules = call.rows.features, rule_level(call)
         short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules > 0)
-        usable = short and call.spec.score == Score.DOT and fused_tile(features, rules) is not None
+        usable = short and call.spec.score == Score.DOT and fused_tile(features, call) is not None
         return self.fused if usable else None
 
     def fused(self, block: PairBlock, grads: Gradients) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import PairBlock
+from ..spec import PairBlock, PairCall
 from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
-from .triton_launch import arguments, fused_level, rule_constants, upstream
+from .triton_launch import arguments, rule_constants, rule_level, upstream
 
 
 def add_row_gradients(
@@ -23,7 +23,7 @@ def add_row_gradients(
     if not targets:
         return
     a, b = block.row.features, block.col.features
-    tile, tma = fused_tile(a, fused_level(block)), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
+    tile, tma = fused_tile(a, block), copies_tensors(a.device, kind_of(a)) and copyable(a) and copyable(b)
     row_tiles, col_tiles = -(-len(a) // tile.rows), -(-len(b) // tile.cols)
     # where rows alone would leave half of the device idle, columns are shared out
     parts = max(1, min(processors(a.device) // max(row_tiles, 1), col_tiles))
@@ -48,8 +48,9 @@ def swapped(block: PairBlock) -> PairBlock:
     return replace(block, row=row, col=col, mask=mask)  # ~x < ~y where y < x
 
 
-def fused_tile(features: Tensor, rules: int) -> Any:
+def fused_tile(features: Tensor, x: PairBlock | PairCall) -> Any:
     """None: the fused kernel has none for so many features, or for their type."""
     from ..triton_kernels import config
 
-    return config.fused_tile(architecture(features.device), kind_of(features), features.shape[1], rules)
+    arch, kind = architecture(features.device), kind_of(features)
+    return config.fused_tile(arch, kind, features.shape[1], rule_level(x), x.spec.split)

@@ -120,8 +120,3 @@ def rule_level(x: PairBlock | PairCall) -> int:
     if given & WIDE:
         return 2
     return int(bool(given) or x.mask is not None or x.spec.score != Score.DOT)
-
-
-def fused_level(x: PairBlock | PairCall) -> int:
-    """The same for the fused kernel, whose gradients leave fewer registers: positives apart are a rule, too."""
-    return max(rule_level(x), int(x.spec.split))
