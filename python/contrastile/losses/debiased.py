@@ -10,7 +10,7 @@ from ..literals import BackendName, Reduction
 from ..ops import Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_pair, inverse, log_count, reduced_empty
-from .contrastive import two_views
+from .two_views import two_views
 
 
 @collective
@@ -73,12 +73,12 @@ def debiased_nt_xent(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     prior = class_prior(tau_plus)
-    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
+    views = two_views(z1, z2, normalize, engine)
+    x, batch = views.x, views.batch
     scale, n = inverse(temperature, x), 2 * batch.total
     if n <= 2:
         return reduced_empty(x.shape[0], reduction, x, scale)
-    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=instance)
-    stats = pair_stats(pairs, engine)
+    stats = pair_stats(views.pairs(scale), engine)
     assert stats.row_positives is not None
     return batch.reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
 

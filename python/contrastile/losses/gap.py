@@ -9,7 +9,7 @@ from ..literals import BackendName
 from ..ops import EngineOptions
 from ..ranks import GlobalBatch, Group, collective
 from .common import feature_pair, number, upcast, zero
-from .contrastive import Softmax
+from .softmax import Softmax, softmax_loss
 from .uniform import log_potential
 
 
@@ -107,7 +107,7 @@ def gap_loss(
         return batch.total >= least and name in terms
 
     if wanted("clip", 1):
-        clip = Softmax(batch, engine, x, y, scale, symmetric=True).loss("mean")
+        clip = softmax_loss(Softmax(batch, engine, x, y, scale), "mean", "mean", True)
         loss = loss + weights["clip"] * clip
     if wanted("uniformity", 2):
         both = torch.stack([log_potential(z, None, width, batch, engine) for z in (x, y)])
