@@ -521,7 +521,7 @@ CATALOG: tuple[LossCard, ...] = (
             "detached": volumes(3, detach_keys=True),
             "normalize": volumes(3, normalize=True),
             "weights": each(volumes(3, direction="sum"), "weights"),
-            "columns": volumes(3, direction="cols", detach_keys=True),
+            "columns": volumes(3, direction="cols"),
         },
         "(k-1)",
     ),

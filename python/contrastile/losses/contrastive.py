@@ -213,12 +213,11 @@ def log_probs(
 
 def matched_keys(every: Block, n: int, key_offset: int) -> tuple[Block, list[Block]]:
     """The n keys from key_offset on, and those before and after them: views, no copies."""
-    sizes = [key_offset, n, every.features.shape[0] - n - key_offset]
-    if sizes == [0, n, 0]:
+    if every.features.shape[0] == n:
         return every, []
-    parts = [(None,) * 3 if x is None else x.split(sizes) for x in (every.features, every.ids, every.log_prob)]
-    before, own, after = (Block(*part) for part in zip(*parts, strict=True))
-    return own, [block for block in (before, after) if block.features.shape[0]]
+    # slices, not a split: its backward is torch.cat, which autocast breaks
+    before, after = every.part(0, key_offset), every.part(key_offset + n, every.features.shape[0])
+    return every.part(key_offset, key_offset + n), [x for x in (before, after) if x.features.shape[0]]
 
 
 def promoted(

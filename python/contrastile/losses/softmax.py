@@ -23,6 +23,10 @@ class Block:
     ids: Tensor | None = None
     log_prob: Tensor | None = None
 
+    def part(self, start: int, stop: int) -> Block:
+        ids, log_prob = (None if x is None else x[start:stop] for x in (self.ids, self.log_prob))
+        return Block(self.features[start:stop], ids, log_prob)
+
 
 @dataclass
 class Softmax:
