@@ -384,11 +384,20 @@ CATALOG: tuple[LossCard, ...] = (
     ),
     LossCard(
         "debiased_info_nce", "pairs, negatives that may share a class", "arXiv 2007.00224", "eq. 8", 8,
-        {"default": pair(0.5), "sharp": pair(0.07), "prior": pair(0.2, tau_plus=0.02)},
+        {
+            "default": pair(0.5),
+            "sharp": pair(0.07),
+            "prior": pair(0.2, tau_plus=0.02),
+            "weights": each(pair(0.2), "weights", "present"),
+        },
     ),
     LossCard(
         "debiased_nt_xent", "two views, negatives that may share a class", "arXiv 2007.00224", "official code", 4,
-        {"default": pair(0.5), "sharp": pair(0.1, tau_plus=0.01)},
+        {
+            "default": pair(0.5),
+            "sharp": pair(0.1, tau_plus=0.01),
+            "weights": each(pair(0.2), "weights", "present"),
+        },
         stacked=True,
     ),
     LossCard(
@@ -477,6 +486,9 @@ CATALOG: tuple[LossCard, ...] = (
             "riesz": kernel_pairs(kernel="riesz"),
             "negative riesz": kernel_pairs(kernel="riesz", s=-1.5),
             "gaussian riesz": kernel_pairs(kernel="gaussian_riesz", s=1.0),
+            "some": each(kernel_pairs(), "present"),
+            "some log": each(kernel_pairs(kernel="log"), "present"),
+            "some riesz": each(kernel_pairs(kernel="riesz"), "present"),
         },
     ),
     LossCard(
@@ -484,6 +496,7 @@ CATALOG: tuple[LossCard, ...] = (
         {
             "default": scaled(100.0),
             "weights": scaled(20.0, t=1.0, clip_weight=0.3, uniformity_weight=0.5, alignment_weight=2.0),
+            "some": each(scaled(20.0), "present"),
         },
         copies=4.5,  # each term has points measured from their mean
     ),
@@ -492,6 +505,7 @@ CATALOG: tuple[LossCard, ...] = (
         {
             "default": scaled(100.0),
             "weights": scaled(20.0, t=3.0, clip_weight=0.0, cross_uniformity_weight=2.0),
+            "some": each(scaled(20.0), "present"),
         },
         copies=4.5,
     ),
@@ -503,11 +517,18 @@ CATALOG: tuple[LossCard, ...] = (
             "two sets": points(2),
             "wide": points(1, t=5.0),
             "normalize": points(1, 1.7, normalize=True),
+            "some": each(points(1), "present"),
+            "some of two sets": each(points(2), "present"),
         },
     ),
     LossCard(
         "alignment", "closeness of positives, metric or term", "arXiv 2005.10242", "eq. 3", 0,
-        {"default": points(2), "alpha 1": points(2, alpha=1.0), "normalize": points(2, 1.7, normalize=True)},
+        {
+            "default": points(2),
+            "alpha 1": points(2, alpha=1.0),
+            "normalize": points(2, 1.7, normalize=True),
+            "weights": each(points(2), "weights", "present"),
+        },
     ),
     LossCard(
         "gram_loss", "k modalities, volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,

@@ -166,8 +166,10 @@ def distance_origin(x: Tensor, batch: GlobalBatch, engine: EngineOptions) -> Ten
     return 0.0 if engine.compute_dtype in (torch.bfloat16, torch.float16) else batch.mean(x)
 
 
-def log_count(count: int, like: Tensor) -> Tensor:
+def log_count(count: int | Tensor, like: Tensor) -> Tensor:
     """log of a number of items. math.log would make torch.compile compile anew for every batch size."""
+    if isinstance(count, Tensor):
+        return count.to(like.dtype).log()
     return like.new_full((), count).log()
 
 

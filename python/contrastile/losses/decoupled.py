@@ -12,9 +12,7 @@ from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
 from .common import cleaned, engine_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
 from .two_views import two_views
-from .weights import EVERY, Counted, keep_present
-
-NOWHERE = -1e30  # a logit of no weight in any softmax, whose own softmax is still a number
+from .weights import EVERY, NOWHERE, Counted, keep_present
 
 
 @collective

@@ -414,7 +414,7 @@ class DebiasedInfoNCE(LossModule):
         loss = DebiasedInfoNCE()
         loss(query, key)
 
-    forward takes query, key. An option that is given to forward holds for that call.
+    forward takes query, key, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(debiased_info_nce)
@@ -447,6 +447,8 @@ class DebiasedInfoNCE(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -459,6 +461,8 @@ class DebiasedInfoNCE(LossModule):
             key,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -476,7 +480,7 @@ class DebiasedNTXent(LossModule):
         loss = DebiasedNTXent()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(debiased_nt_xent)
@@ -509,6 +513,8 @@ class DebiasedNTXent(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -521,6 +527,8 @@ class DebiasedNTXent(LossModule):
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -1032,7 +1040,7 @@ class KCL(LossModule):
         loss = KCL()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(kcl)
@@ -1069,6 +1077,7 @@ class KCL(LossModule):
         t: float | Tensor | Own = OWN,
         s: float | Own = OWN,
         gamma: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1082,6 +1091,7 @@ class KCL(LossModule):
             t=self.t if t is OWN else t,
             s=self.s if s is OWN else s,
             gamma=self.gamma if gamma is OWN else gamma,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1098,7 +1108,8 @@ class CUA(LossModule):
         loss = CUA()
         loss(image_features, text_features)
 
-    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
+    call.
     """
 
     function = staticmethod(cua)
@@ -1138,6 +1149,7 @@ class CUA(LossModule):
         clip_weight: float | Tensor | Own = OWN,
         uniformity_weight: float | Tensor | Own = OWN,
         alignment_weight: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1152,6 +1164,7 @@ class CUA(LossModule):
             clip_weight=self.clip_weight if clip_weight is OWN else clip_weight,
             uniformity_weight=self.uniformity_weight if uniformity_weight is OWN else uniformity_weight,
             alignment_weight=self.alignment_weight if alignment_weight is OWN else alignment_weight,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1168,7 +1181,8 @@ class CUAXU(LossModule):
         loss = CUAXU()
         loss(image_features, text_features)
 
-    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
+    call.
     """
 
     function = staticmethod(cuaxu)
@@ -1211,6 +1225,7 @@ class CUAXU(LossModule):
         uniformity_weight: float | Tensor | Own = OWN,
         alignment_weight: float | Tensor | Own = OWN,
         cross_uniformity_weight: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1228,6 +1243,7 @@ class CUAXU(LossModule):
             cross_uniformity_weight=self.cross_uniformity_weight
             if cross_uniformity_weight is OWN
             else cross_uniformity_weight,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1244,7 +1260,7 @@ class Uniformity(LossModule):
         loss = Uniformity()
         loss(x)
 
-    forward takes x, y. An option that is given to forward holds for that call.
+    forward takes x, y, and by name present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(uniformity)
@@ -1272,6 +1288,7 @@ class Uniformity(LossModule):
         y: Tensor | None = None,
         *,
         t: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1282,6 +1299,7 @@ class Uniformity(LossModule):
             x,
             y,
             t=self.t if t is OWN else t,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1298,7 +1316,7 @@ class Alignment(LossModule):
         loss = Alignment()
         loss(x, y)
 
-    forward takes x, y. An option that is given to forward holds for that call.
+    forward takes x, y, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(alignment)
@@ -1319,6 +1337,8 @@ class Alignment(LossModule):
         y: Tensor,
         *,
         alpha: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
@@ -1328,6 +1348,8 @@ class Alignment(LossModule):
             x,
             y,
             alpha=self.alpha if alpha is OWN else alpha,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             group=self.group if group is OWN else group,

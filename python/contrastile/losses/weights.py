@@ -13,12 +13,13 @@ from ..literals import Direction, Reduction
 from ..ops import Pairs, check
 from ..ranks import GlobalBatch, given
 from ..ranks.facts import Fact
-from .common import like_statistics
+from .common import like_statistics, log_count
 
 # weights of the rows' cross entropies and of the columns'; a direction of weight 0 is not computed
 DIRECTIONS: dict[Direction, tuple[float, float]] = {
     "mean": (0.5, 0.5), "sum": (1.0, 1.0), "rows": (1.0, 0.0), "cols": (0.0, 1.0),
 }  # fmt: skip
+NOWHERE = -1e30  # a logit of no weight in any softmax, whose own softmax is still a number
 
 
 def direction_weights(direction: Direction, symmetric: bool = True) -> tuple[float, float]:
@@ -96,6 +97,21 @@ class Counted:
         if reduction == "none":
             return weighed(each, rows)
         return weighed(mean_weight(batch, each, reduction), rows).sum()
+
+    def log_mean(self, rows: Tensor, batch: GlobalBatch) -> Tensor:
+        """log of the mean of e^z over the pairs of different items, from each row's log-sum-exp; 0 without pairs."""
+        count = self.count(batch)
+        if not isinstance(count, Tensor):
+            return batch.logsumexp(rows) - log_count(count * (count - 1), rows)
+        assert self.present is not None
+        rows = torch.where(self.present & (count > 1), rows, NOWHERE)
+        value = batch.logsumexp(rows) - log_count((count * (count - 1)).clamp_min(1), rows)
+        return self.if_pairs(value, batch)
+
+    def if_pairs(self, value: Tensor, batch: GlobalBatch) -> Tensor:
+        """A mean over pairs of different items, of a batch that has some; 0 where none of them are there."""
+        count = self.count(batch)
+        return torch.where(count > 1, value, 0.0) if isinstance(count, Tensor) else value
 
 
 EVERY = Counted()
