@@ -1556,7 +1556,7 @@ class PMRL(LossModule):
         loss = PMRL()
         loss(image, text, audio)
 
-    forward takes *modalities. An option that is given to forward holds for that call.
+    forward takes *modalities, and by name weights. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(pmrl_loss)
@@ -1587,6 +1587,7 @@ class PMRL(LossModule):
         *modalities: Tensor,
         singular_temperature: float | Tensor | Own = OWN,
         instance_temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -1598,6 +1599,7 @@ class PMRL(LossModule):
             *modalities,
             singular_temperature=self.singular_temperature if singular_temperature is OWN else singular_temperature,
             instance_temperature=self.instance_temperature if instance_temperature is OWN else instance_temperature,
+            weights=weights,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
