@@ -54,9 +54,12 @@ class Everywhere(torch.autograd.Function):
         return gout, None
 
 
-def jointly(card: LossCard, case: Case, ranks: Ranks, **options: Any) -> Callable[..., Tensor]:
-    """The loss of a card, as a function of the case's whole arguments."""
-    world, rank, sizes = dist.get_world_size(), dist.get_rank(), SIZES[dist.get_world_size()]
+def jointly(
+    card: LossCard, case: Case, ranks: Ranks, *, sizes: Sequence[int] | None = None, **options: Any
+) -> Callable[..., Tensor]:
+    """The loss of a card, as a function of the case's whole arguments. sizes: items of every rank."""
+    world, rank = dist.get_world_size(), dist.get_rank()
+    sizes = SIZES[world] if sizes is None else sizes
     none = options.get("reduction") == "none"
     share = 1.0 if none else float(world)
 
