@@ -16,8 +16,9 @@ from ..literals import BackendName
 from ..losses.common import inverse, log_count, reduced_empty, unit, upcast
 from ..losses.contrastive import nt_xent
 from ..losses.decoupled import dhel, view_energy
-from ..losses.multiview import Mode, ViewBatch, mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc
+from ..losses.multiview import Mode, mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from ..losses.supervised import sup_con
+from ..losses.views import ViewBatch, other_instances
 from ..ops import EngineOptions, check, no_autocast, pair_reduce
 from ..ranks import GlobalBatch, Group, Ranks, collective
 from .ranks import mean_value, ranks_of

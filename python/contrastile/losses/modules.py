@@ -14,13 +14,14 @@ from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
 from .gap import cua, cuaxu
 from .kernel import KernelName, kcl
-from .multiview import Aggregation, Denominator, Views, mv_dhel, mv_infonce, pvc
+from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
 from .sigmoid import siglip_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
 from .uniform import alignment, uniformity
+from .views import Views
 from .volume import gram_loss
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from ..literals import BackendName, Keep, Reduction, TestName
 from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
+from .candidates import pair_ids
 from .common import engine_options, feature_pair, reduced_empty, upcast
-from .contrastive import pair_ids
 from .weights import Counted, keep_present
 
 

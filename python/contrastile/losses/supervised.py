@@ -9,7 +9,7 @@ from ..literals import BackendName, Reduction
 from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
 from .common import cleaned, engine_options, inverse, like_statistics, reduced_empty, unit
-from .multiview import Views, stacked
+from .views import Views, stacked
 from .weights import Counted, keep_present, mean_weight, weighed
 
 

@@ -9,8 +9,8 @@ from ..literals import BackendName, Direction, Reduction
 from ..ops import check
 from ..ops.basis import basis, exact_dtype
 from ..ranks import GlobalBatch, Group, collective
+from .candidates import smoothing_share
 from .common import check_gathered, cleaned, engine_options, inverse, reduced_empty, unit, upcast
-from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_tuples, product, tuple_loss
 from .weights import Counted, direction_weights
 

@@ -10,8 +10,8 @@ from ..ops import check, matmul
 from ..ops.basis import basis
 from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
+from .candidates import smoothing_share
 from .common import check_gathered, cleaned, engine_options, feature_batches, inverse, reduced_empty, unit, upcast
-from .contrastive import smoothing_share
 from .tuples import Columns, TupleProblem, check_tuples, product, tuple_loss
 from .weights import Counted, direction_weights
 
