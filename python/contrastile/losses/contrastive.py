@@ -161,8 +161,8 @@ def info_nce(
         blocks = [x.features for x in others]
         return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
-        batch, engine, query, key, scale, others, hard_negatives, query_ids, own.ids, margin, smoothing, own.log_prob,
-        not positive_log_prob, counted,
+        batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, margin, smoothing,
+        own.log_prob, not positive_log_prob,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -230,9 +230,7 @@ def clip_loss(
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, key_scale)
-    problem = Softmax(
-        batch, engine, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, counted=counted
-    )
+    problem = Softmax(batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing)
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale
     return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)

@@ -12,7 +12,7 @@ from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective
 from .common import cleaned, engine_options, feature_pair, inverse, paired_dot, reduced_empty, upcast
 from .two_views import two_views
-from .weights import EVERY, NOWHERE, Counted, keep_present
+from .weights import NOWHERE, Counted, keep_present
 
 
 @collective
@@ -148,7 +148,7 @@ def view_energy(
     reduction: Reduction,
     batch: GlobalBatch,
     engine: EngineOptions,
-    counted: Counted = EVERY,
+    counted: Counted,
     present: Tensor | None = None,
 ) -> Tensor:
     """The sum over views of log sum_{j != i} e^{s(x_i, x_j)}, reduced over i. present: (k, N) bool, the views that are

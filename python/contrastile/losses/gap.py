@@ -115,7 +115,7 @@ def gap_loss(
         return batch.total >= least and name in terms
 
     if wanted("clip", 1):
-        clip = softmax_loss(Softmax(batch, engine, x, y, scale, counted=counted), "mean", "mean", True)
+        clip = softmax_loss(Softmax(batch, engine, x, y, scale, counted), "mean", "mean", True)
         loss = loss + weights["clip"] * clip
     if wanted("uniformity", 2):
         both = torch.stack([log_potential(z, None, width, batch, engine, counted) for z in (x, y)])

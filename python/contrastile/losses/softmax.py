@@ -37,6 +37,7 @@ class Softmax:
     query: Tensor
     key: Tensor  # as many as queries
     scale: float | Tensor
+    counted: Counted
     others: list[Block] = field(default_factory=list)
     hard: Tensor | None = None
     row_ids: Tensor | None = None
@@ -45,7 +46,6 @@ class Softmax:
     smoothing: float = 0.0
     log_prob: Tensor | None = None  # (N,) of the keys
     spare_positive: bool = False  # log_prob is that of the other candidates alone
-    counted: Counted = field(default_factory=Counted)
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
 
@@ -58,7 +58,8 @@ class Softmax:
         if self.row_ids is not None:
             pairs.keep, pairs.row_ids = ("other_index", "other_id"), self.row_ids
             pairs.col_ids = [self.col_ids, *(x.ids for x in self.others)] if self.others else self.col_ids
-        keep_present(pairs, self.counted.present, [self.counted.present, *(None for _ in self.others)])
+        if self.counted.present is not None:
+            keep_present(pairs, self.counted.present, [self.counted.present, *(None for _ in self.others)])
         if self.margin is not None:
             limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
             pairs.row_high = limit
@@ -178,7 +179,8 @@ def softmax_loss(
     """
     row, col = direction_weights(direction, symmetric)
     if row and col and key_scale is None and not detach_keys:
-        return replace(problem, row=row, col=col).loss(reduction)
+        problem.row, problem.col = row, col
+        return problem.loss(reduction)
     if row and col and not detach_keys:  # the gradients of both passes meet before they are rounded
         problem = problem.widened()
     parts = []

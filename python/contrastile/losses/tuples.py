@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -47,8 +47,8 @@ class TupleProblem:
     matched: Tensor  # (N,) scores of the matched tuples
     scale: float | Tensor
     smoothing: float
-    key_offset: int = 0
-    counted: Counted = field(default_factory=Counted)  # samples; with some missing, M = N
+    key_offset: int
+    counted: Counted  # samples; with some missing, M = N
 
     def rows(self, rows: float, cols: float) -> Tensor:
         """The cross-entropies of every sample by the weights of both directions, (N,); one of weight 0 is not

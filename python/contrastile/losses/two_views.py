@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class TwoViews:
     ids: Tensor  # (2N,) the instance of each
     batch: GlobalBatch  # of instances
     engine: EngineOptions
-    counted: Counted = field(default_factory=Counted)
+    counted: Counted
     direction: Direction = "mean"
     detach_keys: bool = False
 
@@ -114,4 +114,4 @@ def other_view_loss(
     decoupled: bool = False,
 ) -> Tensor:
     """`TwoViews.loss` of rows with ids of any origin."""
-    return TwoViews(x, ids, batch, engine).loss(scale, reduction, decoupled)
+    return TwoViews(x, ids, batch, engine, Counted()).loss(scale, reduction, decoupled)

@@ -9,7 +9,7 @@ from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
 from .common import REDUCTIONS, cleaned, distance_origin, feature_pair, reduced_empty, unit, upcast, zero
-from .weights import EVERY, Counted, keep_present
+from .weights import Counted, keep_present
 
 
 @collective
@@ -60,7 +60,7 @@ def log_potential(
     t: float | Tensor,
     batch: GlobalBatch,
     engine: EngineOptions,
-    counted: Counted = EVERY,
+    counted: Counted,
 ) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..ops import EngineOptions, Pairs, check, matmul, no_autocast, pair_stats
 from ..ranks import GlobalBatch
 from .common import cleaned, feature_batches, unit
-from .weights import EVERY, Counted, keep_present
+from .weights import Counted, keep_present
 
 Views = Tensor | Sequence[Tensor]
 
@@ -36,7 +36,7 @@ class ViewBatch:
 
     x: Tensor  # (k, N, D), zeros where missing
     batch: GlobalBatch
-    counted: Counted = EVERY  # an instance takes part if it has two views, and another one has
+    counted: Counted  # an instance takes part if it has two views, and another one has
     present: Tensor | None = None  # (k, N) bool, views of instances that take part; None: all
 
     @staticmethod

@@ -114,9 +114,6 @@ class Counted:
         return torch.where(count > 1, value, 0.0) if isinstance(count, Tensor) else value
 
 
-EVERY = Counted()
-
-
 def mean_weight(batch: GlobalBatch, each: Tensor, reduction: Reduction) -> Tensor:
     """each, over its sum for "mean"; 0 where that is 0."""
     weight = batch.weight("sum") * each
