@@ -333,6 +333,9 @@ CATALOG: tuple[LossCard, ...] = (
             "columns": pair(0.07, symmetric=True, direction="cols", false_negative_margin=0.05),
             "sum": pair(0.07, symmetric=True, direction="sum"),
             "detached": with_extras(0.07, "negatives", symmetric=True, detach_keys=True),
+            "detached smoothing": with_extras(
+                0.07, "negatives", symmetric=True, detach_keys=True, label_smoothing=0.1
+            ),
             "detached rows": with_extras(0.07, "negatives", "hard_negatives", detach_keys=True),
             "sampled": sampled(0.07, "key_log_prob", "negative_log_prob", symmetric=True),
             "sampled positive": sampled(0.07, "key_log_prob", symmetric=True, positive_log_prob=False),

@@ -96,8 +96,8 @@ class Softmax:
         """Key -> query as rows against columns. A bias of a key is constant in its softmax, and other candidates are
         not the keys'."""
         return replace(
-            self, query=self.key, key=self.query, scale=scale, others=[], hard=None, row_ids=self.col_ids,
-            col_ids=self.row_ids, log_prob=None, spare_positive=False,
+            self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, scale=scale, others=[], hard=None,
+            row_ids=self.col_ids, col_ids=self.row_ids, log_prob=None, spare_positive=False,
         )  # fmt: skip
 
     def loss(self, reduction: Reduction) -> Tensor:

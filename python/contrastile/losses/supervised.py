@@ -53,7 +53,8 @@ def sup_con(
     views = one_or_more_views(features, labels)
     k, n, _ = views.shape
     counted = Counted.of(weights, present, views[0])
-    x = unit(cleaned(views.transpose(0, 1), counted.present).transpose(0, 1), normalize).flatten(0, 1)
+    here = None if counted.present is None else counted.present.repeat(k)
+    x = unit(cleaned(views.flatten(0, 1), here), normalize)
     shape = (n,) if isinstance(features, Tensor) and features.dim() == 2 else (k, n)
     ids = check.ids("labels", labels, n, x.device).repeat(k)
     scale, batch = (
@@ -62,7 +63,6 @@ def sup_con(
     )
     if batch.total == 0:
         return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
-    here = None if counted.present is None else counted.present.repeat(k)
     share, each = positive_shares(ids, here, batch, x)
     if counted.weights is not None:
         each = each * counted.weights.repeat(k)

@@ -49,9 +49,9 @@ class Counted:
     present: Tensor | None = None  # (N,) bool; an item that is not takes no part, whatever its features hold
 
     @staticmethod
-    def of(weights: Tensor | None, present: Tensor | None, like: Tensor, n: int | None = None) -> Counted:
-        """From the arguments of a loss of n items (as many as `like` has rows, unless told otherwise)."""
-        n = like.shape[0] if n is None else n
+    def of(weights: Tensor | None, present: Tensor | None, like: Tensor) -> Counted:
+        """From the arguments of a loss of as many items as `like` has rows."""
+        n = like.shape[0]
         if present is not None:
             present = check.bool_mask("present", present, (n,), like.device)
         return Counted.weighted(weights, present, like, n)
