@@ -567,11 +567,9 @@ CATALOG: tuple[LossCard, ...] = (
             "default": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}, noise=2.0),
             "warm": tuples(3, {"singular_temperature": 0.5, "instance_temperature": 0.5}, noise=2.0),
             "two": tuples(2, {"singular_temperature": 0.3, "instance_temperature": 0.2}, noise=1.5),
-            "weights": each(
-                tuples(3, {"singular_temperature": 0.5, "instance_temperature": 0.5}, noise=2.0), "weights"
-            ),
             "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}),
             "normalize": tuples(3, {"singular_temperature": 0.2, "instance_temperature": 0.3}, noise=1, normalize=True),
+            "weights": each(tuples(3, {"singular_temperature": 0.3, "instance_temperature": 0.2}), "weights"),
         },
         copies=5.0,
     ),
