@@ -12,7 +12,7 @@ from contrastile.backends import products, torch_tiles
 from contrastile.catalog import CATALOG
 from contrastile.ops import library, pair
 from support.combinations import each_once
-from support.loss_cases import differentiable, every_variant, id_of, leaves, make, takes
+from support.loss_cases import differentiable, every_variant_once, id_of, leaves, make, takes
 from support.memory import needs_linux, peak_bytes, saved_bytes
 
 D = 16
@@ -46,8 +46,7 @@ def assert_rows_not_pairs(card, variant, **options):
     assert many <= (card.copies + cleaned) * features
 
 
-@every_variant
-@pytest.mark.parametrize("backend", BACKENDS)
+@every_variant_once("backend", BACKENDS)
 def test_a_loss_saves_rows_not_pairs(card, variant, backend):
     assert_rows_not_pairs(card, variant, **on(card, backend))
 
