@@ -73,6 +73,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   py::dict structs;
   structs["Side"] = layout<Side>();
   structs["Block"] = layout<Block>();
+  structs["SmallColumns"] = layout<SmallColumns>();
+  structs["SmallWeight"] = layout<SmallWeight>();
   structs["SmallCall"] = layout<SmallCall>();
   m.attr("structs") = structs;
   bind_facts(m);
@@ -104,13 +106,11 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     py::gil_scoped_release release;
     granted(kernels().score_grad(block));
   });
-  m.def("small_call", [](const py::object& from) {  // returns the loss
+  m.def("small_call", [](const py::object& from) {
     SmallCall problem = taken<SmallCall>(from);
     if (forked) problem.block.threads = 1;
     py::gil_scoped_release release;
-    float loss = 0.f;
-    granted(kernels().small_call(problem, &loss));
-    return loss;
+    granted(kernels().small_call(problem));
   });
   m.def(
       "gemm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so
 # A scalar-mode call done at once: returns the weighted sum of the statistics and writes every gradient, whose memory
 # has no content yet, or puts a tensor of its own in its place.
 Small = Callable[[PairCall, Weights, Gradients], Tensor]
+SmallWeights = Sequence[Tensor | float | None]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]
@@ -102,6 +103,12 @@ class Backend(ABC):
 
     def small(self, call: PairCall) -> Small | None:
         """For a scalar-mode call so small that steps would cost more than the work."""
+        return None
+
+    def small_loss(self, args: Any, weights: SmallWeights, needs: Sequence[bool]) -> tuple[Tensor, list[Tensor]] | None:
+        """The weighted sum of a call so small that its description would cost more than the work, and its gradients,
+        float32, where `needs` is true; None: the general way. args: the record of the call, ops.record.Arguments;
+        weights: of rows, of their sums over positives, of columns and of theirs."""
         return None
 
     def gradients(self, call: PairCall) -> FusedGradients | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..monoid import exact_dtype, joined_parts
-from . import library, record
+from . import check, library, record
 from .check import plain
 from .library import LIB
 from .record import Arguments
@@ -117,6 +117,37 @@ class LossFunction(torch.autograd.Function):
         return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
+class PlainLoss(torch.autograd.Function):
+    """LossFunction where nobody watches operators: the record passes as it is, and autograd sees those tensors alone
+    that want a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, args: Arguments, more: tuple[Any, ...], needs: list[bool], *wanted: Tensor) -> Tensor:
+        loss, grads = library.loss(args, *more, needs)
+        ctx.save_for_backward(*grads, *wanted)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        if is_one(gout):
+            half = len(saved) // 2
+            return (None, None, None, *(g.to(x.dtype) for g, x in zip(saved[:half], saved[half:], strict=True)))
+        return (None, None, None, *once(scaled, gout, *saved))
+
+
+def is_one(gout: Tensor) -> bool:
+    """Whether gradients are what was saved, and this is their last use: the graph is not kept."""
+    if torch.is_grad_enabled() or torch._C._autograd._get_current_graph_task_keep_graph():
+        return False
+    return gout.device.type == "cpu" and plain(gout) and not check.transformed() and gout.item() == 1.0
+
+
+def applied(function: type[torch.autograd.Function], *given: Any) -> Any:
+    """function.apply(*given) without its look for transforms, which `check.no_transforms` has refused."""
+    return super(torch.autograd.Function, function).apply(*given)  # type: ignore[misc]
+
+
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
     """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow.
 
@@ -160,12 +191,19 @@ def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
+    if plain(args.a):
+        inputs = record.wanted_inputs(args, needs)
+        return applied(PlainLoss, args, more, needs, *inputs)  # type: ignore[no-any-return]
     inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    """more: weights, of which operators take tensors alone, and a budget."""
+    if not plain(args.a):
+        *weights, budget = more
+        more = (*library.weight_tensors(args, *weights), budget)
     return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
 
 

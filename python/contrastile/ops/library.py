@@ -160,21 +160,41 @@ def upstream_of(
 
 
 def loss(
-    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None,
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None,
     budget: int, needs: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    done = backend.small_loss(args, (row, row_positive, col, col_positive), needs)
+    if done is not None:
+        return done
     with no_autocast(args.a):
-        call, backend = build_call(args)
+        call, _ = build_call(args)
         weights = contiguous_weights(args, row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
+Weight = float | Tensor  # of all items, or one for each
+
+
 def contiguous_weights(
-    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
 ) -> Weights:
-    rest = [None if w is None else w.contiguous() for w in (row_positive, col, col_positive)]
-    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
+    one, *rest = weight_tensors(args, row, row_positive, col, col_positive)
+    assert one is not None
+    return Weights(one.contiguous(), *(x if x is None else x.contiguous() for x in rest), args.cross_entropy,
+                   args.share is not None)
+
+
+def weight_tensors(
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
+) -> list[Tensor | None]:
+    """A number for each item, as operators take them."""
+    like, kind, n, m = args.a, stat_dtype(args.a.dtype), args.n, args.m
+    return [
+        x if x is None or isinstance(x, Tensor) else torch.full((size,), x, dtype=kind, device=like.device)
+        for x, size in ((row, n), (row_positive, n), (col, m), (col_positive, m))
+    ]
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

@@ -342,13 +342,13 @@ def _none(weights: Weights) -> bool:
     return not any(isinstance(x, Tensor) or x != 0.0 for x in given)
 
 
-def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
+def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> float | Tensor:
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
     if isinstance(x, Tensor):
         if x.requires_grad:
             raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
         return check.vector(name, x, size, like.device).to(dtype).contiguous()
-    return torch.full((size,), cast(float, check.scalar(name, x)), dtype=dtype, device=like.device)
+    return cast(float, check.scalar(name, x))
 
 
 def _default_budget(args: Arguments) -> int:
