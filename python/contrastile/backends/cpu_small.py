@@ -16,7 +16,13 @@ from .native_block import GRAD_TYPES, dtype_code, threads_for
 from .native_struct import packer
 
 SMALL_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
-BLOCKS = ("first", "second", "third", "fourth")  # of columns, in csrc/cpu/block.h
+PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
+BLOCKS = [(f"{name}.b", f"{name}.m", f"{name}.grad") for name in PLACES]
+# as record.inputs has what wants a gradient: rows, their scale, that of columns, biases of both, blocks
+GRADS = (
+    "grad_a", "grad_scale", "block.col.grad_score_sum", "block.row.grad_sum", "block.col.grad_sum",
+    *(grad for _, _, grad in BLOCKS),
+)  # fmt: skip
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
 # what most calls have none of: fields of the record and where they go
 NUMBERS = {
@@ -41,7 +47,7 @@ def small_loss(
     """kind: the type features are multiplied in. Every tensor whose address is taken lives until the end."""
     a = features(args.a, args.compute, kind)
     blocks = [a] if args.square else [features(x, args.compute, kind) for x in args.blocks]
-    (n, d), m, scale, loss = a.shape, args.m, numbers(args.scale), empty(())
+    (n, d), m, scale, loss = a.shape, args.m, numbers(args.scale), torch.empty((), dtype=torch.float32, device=a.device)
     values = {
         "block.a": a.data_ptr(), "block.n": n, "block.m": m, "block.d": d, "block.dtype": dtype_code(a),
         "block.threads": threads_for(n * m * max(d, 16)), "block.row_scale": scale.data_ptr(),
@@ -51,8 +57,8 @@ def small_loss(
         "block.col.on": args.cols, "block.grad_type": GRAD_TYPES[kind], "loss": loss.data_ptr(),
         "blocks": len(blocks),
     }  # fmt: skip
-    for name, block in zip(BLOCKS, blocks, strict=False):
-        values[f"{name}.b"], values[f"{name}.m"] = block.data_ptr(), block.shape[0]
+    for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
+        values[place], values[count] = block.data_ptr(), block.shape[0]
     alive = set_weights(values, weights) + set_numbers(values, args) + set_operands(values, args)
     grads = set_gradients(values, args, needs)
     module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
@@ -93,7 +99,7 @@ def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
     if rows[2] is not None:
         values["block.label_words"] = rows[2].shape[1]
     for kind, without in (("ids", args.without_ids), ("groups", args.without_groups)):
-        for index, name in enumerate(BLOCKS if without else ()):
+        for index, name in enumerate(PLACES if without else ()):
             values[f"{name}.without_{kind}"] = bool(without >> index & 1)
     if partner is not None:
         values["block.partner"], values["block.partners"] = partner.data_ptr(), partner.shape[1]
@@ -106,17 +112,13 @@ def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
 
 def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> list[Tensor]:
     """Memory for what is wanted, in the order of record.inputs."""
-    n, m, places = args.n, args.m, ["grad_a", "grad_scale", *SUMS, *(f"{name}.grad" for name in BLOCKS)]
-    shapes = args.a.shape, args.scale.shape, (m,), (n,), (m,), *(x.shape for x in args.blocks)
+    likes = (args.a, args.scale, args.col_scale, args.row_bias, args.col_bias, *args.blocks)
     grads = []
-    for place, shape, need in zip(places, shapes, needs, strict=False):
+    for place, like, need in zip(GRADS, likes, needs, strict=False):
         if need:
-            grads.append(grad := empty(shape))
+            grads.append(grad := torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format))
             values[place] = grad.data_ptr()
     return grads
-
-
-SUMS = ("block.col.grad_score_sum", "block.row.grad_sum", "block.col.grad_sum")  # of column scales, row and column biases
 
 
 def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
@@ -129,6 +131,3 @@ def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
 def numbers(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float32 else x.to(torch.float32)).contiguous()
 
-
-def empty(shape: Sequence[int]) -> Tensor:
-    return torch.empty(shape, dtype=torch.float32, device="cpu")

@@ -22,7 +22,7 @@ def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool
     check.same_shape(y_name, check.features(y_name, y), x_name, check.features(x_name, x))
     check.same_device(y_name, y, x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    return unit(x.to(dtype), normalize), unit(y.to(dtype), normalize)
+    return unit(check.as_type(x, dtype), normalize), unit(check.as_type(y, dtype), normalize)
 
 
 def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False, least: int = 2) -> list[Tensor]:

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..monoid import exact_dtype, joined_parts
 from . import check, library, record
-from .check import plain
+from .check import as_type, plain
 from .library import LIB
 from .record import Arguments
 
@@ -132,7 +132,7 @@ class PlainLoss(torch.autograd.Function):
         saved = ctx.saved_tensors
         if is_one(gout):
             half = len(saved) // 2
-            return (None, None, None, *(g.to(x.dtype) for g, x in zip(saved[:half], saved[half:], strict=True)))
+            return (None, None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
         return (None, None, None, *once(scaled, gout, *saved))
 
 
