@@ -201,7 +201,7 @@ def promoted(
     """All features in one type, as torch promotes them."""
     dtype = query.dtype
     for extra in (negatives, hard):
-        dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
+        dtype = dtype if extra is None or extra.dtype == dtype else torch.promote_types(dtype, extra.dtype)
     negatives = None if negatives is None else check.as_type(negatives, dtype)
     hard = None if hard is None else check.as_type(hard, dtype)
     return check.as_type(query, dtype), check.as_type(key, dtype), negatives, hard

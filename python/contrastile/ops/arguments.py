@@ -213,7 +213,7 @@ def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, directions: bool) ->
 def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     dtype = a.dtype
     for block in blocks:
-        dtype = torch.promote_types(dtype, block.dtype)
+        dtype = dtype if block.dtype == dtype else torch.promote_types(dtype, block.dtype)
     a = check.as_type(a, dtype)
     # torch.compile cannot trace a tensor that is given twice
     return a, [block.view_as(block) if block is a else check.as_type(block, dtype) for block in blocks]

@@ -140,7 +140,8 @@ def is_one(gout: Tensor) -> bool:
     """Whether gradients are what was saved, and this is their last use: the graph is not kept."""
     if torch.is_grad_enabled() or torch._C._autograd._get_current_graph_task_keep_graph():
         return False
-    return gout.device.type == "cpu" and plain(gout) and not check.transformed() and gout.item() == 1.0
+    watched = type(gout) is not Tensor or torch._C._len_torch_dispatch_stack() or check.transformed()
+    return gout.device.type == "cpu" and not watched and gout.item() == 1.0
 
 
 def applied(function: type[torch.autograd.Function], *given: Any) -> Any:

@@ -163,7 +163,8 @@ def loss(
     args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None,
     budget: int, needs: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    pairs = args.n * args.m
+    backend = select(args.backend, args.a.device, args.compute, pairs)
     done = backend.small_loss(args, (row, row_positive, col, col_positive), needs)
     if done is not None:
         return done
