@@ -64,7 +64,11 @@ EVERYWHERE = {
     "negative_ids": Matter(None, OTHER_IDS, {"query_ids": IDS, "negatives": Z}),
     "image_ids": Matter(None, IDS), "text_ids": Matter(None, OTHER_IDS, {"image_ids": IDS}),
     "image_labels": Matter(None, IDS), "text_labels": Matter(None, OTHER_IDS, {"image_labels": IDS}),
-    "labels": Matter(IDS, OTHER_IDS), "present": Matter(None, torch.rand(N, 3, generator=seeded(0)()) > 0.3),
+    "labels": Matter(IDS, OTHER_IDS), "present": Matter(None, torch.arange(N) > 2), "weights": Matter(None, POSITIVE),
+    "direction": Matter("mean", "rows", {"symmetric": True}),
+    "key_temperature": Matter(None, 0.5, {"symmetric": True}), "text_logit_scale": Matter(None, 3.0),
+    "key_log_prob": Matter(None, -POSITIVE), "negative_log_prob": Matter(None, -POSITIVE, {"negatives": Z}),
+    "positive_log_prob": Matter(True, False, {"key_log_prob": -POSITIVE}),
     "key_offset": Matter(0, 1, {"others": (rows(5, N + 2, D), rows(6, N + 2, D))}),
     "generator": Matter(seeded(1), seeded(2), {"permutations": None}),
     "permutations": Matter(*(torch.stack([torch.randperm(N, generator=seeded(s)()) for _ in range(6)]).view(3, 2, N)
@@ -135,6 +139,13 @@ HERE = {
     ("linear_separability", "y"): Matter(rows(2, 60, D), rows(5, 60, D)),
     ("linear_separability", "generator"): Matter(None, seeded(3)),
 }  # fmt: skip
+MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
+for name in ("gram_loss", "GramLoss"):
+    HERE[name, "present"] = Matter(None, MISSING)
+for name in ("mv_infonce", "mv_dhel", "pvc", "MVInfoNCE", "MVDHEL", "PVC"):
+    HERE[name, "present"] = Matter(None, MISSING.T)
+for name in ("info_nce", "InfoNCE"):
+    HERE[name, "key_offset"] = Matter(0, 1, {"key": rows(5, N + 2, D)})
 for name in ("mv_infonce", "MVInfoNCE"):
     HERE[name, "negatives"] = Matter("all", "cross_view")
 for name in ("volume_computation3", "volume_computation4", "volume_computation5"):

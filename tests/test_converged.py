@@ -58,6 +58,30 @@ def views(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return apart(z, ~torch.eye(2 * N, dtype=torch.bool).roll(N, 1)).mean()
 
 
+WEIGHTS, ROWS = torch.linspace(0.0, 2.0, N), torch.linspace(0.9, 1.1, N)
+LOG_PROB = torch.linspace(-3.0, -1.0, N)
+
+
+def weighted(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    z = scale * image @ text.T
+    return 0.5 * (WEIGHTS.double() * (apart(z) + apart(z.T))).sum() / WEIGHTS.double().sum()
+
+
+def rows_scaled(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    z, back = (scale * x.double()[:, None] for x in (ROWS, ROWS.flip(0)))
+    return 0.5 * (apart(z * (image @ text.T)).mean() + apart(back * (text @ image.T)).mean())
+
+
+def sampled(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    z = scale * image @ text.T
+    return 0.5 * (apart(z - LOG_PROB.double()).mean() + apart(z.T).mean())
+
+
+def as_mean(rows: Tensor, reduction: str) -> Tensor:
+    """The mean of weighted losses, from the losses of rows as well."""
+    return rows.sum() / WEIGHTS.sum() if reduction == "none" else rows
+
+
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     "clip_loss": (lambda x, y, s, **o: contrastile.clip_loss(x, y, s, **o), clip),
     "info_nce": (lambda x, y, s, **o: contrastile.info_nce(x, y, temperature=1 / s, **o), info_nce),
@@ -70,6 +94,16 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
     "sup_con": (
         lambda x, y, s, **o: contrastile.sup_con(torch.cat([x, y]), torch.arange(N).repeat(2), temperature=1 / s, **o),
         views,
+    ),
+    "weights": (
+        lambda x, y, s, **o: as_mean(contrastile.clip_loss(x, y, s, weights=WEIGHTS, **o), o["reduction"]), weighted,
+    ),
+    "row temperatures": (
+        lambda x, y, s, **o: contrastile.clip_loss(x, y, s * ROWS, text_logit_scale=s * ROWS.flip(0), **o), rows_scaled,
+    ),
+    "sampled": (
+        lambda x, y, s, **o: contrastile.info_nce(
+            x, y, temperature=1 / s, key_log_prob=LOG_PROB, symmetric=True, **o), sampled,
     ),
     "nt_xent": (lambda x, y, s, **o: contrastile.nt_xent(x, y, temperature=1 / s, **o), views),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from torch import nn
 
 import contrastile
 from contrastile import losses
-from contrastile.catalog import CATALOG
+from contrastile.catalog import CATALOG, CONSTANTS
 from support.loss_cases import call, default, every_loss, id_of, leaves, required, takes
 
 TWINS = [
@@ -73,7 +73,7 @@ def test_modules_have_the_defaults_of_their_functions(card):
 @every_loss
 def test_modules_take_every_option_of_their_function(card):
     """Tensors go to forward, everything else to the constructor."""
-    tensors = {"negatives", "hard_negatives", "generator", "permutations", "present", *SCALED}
+    tensors = {"negatives", "hard_negatives", "generator", "permutations", "present", *CONSTANTS, *SCALED}
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()

@@ -221,7 +221,6 @@ def test_a_removed_column_gets_no_gradient():
     [
         {"label_smoothing": 0.1, "query_ids": IDS},
         {"label_smoothing": 0.1, "false_negative_margin": 0.1},
-        {"symmetric": True, "temperature": torch.ones(N)},
         {"key_ids": IDS},
         {"negatives": NEGATIVES, "negative_ids": NEGATIVE_IDS},
     ],

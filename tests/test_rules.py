@@ -186,7 +186,7 @@ REFUSED = [
     (B, {"keep": "no_partner", "partner": IDS * 1.0}, TypeError, "partner must be a tensor of integers"),
     (B, {"keep": "no_partner", "partner": IDS, "share": IDS / 4}, ValueError, "share must not be given without"),
     (B, {"positives": "partner", "partner": IDS, "share": IDS}, TypeError, "share must be floating point"),
-    (B, {"positives": "partner", "partner": IDS, "share": torch.ones(4, 2)}, ValueError, "share must have the shape of"),
+    (B, {"positives": "partner", "partner": IDS, "share": torch.ones(4, 2)}, ValueError, "share must have the shape"),
     (B, {"keep_positives": True}, ValueError, "keep_positives must not be given without positives"),
 ]  # fmt: skip
 

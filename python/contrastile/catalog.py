@@ -4,7 +4,7 @@ read it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -31,6 +31,9 @@ class Case:
         """The size of the batch."""
         return int(self.args[0].shape[1 if self.views else 0])
 
+
+# arguments that are numbers without a gradient
+CONSTANTS = ("weights", "key_log_prob", "negative_log_prob")
 
 CaseMaker = Callable[[int, int, Generator, torch.dtype], Case]
 
@@ -132,14 +135,96 @@ def scaled(scale: float, *, bias: float | None = None, equal: str = "", **option
     return make
 
 
-def labelled(temperature: float, classes: float, views: int = 0) -> CaseMaker:
+def one_each(n: int, g: Generator, low: float = 0.0, high: float = 2.0) -> Tensor:
+    return low + (high - low) * torch.rand(n, generator=g)
+
+
+def some(n: int, g: Generator, *shape: int) -> Tensor:
+    """Which items are there: most, and some of them always."""
+    found = torch.rand(*shape, n, generator=g) < 0.8
+    found[..., : min(n, 2)] = True
+    return found
+
+
+ROW_OPTIONS: dict[str, Callable[[int, Generator], Tensor]] = {
+    "weights": one_each,
+    "present": some,
+    "temperature": lambda n, g: one_each(n, g, 0.05, 0.1),
+    "key_temperature": lambda n, g: one_each(n, g, 0.05, 0.1),
+    "logit_scale": lambda n, g: one_each(n, g, 5.0, 15.0),
+    "text_logit_scale": lambda n, g: one_each(n, g, 5.0, 15.0),
+}
+
+
+def each(maker: CaseMaker, *names: str) -> CaseMaker:
+    """A case with options that have one number for each item, by name."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case = maker(n, d, g, dtype)
+        wide = dtype if dtype == torch.float64 else torch.float32
+        more = {name: ROW_OPTIONS[name](case.n, g) for name in names}
+        more = {name: x.to(wide) if x.is_floating_point() else x for name, x in more.items()}
+        args = case.args
+        if "logit_scale" in more:  # comes by place
+            args = (*args[:2], more.pop("logit_scale"), *args[3:])
+        return replace(case, args=args, kwargs={**case.kwargs, **more})
+
+    return make
+
+
+def each_view(maker: CaseMaker) -> CaseMaker:
+    """A case of views of which some are missing, with weights of instances."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case = each(maker, "weights")(n, d, g, dtype)
+        return replace(case, kwargs={**case.kwargs, "present": some(case.n, g, case.args[0].shape[0])})
+
+    return make
+
+
+def gathered(temperature: float, *names: str, **options: Any) -> CaseMaker:
+    """Pairs whose keys are among others, with ids and the log-probabilities that are named."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        extras = [name for name in names if name == "ids"]
+        case = with_extras(temperature, "negatives", *extras, **options)(n, d, g, dtype)
+        query, key = case.args
+        key = torch.cat([unit_rows(2, d, g, dtype), key, unit_rows(3, d, g, dtype)])
+        kwargs = {**case.kwargs, "key_offset": 2}
+        if extras:
+            kwargs["key_ids"] = torch.randint(0, n // 2 + 1, (len(key),), generator=g)
+        return log_probabilities(Case((query, key), kwargs, case.magnitude), g, names)
+
+    return make
+
+
+def sampled(temperature: float, *names: str, **options: Any) -> CaseMaker:
+    """Pairs whose candidates were sampled with the probabilities that are named."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case = with_extras(temperature, "negatives", **options)(n, d, g, dtype)
+        return log_probabilities(case, g, names)
+
+    return make
+
+
+def log_probabilities(case: Case, g: Generator, names: tuple[str, ...]) -> Case:
+    found = {}
+    for name in [name for name in names if name.endswith("log_prob")]:
+        columns = case.args[1] if name == "key_log_prob" else case.kwargs["negatives"]
+        wide = columns.dtype if columns.dtype == torch.float64 else torch.float32
+        found[name] = one_each(len(columns), g, -6.0, -1.0).to(wide)
+    return replace(case, kwargs={**case.kwargs, **found}, magnitude=case.magnitude + 6.0)
+
+
+def labelled(temperature: float, classes: float, views: int = 0, **options: Any) -> CaseMaker:
     """Features of any number of views with labels; classes is relative to n."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         x = unit_rows(n * max(views, 1), d, g, dtype)
         x = x.view(views, n, d) if views else x
         labels = torch.randint(0, int(n * classes) + 1, (n,), generator=g)
-        return Case((x, labels), {"temperature": scalar(temperature)}, 1.0 / temperature, views=views > 0)
+        return Case((x, labels), {"temperature": scalar(temperature), **options}, 1.0 / temperature, views=views > 0)
 
     return make
 
@@ -238,6 +323,24 @@ CATALOG: tuple[LossCard, ...] = (
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),
             "row temperature": with_extras(0.07, "row_temperature", "negatives"),
             "normalize": pair(0.07, normalize=True),
+            "weights": each(pair(0.07), "weights", "present"),
+            "some hard negatives": each(with_extras(0.07, "negatives", "hard_negatives"), "weights", "present"),
+            "symmetric weights": each(with_extras(0.07, "negatives", symmetric=True), "weights", "present"),
+            "smoothing of some": each(pair(0.07, symmetric=True, label_smoothing=0.1), "weights", "present"),
+            "both row temperatures": each(pair(0.07, symmetric=True), "temperature", "key_temperature"),
+            "pair temperatures": each(with_extras(0.07, "negatives", "ids", symmetric=True), "temperature", "weights"),
+            "rows": pair(0.07, symmetric=True, direction="rows"),
+            "columns": pair(0.07, symmetric=True, direction="cols", false_negative_margin=0.05),
+            "sum": pair(0.07, symmetric=True, direction="sum"),
+            "detached": with_extras(0.07, "negatives", symmetric=True, detach_keys=True),
+            "detached smoothing": with_extras(
+                0.07, "negatives", symmetric=True, detach_keys=True, label_smoothing=0.1
+            ),
+            "detached rows": with_extras(0.07, "negatives", "hard_negatives", detach_keys=True),
+            "sampled": sampled(0.07, "key_log_prob", "negative_log_prob", symmetric=True),
+            "sampled positive": sampled(0.07, "key_log_prob", symmetric=True, positive_log_prob=False),
+            "gathered": gathered(0.07, "ids", "key_log_prob", symmetric=True),
+            "gathered smoothing": gathered(0.07, symmetric=True, label_smoothing=0.1),
         },
     ),
     LossCard(
@@ -248,6 +351,11 @@ CATALOG: tuple[LossCard, ...] = (
             "scale 1000": scaled(1000.0),
             "smoothing": scaled(14.3, label_smoothing=0.1),
             "ids": scaled(20.0, equal="ids"),
+            "weights": each(scaled(14.3, equal="ids"), "weights", "present"),
+            "smoothing of some": each(scaled(14.3, label_smoothing=0.1), "present"),
+            "row scales": each(scaled(14.3), "logit_scale", "text_logit_scale"),
+            "text to image": scaled(14.3, direction="cols"),
+            "detached": scaled(14.3, detach_keys=True),
         },
     ),
     LossCard(
@@ -258,35 +366,70 @@ CATALOG: tuple[LossCard, ...] = (
             "scale 100": scaled(100.0, bias=-10.0),
             "labels": scaled(10.0, bias=-3.0, equal="labels"),
             "ids": scaled(10.0, bias=-3.0, equal="ids"),
+            "weights": each(scaled(10.0, bias=-3.0), "weights", "present"),
+            "weights and labels": each(scaled(10.0, bias=-3.0, equal="labels"), "weights", "present"),
         },
     ),
     LossCard(
         "nt_xent", "self-supervised, two views (SimCLR)", "arXiv 2002.05709", "eq. 1", 4,
-        {"default": pair(0.5), "low temperature": pair(0.005), "normalize": pair(0.1, normalize=True)},
+        {
+            "default": pair(0.5),
+            "low temperature": pair(0.005),
+            "normalize": pair(0.1, normalize=True),
+            "weights": each(pair(0.1), "weights", "present"),
+            "rows": each(pair(0.1, direction="rows"), "weights", "present"),
+            "columns": pair(0.1, direction="cols"),
+            "sum": each(pair(0.1, direction="sum"), "weights"),
+            "detached": each(pair(0.1, detach_keys=True), "present"),
+            "detached columns": pair(0.1, direction="cols", detach_keys=True),
+        },
         stacked=True,
     ),
     LossCard(
         "debiased_info_nce", "pairs, negatives that may share a class", "arXiv 2007.00224", "eq. 8", 8,
-        {"default": pair(0.5), "sharp": pair(0.07), "prior": pair(0.2, tau_plus=0.02)},
+        {
+            "default": pair(0.5),
+            "sharp": pair(0.07),
+            "prior": pair(0.2, tau_plus=0.02),
+            "weights": each(pair(0.2), "weights", "present"),
+        },
     ),
     LossCard(
         "debiased_nt_xent", "two views, negatives that may share a class", "arXiv 2007.00224", "official code", 4,
-        {"default": pair(0.5), "sharp": pair(0.1, tau_plus=0.01)},
+        {
+            "default": pair(0.5),
+            "sharp": pair(0.1, tau_plus=0.01),
+            "weights": each(pair(0.2), "weights", "present"),
+        },
         stacked=True,
     ),
     LossCard(
         "sup_con", "labels: several positives per row", "arXiv 2004.11362", "eq. 2", 4,
-        {"default": labelled(0.1, 0.25), "views": labelled(0.07, 0.5, views=2), "rare": labelled(0.1, 3.0)},
+        {"default": labelled(0.1, 0.25), "views": labelled(0.07, 0.5, views=2), "rare": labelled(0.1, 3.0),
+            "weights": each(labelled(0.1, 0.5), "weights", "present"),
+            "some views": each(labelled(0.1, 0.5, views=2), "weights", "present"),
+            "detached": labelled(0.1, 0.5, detach_keys=True),
+        },
         stacked=True,
     ),
     LossCard(
         "dcl", "two views, small batches", "arXiv 2110.06848", "L_DC", 4,
-        {"default": pair(0.1), "low temperature": pair(0.005)},
+        {
+            "default": pair(0.1),
+            "low temperature": pair(0.005),
+            "weights": each(pair(0.1), "weights", "present"),
+            "rows": each(pair(0.1, direction="rows"), "weights"),
+        },
         stacked=True,
     ),
     LossCard(
         "dclw", "two views, hard positives weighted", "arXiv 2110.06848", "L_DCW", 4,
-        {"default": pair(0.1), "sigma": pair(0.1, sigma=1.0)},
+        {
+            "default": pair(0.1),
+            "sigma": pair(0.1, sigma=1.0),
+            "weights": each(pair(0.1), "weights", "present"),
+            "columns": each(pair(0.1, direction="cols"), "present"),
+        },
         stacked=True,
     ),
     LossCard(
@@ -296,6 +439,7 @@ CATALOG: tuple[LossCard, ...] = (
             "low temperature": pair(0.005),
             "anchors only": pair(0.1, include_augs=False),
             "normalize": pair(0.2, normalize=True),
+            "weights": each(pair(0.3), "weights", "present"),
         },
     ),
     LossCard(
@@ -307,6 +451,8 @@ CATALOG: tuple[LossCard, ...] = (
             "across views": several_views(3, 0.2, negatives="cross_view"),
             "sharp across views": several_views(4, 0.01, negatives="cross_view"),
             "normalize": several_views(2, 0.2, normalize=True),
+            "weights": each_view(several_views(3, 0.2)),
+            "weights across views": each_view(several_views(3, 0.2, negatives="cross_view")),
         },
         stacked=True,
     ),
@@ -317,6 +463,7 @@ CATALOG: tuple[LossCard, ...] = (
             "low temperature": several_views(3, 0.005),
             "eight views": several_views(8, 0.1),
             "normalize": several_views(2, 0.2, normalize=True),
+            "weights": each_view(several_views(3, 0.5)),
         },
         "k",
     ),
@@ -327,6 +474,8 @@ CATALOG: tuple[LossCard, ...] = (
             "sharp": several_views(4, 0.01),
             "arithmetic": several_views(4, 0.2, aggregation="arithmetic"),
             "sharp arithmetic": several_views(3, 0.005, aggregation="arithmetic"),
+            "weights": each_view(several_views(4, 0.2)),
+            "arithmetic weights": each_view(several_views(4, 0.2, aggregation="arithmetic")),
             "normalize": several_views(2, 0.2, normalize=True),
         },
         stacked=True,
@@ -340,6 +489,9 @@ CATALOG: tuple[LossCard, ...] = (
             "riesz": kernel_pairs(kernel="riesz"),
             "negative riesz": kernel_pairs(kernel="riesz", s=-1.5),
             "gaussian riesz": kernel_pairs(kernel="gaussian_riesz", s=1.0),
+            "some": each(kernel_pairs(), "present"),
+            "some log": each(kernel_pairs(kernel="log"), "present"),
+            "some riesz": each(kernel_pairs(kernel="riesz"), "present"),
         },
     ),
     LossCard(
@@ -347,6 +499,7 @@ CATALOG: tuple[LossCard, ...] = (
         {
             "default": scaled(100.0),
             "weights": scaled(20.0, t=1.0, clip_weight=0.3, uniformity_weight=0.5, alignment_weight=2.0),
+            "some": each(scaled(20.0), "present"),
         },
         copies=4.5,  # each term has points measured from their mean
     ),
@@ -355,6 +508,7 @@ CATALOG: tuple[LossCard, ...] = (
         {
             "default": scaled(100.0),
             "weights": scaled(20.0, t=3.0, clip_weight=0.0, cross_uniformity_weight=2.0),
+            "some": each(scaled(20.0), "present"),
         },
         copies=4.5,
     ),
@@ -366,11 +520,18 @@ CATALOG: tuple[LossCard, ...] = (
             "two sets": points(2),
             "wide": points(1, t=5.0),
             "normalize": points(1, 1.7, normalize=True),
+            "some": each(points(1), "present"),
+            "some of two sets": each(points(2), "present"),
         },
     ),
     LossCard(
         "alignment", "closeness of positives, metric or term", "arXiv 2005.10242", "eq. 3", 0,
-        {"default": points(2), "alpha 1": points(2, alpha=1.0), "normalize": points(2, 1.7, normalize=True)},
+        {
+            "default": points(2),
+            "alpha 1": points(2, alpha=1.0),
+            "normalize": points(2, 1.7, normalize=True),
+            "weights": each(points(2), "weights", "present"),
+        },
     ),
     LossCard(
         "gram_loss", "k modalities, volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,
@@ -383,6 +544,8 @@ CATALOG: tuple[LossCard, ...] = (
             "one direction": volumes(3, symmetric=False),
             "detached": volumes(3, detach_keys=True),
             "normalize": volumes(3, normalize=True),
+            "weights": each(volumes(3, direction="sum"), "weights"),
+            "columns": volumes(3, direction="cols"),
         },
         "(k-1)",
     ),
@@ -393,6 +556,8 @@ CATALOG: tuple[LossCard, ...] = (
             "area": volumes(3, squared=False),
             "low temperature": volumes(3, 0.02, noise=2.0, label_smoothing=0.0),
             "detached": volumes(3, detach_keys=True),
+            "weights": each(volumes(3), "weights", "present"),
+            "columns": volumes(3, direction="cols"),
         },
         copies=6.0,
     ),
@@ -404,6 +569,7 @@ CATALOG: tuple[LossCard, ...] = (
             "two": tuples(2, {"singular_temperature": 0.3, "instance_temperature": 0.2}, noise=1.5),
             "pre-training": tuples(4, {"singular_temperature": 0.01, "instance_temperature": 0.1}),
             "normalize": tuples(3, {"singular_temperature": 0.2, "instance_temperature": 0.3}, noise=1, normalize=True),
+            "weights": each(tuples(3, {"singular_temperature": 0.3, "instance_temperature": 0.2}), "weights"),
         },
         copies=5.0,
     ),
@@ -413,6 +579,7 @@ CATALOG: tuple[LossCard, ...] = (
             "default": mips(3, 14.3),
             "scale 100": mips(3, 100.0),
             "two": mips(2, 14.3),
+            "weights": each(mips(3, 14.3), "weights"),
             "four": mips(4, 50.0),
             "not unit": mips(3, 1.0, radius=8.0),
             "normalize": mips(3, 14.3, radius=3.0, normalize=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
+Direction: TypeAlias = Literal["mean", "sum", "rows", "cols"]  # of a loss with two: losses.weights has their weights
 BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "auto" and the names of backends.BACKENDS
 
 # rules of the engine: spec has a number for each, of the same name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Protocol
@@ -225,6 +226,22 @@ class PairCall:
         return max((len(block.directions) for block in self.blocks), default=1)
 
 
+class Room:
+    """Memory for the score gradients of one block after another. Taken anew for each, blocks of many megabytes would
+    lie where the C library's heap happens to have room, and the peak would depend on what the process did before."""
+
+    def __init__(self) -> None:
+        self.bytes: Tensor | None = None
+
+    def take(self, *shape: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Memory without content; what was taken before is overwritten."""
+        size = dtype.itemsize * math.prod(shape)
+        if self.bytes is None or len(self.bytes) < size:
+            self.bytes = None  # freed before the larger one is taken
+            self.bytes = torch.empty(size, dtype=torch.uint8, device=device)
+        return self.bytes[:size].view(dtype).view(shape)
+
+
 @dataclass
 class PairBlock:
     """What a backend's tile functions see: some rows against some columns."""
@@ -237,6 +254,7 @@ class PairBlock:
     factor: Tensor | None = None  # see PairCall
     again: bool = False  # score_grad of this very block follows its stats
     saved: object = None  # what a backend leaves in stats for it then
+    room: Room = field(default_factory=Room)  # for its score gradients
 
     @property
     def both_sides(self) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .catalog import Case, LossCard
+from .catalog import CONSTANTS, Case, LossCard
 
 EPS = {
     torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11
@@ -71,8 +71,10 @@ def run(function: Callable[..., Tensor], case: Case, convert: Callable[[Tensor],
     def prepare(name: str, x: Any) -> Any:
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             return x
-        leaves[name] = convert(x).detach().clone().requires_grad_()
-        return leaves[name]
+        own = convert(x).detach().clone()
+        if name not in CONSTANTS:
+            leaves[name] = own.requires_grad_()
+        return own
 
     args = [prepare(str(i), x) for i, x in enumerate(case.args)]
     kwargs = {name: prepare(name, x) for name, x in case.kwargs.items()}

@@ -20,7 +20,7 @@ WIDTH = 8
 
 
 def offered(card: LossCard, variant: str) -> bool:
-    return not variant.startswith("n_squared")
+    return not variant.startswith(("n_squared", "gathered"))
 
 
 FULL = 3  # the world size that runs everything; the others run the first variant of every loss

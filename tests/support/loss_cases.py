@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from contrastile import backends
-from contrastile.catalog import CATALOG, Case, LossCard
+from contrastile.catalog import CATALOG, CONSTANTS, Case, LossCard
 
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, torch.float64, *HALF)
@@ -86,11 +86,13 @@ def required(case: Case) -> dict[str, Any]:
 
 def leaves(case: Case) -> list[Tensor]:
     """The tensors of a case that take a gradient."""
-    return [x for x in (*case.args, *case.kwargs.values()) if isinstance(x, Tensor) and x.is_floating_point()]
+    named = [x for name, x in case.kwargs.items() if name not in CONSTANTS]
+    return [x for x in (*case.args, *named) if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def differentiable(case: Case) -> Case:
-    return each_tensor(case, lambda x: x.detach().clone().requires_grad_())
+    made = each_tensor(case, lambda x: x.detach().clone().requires_grad_())
+    return replace(made, kwargs={k: x.detach() if k in CONSTANTS else x for k, x in made.kwargs.items()})
 
 
 def call(card: LossCard, case: Case, **options: Any) -> Tensor:

@@ -45,6 +45,8 @@ def step(n):
     x, y = (torch.nn.functional.normalize(torch.randn(n, 64), dim=1).requires_grad_() for _ in "ab")
     CALL.backward()
 
+if GROWN:  # from now on glibc serves blocks up to this size from its heap, and gives them back when it can
+    del [torch.empty(31 << 20, dtype=torch.uint8).fill_(1)][:]
 step(40)
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 before = peak()
@@ -53,12 +55,13 @@ print(peak() - before)
 """
 
 
-def peak_bytes(call: str, rows: int = 8192) -> int:
-    """Peak memory of forward and backward at D = 64, beyond what the process had before."""
+def peak_bytes(call: str, rows: int = 8192, grown: bool = False) -> int:
+    """Peak memory of forward and backward at D = 64, beyond what the process had before. grown: in a process whose heap
+    has held large blocks."""
     path = str(Path(contrastile.__file__).parents[1])
     # glibc: a fixed threshold gives every freed block back at once, so that none hides in the base
-    environment = {**os.environ, "PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    code = PROBE.replace("CALL", call).replace("ROWS", str(rows))
+    environment = {**os.environ, "PYTHONPATH": path} | ({} if grown else {"MALLOC_MMAP_THRESHOLD_": "65536"})
+    code = PROBE.replace("CALL", call).replace("ROWS", str(rows)).replace("GROWN", str(grown))
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -54,9 +54,12 @@ class Everywhere(torch.autograd.Function):
         return gout, None
 
 
-def jointly(card: LossCard, case: Case, ranks: Ranks, **options: Any) -> Callable[..., Tensor]:
-    """The loss of a card, as a function of the case's whole arguments."""
-    world, rank, sizes = dist.get_world_size(), dist.get_rank(), SIZES[dist.get_world_size()]
+def jointly(
+    card: LossCard, case: Case, ranks: Ranks, *, sizes: Sequence[int] | None = None, **options: Any
+) -> Callable[..., Tensor]:
+    """The loss of a card, as a function of the case's whole arguments. sizes: items of every rank."""
+    world, rank = dist.get_world_size(), dist.get_rank()
+    sizes = SIZES[world] if sizes is None else sizes
     none = options.get("reduction") == "none"
     share = 1.0 if none else float(world)
 
@@ -66,14 +69,18 @@ def jointly(card: LossCard, case: Case, ranks: Ranks, **options: Any) -> Callabl
         x = Averaged.apply(x, share) if x.is_floating_point() else x
         if x.dim() == 0 or name in SHARED:
             return x
-        if name == "negatives":
+        if name in ("negatives", "negative_log_prob"):
             cuts = [len(x) * r // world for r in range(world + 1)]
             return x if ranks.replicated_negatives else x[cuts[rank] : cuts[rank + 1]]
         return x[:, span(sizes, rank)] if views else x[span(sizes, rank)]
 
     def loss(*args: Any, **kwargs: Any) -> Tensor:
         own = [mine("", x, case.views and index == 0) for index, x in enumerate(args)]
-        named = {name: mine(name, x, False) for name, x in kwargs.items() if name != "reduction"}
+        named = {
+            name: mine(name, x, case.views and name == "present" and x.dim() > 1)
+            for name, x in kwargs.items()
+            if name != "reduction"
+        }
         value = card.function(*own, **named, **options, group=ranks)
         return Everywhere.apply(placed(value, sizes, rank) if none else value, share)
 

@@ -89,7 +89,8 @@ class CpuBackend(Backend):
         native_block = self.native_block(block)
         n, m = len(block.row), len(block.col)
         width = -(-m // self.padding) * self.padding
-        grad = torch.empty(len(block.col.directions), n, width, dtype=block.row.features.dtype, device="cpu")
+        directions, dtype = len(block.col.directions), block.row.features.dtype
+        grad = block.room.take(directions, n, width, dtype=dtype, device=CPU)
         result = ScoreGradients(
             grad=grad[:, :, :m],
             row_bias=empty(n, CPU) if needs.row_bias else None,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..literals import BackendName
 from ..losses.common import inverse, reduced_empty, unit, upcast
-from ..losses.contrastive import other_view_loss
+from ..losses.two_views import other_view_loss
 from ..ops import EngineOptions, Pairs, check, pair_stats, softplus
 from ..ranks import GlobalBatch
 from .common import autocast_feature

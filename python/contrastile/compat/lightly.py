@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..losses.common import feature_pair, inverse, reduced_empty, upcast
-from ..losses.contrastive import other_view_loss
+from ..losses.two_views import other_view_loss
 from ..ops import EngineOptions, Pairs, no_autocast, pair_stats
 from ..ranks import GlobalBatch, Group, collective
 from .candidates import shared_negatives

@@ -16,8 +16,10 @@ from ..literals import BackendName
 from ..losses.common import inverse, log_count, reduced_empty, unit, upcast
 from ..losses.contrastive import nt_xent
 from ..losses.decoupled import dhel, view_energy
-from ..losses.multiview import Mode, mv_dhel, mv_infonce, other_instances, pairwise_aggregate, pvc, view_pairs
+from ..losses.multiview import Mode, mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from ..losses.supervised import sup_con
+from ..losses.views import ViewBatch, other_instances
+from ..losses.weights import Counted
 from ..ops import EngineOptions, check, no_autocast, pair_reduce
 from ..ranks import GlobalBatch, Group, Ranks, collective
 from .ranks import mean_value, ranks_of
@@ -250,8 +252,9 @@ class CL_1(MVINFONCE):
         compute, x = views.dtype, upcast(views)
         options: dict[str, Any] = {"scale": 1.0 / self.tau, "compute_dtype": compute, **self.engine}
         rows = [pair_reduce(x[i], torch.cat([x[:i], x[i + 1 :]]).flatten(0, 1), **options).rows for i in range(len(x))]
-        positives = view_pairs(x, 1.0 / self.tau).logsumexp(2)
-        return self.batch(views).reduced((torch.stack(rows) - positives.t()).mean(0), "mean")
+        batch = self.batch(views)
+        positives = ViewBatch(x, batch, Counted()).pairs(1.0 / self.tau).logsumexp(2)
+        return batch.reduced((torch.stack(rows) - positives.t()).mean(0), "mean")
 
 
 class CL_2(MVDHEL):
@@ -265,8 +268,8 @@ class CL_2(MVDHEL):
         engine = EngineOptions.of(self.memory_budget, self.backend, group, views.dtype)
         x, batch = upcast(views), GlobalBatch.of(engine.ranks, views.shape[1])
         scale = inverse(self.tau, x)
-        energy = view_energy(x.unbind(), scale, "mean", batch, engine)
-        return energy - batch.reduced(view_pairs(x, scale).logsumexp(2).mean(1), "mean")
+        energy = view_energy(x.unbind(), scale, "mean", batch, engine, Counted())
+        return energy - batch.reduced(ViewBatch(x, batch, Counted()).pairs(scale).logsumexp(2).mean(1), "mean")
 
 
 class PVCLoss(MultiView):
@@ -295,9 +298,10 @@ class PVCLoss(MultiView):
     def of_means(self, views: Tensor, *, group: Group) -> Tensor:
         engine = EngineOptions.of(self.memory_budget, self.backend, group, views.dtype)
         scale, x, batch = 1.0 / self.tau, upcast(views), GlobalBatch.of(engine.ranks, views.shape[1])
-        others = other_instances(x, scale, batch, engine)
+        every = ViewBatch(x, batch, Counted())
+        others = other_instances(every, scale, engine)
         own = torch.eye(len(x), dtype=torch.bool, device=x.device)
-        ahead = (view_pairs(x, scale) - others.t().unsqueeze(2)).masked_fill(own, 0.0)
+        ahead = (every.pairs(scale) - others.t().unsqueeze(2)).masked_fill(own, 0.0)
         losses = batch.sum((-F.logsigmoid(ahead)).sum(0)) / batch.total
         losses = losses.masked_fill(own, -torch.inf)  # (k, k): of view m given view l
         return losses.logsumexp(1).mean() - log_count(batch.total, x)

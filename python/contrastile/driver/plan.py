@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backends.base import Backend
 from ..monoid import stat_dtype
-from ..spec import Limits, PairBlock, PairCall
+from ..spec import Limits, PairBlock, PairCall, Room
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Plan:
         """rows: of a chunk; default as many as the backend wants."""
         self.call, self.backend = call, backend
         self.limits = limits(call, backend)
+        self.room = Room()
         self.rows = rows or self.chunk_rows()
         fit = self.limits.workspace // (4 * self.rows * call.directions) // backend.granularity
         self.columns = max(fit, 1) * backend.granularity
@@ -96,7 +97,7 @@ class Plan:
         if mask is not None:
             before = columns_before(call, step.index)
             mask = mask[step.start : step.stop, before + step.first : before + step.last]
-        return PairBlock(call.spec, row, col, mask, scores, call.factor)
+        return PairBlock(call.spec, row, col, mask, scores, call.factor, room=self.room)
 
     # ---- scores saved from statistics to score gradients
 

@@ -90,7 +90,7 @@ def with_positives_apart(x: Items, shares: bool) -> tuple[Tensor, list[Tensor | 
     the kept positives; slopes in o, in the sum over positives and in k.
 
     Of an item with one positive k is this positive: its two slopes are added here, in float64, where the weights
-    cancel, and the kernel adds no exponential, which would have to be 1 to the last bit. Not where it counts by a share.
+    cancel, and the kernel adds no exponential, which would have to be 1 to the last bit. Not of positives with shares.
     """
     assert x.positive_parts is not None and x.kept_positives is not None and x.positives is not None
     o, k = x.parts.sum(1, dtype=torch.float64), x.positive_parts.sum(1, dtype=torch.float64)

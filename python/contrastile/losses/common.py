@@ -17,12 +17,24 @@ REDUCTIONS = get_args(Reduction)
 ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
 
 
-def feature_pair(x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """Two (N, D) batches of equal shape and device, of one dtype, unit-norm if asked."""
+def feature_pair(
+    x_name: str, x: Tensor, y_name: str, y: Tensor, normalize: bool, present: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Two (N, D) batches of equal shape and device, of one dtype, unit-norm if asked. present: (N,) bool, rows that are
+    there; the others become zeros."""
     check.same_shape(y_name, check.features(y_name, y), x_name, check.features(x_name, x))
     check.same_device(y_name, y, x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    return unit(check.as_type(x, dtype), normalize), unit(check.as_type(y, dtype), normalize)
+    x, y = check.as_type(x, dtype), check.as_type(y, dtype)
+    return unit(cleaned(x, present), normalize), unit(cleaned(y, present), normalize)
+
+
+def cleaned(x: Tensor, present: Tensor | None, missing: float = 0.0) -> Tensor:
+    """x (*present.shape, ...), whose missing items may hold anything, with `missing` in their place; they get the
+    gradient 0."""
+    if present is None:
+        return x
+    return torch.where(present.reshape(*present.shape, *[1] * (x.dim() - present.dim())), x, missing)
 
 
 def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False, least: int = 2) -> list[Tensor]:
@@ -62,13 +74,44 @@ def engine_options(
 
 
 def inverse(
-    temperature: float | Tensor, like: Tensor, n: int | None = None, name: str = "temperature"
+    temperature: float | Tensor,
+    like: Tensor,
+    n: int | None = None,
+    name: str = "temperature",
+    present: Tensor | None = None,
 ) -> float | Tensor:
-    """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given."""
+    """1 / temperature in the type of the statistics; a vector of n temperatures is allowed where n is given, of which
+    only those of items that are present matter."""
     if n is not None and check.is_vector(name, temperature, n):
-        return upcast(check.vector(name, temperature, n, like.device)).reciprocal()
+        return cleaned(upcast(check.vector(name, temperature, n, like.device)), present, 1.0).reciprocal()
     value = check.scalar(name, temperature, positive=True, device=like.device)
     return upcast(value).reciprocal() if isinstance(value, Tensor) else 1.0 / value
+
+
+def scale_of(name: str, scale: float | Tensor, like: Tensor, present: Tensor | None = None) -> float | Tensor:
+    """A factor of scores as it is given: one number, or one per row of `like`."""
+    n = like.shape[0]
+    if check.is_vector(name, scale, n):
+        return cleaned(upcast(check.vector(name, scale, n, like.device)), present)
+    return check.scalar(name, scale, device=like.device)
+
+
+def is_per_row(x: object, batch: GlobalBatch) -> bool:
+    """Whether a number or one per row is one per row, on all ranks: one with one row cannot tell by itself."""
+    if not isinstance(x, Tensor) or x.dim() != 1:
+        return False
+    return x.shape[0] == batch.n != 1 or (batch.ranks is not None and 1 in batch.sizes)
+
+
+def check_gathered(anchors: Tensor, name: str, other: Tensor, key_offset: int, group: object) -> None:
+    """M >= N + key_offset: every anchor has its own partner among the gathered ones."""
+    if group is not None and (key_offset != 0 or other.shape[0] != anchors.shape[0]):
+        raise ValueError(f"{name} must be this rank's own, as many as anchors, with group: nothing is to be gathered")
+    if isinstance(key_offset, bool) or not isinstance(key_offset, int) or key_offset < 0:
+        raise ValueError(f"key_offset must be an int >= 0, got {key_offset!r}")
+    least = anchors.shape[0] + key_offset
+    if other.shape[0] < least:
+        raise ValueError(f"{name} must have at least N + key_offset = {least} rows, got {other.shape[0]}")
 
 
 def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False) -> float | Tensor:
@@ -80,6 +123,11 @@ def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False
 def upcast(x: Tensor) -> Tensor:
     """x in the type of the statistics: float64 stays, everything else is float32."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def like_statistics(x: Tensor, like: Tensor) -> Tensor:
+    """x in the type of the statistics of `like`."""
+    return x.to(torch.float64 if like.dtype == torch.float64 else torch.float32)
 
 
 def paired_dot(x: Tensor, y: Tensor) -> Tensor:
@@ -118,6 +166,13 @@ def distance_origin(x: Tensor, batch: GlobalBatch, engine: EngineOptions) -> Ten
     return 0.0 if engine.compute_dtype in (torch.bfloat16, torch.float16) else batch.mean(x)
 
 
-def log_count(count: int, like: Tensor) -> Tensor:
+def log_count(count: int | Tensor, like: Tensor) -> Tensor:
     """log of a number of items. math.log would make torch.compile compile anew for every batch size."""
+    if isinstance(count, Tensor):
+        return count.to(like.dtype).log()
     return like.new_full((), count).log()
+
+
+def at_least_one(count: int | Tensor) -> int | Tensor:
+    """A number of items to divide by; one that is no tensor is not 0."""
+    return count.clamp_min(1) if isinstance(count, Tensor) else count

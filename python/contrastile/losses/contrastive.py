@@ -2,118 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
-from ..ranks import GlobalBatch, Group, Ranks, collective, given, size_of
+from ..literals import BackendName, Direction, Reduction
+from ..ops import check
+from ..ranks import GlobalBatch, Group, collective, given, size_of
+from .candidates import (
+    check_direction,
+    extra_columns,
+    log_probs,
+    matched_keys,
+    pair_ids,
+    private_columns,
+    promoted,
+    refuse_together,
+    smoothing_share,
+    softmax_ids,
+)
 from .common import (
-    cross_entropy,
+    check_gathered,
+    cleaned,
     engine_options,
     feature_pair,
     inverse,
-    paired_dot,
-    private_dots,
+    is_per_row,
     reduced_empty,
+    scale_of,
     unit,
-    upcast,
 )
-
-
-@dataclass
-class Softmax:
-    """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
-
-    batch: GlobalBatch
-    engine: EngineOptions
-    query: Tensor
-    key: Tensor
-    scale: float | Tensor
-    negatives: Tensor | None = None
-    hard: Tensor | None = None
-    row_ids: Tensor | None = None
-    col_ids: Tensor | list[Tensor | None] | None = None
-    margin: float | Tensor | None = None
-    smoothing: float = 0.0
-    symmetric: bool = False
-
-    def pairs(self) -> Pairs:
-        """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
-        pairs = Pairs(
-            self.query, self.blocks(), self.scale, keep="other_index", positives="same_index", cols=self.symmetric
-        )
-        if self.row_ids is not None:
-            pairs.keep, pairs.row_ids, pairs.col_ids = ("other_index", "other_id"), self.row_ids, self.col_ids
-        if self.margin is not None:
-            limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
-            pairs.row_high = limit
-            if self.symmetric:  # columns of the extra negatives have weight 0; their limit is never used
-                extra = 0 if self.negatives is None else self.negatives.shape[0]
-                pairs.col_high = torch.cat([limit, limit.new_zeros(extra)])
-        return pairs
-
-    def blocks(self) -> list[Tensor]:
-        return [self.key] if self.negatives is None else [self.key, self.negatives]
-
-    def loss(self, reduction: Reduction) -> Tensor:
-        if self.smoothing > 0.0 or self.hard is not None:
-            # terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling
-            self.engine.compute_dtype = self.query.dtype
-            self.query, self.key = upcast(self.query), upcast(self.key)
-            self.negatives = None if self.negatives is None else upcast(self.negatives)
-            self.hard = None if self.hard is None else upcast(self.hard)
-        if reduction == "none" or self.hard is not None:
-            return self.batch.reduced(self.rows(), reduction)
-        weight = self.batch.weight(reduction) * (0.5 if self.symmetric else 1.0)
-        value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
-        if self.smoothing > 0.0:
-            value = value - self.smoothing * self.batch.reduced(self.mean_logits(), reduction)
-        return value
-
-    def weights(self, weight: float) -> Weights:
-        positive = weight * self.smoothing
-        if not self.symmetric:
-            return Weights(weight, positive, cross_entropy=True)
-        if self.negatives is None:
-            return Weights(weight, positive, weight, positive, cross_entropy=True)
-        own = upcast(self.key).new_zeros(self.key.shape[0] + self.negatives.shape[0])
-        own[: self.key.shape[0]] = 1.0  # only the paired keys are anchors of the key -> query direction
-        return Weights(weight, positive, own * weight, own * positive, cross_entropy=True)
-
-    def rows(self) -> Tensor:
-        """Per-row losses, (N,)."""
-        n = self.query.shape[0]
-        stats = pair_stats(self.pairs(), self.engine)
-        assert stats.row_positives is not None
-        others, positive = stats.rows, stats.row_positives
-        if self.hard is not None and self.hard.shape[1]:
-            others = torch.logaddexp(others, self.hard_logits().logsumexp(1))
-        rows = cross_entropy(others, positive)
-        if self.symmetric:
-            assert stats.cols is not None
-            rows = 0.5 * (rows + cross_entropy(stats.cols[:n], positive))
-        return rows + self.smoothing * (positive - self.mean_logits()) if self.smoothing > 0.0 else rows
-
-    def hard_logits(self) -> Tensor:
-        """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
-        assert self.hard is not None
-        scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        return scale * private_dots(upcast(self.query), upcast(self.hard))
-
-    def mean_logits(self) -> Tensor:
-        """Mean logit of each row over its candidates, (N,): linear in the scores, so no pairs are needed."""
-        hard = 0 if self.hard is None else self.hard.shape[1]
-        total = (upcast(self.query) * self.batch.column_sum(self.key, self.negatives)).sum(1)
-        if self.hard is not None:
-            total = total + (upcast(self.query) * upcast(self.hard).sum(1)).sum(1)
-        mean = self.scale * total / (self.batch.total + self.batch.extra + hard)
-        if not self.symmetric:
-            return mean
-        back = self.scale * (upcast(self.key) * self.batch.column_sum(self.query)).sum(1) / self.batch.total
-        return 0.5 * (mean + back)
+from .softmax import Block, Softmax, softmax_loss
+from .two_views import two_views
+from .weights import Counted
 
 
 @collective
@@ -122,14 +43,23 @@ def info_nce(
     key: Tensor,
     *,
     temperature: float | Tensor = 0.07,
+    key_temperature: float | Tensor | None = None,
     negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
+    key_log_prob: Tensor | None = None,
+    negative_log_prob: Tensor | None = None,
+    positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
+    direction: Direction = "mean",
+    detach_keys: bool = False,
+    key_offset: int = 0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -142,120 +72,101 @@ def info_nce(
         j over [key | negatives | hard_negatives_i]
 
     Args:
-        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
-        temperature: > 0; float, 0-dim tensor or (N,) tensor per query. Dimensionless, divides the similarity.
+        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True. key
+            may have more rows, see key_offset.
+        temperature: > 0; float, 0-dim tensor or (N,) tensor, one per pair. Dimensionless, divides the similarity.
+        key_temperature: That of the key -> query direction, where it is another one: float, 0-dim tensor or (N,), one
+            per matched key. Needs symmetric=True; then, and with a temperature per pair, each direction is a pass of
+            its own.
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
         hard_negatives: Private columns of each query, (N, K, D). Holds N K logits.
-        query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). A column with the row's id is no negative of
-            that row (its own positive stays). key_ids default to query_ids; negatives without ids are always kept.
+        query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is no
+            negative of that row (its own positive stays). key_ids default to query_ids; negatives without ids are
+            always kept.
+        key_log_prob, negative_log_prob: Logarithms of the probability (or expected count) with which each row of key
+            and of negatives was sampled: subtracted from its logit, the positive's, too, so that the softmax is that
+            over all candidates there are (sampled softmax, logQ correction). Finite, no gradient. Neither for
+            hard_negatives nor in the key -> query direction, where they would cancel. Not with label_smoothing or
+            false_negative_margin.
+        positive_log_prob: False leaves the positive's own logit as it is; mean and sum then cost as much as "none".
         false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity
             units). No gradient flows through the decision; ties are decided at rounding error.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
-        symmetric: Mean of query -> key and key -> query, from one pass; the extra negatives belong to the queries.
+        symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
+        direction: What symmetric=True makes of both: their "mean" or "sum"; or "rows", query -> key alone, or "cols",
+            key -> query alone. What is not wanted is not computed.
+        detach_keys: Candidates get no gradient, the positive neither: with symmetric=True, each direction gives
+            gradient to its anchors only, in two passes (8 N^2 D FLOP together).
+        key_offset: key is (M, D), M >= N, and the key of query i is its row key_offset + i: keys of this process's
+            queries among keys gathered from elsewhere. The others are candidates, with symmetric=True no anchors. Not
+            with group, which gathers by itself.
+        weights: (N,) >= 0, what each pair counts: w_i L_i, "mean" divides their sum by sum w_i (0 where that is 0). No
+            gradient.
+        present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
+            does not matter, their gradient is 0. "mean" is over those that are present.
         reduction: "mean" | "sum" over rows, or "none": (N,).
-        memory_budget, backend, group: As in pair_reduce / pair_loss.
+        memory_budget, backend, group: As in pair_reduce / pair_loss. With a group, log-probabilities, weights and
+            present are those of this rank's own items.
 
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
-    arXiv 2506.05176.
+    arXiv 2506.05176; log-probabilities: Bengio and Senecal 2008 (sampled softmax), Yi et al. 2019; temperatures per
+    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965.
     """
-    n = check.features("query", query).shape[0]
     engine = engine_options(reduction, memory_budget, backend, group)
-    query, key = feature_pair("query", query, "key", key, normalize=False)
-    scale = inverse(temperature, query, n)
-    smoothing = smoothing_share(label_smoothing)
-    if symmetric and isinstance(scale, Tensor) and scale.dim() == 1:
-        raise ValueError("temperature must be one number with symmetric=True, got one per query")
-    if smoothing > 0.0 and (query_ids is not None or false_negative_margin is not None):
-        raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+    check.same_width("key", check.features("key", key), "query", check.features("query", query))
+    check.same_device("key", key, query.device)
+    check_gathered(query, "key", key, key_offset, group)
+    counted, n = Counted.of(weights, present, query), query.shape[0]
+    check_direction(direction, symmetric, "key_temperature", key_temperature)
+    scale = inverse(temperature, query, n, present=counted.present)
+    key_scale = None
+    if key_temperature is not None:
+        key_scale = inverse(key_temperature, query, n, "key_temperature", counted.present)
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
     hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
     query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
-    query, key = unit(query, normalize), unit(key, normalize)
-    negatives = None if negatives is None else unit(negatives, normalize)
-    hard_negatives = None if hard_negatives is None else unit(hard_negatives, normalize)
-    row_ids, col_ids = softmax_ids(query, query_ids, key_ids, negative_ids, negatives)
+    query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
+    smoothing = smoothing_share(label_smoothing)
+    key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
+    refuse_together(
+        direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, key_log_prob=key_log_prob,
+        false_negative_margin=margin, negative_log_prob=negative_log_prob, negatives=negatives,
+        hard_negatives=hard_negatives,
+    )  # fmt: skip
+    own, others = matched_keys(Block(key, key_ids, key_log_prob), n, key_offset)
+    if negatives is not None:
+        others.append(Block(negatives, negative_ids, negative_log_prob))
+    if normalize:
+        others = [replace(x, features=unit(x.features, True)) for x in others]
+    query, key = (unit(cleaned(x, counted.present), normalize) for x in (query, own.features))
+    if hard_negatives is not None:
+        hard_negatives = unit(cleaned(hard_negatives, counted.present), normalize)
     batch = GlobalBatch.of(
-        engine.ranks, n, 0 if negatives is None else negatives.shape[0],
+        engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
-            negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1), query_ids=given(row_ids),
-            false_negative_margin=given(margin), symmetric=symmetric, label_smoothing=given(smoothing or None),
+            **counted.facts(), negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1),
+            query_ids=given(query_ids), false_negative_margin=given(margin), symmetric=symmetric,
+            label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
+            key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
+            positive_log_prob=positive_log_prob,
         ),
     )  # fmt: skip
     if batch.total == 0:
-        return reduced_empty(0, reduction, query, key, scale, negatives, hard_negatives)
+        blocks = [x.features for x in others]
+        return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
-        batch, engine, query, key, scale, negatives, hard_negatives, row_ids, col_ids, margin, smoothing, symmetric
-    )
-    return problem.loss(reduction)
-
-
-def promoted(
-    query: Tensor, key: Tensor, negatives: Tensor | None, hard: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """All features in one type, as torch promotes them."""
-    dtype = query.dtype
-    for extra in (negatives, hard):
-        dtype = dtype if extra is None or extra.dtype == dtype else torch.promote_types(dtype, extra.dtype)
-    negatives = None if negatives is None else check.as_type(negatives, dtype)
-    hard = None if hard is None else check.as_type(hard, dtype)
-    return check.as_type(query, dtype), check.as_type(key, dtype), negatives, hard
-
-
-def smoothing_share(label_smoothing: float) -> float:
-    value = check.scalar("label_smoothing", label_smoothing)
-    if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
-        raise ValueError(f"label_smoothing must be a number in [0, 1), got {label_smoothing}")
-    return value
-
-
-def extra_columns(name: str, x: Tensor, query: Tensor) -> Tensor:
-    check.same_width(name, check.features(name, x), "query", query)
-    check.same_device(name, x, query.device)
-    return x
-
-
-def private_columns(x: Tensor, query: Tensor) -> Tensor:
-    check.same_width("hard_negatives", check.features("hard_negatives", x, ndim=3), "query", query)
-    if x.shape[0] != query.shape[0]:
-        raise ValueError(f"hard_negatives must have shape ({query.shape[0]}, K, D), got {tuple(x.shape)}")
-    check.same_device("hard_negatives", x, query.device)
-    return x
-
-
-def pair_ids(
-    x: Tensor, row_name: str, row_ids: Tensor | None, col_name: str, col_ids: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Ids of the rows and of as many columns; (None, None) without row_ids."""
-    if row_ids is None:
-        if col_ids is not None:
-            raise ValueError(f"{col_name} need {row_name}")
-        return None, None
-    rows = check.ids(row_name, row_ids, x.shape[0], x.device)
-    return rows, rows if col_ids is None else check.ids(col_name, col_ids, x.shape[0], x.device)
-
-
-def softmax_ids(
-    query: Tensor,
-    query_ids: Tensor | None,
-    key_ids: Tensor | None,
-    negative_ids: Tensor | None,
-    negatives: Tensor | None,
-) -> tuple[Tensor | None, Tensor | list[Tensor | None] | None]:
-    """Ids of rows and of every block of columns; (None, None) without query_ids."""
-    if negative_ids is not None and (negatives is None or query_ids is None):
-        raise ValueError(f"negative_ids need {'negatives' if negatives is None else 'query_ids'}")
-    rows, cols = pair_ids(query, "query_ids", query_ids, "key_ids", key_ids)
-    if rows is None or cols is None or negatives is None:
-        return rows, cols
-    if negative_ids is not None:
-        negative_ids = check.ids("negative_ids", negative_ids, negatives.shape[0], query.device)
-    return rows, [cols, negative_ids]
+        batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, margin, smoothing,
+        own.log_prob, not positive_log_prob,
+    )  # fmt: skip
+    if key_scale is None and is_per_row(temperature, batch):
+        key_scale = scale
+    return softmax_loss(problem, reduction, direction, symmetric, key_scale, detach_keys)
 
 
 @collective
@@ -264,9 +175,14 @@ def clip_loss(
     text_features: Tensor,
     logit_scale: float | Tensor,
     *,
+    text_logit_scale: float | Tensor | None = None,
     label_smoothing: float = 0.0,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    direction: Direction = "mean",
+    detach_keys: bool = False,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -279,39 +195,45 @@ def clip_loss(
 
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        label_smoothing, image_ids, text_ids, reduction, memory_budget, backend, group: As in info_nce.
+        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient; or (N,), one
+            per pair, in two passes.
+        text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
+        direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
+        label_smoothing, image_ids, text_ids, detach_keys, weights, present, reduction, memory_budget, backend, group:
+            As in info_nce.
 
-    Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget).
+    Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
+    direction.
 
     Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
+    counted = Counted.of(weights, present, check.features("image_features", image_features))
+    image, text = feature_pair(
+        "image_features", image_features, "text_features", text_features, normalize, counted.present
+    )
+    check_direction(direction, True, "text_logit_scale", text_logit_scale)
     smoothing = smoothing_share(label_smoothing)
     if smoothing > 0.0 and image_ids is not None:
         raise ValueError("label_smoothing cannot be combined with ids")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
-    scale = check.scalar("logit_scale", logit_scale, device=image.device)
+    scale = scale_of("logit_scale", logit_scale, image, counted.present)
+    key_scale = None
+    if text_logit_scale is not None:
+        key_scale = scale_of("text_logit_scale", text_logit_scale, image, counted.present)
     batch = GlobalBatch.of(
         engine.ranks, image.shape[0],
-        facts=lambda: dict(image_ids=given(row_ids), label_smoothing=given(smoothing or None)),
+        facts=lambda: dict(
+            **counted.facts(), image_ids=given(row_ids), label_smoothing=given(smoothing or None),
+            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
+        ),
     )  # fmt: skip
     if batch.total == 0:
-        return reduced_empty(0, reduction, image, text, scale)
-    problem = Softmax(
-        batch, engine, image, text, scale, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing, symmetric=True
-    )
-    return problem.loss(reduction)
-
-
-def two_views(z1: Tensor, z2: Tensor, normalize: bool, ranks: Ranks | None) -> tuple[Tensor, Tensor, GlobalBatch]:
-    """The 2N rows [z1; z2], the instance each belongs to, and the batch of instances."""
-    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize)
-    with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
-        x = torch.cat([z1, z2])
-    batch = GlobalBatch.of(ranks, z1.shape[0])
-    return x, batch.index(z1.device).repeat(2), batch
+        return reduced_empty(0, reduction, image, text, scale, key_scale)
+    problem = Softmax(batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing)
+    if key_scale is None and is_per_row(logit_scale, batch):
+        key_scale = scale
+    return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)
 
 
 @collective
@@ -320,6 +242,10 @@ def nt_xent(
     z2: Tensor,
     *,
     temperature: float | Tensor = 0.5,
+    direction: Direction = "mean",
+    detach_keys: bool = False,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -333,36 +259,20 @@ def nt_xent(
     Args:
         z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
         temperature: > 0, float or 0-dim tensor.
-        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first.
+        direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
+            adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
+        detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
+        weights, present: (N,), of instances, as in info_nce.
+        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
 
-    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once.
+    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once; in one
+    direction 12 N^2 D.
 
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
-    scale = inverse(temperature, x)
-    if batch.total == 0:
-        return reduced_empty(0, reduction, x, scale)
-    return other_view_loss(x, instance, scale, reduction, batch, engine)
-
-
-def other_view_loss(
-    x: Tensor,
-    ids: Tensor,
-    scale: float | Tensor,
-    reduction: Reduction,
-    batch: GlobalBatch,
-    engine: EngineOptions,
-    decoupled: bool = False,
-) -> Tensor:
-    """The cross entropy of the other view, for the two views x of a batch against themselves; decoupled: the
-    log-sum-exp over the other instances minus the other view, which is not among the candidates."""
-    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=ids)
-    if reduction == "none":
-        stats = pair_stats(pairs, engine)
-        assert stats.row_positives is not None
-        return stats.rows - stats.row_positives if decoupled else cross_entropy(stats.rows, stats.row_positives)
-    weight = batch.weight(reduction, views=2)
-    weights = Weights(weight, -weight) if decoupled else Weights(weight, cross_entropy=True)
-    return weighted_sum(pairs, weights, engine)
+    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys)
+    scale = inverse(temperature, views.x)
+    if views.batch.total == 0:
+        return reduced_empty(0, reduction, views.x, scale)
+    return views.loss(scale, reduction)

@@ -9,8 +9,9 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..ops import Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective
-from .common import engine_options, feature_pair, inverse, log_count, reduced_empty
-from .contrastive import two_views
+from .common import engine_options, feature_pair, inverse, like_statistics, log_count, reduced_empty
+from .two_views import two_views
+from .weights import Counted, keep_present
 
 
 @collective
@@ -20,6 +21,8 @@ def debiased_info_nce(
     *,
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -37,19 +40,24 @@ def debiased_info_nce(
         query, key: Pairs, (N, D), unit rows expected (the floor e^{-1/temperature} assumes it), or normalize=True.
         temperature: > 0, float or 0-dim tensor.
         tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE but for the floor.
+        weights, present: (N,), of pairs, as in info_nce; K is that of the pairs that are present.
         reduction: "mean" | "sum" over rows, or "none": (N,). A single pair has no negative: loss 0.
 
     Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    query, key = feature_pair("query", query, "key", key, normalize)
+    counted = Counted.of(weights, present, check.features("query", query))
+    query, key = feature_pair("query", query, "key", key, normalize, counted.present)
     prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
-    batch = GlobalBatch.of(engine.ranks, n)
+    batch = GlobalBatch.of(engine.ranks, n, facts=counted.facts)
     if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
-    stats = pair_stats(Pairs(query, key, scale, keep="other_index", positives="same_index"), engine)
+    pairs = Pairs(query, key, scale, keep="other_index", positives="same_index")
+    keep_present(pairs, counted.present, [counted.present])
+    stats = pair_stats(pairs, engine)
     assert stats.row_positives is not None
-    return batch.reduced(debiased_rows(stats.rows, stats.row_positives, batch.total - 1, prior, scale), reduction)
+    rows = debiased_rows(counted, stats.rows, stats.row_positives, counted.count(batch) - 1, prior, scale)
+    return counted.reduced(batch, rows, reduction, least=2)
 
 
 @collective
@@ -59,6 +67,8 @@ def debiased_nt_xent(
     *,
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -73,18 +83,27 @@ def debiased_nt_xent(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     prior = class_prior(tau_plus)
-    x, instance, batch = two_views(z1, z2, normalize, engine.ranks)
-    scale, n = inverse(temperature, x), 2 * batch.total
-    if n <= 2:
-        return reduced_empty(x.shape[0], reduction, x, scale)
-    pairs = Pairs(x, scale=scale, keep="other_id", positives="same_id", row_ids=instance)
-    stats = pair_stats(pairs, engine)
+    views = two_views(z1, z2, normalize, engine, weights, present)
+    scale, batch = inverse(temperature, views.x), views.batch
+    if batch.total <= 1:
+        return reduced_empty(views.size, reduction, views.x, scale)
+    stats = pair_stats(views.pairs(scale), engine)
     assert stats.row_positives is not None
-    return batch.reduced(debiased_rows(stats.rows, stats.row_positives, n - 2, prior, scale), reduction)
+    counted = views.counted
+    negatives = 2 * (counted.count(batch) - 1)
+    rows = debiased_rows(counted, stats.rows, stats.row_positives, negatives, prior, scale)
+    return counted.reduced(batch, rows, reduction, least=2)
 
 
-def debiased_rows(negative: Tensor, positive: Tensor, count: int, prior: float, scale: float | Tensor) -> Tensor:
-    """L_i from the log-sum-exp of the negatives and the positive logit, with everything divided by e^positive."""
+def debiased_rows(
+    counted: Counted, negative: Tensor, positive: Tensor, count: int | Tensor, prior: float, scale: float | Tensor
+) -> Tensor:
+    """L_i from the log-sum-exp of the `count` negatives and the positive logit, with everything divided by e^positive.
+    Rows of items that are missing are anything finite."""
+    if counted.present is not None and isinstance(count, Tensor):
+        there = counted.present.repeat(negative.shape[0] // max(counted.present.shape[0], 1))
+        negative = torch.where(there & (negative > -torch.inf), negative, 0.0)
+        count = like_statistics(count.clamp_min(1), negative)
     ratio = negative - positive  # log of (sum over negatives / positive)
     removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
     corrected = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName
-from ..ops import EngineOptions
+from ..ops import EngineOptions, check
 from ..ranks import GlobalBatch, Group, collective
 from .common import feature_pair, number, upcast, zero
-from .contrastive import Softmax
+from .softmax import Softmax, softmax_loss
 from .uniform import log_potential
+from .weights import Counted
 
 
 @collective
@@ -23,6 +24,7 @@ def cua(
     clip_weight: float | Tensor = 1.0,
     uniformity_weight: float | Tensor = 1.0,
     alignment_weight: float | Tensor = 1.0,
+    present: Tensor | None = None,
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -38,6 +40,7 @@ def cua(
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
         logit_scale: As in clip_loss; the paper keeps it at 100.
         t: > 0, inverse squared length.
+        present: (N,) bool: pairs of which a side is missing have no part in any term, as in info_nce.
         clip_weight, uniformity_weight, alignment_weight: float or 0-dim tensor; a term of weight 0.0 is not computed.
 
     Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs: the
@@ -47,7 +50,7 @@ def cua(
     """
     weights = {"clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight}
     engine = EngineOptions.of(memory_budget, backend, group)
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, engine)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, present, normalize, engine)
 
 
 @collective
@@ -61,6 +64,7 @@ def cuaxu(
     uniformity_weight: float | Tensor = 1.0,
     alignment_weight: float | Tensor = 1.0,
     cross_uniformity_weight: float | Tensor = 1.0,
+    present: Tensor | None = None,
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -80,7 +84,7 @@ def cuaxu(
         "cross_uniformity": cross_uniformity_weight,
     }  # fmt: skip
     engine = EngineOptions.of(memory_budget, backend, group)
-    return gap_loss(image_features, text_features, logit_scale, t, weights, normalize, engine)
+    return gap_loss(image_features, text_features, logit_scale, t, weights, present, normalize, engine)
 
 
 def gap_loss(
@@ -89,17 +93,21 @@ def gap_loss(
     logit_scale: float | Tensor,
     t: float,
     weights: dict[str, float | Tensor],
+    present: Tensor | None,
     normalize: bool,
     engine: EngineOptions,
 ) -> Tensor:
     """The weighted terms. All see widened features, so that their gradients meet before they are rounded."""
-    x, y = feature_pair("image_features", image, "text_features", text, normalize)
+    counted = Counted.of(None, present, check.features("image_features", image))
+    x, y = feature_pair("image_features", image, "text_features", text, normalize, counted.present)
     engine.compute_dtype, x, y = x.dtype, upcast(x), upcast(y)
     scale, width = number("logit_scale", logit_scale, x), number("t", t, x, positive=True)
     weights = {name: number(f"{name}_weight", weight, x) for name, weight in weights.items()}
     terms = [name for name, weight in weights.items() if isinstance(weight, Tensor) or weight != 0.0]
     batch = GlobalBatch.of(
-        engine.ranks, x.shape[0], facts=lambda: {f"{name}_weight (0 or not)": name in terms for name in weights}
+        engine.ranks,
+        x.shape[0],
+        facts=lambda: {**counted.facts(), **{f"{name}_weight (0 or not)": name in terms for name in weights}},
     )
     loss = zero(x, y, scale, width, *weights.values())
 
@@ -107,13 +115,13 @@ def gap_loss(
         return batch.total >= least and name in terms
 
     if wanted("clip", 1):
-        clip = Softmax(batch, engine, x, y, scale, symmetric=True).loss("mean")
+        clip = softmax_loss(Softmax(batch, engine, x, y, scale, counted), "mean", "mean", True)
         loss = loss + weights["clip"] * clip
     if wanted("uniformity", 2):
-        both = torch.stack([log_potential(z, None, width, batch, engine) for z in (x, y)])
+        both = torch.stack([log_potential(z, None, width, batch, engine, counted) for z in (x, y)])
         loss = loss + weights["uniformity"] * both.mean()
     if wanted("alignment", 1):
-        loss = loss + weights["alignment"] * batch.reduced((x - y).square().sum(1), "mean")
+        loss = loss + weights["alignment"] * counted.reduced(batch, (x - y).square().sum(1), "mean")
     if wanted("cross_uniformity", 2):
-        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, batch, engine)
+        loss = loss + weights["cross_uniformity"] * log_potential(x, y, width, batch, engine, counted)
     return loss

@@ -13,7 +13,8 @@ from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
 from ..ops.arguments import as_tensor
 from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
-from .common import distance_origin, feature_pair, log_count, number, upcast, zero
+from .common import at_least_one, distance_origin, feature_pair, number, upcast, zero
+from .weights import Counted, keep_present
 
 KernelName: TypeAlias = Literal["gaussian", "log", "imq", "riesz", "gaussian_riesz"]
 
@@ -27,6 +28,7 @@ def kcl(
     t: float | Tensor = 2.0,
     s: float = 2.0,
     gamma: float | Tensor = 16.0,
+    present: Tensor | None = None,
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -52,6 +54,7 @@ def kcl(
         t: > 0, float or 0-dim tensor: inverse squared length ("imq": a length, c in the official code).
         s: Not 0; the exponent of "riesz" and of the energy of "gaussian_riesz". No gradient.
         gamma: Weight of the energies. float or 0-dim tensor.
+        present: (N,) bool: all means are over the pairs that are, as in info_nce.
 
     Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs within a view: their
     mean counts as 0. Squared distances within a view are differences of squared norms, so in float32 those below
@@ -65,19 +68,20 @@ def kcl(
     """
     engine = EngineOptions.of(memory_budget, backend, group)
     check.choice("kernel", kernel, get_args(KernelName))
-    a, b = feature_pair("z1", z1, "z2", z2, normalize)
+    counted = Counted.of(None, present, check.features("z1", z1))
+    a, b = feature_pair("z1", z1, "z2", z2, normalize, counted.present)
     # features are widened so that the two parts of a distance's gradient cancel before rounding
     engine.compute_dtype, a, b = a.dtype, upcast(a), upcast(b)
     width, power = number("t", t, a, positive=True), exponent(s)
     weight = number("gamma", gamma, a)
-    batch = GlobalBatch.of(engine.ranks, a.shape[0])
+    batch = GlobalBatch.of(engine.ranks, a.shape[0], facts=counted.facts)
     if batch.total == 0:
         return zero(a, b, width, weight)
     inner = outer = kernel
     if kernel == "gaussian_riesz":
         inner, outer = "riesz", "gaussian"
-    energies = [Kernel(inner, width, power).energy(x, batch, engine) for x in (a, b)]
-    alignment = batch.reduced(Kernel(outer, width, power).of_pairs(a, b), "mean")
+    energies = [Kernel(inner, width, power).energy(x, batch, engine, counted) for x in (a, b)]
+    alignment = counted.reduced(batch, Kernel(outer, width, power).of_pairs(a, b), "mean")
     return weight * (energies[0] + energies[1]) - 2.0 * alignment
 
 
@@ -108,10 +112,9 @@ class Kernel:
         floor = FLOOR[a.dtype] * (a.square().sum(1) + b.square().sum(1)) + 1e-30
         return self.sign() * torch.maximum(square, floor.detach()).pow(-0.5 * self.s)
 
-    def energy(self, x: Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
+    def energy(self, x: Tensor, batch: GlobalBatch, engine: EngineOptions, counted: Counted) -> Tensor:
         """mean_{i < j} E(x_i, x_j); 0 without pairs. Each score is linear in log E, or E itself for "log"."""
-        count = batch.total * (batch.total - 1)
-        if not count:
+        if batch.total < 2:
             return zero(x, self.t)
         engine.exact_stats = True
         if self.name != "riesz":  # its floor is a share of the norms
@@ -120,17 +123,19 @@ class Kernel:
         if self.name == "log":  # log(t d^2 + 1) = log t + log(d^2 + 1/t)
             bias = norms + 0.5 / self.t
             pairs = Pairs(x, row_bias=bias, col_bias=bias, score="log_distance", keep="other_index", positives="kept")
-            total = weighted_sum(pairs, Weights(0.0, batch.weight("sum") / count), engine)
-            return -0.5 * (total + as_tensor("t", self.t, x).log())
+            keep_present(pairs, counted.present)
+            each, others = counted.weight(batch, "mean", x, least=2), at_least_one(counted.count(batch) - 1)
+            total = weighted_sum(pairs, Weights(0.0, each / others), engine)
+            return counted.if_pairs(-0.5 * (total + as_tensor("t", self.t, x).log()), batch)
         pairs = Pairs(x, keep="other_index")
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
             pairs.scale, bias = 2.0 * self.t, -self.t * norms
         else:
             pairs.score, (pairs.scale, bias) = "log_distance", self.of_log_distance(norms)
         pairs.row_bias = pairs.col_bias = bias
-        rows = pair_stats(pairs, engine).rows
-        mean = torch.exp(batch.logsumexp(rows) - log_count(count, rows)).to(x.dtype)
-        return self.t * mean if self.name == "imq" else self.sign() * mean
+        keep_present(pairs, counted.present)
+        mean = torch.exp(counted.log_mean(pair_stats(pairs, engine).rows, batch)).to(x.dtype)
+        return counted.if_pairs(self.t * mean if self.name == "imq" else self.sign() * mean, batch)
 
     def of_log_distance(self, norms: Tensor) -> tuple[float | Tensor, Tensor]:
         """Factor of log q that makes log E, and the share of each point in q: |x|^2, for "imq" of t^2 + d^2."""

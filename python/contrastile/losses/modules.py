@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Reduction
+from ..literals import BackendName, Direction, Reduction
 from ..ranks import Group
 from .base import OWN, LossModule, Own
 from .contrastive import clip_loss, info_nce, nt_xent
@@ -14,13 +14,14 @@ from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
 from .gap import cua, cuaxu
 from .kernel import KernelName, kcl
-from .multiview import Aggregation, Denominator, Views, mv_dhel, mv_infonce, pvc
+from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
 from .sigmoid import siglip_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
 from .uniform import alignment, uniformity
+from .views import Views
 from .volume import gram_loss
 
 
@@ -30,8 +31,8 @@ class InfoNCE(LossModule):
         loss = InfoNCE(learnable_temperature=True)
         loss(query, key, negatives=queue)
 
-    forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids. An option that is
-    given to forward holds for that call.
+    forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids, key_log_prob,
+    negative_log_prob, weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -44,9 +45,14 @@ class InfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        key_temperature: float | None = None,
+        positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
         label_smoothing: float = 0.0,
         symmetric: bool = False,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
+        key_offset: int = 0,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -61,9 +67,14 @@ class InfoNCE(LossModule):
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
+        self.key_temperature = key_temperature
+        self.positive_log_prob = positive_log_prob
         self.false_negative_margin = false_negative_margin
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
+        self.direction = direction
+        self.detach_keys = detach_keys
+        self.key_offset = key_offset
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -78,14 +89,23 @@ class InfoNCE(LossModule):
         key: Tensor,
         *,
         temperature: float | Tensor | Own = OWN,
+        key_temperature: float | Tensor | Own | None = OWN,
         negatives: Tensor | None = None,
         hard_negatives: Tensor | None = None,
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
         negative_ids: Tensor | None = None,
+        key_log_prob: Tensor | None = None,
+        negative_log_prob: Tensor | None = None,
+        positive_log_prob: bool | Own = OWN,
         false_negative_margin: float | Own | None = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        key_offset: int | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -97,14 +117,23 @@ class InfoNCE(LossModule):
             query,
             key,
             temperature=self.needed("temperature", temperature),
+            key_temperature=self.key_temperature if key_temperature is OWN else key_temperature,
             negatives=negatives,
             hard_negatives=hard_negatives,
             query_ids=query_ids,
             key_ids=key_ids,
             negative_ids=negative_ids,
+            key_log_prob=key_log_prob,
+            negative_log_prob=negative_log_prob,
+            positive_log_prob=self.positive_log_prob if positive_log_prob is OWN else positive_log_prob,
             false_negative_margin=self.false_negative_margin if false_negative_margin is OWN else false_negative_margin,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            key_offset=self.key_offset if key_offset is OWN else key_offset,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -122,8 +151,8 @@ class ClipLoss(LossModule):
         loss = ClipLoss(learnable_scale=True)
         loss(image_features, text_features)
 
-    forward takes image_features, text_features, and by name image_ids, text_ids. An option that is given to forward
-    holds for that call.
+    forward takes image_features, text_features, and by name image_ids, text_ids, weights, present. An option that is
+    given to forward holds for that call.
 
     With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
     given it then. Otherwise forward must be given a logit_scale where the module has none.
@@ -136,7 +165,10 @@ class ClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        text_logit_scale: float | None = None,
         label_smoothing: float = 0.0,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -151,7 +183,10 @@ class ClipLoss(LossModule):
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
+        self.text_logit_scale = text_logit_scale
         self.label_smoothing = label_smoothing
+        self.direction = direction
+        self.detach_keys = detach_keys
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -166,9 +201,14 @@ class ClipLoss(LossModule):
         text_features: Tensor,
         logit_scale: float | Tensor | Own = OWN,
         *,
+        text_logit_scale: float | Tensor | Own | None = OWN,
         label_smoothing: float | Own = OWN,
         image_ids: Tensor | None = None,
         text_ids: Tensor | None = None,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -180,9 +220,14 @@ class ClipLoss(LossModule):
             image_features,
             text_features,
             logit_scale=self.needed("logit_scale", logit_scale),
+            text_logit_scale=self.text_logit_scale if text_logit_scale is OWN else text_logit_scale,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             image_ids=image_ids,
             text_ids=text_ids,
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -200,7 +245,7 @@ class NTXent(LossModule):
         loss = NTXent(learnable_temperature=True)
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -213,6 +258,8 @@ class NTXent(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -227,6 +274,8 @@ class NTXent(LossModule):
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
+        self.direction = direction
+        self.detach_keys = detach_keys
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -241,6 +290,10 @@ class NTXent(LossModule):
         z2: Tensor,
         *,
         temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -252,6 +305,10 @@ class NTXent(LossModule):
             z1,
             z2,
             temperature=self.needed("temperature", temperature),
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -269,8 +326,8 @@ class SigLipLoss(LossModule):
         loss = SigLipLoss(learnable=True)
         loss(image_features, text_features)
 
-    forward takes image_features, text_features, and by name image_labels, text_labels, image_ids, text_ids. An option
-    that is given to forward holds for that call.
+    forward takes image_features, text_features, and by name image_labels, text_labels, image_ids, text_ids, weights,
+    present. An option that is given to forward holds for that call.
 
     With learnable=True, logit_scale is the exponential of the parameter log_logit_scale and logit_bias is a parameter;
     forward must not be given them then. Otherwise forward must be given a logit_scale where the module has none.
@@ -321,6 +378,8 @@ class SigLipLoss(LossModule):
         text_labels: Tensor | None = None,
         image_ids: Tensor | None = None,
         text_ids: Tensor | None = None,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -337,6 +396,8 @@ class SigLipLoss(LossModule):
             text_labels=text_labels,
             image_ids=image_ids,
             text_ids=text_ids,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -354,7 +415,7 @@ class DebiasedInfoNCE(LossModule):
         loss = DebiasedInfoNCE()
         loss(query, key)
 
-    forward takes query, key. An option that is given to forward holds for that call.
+    forward takes query, key, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(debiased_info_nce)
@@ -387,6 +448,8 @@ class DebiasedInfoNCE(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -399,6 +462,8 @@ class DebiasedInfoNCE(LossModule):
             key,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -416,7 +481,7 @@ class DebiasedNTXent(LossModule):
         loss = DebiasedNTXent()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(debiased_nt_xent)
@@ -449,6 +514,8 @@ class DebiasedNTXent(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -461,6 +528,8 @@ class DebiasedNTXent(LossModule):
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -478,7 +547,8 @@ class SupCon(LossModule):
         loss = SupCon(learnable_temperature=True)
         loss(features, labels)
 
-    forward takes features, labels. An option that is given to forward holds for that call.
+    forward takes features, labels, and by name weights, present. An option that is given to forward holds for that
+    call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -491,6 +561,7 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -505,6 +576,7 @@ class SupCon(LossModule):
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
+        self.detach_keys = detach_keys
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -519,6 +591,9 @@ class SupCon(LossModule):
         labels: Tensor,
         *,
         temperature: float | Tensor | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -530,6 +605,9 @@ class SupCon(LossModule):
             features,
             labels,
             temperature=self.needed("temperature", temperature),
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -547,7 +625,7 @@ class DCL(LossModule):
         loss = DCL()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(dcl)
@@ -556,6 +634,8 @@ class DCL(LossModule):
         self,
         temperature: float = 0.1,
         *,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -565,6 +645,8 @@ class DCL(LossModule):
         """The options are those of `dcl`."""
         super().__init__()
         self.temperature = temperature
+        self.direction = direction
+        self.detach_keys = detach_keys
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -577,6 +659,10 @@ class DCL(LossModule):
         z2: Tensor,
         *,
         temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -588,6 +674,10 @@ class DCL(LossModule):
             z1,
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -605,7 +695,7 @@ class DCLW(LossModule):
         loss = DCLW()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(dclw)
@@ -615,6 +705,7 @@ class DCLW(LossModule):
         temperature: float = 0.1,
         sigma: float = 0.5,
         *,
+        direction: Direction = "mean",
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -625,6 +716,7 @@ class DCLW(LossModule):
         super().__init__()
         self.temperature = temperature
         self.sigma = sigma
+        self.direction = direction
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -638,6 +730,9 @@ class DCLW(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         sigma: float | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -650,6 +745,9 @@ class DCLW(LossModule):
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
             sigma=self.sigma if sigma is OWN else sigma,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -667,7 +765,7 @@ class DHEL(LossModule):
         loss = DHEL()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(dhel)
@@ -700,6 +798,8 @@ class DHEL(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         include_augs: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -712,6 +812,8 @@ class DHEL(LossModule):
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
             include_augs=self.include_augs if include_augs is OWN else include_augs,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -729,7 +831,7 @@ class MVInfoNCE(LossModule):
         loss = MVInfoNCE(learnable_temperature=True)
         loss(views)
 
-    forward takes views. An option that is given to forward holds for that call.
+    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -772,6 +874,8 @@ class MVInfoNCE(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         negatives: Denominator | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -783,6 +887,8 @@ class MVInfoNCE(LossModule):
             views,
             temperature=self.needed("temperature", temperature),
             negatives=self.negatives if negatives is OWN else negatives,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -800,7 +906,7 @@ class MVDHEL(LossModule):
         loss = MVDHEL(learnable_temperature=True)
         loss(views)
 
-    forward takes views. An option that is given to forward holds for that call.
+    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -840,6 +946,8 @@ class MVDHEL(LossModule):
         views: Views,
         *,
         temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -850,6 +958,8 @@ class MVDHEL(LossModule):
         return mv_dhel(
             views,
             temperature=self.needed("temperature", temperature),
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -867,7 +977,7 @@ class PVC(LossModule):
         loss = PVC()
         loss(views)
 
-    forward takes views. An option that is given to forward holds for that call.
+    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(pvc)
@@ -899,6 +1009,8 @@ class PVC(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         aggregation: Aggregation | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -910,6 +1022,8 @@ class PVC(LossModule):
             views,
             temperature=self.temperature if temperature is OWN else temperature,
             aggregation=self.aggregation if aggregation is OWN else aggregation,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -927,7 +1041,7 @@ class KCL(LossModule):
         loss = KCL()
         loss(z1, z2)
 
-    forward takes z1, z2. An option that is given to forward holds for that call.
+    forward takes z1, z2, and by name present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(kcl)
@@ -964,6 +1078,7 @@ class KCL(LossModule):
         t: float | Tensor | Own = OWN,
         s: float | Own = OWN,
         gamma: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -977,6 +1092,7 @@ class KCL(LossModule):
             t=self.t if t is OWN else t,
             s=self.s if s is OWN else s,
             gamma=self.gamma if gamma is OWN else gamma,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -993,7 +1109,8 @@ class CUA(LossModule):
         loss = CUA()
         loss(image_features, text_features)
 
-    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
+    call.
     """
 
     function = staticmethod(cua)
@@ -1033,6 +1150,7 @@ class CUA(LossModule):
         clip_weight: float | Tensor | Own = OWN,
         uniformity_weight: float | Tensor | Own = OWN,
         alignment_weight: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1047,6 +1165,7 @@ class CUA(LossModule):
             clip_weight=self.clip_weight if clip_weight is OWN else clip_weight,
             uniformity_weight=self.uniformity_weight if uniformity_weight is OWN else uniformity_weight,
             alignment_weight=self.alignment_weight if alignment_weight is OWN else alignment_weight,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1063,7 +1182,8 @@ class CUAXU(LossModule):
         loss = CUAXU()
         loss(image_features, text_features)
 
-    forward takes image_features, text_features. An option that is given to forward holds for that call.
+    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
+    call.
     """
 
     function = staticmethod(cuaxu)
@@ -1106,6 +1226,7 @@ class CUAXU(LossModule):
         uniformity_weight: float | Tensor | Own = OWN,
         alignment_weight: float | Tensor | Own = OWN,
         cross_uniformity_weight: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1123,6 +1244,7 @@ class CUAXU(LossModule):
             cross_uniformity_weight=self.cross_uniformity_weight
             if cross_uniformity_weight is OWN
             else cross_uniformity_weight,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1139,7 +1261,7 @@ class Uniformity(LossModule):
         loss = Uniformity()
         loss(x)
 
-    forward takes x, y. An option that is given to forward holds for that call.
+    forward takes x, y, and by name present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(uniformity)
@@ -1167,6 +1289,7 @@ class Uniformity(LossModule):
         y: Tensor | None = None,
         *,
         t: float | Tensor | Own = OWN,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -1177,6 +1300,7 @@ class Uniformity(LossModule):
             x,
             y,
             t=self.t if t is OWN else t,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -1193,7 +1317,7 @@ class Alignment(LossModule):
         loss = Alignment()
         loss(x, y)
 
-    forward takes x, y. An option that is given to forward holds for that call.
+    forward takes x, y, and by name weights, present. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(alignment)
@@ -1214,6 +1338,8 @@ class Alignment(LossModule):
         y: Tensor,
         *,
         alpha: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
@@ -1223,6 +1349,8 @@ class Alignment(LossModule):
             x,
             y,
             alpha=self.alpha if alpha is OWN else alpha,
+            weights=weights,
+            present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             group=self.group if group is OWN else group,
@@ -1238,7 +1366,7 @@ class GramLoss(LossModule):
         loss = GramLoss(learnable_temperature=True)
         loss(anchor, video, audio)
 
-    forward takes anchor, *others, and by name present. An option that is given to forward holds for that call.
+    forward takes anchor, *others, and by name weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -1253,6 +1381,7 @@ class GramLoss(LossModule):
         learnable_temperature: bool = False,
         label_smoothing: float = 0.1,
         symmetric: bool = True,
+        direction: Direction = "mean",
         key_offset: int = 0,
         detach_keys: bool = False,
         normalize: bool = False,
@@ -1271,6 +1400,7 @@ class GramLoss(LossModule):
         self.temperature = None if learnable_temperature else temperature
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
+        self.direction = direction
         self.key_offset = key_offset
         self.detach_keys = detach_keys
         self.normalize = normalize
@@ -1288,7 +1418,9 @@ class GramLoss(LossModule):
         temperature: float | Tensor | Own = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
+        direction: Direction | Own = OWN,
         key_offset: int | Own = OWN,
+        weights: Tensor | None = None,
         present: Tensor | None = None,
         detach_keys: bool | Own = OWN,
         normalize: bool | Own = OWN,
@@ -1304,7 +1436,9 @@ class GramLoss(LossModule):
             temperature=self.needed("temperature", temperature),
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
+            direction=self.direction if direction is OWN else direction,
             key_offset=self.key_offset if key_offset is OWN else key_offset,
+            weights=weights,
             present=present,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -1324,7 +1458,7 @@ class TriangleLoss(LossModule):
         loss = TriangleLoss(learnable_temperature=True)
         loss(anchor, x, y)
 
-    forward takes anchor, x, y. An option that is given to forward holds for that call.
+    forward takes anchor, x, y, and by name weights, present. An option that is given to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -1340,6 +1474,7 @@ class TriangleLoss(LossModule):
         label_smoothing: float = 0.1,
         squared: bool = True,
         symmetric: bool = True,
+        direction: Direction = "mean",
         key_offset: int = 0,
         detach_keys: bool = False,
         normalize: bool = False,
@@ -1359,6 +1494,7 @@ class TriangleLoss(LossModule):
         self.label_smoothing = label_smoothing
         self.squared = squared
         self.symmetric = symmetric
+        self.direction = direction
         self.key_offset = key_offset
         self.detach_keys = detach_keys
         self.normalize = normalize
@@ -1379,7 +1515,10 @@ class TriangleLoss(LossModule):
         label_smoothing: float | Own = OWN,
         squared: bool | Own = OWN,
         symmetric: bool | Own = OWN,
+        direction: Direction | Own = OWN,
         key_offset: int | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
         detach_keys: bool | Own = OWN,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
@@ -1396,7 +1535,10 @@ class TriangleLoss(LossModule):
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             squared=self.squared if squared is OWN else squared,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
+            direction=self.direction if direction is OWN else direction,
             key_offset=self.key_offset if key_offset is OWN else key_offset,
+            weights=weights,
+            present=present,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
@@ -1415,7 +1557,7 @@ class PMRL(LossModule):
         loss = PMRL()
         loss(image, text, audio)
 
-    forward takes *modalities. An option that is given to forward holds for that call.
+    forward takes *modalities, and by name weights. An option that is given to forward holds for that call.
     """
 
     function = staticmethod(pmrl_loss)
@@ -1446,6 +1588,7 @@ class PMRL(LossModule):
         *modalities: Tensor,
         singular_temperature: float | Tensor | Own = OWN,
         instance_temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -1457,6 +1600,7 @@ class PMRL(LossModule):
             *modalities,
             singular_temperature=self.singular_temperature if singular_temperature is OWN else singular_temperature,
             instance_temperature=self.instance_temperature if instance_temperature is OWN else instance_temperature,
+            weights=weights,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -1474,8 +1618,8 @@ class Symile(LossModule):
         loss = Symile(learnable_scale=True)
         loss(image, text, audio)
 
-    forward takes *modalities, and by name generator, permutations. An option that is given to forward holds for that
-    call.
+    forward takes *modalities, and by name generator, permutations, weights. An option that is given to forward holds
+    for that call.
 
     With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
     given it then. Otherwise forward must be given a logit_scale where the module has none.
@@ -1519,6 +1663,7 @@ class Symile(LossModule):
         negatives: Sampling | Own = OWN,
         generator: Generator | None = None,
         permutations: Tensor | None = None,
+        weights: Tensor | None = None,
         normalize: bool | Own = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
@@ -1532,6 +1677,7 @@ class Symile(LossModule):
             negatives=self.negatives if negatives is OWN else negatives,
             generator=generator,
             permutations=permutations,
+            weights=weights,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,

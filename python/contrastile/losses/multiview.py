@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -11,30 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, Pairs, check, matmul, no_autocast, pair_stats
-from ..ranks import GlobalBatch, Group, collective
-from .common import engine_options, feature_batches, inverse, reduced_empty, unit, upcast
+from ..ops import check
+from ..ranks import Group, collective
+from .common import cleaned, engine_options, inverse, reduced_empty, upcast
 from .decoupled import view_energy
+from .views import ViewBatch, Views, other_instances, other_instances_across, stacked
 
 Denominator: TypeAlias = Literal["all", "cross_view"]
 Aggregation: TypeAlias = Literal["geometric", "arithmetic"]
 Mode: TypeAlias = Literal["pairwise", "average"]
-
-Views = Tensor | Sequence[Tensor]
-
-
-def stacked(views: Views, normalize: bool = False, name: str = "views", least: int = 2) -> Tensor:
-    """Views as one (k, N, D) tensor, k >= least, checked; a list is promoted to one type."""
-    if isinstance(views, (list, tuple)):
-        batches = feature_batches(name, views, normalize, least)
-        with no_autocast(batches[0]):  # in a float16 region, torch.stack refuses bfloat16
-            return torch.stack(batches)
-    x = check.tensor(name, views, "a torch.Tensor (k, N, D) or a list of (N, D)")
-    if x.dim() != 3:
-        raise ValueError(f"{name} must have shape (k, N, D), got {tuple(x.shape)}")
-    if check.features(name, x, ndim=3).shape[0] < least:
-        raise ValueError(f"{name} must be at least {'two' if least == 2 else 'one'}, got {x.shape[0]}")
-    return unit(x, normalize)
 
 
 @collective
@@ -43,6 +28,8 @@ def mv_infonce(
     *,
     temperature: float | Tensor = 0.5,
     negatives: Denominator = "all",
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -63,7 +50,11 @@ def mv_infonce(
         temperature: > 0, float or 0-dim tensor. Published runs use 0.5 (ImageNet-1k 0.1).
         negatives: "all": m runs over all views, as the official code computes it; "cross_view": m != l, the formula
             of the paper and of the code's README.
-        reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 has no negative: loss 0.
+        weights: (N,), of instances, as in info_nce.
+        present: (k, N) bool, the views that each instance has: all sums are over these. Instances with fewer than two
+            take no part. Missing features may hold anything and get the gradient 0.
+        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
+            has no negative: loss 0.
 
     Returns: float32 (float64 for float64 features), nats, >= 0.
     Cost: "all" 4 (kN)^2 D FLOP forward and backward (each unordered pair once), "cross_view" 4 k (k - 1) N^2 D.
@@ -73,54 +64,15 @@ def mv_infonce(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("negatives", negatives, get_args(Denominator))
-    x = stacked(views, normalize)
-    scale, batch = (
-        inverse(temperature, x),
-        GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=x.shape[0])),
-    )
+    every = ViewBatch.of(views, weights, present, normalize, engine)
+    scale, batch = inverse(temperature, every.x), every.batch
     if batch.total <= 1:
-        return reduced_empty(batch.n, reduction, x, scale)
+        return reduced_empty(batch.n, reduction, every.x, scale)
     # the gradients of positives and of negatives meet in float32 and are rounded once
-    engine.compute_dtype, x = x.dtype, upcast(x)
-    others = (other_instances if negatives == "all" else other_instances_across)(x, scale, batch, engine)
-    positive = view_pairs(x, scale).logsumexp((1, 2))
-    return batch.reduced(-F.logsigmoid(positive - others.logsumexp(0)), reduction)
-
-
-def other_instances(x: Tensor, scale: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
-    """log sum over all views of all other instances, for every view, (k, N)."""
-    k, n, _ = x.shape
-    ids = batch.index(x.device).repeat(k)
-    pairs = Pairs(x.flatten(0, 1), scale=scale, keep="other_id", row_ids=ids)
-    return pair_stats(pairs, engine).rows.view(k, n)
-
-
-def other_instances_across(x: Tensor, scale: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
-    """Log-sums per instance over the other instances in other views, in parts, (k - 1 + k (k - 1) / 2, N).
-
-    Each view against all later ones, both directions from one pass: no pair within a view is computed.
-    """
-    k, n, _ = x.shape
-    ids, parts = batch.index(x.device), []
-    for index in range(k - 1):
-        later = k - 1 - index
-        pairs = Pairs(
-            x[index], x[index + 1 :].flatten(0, 1), scale, keep="other_id", row_ids=ids, col_ids=ids.repeat(later),
-            cols=True,
-        )  # fmt: skip
-        stats = pair_stats(pairs, engine)
-        assert stats.cols is not None
-        parts += [stats.rows.unsqueeze(0), stats.cols.view(later, n)]
-    return torch.cat(parts)
-
-
-def view_pairs(x: Tensor, scale: float | Tensor, *, once: bool = False) -> Tensor:
-    """Scores between the views of every instance, (N, k, k), -inf on the diagonal; once: also below it."""
-    rows = x.transpose(0, 1)
-    gram = matmul(rows, rows.mT) * scale
-    view = torch.arange(x.shape[0], device=x.device)
-    dropped = view[:, None] >= view if once else view[:, None] == view
-    return gram.masked_fill(dropped, -torch.inf)
+    engine.compute_dtype, every.x = every.x.dtype, upcast(every.x)
+    others = (other_instances if negatives == "all" else other_instances_across)(every, scale, engine)
+    positive = every.pairs(scale).logsumexp((1, 2))
+    return every.counted.reduced(batch, -F.logsigmoid(positive - others.logsumexp(0)), reduction)
 
 
 @collective
@@ -128,6 +80,8 @@ def mv_dhel(
     views: Views,
     *,
     temperature: float | Tensor = 0.5,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -141,7 +95,9 @@ def mv_dhel(
 
     Args:
         views, temperature: As in mv_infonce. The official class defaults to a temperature of 0.2.
-        reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 leaves the first sum empty: loss 0.
+        weights, present: As in mv_infonce. A view that no other instance has adds nothing to the first sum.
+        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
+            leaves the first sum empty: loss 0.
 
     Returns: float32 (float64 for float64 features), nats; may be negative.
     Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each unordered pair once, 3 where the
@@ -152,14 +108,13 @@ def mv_dhel(
     over l != m, which is log 2 less, and over all j, where the code drops j = i).
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    x = stacked(views, normalize)
-    scale, k = inverse(temperature, x), x.shape[0]
-    batch = GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=k))
+    every = ViewBatch.of(views, weights, present, normalize, engine)
+    scale, batch = inverse(temperature, every.x), every.batch
     if batch.total <= 1:
-        return reduced_empty(batch.n, reduction, x, scale)
-    engine.compute_dtype, x = x.dtype, upcast(x)
-    energy = view_energy(x.unbind(), scale, reduction, batch, engine)
-    return energy - batch.reduced(view_pairs(x, scale, once=True).logsumexp((1, 2)), reduction)
+        return reduced_empty(batch.n, reduction, every.x, scale)
+    engine.compute_dtype, every.x = every.x.dtype, upcast(every.x)
+    energy = view_energy(every.x.unbind(), scale, reduction, batch, engine, every.counted, every.present)
+    return energy - every.counted.reduced(batch, every.pairs(scale, once=True).logsumexp((1, 2)), reduction)
 
 
 @collective
@@ -168,6 +123,8 @@ def pvc(
     *,
     temperature: float | Tensor = 0.2,
     aggregation: Aggregation = "geometric",
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -186,7 +143,9 @@ def pvc(
     Args:
         views, temperature: As in mv_infonce.
         aggregation: "geometric" | "arithmetic": where the mean over the other views is taken.
-        reduction: "mean" | "sum" over the N instances, or "none": (N,). N = 1 has no negative: loss 0.
+        weights, present: As in mv_infonce; the means over l and m are over the views that there are.
+        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
+            has no negative: loss 0.
 
     Returns: float32 (float64 for float64 features), nats, >= 0. Cost: 4 (kN)^2 D FLOP forward and backward.
 
@@ -196,26 +155,33 @@ def pvc(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("aggregation", aggregation, get_args(Aggregation))
-    x = stacked(views, normalize)
-    scale, k = inverse(temperature, x), x.shape[0]
-    batch = GlobalBatch.of(engine.ranks, x.shape[1], facts=lambda: dict(views=k))
+    every = ViewBatch.of(views, weights, present, normalize, engine)
+    scale, batch, k = inverse(temperature, every.x), every.batch, every.x.shape[0]
     if batch.total <= 1:
-        return reduced_empty(batch.n, reduction, x, scale)
-    engine.compute_dtype, x = x.dtype, upcast(x)
-    others = other_instances(x, scale, batch, engine)
-    log_p = F.logsigmoid(view_pairs(x, scale) - others.t().unsqueeze(2))  # -inf on the diagonal
-    own = torch.eye(k, dtype=torch.bool, device=x.device)
+        return reduced_empty(batch.n, reduction, every.x, scale)
+    engine.compute_dtype, every.x = every.x.dtype, upcast(every.x)
+    others = other_instances(every, scale, engine)
+    dropped = torch.eye(k, dtype=torch.bool, device=others.device)
+    count: int | Tensor = k  # of the views of an instance
+    if every.present is not None:
+        here = every.present.t()
+        others, count = cleaned(others, every.present), here.sum(1, keepdim=True).clamp_min(2)
+        dropped = dropped | ~(here[:, :, None] & here[:, None])
+    log_p = F.logsigmoid(every.pairs(scale) - others.t().unsqueeze(2))  # -inf on the diagonal
+    if every.present is not None:
+        log_p = cleaned(log_p, here)
     if aggregation == "arithmetic":
-        over_views = log_mean(log_p, own)
+        over_views = log_mean(log_p, dropped, count - 1)
     else:
-        over_views = log_p.masked_fill(own, 0.0).sum(2) / (k - 1)
-    return batch.reduced(-over_views.mean(1), reduction)
+        over_views = log_p.masked_fill(dropped, 0.0).sum(2) / (count - 1)
+    return every.counted.reduced(batch, -over_views.sum(1, keepdim=True).div(count).squeeze(1), reduction)
 
 
-def log_mean(log_p: Tensor, dropped: Tensor) -> Tensor:
-    """log of the mean of e^log_p over the last dimension less one dropped element, exact also where log_p is near 0."""
+def log_mean(log_p: Tensor, dropped: Tensor, count: int | Tensor) -> Tensor:
+    """log of the mean of e^log_p over the last dimension less the dropped elements, `count` of them, exact also where
+    log_p is near 0."""
     top = log_p.detach().amax(-1, keepdim=True)  # any constant will do; this one keeps log1p away from -1
-    excess = torch.expm1(log_p - top).masked_fill(dropped, 0.0).sum(-1) / (log_p.shape[-1] - 1)
+    excess = torch.expm1(log_p - top).masked_fill(dropped, 0.0).sum(-1) / count
     return top.squeeze(-1) + excess.log1p()
 
 

@@ -12,6 +12,7 @@ from ..ops.autograd import FirstOrder
 from ..ops.basis import exact_dtype
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, inverse, reduced_empty, upcast, zero
+from .weights import Counted
 
 UNDECIDED = 1e-4  # share of a singular value below which the mean's side is rounding of the inputs
 
@@ -21,6 +22,7 @@ def pmrl_loss(
     *modalities: Tensor,
     singular_temperature: float | Tensor = 0.05,
     instance_temperature: float | Tensor = 0.1,
+    weights: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -47,6 +49,7 @@ def pmrl_loss(
         modalities: Two or more, (N, D) each, row i of all belongs to sample i; unit rows expected, or normalize=True.
         singular_temperature: > 0, float or 0-dim tensor; 0.05 is the paper's for fine-tuning, 0.01 for pre-training.
         instance_temperature: > 0, float or 0-dim tensor.
+        weights: (N,), of samples, as in info_nce.
         reduction: "mean" | "sum" | "none" (N,). N = 1: the first term alone.
 
     Returns: float32 (float64 for float64 features), nats. Cost: 4 N^2 D FLOP forward and backward, and O(N D k^2).
@@ -57,13 +60,14 @@ def pmrl_loss(
     z = matched(modalities, normalize)
     sharpness = inverse(singular_temperature, z, name="singular_temperature")
     scale = inverse(instance_temperature, z, name="instance_temperature")
-    batch = GlobalBatch.of(engine.ranks, z.shape[0], facts=lambda: dict(modalities=z.shape[1]))
+    counted = Counted.of(weights, None, z)
+    batch = GlobalBatch.of(engine.ranks, z.shape[0], facts=lambda: dict(**counted.facts(), modalities=z.shape[1]))
     if batch.total == 0 or z.shape[2] == 0:
         return reduced_empty(batch.n, reduction, z, sharpness, scale)
     singular, leading = spectrum(z)
     rest = torch.logsumexp((singular[:, :-1] - singular[:, -1:]) * sharpness, 1)
     intra = -F.logsigmoid(-rest).to(leading.dtype)  # log(1 + e^rest): a small loss keeps its digits
-    return batch.reduced(intra + _instance(leading, scale, batch, engine), reduction)
+    return counted.reduced(batch, intra + _instance(leading, scale, batch, engine), reduction)
 
 
 def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:

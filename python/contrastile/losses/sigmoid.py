@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..literals import BackendName, Keep, Positives, Reduction
+from ..literals import BackendName, Keep, Reduction, TestName
 from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
+from .candidates import pair_ids
 from .common import engine_options, feature_pair, reduced_empty, upcast
-from .contrastive import pair_ids
+from .weights import Counted, keep_present
 
 
 @collective
@@ -22,6 +23,8 @@ def siglip_loss(
     text_labels: Tensor | None = None,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -41,14 +44,20 @@ def siglip_loss(
             default to image_labels.
         image_ids, text_ids: (N,) integers, as in clip_loss: a pair with equal ids is no negative; unless its index is
             equal too, which matches it, it is left out of the sum. text_ids default to image_ids. Not with labels.
-        reduction: "mean" divides the sum over all pairs by N, "sum" does not, "none": (N,) sums per image.
+        weights: (N,), of images, as in info_nce: of the sum over an image's pairs.
+        present: (N,), as in info_nce: all pairs of an item of which a side is missing are left out.
+        reduction: "mean" divides the sum over all pairs by N (with weights, by their sum; with present,
+            by the number of those that are), "sum" does not, "none": (N,) sums per image.
 
     Returns: float32, nats. Cost: 6 N^2 D FLOP forward and backward.
 
     Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip SigLipLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    image, text = feature_pair("image_features", image_features, "text_features", text_features, normalize)
+    counted = Counted.of(weights, present, check.features("image_features", image_features))
+    image, text = feature_pair(
+        "image_features", image_features, "text_features", text_features, normalize, counted.present
+    )
     ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
     labels = pair_ids(image, "image_labels", image_labels, "text_labels", text_labels)
     if image_ids is not None and image_labels is not None:
@@ -56,7 +65,9 @@ def siglip_loss(
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     bias = row_bias(logit_bias, image)
     batch = GlobalBatch.of(
-        engine.ranks, image.shape[0], facts=lambda: dict(image_labels=given(image_labels), image_ids=given(image_ids))
+        engine.ranks,
+        image.shape[0],
+        facts=lambda: dict(**counted.facts(), image_labels=given(image_labels), image_ids=given(image_ids)),
     )
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, bias)
@@ -65,18 +76,21 @@ def siglip_loss(
         image, text, scale, row_bias=bias, reduce="softplus", keep=keep, positives=positives, row_ids=row_ids,
         col_ids=col_ids,
     )  # fmt: skip
+    keep_present(pairs, counted.present, [counted.present])
+    if counted.present is not None:
+        pairs.positives = (positives, "same_group")
     if reduction == "none":
         stats = pair_stats(pairs, engine)
         assert stats.row_positives is not None
-        return stats.rows + stats.row_positives
-    weight = batch.weight(reduction)
+        return counted.reduced(batch, stats.rows + stats.row_positives, reduction)
+    weight = counted.weight(batch, reduction, image)
     return weighted_sum(pairs, Weights(weight, weight), engine)
 
 
 Ids = tuple[Tensor | None, Tensor | None]
 
 
-def pair_rules(ids: Ids, labels: Ids) -> tuple[Keep, Positives, Ids]:
+def pair_rules(ids: Ids, labels: Ids) -> tuple[Keep, TestName, Ids]:
     """Which pairs are negatives, which are positives, and what of rows and columns tells them."""
     if labels[0] is not None:
         return "other_id", "same_id", labels

@@ -15,6 +15,7 @@ from ..ops.arguments import as_tensor
 from ..ops.multilinear import tuple_margins
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, reduced_empty, upcast
+from .weights import Counted
 
 Sampling: TypeAlias = Literal["n", "n_squared"]
 
@@ -26,6 +27,7 @@ def symile_loss(
     negatives: Sampling = "n",
     generator: Generator | None = None,
     permutations: Tensor | None = None,
+    weights: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
@@ -50,6 +52,7 @@ def symile_loss(
             that of the official code, so that on CPU equal seeds give equal permutations.
         permutations: (k, k - 1, N) int64 row numbers instead of drawn ones: permutations[m, j] is pi of the j-th of the
             modalities other than m. Neither generator nor permutations with "n_squared".
+        weights: (N,), of items, as in info_nce.
         reduction: "mean" | "sum" over items, or "none": (N,), the mean over anchors of each item.
         memory_budget: Bytes of scores saved from forward for backward, over all anchors. None or 0 recomputes them.
         backend: As in pair_reduce.
@@ -66,7 +69,10 @@ def symile_loss(
     features = [upcast(x) for x in feature_batches("modalities", modalities, normalize)]
     first = features[0]
     scale = check.scalar("logit_scale", logit_scale, device=first.device)
-    batch = GlobalBatch.of(engine.ranks, first.shape[0], facts=lambda: dict(modalities=len(features)))
+    counted = Counted.of(weights, None, first)
+    batch = GlobalBatch.of(
+        engine.ranks, first.shape[0], facts=lambda: dict(**counted.facts(), modalities=len(features))
+    )
     if negatives == "n":
         orders = row_orders(features, batch, generator, permutations)
     elif batch.ranks is not None:
@@ -82,7 +88,7 @@ def symile_loss(
         scale = upcast(as_tensor("logit_scale", scale, first))
         margins = tuple_margins(features, scale, memory_budget=engine.memory_budget or 0, backend=engine.backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
-    return batch.reduced(rows, reduction)
+    return counted.reduced(batch, rows, reduction)
 
 
 def row_orders(

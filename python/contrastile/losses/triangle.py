@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, check
+from ..literals import BackendName, Direction, Reduction
+from ..ops import check
 from ..ops.basis import basis, exact_dtype
 from ..ranks import GlobalBatch, Group, collective
-from .common import engine_options, inverse, reduced_empty, unit, upcast
-from .contrastive import smoothing_share
-from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
+from .candidates import smoothing_share
+from .common import check_gathered, cleaned, engine_options, inverse, reduced_empty, unit, upcast
+from .tuples import Columns, TupleProblem, check_tuples, product, tuple_loss
+from .weights import Counted, direction_weights
 
 
 def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -44,7 +45,10 @@ def triangle_loss(
     label_smoothing: float = 0.1,
     squared: bool = True,
     symmetric: bool = True,
+    direction: Direction = "mean",
     key_offset: int = 0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     detach_keys: bool = False,
     normalize: bool = False,
     reduction: Reduction = "mean",
@@ -61,8 +65,9 @@ def triangle_loss(
         anchor: (N, D). x, y: (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit rows expected, or
             normalize=True. float32 | bfloat16 | float16 | float64.
         squared: The official training logit; its gradient is bounded and vanishes at area 0.
-        temperature, label_smoothing, symmetric, key_offset, detach_keys, reduction, memory_budget, backend, group: As
-            in gram_loss.
+        present: (N,) bool: a sample that lacks a modality has no triangle and takes no part. Only with M = N.
+        temperature, label_smoothing, symmetric, direction, key_offset, weights, detach_keys, reduction, memory_budget,
+            backend, group: As in gram_loss.
 
     Returns: float32 (float64 for float64 inputs), nats.
 
@@ -74,28 +79,26 @@ def triangle_loss(
     utils/area.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    tensors = [unit(v, normalize) for v in check_tuples(("anchor", "x", "y"), (anchor, x, y))]
+    anchor, x, y = check_tuples(("anchor", "x", "y"), (anchor, x, y))
     check_gathered(anchor, "x", x, key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
-    batch = GlobalBatch.of(engine.ranks, anchor.shape[0])
+    directions, counted = direction_weights(direction, symmetric), Counted.of(weights, present, anchor)
+    if present is not None and x.shape[0] != anchor.shape[0]:
+        raise ValueError(f"present must be None with gathered keys, {x.shape[0]} for {anchor.shape[0]} anchors")
+    tensors = [unit(cleaned(v, counted.present), normalize) for v in (anchor, x, y)]
+    batch = GlobalBatch.of(engine.ranks, anchor.shape[0], facts=counted.facts)
     if batch.total == 0:
         return reduced_empty(0, reduction, *tensors, scale)
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return triangle_problem(batch, engine, given, -scale, smoothing, key_offset, squared)
+        columns, matched = areas(given, key_offset, squared)
+        return TupleProblem(batch, engine, given[0], columns, matched, -scale, smoothing, key_offset, counted)
 
-    return tuple_loss(build, tensors, symmetric, detach_keys, reduction)
+    return tuple_loss(build, tensors, directions, detach_keys, reduction)
 
 
-def triangle_problem(
-    batch: GlobalBatch,
-    engine: EngineOptions,
-    tensors: list[Tensor],
-    scale: float | Tensor,
-    smoothing: float,
-    key_offset: int,
-    squared: bool,
-) -> TupleProblem:
+def areas(tensors: list[Tensor], key_offset: int, squared: bool) -> tuple[Columns, Tensor]:
+    """The lines that x and y make, and the scores of the matched triangles."""
     anchor, x, y = tensors
     left, right = upcast(x), upcast(y)
     (direction,), (side,) = basis([right - left], 1)
@@ -104,7 +107,5 @@ def triangle_problem(
     size = area(anchor, x[own], y[own])
     directions, norm = torch.stack([point, direction]), point.square().sum(1)
     if squared:
-        columns = Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True)
-        return TupleProblem(batch, engine, anchor, columns, 2.0 * size.square(), scale, smoothing, key_offset)
-    columns = Columns(directions, 0.5 * side, norm, "distance", offset=True)
-    return TupleProblem(batch, engine, anchor, columns, size, scale, smoothing, key_offset)
+        return Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True), 2.0 * size.square()
+    return Columns(directions, 0.5 * side, norm, "distance", offset=True), size

@@ -8,7 +8,8 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import REDUCTIONS, distance_origin, feature_pair, log_count, reduced_empty, unit, upcast, zero
+from .common import REDUCTIONS, cleaned, distance_origin, feature_pair, reduced_empty, unit, upcast, zero
+from .weights import Counted, keep_present
 
 
 @collective
@@ -17,6 +18,7 @@ def uniformity(
     y: Tensor | None = None,
     *,
     t: float | Tensor = 2.0,
+    present: Tensor | None = None,
     normalize: bool = False,
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -30,6 +32,8 @@ def uniformity(
         x, y: (N, D), normalised with normalize=True alone, and not assumed to be: an exponent -t |x - y|^2 is made of a
             dot product and norms, right to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
         t: > 0, inverse squared length; float or 0-dim tensor.
+        present: (N,) bool: the mean is over pairs of items that are; with y of items of which both x and y are. What
+            the others hold does not matter, their gradient is 0.
 
     Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0.
     Cost: 4 N^2 D FLOP forward and backward (with y 8).
@@ -37,19 +41,27 @@ def uniformity(
     Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
     """
     engine = EngineOptions.of(memory_budget, backend, group)
+    counted = Counted.of(None, present, check.features("x", x))
     if y is None:
-        x = unit(check.features("x", x), normalize)
+        x = unit(cleaned(x, counted.present), normalize)
     else:
-        x, y = feature_pair("x", x, "y", y, normalize)
+        x, y = feature_pair("x", x, "y", y, normalize, counted.present)
     scale = check.scalar("t", t, positive=True, device=x.device)
-    batch = GlobalBatch.of(engine.ranks, x.shape[0], facts=lambda: dict(y=given(y)))
+    batch = GlobalBatch.of(engine.ranks, x.shape[0], facts=lambda: dict(**counted.facts(), y=given(y)))
     if batch.total < 2:
         return zero(x, y, scale)
     engine.compute_dtype = x.dtype
-    return log_potential(upcast(x), None if y is None else upcast(y), scale, batch, engine)
+    return log_potential(upcast(x), None if y is None else upcast(y), scale, batch, engine, counted)
 
 
-def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalBatch, engine: EngineOptions) -> Tensor:
+def log_potential(
+    x: Tensor,
+    y: Tensor | None,
+    t: float | Tensor,
+    batch: GlobalBatch,
+    engine: EngineOptions,
+    counted: Counted,
+) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
     origin, engine.exact_stats = distance_origin(x, batch, engine), True
@@ -57,8 +69,8 @@ def log_potential(x: Tensor, y: Tensor | None, t: float | Tensor, batch: GlobalB
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
     pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="other_index")
-    rows = pair_stats(pairs, engine).rows
-    return (batch.logsumexp(rows) - log_count(batch.total * (batch.total - 1), rows)).to(x.dtype)
+    keep_present(pairs, counted.present, [] if y is None else [counted.present])
+    return counted.log_mean(pair_stats(pairs, engine).rows, batch).to(x.dtype)
 
 
 @collective
@@ -67,6 +79,8 @@ def alignment(
     y: Tensor,
     *,
     alpha: float = 2.0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: Reduction = "mean",
     group: Group = None,
@@ -78,6 +92,7 @@ def alignment(
     Args:
         x, y: (N, D) pairs, normalised with normalize=True alone.
         alpha: >= 1: below, the gradient at distance 0 is infinite. From 1 on it is 0 there.
+        weights, present: (N,), of pairs, as in info_nce.
         reduction: "mean" | "sum" over pairs, or "none": (N,).
         group: As in every loss. No pairs are compared, so there is no backend and no memory_budget to choose.
 
@@ -90,9 +105,10 @@ def alignment(
     if isinstance(power, Tensor) or power < 1.0:
         got = f"a tensor on {power.device}" if isinstance(power, Tensor) else alpha
         raise ValueError(f"alpha must be a number >= 1, got {got}")
-    x, y = feature_pair("x", x, "y", y, normalize)
-    batch = GlobalBatch.of(group, x.shape[0])
+    counted = Counted.of(weights, present, check.features("x", x))
+    x, y = feature_pair("x", x, "y", y, normalize, counted.present)
+    batch = GlobalBatch.of(group, x.shape[0], facts=counted.facts)
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y)
     distance: Tensor = torch.linalg.vector_norm(upcast(x) - upcast(y), dim=1)
-    return batch.reduced(distance.pow(power), reduction)
+    return counted.reduced(batch, distance.pow(power), reduction)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, check, matmul
+from ..literals import BackendName, Direction, Reduction
+from ..ops import check, matmul
 from ..ops.basis import basis
-from ..ranks import GlobalBatch, Group, collective, given
+from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
-from .common import engine_options, feature_batches, inverse, reduced_empty, unit, upcast
-from .contrastive import smoothing_share
-from .tuples import Columns, TupleProblem, check_gathered, check_tuples, product, tuple_loss
+from .candidates import smoothing_share
+from .common import check_gathered, cleaned, engine_options, feature_batches, inverse, reduced_empty, unit, upcast
+from .tuples import Columns, TupleProblem, check_tuples, product, tuple_loss
+from .weights import Counted, direction_weights
 
 
 def gram_volume(*modalities: Tensor) -> Tensor:
@@ -72,7 +73,9 @@ def gram_loss(
     temperature: float | Tensor = 0.07,
     label_smoothing: float = 0.1,
     symmetric: bool = True,
+    direction: Direction = "mean",
     key_offset: int = 0,
+    weights: Tensor | None = None,
     present: Tensor | None = None,
     detach_keys: bool = False,
     normalize: bool = False,
@@ -93,8 +96,11 @@ def gram_loss(
         label_smoothing: In [0, 1), over all candidates, as in torch.nn.functional.cross_entropy. The official code
             uses 0.1.
         symmetric: Both directions, from one pass; False: anchor -> others only.
+        direction: What symmetric=True makes of both: their "mean" or "sum"; or "rows", anchor -> others alone, or
+            "cols", others -> anchor alone.
         key_offset: The tuple of anchor i is row key_offset + i of the others; only the N own tuples look for their
             anchor among the N anchors.
+        weights: (N,), of samples, as in info_nce.
         present: (N, k) bool, column 0 the anchor: a tuple's volume is over the modalities it has. Samples without their
             anchor, or with nothing but it, take no part. Missing features may hold anything. Only with M = N.
         detach_keys: The official training code's gather, which detaches the candidates even on one device: each
@@ -116,33 +122,29 @@ def gram_loss(
     anchor, *rest = check_tuples(*named(anchor, others))
     check_gathered(anchor, "others[0]", rest[0], key_offset, group)
     scale, smoothing = inverse(temperature, anchor), smoothing_share(label_smoothing)
-    n, tensors = anchor.shape[0], [anchor, *rest]
+    n, tensors, part, directions = anchor.shape[0], [anchor, *rest], None, direction_weights(direction, symmetric)
     if present is not None:
         if rest[0].shape[0] != n:
             raise ValueError(f"present must be None with gathered keys, {rest[0].shape[0]} for {n} anchors")
         present = check.bool_mask("present", present, (n, len(tensors)), anchor.device)
-        present = present & takes_part(present).unsqueeze(1)
-        tensors = [torch.where(here.unsqueeze(1), x, 0.0) for x, here in zip(tensors, present.T, strict=True)]
-    batch = GlobalBatch.of(engine.ranks, n, facts=lambda: dict(modalities=len(tensors), present=given(present)))
+        part = present[:, 0] & present[:, 1:].any(1)  # has its anchor and something beside it
+        present = present & part.unsqueeze(1)
+        tensors = [cleaned(x, here) for x, here in zip(tensors, present.T, strict=True)]
+    counted = Counted.weighted(weights, part, anchor, n)
+    batch = GlobalBatch.of(engine.ranks, n, facts=lambda: dict(**counted.facts(), modalities=len(tensors)))
     if batch.total == 0:
         return reduced_empty(0, reduction, anchor, scale, *rest)
     tensors = [unit(x, normalize) for x in tensors]
 
     def build(given: list[Tensor]) -> TupleProblem:
-        return volume_problem(batch, engine, given, -scale, smoothing, key_offset, present)
+        columns, matched = volumes(given, key_offset, present)
+        return TupleProblem(batch, engine, given[0], columns, matched, -scale, smoothing, key_offset, counted)
 
-    return tuple_loss(build, tensors, symmetric, detach_keys, reduction)
+    return tuple_loss(build, tensors, directions, detach_keys, reduction)
 
 
-def volume_problem(
-    batch: GlobalBatch,
-    engine: EngineOptions,
-    tensors: list[Tensor],
-    scale: float | Tensor,
-    smoothing: float,
-    key_offset: int,
-    present: Tensor | None,
-) -> TupleProblem:
+def volumes(tensors: list[Tensor], key_offset: int, present: Tensor | None) -> tuple[Columns, Tensor]:
+    """What the others make of themselves, and the volumes of the matched tuples."""
     anchor, *others = tensors
     n, m = anchor.shape[0], others[0].shape[0]
     if n == m:  # one basis serves both: the anchor comes last, its residual closes the matched volume
@@ -155,11 +157,4 @@ def volume_problem(
         directions, lengths = basis(others, len(others))
         factor = product(lengths)
         volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
-    part = None if present is None else takes_part(present)
-    columns = Columns(directions, factor, None, "distance", offset=False)
-    return TupleProblem(batch, engine, anchor, columns, volume, scale, smoothing, key_offset, part)
-
-
-def takes_part(present: Tensor) -> Tensor:
-    """(N,): samples with their anchor and something beside it."""
-    return present[:, 0] & present[:, 1:].any(1)
+    return Columns(directions, factor, None, "distance", offset=False), volume

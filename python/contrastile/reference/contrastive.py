@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, masked_logsumexp, reduce_rows, two_view_logits, unit
+from ._dense import (
+    Scalar,
+    direction_weights,
+    masked_logsumexp,
+    of_present,
+    reduce_rows,
+    reduce_views,
+    two_view_logits,
+    unit,
+)  # fmt: skip
 
 
 def info_nce(
@@ -11,58 +20,83 @@ def info_nce(
     key: Tensor,
     *,
     temperature: Scalar = 0.07,
+    key_temperature: Scalar | None = None,
     negatives: Tensor | None = None,
     hard_negatives: Tensor | None = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
+    key_log_prob: Tensor | None = None,
+    negative_log_prob: Tensor | None = None,
+    positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
+    direction: str = "mean",
+    detach_keys: bool = False,
+    key_offset: int = 0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of each query's own key against all candidate columns.
 
-        loss_i = -log( e^{z_ii} / sum_{j kept} e^{z_ij} ),   z_ij = <q_i, c_j> / temperature
-        c      = [key (N,D) | negatives (M,D) | hard_negatives[i] (K,D)]
+        loss_i = -log( e^{z_io} / sum_{j kept} e^{z_ij} ),   z_ij = <q_i, c_j> / temperature_i - log_prob_j
+        c      = [key (M,D) | negatives | hard_negatives[i] (K,D)],   o = i + key_offset
 
     A column of `key` or `negatives`, other than the own key, is not kept if its id equals the
-    row's, or if <q_i, c_j> > <q_i, k_i> + false_negative_margin. With label_smoothing e the loss is
-    (1-e) loss_i - e mean_j log p_ij. symmetric: mean with the key -> query direction, whose only
-    columns are the queries.
+    row's, or if <q_i, c_j> > <q_i, k_o> + false_negative_margin. With label_smoothing e the loss is
+    (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
+    columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
+    both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
+    present: pairs that are not are taken out of the batch.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy.
     """
-    if symmetric and isinstance(temperature, Tensor) and temperature.dim() > 0:
-        raise ValueError("a temperature per row of query has no meaning for symmetric=True")
     if query_ids is None and (key_ids is not None or negative_ids is not None):
         raise ValueError("key_ids and negative_ids need query_ids")
     _check_smoothing(label_smoothing, query_ids, false_negative_margin)
+    if present is not None:
+        column = torch.ones(len(key), dtype=torch.bool, device=key.device)
+        column[key_offset : key_offset + len(query)] = present
+        query, temperature, hard_negatives = (of_present(x, present) for x in (query, temperature, hard_negatives))
+        query_ids, key_temperature = of_present(query_ids, present), of_present(key_temperature, present)
+        key, key_ids, key_log_prob = (of_present(x, column) for x in (key, key_ids, key_log_prob))
     query, key = unit(query, normalize), unit(key, normalize)
-    key_ids = query_ids if key_ids is None else key_ids
+    own = key[key_offset : key_offset + len(query)]
+    own_ids = query_ids if key_ids is None else key_ids[key_offset : key_offset + len(query)]
+    row, col = direction_weights(direction) if symmetric else (1.0, 0.0)
+    losses = torch.zeros_like(query[:, 0])
 
-    columns, column_ids = key, key_ids
-    if negatives is not None:
-        columns = torch.cat([key, unit(negatives, normalize)])
-        if key_ids is not None and negative_ids is not None:
-            column_ids = torch.cat([key_ids, negative_ids])
-    similarity = query @ columns.T  # (N, N+M)
-    removed = _false_negatives(similarity, query_ids, column_ids, false_negative_margin)
-    if hard_negatives is not None:
-        hard = torch.einsum("nd,nkd->nk", query, unit(hard_negatives, normalize))
-        similarity = torch.cat([similarity, hard], dim=1)
-        removed = torch.cat([removed, torch.zeros_like(hard, dtype=torch.bool)], dim=1)
-    if isinstance(temperature, Tensor) and temperature.dim() == 1:
-        temperature = temperature[:, None]
-    rows = _cross_entropy(similarity / temperature, removed, label_smoothing)
-
-    if symmetric:
-        similarity = key @ query.T
-        removed = _false_negatives(similarity, key_ids, query_ids, false_negative_margin)
-        rows = (rows + _cross_entropy(similarity / temperature, removed, label_smoothing)) / 2
-    return reduce_rows(rows, reduction)
+    if row:
+        columns = key if negatives is None else torch.cat([key, unit(negatives, normalize)])
+        similarity = query @ (columns.detach() if detach_keys else columns).T
+        column_ids = query_ids if key_ids is None else key_ids
+        if column_ids is not None and negative_ids is not None:
+            column_ids = torch.cat([column_ids, negative_ids])
+        removed = _false_negatives(similarity, query_ids, column_ids, false_negative_margin, key_offset)
+        bias = torch.zeros_like(similarity)
+        if key_log_prob is not None:
+            bias[:, : len(key)] = -key_log_prob
+        if negative_log_prob is not None:
+            bias[:, len(key) :] = -negative_log_prob
+        if not positive_log_prob:
+            bias = bias.masked_fill(_diagonal(bias, key_offset), 0.0)
+        logits = similarity / _of_rows(temperature) + bias
+        if hard_negatives is not None:
+            hard_negatives = hard_negatives.detach() if detach_keys else hard_negatives
+            hard = torch.einsum("nd,nkd->nk", query, unit(hard_negatives, normalize)) / _of_rows(temperature)
+            logits = torch.cat([logits, hard], dim=1)
+            removed = torch.cat([removed, torch.zeros_like(hard, dtype=torch.bool)], dim=1)
+        losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
+    if col:
+        similarity = own @ (query.detach() if detach_keys else query).T
+        removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin)
+        logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
+        losses = losses + col * _cross_entropy(logits, removed, label_smoothing)
+    return reduce_rows(losses, reduction, weights, present)
 
 
 def clip_loss(
@@ -70,9 +104,14 @@ def clip_loss(
     text_features: Tensor,
     logit_scale: Scalar,
     *,
+    text_logit_scale: Scalar | None = None,
     label_smoothing: float = 0.0,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    direction: str = "mean",
+    detach_keys: bool = False,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -80,20 +119,30 @@ def clip_loss(
 
         z = logit_scale * I T^T;   loss_i = ( -log softmax(z)_ii - log softmax(z^T)_ii ) / 2
 
-    Ids and label smoothing as in `info_nce`.
+    logit_scale, and text_logit_scale of the second term, may be one per pair. All other arguments as in `info_nce`.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), Figure 3; official form: open_clip `ClipLoss`.
     """
     if image_ids is None and text_ids is not None:
         raise ValueError("text_ids needs image_ids")
     _check_smoothing(label_smoothing, image_ids, None)
+    image_features, text_features, image_ids, text_ids, logit_scale, text_logit_scale = (
+        of_present(x, present)
+        for x in (image_features, text_features, image_ids, text_ids, logit_scale, text_logit_scale)
+    )
     text_ids = image_ids if text_ids is None else text_ids
-    similarity = unit(image_features, normalize) @ unit(text_features, normalize).T
-    logits = logit_scale * similarity
-    removed = _false_negatives(similarity, image_ids, text_ids, None)
-    image_to_text = _cross_entropy(logits, removed, label_smoothing)
-    text_to_image = _cross_entropy(logits.T, removed.T, label_smoothing)
-    return reduce_rows((image_to_text + text_to_image) / 2, reduction)
+    image, text = unit(image_features, normalize), unit(text_features, normalize)
+    back_scale = logit_scale if text_logit_scale is None else text_logit_scale
+    row, col = direction_weights(direction)
+    losses = torch.zeros_like(image[:, 0])
+    for weight, x, y, scale, x_ids, y_ids in (
+        (row, image, text, logit_scale, image_ids, text_ids), (col, text, image, back_scale, text_ids, image_ids),
+    ):  # fmt: skip
+        if weight:
+            similarity = x @ (y.detach() if detach_keys else y).T
+            removed = _false_negatives(similarity, x_ids, y_ids, None)
+            losses = losses + weight * _cross_entropy(_of_rows(scale) * similarity, removed, label_smoothing)
+    return reduce_rows(losses, reduction, weights, present)
 
 
 def nt_xent(
@@ -101,6 +150,10 @@ def nt_xent(
     z2: Tensor,
     *,
     temperature: Scalar = 0.5,
+    direction: str = "mean",
+    detach_keys: bool = False,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -110,9 +163,10 @@ def nt_xent(
 
     Source: SimCLR, Chen et al. 2020 (arXiv 2002.05709), Eq. 1.
     """
-    logits, positive = two_view_logits(unit(z1, normalize), unit(z2, normalize), temperature)
+    z1, z2 = (unit(of_present(z, present), normalize) for z in (z1, z2))
+    logits, positive = two_view_logits(z1, z2, temperature, detach_keys)
     not_self = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    return reduce_rows(masked_logsumexp(logits, not_self) - positive, reduction)
+    return reduce_views(masked_logsumexp(logits, not_self) - positive, direction, reduction, weights, present)
 
 
 def _check_smoothing(smoothing: float, ids: Tensor | None, margin: float | None) -> None:
@@ -120,23 +174,33 @@ def _check_smoothing(smoothing: float, ids: Tensor | None, margin: float | None)
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
 
 
+def _of_rows(x: Scalar) -> Scalar:
+    """A number, or one for each row of a matrix."""
+    return x[:, None] if isinstance(x, Tensor) and x.dim() == 1 else x
+
+
+def _diagonal(like: Tensor, offset: int = 0) -> Tensor:
+    """(N, C) bool: column i + offset of row i."""
+    rows, columns = (torch.arange(size, device=like.device) for size in like.shape)
+    return rows[:, None] + offset == columns
+
+
 def _false_negatives(
-    similarity: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, margin: float | None
+    similarity: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, margin: float | None, offset: int = 0
 ) -> Tensor:
     """(N, C) bool: the column leaves the row's denominator. Never the diagonal, the positive."""
     removed = torch.zeros_like(similarity, dtype=torch.bool)
     if row_ids is not None and column_ids is not None:  # columns beyond column_ids have no id
         removed[:, : len(column_ids)] |= row_ids[:, None] == column_ids[None, :]
     if margin is not None:
-        removed |= similarity > similarity.diagonal()[:, None] + margin
-    own = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
-    return removed & ~own
+        removed |= similarity > similarity.diagonal(offset)[: len(similarity), None] + margin
+    return removed & ~_diagonal(similarity, offset)
 
 
-def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float, offset: int = 0) -> Tensor:
     """Per-row cross-entropy with target 1-e on the diagonal plus e spread over all columns."""
     log_p = logits.masked_fill(removed, -torch.inf).log_softmax(dim=1)
-    nll = -log_p.diagonal()
+    nll = -log_p.diagonal(offset)[: len(logits)]
     if not smoothing:
         return nll
     return (1 - smoothing) * nll - smoothing * log_p.mean(dim=1)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, other_instances, reduce_rows, two_view_logits, unit
+from ._dense import Scalar, of_present, other_instances, reduce_rows, reduce_views, two_view_logits, unit
 
 
 def debiased_info_nce(
@@ -12,6 +12,8 @@ def debiased_info_nce(
     *,
     temperature: Scalar = 0.5,
     tau_plus: float = 0.1,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -23,10 +25,11 @@ def debiased_info_nce(
 
     Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8, one positive, in-batch negatives.
     """
-    logits = unit(query, normalize) @ unit(key, normalize).T / temperature
+    query, key = (unit(of_present(x, present), normalize) for x in (query, key))
+    logits = query @ key.T / temperature
     negative = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     rows = _debiased(logits, logits.diagonal(), negative, len(logits) - 1, temperature, tau_plus)
-    return reduce_rows(rows, reduction)
+    return reduce_rows(rows, reduction, weights, present)
 
 
 def debiased_nt_xent(
@@ -35,6 +38,8 @@ def debiased_nt_xent(
     *,
     temperature: Scalar = 0.5,
     tau_plus: float = 0.1,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -47,10 +52,11 @@ def debiased_nt_xent(
     Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8; official code chingyaoc/DCL @7d6345f,
     main.py `train`.
     """
-    logits, positive = two_view_logits(unit(z1, normalize), unit(z2, normalize), temperature)
+    z1, z2 = (unit(of_present(z, present), normalize) for z in (z1, z2))
+    logits, positive = two_view_logits(z1, z2, temperature)
     count = len(logits) - 2
     rows = _debiased(logits, positive, other_instances(z1), count, temperature, tau_plus)
-    return reduce_rows(rows, reduction)
+    return reduce_views(rows, "mean", reduction, weights, present)
 
 
 def _debiased(

@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, masked_logsumexp, other_instances, reduce_rows, two_view_logits, unit
+from ._dense import (
+    Scalar,
+    masked_logsumexp,
+    of_present,
+    other_instances,
+    reduce_rows,
+    reduce_views,
+    two_view_logits,
+    unit,
+)  # fmt: skip
 
 
 def dcl(
@@ -11,6 +20,10 @@ def dcl(
     z2: Tensor,
     *,
     temperature: Scalar = 0.1,
+    direction: str = "mean",
+    detach_keys: bool = False,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -24,8 +37,9 @@ def dcl(
     raminnakhli/Decoupled-Contrastive-Learning @0b9b76d, loss/dcl.py `DCL`, whose sum over both
     directions is twice this mean.
     """
-    z1, z2 = unit(z1, normalize), unit(z2, normalize)
-    return reduce_rows(_decoupled(z1, z2, temperature, torch.ones_like(z1[:, 0])), reduction)
+    z1, z2 = (unit(of_present(z, present), normalize) for z in (z1, z2))
+    rows = _decoupled(z1, z2, temperature, torch.ones_like(z1[:, 0]), detach_keys)
+    return reduce_views(rows, direction, reduction, weights, present)
 
 
 def dclw(
@@ -34,6 +48,9 @@ def dclw(
     *,
     temperature: Scalar = 0.1,
     sigma: float = 0.5,
+    direction: str = "mean",
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -46,9 +63,9 @@ def dclw(
 
     Source: Yeh et al. 2022 (arXiv 2110.06848), L_DCW; code as for `dcl`, `DCLW`.
     """
-    z1, z2 = unit(z1, normalize), unit(z2, normalize)
+    z1, z2 = (unit(of_present(z, present), normalize) for z in (z1, z2))
     weight = 2 - len(z1) * ((z1 * z2).sum(dim=1) / sigma).softmax(dim=0)
-    return reduce_rows(_decoupled(z1, z2, temperature, weight), reduction)
+    return reduce_views(_decoupled(z1, z2, temperature, weight, False), direction, reduction, weights, present)
 
 
 def dhel(
@@ -57,6 +74,8 @@ def dhel(
     *,
     temperature: Scalar = 0.3,
     include_augs: bool = True,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -69,16 +88,17 @@ def dhel(
 
     Source: Koromilas et al. 2024 (arXiv 2405.18045); official code pakoromilas/DHEL-KCL @dc5a477, losses.py `DHEL`.
     """
-    a, b = unit(z1, normalize), unit(z2, normalize)
+    a, b = (unit(of_present(z, present), normalize) for z in (z1, z2))
     other = ~torch.eye(len(a), dtype=torch.bool, device=a.device)
     rows = masked_logsumexp(a @ a.T / temperature, other) - (a * b).sum(dim=1) / temperature
     if include_augs:
         rows = rows + masked_logsumexp(b @ b.T / temperature, other)
-    return reduce_rows(torch.where(other.any(dim=1), rows, torch.zeros_like(rows)), reduction)
+    rows = torch.where(other.any(dim=1), rows, torch.zeros_like(rows))
+    return reduce_rows(rows, reduction, weights, present)
 
 
-def _decoupled(z1: Tensor, z2: Tensor, temperature: Scalar, weight: Tensor) -> Tensor:
-    logits, positive = two_view_logits(z1, z2, temperature)
+def _decoupled(z1: Tensor, z2: Tensor, temperature: Scalar, weight: Tensor, detach_keys: bool) -> Tensor:
+    logits, positive = two_view_logits(z1, z2, temperature, detach_keys)
     negative = other_instances(z1)
     rows = masked_logsumexp(logits, negative) - weight.repeat(2) * positive
     return torch.where(negative.any(dim=1), rows, torch.zeros_like(rows))

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._dense import Scalar, unit
+from ._dense import Scalar, of_present, unit
 from .contrastive import clip_loss
 from .uniform import alignment, uniformity
 
@@ -16,6 +16,7 @@ def cua(
     clip_weight: Scalar = 1.0,
     uniformity_weight: Scalar = 1.0,
     alignment_weight: Scalar = 1.0,
+    present: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """L_CLIP + L_U + L_A, each with its weight.
@@ -25,7 +26,7 @@ def cua(
     Source: Fahim et al. 2024 (arXiv 2405.18570), L_CUA; official code abrar-fahim/contrastive-gap @8c1a17b,
     clips/hf_clip.py.
     """
-    x, y = unit(image_features, normalize), unit(text_features, normalize)
+    x, y = (unit(of_present(z, present), normalize) for z in (image_features, text_features))
     spread = (uniformity(x, t=t) + uniformity(y, t=t)) / 2
     return clip_weight * clip_loss(x, y, logit_scale) + uniformity_weight * spread + alignment_weight * alignment(x, y)
 
@@ -40,13 +41,14 @@ def cuaxu(
     uniformity_weight: Scalar = 1.0,
     alignment_weight: Scalar = 1.0,
     cross_uniformity_weight: Scalar = 1.0,
+    present: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """L_CUA + L_XU, the uniformity between x and y without the positive pairs.
 
     Source: as for `cua`, L_CUAXU.
     """
-    x, y = unit(image_features, normalize), unit(text_features, normalize)
+    x, y = (unit(of_present(z, present), normalize) for z in (image_features, text_features))
     spread = (uniformity(x, t=t) + uniformity(y, t=t)) / 2 * uniformity_weight
     across = uniformity(x, y, t=t) * cross_uniformity_weight
     return clip_weight * clip_loss(x, y, logit_scale) + spread + across + alignment_weight * alignment(x, y)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, unit
+from ._dense import Scalar, of_present, unit
 
 
 def kcl(
@@ -14,6 +14,7 @@ def kcl(
     t: Scalar = 2.0,
     s: float = 2.0,
     gamma: Scalar = 16.0,
+    present: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Kernel alignment of positive pairs against the kernel energy of each view.
@@ -27,7 +28,7 @@ def kcl(
     Source: Koromilas et al. 2024 (arXiv 2405.18045); official code pakoromilas/DHEL-KCL @dc5a477, losses.py `KCL` and
     utils.py (its t also is imq's c and riesz's s).
     """
-    a, b = unit(z1, normalize), unit(z2, normalize)
+    a, b = (unit(of_present(z, present), normalize) for z in (z1, z2))
     inner, outer = ("riesz", "gaussian") if kernel == "gaussian_riesz" else (kernel, kernel)
     factor = 0.5 if kernel == "log" else 1.0
     energy = sum((_mean(_kernel(inner, _pair_distances(x), t, s)) for x in (a, b)), a.new_zeros(()))

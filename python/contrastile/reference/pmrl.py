@@ -10,6 +10,7 @@ def pmrl_loss(
     *modalities: Tensor,
     singular_temperature: Scalar = 0.05,
     instance_temperature: Scalar = 0.1,
+    weights: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -31,7 +32,7 @@ def pmrl_loss(
     leading = torch.where(side[:, None] < 0, -leading, leading)
     intra = -(singular / singular_temperature).log_softmax(dim=1)[:, 0]
     inter = -(leading @ leading.T / instance_temperature).log_softmax(dim=1).diagonal()
-    return reduce_rows(intra + inter, reduction)
+    return reduce_rows(intra + inter, reduction, weights)
 
 
 def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._dense import Scalar, reduce_rows, unit
+from ._dense import Scalar, of_present, reduce_rows, unit
 
 
 def siglip_loss(
@@ -17,6 +17,8 @@ def siglip_loss(
     text_labels: Tensor | None = None,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -25,11 +27,15 @@ def siglip_loss(
         loss = 1/N sum_ij -log sigmoid( y_ij (logit_scale <x_i, t_j> + logit_bias) )
 
     y_ij = 1 if i = j (with labels: exactly where the labels are equal), else -1. With ids, pairs i != j of equal ids
-    are left out. "sum": not divided by N; "none": the sum over texts of each image, (N,).
+    are left out. "sum": not divided by N; "none": the sum over texts of each image, (N,). weights: of the images' sums;
+    present: pairs that are not are taken out of the batch.
 
     Source: Zhai et al. 2023 (arXiv 2303.15343), Sec. 3.2; official code google-research/big_vision
     @0127fb6, trainers/proj/image_text/siglip.py.
     """
+    image_features, text_features, image_labels, text_labels, image_ids, text_ids = (
+        of_present(x, present) for x in (image_features, text_features, image_labels, text_labels, image_ids, text_ids)
+    )
     logits = logit_scale * (unit(image_features, normalize) @ unit(text_features, normalize).T)
     if logit_bias is not None:
         logits = logits + logit_bias
@@ -45,7 +51,7 @@ def siglip_loss(
     terms = -F.logsigmoid(torch.where(matched, logits, -logits))
     # where, not a product: a dropped term may be infinite
     terms = terms if dropped is None else torch.where(dropped, torch.zeros_like(terms), terms)
-    return reduce_rows(terms.sum(dim=1), reduction)
+    return reduce_rows(terms.sum(dim=1), reduction, weights, present)
 
 
 def _equal(what: str, image: Tensor | None, text: Tensor | None) -> Tensor | None:

@@ -15,6 +15,7 @@ def symile_loss(
     negatives: str = "n",
     generator: Generator | None = None,
     permutations: Tensor | None = None,
+    weights: Tensor | None = None,
     normalize: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -35,7 +36,7 @@ def symile_loss(
         rows = _shuffled_tuples(batches, logit_scale, permutations, generator)
     else:
         raise ValueError(f"negatives must be 'n' or 'n_squared', got {negatives!r}")
-    return reduce_rows(rows, reduction)
+    return reduce_rows(rows, reduction, weights)
 
 
 def _all_tuples(batches: list[Tensor], scale: Scalar) -> Tensor:

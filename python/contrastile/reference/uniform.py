@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, reduce_rows, unit
+from ._dense import Scalar, of_present, reduce_rows, unit
 
 
-def uniformity(x: Tensor, y: Tensor | None = None, *, t: Scalar = 2.0, normalize: bool = False) -> Tensor:
+def uniformity(
+    x: Tensor, y: Tensor | None = None, *, t: Scalar = 2.0, present: Tensor | None = None, normalize: bool = False
+) -> Tensor:
     """Logarithm of the mean Gaussian potential between different rows; lower is more uniform.
 
         log mean_{i < j} e^{-t |x_i - x_j|^2},   with y: log mean_{i != j} e^{-t |x_i - y_j|^2}
@@ -19,6 +21,7 @@ def uniformity(x: Tensor, y: Tensor | None = None, *, t: Scalar = 2.0, normalize
     SsnL/align_uniform @e256d47, `uniform_loss`; with y: abrar-fahim/contrastive-gap @8c1a17b,
     clips/hf_clip.py, cross uniformity.
     """
+    x, y = of_present(x, present), of_present(y, present)
     x, y = unit(x, normalize), None if y is None else unit(y, normalize)
     other = x if y is None else y
     pair = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
@@ -30,7 +33,16 @@ def uniformity(x: Tensor, y: Tensor | None = None, *, t: Scalar = 2.0, normalize
     return (-t * squared_distance).logsumexp(dim=0) - math.log(len(i))
 
 
-def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = False, reduction: str = "mean") -> Tensor:
+def alignment(
+    x: Tensor,
+    y: Tensor,
+    *,
+    alpha: float = 2.0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
     """Mean distance of matched rows to the power alpha.
 
         1/N sum_i |x_i - y_i|^alpha
@@ -40,5 +52,6 @@ def alignment(x: Tensor, y: Tensor, *, alpha: float = 2.0, normalize: bool = Fal
     Source: Wang & Isola 2020 (arXiv 2005.10242), L_align, Sec. 4.1; official code
     SsnL/align_uniform @e256d47, `align_loss`.
     """
+    x, y = of_present(x, present), of_present(y, present)
     distance = torch.linalg.vector_norm(unit(x, normalize) - unit(y, normalize), dim=1)
-    return reduce_rows(distance.pow(alpha), reduction)
+    return reduce_rows(distance.pow(alpha), reduction, weights, present)

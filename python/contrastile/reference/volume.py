@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ._dense import Scalar, reduce_rows, unit
+from ._dense import Scalar, direction_weights, of_present, reduce_rows, unit
 
 
 def gram_volume(*modalities: Tensor) -> Tensor:
@@ -39,7 +39,9 @@ def gram_loss(
     temperature: Scalar = 0.07,
     label_smoothing: float = 0.1,
     symmetric: bool = True,
+    direction: str = "mean",
     key_offset: int = 0,
+    weights: Tensor | None = None,
     present: Tensor | None = None,
     detach_keys: bool = False,
     normalize: bool = False,
@@ -54,6 +56,8 @@ def gram_loss(
         anchor, others: (N, D); (M, D) each, M >= key_offset + N.
         label_smoothing: Share of the target that is spread evenly over the candidates.
         symmetric: False keeps the first term alone, unhalved.
+        direction: Of both terms their "mean" or "sum", or one alone ("rows": the first).
+        weights: (N,) of the samples.
         present: (N, k) bool, anchor first, only with M = N: V is over the modalities that a sample
             has. Without its anchor or without any other one, it is neither query nor candidate,
             its loss is 0 and it does not count in the mean. What missing entries hold is ignored.
@@ -74,10 +78,8 @@ def gram_loss(
         return -_volume([*m, a[:, None]], None if present is None else present[:, 1:]) / temperature
 
     directions = _two_logits(logits, anchor, others, detach_keys)
-    losses = _contrast(directions, key_offset, label_smoothing, symmetric)
-    if reduction == "none":
-        return losses.new_zeros(len(part)).masked_scatter(part, losses)
-    return reduce_rows(losses, reduction)
+    losses = _contrast(directions, key_offset, label_smoothing, symmetric, direction)
+    return reduce_rows(losses, reduction, weights, None if present is None else part)
 
 
 def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -102,7 +104,10 @@ def triangle_loss(
     label_smoothing: float = 0.1,
     squared: bool = True,
     symmetric: bool = True,
+    direction: str = "mean",
     key_offset: int = 0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
     detach_keys: bool = False,
     normalize: bool = False,
     reduction: str = "mean",
@@ -116,14 +121,15 @@ def triangle_loss(
     Source: TRIANGLE (arXiv 2509.24734); official code ispamm/TRIANGLE @6951d49, utils/area.py and
     model/triangle.py `forward_ret`, which trains on 2 A^2 with detach_keys=True.
     """
-    anchor, x, y = unit(anchor, normalize), unit(x, normalize), unit(y, normalize)
+    anchor, x, y = (unit(of_present(v, present), normalize) for v in (anchor, x, y))
 
     def logits(a: Tensor, p: Tensor, q: Tensor) -> Tensor:
         areas = _volume([a[:, None] - p, a[:, None] - q]) / 2
         return -(2 * areas.square() if squared else areas) / temperature
 
     directions = _two_logits(logits, anchor, (x, y), detach_keys)
-    return reduce_rows(_contrast(directions, key_offset, label_smoothing, symmetric), reduction)
+    losses = _contrast(directions, key_offset, label_smoothing, symmetric, direction)
+    return reduce_rows(losses, reduction, weights, present)
 
 
 def _volume(vectors: Sequence[Tensor], present: Tensor | None = None) -> Tensor:
@@ -154,14 +160,17 @@ def _two_logits(
     return logits(anchor, *(x.detach() for x in others)), logits(anchor.detach(), *others)
 
 
-def _contrast(directions: tuple[Tensor, Tensor], key_offset: int, label_smoothing: float, symmetric: bool) -> Tensor:
+def _contrast(
+    directions: tuple[Tensor, Tensor], key_offset: int, label_smoothing: float, symmetric: bool, direction: str
+) -> Tensor:
     """Cross-entropy of each row of the (N, M) logits, with that of its own column if symmetric, (N,)."""
     forward, backward = directions
     own = slice(key_offset, key_offset + len(forward))
     rows = _cross_entropy(forward, key_offset, label_smoothing)
     if not symmetric:
         return rows
-    return (rows + _cross_entropy(backward[:, own].T, 0, label_smoothing)) / 2
+    row, col = direction_weights(direction)
+    return row * rows + col * _cross_entropy(backward[:, own].T, 0, label_smoothing)
 
 
 def _cross_entropy(logits: Tensor, offset: int, label_smoothing: float) -> Tensor:

@@ -1,0 +1,137 @@
+"""The arguments of losses of pairs, checked: candidates, ids, log-probabilities, and what has no meaning together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..literals import Direction
+from ..ops import check
+from .softmax import Block
+from .weights import constant, direction_weights
+
+
+def check_direction(direction: Direction, symmetric: bool, name: str, key_factor: float | Tensor | None) -> None:
+    """name: of the factor of the key -> query direction."""
+    _, col = direction_weights(direction, symmetric)
+    if key_factor is not None and not col:
+        raise ValueError(f"{name} must be None without the key -> query direction: it would have no effect")
+
+
+def refuse_together(
+    direction: Direction,
+    positive_log_prob: bool,
+    *,
+    label_smoothing: float | None,
+    false_negative_margin: float | Tensor | None,
+    query_ids: Tensor | None,
+    key_log_prob: Tensor | None,
+    negative_log_prob: Tensor | None,
+    negatives: Tensor | None,
+    hard_negatives: Tensor | None,
+) -> None:
+    """What has no meaning together; None: not given."""
+    corrected = key_log_prob is not None or negative_log_prob is not None
+    if label_smoothing is not None and (query_ids is not None or false_negative_margin is not None):
+        raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+    if corrected and (label_smoothing is not None or false_negative_margin is not None):
+        raise ValueError("key_log_prob and negative_log_prob cannot be combined with label_smoothing or a margin")
+    if not isinstance(positive_log_prob, bool):
+        raise TypeError(f"positive_log_prob must be a bool, got {type(positive_log_prob).__name__}")
+    if not positive_log_prob and key_log_prob is None:
+        raise ValueError("positive_log_prob must be True without key_log_prob: it would have no effect")
+    if direction != "cols":
+        return
+    of_queries = dict(
+        negatives=negatives, hard_negatives=hard_negatives, key_log_prob=key_log_prob,
+        negative_log_prob=negative_log_prob,
+    )  # fmt: skip
+    for name, value in of_queries.items():
+        if value is not None:
+            raise ValueError(f"{name} must be None with direction='cols': it matters to query -> key alone")
+
+
+def log_probs(
+    key: Tensor, key_log_prob: Tensor | None, negatives: Tensor | None, negative_log_prob: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Those of keys and of negatives, checked."""
+    if key_log_prob is not None:
+        key_log_prob = constant("key_log_prob", key_log_prob, key.shape[0], key)
+    if negative_log_prob is not None:
+        if negatives is None:
+            raise ValueError("negative_log_prob must be None without negatives: it would have no effect")
+        negative_log_prob = constant("negative_log_prob", negative_log_prob, negatives.shape[0], key)
+    return key_log_prob, negative_log_prob
+
+
+def matched_keys(every: Block, n: int, key_offset: int) -> tuple[Block, list[Block]]:
+    """The n keys from key_offset on, and those before and after them: views, no copies."""
+    if every.features.shape[0] == n:
+        return every, []
+    # slices, not a split: its backward is torch.cat, which autocast breaks
+    before, after = every.part(0, key_offset), every.part(key_offset + n, every.features.shape[0])
+    return every.part(key_offset, key_offset + n), [x for x in (before, after) if x.features.shape[0]]
+
+
+def promoted(
+    query: Tensor, key: Tensor, negatives: Tensor | None, hard: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """All features in one type, as torch promotes them."""
+    dtype = torch.promote_types(query.dtype, key.dtype)
+    for extra in (negatives, hard):
+        dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
+    negatives = None if negatives is None else negatives.to(dtype)
+    return query.to(dtype), key.to(dtype), negatives, None if hard is None else hard.to(dtype)
+
+
+def smoothing_share(label_smoothing: float) -> float:
+    value = check.scalar("label_smoothing", label_smoothing)
+    if isinstance(value, Tensor) or not 0.0 <= value < 1.0:
+        raise ValueError(f"label_smoothing must be a number in [0, 1), got {label_smoothing}")
+    return value
+
+
+def extra_columns(name: str, x: Tensor, query: Tensor) -> Tensor:
+    check.same_width(name, check.features(name, x), "query", query)
+    check.same_device(name, x, query.device)
+    return x
+
+
+def private_columns(x: Tensor, query: Tensor) -> Tensor:
+    check.same_width("hard_negatives", check.features("hard_negatives", x, ndim=3), "query", query)
+    if x.shape[0] != query.shape[0]:
+        raise ValueError(f"hard_negatives must have shape ({query.shape[0]}, K, D), got {tuple(x.shape)}")
+    check.same_device("hard_negatives", x, query.device)
+    return x
+
+
+def pair_ids(
+    x: Tensor, row_name: str, row_ids: Tensor | None, col_name: str, col_ids: Tensor | None, m: int | None = None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Ids of the rows of x and of m columns (None: as many); (None, None) without row_ids."""
+    if row_ids is None:
+        if col_ids is not None:
+            raise ValueError(f"{col_name} need {row_name}")
+        return None, None
+    n = x.shape[0]
+    rows, m = check.ids(row_name, row_ids, n, x.device), n if m is None else m
+    if col_ids is None and m != n:
+        raise ValueError(f"{row_name} need {col_name} where there are {m} keys for {n} queries")
+    return rows, rows if col_ids is None else check.ids(col_name, col_ids, m, x.device)
+
+
+def softmax_ids(
+    query: Tensor,
+    key: Tensor,
+    query_ids: Tensor | None,
+    key_ids: Tensor | None,
+    negative_ids: Tensor | None,
+    negatives: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Ids of queries, keys and negatives, checked; none without query_ids."""
+    if negative_ids is not None and (negatives is None or query_ids is None):
+        raise ValueError(f"negative_ids need {'negatives' if negatives is None else 'query_ids'}")
+    rows, cols = pair_ids(query, "query_ids", query_ids, "key_ids", key_ids, key.shape[0])
+    if negative_ids is not None and negatives is not None:
+        negative_ids = check.ids("negative_ids", negative_ids, negatives.shape[0], query.device)
+    return rows, cols, negative_ids

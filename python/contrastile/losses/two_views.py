@@ -1,0 +1,117 @@
+"""Two views of the same instances as rows of one batch: what nt_xent, dcl and dclw are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..literals import Direction, Reduction
+from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
+from ..ranks import GlobalBatch
+from .common import cross_entropy, feature_pair, upcast
+from .weights import Counted, direction_weights, keep_present
+
+
+@dataclass
+class TwoViews:
+    """Every view as an anchor that must find the other view of its instance among the views of all."""
+
+    x: Tensor  # (2N, D), all first views before all second ones
+    ids: Tensor  # (2N,) the instance of each
+    batch: GlobalBatch  # of instances
+    engine: EngineOptions
+    counted: Counted
+    direction: Direction = "mean"
+    detach_keys: bool = False
+
+    def __post_init__(self) -> None:
+        self.row, self.col = direction_weights(self.direction)
+        self.views = 2 if self.row and self.col else 1  # of each instance that are anchors
+
+    @property
+    def size(self) -> int:
+        """How many anchors this rank has."""
+        return self.views * self.batch.n
+
+    def pairs(self, scale: float | Tensor) -> Pairs:
+        """The anchors against all views of other instances; the other view of their own is the positive."""
+        x, present = self.x, self.counted.present
+        if self.views == 2:
+            pairs = Pairs(x, None, scale, keep="other_id", positives=("same_id", "other_index"), row_ids=self.ids)
+            if self.detach_keys:
+                pairs.b, pairs.col_ids = x.detach(), self.ids
+            here = None if present is None else present.repeat(2)
+            keep_present(pairs, here, [here] if self.detach_keys else [])
+            return pairs
+        if not self.detach_keys:  # an anchor is a column, too: both gradients meet before they are rounded
+            self.engine.compute_dtype, x = self.engine.compute_dtype or x.dtype, upcast(x)
+        n = x.shape[0] // 2
+        own, other = (x[:n], x[n:]) if self.row else (x[n:], x[:n])
+        columns = [y.detach() if self.detach_keys else y for y in (other, own)]
+        ids = self.ids[:n]
+        pairs = Pairs(
+            own, columns, scale, keep=("other_index", "other_id"), positives="same_index", row_ids=ids,
+            col_ids=[ids, ids],
+        )  # fmt: skip
+        keep_present(pairs, present, [present, present])
+        return pairs
+
+    def loss(self, scale: float | Tensor, reduction: Reduction, decoupled: bool = False) -> Tensor:
+        """The cross entropy of the other view; decoupled: the log-sum-exp over the other instances minus the other
+        view, which is not among the candidates."""
+        pairs = self.pairs(scale)
+        least = 2 if decoupled else 1
+        if reduction == "none":
+            stats = pair_stats(pairs, self.engine)
+            assert stats.row_positives is not None
+            others, positive = stats.rows, stats.row_positives
+            rows = others - positive if decoupled else cross_entropy(others, positive)
+            return self.reduced(rows, reduction, least)
+        weight = self.counted.weight(self.batch, reduction, self.x, self.views, least) * self.factor(reduction)
+        weights = Weights(weight, -weight) if decoupled else Weights(weight, cross_entropy=True)
+        return weighted_sum(pairs, weights, self.engine)
+
+    def reduced(self, rows: Tensor, reduction: Reduction, least: int) -> Tensor:
+        return self.counted.reduced(self.batch, rows, reduction, least) * self.factor(reduction)
+
+    def factor(self, reduction: Reduction) -> float:
+        """direction="sum" adds the means of both directions; sums and rows are not halved to begin with."""
+        return 2.0 if self.direction == "sum" and reduction == "mean" else 1.0
+
+
+def two_views(
+    z1: Tensor,
+    z2: Tensor,
+    normalize: bool,
+    engine: EngineOptions,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
+    direction: Direction = "mean",
+    detach_keys: bool = False,
+) -> TwoViews:
+    """From the arguments of a loss of two views."""
+    counted = Counted.of(weights, present, check.features("z1", z1))
+    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize, counted.present)
+    direction_weights(direction)
+    with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
+        x = torch.cat([z1, z2])
+    batch = GlobalBatch.of(
+        engine.ranks, z1.shape[0], facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys))
+    )
+    ids = batch.index(z1.device).repeat(2)
+    return TwoViews(x, ids, batch, engine, counted, direction, detach_keys)
+
+
+def other_view_loss(
+    x: Tensor,
+    ids: Tensor,
+    scale: float | Tensor,
+    reduction: Reduction,
+    batch: GlobalBatch,
+    engine: EngineOptions,
+    decoupled: bool = False,
+) -> Tensor:
+    """`TwoViews.loss` of rows with ids of any origin."""
+    return TwoViews(x, ids, batch, engine, Counted()).loss(scale, reduction, decoupled)

@@ -1,0 +1,145 @@
+"""One error in a rule or a coefficient of the torch and cpu backends is seen by the oracle. tests/test_cuda_host.py and
+tests/interpreted_tiles.py do the same for the kernels of GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pybind11
+import pytest
+import torch
+
+from contrastile import backends
+from contrastile.backends import cpu, torch_rules, torch_tiles
+from support.cases import EXTRAS, make_call
+from support.combinations import by_default
+from support.cuda_host import compiler, execute
+from support.oracle import Call, check
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULT = r"times the budget|not finite|for tensor|^(row|col)_"
+CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "index": ((), {"keep": "other_index", "positives": "same_index"}),
+    "ids": ((), {"keep": "other_id", "positives": "same_id"}),
+    "groups": ((), {"keep": "other_group", "positives": "same_group"}),
+    "labels": ((), {"keep": "no_shared_label", "positives": "shared_label"}),
+    "order": ((), {"keep": "lower_order"}),
+    "partners": ((), {"keep": "no_partner", "positives": "partner"}),
+    "limits": (EXTRAS, {"positives": "same_id", "keep_positives": True}),
+    "apart": (EXTRAS[4:], {"positives": "same_id", "split": True, "counts": True}),
+    "one apart": ((), {"positives": "same_index"}),
+}
+
+
+def problem(name: str) -> Call:
+    extras, options = CALLS[name]
+    blocks = 1 if name == "one apart" else 2  # a small call is one block
+    return make_call(21, 43, 6, torch.float32, *extras, blocks=blocks, cols=True, **options)
+
+
+TORCH: dict[str, tuple[str, str, str]] = {
+    "index": ("z.diagonal(self.shift).fill_(-torch.inf)", "pass", "index"),
+    "shift": ("self.shift = block.row.origin - block.col.origin", "self.shift = 0", "index"),
+    "ids": ("equal(row.ids, col.ids)", "equal(row.ids, col.ids).T.reshape(len(row), -1)", "ids"),
+    "groups": ("equal(row.groups, col.groups)", "equal(row.ids, col.ids)", "groups"),
+    "labels": ("none |= (x[:, None] & y) != 0", "none = (x[:, None] & y) != 0", "labels"),
+    "order": ("col.order < row.order[:, None]", "col.order <= row.order[:, None]", "order"),
+    "partners": ("place = row.partner - col.origin", "place = row.partner", "partners"),
+    "shares": ("terms * self.share", "terms", "partners"),
+    "slopes of shares": ("weight * self.share", "weight", "partners"),
+    "low": ("self.z <= side.low", "self.z < -side.low", "limits"),
+    "high": ("self.z > side.high", "self.z > -side.high", "limits"),
+    "kept positives": ("outside &= ~self.positive", "pass", "limits"),
+    "mask": ("~block.mask if drop is None", "None if drop is None", "limits"),
+    "others": ("self.drop, self.drop_from_positives = joined(self.drop, self.positive),",
+               "self.drop, self.drop_from_positives = self.drop,", "apart"),
+    "counts": ("whole - drop.sum(dim)", "whole", "apart"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_an_error_in_plain_torch_is_seen(name, monkeypatch):
+    old, new, call = TORCH[name]
+    check(problem(call), backend="torch")
+    source = Path(torch_rules.__file__).read_text()
+    assert old in source
+    mutant = ModuleType(torch_rules.__name__)
+    mutant.__package__ = torch_rules.__package__
+    exec(compile(source.replace(old, new), name, "exec"), mutant.__dict__)
+    monkeypatch.setattr(torch_tiles, "rules_of", mutant.rules_of)
+    with pytest.raises(AssertionError, match=FAULT):
+        check(problem(call), backend="torch")
+
+
+SHARED, OF_PAIRS, STATS = "common/rules.h", "cpu/rules.inc", "cpu/stats.inc"
+SCORE_GRAD, ENTROPY = "cpu/score_grad.inc", "common/cross_entropy.h"
+NATIVE: dict[str, tuple[str, str, str, str]] = {
+    "index": (OF_PAIRS, "lanes() == (int32_t)diagonal", "lanes() == 0", "index"),
+    "ids": (OF_PAIRS, "equal(x.row_ids, c.ids, i, j)", "equal(x.row_ids, c.ids, 0, j)", "ids"),
+    "groups": (OF_PAIRS, "equal(x.row_groups, c.groups, i, j)", "IVec{}", "groups"),
+    "labels": (OF_PAIRS, "both |= words", "both = words", "labels"),
+    "order": (OF_PAIRS, "words(cols + j) < row[i]", "words(cols + j) <= row[i]", "order"),
+    "partners": (OF_PAIRS, "x.partner[i * x.partners + k] - x.col_origin", "x.partner[i * x.partners + k]", "partners"),
+    "partners of a tile": (SHARED, "k < (i + rows) * x.partners", "k < i * x.partners + 1", "partners"),
+    "shares": (STATS, "F::positive_term(z) * shares(x, i, t.j + j)", "F::positive_term(z)", "partners"),
+    "slopes of shares": (SCORE_GRAD, "w * shares(x, i, column)", "w", "partners"),
+    "low": (OF_PAIRS, "(z <= limits.low)", "(z <= -limits.low)", "limits"),
+    "high": (OF_PAIRS, "(z > limits.high)", "(z > -limits.high)", "limits"),
+    "kept positives": (OF_PAIRS, "x.keep_positives ? beyond & ~r.positive : beyond", "beyond", "limits"),
+    "mask": (OF_PAIRS, "x.mask + i * x.mask_stride + j", "x.mask + j", "limits"),
+    "others": (SHARED, "B(drop | positive)", "drop", "apart"),
+    "positives": (OF_PAIRS, "outside(x, z, r, limits) | r.drop_from_positives", "r.drop_from_positives", "apart"),
+    "columns' positives": (STATS, "same ? zr_positive : zc_positive", "zr_positive", "apart"),
+    "their slopes": (SCORE_GRAD, "g = splat(x.row.positive_stat_weight[i]) *", "g = splat(1.f) *", "apart"),
+    "their columns' slopes": (SCORE_GRAD, "load(c.positive_stat_weight + j) *", "load(c.weight + j) *", "apart"),
+    "counts": (STATS, "row.kept -= ~(beyond | rule.drop)", "row.kept -= ~rule.drop", "apart"),
+    "columns' counts": (STATS, "count_columns(part.kept, t.j + j, ~(beyond_column | rule.drop))", "", "apart"),
+    "one positive": (ENTROPY, "(double)positive_weight + weight - of_others", "(double)positive_weight", "one apart"),
+    "its others": (ENTROPY, "weight == 0.f ? 0.0 : weight * share, rest", "weight, rest", "one apart"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bindings(tmp_path_factory):
+    """What no edit touches, compiled once."""
+    if compiler() is None:
+        pytest.skip("needs g++")
+    path = tmp_path_factory.mktemp("bindings") / "bind.o"
+    compile_native("cpu/bind.cpp", ROOT / "csrc", path)
+    return path
+
+
+def compile_native(name: str, tree: Path, out: Path) -> None:
+    include = [f"-I{path}" for path in (tree, pybind11.get_include(), sysconfig.get_paths()["include"])]
+    flags = ["-std=c++17", "-O0", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"]
+    execute([str(compiler()), *flags, *include, "-c", str(tree / name), "-o", str(out)])
+
+
+def built(folder: Path, bindings: Path, edit: tuple[str, str, str]) -> ModuleType:
+    name, old, new = edit
+    tree = shutil.copytree(ROOT / "csrc", folder / "csrc")
+    text = (tree / name).read_text()
+    assert old in text
+    (tree / name).write_text(text.replace(old, new))
+    compile_native("cpu/kernel_generic.cpp", tree, folder / "kernel.o")
+    library = folder / "_cpu.so"
+    execute([str(compiler()), "-shared", "-fopenmp", str(bindings), str(folder / "kernel.o"), "-o", str(library)])
+    spec = importlib.util.spec_from_file_location(f"{folder.name}._cpu", library)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", by_default(NATIVE, "partners of a tile", "columns' positives", "one positive"))
+def test_an_error_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
+    *edit, call = NATIVE[name]
+    monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))
+    monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
+    with pytest.raises(AssertionError, match=FAULT):
+        check(problem(call), backend="cpu")
