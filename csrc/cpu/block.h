@@ -45,7 +45,11 @@ CT_STRUCT(SmallWeight, SMALL_WEIGHT_FIELDS);
   FIELD(bool, one_scale, false);          /* block.row_scale and grad_scale are one number */             \
   FIELD(float*, loss, nullptr);           /* this and the next are written */                             \
   FIELD(float*, grad_a, nullptr);         /* (n, d) */                                                    \
-  FIELD(float*, grad_scale, nullptr);
+  FIELD(float*, grad_scale, nullptr);                                                                     \
+  /* columns of each row alone, in the rows' log-sum-exp: (n, private_count, d) */                        \
+  FIELD(const void*, private_columns, nullptr);                                                           \
+  FIELD(int64_t, private_count, 0);                                                                       \
+  FIELD(float*, grad_private, nullptr);
 CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.

@@ -26,6 +26,8 @@ SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so
 # has no content yet, or puts a tensor of its own in its place.
 Small = Callable[[PairCall, Weights, Gradients], Tensor]
 SmallWeights = Sequence[Tensor | float | None]
+# Returns the weighted sum and the wanted gradients, float32.
+SmallLoss = Callable[[], tuple[Tensor, list[Tensor]]]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]
@@ -105,10 +107,13 @@ class Backend(ABC):
         """For a scalar-mode call so small that steps would cost more than the work."""
         return None
 
-    def small_loss(self, args: Any, weights: SmallWeights, needs: Sequence[bool]) -> tuple[Tensor, list[Tensor]] | None:
-        """The weighted sum of a call so small that its description would cost more than the work, and its gradients,
-        float32, where `needs` is true; None: the general way. args: the record of the call, ops.record.Arguments;
-        weights: of rows, of their sums over positives, of columns and of theirs."""
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None = None
+    ) -> SmallLoss | None:
+        """For a scalar-mode call so small that to describe it would cost more than the work. args: its record,
+        ops.record.Arguments; weights: of rows, of their sums over positives, of columns and of theirs; needs: which
+        gradients, in the order of record.inputs; private: columns of each row alone (n, count, d), part of the rows'
+        log-sum-exp, whose gradient comes last."""
         return None
 
     def gradients(self, call: PairCall) -> FusedGradients | None:

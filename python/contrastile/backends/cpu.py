@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, SmallWeights
+from .base import CPU_LIMITS, Backend, SmallLoss, SmallWeights
 from .cpu_small import fits, small_loss
 from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
 
@@ -104,11 +105,13 @@ class CpuBackend(Backend):
         self.module.score_grad(native_block)
         return result
 
-    def small_loss(self, args: Any, weights: SmallWeights, needs: Sequence[bool]) -> tuple[Tensor, list[Tensor]] | None:
-        if not fits(args, weights):
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None = None
+    ) -> SmallLoss | None:
+        if not fits(args, weights, private):
             return None
         kind = self.compute_dtype(args.compute, CPU)
-        return small_loss(self.module, args, kind, weights, needs)
+        return partial(small_loss, self.module, args, kind, weights, needs, private)
 
     def native_block(self, block: PairBlock) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`."""

@@ -34,15 +34,17 @@ given_numbers = attrgetter(*NUMBERS)
 given_operands = attrgetter(*(f"row_{name}" for name in READERS), "partner", "mask")
 
 
-def fits(args: Any, weights: SmallWeights) -> bool:
+def fits(args: Any, weights: SmallWeights, private: Tensor | None) -> bool:
     """Whether the call is small, and one product."""
+    if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
+        return False
     if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
         return False
     return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
 
 
 def small_loss(
-    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool]
+    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None
 ) -> tuple[Tensor, list[Tensor]]:
     """kind: the type features are multiplied in. Every tensor whose address is taken lives until the end."""
     a = features(args.a, args.compute, kind)
@@ -61,6 +63,12 @@ def small_loss(
         values[place], values[count] = block.data_ptr(), block.shape[0]
     alive = set_weights(values, weights) + set_numbers(values, args) + set_operands(values, args)
     grads = set_gradients(values, args, needs)
+    if private is not None:
+        alive.append(private := features(private, args.compute, kind))
+        values["private_columns"], values["private_count"] = private.data_ptr(), private.shape[1]
+        if needs[-1]:
+            grads.append(grad := torch.empty_like(private, dtype=torch.float32))
+            values["grad_private"] = grad.data_ptr()
     module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
     del alive
     return loss, grads

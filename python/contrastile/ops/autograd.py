@@ -118,12 +118,12 @@ class LossFunction(torch.autograd.Function):
 
 
 class PlainLoss(torch.autograd.Function):
-    """LossFunction where nobody watches operators: the record passes as it is, and autograd sees those tensors alone
+    """LossFunction where nobody watches operators: arguments pass as they are, and autograd sees those tensors alone
     that want a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, args: Arguments, more: tuple[Any, ...], needs: list[bool], *wanted: Tensor) -> Tensor:
-        loss, grads = library.loss(args, *more, needs)
+    def forward(ctx: Any, run: Callable[[], tuple[Tensor, list[Tensor]]], *wanted: Tensor) -> Tensor:
+        loss, grads = run()
         ctx.save_for_backward(*grads, *wanted)
         return loss
 
@@ -132,8 +132,23 @@ class PlainLoss(torch.autograd.Function):
         saved = ctx.saved_tensors
         if is_one(gout):
             half = len(saved) // 2
-            return (None, None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
-        return (None, None, None, *once(scaled, gout, *saved))
+            return (None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
+        return (None, *once(scaled, gout, *saved))
+
+
+def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[Tensor]) -> Tensor:
+    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
+    # apply without its look for transforms, which check.no_transforms has refused
+    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[misc]
+    return value
+
+
+def small_loss(args: Arguments, weights: Sequence[Any], private: Tensor, needs: list[bool]) -> Tensor | None:
+    """library.small_loss with columns of each row alone; their gradient is the last of `needs`."""
+    run = library.small_loss(args, weights, needs, private)
+    if run is None or not any(needs):
+        return None if run is None else run()[0]
+    return plain_loss(run, record.wanted_inputs(args, needs[:-1]) + ([private] if needs[-1] else []))
 
 
 def is_one(gout: Tensor) -> bool:
@@ -142,11 +157,6 @@ def is_one(gout: Tensor) -> bool:
         return False
     watched = type(gout) is not Tensor or torch._C._len_torch_dispatch_stack() or check.transformed()
     return gout.device.type == "cpu" and not watched and gout.item() == 1.0
-
-
-def applied(function: type[torch.autograd.Function], *given: Any) -> Any:
-    """function.apply(*given) without its look for transforms, which `check.no_transforms` has refused."""
-    return super(torch.autograd.Function, function).apply(*given)  # type: ignore[misc]
 
 
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
@@ -193,8 +203,7 @@ def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
     if not any(needs):
         return run_loss(args, more, needs)[0]
     if plain(args.a):
-        inputs = record.wanted_inputs(args, needs)
-        return applied(PlainLoss, args, more, needs, *inputs)  # type: ignore[no-any-return]
+        return plain_loss(partial(library.loss, args, *more, needs), record.wanted_inputs(args, needs))
     inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value

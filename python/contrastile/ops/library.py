@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import driver
 from ..backends import select
-from ..backends.base import Backend
+from ..backends.base import Backend, SmallLoss, SmallWeights
 from ..monoid import NUMBERS, stat_dtype, upstream
 from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
@@ -163,16 +163,23 @@ def loss(
     args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None,
     budget: int, needs: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    pairs = args.n * args.m
-    backend = select(args.backend, args.a.device, args.compute, pairs)
-    done = backend.small_loss(args, (row, row_positive, col, col_positive), needs)
-    if done is not None:
-        return done
+    weights = row, row_positive, col, col_positive
+    if (run := small_loss(args, weights, needs)) is not None:
+        return run()
     with no_autocast(args.a):
-        call, _ = build_call(args)
-        weights = contiguous_weights(args, row, row_positive, col, col_positive)
-        value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
+        call, backend = build_call(args)
+        tensors = contiguous_weights(args, row, row_positive, col, col_positive)
+        value, grads = driver.scalar(call, backend, tensors, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
+
+
+def small_loss(
+    args: Arguments, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None = None
+) -> SmallLoss | None:
+    """What does a small call at once, its loss and the gradients that `needs` names. private: columns of each row
+    alone, whose gradient is the last."""
+    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    return backend.small_loss(args, weights, needs, private)
 
 
 Weight = float | Tensor  # of all items, or one for each

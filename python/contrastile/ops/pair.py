@@ -302,6 +302,27 @@ def pair_loss(
 
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
     """pair_loss for those who have checked their options."""
+    args, given = _weighted(pairs, weights, engine)
+    budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
+    more = (*given, budget)
+    if engine.ranks is None:
+        return autograd.loss(args, more, needs)
+    return across_ranks.loss(engine.ranks, args, more, needs)
+
+
+def small_sum(pairs: Pairs, private: Tensor, weights: Weights, engine: EngineOptions) -> Tensor | None:
+    """weighted_sum, a cross entropy, with further columns of each row alone, (N, K, D) of the type of the others, in
+    the rows' statistics; None: it is no small call that a backend does at once."""
+    if engine.ranks is not None or not check.plain(pairs.a):
+        return None
+    args, given = _weighted(pairs, weights, engine)
+    return autograd.small_loss(args, given, private, [*needs_of(args), torch.is_grad_enabled() and private.requires_grad])
+
+
+def _weighted(
+    pairs: Pairs, weights: Weights, engine: EngineOptions
+) -> tuple[Arguments, tuple[float | Tensor, float | Tensor | None, float | Tensor | None, float | Tensor | None]]:
+    """Both checked: the weights of rows, of their sums over positives, of columns and of theirs."""
     _refuse_idle_weights(pairs, weights)
     some = not _is_zero(weights.row_positive) or not _is_zero(weights.col_positive)  # of positives on their own
     args = arguments(pairs, engine, weights.cross_entropy, some)
@@ -317,11 +338,7 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
-    more = (row, row_positive, col, col_positive, budget)
-    if engine.ranks is None:
-        return autograd.loss(args, more, needs)
-    return across_ranks.loss(engine.ranks, args, more, needs)
+    return args, (row, row_positive, col, col_positive)
 
 
 def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
