@@ -49,7 +49,10 @@ CT_STRUCT(SmallWeight, SMALL_WEIGHT_FIELDS);
   /* columns of each row alone, in the rows' log-sum-exp: (n, private_count, d) */                        \
   FIELD(const void*, private_columns, nullptr);                                                           \
   FIELD(int64_t, private_count, 0);                                                                       \
-  FIELD(float*, grad_private, nullptr);
+  FIELD(float*, grad_private, nullptr);                                                                   \
+  /* of every `sets` rows, n / sets apart, others and kept positives are joined (block.split): what counts is */ \
+  /* weight * softplus(log-sum-exp of the others - that of the positives); 1: of each row by itself */    \
+  FIELD(int64_t, sets, 1);
 CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.

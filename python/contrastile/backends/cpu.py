@@ -13,7 +13,7 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, SmallLoss, SmallWeights
+from .base import CPU_LIMITS, Backend, SmallExtras, SmallLoss, SmallWeights
 from .cpu_small import fits, small_loss
 from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
 
@@ -106,12 +106,12 @@ class CpuBackend(Backend):
         return result
 
     def small_loss(
-        self, args: Any, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None = None
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
     ) -> SmallLoss | None:
-        if not fits(args, weights, private):
+        if not fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
-        return partial(small_loss, self.module, args, kind, weights, needs, private)
+        return partial(small_loss, self.module, args, kind, weights, needs, extras)
 
     def native_block(self, block: PairBlock) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..spec import READERS, Score
-from .base import SmallWeights
+from .base import SmallExtras, SmallWeights
 from .native_block import GRAD_TYPES, dtype_code, threads_for
 from .native_struct import packer
 
@@ -34,8 +34,9 @@ given_numbers = attrgetter(*NUMBERS)
 given_operands = attrgetter(*(f"row_{name}" for name in READERS), "partner", "mask")
 
 
-def fits(args: Any, weights: SmallWeights, private: Tensor | None) -> bool:
+def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     """Whether the call is small, and one product."""
+    private = extras.private
     if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
         return False
     if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
@@ -44,7 +45,7 @@ def fits(args: Any, weights: SmallWeights, private: Tensor | None) -> bool:
 
 
 def small_loss(
-    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None
+    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
 ) -> tuple[Tensor, list[Tensor]]:
     """kind: the type features are multiplied in. Every tensor whose address is taken lives until the end."""
     a = features(args.a, args.compute, kind)
@@ -63,7 +64,9 @@ def small_loss(
         values[place], values[count] = block.data_ptr(), block.shape[0]
     alive = set_weights(values, weights) + set_numbers(values, args) + set_operands(values, args)
     grads = set_gradients(values, args, needs)
-    if private is not None:
+    if extras.sets > 1:
+        values["sets"] = extras.sets
+    if (private := extras.private) is not None:
         alive.append(private := features(private, args.compute, kind))
         values["private_columns"], values["private_count"] = private.data_ptr(), private.shape[1]
         if needs[-1]:

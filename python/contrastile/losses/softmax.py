@@ -103,7 +103,7 @@ class Softmax:
     def loss(self, reduction: Reduction) -> Tensor:
         if self.hard is not None and reduction != "none" and not (self.smoothing or self.spare_positive):
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
-            value = small_sum(self.pairs(), self.hard, weights, self.engine)
+            value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
                 return value
         more_terms = self.smoothing > 0.0 or self.hard is not None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ..backends.base import SmallExtras
 from ..monoid import exact_dtype, joined_parts
 from . import check, library, record
 from .check import as_type, plain
@@ -143,12 +144,16 @@ def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[
     return value
 
 
-def small_loss(args: Arguments, weights: Sequence[Any], private: Tensor, needs: list[bool]) -> Tensor | None:
-    """library.small_loss with columns of each row alone; their gradient is the last of `needs`."""
-    run = library.small_loss(args, weights, needs, private)
-    if run is None or not any(needs):
-        return None if run is None else run()[0]
-    return plain_loss(run, record.wanted_inputs(args, needs[:-1]) + ([private] if needs[-1] else []))
+def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
+    """Differentiable library.small_loss; None: it is no small call."""
+    wanted, private = record.wanted_inputs(args, needs), extras.private
+    if private is not None:
+        needs = [*needs, torch.is_grad_enabled() and private.requires_grad]
+        wanted += [private] if needs[-1] else []
+    run = library.small_loss(args, weights, needs, extras)
+    if run is None:
+        return None
+    return plain_loss(run, wanted) if wanted else run()[0]
 
 
 def is_one(gout: Tensor) -> bool:

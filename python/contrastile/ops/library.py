@@ -17,12 +17,13 @@ from torch import Tensor
 
 from .. import driver
 from ..backends import select
-from ..backends.base import Backend, SmallLoss, SmallWeights
+from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
 from ..monoid import NUMBERS, stat_dtype, upstream
 from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
+NO_EXTRAS = SmallExtras()
 TAGS = (torch.Tag.pt2_compliant_tag,)
 
 LIB.define(
@@ -174,12 +175,11 @@ def loss(
 
 
 def small_loss(
-    args: Arguments, weights: SmallWeights, needs: Sequence[bool], private: Tensor | None = None
+    args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
-    """What does a small call at once, its loss and the gradients that `needs` names. private: columns of each row
-    alone, whose gradient is the last."""
+    """What does a small call at once, see Backend.small_loss."""
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
-    return backend.small_loss(args, weights, needs, private)
+    return backend.small_loss(args, weights, needs, extras)
 
 
 Weight = float | Tensor  # of all items, or one for each

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backends.base import SmallExtras
 from ..literals import BackendName, Keep, Positives, ReduceName, ScoreName
 from ..monoid import stat_dtype
 from ..ranks import Group, collective
@@ -310,13 +311,19 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
     return across_ranks.loss(engine.ranks, args, more, needs)
 
 
-def small_sum(pairs: Pairs, private: Tensor, weights: Weights, engine: EngineOptions) -> Tensor | None:
-    """weighted_sum, a cross entropy, with further columns of each row alone, (N, K, D) of the type of the others, in
-    the rows' statistics; None: it is no small call that a backend does at once."""
+def small_sum(
+    pairs: Pairs, weights: Weights, engine: EngineOptions, *, private: Tensor | None = None, sets: int = 1
+) -> Tensor | None:
+    """weighted_sum of what a backend does at once in small calls only; None: this is none.
+
+    private: further columns of each row alone, (N, K, D) of the type of the others, in the rows' statistics of a cross
+    entropy. sets: rows i, i + N / sets, .. are one item, whose loss is softplus(log-sum-exp of all their others - that
+    of all their positives), for pairs.split; weights have its number for each of these rows.
+    """
     if engine.ranks is not None or not check.plain(pairs.a):
         return None
     args, given = _weighted(pairs, weights, engine)
-    return autograd.small_loss(args, given, private, [*needs_of(args), torch.is_grad_enabled() and private.requires_grad])
+    return autograd.small_loss(args, given, needs_of(args), SmallExtras(private, sets))
 
 
 def _weighted(
