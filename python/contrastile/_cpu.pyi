@@ -4,7 +4,9 @@ from typing_extensions import Buffer
 
 from .backends.native_struct import Layout
 
-structs: dict[str, Layout]  # Side, Block, SmallCall and its parts: documented in csrc/common/pairs.h and csrc/cpu/block.h
+structs: dict[
+    str, Layout
+]  # Side, Block, SmallCall and its parts: documented in csrc/common/pairs.h and csrc/cpu/block.h
 enumerations: dict[str, str]  # Reduce: "kLse, kSoftplus, ..."
 traits: list[dict[str, bool]]  # what every reduce keeps, see spec.TRAITS
 

@@ -123,4 +123,3 @@ class CpuBackend(Backend):
         x.dtype = dtype_code(block.row.features)
         x.threads = threads_for(x.n * x.m * max(x.d, 16))
         return x
-

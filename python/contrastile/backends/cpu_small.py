@@ -109,9 +109,9 @@ def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
             values[f"block.col_{name}"] = row.data_ptr() if own is None else own.data_ptr()
     if rows[2] is not None:
         values["block.label_words"] = rows[2].shape[1]
-    for kind, without in (("ids", args.without_ids), ("groups", args.without_groups)):
-        for index, name in enumerate(PLACES if without else ()):
-            values[f"{name}.without_{kind}"] = bool(without >> index & 1)
+    for field, blocks in (("without_ids", args.without_ids), ("without_groups", args.without_groups)):
+        for index, name in enumerate(PLACES if blocks else ()):
+            values[f"{name}.{field}"] = bool(blocks >> index & 1)
     if partner is not None:
         values["block.partner"], values["block.partners"] = partner.data_ptr(), partner.shape[1]
     if mask is None:
@@ -141,4 +141,3 @@ def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
 
 def numbers(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float32 else x.to(torch.float32)).contiguous()
-

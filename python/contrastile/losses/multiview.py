@@ -68,7 +68,11 @@ def mv_infonce(
     scale, batch = inverse(temperature, every.x), every.batch
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, every.x, scale)
-    if negatives == "all" and reduction != "none" and (value := small_set_loss(every, scale, reduction, engine)) is not None:
+    if (
+        negatives == "all"
+        and reduction != "none"
+        and (value := small_set_loss(every, scale, reduction, engine)) is not None
+    ):
         return value
     # the gradients of positives and of negatives meet in float32 and are rounded once
     engine.compute_dtype, every.x = every.x.dtype, upcast(every.x)
@@ -83,11 +87,9 @@ def small_set_loss(
     """mv_infonce of few instances at once; None: they are many, or views are missing."""
     if every.present is not None:
         return None
-    k, n, _ = every.x.shape
+    k = every.x.shape[0]
     ids = every.batch.index(every.x.device).repeat(k)
-    pairs = Pairs(
-        every.x.flatten(0, 1), scale=scale, keep="other_index", positives="same_id", row_ids=ids, split=True
-    )
+    pairs = Pairs(every.x.flatten(0, 1), scale=scale, keep="other_index", positives="same_id", row_ids=ids, split=True)
     weight = every.counted.weight(every.batch, reduction, every.x[0])
     return small_sum(pairs, Weights(weight.repeat(k) if isinstance(weight, Tensor) else weight), engine, sets=k)
 

@@ -140,7 +140,7 @@ class PlainLoss(torch.autograd.Function):
 def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[Tensor]) -> Tensor:
     """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
     # apply without its look for transforms, which check.no_transforms has refused
-    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[misc]
+    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -203,23 +203,25 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     return outputs
 
 
-def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+def loss(args: Arguments, more: library.Sum, needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
     if plain(args.a):
-        return plain_loss(partial(library.loss, args, *more, needs), record.wanted_inputs(args, needs))
+        return plain_loss(lambda: library.loss(args, *more, needs), record.wanted_inputs(args, needs))
     inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
-def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    """more: weights, of which operators take tensors alone, and a budget."""
-    if not plain(args.a):
-        *weights, budget = more
-        more = (*library.weight_tensors(args, *weights), budget)
-    return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
+def run_loss(args: Arguments, more: library.Sum, needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    if plain(args.a):
+        return library.loss(args, *more, needs)
+    weights = library.weight_tensors(args, *more[:4])  # operators take tensors alone
+    found: tuple[Tensor, list[Tensor]] = torch.ops.contrastile.pair_loss.default(
+        *record.packed(args), *weights, more[4], needs
+    )
+    return found
 
 
 def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:

@@ -145,7 +145,8 @@ def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | 
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
         return (x if device is None else beside(name, x, device)).reshape(())
-    if type(x) is not float and isinstance(x, (torch.SymInt, torch.SymFloat)):  # a size in a graph of any size: not read either
+    if type(x) is not float and isinstance(x, (torch.SymInt, torch.SymFloat)):
+        # a size in a graph of any size: not read either
         return cast(float, torch.sym_float(x))
     # numbers.Real: NumPy's scalars; asked last, because torch.compile cannot trace it
     if type(x) is not float and (

@@ -183,15 +183,17 @@ def small_loss(
 
 
 Weight = float | Tensor  # of all items, or one for each
+# the weights of rows, of their sums over positives, of columns and of theirs, and a budget
+Sum = tuple[Weight, Weight | None, Weight | None, Weight | None, int]
 
 
 def contiguous_weights(
     args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
 ) -> Weights:
-    one, *rest = weight_tensors(args, row, row_positive, col, col_positive)
+    found = weight_tensors(args, row, row_positive, col, col_positive)
+    one, *rest = (None if x is None else x.contiguous() for x in found)
     assert one is not None
-    return Weights(one.contiguous(), *(x if x is None else x.contiguous() for x in rest), args.cross_entropy,
-                   args.share is not None)
+    return Weights(one, rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
 
 
 def weight_tensors(

@@ -73,7 +73,8 @@ class Arguments:
     without_ids: Annotated[int, Option("int", agreed=True)] = 0
     without_groups: Annotated[int, Option("int", agreed=True)] = 0
     without_labels: Annotated[int, Option("int", agreed=True)] = 0
-    float_order: Annotated[bool, Option("bool", agreed=True)] = False  # row_order and col_order stand for floating numbers
+    # row_order and col_order stand for floating numbers
+    float_order: Annotated[bool, Option("bool", agreed=True)] = False
     keep_positives: Annotated[bool, Option("bool", agreed=True)] = False
     cross_entropy: Annotated[bool, Option("bool", agreed=True)] = False  # of pair_loss alone
     cols: Annotated[bool, Option("bool", agreed=True)] = False

@@ -85,8 +85,15 @@ def operands(
     """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
     found: dict[str, Operand] = {}
     if not rules & ANY_OPERAND and (
-        given.row_ids is given.col_ids is given.row_groups is given.col_groups is given.row_labels is given.col_labels
-        is given.row_order is given.col_order is None
+        given.row_ids
+        is given.col_ids
+        is given.row_groups
+        is given.col_groups
+        is given.row_labels
+        is given.col_labels
+        is given.row_order
+        is given.col_order
+        is None
     ):  # in one look: most calls have none
         return found
     for name, readers in READERS.items():
