@@ -50,7 +50,9 @@ ALLOWED = {
         "backends.native_struct",
         "backends.native_block",
         "backends.cpu_small",
+        "backends.cpu_basis",
     ),
+    "backends.cpu_basis": ("backends.base", "backends.native_block"),
     "backends.cpu_small": ("spec", "backends.base", "backends.native_struct", "backends.native_block"),
     "backends.torch_tiles": (
         "monoid",

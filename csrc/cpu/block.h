@@ -61,6 +61,18 @@ struct Operand {
   int64_t row_stride = 0, col_stride = 0;
 };
 
+// Vectors of samples whose orthonormal basis is wanted, or its gradient.
+constexpr int LARGEST_BASIS = 8;
+struct Basis {
+  const float* vectors[LARGEST_BASIS];  // t of (samples, d)
+  float* grads[LARGEST_BASIS];          // backward: written, like vectors
+  int t, count;
+  int64_t samples, d;
+  bool exact, backward;         // exact: computed in double, else in float
+  float *directions, *lengths;  // (count, samples, d), (t, samples): written; backward: their gradients
+  int threads;
+};
+
 struct Kernels {
   const char* isa;
   bool native_bf16;    // bfloat16 pairs are multiplied directly, with fp32 accumulation
@@ -73,4 +85,5 @@ struct Kernels {
   bool (*small_call)(const SmallCall&);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
+  bool (*basis)(const Basis&);
 };

@@ -21,6 +21,21 @@ def pack(b: int, m: int, d: int, dtype: int, out: int, threads: int) -> None: ..
 def stats(block: Buffer) -> None: ...
 def score_grad(block: Buffer) -> None: ...
 def small_call(problem: Buffer) -> None: ...
+
+largest_basis: int  # vectors of a sample
+
+# vectors, grads: addresses of float32 (samples, d), grads for the gradient: directions and lengths are then given
+def basis(
+    vectors: list[int],
+    grads: list[int],
+    samples: int,
+    d: int,
+    exact: bool,
+    count: int,
+    directions: int,
+    lengths: int,
+    threads: int,
+) -> None: ...
 def gemm(
     a: int,
     a_row: int,

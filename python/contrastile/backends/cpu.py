@@ -13,7 +13,8 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, SmallExtras, SmallLoss, SmallWeights
+from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
+from .cpu_basis import cpu_bases
 from .cpu_small import fits, small_loss
 from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
 
@@ -112,6 +113,9 @@ class CpuBackend(Backend):
             return None
         kind = self.compute_dtype(args.compute, CPU)
         return partial(small_loss, self.module, args, kind, weights, needs, extras)
+
+    def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
+        return cpu_bases(self.module, vectors)
 
     def native_block(self, block: PairBlock) -> Any:
         """The C++ view of a block; the tensors behind its pointers are owned by `block`."""
