@@ -32,6 +32,46 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.arange(2 * n, device=x.device).roll(n))
 
 
+def info_nce_of(
+    query: Tensor, key: Tensor, queue: Tensor | None = None, hard: Tensor | None = None, ids: Tensor | None = None,
+    temperature: float = 0.07,
+) -> Tensor:  # fmt: skip
+    """InfoNCE with a queue, with private negatives, or without negatives of a query's own id."""
+    z = query @ key.T / temperature
+    if ids is not None:
+        z = z.masked_fill((ids[:, None] == ids) & ~torch.eye(len(ids), dtype=torch.bool), -torch.inf)
+    if queue is not None:
+        z = torch.cat([z, query @ queue.T / temperature], 1)
+    if hard is not None:
+        z = torch.cat([z, torch.einsum("nd,nkd->nk", query, hard) / temperature], 1)
+    return F.cross_entropy(z, torch.arange(len(query), device=query.device))
+
+
+def sup_con(x: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
+    z, own = x @ x.T / temperature, torch.eye(len(x), dtype=torch.bool)
+    log_p = z - z.masked_fill(own, -torch.inf).logsumexp(1, keepdim=True)
+    positive = (labels[:, None] == labels) & ~own
+    return -(torch.where(positive, log_p, 0).sum(1) / positive.sum(1)).mean()
+
+
+def dcl(z1: Tensor, z2: Tensor, temperature: float = 0.1) -> Tensor:
+    x, instance = torch.cat([z1, z2]), torch.arange(len(z1)).repeat(2)
+    z = (x @ x.T / temperature).masked_fill(instance[:, None] == instance, -torch.inf)
+    return (z.logsumexp(1) - torch.cat([(z1 * z2).sum(1)] * 2) / temperature).mean()
+
+
+def mv_infonce(views: list[Tensor], temperature: float = 0.5) -> Tensor:
+    x = torch.stack(views)
+    k, n, _ = x.shape
+    instance, rows = torch.arange(n).repeat(k), x.flatten(0, 1)
+    z, same = rows @ rows.T / temperature, instance[:, None] == instance
+    others, positives = (
+        z.masked_fill(dropped, -torch.inf).view(k, n, k * n).transpose(0, 1).flatten(1).logsumexp(1)
+        for dropped in (same, ~same | torch.eye(k * n, dtype=torch.bool))
+    )
+    return -F.logsigmoid(positives - others).mean()
+
+
 def uniformity(x: Tensor) -> Tensor:
     return torch.pdist(x.float(), p=2).pow(2).mul(-2).exp().mean().log()
 

@@ -49,7 +49,11 @@ ALLOWED = {
         "backends.native",
         "backends.native_struct",
         "backends.native_block",
+        "backends.cpu_small",
+        "backends.cpu_basis",
     ),
+    "backends.cpu_basis": ("backends.base", "backends.native_block"),
+    "backends.cpu_small": ("spec", "backends.base", "backends.native_struct", "backends.native_block"),
     "backends.torch_tiles": (
         "monoid",
         "spec",

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from contrastile import backends, spec
-from contrastile.backends import native
-from contrastile.backends.native_struct import new
+from contrastile.backends import cpu_small, native
+from contrastile.backends.native_struct import leaves, new, packer
 from contrastile.monoid import NUMBERS
 
 MODULES = [pytest.param(name, id=name) for name in ("cpu", "host")]  # host: the CUDA sources compiled for the CPU
@@ -91,6 +91,8 @@ def test_every_field_has_a_value_in_python(module, request):
         node.value.attr for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute)
     }
     assigned |= set(NUMBERS)  # of a side, by setattr
+    words = ast.walk(ast.parse(Path(cpu_small.__file__).read_text()))  # places of values in a packed struct
+    assigned |= {x.value.rpartition(".")[2] for x in words if isinstance(x, ast.Constant) and isinstance(x.value, str)}
     for struct in STRUCTS[request.node.callspec.params["module"]]:
         assert {name for _, name in fields(new(module, struct))} <= assigned
 
@@ -116,3 +118,16 @@ def test_another_struct_is_refused(module):
             module.stats(wrong)
     with pytest.raises(TypeError):
         module.stats(1)
+
+
+def test_a_packed_struct_is_the_one_that_is_filled_by_name(module):
+    """Whatever the order of the fields given; what is not given has its initial value."""
+    filled = new(module, "Block")
+    filled.n, filled.row.on, filled.keep, filled.mask, filled.floor = 7, True, 5, 2**63 + 1, 0.25
+    names = ("floor", "row.on", "mask", "n", "keep")
+    assert packer(module, "Block", names)(0.25, True, 2**63 + 1, 7, 5) == bytes(filled)
+    assert packer(module, "Block", ())() == bytes(new(module, "Block"))
+    places = [offset for _, _, offset in leaves(module.structs["Block"])]
+    assert places == sorted(places)
+    with pytest.raises(KeyError, match="unknown"):
+        packer(module, "Block", ("unknown",))

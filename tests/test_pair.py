@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contrastile import driver, pair_loss, pair_reduce, row_lse
-from contrastile.backends import cpu, select
+from contrastile.backends import cpu_small, select
 from contrastile.spec import Limits, Needs, PairCall, PairSpec, Reduce, Side, Weights
 from support.cases import BACKEND_DTYPES, EXTRAS, make_call
 from support.combinations import crossed, each_once
@@ -37,7 +37,7 @@ def positives_of(reduce, positives):
 def small_workspace(monkeypatch):
     """Rows come in chunks and columns are split already at a hundred items."""
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 64, 32))
-    monkeypatch.setattr(cpu, "SMALL_PAIRS", 0)  # no shortcut for small problems
+    monkeypatch.setattr(cpu_small, "SMALL_PAIRS", 0)  # no shortcut for small problems
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   py::dict structs;
   structs["Side"] = layout<Side>();
   structs["Block"] = layout<Block>();
+  structs["SmallColumns"] = layout<SmallColumns>();
+  structs["SmallWeight"] = layout<SmallWeight>();
   structs["SmallCall"] = layout<SmallCall>();
   m.attr("structs") = structs;
   bind_facts(m);
@@ -104,14 +106,36 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     py::gil_scoped_release release;
     granted(kernels().score_grad(block));
   });
-  m.def("small_call", [](const py::object& from) {  // returns the loss
+  m.def("small_call", [](const py::object& from) {
     SmallCall problem = taken<SmallCall>(from);
     if (forked) problem.block.threads = 1;
     py::gil_scoped_release release;
-    float loss = 0.f;
-    granted(kernels().small_call(problem, &loss));
-    return loss;
+    granted(kernels().small_call(problem));
   });
+  m.attr("largest_basis") = LARGEST_BASIS;
+  m.def(
+      "basis",
+      [](const py::list& vectors, const py::list& grads, int64_t samples, int64_t d, bool exact, int count, uintptr_t directions,
+         uintptr_t lengths, int threads) {
+        if (vectors.size() > LARGEST_BASIS) throw py::value_error("too many vectors");
+        Basis x = {{},
+                   {},
+                   (int)vectors.size(),
+                   count,
+                   samples,
+                   d,
+                   exact,
+                   grads.size() > 0,
+                   (float*)directions,
+                   (float*)lengths,
+                   forked ? 1 : threads};
+        for (size_t s = 0; s < vectors.size(); ++s) x.vectors[s] = (const float*)vectors[s].cast<uintptr_t>();
+        for (size_t s = 0; s < grads.size(); ++s) x.grads[s] = (float*)grads[s].cast<uintptr_t>();
+        py::gil_scoped_release release;
+        granted(kernels().basis(x));
+      },
+      py::arg("vectors"), py::arg("grads"), py::arg("samples"), py::arg("d"), py::arg("exact"), py::arg("count"),
+      py::arg("directions"), py::arg("lengths"), py::arg("threads"));
   m.def(
       "gemm",
       [](uintptr_t a, int64_t a_row, int64_t a_col, uintptr_t b, int64_t b_row, int64_t b_col, uintptr_t c, int64_t c_row,

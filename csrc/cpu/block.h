@@ -13,21 +13,64 @@ CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
   FIELD(int32_t, threads, 1);
 CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
 
-// A small problem with everything done in one call; block.b is not packed, block.scores and block.grad are not used.
-#define SMALL_CALL_FIELDS(FIELD)                         \
-  FIELD(Block, block, {});                               \
-  FIELD(const float*, row_weight, nullptr);              \
-  FIELD(const float*, row_positive_weight, nullptr);     \
-  FIELD(const float*, col_weight, nullptr);              \
-  FIELD(const float*, col_positive_weight, nullptr);     \
-  FIELD(float*, grad_a, nullptr); /* (n, d), added to */ \
-  FIELD(float*, grad_b, nullptr); /* (m, d), added to; may be grad_a where b is a */
+// Some columns of a small problem.
+#define SMALL_COLUMNS_FIELDS(FIELD)                                       \
+  FIELD(const void*, b, nullptr); /* (m, d) row-major */                  \
+  FIELD(int64_t, m, 0);                                                   \
+  FIELD(float*, grad, nullptr);    /* (m, d) */                           \
+  FIELD(bool, without_ids, false); /* no row has the id of one of them */ \
+  FIELD(bool, without_groups, false);
+CT_STRUCT(SmallColumns, SMALL_COLUMNS_FIELDS);
+
+// What the items of a side weigh in the sum: a number each, or all the same.
+#define SMALL_WEIGHT_FIELDS(FIELD)    \
+  FIELD(const float*, each, nullptr); \
+  FIELD(float, all, 0.f);
+CT_STRUCT(SmallWeight, SMALL_WEIGHT_FIELDS);
+
+// A small problem with everything done in one call. Columns come in blocks: block.b is not read, block.m is that of all blocks.
+// Neither are block.scores and block.grad. Without a place for any gradient the call ends with the loss.
+#define SMALL_CALL_FIELDS(FIELD)                                                                                 \
+  FIELD(Block, block, {});                                                                                       \
+  FIELD(int64_t, blocks, 0);                                                                                     \
+  FIELD(SmallColumns, first, {});                                                                                \
+  FIELD(SmallColumns, second, {});                                                                               \
+  FIELD(SmallColumns, third, {});                                                                                \
+  FIELD(SmallColumns, fourth, {});                                                                               \
+  FIELD(SmallWeight, row_weight, {});                                                                            \
+  FIELD(SmallWeight, row_positive_weight, {});                                                                   \
+  FIELD(SmallWeight, col_weight, {});                                                                            \
+  FIELD(SmallWeight, col_positive_weight, {});                                                                   \
+  FIELD(bool, square, false);     /* the columns are the rows: grad_a has the gradient of both */                \
+  FIELD(bool, one_scale, false);  /* block.row_scale and grad_scale are one number */                            \
+  FIELD(float*, loss, nullptr);   /* this and the next are written */                                            \
+  FIELD(float*, grad_a, nullptr); /* (n, d) */                                                                   \
+  FIELD(float*, grad_scale, nullptr);                                                                            \
+  /* columns of each row alone, in the rows' log-sum-exp: (n, private_count, d) */                               \
+  FIELD(const void*, private_columns, nullptr);                                                                  \
+  FIELD(int64_t, private_count, 0);                                                                              \
+  FIELD(float*, grad_private, nullptr);                                                                          \
+  /* of every `sets` rows, n / sets apart, others and kept positives are joined (block.split): what counts is */ \
+  /* weight * softplus(log-sum-exp of the others - that of the positives); 1: of each row by itself */           \
+  FIELD(int64_t, sets, 1);
 CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 
 // One operand of gemm: element (i, k) at data[i * row_stride + k * col_stride], in elements.
 struct Operand {
   const void* data = nullptr;
   int64_t row_stride = 0, col_stride = 0;
+};
+
+// Vectors of samples whose orthonormal basis is wanted, or its gradient.
+constexpr int LARGEST_BASIS = 8;
+struct Basis {
+  const float* vectors[LARGEST_BASIS];  // t of (samples, d)
+  float* grads[LARGEST_BASIS];          // backward: written, like vectors
+  int t, count;
+  int64_t samples, d;
+  bool exact, backward;         // exact: computed in double, else in float
+  float *directions, *lengths;  // (count, samples, d), (t, samples): written; backward: their gradients
+  int threads;
 };
 
 struct Kernels {
@@ -39,7 +82,8 @@ struct Kernels {
   // false: there was no working memory, and results mean nothing
   bool (*stats)(const Block&);
   bool (*score_grad)(const Block&);
-  bool (*small_call)(const SmallCall&, float* loss);
+  bool (*small_call)(const SmallCall&);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
+  bool (*basis)(const Basis&);
 };

@@ -4,7 +4,9 @@ from typing_extensions import Buffer
 
 from .backends.native_struct import Layout
 
-structs: dict[str, Layout]  # Side, Block, SmallCall: documented in csrc/common/pairs.h and csrc/cpu/block.h
+structs: dict[
+    str, Layout
+]  # Side, Block, SmallCall and its parts: documented in csrc/common/pairs.h and csrc/cpu/block.h
 enumerations: dict[str, str]  # Reduce: "kLse, kSoftplus, ..."
 traits: list[dict[str, bool]]  # what every reduce keeps, see spec.TRAITS
 
@@ -18,7 +20,22 @@ def pack(b: int, m: int, d: int, dtype: int, out: int, threads: int) -> None: ..
 # a Block, a SmallCall: structs in memory, as native_struct.new makes them
 def stats(block: Buffer) -> None: ...
 def score_grad(block: Buffer) -> None: ...
-def small_call(problem: Buffer) -> float: ...
+def small_call(problem: Buffer) -> None: ...
+
+largest_basis: int  # vectors of a sample
+
+# vectors, grads: addresses of float32 (samples, d), grads for the gradient: directions and lengths are then given
+def basis(
+    vectors: list[int],
+    grads: list[int],
+    samples: int,
+    d: int,
+    exact: bool,
+    count: int,
+    directions: int,
+    lengths: int,
+    threads: int,
+) -> None: ...
 def gemm(
     a: int,
     a_row: int,

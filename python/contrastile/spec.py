@@ -79,7 +79,7 @@ class Reduce(IntEnum):
         return TRAITS[self]
 
 
-TRAITS = {
+TRAITS: dict[int, Traits] = {
     Reduce.LSE: Traits(peak=True, total=True, arg=False, additive=False),
     Reduce.SOFTPLUS: Traits(peak=False, total=True, arg=False, additive=True),
     Reduce.RELU: Traits(peak=False, total=True, arg=False, additive=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,20 @@ SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so
 # A scalar-mode call done at once: returns the weighted sum of the statistics and writes every gradient, whose memory
 # has no content yet, or puts a tensor of its own in its place.
 Small = Callable[[PairCall, Weights, Gradients], Tensor]
+SmallWeights = Sequence[Tensor | float | None]
+
+
+class SmallExtras(NamedTuple):
+    """What a small call may have that the general way has not."""
+
+    private: Tensor | None = None  # (n, count, d) columns of each row alone, in the rows' log-sum-exp
+    # rows i, i + n / sets, .. are one item: the log-sum-exp of their others and that of their kept positives, which
+    # have statistics of their own, enter weight * softplus(others - positives)
+    sets: int = 1
+
+
+# Returns the weighted sum and the wanted gradients, float32.
+SmallLoss = Callable[[], tuple[Tensor, list[Tensor]]]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]
@@ -102,6 +116,14 @@ class Backend(ABC):
 
     def small(self, call: PairCall) -> Small | None:
         """For a scalar-mode call so small that steps would cost more than the work."""
+        return None
+
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+    ) -> SmallLoss | None:
+        """For a scalar-mode call so small that to describe it would cost more than the work. args: its record,
+        ops.record.Arguments; weights: of rows, of their sums over positives, of columns and of theirs; needs: which
+        gradients, in the order of record.inputs, that of private columns last."""
         return None
 
     def gradients(self, call: PairCall) -> FusedGradients | None:

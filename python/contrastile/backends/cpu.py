@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Gradients, Limits, Needs, PairBlock, PairCall, Score, ScoreGradients, Weights
+from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, Small, only_block
-from .native_block import (
-    GRAD_TYPES,
-    address,
-    describe,
-    empty,
-    new_stats,
-    plain_side,
-    set_grad,
-    weighted_side,
-)
-from .native_struct import new
+from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
+from .cpu_basis import cpu_bases
+from .cpu_small import fits, small_loss
+from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
 
 CPU = torch.device("cpu")
-FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
-SMALL_PAIRS = 1 << 18  # pairs up to which the whole problem is one native call
-SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread costs more than it gives
 
 
 @dataclass
@@ -115,44 +106,24 @@ class CpuBackend(Backend):
         self.module.score_grad(native_block)
         return result
 
-    def small(self, call: PairCall) -> Small | None:
-        one_product = call.spec.score == Score.DOT and len(call.blocks) == 1
-        return self.small_call if one_product and len(call.rows) * len(call.blocks[0]) <= SMALL_PAIRS else None
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+    ) -> SmallLoss | None:
+        if not fits(args, weights, extras):
+            return None
+        kind = self.compute_dtype(args.compute, CPU)
+        return partial(small_loss, self.module, args, kind, weights, needs, extras)
 
-    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        square = call.spec.square
-        for grad in (grads.a, *grads.blocks):
-            if grad is not None:  # the products add up
-                grad.zero_()
-        block = only_block(call)
-        problem, native_block = new(self.module, "SmallCall"), self.native_block(block, block.col.features)
-        native_block.grad_type = GRAD_TYPES[block.row.features.dtype]
-        native_block.cross_entropy = weights.cross_entropy
-        native_block.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
-        native_block.col = plain_side(self.module, block.col, call.spec.cols, grads.col_bias, grads.col_scale)
-        problem.block = native_block
-        problem.row_weight, problem.row_positive_weight = address(weights.row), address(weights.row_positive)
-        problem.col_weight, problem.col_positive_weight = address(weights.col), address(weights.col_positive)
-        problem.grad_a = address(grads.a)
-        problem.grad_b = problem.grad_a if square else address(grads.blocks[0])
-        return torch.tensor(self.module.small_call(problem), dtype=torch.float32, device="cpu")
+    def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
+        return cpu_bases(self.module, vectors)
 
-    def native_block(self, block: PairBlock, columns: Tensor | None = None) -> Any:
-        """The C++ view of a block; the tensors behind its pointers are owned by `block`. Columns default to packed."""
-        if columns is None:
-            assert isinstance(block.col.prepared, PackedColumns)
-            columns = block.col.prepared.panels
+    def native_block(self, block: PairBlock) -> Any:
+        """The C++ view of a block; the tensors behind its pointers are owned by `block`."""
+        assert isinstance(block.col.prepared, PackedColumns)
+        columns = block.col.prepared.panels
         x = describe(self.module, block)
         x.a, x.b, x.b_direction = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
         x.d = block.row.features.shape[1]
         x.dtype = dtype_code(block.row.features)
         x.threads = threads_for(x.n * x.m * max(x.d, 16))
         return x
-
-
-def dtype_code(features: Tensor) -> int:
-    return BFLOAT16 if features.dtype == torch.bfloat16 else FLOAT32
-
-
-def threads_for(work: int) -> int:
-    return 1 if work < SERIAL_WORK else torch.get_num_threads()

@@ -11,7 +11,10 @@ from ..monoid import SideStats, uninitialised
 from ..spec import FLOOR, INDEX_TESTS, PairBlock, Score, Side
 from .native_struct import new
 
+FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
 GRAD_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # GradType in csrc/common/pairs.h
+
+SERIAL_WORK = 1 << 20  # multiply-adds below which starting a second thread on a CPU costs more than it gives
 
 
 def describe(module: Any, block: PairBlock) -> Any:
@@ -103,3 +106,11 @@ def empty(n: int, device: torch.device) -> Tensor:
 
 def address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
+
+
+def dtype_code(features: Tensor) -> int:
+    return BFLOAT16 if features.dtype == torch.bfloat16 else FLOAT32
+
+
+def threads_for(work: int) -> int:
+    return 1 if work < SERIAL_WORK else torch.get_num_threads()

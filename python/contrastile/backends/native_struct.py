@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterator
 from functools import cache
+from struct import Struct, calcsize
 from typing import Any, TypeAlias
 
 Field: TypeAlias = "tuple[str, str | Layout, int, int]"  # name, letter of `struct` or a struct, offset, count
@@ -42,3 +44,37 @@ def made(layout: Layout) -> type[ctypes.Structure]:
     if offsets != [offset for *_, offset, _ in fields] or ctypes.sizeof(struct) != len(fresh):
         raise ImportError(f"the native module and ctypes disagree on the layout of {[name for name, *_ in fields]}")
     return struct
+
+
+@cache
+def packer(module: Any, name: str, given: tuple[str, ...]) -> Callable[..., bytes]:
+    """A function of the fields `given`, dotted where they are of a struct inside, that returns the struct's bytes, in
+    which all other fields have their initial values.
+
+    One call of `struct.pack`: to fill fields by name takes as long as a small problem.
+    """
+    fresh, _ = layout = module.structs[name]
+    places = {field: (letter, offset) for field, letter, offset in leaves(layout)}
+    form, end = "=", 0
+    values: list[str] = []
+    known: dict[str, Any] = {}
+    for number, field in sorted(enumerate(given), key=lambda x: places[x[1]][1]):
+        letter, offset = places[field]
+        if offset > end:  # what lies between is the same in every call
+            known[f"fixed{end}"] = fresh[end:offset]
+            form, values = f"{form}{offset - end}s", [*values, f"fixed{end}"]
+        form, values, end = form + letter, [*values, f"x{number}"], offset + calcsize(f"={letter}")
+    form, values = f"{form}{len(fresh) - end}s", [*values, "rest"]
+    known |= {"rest": fresh[end:], "pack": Struct(form).pack}
+    arguments = ", ".join(f"x{number}" for number in range(len(given)))
+    function: Callable[..., bytes] = eval(f"lambda {arguments}: pack({', '.join(values)})", known)
+    return function
+
+
+def leaves(layout: Layout, before: str = "", start: int = 0) -> Iterator[tuple[str, str, int]]:
+    """(dotted name, letter of `struct` with a standard size, offset) of every number."""
+    for name, kind, offset, _ in layout[1]:
+        if isinstance(kind, tuple):
+            yield from leaves(kind, f"{before}{name}.", start + offset)
+        else:
+            yield before + name, "Q" if kind == "P" else kind, start + offset

@@ -80,8 +80,9 @@ def promoted(
     dtype = torch.promote_types(query.dtype, key.dtype)
     for extra in (negatives, hard):
         dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
-    negatives = None if negatives is None else negatives.to(dtype)
-    return query.to(dtype), key.to(dtype), negatives, None if hard is None else hard.to(dtype)
+    negatives = None if negatives is None else check.as_type(negatives, dtype)
+    hard = None if hard is None else check.as_type(hard, dtype)
+    return check.as_type(query, dtype), check.as_type(key, dtype), negatives, hard
 
 
 def smoothing_share(label_smoothing: float) -> float:

@@ -25,8 +25,8 @@ def feature_pair(
     check.same_shape(y_name, check.features(y_name, y), x_name, check.features(x_name, x))
     check.same_device(y_name, y, x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    x, y = (unit(cleaned(z.to(dtype), present), normalize) for z in (x, y))
-    return x, y
+    x, y = check.as_type(x, dtype), check.as_type(y, dtype)
+    return unit(cleaned(x, present), normalize), unit(cleaned(y, present), normalize)
 
 
 def cleaned(x: Tensor, present: Tensor | None, missing: float = 0.0) -> Tensor:

@@ -144,7 +144,10 @@ def info_nce(
         others.append(Block(negatives, negative_ids, negative_log_prob))
     if normalize:
         others = [replace(x, features=unit(x.features, True)) for x in others]
-    query, key = (unit(cleaned(x, counted.present), normalize) for x in (query, own.features))
+    query, key = (
+        unit(cleaned(query, counted.present), normalize),
+        unit(cleaned(own.features, counted.present), normalize),
+    )
     if hard_negatives is not None:
         hard_negatives = unit(cleaned(hard_negatives, counted.present), normalize)
     batch = GlobalBatch.of(

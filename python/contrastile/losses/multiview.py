@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import check
+from ..ops import EngineOptions, Pairs, Weights, check, small_sum
 from ..ranks import Group, collective
 from .common import cleaned, engine_options, inverse, reduced_empty, upcast
 from .decoupled import view_energy
@@ -68,11 +68,30 @@ def mv_infonce(
     scale, batch = inverse(temperature, every.x), every.batch
     if batch.total <= 1:
         return reduced_empty(batch.n, reduction, every.x, scale)
+    if (
+        negatives == "all"
+        and reduction != "none"
+        and (value := small_set_loss(every, scale, reduction, engine)) is not None
+    ):
+        return value
     # the gradients of positives and of negatives meet in float32 and are rounded once
     engine.compute_dtype, every.x = every.x.dtype, upcast(every.x)
     others = (other_instances if negatives == "all" else other_instances_across)(every, scale, engine)
     positive = every.pairs(scale).logsumexp((1, 2))
     return every.counted.reduced(batch, -F.logsigmoid(positive - others.logsumexp(0)), reduction)
+
+
+def small_set_loss(
+    every: ViewBatch, scale: float | Tensor, reduction: Reduction, engine: EngineOptions
+) -> Tensor | None:
+    """mv_infonce of few instances at once; None: they are many, or views are missing."""
+    if every.present is not None:
+        return None
+    k = every.x.shape[0]
+    ids = every.batch.index(every.x.device).repeat(k)
+    pairs = Pairs(every.x.flatten(0, 1), scale=scale, keep="other_index", positives="same_id", row_ids=ids, split=True)
+    weight = every.counted.weight(every.batch, reduction, every.x[0])
+    return small_sum(pairs, Weights(weight.repeat(k) if isinstance(weight, Tensor) else weight), engine, sets=k)
 
 
 @collective

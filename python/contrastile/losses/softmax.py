@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction
-from ..ops import EngineOptions, Pairs, Weights, pair_stats, weighted_sum
+from ..ops import EngineOptions, Pairs, Weights, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
 from .weights import Counted, direction_weights, keep_present
@@ -72,8 +72,8 @@ class Softmax:
         return torch.cat([own, *(own.new_zeros(x.features.shape[0]) for x in self.others)]) if self.others else own
 
     def col_bias(self) -> Tensor | None:
-        found = [self.log_prob, *(x.log_prob for x in self.others)]
-        if all(x is None for x in found):
+        found = [self.log_prob, *[x.log_prob for x in self.others]]
+        if found.count(None) == len(found):
             return None
         blocks = [self.key, *(x.features for x in self.others)]
         parts = [upcast(b).new_zeros(b.shape[0]) if x is None else -x for x, b in zip(found, blocks, strict=True)]
@@ -101,6 +101,11 @@ class Softmax:
         )  # fmt: skip
 
     def loss(self, reduction: Reduction) -> Tensor:
+        if self.hard is not None and reduction != "none" and not (self.smoothing or self.spare_positive):
+            weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
+            value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
+            if value is not None:
+                return value
         more_terms = self.smoothing > 0.0 or self.hard is not None
         return (self.widened() if more_terms else self).reduced(reduction)
 
@@ -184,9 +189,10 @@ def softmax_loss(
     if row and col and not detach_keys:  # the gradients of both passes meet before they are rounded
         problem = problem.widened()
     parts = []
-    if row:
-        parts.append(replace(problem, row=row))
     if col:
         parts.append(replace(problem.turned(problem.scale if key_scale is None else key_scale), row=col))
+    if row:
+        problem.row = row
+        parts.insert(0, problem)
     values = [(x.detached_candidates() if detach_keys else x).loss(reduction) for x in parts]
     return values[0] if len(values) == 1 else values[0] + values[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ NOWHERE = -1e30  # a logit of no weight in any softmax, whose own softmax is sti
 
 def direction_weights(direction: Direction, symmetric: bool = True) -> tuple[float, float]:
     """symmetric: whether the loss has two directions; without, direction has no effect."""
-    check.choice("direction", direction, get_args(Direction))
+    check.choice("direction", direction, tuple(DIRECTIONS))
     if symmetric:
         return DIRECTIONS[direction]
     if direction != "mean":

@@ -4,10 +4,10 @@ from ..monoid import softplus
 from .arguments import Pairs
 from .library import no_autocast
 from .options import EngineOptions
-from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, weighted_sum
+from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
 from .products import matmul
 from .results import PairStats
 from .segments import segment_max
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Weights", "matmul", "no_autocast", "pair_loss", "pair_reduce"]
-__all__ += ["pair_stats", "row_lse", "segment_max", "softplus", "weighted_sum"]
+__all__ += ["pair_stats", "row_lse", "segment_max", "small_sum", "softplus", "weighted_sum"]

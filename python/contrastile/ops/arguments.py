@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
-from ..spec import ONE_WAY, READERS, PairTest
+from ..spec import ONE_WAY, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
-from .rules import NO_OPERAND, PerBlock, excludes, keep_rule, operands, partners, positives_rule
+from .rules import Operand, PerBlock, excludes, keep_rule, operands, partners, positives_rule
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -63,40 +63,62 @@ def arguments(
     check.choice("score", score, tuple(SCORES))
     blocks = _blocks(a, b, directions=score != "dot")
     _check_score(pairs)
-    n, m = a.shape[0], sum(x.shape[-2] for x in blocks)
+    n, m = a.shape[0], blocks[0].shape[-2] if len(blocks) == 1 else sum(x.shape[-2] for x in blocks)
     keep, positives = keep_rule(pairs.keep), positives_rule(pairs.positives, b is None)
     _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
     square = b is None and not (keep | positives) & ONE_WAY and _symmetric(scale, pairs)
-    optional = {
-        "col_scale": (pairs.col_scale, m), "row_bias": (pairs.row_bias, n), "col_bias": (pairs.col_bias, m),
-        "row_low": (pairs.row_low, n), "row_high": (pairs.row_high, n),
-        "col_low": (pairs.col_low, m), "col_high": (pairs.col_high, m),
-    }  # fmt: skip
     partner, share = partners(pairs, keep, positives, n, m if engine.ranks is None else None, device)
-    vectors = {name: None if x is None else check.vector(name, x, size, device) for name, (x, size) in optional.items()}
-    limits = _limits(vectors, pairs.cols)
     mask = pairs.mask
     if mask is not None:  # across ranks it has the columns of all
         mask = check.bool_mask("mask", mask, (n, m if engine.ranks is None else None), device)
     a, blocks = _promote(a, blocks)
-    ids, groups, labels, order = (found.get(name, NO_OPERAND) for name in READERS)
-    return Arguments(
-        a=a, blocks=[] if square else blocks, scale=scale, col_scale=vectors["col_scale"],
-        row_bias=vectors["row_bias"], col_bias=None if square else vectors["col_bias"],
-        row_ids=ids.row, col_ids=ids.col, row_groups=groups.row, col_groups=groups.col,
-        row_labels=labels.row, col_labels=labels.col, row_order=order.row, col_order=order.col,
-        partner=partner, share=share,
-        **limits, mask=mask, reduce=int(REDUCES[pairs.reduce]), keep=int(keep), positives=int(positives),
-        without_ids=ids.without, without_groups=groups.without, without_labels=labels.without,
-        float_order=isinstance(pairs.row_order, Tensor) and pairs.row_order.is_floating_point(),
-        keep_positives=bool(pairs.keep_positives), cross_entropy=cross_entropy,
-        cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]), offset=bool(pairs.offset),
+    args = Arguments(
+        a, [] if square else blocks, scale, partner=partner, share=share, mask=mask, reduce=int(REDUCES[pairs.reduce]),
+        keep=int(keep), positives=int(positives), keep_positives=bool(pairs.keep_positives),
+        cross_entropy=cross_entropy, cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]),
+        offset=bool(pairs.offset),
         split=bool(pairs.split) or (positive_weights and _apart(pairs, keep, positives, cross_entropy)),
-        counts=bool(pairs.counts),
-        compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
+        counts=bool(pairs.counts), compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
+    if found:
+        _set_operands(args, found, pairs.row_order)
+    if not _no_vectors(pairs):
+        _set_vectors(args, pairs, n, m, device)
+    return args
+
+
+def _set_operands(args: Arguments, found: Mapping[str, Operand], order: Tensor | None) -> None:
+    for name, operand in found.items():
+        setattr(args, f"row_{name}", operand.row)
+        setattr(args, f"col_{name}", operand.col)
+        if name != "order":
+            setattr(args, f"without_{name}", operand.without)
+    args.float_order = isinstance(order, Tensor) and order.is_floating_point()
+
+
+def _no_vectors(pairs: Pairs) -> bool:
+    """In one look: most calls have none."""
+    return (
+        pairs.col_scale is pairs.row_bias is pairs.col_bias is pairs.row_low is pairs.row_high is pairs.col_low
+        is pairs.col_high is None
+    )  # fmt: skip
+
+
+def _set_vectors(args: Arguments, pairs: Pairs, n: int, m: int, device: torch.device) -> None:
+    """What is one number for each row or column."""
+    vectors: dict[str, Tensor | None] = {}
+    for name in VECTORS:
+        x = getattr(pairs, name)
+        vectors[name] = None if x is None else check.vector(name, x, n if name.startswith("row") else m, device)
+    for name, x in (vectors | _limits(vectors, pairs.cols)).items():
+        setattr(args, name, x)
+    if args.square:
+        args.col_bias = None
+
+
+VECTORS = ("col_scale", "row_bias", "col_bias", "row_low", "row_high", "col_low", "col_high")
 
 
 def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> None:
@@ -191,10 +213,10 @@ def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, directions: bool) ->
 def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     dtype = a.dtype
     for block in blocks:
-        dtype = torch.promote_types(dtype, block.dtype)
-    a = a.to(dtype)
+        dtype = dtype if block.dtype == dtype else torch.promote_types(dtype, block.dtype)
+    a = check.as_type(a, dtype)
     # torch.compile cannot trace a tensor that is given twice
-    return a, [block.view_as(block) if block is a else block.to(dtype) for block in blocks]
+    return a, [block.view_as(block) if block is a else check.as_type(block, dtype) for block in blocks]
 
 
 def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from ..backends.base import SmallExtras
 from ..monoid import exact_dtype, joined_parts
-from . import library, record
-from .check import plain
+from . import check, library, record
+from .check import as_type, plain
 from .library import LIB
 from .record import Arguments
 
@@ -117,6 +118,52 @@ class LossFunction(torch.autograd.Function):
         return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
+class PlainLoss(torch.autograd.Function):
+    """LossFunction where nobody watches operators: arguments pass as they are, and autograd sees those tensors alone
+    that want a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[[], tuple[Tensor, list[Tensor]]], *wanted: Tensor) -> Tensor:
+        loss, grads = run()
+        ctx.save_for_backward(*grads, *wanted)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        if is_one(gout):
+            half = len(saved) // 2
+            return (None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
+        return (None, *once(scaled, gout, *saved))
+
+
+def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[Tensor]) -> Tensor:
+    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
+    # apply without its look for transforms, which check.no_transforms has refused
+    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[no-untyped-call]
+    return value
+
+
+def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
+    """Differentiable library.small_loss; None: it is no small call."""
+    wanted, private = record.wanted_inputs(args, needs), extras.private
+    if private is not None:
+        needs = [*needs, torch.is_grad_enabled() and private.requires_grad]
+        wanted += [private] if needs[-1] else []
+    run = library.small_loss(args, weights, needs, extras)
+    if run is None:
+        return None
+    return plain_loss(run, wanted) if wanted else run()[0]
+
+
+def is_one(gout: Tensor) -> bool:
+    """Whether gradients are what was saved, and this is their last use: the graph is not kept."""
+    if torch.is_grad_enabled() or torch._C._autograd._get_current_graph_task_keep_graph():
+        return False
+    watched = type(gout) is not Tensor or torch._C._len_torch_dispatch_stack() or check.transformed()
+    return gout.device.type == "cpu" and not watched and gout.item() == 1.0
+
+
 def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
     """gout * gradients in float32, then the cast: a loss scaler's factor arrives before float16 can underflow.
 
@@ -156,17 +203,25 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     return outputs
 
 
-def loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+def loss(args: Arguments, more: library.Sum, needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
     if not any(needs):
         return run_loss(args, more, needs)[0]
+    if plain(args.a):
+        return plain_loss(lambda: library.loss(args, *more, needs), record.wanted_inputs(args, needs))
     inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
-def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
+def run_loss(args: Arguments, more: library.Sum, needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    if plain(args.a):
+        return library.loss(args, *more, needs)
+    weights = library.weight_tensors(args, *more[:4])  # operators take tensors alone
+    found: tuple[Tensor, list[Tensor]] = torch.ops.contrastile.pair_loss.default(
+        *record.packed(args), *weights, more[4], needs
+    )
+    return found
 
 
 def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:

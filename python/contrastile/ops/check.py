@@ -64,13 +64,19 @@ def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:
     gradients is refused here."""
     if torch._C._get_tracing_state() is not None:
         raise RuntimeError(f"contrastile: torch.jit.trace is not supported; {TRACE_WITH}")
-    x = tensor(name, value)
-    shape = "(N, D)" if ndim == 2 else "(N, K, D)"
+    usual = type(value) in PLAIN and value.layout is torch.strided and not value.is_nested
+    x: Tensor = value if usual else tensor(name, value)
     if x.dim() != ndim:
+        shape = "(N, D)" if ndim == 2 else "(N, K, D)"
         raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
     if x.dtype not in FEATURE_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {x.dtype}")
     return x
+
+
+def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x.to(dtype), which costs a microsecond also where there is nothing to do."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def is_vector(name: str, x: Any, size: int) -> bool:
@@ -139,10 +145,13 @@ def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | 
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
         return (x if device is None else beside(name, x, device)).reshape(())
-    if isinstance(x, (torch.SymInt, torch.SymFloat)):  # a size in a graph of any size: not read either
+    if type(x) is not float and isinstance(x, (torch.SymInt, torch.SymFloat)):
+        # a size in a graph of any size: not read either
         return cast(float, torch.sym_float(x))
     # numbers.Real: NumPy's scalars; asked last, because torch.compile cannot trace it
-    if isinstance(x, bool) or not (isinstance(x, (int, float)) or isinstance(x, numbers.Real)):
+    if type(x) is not float and (
+        isinstance(x, bool) or not (isinstance(x, (int, float)) or isinstance(x, numbers.Real))
+    ):
         raise wrong_type(name, "a number or a 0-dim tensor", x)
     value = float(x)
     if not -math.inf < value < math.inf or (positive and value <= 0):  # torch.compile cannot trace math.isfinite
@@ -183,9 +192,8 @@ def budget(x: Any) -> int | None:
 
 def transformed() -> bool:
     """Within a transform of torch.func, or with forward-mode AD on."""
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    active = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return active and not torch.compiler.is_compiling()
 
 
 def no_transforms() -> None:

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from .. import driver
 from ..backends import select
-from ..backends.base import Backend
+from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
 from ..monoid import NUMBERS, stat_dtype, upstream
 from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
+NO_EXTRAS = SmallExtras()
 TAGS = (torch.Tag.pt2_compliant_tag,)
 
 LIB.define(
@@ -160,21 +161,50 @@ def upstream_of(
 
 
 def loss(
-    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None,
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None,
     budget: int, needs: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    weights = row, row_positive, col, col_positive
+    if (run := small_loss(args, weights, needs)) is not None:
+        return run()
     with no_autocast(args.a):
         call, backend = build_call(args)
-        weights = contiguous_weights(args, row, row_positive, col, col_positive)
-        value, grads = driver.scalar(call, backend, weights, needed(args, needs), budget)
+        tensors = contiguous_weights(args, row, row_positive, col, col_positive)
+        value, grads = driver.scalar(call, backend, tensors, needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
+def small_loss(
+    args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
+) -> SmallLoss | None:
+    """What does a small call at once, see Backend.small_loss."""
+    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    return backend.small_loss(args, weights, needs, extras)
+
+
+Weight = float | Tensor  # of all items, or one for each
+# the weights of rows, of their sums over positives, of columns and of theirs, and a budget
+Sum = tuple[Weight, Weight | None, Weight | None, Weight | None, int]
+
+
 def contiguous_weights(
-    args: Arguments, row: Tensor, row_positive: Tensor | None, col: Tensor | None, col_positive: Tensor | None
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
 ) -> Weights:
-    rest = [None if w is None else w.contiguous() for w in (row_positive, col, col_positive)]
-    return Weights(row.contiguous(), rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
+    found = weight_tensors(args, row, row_positive, col, col_positive)
+    one, *rest = (None if x is None else x.contiguous() for x in found)
+    assert one is not None
+    return Weights(one, rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
+
+
+def weight_tensors(
+    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
+) -> list[Tensor | None]:
+    """A number for each item, as operators take them."""
+    like, kind, n, m = args.a, stat_dtype(args.a.dtype), args.n, args.m
+    return [
+        x if x is None or isinstance(x, Tensor) else torch.full((size,), x, dtype=kind, device=like.device)
+        for x, size in ((row, n), (row_positive, n), (col, m), (col_positive, m))
+    ]
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

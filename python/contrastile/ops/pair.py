@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backends.base import SmallExtras
 from ..literals import BackendName, Keep, Positives, ReduceName, ScoreName
 from ..monoid import stat_dtype
 from ..ranks import Group, collective
-from ..spec import Reduce
+from ..spec import TRAITS
 from . import across_ranks, autograd, check
 from .arguments import Pairs, arguments
 from .maximum import maximum
@@ -173,7 +174,7 @@ def pair_reduce(
 def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
     """pair_reduce for those who have checked their options."""
     args, budget, ranks = arguments(pairs, engine), engine.memory_budget, engine.ranks
-    if Reduce(args.reduce).traits.arg:
+    if TRAITS[args.reduce].arg:
         return _maximum(pairs, args, engine)
     needs = needs_of(args)
     if ranks is not None:
@@ -302,53 +303,77 @@ def pair_loss(
 
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
     """pair_loss for those who have checked their options."""
-    _refuse_idle_weights(pairs, weights)
-    args = arguments(pairs, engine, weights.cross_entropy, not _none(weights))
-    if Reduce(args.reduce).traits.arg:
-        raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
-    n, m, like = args.n, args.m, args.a
-    row = _weight("row_weight", weights.row, n, like)
-    col = _weight("col_weight", weights.col, m, like) if pairs.cols else None
-    row_positive = col_positive = None
-    if pairs.positives is not None and not (weights.cross_entropy and _none(weights)):
-        row_positive = _weight("row_positive_weight", weights.row_positive, n, like)
-        col_positive = _weight("col_positive_weight", weights.col_positive, m, like) if pairs.cols else None
-    if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
-        row, col = row + col, None
-        if row_positive is not None and col_positive is not None:
-            row_positive, col_positive = row_positive + col_positive, None
+    args, given = _weighted(pairs, weights, engine)
     budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
-    more = (row, row_positive, col, col_positive, budget)
+    more = (*given, budget)
     if engine.ranks is None:
         return autograd.loss(args, more, needs)
     return across_ranks.loss(engine.ranks, args, more, needs)
 
 
+def small_sum(
+    pairs: Pairs, weights: Weights, engine: EngineOptions, *, private: Tensor | None = None, sets: int = 1
+) -> Tensor | None:
+    """weighted_sum of what a backend does at once in small calls only; None: this is none.
+
+    private: further columns of each row alone, (N, K, D) of the type of the others, in the rows' statistics of a cross
+    entropy. sets: rows i, i + N / sets, .. are one item, whose loss is softplus(log-sum-exp of all their others - that
+    of all their positives), for pairs.split; weights have its number for each of these rows.
+    """
+    if engine.ranks is not None or not check.plain(pairs.a):
+        return None
+    args, given = _weighted(pairs, weights, engine)
+    return autograd.small_loss(args, given, needs_of(args), SmallExtras(private, sets))
+
+
+def _weighted(
+    pairs: Pairs, weights: Weights, engine: EngineOptions
+) -> tuple[Arguments, tuple[float | Tensor, float | Tensor | None, float | Tensor | None, float | Tensor | None]]:
+    """Both checked: the weights of rows, of their sums over positives, of columns and of theirs."""
+    _refuse_idle_weights(pairs, weights)
+    some = not _is_zero(weights.row_positive) or not _is_zero(weights.col_positive)  # of positives on their own
+    args = arguments(pairs, engine, weights.cross_entropy, some)
+    if TRAITS[args.reduce].arg:
+        raise ValueError("reduce='max' has no scalar mode; use pair_reduce")
+    row = _weight("row_weight", weights.row, args, False)
+    col = _weight("col_weight", weights.col, args, True) if pairs.cols else None
+    row_positive = col_positive = None
+    if pairs.positives is not None and (some or not weights.cross_entropy):
+        row_positive = _weight("row_positive_weight", weights.row_positive, args, False)
+        col_positive = _weight("col_positive_weight", weights.col_positive, args, True) if pairs.cols else None
+    if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
+        row, col = row + col, None
+        if row_positive is not None and col_positive is not None:
+            row_positive, col_positive = row_positive + col_positive, None
+    return args, (row, row_positive, col, col_positive)
+
+
 def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     """A weight of something that is not computed is a mistake of the caller's."""
     positives, cols = pairs.positives is not None, pairs.cols
+    if positives and cols:
+        return
     for name, weight, useful, need in (
         ("row_positive_weight", weights.row_positive, positives, "positives"),
         ("col_weight", weights.col, cols, "cols=True"),
         ("col_positive_weight", weights.col_positive, cols and positives, "cols=True and positives"),
     ):
-        if not useful and (isinstance(weight, Tensor) or weight != 0.0):
+        if not useful and not _is_zero(weight):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")
 
 
-def _none(weights: Weights) -> bool:
-    """Whether positives have no weight of their own."""
-    given = (weights.row_positive, weights.col_positive)
-    return not any(isinstance(x, Tensor) or x != 0.0 for x in given)
+def _is_zero(weight: float | Tensor) -> bool:
+    return not isinstance(weight, Tensor) and weight == 0.0
 
 
-def _weight(name: str, x: float | Tensor, size: int, like: Tensor) -> Tensor:
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    if isinstance(x, Tensor):
-        if x.requires_grad:
-            raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
-        return check.vector(name, x, size, like.device).to(dtype).contiguous()
-    return torch.full((size,), cast(float, check.scalar(name, x)), dtype=dtype, device=like.device)
+def _weight(name: str, x: float | Tensor, args: Arguments, columns: bool) -> float | Tensor:
+    """A number that is the weight of every item stays one."""
+    if not isinstance(x, Tensor):
+        return check.scalar(name, x)
+    if x.requires_grad:
+        raise ValueError(f"{name} must not require grad: pair_loss forms gradients before it is differentiated")
+    size = args.m if columns else args.n
+    return check.vector(name, x, size, args.a.device).to(stat_dtype(args.a.dtype)).contiguous()
 
 
 def _default_budget(args: Arguments) -> int:

@@ -45,45 +45,46 @@ class Arguments:
     a: Annotated[Tensor, Option("Tensor", grad="a")]
     blocks: Annotated[list[Tensor], Option("Tensor[]", grad="blocks")]  # of columns; empty in a square call
     scale: Annotated[Tensor, Option("Tensor", grad="row_scale")]  # 0-dim, or one per row
-    col_scale: Annotated[Tensor | None, Option("Tensor?", grad="col_scale", agreed=True)]
+    col_scale: Annotated[Tensor | None, Option("Tensor?", grad="col_scale", agreed=True)] = None
     # in a square call it acts on both sides
-    row_bias: Annotated[Tensor | None, Option("Tensor?", grad="row_bias", agreed=True)]
-    col_bias: Annotated[Tensor | None, Option("Tensor?", grad="col_bias", agreed=True)]
+    row_bias: Annotated[Tensor | None, Option("Tensor?", grad="row_bias", agreed=True)] = None
+    col_bias: Annotated[Tensor | None, Option("Tensor?", grad="col_bias", agreed=True)] = None
     # operands of rules. Those of columns are None where they are the rows': torch.compile cannot trace a tensor that is
     # given twice
-    row_ids: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_ids: Annotated[Tensor | None, Option("Tensor?")]
-    row_groups: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_groups: Annotated[Tensor | None, Option("Tensor?")]
-    row_labels: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # (N, words) int64
-    col_labels: Annotated[Tensor | None, Option("Tensor?")]
-    row_order: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # int64
-    col_order: Annotated[Tensor | None, Option("Tensor?")]
-    partner: Annotated[Tensor | None, Option("Tensor?", agreed=True)]  # (N, count) int64
-    share: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    row_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    row_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)]
-    mask: Annotated[Tensor | None, Option("Tensor?")]
-    reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)]
-    keep: Annotated[int, Option("int", rule=True, agreed=True)]  # bits of PairTest
-    positives: Annotated[int, Option("int", rule=True, agreed=True)]  # no bits: no positives
+    row_ids: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    col_ids: Annotated[Tensor | None, Option("Tensor?")] = None
+    row_groups: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    col_groups: Annotated[Tensor | None, Option("Tensor?")] = None
+    row_labels: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None  # (N, words) int64
+    col_labels: Annotated[Tensor | None, Option("Tensor?")] = None
+    row_order: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None  # int64
+    col_order: Annotated[Tensor | None, Option("Tensor?")] = None
+    partner: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None  # (N, count) int64
+    share: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    row_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    row_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
+    mask: Annotated[Tensor | None, Option("Tensor?")] = None
+    reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)] = 0
+    keep: Annotated[int, Option("int", rule=True, agreed=True)] = 0  # bits of PairTest
+    positives: Annotated[int, Option("int", rule=True, agreed=True)] = 0  # no bits: no positives
     # column blocks without ids, groups, labels: a bit for each block. Their places in col_ids hold zeros.
-    without_ids: Annotated[int, Option("int", agreed=True)]
-    without_groups: Annotated[int, Option("int", agreed=True)]
-    without_labels: Annotated[int, Option("int", agreed=True)]
-    float_order: Annotated[bool, Option("bool", agreed=True)]  # row_order and col_order stand for floating numbers
-    keep_positives: Annotated[bool, Option("bool", agreed=True)]
-    cross_entropy: Annotated[bool, Option("bool", agreed=True)]  # of pair_loss alone
-    cols: Annotated[bool, Option("bool", agreed=True)]
-    square: Annotated[bool, Option("bool", agreed=True)]  # b is a and z symmetric
-    score: Annotated[int, Option("int", names=SCORES, agreed=True)]
-    offset: Annotated[bool, Option("bool", agreed=True)]
-    split: Annotated[bool, Option("bool", agreed=True)]  # see spec.PairSpec, as the next
-    counts: Annotated[bool, Option("bool", agreed=True)]
-    compute: Annotated[torch.dtype, Option("ScalarType")]  # the type features are multiplied in
-    backend: Annotated[str, Option("str")]
+    without_ids: Annotated[int, Option("int", agreed=True)] = 0
+    without_groups: Annotated[int, Option("int", agreed=True)] = 0
+    without_labels: Annotated[int, Option("int", agreed=True)] = 0
+    # row_order and col_order stand for floating numbers
+    float_order: Annotated[bool, Option("bool", agreed=True)] = False
+    keep_positives: Annotated[bool, Option("bool", agreed=True)] = False
+    cross_entropy: Annotated[bool, Option("bool", agreed=True)] = False  # of pair_loss alone
+    cols: Annotated[bool, Option("bool", agreed=True)] = False
+    square: Annotated[bool, Option("bool", agreed=True)] = False  # b is a and z symmetric
+    score: Annotated[int, Option("int", names=SCORES, agreed=True)] = 0
+    offset: Annotated[bool, Option("bool", agreed=True)] = True
+    split: Annotated[bool, Option("bool", agreed=True)] = False  # see spec.PairSpec, as the next
+    counts: Annotated[bool, Option("bool", agreed=True)] = False
+    compute: Annotated[torch.dtype, Option("ScalarType")] = torch.float32  # the type features are multiplied in
+    backend: Annotated[str, Option("str")] = "auto"
 
     @property
     def n(self) -> int:
@@ -91,7 +92,9 @@ class Arguments:
 
     @property
     def m(self) -> int:
-        return self.n if self.square else sum(block.shape[-2] for block in self.blocks)
+        if self.square:
+            return self.n
+        return self.blocks[0].shape[-2] if len(self.blocks) == 1 else sum(block.shape[-2] for block in self.blocks)
 
 
 FIELDS: dict[str, Option] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ CONTRADICTIONS = (
     ("shared_label", "no_shared_label"), ("partner", "no_partner"),
 )  # fmt: skip
 KEEPABLE = {name: test for name, test in TESTS.items() if name != "kept"}
+ANY_OPERAND = reduce(or_, map(int, READERS.values()))
 ONE = {"all": NO_TEST, **KEEPABLE}  # what keep may be as one word
 WORD = 64  # labels of an int64
 MOST_BLOCKS = 62  # whose lack of an operand is a bit of an int64
@@ -30,9 +33,6 @@ class Operand(NamedTuple):
     row: Tensor | None = None
     col: Tensor | None = None  # None with a row: the rows'
     without: int = 0  # column blocks that have none: a bit for each
-
-
-NO_OPERAND = Operand()
 
 
 def keep_rule(keep: Keep) -> int:
@@ -55,10 +55,14 @@ def positives_rule(positives: Positives | None, square: bool) -> int:
     return found | PairTest.OTHER_INDEX if square else found
 
 
+# of every two tests that contradict each other the first, whose bit is the one before the other's
+FIRST = sum(TESTS[one] for one, _ in CONTRADICTIONS)
+assert 2 * FIRST == sum(TESTS[other] for _, other in CONTRADICTIONS)
+
+
 def excludes(keep: int, positives: int) -> bool:
     """Whether no pair is both kept and positive, seen from the rules."""
-    pairs = ((TESTS[one], TESTS[other]) for one, other in CONTRADICTIONS)
-    return any((keep & x and positives & y) or (keep & y and positives & x) for x, y in pairs)
+    return bool(2 * (keep & FIRST) & positives or 2 * (positives & FIRST) & keep)
 
 
 def tests(name: str, rule: str | tuple[str, ...], known: dict[str, int]) -> int:
@@ -83,6 +87,18 @@ def operands(
 ) -> dict[str, Operand]:
     """Every operand there is, by its name. given: has row_<name> and col_<name>. square: b is a."""
     found: dict[str, Operand] = {}
+    if not rules & ANY_OPERAND and (
+        given.row_ids
+        is given.col_ids
+        is given.row_groups
+        is given.col_groups
+        is given.row_labels
+        is given.col_labels
+        is given.row_order
+        is given.col_order
+        is None
+    ):  # in one look: most calls have none
+        return found
     for name, readers in READERS.items():
         row, col = getattr(given, f"row_{name}"), getattr(given, f"col_{name}")
         if row is None and col is None:

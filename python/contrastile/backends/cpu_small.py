@@ -1,0 +1,143 @@
+"""A small problem on a CPU as one native call, from the record of its arguments straight to the packed struct: what is
+between would cost as much as the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..spec import READERS, Score
+from .base import SmallExtras, SmallWeights
+from .native_block import GRAD_TYPES, dtype_code, threads_for
+from .native_struct import packer
+
+SMALL_PAIRS = 1 << 19  # pairs up to which the whole problem is one native call
+PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
+BLOCKS = [(f"{name}.b", f"{name}.m", f"{name}.grad") for name in PLACES]
+# as record.inputs has what wants a gradient: rows, their scale, that of columns, biases of both, blocks
+GRADS = (
+    "grad_a", "grad_scale", "block.col.grad_score_sum", "block.row.grad_sum", "block.col.grad_sum",
+    *(grad for _, _, grad in BLOCKS),
+)  # fmt: skip
+WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
+# what most calls have none of: fields of the record and where they go
+NUMBERS = {
+    "row_bias": "block.row_bias", "col_bias": "block.col_bias", "col_scale": "block.col_scale",
+    "share": "block.share", "row_low": "block.row.low", "row_high": "block.row.high", "col_low": "block.col.low",
+    "col_high": "block.col.high",
+}  # fmt: skip
+given_numbers = attrgetter(*NUMBERS)
+given_operands = attrgetter(*(f"row_{name}" for name in READERS), "partner", "mask")
+
+
+def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
+    """Whether the call is small, and one product."""
+    private = extras.private
+    if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
+        return False
+    if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
+        return False
+    return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
+
+
+def small_loss(
+    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+) -> tuple[Tensor, list[Tensor]]:
+    """kind: the type features are multiplied in. Every tensor whose address is taken lives until the end."""
+    a = features(args.a, args.compute, kind)
+    blocks = [a] if args.square else [features(x, args.compute, kind) for x in args.blocks]
+    (n, d), m, scale, loss = a.shape, args.m, numbers(args.scale), torch.empty((), dtype=torch.float32, device=a.device)
+    values = {
+        "block.a": a.data_ptr(), "block.n": n, "block.m": m, "block.d": d, "block.dtype": dtype_code(a),
+        "block.threads": threads_for(n * m * max(d, 16)), "block.row_scale": scale.data_ptr(),
+        "one_scale": scale.dim() == 0, "square": args.square, "block.keep": args.keep,
+        "block.positives": args.positives, "block.reduce": args.reduce, "block.keep_positives": args.keep_positives,
+        "block.split": args.split, "block.cross_entropy": args.cross_entropy, "block.row.on": True,
+        "block.col.on": args.cols, "block.grad_type": GRAD_TYPES[kind], "loss": loss.data_ptr(),
+        "blocks": len(blocks),
+    }  # fmt: skip
+    for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
+        values[place], values[count] = block.data_ptr(), block.shape[0]
+    alive = set_weights(values, weights) + set_numbers(values, args) + set_operands(values, args)
+    grads = set_gradients(values, args, needs)
+    if extras.sets > 1:
+        values["sets"] = extras.sets
+    if (private := extras.private) is not None:
+        alive.append(private := features(private, args.compute, kind))
+        values["private_columns"], values["private_count"] = private.data_ptr(), private.shape[1]
+        if needs[-1]:
+            grads.append(grad := torch.empty_like(private, dtype=torch.float32))
+            values["grad_private"] = grad.data_ptr()
+    module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
+    del alive
+    return loss, grads
+
+
+def set_weights(values: dict[str, Any], weights: SmallWeights) -> list[Tensor]:
+    alive = []
+    for name, weight in zip(WEIGHTS, weights, strict=True):
+        if isinstance(weight, Tensor):
+            alive.append(weight := numbers(weight))
+            values[f"{name}.each"] = weight.data_ptr()
+        elif weight is not None:
+            values[f"{name}.all"] = weight
+    return alive
+
+
+def set_numbers(values: dict[str, Any], args: Any) -> list[Tensor]:
+    alive = []
+    for name, x in zip(NUMBERS, given_numbers(args), strict=True):
+        if x is not None:
+            alive.append(x := numbers(x))
+            values[NUMBERS[name]] = x.data_ptr()
+            if args.square and name == "row_bias":
+                values["block.col_bias"] = x.data_ptr()
+    return alive
+
+
+def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
+    """What tests of pairs compare, and the mask."""
+    *rows, partner, mask = given_operands(args)
+    for name, row in zip(READERS, rows, strict=True):
+        if row is not None:
+            own = getattr(args, f"col_{name}")
+            values[f"block.row_{name}"] = row.data_ptr()
+            values[f"block.col_{name}"] = row.data_ptr() if own is None else own.data_ptr()
+    if rows[2] is not None:
+        values["block.label_words"] = rows[2].shape[1]
+    for field, blocks in (("without_ids", args.without_ids), ("without_groups", args.without_groups)):
+        for index, name in enumerate(PLACES if blocks else ()):
+            values[f"{name}.{field}"] = bool(blocks >> index & 1)
+    if partner is not None:
+        values["block.partner"], values["block.partners"] = partner.data_ptr(), partner.shape[1]
+    if mask is None:
+        return []
+    mask = mask.contiguous()
+    values["block.mask"], values["block.mask_stride"] = mask.data_ptr(), mask.stride(0)
+    return [mask]
+
+
+def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> list[Tensor]:
+    """Memory for what is wanted, in the order of record.inputs."""
+    likes = (args.a, args.scale, args.col_scale, args.row_bias, args.col_bias, *args.blocks)
+    grads = []
+    for place, like, need in zip(GRADS, likes, needs, strict=False):
+        if need:
+            grads.append(grad := torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format))
+            values[place] = grad.data_ptr()
+    return grads
+
+
+def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
+    """Rounded to the type asked for, in the type, as wide or wider, that is multiplied."""
+    if x.dtype != compute or compute != kind:
+        x = x.to(compute).to(kind)
+    return x.contiguous()
+
+
+def numbers(x: Tensor) -> Tensor:
+    return (x if x.dtype == torch.float32 else x.to(torch.float32)).contiguous()
