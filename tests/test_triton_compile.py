@@ -69,7 +69,9 @@ def test_partial_results_are_joined_in_registers(arch, reduce, finished, positiv
 @pytest.mark.parametrize("arch", by_default(TABLE, "sm_90"))
 @pytest.mark.parametrize("positives", by_default(("SAME_INDEX", "SAME_ID"), "SAME_ID"))
 def test_statistics_of_positives_and_counts_are_joined_in_registers(arch, positives):
-    check_merge(arch, PairSpec(positives=PairTest[positives], split=True, counts=True), False)
+    spec = PairSpec(positives=PairTest[positives], split=True, counts=True)
+    check_merge(arch, spec, False)
+    check_merge(arch, replace(spec, counts=False), True)
 
 
 def check_merge(arch, spec, finished):
