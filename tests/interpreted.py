@@ -371,8 +371,9 @@ FUNCTORS = {  # name: the reduce or score that uses it
 
 @cache
 def mutants(name):
-    """Small calls that the test decides, as kept and as positive."""
-    return [make_call(20, 30, 8, torch.float32, **{role: name}) for role in ("keep", "positives")]
+    """Small calls that the test decides, as kept and as positive; without shares, which no other pairs have."""
+    calls = [make_call(20, 30, 8, torch.float32, **{role: name}) for role in ("keep", "positives")]
+    return [replace(x, options={k: v for k, v in x.options.items() if k != "share"}) for x in calls]
 
 
 @pytest.mark.parametrize("name", TESTS)

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from contrastile import spec
+from contrastile.backends import triton_launch
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.backends.triton import TritonBackend
 from contrastile.backends.triton_fused import fused_tile
 from contrastile.monoid import NUMBERS
 from contrastile.spec import Gradients, Score
-from contrastile.triton_kernels import merge, pair, rules, slopes
+from contrastile.triton_kernels import config, merge, pair, rules, slopes
 from support.blocks import ALL, APART, agree, apart, close, double, nan_in, numbers
 from support.combinations import by_default
 
@@ -27,6 +28,13 @@ def check(block):
 @pytest.mark.parametrize("name", by_default(APART, *QUICK))
 def test_positives_apart_and_counts(name):
     check(apart(name))
+
+
+def test_partners_in_tiles_of_several_words(monkeypatch):
+    """A word has a bit for each of 64 columns."""
+    tile = replace(config.INTERPRETER, cols=128)
+    monkeypatch.setattr(triton_launch, "tile_for", lambda *_: tile)
+    check(apart("partners"))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -121,6 +129,8 @@ MUTANTS = {
     "one": (pair, "one_exponential", off, "index"),
     "counts": (pair, "counted", doubled, "counts"),
     "join": (merge, "joined_sums", zero, "counts"),
+    "share": (slopes, "share_of", doubled, "partners"),
+    "sums by share": (pair, "share_of", doubled, "partners"),
     "join of exponentials": (merge, "joined_exponentials", off, "index"),
 }
 

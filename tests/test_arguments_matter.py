@@ -98,6 +98,8 @@ EVERYWHERE = {
     "cross_entropy": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "mask": Matter(None, rows(7, N, N) > 0), "positives": Matter(None, "same_index"),
     "split": Matter(False, True, {"positives": "same_index"}), "counts": Matter(False, True),
+    "partner": Matter(torch.arange(N).roll(1), torch.arange(N), {"keep": "no_partner"}),
+    "share": Matter(POSITIVE, 2 * POSITIVE, {"positives": "partner", "partner": torch.arange(N)}),
     "stat_dtype": Matter(None, torch.float64),
     "keep_positives": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
     "cols": Matter(False, True), "score": Matter("dot", "distance", {**NORMS, "score": None}),
@@ -130,6 +132,8 @@ HERE = {
     ("area", "x"): Matter(Y, rows(10)),
     ("segment_max", "cols"): Matter(Y, Z),
     ("pair_loss", "positives"): Matter("kept", "same_index", {"row_positive_weight": 0.5}),
+    ("pair_loss", "share"): Matter(POSITIVE, 2 * POSITIVE, {
+        "positives": "partner", "partner": torch.arange(N), "row_positive_weight": 0.5}),
     ("pair_loss", "cols"): Matter(True, False, {"col_weight": 0.5}),
     ("pair_loss", "col_high"): Matter(None, torch.zeros(N), {"cols": True, "col_weight": 1.0}),
     ("pair_loss", "col_low"): Matter(None, torch.zeros(N), {"cols": True, "col_weight": 1.0}),

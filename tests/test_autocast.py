@@ -16,14 +16,12 @@ from contrastile.distributed import cached_backward
 from contrastile.losses.volume_computation import volume_computation
 from contrastile.ops import matmul
 from support.inside_autocast import REGIONS, assert_backward_is_the_same_inside
-from support.loss_cases import call, differentiable, every_variant, id_of, leaves, make
+from support.loss_cases import call, differentiable, every_variant_once, id_of, leaves, make
 
 N, D = 12, 8
 
 
-@every_variant
-@pytest.mark.parametrize("region", REGIONS, ids=id_of)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=id_of)
+@every_variant_once("region, dtype", REGIONS, [torch.float32, torch.bfloat16])
 def test_autocast_changes_nothing(card, variant, region, dtype):
     """The type of the inputs decides, not the region: rounding logits of 100 to bfloat16 would be wrong by e^0.2."""
     case = differentiable(make(card, variant, 20, D, dtype))

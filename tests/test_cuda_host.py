@@ -246,7 +246,7 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
         torch.testing.assert_close(x, (found[1].values | found[1].grads)[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
+@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss", "sup_con"])
 def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name):
     """One crossing launches all kernels: statistics of rows (and columns, and the strips of columns joined), finish,
     score gradients, their sums by row."""
@@ -268,7 +268,7 @@ def test_what_is_done_at_once(n, m, whole):
     assert base.SMALL_ITEMS // 64 < cuda_host.LARGEST_GRID
 
 
-@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss"])
+@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss", "sup_con"])
 def test_launches_of_the_torch_backend_are_as_documented(name):
     found = launches.count(launches.LOSSES[name], launches.Launches(), backend="torch")
     assert len(found) == launches.documented(name, "torch"), found
@@ -278,6 +278,8 @@ def test_launches_of_the_torch_backend_are_as_documented(name):
 
 
 def check_everything(reduce: str, **options: object) -> None:
+    if reduce != "max":
+        options = {"positives": "same_index"} | options
     for extras in ((), EXTRAS):
         call = make_call(70, 140, 5, torch.float32, *extras, reduce=reduce, cols=True, **options)
         check(call, backend="cuda")
@@ -285,6 +287,7 @@ def check_everything(reduce: str, **options: object) -> None:
 
 FUNCTORS, RULES, PAIR, PARTIAL = "common/functors.h", "common/rules.h", "cuda/pair.h", "cuda/partial_stats.h"
 STATS, SCORE_GRAD, SMALL_CALL = "cuda/stats.cu", "cuda/score_grad.cu", "cuda/small_call.cu"
+FINISH = "common/finish.h"
 MUTANTS = {
     "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
     "softplus slope": (FUNCTORS, "tail = e / (e + 1.f)", "tail = e / (e + 2.f)", {"reduce": "softplus"}),
@@ -297,30 +300,43 @@ MUTANTS = {
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
     "side": (STATS, "plain, x.col, j + c", "plain, x.row, i", {"reduce": "lse"}),
     "row sum": (SCORE_GRAD, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
-    "finish": (SMALL_CALL, "2 * k + 1] = second", "2 * k + 1] = first", {"reduce": "lse"}),
-    "loss": (SMALL_CALL, "positive_weight[k] * side.positive[k]", "positive_weight[k]", {"reduce": "relu"}),
+    "finish": (FINISH, "2 * i + 1] = second", "2 * i + 1] = first", {"reduce": "lse"}),
+    "loss": (FINISH, "(double)positive_weight * side.positive[i]", "(double)positive_weight", {"reduce": "relu"}),
     "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "workspace": (SMALL_CALL, "at += 7 * count", "at += 4 * count", {"reduce": "lse"}),
+    "workspace": (FINISH, "weight, take<float>(at, 2 * count)", "weight, take<float>(at, count)", {"reduce": "lse"}),
+    "positives apart": (
+        FINISH,
+        "(double)peak + log_total",
+        "(double)peak - log_total",
+        {"reduce": "lse", "positives": "same_id"},
+    ),
+    "their slopes": (FINISH, "2 * i] = peak", "2 * i] = 0.f", {"reduce": "lse", "positives": "same_id"}),
 }
 
 
 def mutated(edit: tuple[str, str, str], built: Path, folder: Path) -> HostBackend:
-    touched = {SCORE_GRAD: [SCORE_GRAD], SMALL_CALL: [SMALL_CALL], STATS: [STATS], PARTIAL: [STATS]}
+    touched = {
+        SCORE_GRAD: [SCORE_GRAD],
+        SMALL_CALL: [SMALL_CALL],
+        FINISH: [SMALL_CALL],
+        STATS: [STATS],
+        PARTIAL: [STATS],
+    }
     return HostBackend(cuda_host.rebuild(folder, edit, built, touched.get(edit[0], [STATS, SCORE_GRAD])))
 
 
-ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join")
+ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join", "positives apart")
 
 
 @pytest.mark.parametrize("name", by_default(MUTANTS, *ONE_OF_EACH_FILE))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeypatch):
     *edit, options = MUTANTS[name]
     monkeypatch.setattr(backends, "BACKENDS", (host,))
-    check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
+    check_everything(**options)
     mutant = mutated(tuple(edit), host_folder, tmp_path)
     monkeypatch.setattr(backends, "BACKENDS", (mutant,))
     with pytest.raises(AssertionError, match=r"times the budget|not finite|for tensor"):
-        check_everything(positives=None if options["reduce"] == "max" else "same_index", **options)
+        check_everything(**options)
 
 
 SPLIT_MUTANTS = {  # and the blocks in which it is seen
@@ -335,10 +351,13 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
     "count of pairs": (PARTIAL, "kept += in_statistic(x, z, mark, side, k)", "kept += !mark.drop", "counts of sums"),
     "count of positives": (PARTIAL, "positives += mark.positive", "positives += !mark.drop", "counts"),
     "strips": (PARTIAL, "visit(kept, p.kept)", "visit(kept, p.positives)", "counts"),
+    "partner": (PAIR, "found |= x.partner[k] == x.col_origin + j", "found |= x.partner[k] == j", "partners"),
+    "shares add up": (PAIR, "found += x.share[k]", "found = x.share[k]", "partners"),
+    "slopes' share": (SCORE_GRAD, " * share_of(x, i, j)", "", "partners"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", by_default(SPLIT_MUTANTS, "marks", "slope", "count of pairs"))
+@pytest.mark.parametrize("name", by_default(SPLIT_MUTANTS, "marks", "count of pairs", "shares add up"))
 def test_an_error_with_positives_apart_or_counts_is_seen(name, host, host_folder, tmp_path):
     *edit, kind = SPLIT_MUTANTS[name]
     block = apart(kind)

@@ -18,6 +18,7 @@ from support.loss_cases import (
     emptied,
     every_loss,
     every_variant,
+    every_variant_once,
     gradients,
     id_of,
     leaves,
@@ -54,9 +55,7 @@ def test_value_and_gradients_equal_the_reference(card, variant, backend, dtype, 
     assert_close(compare(card, make(card, variant, n, d, dtype), **engine(card, backend)))
 
 
-@every_variant
-@on_half_precision
-@pytest.mark.parametrize("n, d", [(5, 17), (48, 8)])
+@every_variant_once("backend, dtype, n, d", usable("cpu", HALF), [(5, 17), (48, 8)])
 def test_half_precision_equals_the_reference(card, variant, backend, dtype, n, d):
     case = make(card, variant, n, d, dtype)
     if case.kwargs.get("normalize"):
@@ -64,9 +63,7 @@ def test_half_precision_equals_the_reference(card, variant, backend, dtype, n, d
     assert_close(compare(card, case, **engine(card, backend)))
 
 
-@every_variant
-@pytest.mark.parametrize("dtype", HALF, ids=id_of)
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@every_variant_once("dtype, reduction", HALF, ["mean", "none"])
 def test_every_gradient_is_rounded_once(card, variant, dtype, reduction):
     """The torch backend multiplies in float32, so each element is within half a unit in the last place (EPS of the half
     types) of the truth, but for float32's own error. Two rounded gradients of a tensor used twice would miss that."""
@@ -90,9 +87,7 @@ def test_a_single_pair_in_half_precision(card, backend, dtype):
     assert_close(compare(card, default(card, 1, 7, dtype), **engine(card, backend)))
 
 
-@every_variant
-@pytest.mark.parametrize("backend, dtype", usable("cpu", (torch.float32, torch.bfloat16)), ids=id_of)
-@pytest.mark.parametrize("reduction", ["sum", "none"])
+@every_variant_once("backend, dtype, reduction", usable("cpu", (torch.float32, torch.bfloat16)), ["sum", "none"])
 def test_reductions_equal_the_reference(card, variant, backend, dtype, reduction):
     case = make(card, variant, 33, 16, dtype)
     if not takes(card, "reduction"):

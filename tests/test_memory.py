@@ -12,7 +12,7 @@ from contrastile.backends import products, torch_tiles
 from contrastile.catalog import CATALOG
 from contrastile.ops import library, pair
 from support.combinations import each_once
-from support.loss_cases import differentiable, every_variant, id_of, leaves, make, takes
+from support.loss_cases import differentiable, every_variant_once, id_of, leaves, make, takes
 from support.memory import needs_linux, peak_bytes, saved_bytes
 
 D = 16
@@ -46,8 +46,7 @@ def assert_rows_not_pairs(card, variant, **options):
     assert many <= (card.copies + cleaned) * features
 
 
-@every_variant
-@pytest.mark.parametrize("backend", BACKENDS)
+@every_variant_once("backend", BACKENDS)
 def test_a_loss_saves_rows_not_pairs(card, variant, backend):
     assert_rows_not_pairs(card, variant, **on(card, backend))
 
@@ -175,4 +174,4 @@ def test_the_peak_of_the_torch_backend_on_a_gpu(dtype, monkeypatch):
 def test_the_peak_does_not_depend_on_what_the_heap_held():
     """Score gradients of all chunks lie in the same memory, wherever the C library would put the next ones."""
     call = "contrastile.row_lse(x, y, scale=10.0, memory_budget=0, backend='cpu').sum()"
-    assert peak_bytes(call, grown=True) < 1.5 * peak_bytes(call)
+    assert peak_bytes(call, rows=8000, grown=True) < 1.5 * peak_bytes(call, rows=8000)

@@ -136,7 +136,7 @@ def built(folder: Path, bindings: Path, edit: tuple[str, str, str]) -> ModuleTyp
     return module
 
 
-@pytest.mark.parametrize("name", by_default(NATIVE, "partners of a tile", "columns' positives", "one positive"))
+@pytest.mark.parametrize("name", by_default(NATIVE, "partners of a tile", "one positive"))
 def test_an_error_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
     *edit, call = NATIVE[name]
     monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))

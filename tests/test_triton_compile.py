@@ -35,6 +35,7 @@ QUICK = [
     ("sm_90", "half", "score_grad", "tests"),
     ("sm_90", "half", "stats", "split"),
     ("sm_90", "half", "score_grad", "split"),
+    ("sm_90", "half", "score_grad", "partners"),
     ("sm_80", "tf32", "score_grad", "siglip"),
 ]  # fmt: skip
 
@@ -97,13 +98,14 @@ def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
 
 
 def variant_tile(arch, features, variant):
-    return fused_tile(arch, "half", features, variant.rule_level(), variant.split)
+    shares = any(name.endswith("Share") for name in variant.given)
+    return fused_tile(arch, "half", features, variant.rule_level(), variant.split, shares)
 
 
 FUSED_CASES = [
     (arch, features, variant, owner)
     for arch, tiles in FUSED.items()
-    for variant in ("clip", "siglip", "relu", "everything", "tests", "split", "split, everything")
+    for variant in ("clip", "siglip", "relu", "everything", "tests", "split", "split, everything", "partners", "shares")
     for features in (tile.depth for tile in tiles[aot.VARIANTS[variant].rule_level()])
     if variant_tile(arch, features, aot.VARIANTS[variant]) is not None
     for owner in ("rows", "columns")

@@ -127,12 +127,14 @@ def tile(arch: str, kind: str, weight: int) -> Tile:
     return TABLE[arch][kind][weight]
 
 
-def fused_tile(arch: str | None, kind: str, features: int, rules: int, split: bool = False) -> Tile | None:
+def fused_tile(
+    arch: str | None, kind: str, features: int, rules: int, split: bool = False, shares: bool = False
+) -> Tile | None:
     """The first that is deep enough, its depth cut to the features, rounded up; None where there is none. arch None:
-    the interpreter. split: positives are apart, which takes registers as rules do."""
+    the interpreter. split: positives are apart, which takes registers as rules do; with shares it would spill."""
     tiles = (FUSED_INTERPRETER,) if arch is None else FUSED[arch][max(rules, split)] if kind == "half" else ()
     depth = max(16, 1 << (features - 1).bit_length())  # what tl.dot needs
-    if split and arch is not None and depth > SPLIT_FEATURES.get(arch, depth):
+    if split and arch is not None and (shares or depth > SPLIT_FEATURES.get(arch, depth)):
         return None
     return next((replace(tile, depth=depth) for tile in tiles if depth <= tile.depth), None)
 

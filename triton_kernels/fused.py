@@ -37,12 +37,12 @@ def fused(
         s = tl.dot(a, b.T, input_precision=PRECISION)
         z = affine(s, Row, Col, i, j, n, m, DOT)
         valid, positive, drop = rules(
-            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES,
+            Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         g = logit_slope(
             z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
-            first_row, first_col, n, m, row_origin - col_origin,
+            first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         by_col = scaled(g, Col.scale, j, m, 0)

@@ -121,29 +121,63 @@ def finished(From, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.const
 
 
 @triton.jit
-def cross_entropy(stat, positive, weight, positive_weight):
-    """(value, slope in the statistic, slope in the positive) of weight * softplus(stat - positive) + positive_weight *
-    positive, in float64: both are large, and nearly equal before a model has converged."""
-    margin = tl.where(stat == float("-inf"), stat, stat - positive)  # without others the loss is 0
+def store_parts(Stat, first, second, k, inside):
+    """A finished statistic in parts; returns it in float64."""
+    tl.store(Stat + 2 * k, first, mask=inside)
+    tl.store(Stat + 2 * k + 1, second, mask=inside)
+    return first.to(tl.float64) + second.to(tl.float64)
+
+
+@triton.jit
+def times(weight, x):
+    """What has no weight adds nothing, whatever it is."""
+    return tl.where(weight == 0.0, 0.0, weight * x)
+
+
+@triton.jit
+def softplus_and_tail(margin):
+    """(log(1 + e^margin), sigmoid(-|margin|)) in float64."""
     e = tl.exp(-tl.abs(margin))
     one = 1.0 + e
     # log(1 + e); the rounding of 1 + e cancels
     log1p = tl.where(one == 1.0, e, tl.log(one) * (e / tl.where(one == 1.0, 1.0, one - 1.0)))
-    softplus = tl.maximum(margin, 0.0) + log1p
-    slope = tl.where(weight == 0.0, 0.0, weight * (tl.where(margin > 0.0, 1.0, e) / one))
-    value = tl.where(weight == 0.0, 0.0, weight * softplus)
-    value += tl.where(positive_weight == 0.0, 0.0, positive_weight * positive)
-    return value, slope, positive_weight - slope
+    return tl.maximum(margin, 0.0) + log1p, e / one
+
+
+@triton.jit
+def cross_entropy(stat, positive, weight, positive_weight):
+    """(value, slope in the statistic, slope in the positive) of weight * softplus(stat - positive) + positive_weight *
+    positive, in float64: both are large, and nearly equal before a model has converged."""
+    margin = tl.where(stat == float("-inf"), stat, stat - positive)  # without others the loss is 0
+    softplus, tail = softplus_and_tail(margin)
+    slope = times(weight, tl.where(margin > 0.0, 1.0 - tail, tail))
+    return times(weight, softplus) + times(positive_weight, positive), slope, positive_weight - slope
+
+
+@triton.jit
+def positives_apart(others, kept, positive, one, weight, positive_weight):
+    """(value, slope in the statistic of the others, in the positive, in that of the kept positives), in float64, as
+    with_positives_apart in driver/value.py, which says why. one: whether the positive is that statistic."""
+    some = kept != float("-inf")
+    margin = tl.where(some, others - kept, float("inf"))
+    softplus, tail = softplus_and_tail(margin)
+    of_others = times(weight, tl.where(margin > 0.0, 1.0 - tail, tail))
+    of_kept = times(weight, tl.where(margin > 0.0, tail, 1.0 - tail))
+    rest = tl.where(some, softplus, tl.where(others == float("-inf"), 0.0, others))
+    value = times(weight, tl.where(some, kept, 0.0)) + times(positive_weight, positive)  # it cancels first
+    of_sum = tl.where(one, positive_weight + weight - of_others, positive_weight)
+    return value + times(weight, rest), of_others, of_sum, tl.where(one, 0.0, of_kept)
 
 
 @triton.jit(do_not_specialize=["parts", "count", "shift", "others"])
 def merge(
-    From, Out, parts, count, shift, others, Stat, Weight, PositiveWeight, Slope, PositiveSlope, Share,
-    POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
+    From, Out, parts, count, shift, others, Stat, Weight, PositiveWeight, Slope, PositiveSlope,
+    PositiveStat, PositiveStatSlope, Share,
+    POSITIVES: tl.constexpr, SHARES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
     """Either the joined partial statistic goes to Out or, with Stat (count, 2), the finished one in parts and every
-    program's share of the weighted sum, float64, to Share. With Slope, of a cross entropy, whose slopes take the place
-    of the weights."""
+    program's share of the weighted sum, float64, to Share. With Slope, of a cross entropy or where positives are apart
+    (PositiveStat), whose slopes take the place of the weights. SHARES: positives count by shares."""
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
     written, positive_parts = inside, parts
@@ -156,20 +190,32 @@ def merge(
         store_positives(From, Out, positive_parts, k, count, inside, written, POSITIVE_PARTS, ITEMS)
     else:
         first, second = finished(From, parts, k, count, inside, PARTS, ITEMS)
-        tl.store(Stat + 2 * k, first, mask=inside)
-        tl.store(Stat + 2 * k + 1, second, mask=inside)
-        value = first.to(tl.float64) + second.to(tl.float64)
+        value = store_parts(Stat, first, second, k, inside)
         weight = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64)
         positive_weight = tl.zeros([ITEMS], tl.float64)
         if PositiveWeight is not None:
             positive_weight += tl.load(PositiveWeight + k, mask=inside, other=0.0)
         positive = joined_sums(From.positive, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS).to(tl.float64)
         if Slope is None:
-            share = tl.where(inside & (value != float("-inf")), weight * value, 0.0)  # -inf: nothing is kept
+            share = tl.where(value != float("-inf"), weight * value, 0.0)  # -inf: nothing is kept
             share += positive_weight * positive
-        else:
+        elif PositiveStat is None:
             share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
             tl.store(Slope + k, slope, mask=inside)
             tl.store(PositiveSlope + k, positive_slope, mask=inside)
+        else:
+            peak, total = joined_exponentials(
+                From.positive_peak, From.positive_total, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS
+            )
+            kept_positives = joined_sums(From.kept_positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
+            positives = joined_sums(From.positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
+            one = (kept_positives == 1) & (positives == 1) & (SHARES == 0)
+            kept = store_parts(PositiveStat, peak, tl.log(total), k, inside)
+            share, slope, positive_slope, kept_slope = positives_apart(
+                value, kept, positive, one, weight, positive_weight
+            )
+            tl.store(Slope + k, slope, mask=inside)
+            tl.store(PositiveSlope + k, positive_slope, mask=inside)
+            tl.store(PositiveStatSlope + k, kept_slope, mask=inside)
         share = tl.where(inside, share, 0.0)
         tl.store(Share + tl.program_id(0), tl.sum(share, 0))

@@ -11,7 +11,17 @@ import triton
 import triton.language as tl
 
 from .functors import DOT, positive_term, score_slope, term
-from .rules import SAME_INDEX, drop_of_positives, dropped, meets_diagonal, rules, side_z
+from .rules import (
+    SAME_INDEX,
+    are_partners,
+    drop_of_positives,
+    dropped,
+    meets_diagonal,
+    partners_of,
+    rules,
+    share_of,
+    side_z,
+)
 from .slopes import logit_slope, scaled
 from .tiles import across, affine, base_of, first_maximum, place, product, score_of, share
 
@@ -38,21 +48,41 @@ def counted(chosen, AXIS: tl.constexpr):
 
 
 @triton.jit
+def sum_of_positives(
+    z, positive, Row, Col, i, j, n, m, row_origin, col_origin, REDUCE: tl.constexpr, AXIS: tl.constexpr
+):
+    """Along AXIS. With shares by each number of the partners apart: their weights would be a tile more in registers."""
+    if Row.share is None and Col.share is None:
+        return tl.sum(tl.where(positive, positive_term(z, REDUCE), 0.0), AXIS)
+    else:
+        value = tl.zeros([z.shape[1 - AXIS]], tl.float32)
+        for k in range(partners_of(Row, Col)):
+            here = positive & are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin)
+            terms = positive_term(z, REDUCE) * share_of(Row, Col, k, i, j, n, m)
+            value += tl.sum(tl.where(here, terms, 0.0), AXIS)
+        return value
+
+
+@triton.jit
 def store_side_positives(
-    z, positive, drop, side, Out, index, count, at, inside,
-    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
+    z, value, positive, drop, side, Out, index, count, at, inside,
+    POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr, ONE: tl.constexpr,
     AXIS: tl.constexpr,
 ):  # fmt: skip
-    """The numbers of one side that positives make up. KEEP_ALL: no rule of both sides drops a pair."""
-    value = tl.sum(tl.where(positive, positive_term(z, REDUCE), 0.0), AXIS)
+    """The numbers of one side that positives make up; value: their sum. KEEP_ALL: no rule of both sides drops a pair.
+    ONE: the sum is z of the item's positive, if there is one. A sum more over a tile of the largest size would be one
+    too many: what is known is not counted."""
     tl.store(Out.positive + at, value, mask=inside)
     if Out.positives is not None:
-        tl.store(Out.positives + at, counted(positive, AXIS), mask=inside)
+        if POSITIVES == SAME_INDEX:
+            tl.store(Out.positives + at, inside.to(tl.int32), mask=inside)
+        else:
+            tl.store(Out.positives + at, counted(positive, AXIS), mask=inside)
     if Out.positive_peak is not None:
         others = dropped(z, positive, drop_of_positives(positive, drop), side, index, count, KEEP_POSITIVES, AXIS)
-        if SAME_INDEX & POSITIVES:  # there is one
+        if ONE:
             if KEEP_ALL and POSITIVES == SAME_INDEX and side.low is None and side.high is None:
-                kept = inside.to(tl.int32)  # a sum more over a tile of the largest size would be one too many
+                kept = inside.to(tl.int32)
             else:
                 kept = counted(others == 0, AXIS)
             peak, total = one_exponential(value, kept)
@@ -66,7 +96,7 @@ def store_side_positives(
 
 @triton.jit
 def store_positives(
-    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, shift,
+    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
     SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +104,7 @@ def store_positives(
     Returns z for the statistic: where positives are apart, without them."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
-    here = True
+    here, shift = True, row_origin - col_origin
     if SAME_INDEX & POSITIVES:
         column, row = row_at + shift, col_at - shift
         row_in = row_in & (column >= first_col) & (column < first_col + TILE_COLS) & (column < m)
@@ -84,12 +114,15 @@ def store_positives(
         row_at += (first_col // TILE_COLS).to(tl.int64) * n
         col_at += (first_row // TILE_ROWS).to(tl.int64) * m
     if here:
+        ONE: tl.constexpr = SAME_INDEX & POSITIVES and Row.share is None and Col.share is None
+        value = sum_of_positives(z, positive, Row, Col, i, j, n, m, row_origin, col_origin, REDUCE, 1)
         store_side_positives(
-            z, positive, drop, Row, RowOut, i, n, row_at, row_in, REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, 1
+            z, value, positive, drop, Row, RowOut, i, n, row_at, row_in, POSITIVES, KEEP_POSITIVES, KEEP_ALL, ONE, 1
         )  # fmt: skip
         if COLS:
+            value = sum_of_positives(z, positive, Row, Col, i, j, n, m, row_origin, col_origin, REDUCE, 0)
             store_side_positives(
-                z, positive, drop, Col, ColOut, j, m, col_at, col_in, REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, 0
+                z, value, positive, drop, Col, ColOut, j, m, col_at, col_in, POSITIVES, KEEP_POSITIVES, KEEP_ALL, ONE, 0
             )  # fmt: skip
         if SPLIT:
             z = tl.where(positive, float("-inf"), z)
@@ -132,7 +165,7 @@ def store_stats(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if POSITIVES:
         z = store_positives(
-            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin - col_origin,
+            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     others = col_origin + j.to(tl.int64)
@@ -166,8 +199,8 @@ def stats(
         )  # fmt: skip
         z = affine(score_of(x, floor, SCORE), Row, Col, i, j, n, m, SCORE)
         _, positive, drop = rules(
-            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES,
+            Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         store_stats(
             z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
@@ -202,8 +235,8 @@ def score_grad(
         s = score_of(x, floor, SCORE)
         z = affine(s, Row, Col, i, j, n, m, SCORE)
         valid, positive, drop = rules(
-            Row, Col, label_words, Mask, mask_stride, i, j, n, m, row_origin - col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES,
+            Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         if RowOut.total is not None:  # of a sum: its slopes do not need it finished
             store_stats(
@@ -212,7 +245,7 @@ def score_grad(
             )  # fmt: skip
         g = logit_slope(
             z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
-            first_row, first_col, n, m, row_origin - col_origin,
+            first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         by_row, by_col = scaled(g, Row.scale, i, n, 1), scaled(g, Col.scale, j, m, 0)

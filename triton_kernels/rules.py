@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .tiles import vector
+from .tiles import across, vector
 
 # values equal spec.PairTest; a constexpr stands left of &, as the interpreter has integers for a kernel's constants
 SAME_INDEX, OTHER_INDEX = tl.constexpr(1), tl.constexpr(2)
@@ -16,10 +16,13 @@ SAME_ID, OTHER_ID = tl.constexpr(4), tl.constexpr(8)
 SAME_GROUP, OTHER_GROUP = tl.constexpr(16), tl.constexpr(32)
 SHARED_LABEL, NO_SHARED_LABEL = tl.constexpr(64), tl.constexpr(128)
 LOWER_ORDER, KEPT = tl.constexpr(256), tl.constexpr(512)
+PARTNER, NO_PARTNER = tl.constexpr(1024), tl.constexpr(2048)
+WORD = tl.constexpr(64)  # bits
 
 
 class Operands(NamedTuple):
-    """What a side gives beside its features, an argument of the kernels; fields as in spec.Side, None: not given."""
+    """What a side gives beside its features, an argument of the kernels; fields as in spec.Side, None: not given.
+    partners: their number per item."""
 
     scale: Any = None
     bias: Any = None
@@ -29,6 +32,9 @@ class Operands(NamedTuple):
     order: Any = None
     low: Any = None
     high: Any = None
+    partner: Any = None
+    share: Any = None
+    partners: Any = None
 
 
 class Numbers(NamedTuple):
@@ -90,22 +96,98 @@ def shared(X, Y, words, i, j, n, m):
 
 
 @triton.jit
-def facts_of(ASKED: tl.constexpr, Row, Col, label_words, i, j, n, m, shift):
-    """(same index, same id, same group, shared label, lower order): which pairs have what the tests ask for, compared
-    once for all rules. Labels come first: their loop then meets no other fact in registers."""
+def of_partner(X, side, k, index, count, other):
+    """Number k of each item's partners or shares."""
+    return tl.load(X + index.to(tl.int64) * side.partners + k, mask=index < count, other=other)
+
+
+@triton.jit
+def are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin):
+    """Which pairs are by number k of the partners: rows name columns or, with the sides swapped, columns name rows."""
+    if Row.partner is not None:
+        place = of_partner(Row.partner, Row, k, i, n, -1) - col_origin
+        return tl.where((place >= 0) & (place < m), place, -1).to(tl.int32)[:, None] == j[None, :]
+    else:
+        place = of_partner(Col.partner, Col, k, j, m, -1) - row_origin
+        return tl.where((place >= 0) & (place < n), place, -1).to(tl.int32)[None, :] == i[:, None]
+
+
+@triton.jit
+def share_of(Row, Col, k, i, j, n, m):
+    """What positives by number k of the partners count in their sum, as it broadcasts over the tile."""
+    if Row.share is not None:
+        return of_partner(Row.share, Row, k, i, n, 0.0)[:, None]
+    else:
+        return of_partner(Col.share, Col, k, j, m, 0.0)[None, :]
+
+
+@triton.jit
+def partners_of(Row, Col):
+    """How many an item has."""
+    if Row.partner is not None:
+        return Row.partners
+    else:
+        return Col.partners
+
+
+@triton.jit
+def words_of_partners(side, index, count, first):
+    """For each item a bit for each of 64 items of the other side, from number `first` through all blocks on."""
+    word = tl.zeros(index.shape, tl.int64)
+    for k in range(side.partners):
+        place = of_partner(side.partner, side, k, index, count, -1) - first
+        word = word | tl.where((place >= 0) & (place < WORD), tl.full([], 1, tl.int64) << (place & (WORD - 1)), 0)
+    return word
+
+
+@triton.jit
+def in_word(word, at, AXIS: tl.constexpr):
+    """Bits `at` of words that are one number per row (axis 1) or column (axis 0); outside of the word: not set."""
+    here, place = across((at >= 0) & (at < WORD), 1 - AXIS), across((at & (WORD - 1)).to(tl.int64), 1 - AXIS)
+    return here & (((across(word, AXIS) >> place) & 1) != 0)
+
+
+@triton.jit
+def partners(
+    Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr
+):
+    """Which pairs are partners. Numbers of partners are compared once a tile, pairs look up a bit."""
+    i, j = tl.arange(0, TILE_ROWS), tl.arange(0, TILE_COLS)
+    found = no_pair(i, j)
+    if Row.partner is not None:
+        for first in tl.static_range(0, TILE_COLS, WORD):
+            word = words_of_partners(Row, first_row + i, n, col_origin.to(tl.int64) + first_col + first)
+            found = found | in_word(word, j - first, 1)
+    else:
+        for first in tl.static_range(0, TILE_ROWS, WORD):
+            word = words_of_partners(Col, first_col + j, m, row_origin.to(tl.int64) + first_row + first)
+            found = found | in_word(word, i - first, 0)
+    return found
+
+
+@triton.jit
+def facts_of(
+    ASKED: tl.constexpr, Row, Col, label_words, first_row, first_col, n, m, row_origin, col_origin,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """(same index, same id, same group, shared label, lower order, partner): which pairs have what the tests ask for,
+    compared once for all rules. Labels come first: their loop then meets no other fact in registers."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     nothing = no_pair(i, j)
-    index, id, group, label, order = nothing, nothing, nothing, nothing, nothing
+    index, id, group, label, order, partner = nothing, nothing, nothing, nothing, nothing, nothing
     if (SHARED_LABEL | NO_SHARED_LABEL) & ASKED:
         label = shared(Row.labels, Col.labels, label_words, i, j, n, m)
     if (SAME_INDEX | OTHER_INDEX) & ASKED:
-        index = same_index(i, j, m, shift)
+        index = same_index(i, j, m, row_origin - col_origin)
     if (SAME_ID | OTHER_ID) & ASKED:
         id = equal(Row.ids, Col.ids, i, j, n, m)
     if (SAME_GROUP | OTHER_GROUP) & ASKED:
         group = equal(Row.groups, Col.groups, i, j, n, m)
     if LOWER_ORDER & ASKED:
         order = vector(Col.order, j, m, 0) < vector(Row.order, i, n, 1)
-    return index, id, group, label, order
+    if (PARTNER | NO_PARTNER) & ASKED:
+        partner = partners(Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS)
+    return index, id, group, label, order, partner
 
 
 @triton.jit
@@ -121,22 +203,28 @@ def narrowed(found, fact, YES: tl.constexpr, NO: tl.constexpr):
 @triton.jit
 def holds(TESTS: tl.constexpr, every, facts):
     """Those of every pair that pass all tests."""
-    index, id, group, label, order = facts
+    index, id, group, label, order, partner = facts
     found = narrowed(every, index, SAME_INDEX & TESTS, OTHER_INDEX & TESTS)
     found = narrowed(found, id, SAME_ID & TESTS, OTHER_ID & TESTS)
     found = narrowed(found, group, SAME_GROUP & TESTS, OTHER_GROUP & TESTS)
     found = narrowed(found, label, SHARED_LABEL & TESTS, NO_SHARED_LABEL & TESTS)
-    return narrowed(found, order, LOWER_ORDER & TESTS, False)
+    found = narrowed(found, order, LOWER_ORDER & TESTS, False)
+    return narrowed(found, partner, PARTNER & TESTS, NO_PARTNER & TESTS)
 
 
 @triton.jit
 def rules(
-    Row, Col, label_words, Mask, mask_stride, i, j, n, m, shift,
+    Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
     KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """(valid, positive, drop): inside the block, summed apart, in neither side's statistic."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     valid = (i < n)[:, None] & (j < m)[None, :]
-    facts = facts_of(KEEP | POSITIVES, Row, Col, label_words, i, j, n, m, shift)
+    facts = facts_of(
+        KEEP | POSITIVES, Row, Col, label_words, first_row, first_col, n, m, row_origin, col_origin,
+        TILE_ROWS, TILE_COLS,
+    )  # fmt: skip
     every = valid == valid
     keep = holds(KEEP, every, facts)
     if Mask is not None:

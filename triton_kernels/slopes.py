@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from .functors import PEAKS, positive_slope, slope
-from .rules import SAME_INDEX, drop_of_positives, meets_diagonal, side_z
+from .rules import SAME_INDEX, are_partners, drop_of_positives, meets_diagonal, partners_of, share_of, side_z
 from .tiles import across, vector
 
 
@@ -26,8 +26,20 @@ def side_slope(
 
 
 @triton.jit
+def slopes_of_sums(z, positive, RowUpstream, ColUpstream, share, i, j, n, m, REDUCE: tl.constexpr):
+    """What the sums over positives give, in which these pairs count `share`."""
+    weight = tl.zeros(z.shape, tl.float32)
+    if RowUpstream.positive_weight is not None:
+        weight += vector(RowUpstream.positive_weight, i, n, 1) * share
+    if ColUpstream.positive_weight is not None:
+        weight += vector(ColUpstream.positive_weight, j, m, 0) * share
+    return tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
+
+
+@triton.jit
 def add_positive_slopes(
-    g, z, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+    g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
+    first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
@@ -36,16 +48,17 @@ def add_positive_slopes(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     here = True
     if SAME_INDEX & POSITIVES:
-        here = meets_diagonal(first_row, first_col, shift, TILE_ROWS, TILE_COLS)
+        here = meets_diagonal(first_row, first_col, row_origin - col_origin, TILE_ROWS, TILE_COLS)
     if here:
         if SPLIT:
             g = tl.where(positive, 0.0, g)
-        weight = tl.zeros([TILE_ROWS, TILE_COLS], tl.float32)
-        if RowUpstream.positive_weight is not None:
-            weight += vector(RowUpstream.positive_weight, i, n, 1)
-        if ColUpstream.positive_weight is not None:
-            weight += vector(ColUpstream.positive_weight, j, m, 0)
-        g += tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
+        if Row.share is None and Col.share is None:
+            g += slopes_of_sums(z, positive, RowUpstream, ColUpstream, 1.0, i, j, n, m, REDUCE)
+        else:  # as in the sums
+            for k in range(partners_of(Row, Col)):
+                these = positive & are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin)
+                share = share_of(Row, Col, k, i, j, n, m)
+                g += slopes_of_sums(z, these, RowUpstream, ColUpstream, share, i, j, n, m, REDUCE)
         others = drop_of_positives(positive, drop)
         if RowUpstream.positive_stat_weight is not None:
             g += side_slope(
@@ -62,7 +75,8 @@ def add_positive_slopes(
 
 @triton.jit
 def logit_slope(
-    z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+    z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+    first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +92,8 @@ def logit_slope(
             )  # fmt: skip
     if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
         g = add_positive_slopes(
-            g, z, positive, drop, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, shift,
+            g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     return tl.where(valid, g, 0.0)

@@ -66,6 +66,22 @@ CT_HD bool shared_label(const Pairs& x, int64_t i, int64_t j) {
   return both != 0;
 }
 
+CT_HD bool partner(const Pairs& x, int64_t i, int64_t j) {
+  bool found = false;
+  CT_ROLL
+  for (int64_t k = i * x.partners; k < (i + 1) * x.partners; ++k) found |= x.partner[k] == x.col_origin + j;
+  return found;
+}
+// What a positive counts in its sum.
+CT_HD float share_of(const Pairs& x, int64_t i, int64_t j) {
+  if (!x.share) return 1.f;
+  float found = 0.f;
+  CT_ROLL
+  for (int64_t k = i * x.partners; k < (i + 1) * x.partners; ++k)
+    if (x.partner[k] == x.col_origin + j) found += x.share[k];
+  return found;
+}
+
 CT_HD Rules<bool> rule_of(const Pairs& x, int64_t i, int64_t j) {
   const Facts<bool> facts = {
       x.row_origin + i == x.col_origin + j,
@@ -73,6 +89,7 @@ CT_HD Rules<bool> rule_of(const Pairs& x, int64_t i, int64_t j) {
       equal(x.row_groups, x.col_groups, i, j),
       shared_label(x, i, j),
       x.row_order && x.col_order && x.col_order[j] < x.row_order[i],
+      partner(x, i, j),
   };
   return rules_of<bool>(x, facts, x.mask && !x.mask[i * x.mask_stride + j]);
 }

@@ -67,10 +67,11 @@ template <Reduce R, bool MORE> struct PartialStats : Beside<MORE> {  // a base: 
     arg = -1;
     More::clear();
   }
-  // The pair of item k of `side` with the item `index` of the other. Indices grow from call to call: the first maximum stays.
-  CT_HD void add(const Pairs& x, float z, Mark mark, bool plain, const Side& side, int64_t k, int64_t index) {
+  // The pair of item k of `side` with the item `index` of the other; it counts `share` in the sum over positives. Indices grow
+  // from call to call: the first maximum stays.
+  CT_HD void add(const Pairs& x, float z, Mark mark, float share, bool plain, const Side& side, int64_t k, int64_t index) {
     add_kept(plain ? z : side_z(x, z, mark, side, k), index);
-    if (mark.positive) positive += F::positive_term(z);
+    if (mark.positive) positive += share * F::positive_term(z);
     More::add(x, z, mark, side, k);
   }
   CT_HD void add_kept(float z, int64_t index) {

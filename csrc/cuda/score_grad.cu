@@ -23,7 +23,7 @@ CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z,
   if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, mark, x.row, i), row);
   if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, mark, x.col, j), col);
   if (mark.positive) {
-    g += (row.positive_weight + col.positive_weight) * Functor<R>::positive_slope(z);
+    g += (row.positive_weight + col.positive_weight) * share_of(x, i, j) * Functor<R>::positive_slope(z);
     if constexpr (logarithm<Functor<R>>)
       g += positive_stat_grad<R>(x, x.row, z, mark, i) + positive_stat_grad<R>(x, x.col, z, mark, j);
   }

@@ -44,7 +44,8 @@ template <class Stats, bool DOT> struct StatsRows {
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        p.add(x, z, marks[c], plain, x.row, i, x.col_origin + j + c);
+        const float share = marks[c].positive ? share_of(x, i, j + c) : 0.f;
+        p.add(x, z, marks[c], share, plain, x.row, i, x.col_origin + j + c);
       }
     }
     return p;
@@ -92,7 +93,8 @@ template <class Stats, bool DOT> struct StatsCols {
       for (int c = 0; c < QUAD; ++c) {
         if (c >= count) continue;
         const float z = affine(row, cols[c], score.s.v[c]);
-        p[c].add(x, z, marks[c], plain, x.col, j + c, x.row_origin + i);
+        const float share = marks[c].positive ? share_of(x, i, j + c) : 0.f;
+        p[c].add(x, z, marks[c], share, plain, x.col, j + c, x.row_origin + i);
       }
     }
     for (int c = 0; c < QUAD; ++c) to[c] = p[c];

@@ -30,7 +30,7 @@ TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
 UNSPECIALISED = (
-    "n", "m", "row_origin", "col_origin", "directions", "count", "label_words", "parts", "shift", "others",
+    "n", "m", "row_origin", "col_origin", "directions", "count", "label_words", "parts", "shift", "others", "partners",
 )  # fmt: skip
 SIDES = ("Row", "Col")
 TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
@@ -38,7 +38,17 @@ TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
     "RowOut": Numbers, "ColOut": Numbers, "From": Numbers, "Out": Numbers,
 }  # fmt: skip
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
-INTEGER_ENDS = ("Ids", "Groups", "Labels", "Order", "Arg", "Offsets", "Kept", "Positives")  # of names of pointers
+INTEGER_ENDS = (
+    "Ids",
+    "Groups",
+    "Labels",
+    "Order",
+    "Arg",
+    "Offsets",
+    "Kept",
+    "Positives",
+    "Partner",
+)  # of names of pointers
 COMPARED, WIDE = (tuple(map(str.capitalize, names)) for names in (triton_launch.COMPARED, triton_launch.WIDE))
 
 
@@ -112,6 +122,24 @@ VARIANTS = {
         ("RowScale", *of_both("PositiveWeight", "PositiveStat", "PositiveStatWeight"), "RowScaleGrad"),
         positives=PairTest.SAME_INDEX, split=True,
     ),
+    "partners": Variant(
+        (
+            *("RowScale", "RowPartner", "RowPartners", "RowScaleGrad"),
+            *of_both("PositiveWeight", "PositiveStat", "PositiveStatWeight"),
+        ),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.PARTNER, split=True,
+    ),
+    "shares": Variant(
+        ("RowScale", "RowPartner", "RowPartners", "RowShare", *of_both("PositiveWeight"), "RowScaleGrad"),
+        keep=PairTest.NO_PARTNER, positives=PairTest.PARTNER, keep_positives=True,
+    ),
+    "split, shares": Variant(
+        (
+            *("RowScale", "RowPartner", "RowPartners", "RowShare", "RowScaleGrad"),
+            *of_both("PositiveWeight", "PositiveStat", "PositiveStatWeight"),
+        ),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.PARTNER, split=True,
+    ),
     "counts": Variant(("RowScale",), positives=PairTest.SAME_INDEX, counts=True),
     "split, everything": Variant(
         (
@@ -183,7 +211,7 @@ def compiled_with(
 ) -> Usage:
     signature = {name: "constexpr" if name in constants else types[name] for name in function.arg_names}
     paths = dict(leaves(signature))
-    aligned = [path for path, type in paths.items() if type[0] in "*i" and path[0] not in UNSPECIALISED]
+    aligned = [path for path, type in paths.items() if type[0] in "*i" and path[-1] not in UNSPECIALISED]
     attributes = {place(function, path): [["tt.divisibility", 16]] for path in aligned}
     values = {place(function, (name,)): x for name, x in constants.items()}
     values |= {place(function, path): None for path, type in paths.items() if path[1:] and type == "constexpr"}
@@ -233,10 +261,11 @@ def build_merge(arch: str, spec: PairSpec, finished: bool) -> Usage:
     function = merge.merge
     given = set(map(camel, spec.numbers))
     slopes = {"Slope", "PositiveSlope"} if spec.reduce == Reduce.LSE else set()  # of a cross entropy
-    weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes
+    apart = {"PositiveStat", "PositiveStatSlope"} if spec.split else set()
+    weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes | apart
     given |= weighed if finished else {f"{name}Out" for name in given}
     constants = absent(function, given) | {
-        "POSITIVES": int(spec.positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS
+        "POSITIVES": int(spec.positives), "SHARES": False, "PARTS": merge.PARTS, "ITEMS": merge.ITEMS
     }  # fmt: skip
     return compiled_with(function, arch, types_of(function, "", given), constants, {"num_warps": merge.WARPS})
 
@@ -273,7 +302,7 @@ def absent(function: Any, given: Iterable[str]) -> dict[str, None]:
 def type_of(name: str, kind: str) -> str:
     if name in ("A", "B", "Grad"):
         return TYPES[kind]
-    if name in INTEGERS:
+    if name in INTEGERS or name.endswith("Partners"):
         return "i64" if name.endswith("_tile") else "i32"
     special = {"Args": "*i32", "Mask": "*u8", "Share": "*fp64"}
     integers = name.removesuffix("Out").endswith(INTEGER_ENDS)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contrastile.backends.base import Backend
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
-from contrastile.spec import NUMBERS, PARTS, Needs, PairBlock, PairSpec, PairTest, Reduce, Score, Side
+from contrastile.spec import NUMBERS, PARTNER_TESTS, PARTS, Needs, PairBlock, PairSpec, PairTest, Reduce, Score, Side
 from contrastile.testing import EPS, largest
 from support.cases import between
 
@@ -38,6 +38,11 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
         if spec.split:
             side.positive_stat_weight = torch.randn(size)
         sides.append(side)
+    if (spec.keep | spec.positives) & PARTNER_TESTS:  # some are elsewhere, some named twice
+        partner = torch.randint(-1, 40 + m, (n, 3))
+        partner[: n // 2, 1] = partner[: n // 2, 0]
+        share = torch.randint(0, 8, (n, 3)) / 4 if spec.positives & PairTest.PARTNER else None
+        sides[0] = replace(sides[0], partner=partner, share=share)
     block = PairBlock(spec, *sides)
     z = logits(double(block))
     for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
@@ -60,7 +65,7 @@ def logits(block: PairBlock) -> Tensor:
 
 
 def double(block: PairBlock) -> PairBlock:
-    names = ("features", *NUMBERS, *PARTS)
+    names = ("features", *NUMBERS, *PARTS, "share")
     sides = [
         replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
         for side in (block.row, block.col)
@@ -113,6 +118,7 @@ APART: dict[str, tuple[PairSpec, bool, int, int, int]] = {
     "mirrored": (SPLIT(cols=False, square=True, positives=PairTest.SAME_ID), True, 37, 70, 1),
     "rows alone": (SPLIT(cols=False, positives=PairTest.SAME_INDEX, keep=PairTest.OTHER_ID), True, 37, 70, 1),
     "not counted": (SPLIT(counts=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
+    "partners": (SPLIT(keep=PairTest.OTHER_ID, positives=PairTest.PARTNER), True, 65, 131, 1),
     "distances": (SPLIT(positives=PairTest.SAME_ID, score=Score.DISTANCE), True, 37, 70, 3),
     "counts": (SPLIT(split=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
     "counts of sums": (SPLIT(Reduce.SOFTPLUS, PairTest.OTHER_INDEX, PairTest.SAME_INDEX, split=False), True, 37, 70, 1),

@@ -71,12 +71,26 @@ def eager_nt_xent(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.cat([torch.arange(n, 2 * n), torch.arange(n)]))
 
 
+def eager_sup_con(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
+    n, z = len(x), torch.cat([x, y])
+    itself, labels = torch.eye(2 * n, dtype=torch.bool), (torch.arange(2 * n) % n) // 2
+    positive = (labels[:, None] == labels) & ~itself
+    logits = z @ z.T / temperature
+    log_p = logits - logits.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+    return -((log_p * positive).sum(1) / positive.sum(1)).mean()
+
+
+def sup_con(x: Tensor, y: Tensor, temperature: Tensor, **options: Any) -> Tensor:
+    return contrastile.sup_con([x, y], torch.arange(len(x)) // 2, temperature=temperature, **options)
+
+
 LOSSES = {
     "clip_loss": lambda x, y, s, **options: contrastile.clip_loss(x, y, s, **options),
     "siglip_loss": lambda x, y, s, **options: contrastile.siglip_loss(x, y, s, -10.0, **options),
     "nt_xent": lambda x, y, t, **options: contrastile.nt_xent(x, y, temperature=t, **options),
+    "sup_con": sup_con,
 }
-EAGER = {"clip_loss": eager_clip, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent}
+EAGER = {"clip_loss": eager_clip, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent, "sup_con": eager_sup_con}
 
 
 def count(loss: Any, counter: Launches, rows: int = 24, **options: Any) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from contrastile import backends
 from contrastile.catalog import CATALOG, CONSTANTS, Case, LossCard
+
+from .combinations import crossed, each_once
 
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, torch.float64, *HALF)
@@ -28,9 +30,15 @@ def id_of(value: Any) -> str | None:
     return value.name if isinstance(value, LossCard) else str(value).removeprefix("torch.") if value else None
 
 
-every_variant = pytest.mark.parametrize(
-    "card, variant", [(card, variant) for card in CATALOG for variant in card.variants], ids=id_of
-)
+VARIANTS = [(card, variant) for card in CATALOG for variant in card.variants]
+every_variant = pytest.mark.parametrize("card, variant", VARIANTS, ids=id_of)
+
+
+def every_variant_once(names: str, *axes: Sequence[Any]) -> pytest.MarkDecorator:
+    """Every variant with some combination of the other parameters, which all occur; the rest with --run-slow."""
+    return pytest.mark.parametrize(f"card, variant, {names}", each_once(VARIANTS, crossed(*axes)), ids=id_of)
+
+
 every_loss = pytest.mark.parametrize("card", CATALOG, ids=id_of)
 every_pair_loss = pytest.mark.parametrize("card", [card for card in CATALOG if card.gemm], ids=id_of)
 

@@ -148,10 +148,11 @@ def only_block(call: PairCall) -> PairBlock:
 
 
 def fits_at_once(call: PairCall) -> bool:
-    """Whether a scalar-mode call is small enough to be done at once on a GPU, and its statistic one number."""
+    """Whether a scalar-mode call is small enough to be done at once on a GPU. Not with float16 slopes that are known
+    late: the weights, much larger, would choose the factor against underflow."""
     sides = [len(call.rows), *map(len, call.blocks)]
     small = sum(sides) <= SMALL_ITEMS and 0 < call.directions * sides[0] * sides[1] <= SMALL_PAIRS
-    return len(sides) == 2 and small and not call.spec.split
+    return len(sides) == 2 and small and not (call.spec.split and call.dtype == torch.float16)
 
 
 def score_grad_dtype(block: PairBlock) -> torch.dtype:

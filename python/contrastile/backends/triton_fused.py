@@ -42,9 +42,11 @@ def add_row_gradients(
 
 
 def swapped(block: PairBlock) -> PairBlock:
-    """Rows are the columns of `block`; all tests but that of the order are symmetric."""
+    """Rows are the columns of `block`; all tests but that of the order are symmetric. What columns have as partners is
+    nobody's: where b is a they are those of the rows."""
     mask = None if block.mask is None else block.mask.T.contiguous()
     row, col = (replace(x, order=None if x.order is None else ~x.order) for x in (block.col, block.row))
+    row.partner = row.share = None
     return replace(block, row=row, col=col, mask=mask)  # ~x < ~y where y < x
 
 
@@ -53,4 +55,6 @@ def fused_tile(features: Tensor, x: PairBlock | PairCall) -> Any:
     from ..triton_kernels import config
 
     arch, kind = architecture(features.device), kind_of(features)
-    return config.fused_tile(arch, kind, features.shape[1], rule_level(x), x.spec.split)
+    sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows,)
+    shares = any(side.share is not None for side in sides)
+    return config.fused_tile(arch, kind, features.shape[1], rule_level(x), x.spec.split, shares)

@@ -12,7 +12,7 @@ from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairT
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_merge import PartialStats
 
-COMPARED = (*READERS, "low", "high")  # fields of Side that a kernel compares pair by pair
+COMPARED = (*READERS, "partner", "low", "high")  # fields of Side that a kernel compares pair by pair
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 
@@ -77,7 +77,8 @@ def arguments(block: PairBlock) -> dict[str, Any]:
 def operands(side: Side) -> Any:
     from ..triton_kernels.rules import Operands
 
-    return Operands(**{name: getattr(side, name) for name in Operands._fields})
+    given = {name: getattr(side, name) for name in Operands._fields if name != "partners"}
+    return Operands(**given, partners=None if side.partner is None else side.partner.shape[1])
 
 
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
@@ -113,8 +114,8 @@ def more_numbers(spec: PairSpec, level: int) -> bool:
 
 
 def rule_level(x: PairBlock | PairCall) -> int:
-    """What the rules cost an epilogue in registers. 0: those of indices; 1: ids, limits, a mask or distances; 2:
-    groups, labels or an order."""
+    """What the rules cost an epilogue in registers. 0: those of indices; 1: ids, partners, limits, a mask or distances;
+    2: groups, labels or an order."""
     sides = (x.row, x.col) if isinstance(x, PairBlock) else (x.rows, *x.blocks)
     given = {name for side in sides for name in COMPARED if getattr(side, name) is not None}
     if given & WIDE:

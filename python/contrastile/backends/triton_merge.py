@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from ..monoid import NUMBERS, SPLIT_NUMBERS, SideStats, uninitialised
 from ..spec import PairBlock, PairTest
 from .triton_device import on_device
 
+FINISHED = (  # arguments of the kernel for finished statistics
+    "Stat", "Weight", "PositiveWeight", "Slope", "PositiveSlope", "PositiveStat", "PositiveStatSlope", "Share",
+)  # fmt: skip
 OF_POSITIVES = ("positive", "positives", *SPLIT_NUMBERS)  # numbers that positives make up
 
 
@@ -21,6 +25,7 @@ class PartialStats:
     def __init__(self, block: PairBlock, place: str, parts: int) -> None:
         self.spec, self.place, self.parts = block.spec, place, parts
         self.side, self.other = (block.row, block.col) if place == "Row" else (block.col, block.row)
+        self.shares = block.row.share is not None
         written = dict.fromkeys(block.spec.numbers, parts)
         positives = block.spec.positives
         one_tile = bool(positives & PairTest.SAME_INDEX)  # meets an item's own index
@@ -38,14 +43,18 @@ class PartialStats:
         return found
 
     def finish(self, share: Tensor, cross_entropy: bool) -> None:
-        """Gives the side its statistic in parts, see monoid.finish, and for a cross entropy its slopes in the place of
-        its weights; share: what the side adds to the weighted sum."""
+        """Gives the side its statistics in parts, see monoid.finish, and for a cross entropy or positives apart its
+        slopes in the place of its weights; share: what the side adds to the weighted sum."""
         side, n = self.side, len(self.side)
         weighed = {"Weight": side.weight, "PositiveWeight": side.positive_weight, "Share": share}
-        side.stat = torch.empty(n, 2, dtype=torch.float32, device=share.device)
-        if cross_entropy:
-            side.weight, side.positive_weight = torch.empty(2, n, dtype=torch.float32, device=share.device)
+        empty = partial(torch.empty, dtype=torch.float32, device=share.device)
+        side.stat = empty(n, 2)
+        if cross_entropy or self.spec.split:
+            side.weight, side.positive_weight = empty(2, n)
             weighed |= {"Slope": side.weight, "PositiveSlope": side.positive_weight}
+        if self.spec.split:
+            side.positive_stat, side.positive_stat_weight = empty(n, 2), empty(n)
+            weighed |= {"PositiveStat": side.positive_stat, "PositiveStatSlope": side.positive_stat_weight}
         self.launch({}, Stat=side.stat, **weighed)
 
     @property
@@ -58,12 +67,11 @@ class PartialStats:
         from ..triton_kernels import merge
         from ..triton_kernels.rules import Numbers
 
-        names = ("Stat", "Weight", "PositiveWeight", "Slope", "PositiveSlope", "Share")
-        given: dict[str, Any] = dict.fromkeys(names) | finished
+        given: dict[str, Any] = dict.fromkeys(FINISHED) | finished
         numbers = {
             "parts": self.parts, "count": len(self.side),
             "shift": self.side.origin - self.other.origin, "others": len(self.other),
-            "POSITIVES": int(self.spec.positives),
+            "POSITIVES": int(self.spec.positives), "SHARES": self.shares,
             "PARTS": merge.PARTS, "ITEMS": merge.ITEMS, "num_warps": merge.WARPS,
         }  # fmt: skip
         with on_device(self.side.features.device):

@@ -1,0 +1,70 @@
+"""Step time with a neighbour: a process that keeps one core busy, as a data loader's worker does.
+
+Wall-clock time, ours and eager torch in turn. A library that splits its work into one equal share per thread waits for
+the thread whose core is taken; `busy` over `quiet` shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import contrastile
+from eager import clip
+
+SPIN = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+ROUNDS = 9
+needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """Keeps the first core that this process may use busy."""
+    core = min(os.sched_getaffinity(0))
+    process = subprocess.Popen([sys.executable, "-c", SPIN, str(core)])
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def step(loss: Callable[..., Tensor], x: Tensor, y: Tensor, scale: Tensor) -> None:
+    x.grad = y.grad = scale.grad = None
+    loss(x, y, scale).backward()
+
+
+def medians(*steps: Callable[[], None]) -> list[float]:
+    """Milliseconds of each, measured in turn, so that what the machine does meanwhile meets all of them."""
+    times: list[list[float]] = [[] for _ in steps]
+    for _ in range(ROUNDS):
+        for function, own in zip(steps, times, strict=True):
+            begin = time.perf_counter()
+            function()
+            own.append(1e3 * (time.perf_counter() - begin))
+    return [statistics.median(own[1:]) for own in times]
+
+
+@needs_affinity
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda x: str(x).removeprefix("torch."))
+def bench_with_a_neighbour(benchmark, dtype: torch.dtype) -> None:
+    x, y = (F.normalize(torch.randn(1024, 512), dim=1).to(dtype).requires_grad_() for _ in range(2))
+    scale = torch.tensor(20.0, requires_grad=True)
+    ours, eager = (lambda loss=loss: step(loss, x, y, scale) for loss in (contrastile.clip_loss, clip))
+    found = dict(zip(("ours quiet", "eager quiet"), medians(ours, eager), strict=True))
+    with neighbour():
+        found |= zip(("ours busy", "eager busy"), medians(ours, eager), strict=True)
+        benchmark.pedantic(ours, rounds=1)
+    benchmark.extra_info.update({name: round(ms, 1) for name, ms in found.items()})
+    print({name: round(ms, 1) for name, ms in found.items()})
