@@ -85,7 +85,7 @@ def small_set_loss(
     every: ViewBatch, scale: float | Tensor, reduction: Reduction, engine: EngineOptions
 ) -> Tensor | None:
     """mv_infonce of few instances at once; None: they are many, or views are missing."""
-    if every.present is not None:
+    if every.present is not None or not check.plain(every.x):  # a weight would bind a graph to sizes
         return None
     k = every.x.shape[0]
     ids = every.batch.index(every.x.device).repeat(k)

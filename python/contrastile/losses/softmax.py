@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction
-from ..ops import EngineOptions, Pairs, Weights, pair_stats, small_sum, weighted_sum
+from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
 from .weights import Counted, direction_weights, keep_present
@@ -101,7 +101,8 @@ class Softmax:
         )  # fmt: skip
 
     def loss(self, reduction: Reduction) -> Tensor:
-        if self.hard is not None and reduction != "none" and not (self.smoothing or self.spare_positive):
+        one_sum = reduction != "none" and not (self.smoothing or self.spare_positive)
+        if self.hard is not None and one_sum and check.plain(self.query):  # a weight would bind a graph to sizes
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:

@@ -6,8 +6,9 @@ contrastive training ends: their rounding is 1e-7 of 1, the squared volume of al
 torch.linalg.qr is as exact, but runs a batch as one factorisation after the other on CPUs and launches kernels per
 sample on GPUs.
 
-On a CUDA device the compiled kernels (csrc/cuda/basis.cu) do the same, where they are installed and the set is small
-enough for them. They multiply in float64, too, which consumer GPUs do at 1/64 of their float32 rate.
+On a CPU the native kernel (csrc/cpu/basis.inc) does the same for all but float64 vectors. On a CUDA device the
+compiled kernels (csrc/cuda/basis.cu) do, where they are installed and the set is small enough for them. They multiply
+in float64, too, which consumer GPUs do at 1/64 of their float32 rate.
 """
 
 from __future__ import annotations

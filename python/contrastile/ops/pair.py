@@ -314,13 +314,13 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
 def small_sum(
     pairs: Pairs, weights: Weights, engine: EngineOptions, *, private: Tensor | None = None, sets: int = 1
 ) -> Tensor | None:
-    """weighted_sum of what a backend does at once in small calls only; None: this is none.
+    """weighted_sum, of plain tensors, of what a backend does at once in small calls only; None: this is none.
 
     private: further columns of each row alone, (N, K, D) of the type of the others, in the rows' statistics of a cross
     entropy. sets: rows i, i + N / sets, .. are one item, whose loss is softplus(log-sum-exp of all their others - that
     of all their positives), for pairs.split; weights have its number for each of these rows.
     """
-    if engine.ranks is not None or not check.plain(pairs.a):
+    if engine.ranks is not None:
         return None
     args, given = _weighted(pairs, weights, engine)
     return autograd.small_loss(args, given, needs_of(args), SmallExtras(private, sets))
