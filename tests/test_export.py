@@ -48,7 +48,10 @@ def check_export(card, variant, strict):
     program = torch.export.export(module, tensors(case), dynamic_shapes=dynamic(case), strict=strict)
     found = program.run_decompositions().module()(*tensors(later))
     torch.testing.assert_close(found, expected(card, later), rtol=1e-4, atol=1e-5)
-    assert torch.equal(found, module(*tensors(later)))
+    # a graph has operators where eager mode does a small call of these at once: the same but for rounding
+    at_once = card.name == "mv_infonce" or "hard_negatives" in case.kwargs
+    right = module(*tensors(later))
+    assert torch.allclose(found, right, rtol=2e-6, atol=0.0) if at_once else torch.equal(found, right)
 
 
 HEADLINE = ("clip_loss", "info_nce", "siglip_loss", "sup_con", "gram_loss", "mv_infonce", "symile_loss", "kcl")

@@ -100,9 +100,13 @@ class Softmax:
             row_ids=self.col_ids, col_ids=self.row_ids, log_prob=None, spare_positive=False,
         )  # fmt: skip
 
+    def one_sum(self) -> bool:
+        """Whether the loss has no terms beside the cross entropy of the engine."""
+        return not (self.smoothing or self.spare_positive)
+
     def loss(self, reduction: Reduction) -> Tensor:
-        one_sum = reduction != "none" and not (self.smoothing or self.spare_positive)
-        if self.hard is not None and one_sum and check.plain(self.query):  # a weight would bind a graph to sizes
+        # a weight would bind a graph to sizes
+        if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:

@@ -205,23 +205,20 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
 
 def loss(args: Arguments, more: library.Sum, needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
-    if not any(needs):
-        return run_loss(args, more, needs)[0]
     if plain(args.a):
+        if not any(needs):
+            return library.loss(args, *more, needs)[0]
         return plain_loss(lambda: library.loss(args, *more, needs), record.wanted_inputs(args, needs))
+    given = (*library.weight_tensors(args, *more[:4]), more[4])  # operators take tensors alone
+    if not any(needs):
+        return run_loss(args, given, needs)[0]
     inputs = tensors_of(args)
-    value: Tensor = LossFunction.apply(record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
+    value: Tensor = LossFunction.apply(record.statics(args), needs, given, *inputs)  # type: ignore[no-untyped-call]
     return value
 
 
-def run_loss(args: Arguments, more: library.Sum, needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
-    if plain(args.a):
-        return library.loss(args, *more, needs)
-    weights = library.weight_tensors(args, *more[:4])  # operators take tensors alone
-    found: tuple[Tensor, list[Tensor]] = torch.ops.contrastile.pair_loss.default(
-        *record.packed(args), *weights, more[4], needs
-    )
-    return found
+def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+    return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
 
 
 def run(operator: str, implementation: Callable[..., Any], like: Tensor, *args: Any) -> Any:
