@@ -223,4 +223,4 @@ def test_the_watch_sees_into_the_operators(monkeypatch):
 
     monkeypatch.setattr(library.driver, "scalar", reading)
     with Watch(), pytest.raises(AssertionError, match="reads a value"):
-        contrastile.info_nce(torch.ones(3, 2), torch.ones(3, 2))
+        contrastile.info_nce(torch.ones(3, 2), torch.ones(3, 2), backend="torch")

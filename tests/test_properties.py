@@ -89,7 +89,7 @@ def permuted(call, rows, cols):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(ENGINE, max_examples=60)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(keeps=("all", "same_id", "other_id"), square=False), seed=st.integers(0, 999))
 def test_permuting_items_permutes_statistics(backend, call, seed):
     assume(call.options["positives"] != "same_index")
@@ -104,7 +104,7 @@ def test_permuting_items_permutes_statistics(backend, call, seed):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(ENGINE, max_examples=60)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(square=False), cuts=st.lists(st.integers(0, 80), max_size=5))
 def test_splitting_columns_into_blocks_changes_nothing(backend, call, cuts):
     whole = torch.cat(call.b)
@@ -115,7 +115,7 @@ def test_splitting_columns_into_blocks_changes_nothing(backend, call, cuts):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(ENGINE, max_examples=60)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(extras=(), keeps=("all", "same_id", "other_id"), square=False))
 def test_columns_are_the_rows_of_the_exchanged_call(backend, call):
     b = torch.cat(call.b)
@@ -130,7 +130,7 @@ def test_columns_are_the_rows_of_the_exchanged_call(backend, call):
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpu"])
-@settings(ENGINE, max_examples=60)
+@settings(ENGINE, max_examples=40)
 @given(call=calls(extras=(), reduces=("lse",), square=False), shift=st.floats(-300, 300, width=16))
 def test_a_bias_shifts_row_lse(backend, call, shift):
     assume(call.options["positives"] is None)
@@ -190,7 +190,7 @@ def assert_same(x, y):
 
 
 @pytest.mark.parametrize("reduce", list(Reduce))
-@settings(ENGINE, max_examples=60)
+@settings(ENGINE, max_examples=40)
 @given(data=st.data())
 def test_merge_is_a_commutative_monoid(reduce, data):
     x, y, z = (data.draw(partial_stats(reduce)) for _ in range(3))

@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-STARTED = {"interpreted", "interpreted_fused", "kernels"}  # tests that others start in a process of their own
+STARTED = {
+    "interpreted",
+    "interpreted_fused",
+    "interpreted_tiles",
+    "kernels",
+}  # tests that others start in a process of their own
 FILES = {str(path.relative_to(TESTS)): path for path in sorted(TESTS.rglob("*.py"))}
 
 
