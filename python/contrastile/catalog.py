@@ -380,7 +380,7 @@ CATALOG: tuple[LossCard, ...] = (
             "rows": each(pair(0.1, direction="rows"), "weights", "present"),
             "columns": pair(0.1, direction="cols"),
             "sum": each(pair(0.1, direction="sum"), "weights"),
-            "detached": each(pair(0.1, detach_keys=True), "present"),
+            "detached": each(pair(0.5, detach_keys=True), "present"),
             "detached columns": pair(0.1, direction="cols", detach_keys=True),
         },
         stacked=True,

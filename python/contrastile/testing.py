@@ -99,7 +99,6 @@ def compare(
     n = max(case.n, 1)
     share = 1.0 if extra.get("reduction", "mean") != "mean" else 1.0 / n  # weight of one row
     total = 1.0 if found.value.dim() else n * share  # weight of the rows behind one value
-    share *= heaviest(case)
     feature_size = max(largest(g) for g in truth.grads.values() if g.dim() >= 2)
     # float64 has no lower-precision twin to measure: some roundings, more for longer sums, stand for its error
     unmeasured = EPS[torch.float64] * (8.0 + math.sqrt(n)) if low == torch.float64 else 0.0
@@ -116,14 +115,6 @@ def compare(
         checks.append(ratio(f"d{name}", grad, true, twin.grads[name], sizes, unmeasured))
     worst, detail = max(checks, key=lambda check: check[0])
     return CheckResult(worst, worst <= 1.0, detail)
-
-
-def heaviest(case: Case) -> float:
-    """The largest weight of an item over the mean of all, of which those that are not there have none."""
-    weights, present = case.kwargs.get("weights"), case.kwargs.get("present")
-    each = torch.ones(()) if present is None else present.double()
-    each = each if weights is None else each * weights.double()
-    return float(each.max() / each.mean())
 
 
 def references(card: LossCard, case: Case, **shared: Any) -> tuple[Outcome, Outcome]:
