@@ -56,7 +56,7 @@ TABLE = {
         "ieee": SMALL,
     },
     "sm_120": {  # consumer Blackwell: 99 KiB
-        "half": (*SHORT[:2], SHORT[3], Tile(64, 64, 32, 4, 3)),
+        "half": (*SHORT[:2], SHORT[3], SHORT[3]),
         "tf32": SMALL_TF32,
         "ieee": SMALL,
     },
