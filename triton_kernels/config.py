@@ -44,7 +44,11 @@ TABLE = {
         "tf32": (Tile(64, 128, 32, 8, 3), *(Tile(64, 64, 32, 4, 3),) * 2, Tile(64, 64, 32, 8, 3)),
         "ieee": SMALL,
     },
-    "sm_86": {"half": (*SHORT[:2], SHORT[3], SHORT[3]), "tf32": SMALL_TF32, "ieee": SMALL},  # consumer Ampere and Ada (sm_89): 99 KiB
+    "sm_86": {  # consumer Ampere and Ada (sm_89): 99 KiB
+        "half": (*SHORT[:2], SHORT[3], SHORT[3]),
+        "tf32": SMALL_TF32,
+        "ieee": SMALL,
+    },
     "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
         "half": (Tile(128, 128, 64, 8, 4), *(Tile(64, 128, 64, 8, 4),) * 2, Tile(64, 64, 64, 8, 4)),
         "tf32": SHORT,
