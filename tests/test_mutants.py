@@ -3,14 +3,10 @@ tests/interpreted_tiles.py do the same for the kernels of GPUs."""
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
-import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pybind11
 import pytest
 import torch
 
@@ -18,7 +14,7 @@ from contrastile import backends
 from contrastile.backends import cpu, torch_rules, torch_tiles
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default
-from support.cuda_host import compiler, execute
+from support.cuda_host import compiler, edited, execute, includes, loaded
 from support.oracle import Call, check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,25 +111,15 @@ def bindings(tmp_path_factory):
 
 
 def compile_native(name: str, tree: Path, out: Path) -> None:
-    include = [f"-I{path}" for path in (tree, pybind11.get_include(), sysconfig.get_paths()["include"])]
     flags = ["-std=c++17", "-O0", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"]
-    execute([str(compiler()), *flags, *include, "-c", str(tree / name), "-o", str(out)])
+    execute([str(compiler()), *flags, *includes(tree), "-c", str(tree / name), "-o", str(out)])
 
 
 def built(folder: Path, bindings: Path, edit: tuple[str, str, str]) -> ModuleType:
-    name, old, new = edit
-    tree = shutil.copytree(ROOT / "csrc", folder / "csrc")
-    text = (tree / name).read_text()
-    assert old in text
-    (tree / name).write_text(text.replace(old, new))
-    compile_native("cpu/kernel_generic.cpp", tree, folder / "kernel.o")
+    compile_native("cpu/kernel_generic.cpp", edited(folder, edit), folder / "kernel.o")
     library = folder / "_cpu.so"
     execute([str(compiler()), "-shared", "-fopenmp", str(bindings), str(folder / "kernel.o"), "-o", str(library)])
-    spec = importlib.util.spec_from_file_location(f"{folder.name}._cpu", library)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(library)
 
 
 @pytest.mark.parametrize("name", by_default(NATIVE, "partners of a tile", "one positive"))

@@ -143,10 +143,11 @@ def in_parts(peak: Tensor | None, total: Tensor | None) -> Tensor:
 
 def joined_parts(parts: Tensor, exact: bool) -> Tensor:
     """The statistic from its parts. exact: in float64, where the device has it."""
-    return parts.sum(1, dtype=exact_dtype(parts) if exact else None)
+    return parts.sum(1, dtype=widest_dtype(parts) if exact else None)
 
 
-def exact_dtype(x: Tensor) -> torch.dtype:
+def widest_dtype(x: Tensor) -> torch.dtype:
+    """What the device of x computes most exactly in."""
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 

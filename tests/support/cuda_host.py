@@ -63,12 +63,8 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
     is not made again."""
     tree = ROOT / "csrc"
     if edit is not None:
-        name, old, new = edit
-        tree = shutil.copytree(tree, folder / "csrc")
-        text = (tree / name).read_text()
-        assert text.count(old) == 1, f"{name}: {text.count(old)} places with {old!r}"
-        (tree / name).write_text(text.replace(old, new))
-    include = [f"-I{path}" for path in (tree, pybind11.get_include(), sysconfig.get_paths()["include"])]
+        tree = edited(folder, edit)
+    include = includes(tree)
     made = {name: folder / f"{Path(name).stem}.o" for name in (*SOURCES, "host_device.cpp")}
     made |= objects or {}
 
@@ -84,8 +80,26 @@ def build(folder: Path, edit: tuple[str, str, str] | None = None, objects: dict[
     library = folder / "_cuda.so"
     if not library.exists():
         execute([str(compiler()), *FLAGS, "-shared", *map(str, made.values()), "-o", str(library)])
-    name = f"{folder.name}._cuda"  # pybind11 gives one name one module
-    spec = importlib.util.spec_from_file_location(name, library)
+    return loaded(library)
+
+
+def edited(folder: Path, edit: tuple[str, str, str]) -> Path:
+    """A copy of csrc with one edit (file, old text, new text)."""
+    name, old, new = edit
+    tree = shutil.copytree(ROOT / "csrc", folder / "csrc")
+    text = (tree / name).read_text()
+    assert text.count(old) == 1, f"{name}: {text.count(old)} places with {old!r}"
+    (tree / name).write_text(text.replace(old, new))
+    return tree
+
+
+def includes(tree: Path) -> list[str]:
+    return [f"-I{path}" for path in (tree, pybind11.get_include(), sysconfig.get_paths()["include"])]
+
+
+def loaded(library: Path) -> ModuleType:
+    """pybind11 gives one name one module, so the folder is a part of it."""
+    spec = importlib.util.spec_from_file_location(f"{library.parent.name}.{library.stem}", library)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, check, matmul, softplus
+from ..ops import EngineOptions, check, matmul, softplus, stat_dtype
 from ..ranks import GlobalBatch, Group
 
 REDUCTIONS = get_args(Reduction)
@@ -127,7 +127,7 @@ def upcast(x: Tensor) -> Tensor:
 
 def like_statistics(x: Tensor, like: Tensor) -> Tensor:
     """x in the type of the statistics of `like`."""
-    return x.to(torch.float64 if like.dtype == torch.float64 else torch.float32)
+    return x.to(stat_dtype(like.dtype))
 
 
 def paired_dot(x: Tensor, y: Tensor) -> Tensor:

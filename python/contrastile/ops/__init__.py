@@ -1,6 +1,6 @@
 """The engine: pair reductions as differentiable operators."""
 
-from ..monoid import softplus
+from ..monoid import softplus, stat_dtype
 from .arguments import Pairs
 from .library import no_autocast
 from .options import EngineOptions
@@ -10,4 +10,4 @@ from .results import PairStats
 from .segments import segment_max
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Weights", "matmul", "no_autocast", "pair_loss", "pair_reduce"]
-__all__ += ["pair_stats", "row_lse", "segment_max", "small_sum", "softplus", "weighted_sum"]
+__all__ += ["pair_stats", "row_lse", "segment_max", "small_sum", "softplus", "stat_dtype", "weighted_sum"]

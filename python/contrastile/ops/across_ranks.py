@@ -163,9 +163,7 @@ def run_loss(
 def statistics(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
     """What the operator pair_stats returns but for scores, of this rank's rows and columns; indices are global."""
     with library.no_autocast(args.a), under_way():
-        done = sweep.stats(global_call(ranks, args, sizes))
-    sides = (library.outputs_of(side, args.a) for side in (done.row, done.col))
-    return [x for both in zip(*sides, strict=True) for x in both]
+        return library.outputs_of(sweep.stats(global_call(ranks, args, sizes)), args.a)
 
 
 def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tuple[Tensor, ...]:

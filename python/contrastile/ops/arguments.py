@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
+from ..monoid import stat_dtype
 from ..spec import ONE_WAY, PairTest
 from . import check
 from .options import EngineOptions
@@ -122,7 +123,7 @@ VECTORS = ("col_scale", "row_bias", "col_bias", "row_low", "row_high", "col_low"
 
 
 def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> None:
-    named = positives and not positives & PairTest.KEPT
+    named = _named(positives)
     if pairs.keep_positives and not named:
         raise ValueError(
             "keep_positives must not be given without positives that keep does not name: it would have no effect"
@@ -141,9 +142,13 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
 def _apart(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> bool:
     """Whether some positives may be in the statistic: their two slopes nearly cancel in a converged model, so they are
     computed apart from the others'."""
-    named = positives and not positives & PairTest.KEPT
     kept = pairs.keep_positives or not excludes(keep, positives)
-    return bool(named and kept and pairs.reduce == "lse" and not cross_entropy)
+    return _named(positives) and kept and pairs.reduce == "lse" and not cross_entropy
+
+
+def _named(positives: int) -> bool:
+    """Whether there are positives, by tests of their own."""
+    return bool(positives) and not positives & PairTest.KEPT
 
 
 def _scale(scale: float | Tensor, a: Tensor) -> Tensor:
@@ -233,5 +238,5 @@ def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
     """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
     if isinstance(x, Tensor):
         return check.beside(name, x, like.device)
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    dtype = stat_dtype(like.dtype)
     return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait

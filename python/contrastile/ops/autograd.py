@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..backends.base import SmallExtras
-from ..monoid import exact_dtype, joined_parts
+from ..monoid import joined_parts, widest_dtype
 from . import check, library, record
 from .check import as_type, plain
 from .library import LIB
@@ -76,7 +76,7 @@ def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bo
     library.outputs_of."""
     row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *integers = found
     outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact)]
-    outputs += [x.to(exact_dtype(x)) if exact else x for x in (row_positive, col_positive)]
+    outputs += [x.to(widest_dtype(x)) if exact else x for x in (row_positive, col_positive)]
     constant: list[Tensor] = []
     if args.split:
         outputs += [joined_parts(row_positive_parts, exact), joined_parts(col_positive_parts, exact)]

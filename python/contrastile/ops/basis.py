@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import backends
+from ..monoid import stat_dtype, widest_dtype
 from . import check
 from .autograd import forward_only, once, run
 from .library import LIB, TAGS, no_autocast
@@ -55,7 +56,7 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
 def exact_dtype(x: Tensor) -> torch.dtype:
     """float32 for half precision: unit vectors that differ in one of its digits leave residuals far above rounding."""
     half = x.dtype in (torch.bfloat16, torch.float16)
-    return torch.float32 if half or x.device.type == "mps" else torch.float64
+    return torch.float32 if half else widest_dtype(x)
 
 
 def chunks(vectors: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
@@ -137,7 +138,7 @@ def chunk_gradient(x: Tensor, grad_directions: Tensor, grad_lengths: Tensor) -> 
 class BasisFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, count: int, *vectors: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = torch.float64 if vectors[0].dtype == torch.float64 else torch.float32
+        dtype = stat_dtype(vectors[0].dtype)
         ctx.save_for_backward(*vectors)
         output: tuple[Tensor, Tensor] = run("basis", basis_forward, vectors[0], vectors, count, dtype)
         return output

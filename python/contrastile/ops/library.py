@@ -114,13 +114,18 @@ def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
         sides = driver.statistics(plan, store)
         if buffer is not None:
             buffer[store.used :].zero_()  # an output holds no uninitialised memory
-        done = driver.finished(sides)
-        outputs = zip(outputs_of(done.row, args.a), outputs_of(done.col, args.a), strict=True)
+        outputs = outputs_of(driver.finished(sides), args.a)
         scores = args.a.new_empty(0, dtype=stat_dtype(args.a.dtype)) if buffer is None else buffer
-        return *(x for both in outputs for x in both), scores
+        return *outputs, scores
 
 
-def outputs_of(done: driver.Finished | None, like: Tensor) -> tuple[Tensor, ...]:
+def outputs_of(done: driver.Statistics, like: Tensor) -> list[Tensor]:
+    """Of rows and columns in turn."""
+    sides = side_outputs(done.row, like), side_outputs(done.col, like)
+    return [x for both in zip(*sides, strict=True) for x in both]
+
+
+def side_outputs(done: driver.Finished | None, like: Tensor) -> tuple[Tensor, ...]:
     """A side's statistics in parts, sums over positives, statistics of kept positives in parts, and integers one after
     the other, (count, n); empty: absent."""
     dtype = stat_dtype(like.dtype)
