@@ -1,13 +1,6 @@
-// Included inside a namespace that has macros.h, pairs.h and <math.h>.
+// Included inside a namespace that has macros.h, pairs.h, place.h and <math.h>.
 // A call done at once: from the statistics of its sides to the loss and to what score gradients are made with.
 #include "common/cross_entropy.h"
-
-template <class T> static T* take(char*& at, int64_t count) {
-  at = (char*)(((uintptr_t)at + sizeof(T) - 1) / sizeof(T) * sizeof(T));
-  T* part = (T*)at;
-  at += count * sizeof(T);
-  return part;
-}
 
 // A side's weights, and where its finished statistics, as pairs, and slopes go. Slopes null: they are the weights.
 struct Finish {

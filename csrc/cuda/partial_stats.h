@@ -1,5 +1,6 @@
 #pragma once
 // Partial statistics of an item and where they lie. Included inside an anonymous namespace after maximum.h and pair.h.
+#include "common/place.h"
 
 // A sum of e^z.
 struct Exponentials {
@@ -135,13 +136,6 @@ struct Target {
 Target target(const Side& side, int64_t width) {
   return {side.arg,   side.kept_positives, side.kept,          side.positives,      side.peak,
           side.total, side.positive,       side.positive_peak, side.positive_total, width};
-}
-// `like`, where it is wanted, becomes room for `count` numbers at `at`.
-template <class T> T* room(const T* like, int64_t count, char*& at) {
-  if (!like) return nullptr;
-  T* found = (T*)at;
-  at += count * sizeof(T);
-  return found;
 }
 // The same fields as in `like`, `count` strips long, in the workspace, in the order of the struct: those of 8 bytes come first.
 Target partials(const Target& like, void* workspace, int64_t count) {

@@ -4,6 +4,7 @@
 #include "cuda/launch.h"
 
 namespace {
+#include "common/place.h"
 #include "common/finish.h"
 #include "common/functors.h"
 
