@@ -16,4 +16,5 @@ TestName: TypeAlias = Literal[
 ]  # fmt: skip
 Keep: TypeAlias = Literal["all"] | TestName | tuple[TestName, ...]
 Positives: TypeAlias = Literal["kept"] | TestName | tuple[TestName, ...]
-ScoreName: TypeAlias = Literal["dot", "squared_distance", "distance", "log_distance"]
+ScoreName: TypeAlias = Literal["dot", "squared_distance", "distance", "log_distance", "gated"]
+TargetMap: TypeAlias = Literal["softmax", "affine"]

@@ -39,8 +39,17 @@ NUMBERS = {
     "kept_positives": Number("sum", integer=True),
     "kept": Number("sum", integer=True),  # pairs in the statistic, where they are counted
     "positives": Number("sum", integer=True),  # positive pairs, kept or not
+    # where kept pairs weigh e^t: the largest t, then sums of e^(t - it), of this times z and times t
+    "target_peak": Number("max", neutral=-torch.inf),
+    "target_total": Number("exp", of="target_peak"),
+    "target_z": Number("exp", of="target_peak"),
+    "target_t": Number("exp", of="target_peak"),
+    # where they weigh t: sums of t and of t z
+    "weights": Number("sum"),
+    "weighted": Number("sum"),
 }
 SPLIT_NUMBERS = ("positive_peak", "positive_total", "kept_positives")
+TARGET_NUMBERS = ("target_peak", "target_total", "target_z", "target_t")
 
 
 class Traits(NamedTuple):
@@ -65,6 +74,12 @@ class SideStats:
     kept_positives: Tensor | None = None  # (n,) int64
     kept: Tensor | None = None  # (n,) int64
     positives: Tensor | None = None  # (n,) int64
+    target_peak: Tensor | None = None  # (n,)
+    target_total: Tensor | None = None  # (n,)
+    target_z: Tensor | None = None  # (n,)
+    target_t: Tensor | None = None  # (n,)
+    weights: Tensor | None = None  # (n,)
+    weighted: Tensor | None = None  # (n,)
 
     def present(self) -> dict[str, Tensor]:
         return {name: x for name in NUMBERS if (x := getattr(self, name)) is not None}
@@ -131,6 +146,60 @@ def finish(stats: SideStats) -> Tensor:
 def finish_positives(stats: SideStats) -> Tensor | None:
     """The same of the statistic that kept positives have of their own."""
     return None if stats.positive_peak is None else in_parts(stats.positive_peak, stats.positive_total)
+
+
+class TargetStats(NamedTuple):
+    """What the second operands give of an item, finished. Of an item without weights to take a mean under, all 0."""
+
+    mean: Tensor  # (n,) of its kept z under its weights
+    logits: Tensor  # (n,) of its kept t under e^t; of affine weights 0
+    stat: Tensor  # (n, 2) the log-sum-exp of t in parts; of affine weights (their sum, 0)
+    given: Tensor  # (n,) bool: there are such weights. Affine ones need a positive, finite sum
+
+    def parts(self) -> Tensor:
+        """(n, 5), as operators return it."""
+        return torch.stack([*self.stat.unbind(1), self.mean, self.logits, self.given.to(self.mean.dtype)], 1)
+
+    @staticmethod
+    def of(parts: Tensor) -> TargetStats:
+        return TargetStats(parts[:, 2], parts[:, 3], parts[:, :2].contiguous(), parts[:, 4] != 0)
+
+
+def finish_target(stats: SideStats) -> TargetStats | None:
+    if stats.weights is not None and stats.weighted is not None:
+        total = stats.weights
+        given = (total > 0) & (total < torch.inf)
+        mean = torch.where(given, stats.weighted / total, 0.0)
+        return TargetStats(mean, torch.zeros_like(mean), in_parts(None, total), given)
+    if stats.target_total is None:
+        return None
+    assert stats.target_peak is not None and stats.target_z is not None and stats.target_t is not None
+    given = stats.target_peak != -torch.inf  # a NaN is passed on
+    mean, logits = (torch.where(given, x / stats.target_total, 0.0) for x in (stats.target_z, stats.target_t))
+    return TargetStats(mean, logits, in_parts(stats.target_peak, stats.target_total), given)
+
+
+class TargetSlopes(NamedTuple):
+    """Fields of spec.Upstream."""
+
+    mean_weight: Tensor
+    logit_weight: Tensor | None
+    mean_offset: Tensor
+
+
+def target_slopes(
+    target: TargetStats, affine: bool, mean: Tensor, logits: Tensor | None = None, total: Tensor | None = None
+) -> TargetSlopes:
+    """What pairs need to know of the upstream gradients of the mean, of the mean of t, and of the log-sum-exp of t or
+    the sum of affine weights."""
+    weight = torch.where(target.given, mean / target.stat[:, 0] if affine else mean, 0.0)
+    offset = -weight * target.mean
+    if total is not None:
+        offset = offset + (total if affine else torch.where(target.given, total, 0.0))
+    if affine or logits is None:
+        return TargetSlopes(weight, None, offset)
+    logits = torch.where(target.given, logits, 0.0)
+    return TargetSlopes(weight, logits, offset + logits - logits * target.logits)
 
 
 def in_parts(peak: Tensor | None, total: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Protocol
@@ -60,8 +61,21 @@ class Score(IntEnum):
     SQUARED_DISTANCE = 1  # q
     DISTANCE = 2  # sqrt q
     LOG_DISTANCE = 3  # log q
+    # <a, b> / sqrt(<a', b'>) with the second operands; the biases are added to z. The cosine of a gated pair
+    GATED = 4
 
 
+class Target(IntEnum):
+    """What weights the second operands give the pairs, beside the statistic: t_ij = second_scale_i <a'_i, b'_j> +
+    second_bias_i. A side then also has the mean of its kept z under these weights. Values equal csrc/common/pairs.h."""
+
+    NONE = 0
+    SOFTMAX = 1  # e^t
+    AFFINE = 2  # t
+
+
+# <a', b'> up to here is no gate: such a pair has score 0 and no gradient
+NO_GATE = 1e-24
 # q below this share of row_bias + col_bias is the rounding of its own terms: it is raised to it, with slope 0
 FLOOR = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
 
@@ -101,6 +115,17 @@ class PairSpec:
     offset: bool = True  # scores but DOT: the first tile of the columns is a point, the rest are directions
     split: bool = False  # the statistic is that of the others; kept positives have one of their own
     counts: bool = False  # pairs are counted as well
+    target: Target = Target.NONE
+
+    @property
+    def second(self) -> bool:
+        """Whether a pair has a product of second operands."""
+        return self.target != Target.NONE or self.score == Score.GATED
+
+    @property
+    def biased(self) -> bool:
+        """Whether biases are added to z: those of distances are inside the score."""
+        return self.score in (Score.DOT, Score.GATED)
 
     @property
     def numbers(self) -> list[str]:
@@ -109,6 +134,8 @@ class PairSpec:
         optional = {"peak": traits.peak, "total": traits.total, "arg": traits.arg}
         optional |= dict.fromkeys(SPLIT_NUMBERS, self.split)
         optional |= {"kept": self.counts, "positives": self.split or self.counts}
+        optional |= {name: self.target == Target.SOFTMAX for name in monoid.TARGET_NUMBERS}
+        optional |= {"weights": self.target == Target.AFFINE, "weighted": self.target == Target.AFFINE}
         return [name for name in monoid.NUMBERS if optional.get(name, True)]
 
 
@@ -131,11 +158,11 @@ class Packed(Protocol):
 
 
 # of an item, as fields of Side
-WEIGHTS = ("weight", "positive_weight", "positive_stat_weight")
+WEIGHTS = ("weight", "positive_weight", "positive_stat_weight", "mean_weight", "logit_weight", "mean_offset")
 NUMBERS = ("scale", "bias", "low", "high", *WEIGHTS)
-PARTS = ("stat", "positive_stat")  # statistics in parts, (n, 2)
-PARTNERS = ("partner", "share")  # of rows alone
-VECTORS = (*NUMBERS, *READERS, *PARTS, *PARTNERS)
+PARTS = ("stat", "positive_stat", "target_stat")  # statistics in parts, (n, 2)
+OF_ROWS = ("partner", "share", "second_scale", "second_bias")
+VECTORS = (*NUMBERS, *READERS, *PARTS, *OF_ROWS)
 
 
 @dataclass
@@ -154,6 +181,9 @@ class Side:
     share: Tensor | None = None  # (n, count) weight of a positive in its sum; None: 1
     low: Tensor | None = None  # (n,), this side's statistic keeps low < z <= high
     high: Tensor | None = None  # (n,)
+    second: Tensor | None = None  # (n, d'), the second operand; of rows also the next two
+    second_scale: Tensor | None = None  # (n,), see Target
+    second_bias: Tensor | None = None  # (n,)
     on: bool = True  # whether this side's statistic is wanted
     # the following are needed for gradients only, see Upstream
     stat: Tensor | None = None
@@ -161,7 +191,12 @@ class Side:
     positive_weight: Tensor | None = None
     positive_stat: Tensor | None = None
     positive_stat_weight: Tensor | None = None
+    target_stat: Tensor | None = None
+    mean_weight: Tensor | None = None
+    logit_weight: Tensor | None = None
+    mean_offset: Tensor | None = None
     prepared: Packed | None = None  # what Backend.prepare made of the features, for columns
+    second_prepared: Packed | None = None  # of the second operand
 
     def __len__(self) -> int:
         return self.features.shape[-2]
@@ -174,13 +209,17 @@ class Side:
     def slice(self, start: int, stop: int) -> Side:
         if start == 0 and stop == len(self):
             return self
-        part = self.part(self.features[..., start:stop, :], start, stop)
+        second = None if self.second is None else self.second[start:stop]
+        part = self.part(self.features[..., start:stop, :], second, start, stop)
         part.prepared = None if self.prepared is None else self.prepared.at(start)
+        part.second_prepared = None if self.second_prepared is None else self.second_prepared.at(start)
         return part
 
-    def part(self, features: Tensor, start: int, stop: int) -> Side:
+    def part(self, features: Tensor, second: Tensor | None, start: int, stop: int) -> Side:
         """The items from start to stop, with these features."""
-        part = replace(self, features=features, origin=self.origin + start, prepared=None)
+        part = replace(
+            self, features=features, second=second, origin=self.origin + start, prepared=None, second_prepared=None
+        )
         for name in VECTORS:
             if (value := getattr(self, name)) is not None:
                 setattr(part, name, value[start:stop])
@@ -196,6 +235,13 @@ class Upstream:
     positive_weight: Tensor | None = None  # (n,) of the sum over positives
     positive_stat: Tensor | None = None  # (n, 2) PairSpec.split: the statistic of kept positives
     positive_stat_weight: Tensor | None = None  # (n,) its upstream gradient
+    # PairSpec.target: with q_ij the item's weights, of sum 1 for SOFTMAX, and t their logits (AFFINE: q = t),
+    #   dL/dz += mean_weight q,   dL/dt = q (mean_weight z + logit_weight t + mean_offset)
+    #                             AFFINE: mean_weight z + mean_offset
+    target_stat: Tensor | None = None  # (n, 2) SOFTMAX: log-sum-exp of t in parts
+    mean_weight: Tensor | None = None  # (n,)
+    logit_weight: Tensor | None = None  # (n,) SOFTMAX
+    mean_offset: Tensor | None = None  # (n,)
 
     @staticmethod
     def of(side: Side) -> Upstream:
@@ -221,9 +267,9 @@ class PairCall:
         self.dtype = self.rows.features.dtype
 
     @property
-    def directions(self) -> int:
+    def products(self) -> int:
         """Dot products per pair."""
-        return max((len(block.directions) for block in self.blocks), default=1)
+        return max((len(block.directions) for block in self.blocks), default=1) + self.spec.second
 
 
 class Room:
@@ -250,7 +296,8 @@ class PairBlock:
     row: Side
     col: Side
     mask: Tensor | None = None  # (n, m) bool
-    scores: Tensor | None = None  # (t, n, padded m) float32 raw <a, b>: stats fills it, score_grad reads it
+    # (t, n, padded m) float32 raw products, in the order of `operands`: stats fills it, score_grad reads it
+    scores: Tensor | None = None
     factor: Tensor | None = None  # see PairCall
     again: bool = False  # score_grad of this very block follows its stats
     saved: object = None  # what a backend leaves in stats for it then
@@ -261,16 +308,26 @@ class PairBlock:
         """Whether columns have a statistic in this block, too."""
         return (self.spec.cols or self.spec.square) and self.col.on
 
+    @property
+    def operands(self) -> list[tuple[Tensor, Tensor]]:
+        """What each product of a pair is of: rows (n, d) and columns (m, d)."""
+        found = [(self.row.features, direction) for direction in self.col.directions]
+        if self.spec.second:
+            assert self.row.second is not None and self.col.second is not None
+            found.append((self.row.second, self.col.second))
+        return found
+
 
 @dataclass
 class ScoreGradients:
     """Backward of one block: grad is dL/d<a,b>; the sums are dL/dbias and dL/dscale of either side."""
 
-    grad: Tensor  # (t, n, m), the backend's compute dtype, times PairBlock.factor
+    grad: Tensor  # (t, n, m) of the products, second operands last where Needs.second; compute dtype, times the factor
     row_bias: Tensor | None = None
     col_bias: Tensor | None = None
     row_scale: Tensor | None = None
     col_scale: Tensor | None = None
+    second_scale: Tensor | None = None
     row_stats: SideStats | None = None  # where Needs.stats
     col_stats: SideStats | None = None
 
@@ -285,10 +342,18 @@ class Needs:
     col_scale: bool = False
     row_bias: bool = False
     col_bias: bool = False
+    second_a: bool = False
+    second_blocks: Sequence[bool] = ()
+    second_scale: bool = False
     stats: bool = False  # the block's partial statistics as well: sums only, whose slopes do not depend on them
 
+    @property
+    def second(self) -> bool:
+        """Whether a gradient of second operands is."""
+        return self.second_a or self.second_scale or any(self.second_blocks)
+
     def any(self) -> bool:
-        rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias)
+        rest = (self.row_scale, self.col_scale, self.row_bias, self.col_bias, self.second)
         return self.a or any(self.blocks) or any(rest)
 
 
@@ -302,22 +367,37 @@ class Gradients:
     col_scale: Tensor | None
     row_bias: Tensor | None
     col_bias: Tensor | None
+    second_a: Tensor | None = None
+    second_blocks: list[Tensor | None] = field(default_factory=list)
+    second_scale: Tensor | None = None
 
 
 @dataclass
 class Weights:
-    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + the same for columns; as a cross entropy,
-    sum(row * softplus(rows - row_positives)) + sum(row_positive * row_positives) + the same."""
+    """The scalar is sum(row * rows) + sum(row_positive * row_positives) + sum(row_mean * row_means) + the same for
+    columns; as a cross entropy, sum(row * softplus(rows - row_positives)) + sum(row_positive * row_positives) + the
+    same. Means are those under the target; the mean of an item whose affine weights have no positive sum is its sum
+    over positives."""
 
     row: Tensor
     row_positive: Tensor | None = None
     col: Tensor | None = None
     col_positive: Tensor | None = None
+    row_mean: Tensor | None = None
+    col_mean: Tensor | None = None
     cross_entropy: bool = False
     shares: bool = False  # positives count by their shares
 
     def given(self) -> list[Tensor | None]:
-        return [self.row, self.row_positive, self.col, self.col_positive]
+        return [self.row, self.row_positive, self.col, self.col_positive, self.row_mean, self.col_mean]
+
+    def of_rows(self, start: int, stop: int) -> Weights:
+        """Those of some rows, without columns."""
+        row, positive, mean = (
+            None if x is None else x[start:stop] for x in (self.row, self.row_positive, self.row_mean)
+        )
+        assert row is not None
+        return replace(self, row=row, row_positive=positive, row_mean=mean, col=None, col_positive=None, col_mean=None)
 
     def upstream(self, row: Tensor | None = None, col: Tensor | None = None) -> tuple[Upstream, Upstream | None]:
         """The weights as slopes of these statistics in parts."""

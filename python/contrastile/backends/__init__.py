@@ -42,22 +42,23 @@ def available_backends() -> dict[str, str | None]:
     return {backend.name: backend.unavailable() for backend in BACKENDS}
 
 
-def reason(backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
+def reason(backend: Backend, device: torch.device, dtype: torch.dtype, second: bool = False) -> str | None:
     # in this order, so that features on the CPU never make a GPU backend start its driver
-    return backend.why_not(device, dtype) or backend.unavailable()
+    found = backend.why_not(device, dtype) or backend.unavailable()
+    return "it has no second operands" if found is None and second and not backend.takes_second else found
 
 
-def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> Backend:
-    """The named backend; one that cannot run raises BackendUnsupported.
+def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int, second: bool = False) -> Backend:
+    """The named backend; one that cannot run raises BackendUnsupported. second: pairs have second operands.
 
     "auto" is the backend that was measured to be fastest for so many pairs on this GPU, if it can run, else the first
     in the order of BACKENDS that can.
     """
     fastest = measured.fastest_backend(device, dtype, pairs) if name == "auto" and device.type == "cuda" else None
     for backend in BACKENDS if fastest is None else sorted(BACKENDS, key=lambda b: b.name != fastest):
-        if name in ("auto", backend.name) and reason(backend, device, dtype) is None:
+        if name in ("auto", backend.name) and reason(backend, device, dtype, second) is None:
             return backend
-    reasons = "; ".join(f"{b.name}: {reason(b, device, dtype) or 'usable'}" for b in BACKENDS)
+    reasons = "; ".join(f"{b.name}: {reason(b, device, dtype, second) or 'usable'}" for b in BACKENDS)
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
 
 

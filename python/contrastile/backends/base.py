@@ -68,6 +68,7 @@ class Backend(ABC):
     saves_scores: ClassVar[bool] = (
         False  # stats writes the scores that it computes to block.scores, for score_grad to read
     )
+    takes_second: ClassVar[bool] = False  # it multiplies second operands (PairSpec.second)
     writes_halves: ClassVar[bool] = False  # score_grad writes float16 score gradients times block.factor
     sums_with_score_grad: ClassVar[bool] = (
         False  # score_grad can return a sum's statistics: one product per pair, not two
@@ -108,9 +109,10 @@ class Backend(ABC):
         return None
 
     def narrow(self, call: PairCall) -> bool:
-        """Whether score gradients must be scaled against underflow (PairCall.factor). The slope of a distance has no
-        bound that would tell the factor: its score gradients stay float32."""
-        return self.writes_halves and call.dtype == torch.float16 and call.spec.score == Score.DOT
+        """Whether score gradients must be scaled against underflow (PairCall.factor). The slopes of a distance and of
+        second operands have no bound that would tell the factor: their score gradients stay float32."""
+        bounded = call.spec.score == Score.DOT and not call.spec.second
+        return self.writes_halves and call.dtype == torch.float16 and bounded
 
     # ---- shortcuts
 
@@ -151,8 +153,9 @@ def fits_at_once(call: PairCall) -> bool:
     """Whether a scalar-mode call is small enough to be done at once on a GPU. Not with float16 slopes that are known
     late: the weights, much larger, would choose the factor against underflow."""
     sides = [len(call.rows), *map(len, call.blocks)]
-    small = sum(sides) <= SMALL_ITEMS and 0 < call.directions * sides[0] * sides[1] <= SMALL_PAIRS
-    return len(sides) == 2 and small and not (call.spec.split and call.dtype == torch.float16)
+    small = sum(sides) <= SMALL_ITEMS and 0 < call.products * sides[0] * sides[1] <= SMALL_PAIRS
+    late = call.spec.split and call.dtype == torch.float16
+    return len(sides) == 2 and small and not (late or call.spec.second)
 
 
 def score_grad_dtype(block: PairBlock) -> torch.dtype:

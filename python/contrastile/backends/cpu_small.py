@@ -21,6 +21,7 @@ BLOCKS = [(f"{name}.b", f"{name}.m", f"{name}.grad") for name in PLACES]
 # as record.inputs has what wants a gradient: rows, their scale, that of columns, biases of both, blocks
 GRADS = (
     "grad_a", "grad_scale", "block.col.grad_score_sum", "block.row.grad_sum", "block.col.grad_sum",
+    "no second rows", "no second scale",
     *(grad for _, _, grad in BLOCKS),
 )  # fmt: skip
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
@@ -39,7 +40,7 @@ def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     private = extras.private
     if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
         return False
-    if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
+    if args.score != Score.DOT or args.target or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
         return False
     return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
 
@@ -79,7 +80,7 @@ def small_loss(
 
 def set_weights(values: dict[str, Any], weights: SmallWeights) -> list[Tensor]:
     alive = []
-    for name, weight in zip(WEIGHTS, weights, strict=True):
+    for name, weight in zip(WEIGHTS, weights, strict=False):  # without those of targets
         if isinstance(weight, Tensor):
             alive.append(weight := numbers(weight))
             values[f"{name}.each"] = weight.data_ptr()
@@ -123,7 +124,7 @@ def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
 
 def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> list[Tensor]:
     """Memory for what is wanted, in the order of record.inputs."""
-    likes = (args.a, args.scale, args.col_scale, args.row_bias, args.col_bias, *args.blocks)
+    likes = (args.a, args.scale, args.col_scale, args.row_bias, args.col_bias, None, None, *args.blocks)
     grads = []
     for place, like, need in zip(GRADS, likes, needs, strict=False):
         if need:

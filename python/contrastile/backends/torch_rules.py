@@ -22,6 +22,9 @@ class Rules(Protocol):
         """z with the pairs at -inf that the side drops which reduces over dim; NaN is above no threshold: it stays.
         positives: of the statistic that kept positives have of their own."""
 
+    def drops(self, side: Side, dim: int) -> Tensor | None:
+        """The pairs that the side drops; None: none."""
+
     def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
         """The integers of monoid.NUMBERS that are counts of pairs, as far as they are wanted."""
 
@@ -52,7 +55,8 @@ class Diagonal:
         self.shift = block.row.origin - block.col.origin  # row i meets its own index in column i + shift
         self.some = bool(spec.positives)
         self.positive_z = z.diagonal(self.shift).clone() if self.some else z.new_empty(0)
-        if spec.keep and not (self.some and spec.keep_positives):
+        self.drops_diagonal = bool(spec.keep) and not (self.some and spec.keep_positives)
+        if self.drops_diagonal:
             z.diagonal(self.shift).fill_(-torch.inf)
 
     def own(self, vector: Tensor, dim: int) -> Tensor:
@@ -61,6 +65,13 @@ class Diagonal:
 
     def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
         return self.z
+
+    def drops(self, side: Side, dim: int) -> Tensor | None:
+        if not self.drops_diagonal:
+            return None
+        drop = torch.zeros_like(self.z, dtype=torch.bool)
+        drop.diagonal(self.shift).fill_(True)
+        return drop
 
     def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
         return {}
@@ -97,10 +108,10 @@ class Masks:
             self.chosen = torch.where(self.positive, terms if self.share is None else terms * self.share, 0.0)
 
     def kept(self, side: Side, dim: int, positives: bool = False) -> Tensor:
-        drop = self.dropped(side, dim, positives)
+        drop = self.drops(side, dim, positives)
         return self.z if drop is None else self.z.masked_fill(drop, -torch.inf)
 
-    def dropped(self, side: Side, dim: int, positives: bool = False) -> Tensor | None:
+    def drops(self, side: Side, dim: int, positives: bool = False) -> Tensor | None:
         outside = None
         if side.high is not None:
             outside = self.z > side.high.unsqueeze(dim)
@@ -113,9 +124,9 @@ class Masks:
     def counts(self, side: Side, dim: int) -> dict[str, Tensor]:
         found = {}
         if self.spec.split:
-            found["kept_positives"] = self.remaining(self.dropped(side, dim, positives=True), dim)
+            found["kept_positives"] = self.remaining(self.drops(side, dim, positives=True), dim)
         if self.spec.counts:
-            found["kept"] = self.remaining(self.dropped(side, dim), dim)
+            found["kept"] = self.remaining(self.drops(side, dim), dim)
         if self.spec.split or self.spec.counts:
             none = self.z.new_zeros(self.z.shape[1 - dim], dtype=torch.int64)
             found["positives"] = none if self.positive is None else self.positive.sum(dim)

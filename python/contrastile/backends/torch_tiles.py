@@ -12,23 +12,26 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import (
     FLOOR,
+    NO_GATE,
     Limits,
     Needs,
     PairBlock,
     Score,
     ScoreGradients,
     Side,
+    Target,
 )
 from . import torch_segments
 from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, score_grad_dtype
 from .products import HALVES, add_float_product, float_product, mixed_product, set_float_product
 from .torch_functors import FUNCTORS
-from .torch_rules import rules_of
+from .torch_rules import rules_of, sides_of
 
 
 class TorchBackend(Backend):
     name = "torch"
     saves_scores = True
+    takes_second = True
     writes_halves = True
 
     def unavailable(self) -> str | None:
@@ -63,7 +66,8 @@ class TorchBackend(Backend):
         if block.both_sides:
             g += pairs.slopes(block.col, 0)
         pairs.rules.add_positive_slopes(block, g)
-        return score_gradients(block, pairs.dots, pairs.s, g, needs)
+        of_t = pairs.add_target_slopes(block, g, needs.second) if block.spec.target else None
+        return score_gradients(block, pairs.dots, pairs.s, g, of_t, needs)
 
 
 class Pairs:
@@ -75,7 +79,10 @@ class Pairs:
         self.split = block.spec.split
         self.again, self.dots = block.again, dot_products(block, fill)
         self.s = score_of(block, self.dots)
-        self.rules = rules_of(block, affine(block, self.s))
+        self.target, z = block.spec.target, affine(block, self.s)
+        self.z = z.clone() if self.target else z  # rules may overwrite theirs
+        self.rules = rules_of(block, z)
+        self.t = target_logits(block, self.dots) if self.target else z
         # by dim, from stats for score_grad: base, e^(z - base)
         self.exponentials: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -97,7 +104,50 @@ class Pairs:
             z = self.rules.kept(side, dim, positives=True)
             found.positive_peak = z.amax(dim)
             found.positive_total = exponential(z, found.positive_peak, dim)[1].sum(dim)
+        if self.target:
+            found = replace(found, **self.target_sums(side, dim))
         return replace(found, **self.rules.counts(side, dim))
+
+    def target_sums(self, side: Side, dim: int) -> dict[str, Tensor]:
+        dropped = self.rules.drops(side, dim)
+        if self.target == Target.AFFINE:
+            weights = without(self.t, dropped, 0.0)
+            return {"weights": weights.sum(dim), "weighted": (weights * without(self.z, dropped, 0.0)).sum(dim)}
+        t = without(self.t, dropped, -torch.inf)
+        peak = t.amax(dim)
+        e = exponential(t, peak, dim)[1]
+        z, t = without(self.z, dropped, 0.0), without(self.t, dropped, 0.0)
+        return {
+            "target_peak": peak, "target_total": e.sum(dim), "target_z": (e * z).sum(dim), "target_t": (e * t).sum(dim)
+        }  # fmt: skip
+
+    def add_target_slopes(self, block: PairBlock, g: Tensor, second: bool) -> Tensor | None:
+        """Adds to dL/dz what the target gives; returns dL/dt where wanted."""
+        of_t = torch.zeros_like(g) if second else None
+        for side, dim in sides_of(block):
+            if side.mean_weight is not None:
+                of_z, more = self.target_slopes(side, dim, second)
+                g += of_z
+                of_t = more if of_t is None or more is None else of_t.add_(more)
+        return of_t
+
+    def target_slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
+        """What the target adds to dL/dz; where wanted, dL/dt."""
+        assert side.mean_weight is not None and side.mean_offset is not None
+        dropped = self.rules.drops(side, dim)
+        weight, offset = side.mean_weight.unsqueeze(dim), side.mean_offset.unsqueeze(dim)
+        if self.target == Target.AFFINE:
+            of_z = without(self.t, dropped, 0.0) * weight
+            return of_z, without(self.z * weight + offset, dropped, 0.0) if second else None
+        assert side.target_stat is not None
+        peak, log_total = finite_part(side.target_stat).unbind(1)
+        q = without((self.t - peak.unsqueeze(dim) - log_total.unsqueeze(dim)).exp(), dropped, 0.0)
+        if not second:
+            return q * weight, None
+        of_t = self.z * weight + offset
+        if side.logit_weight is not None:
+            of_t += self.t * side.logit_weight.unsqueeze(dim)
+        return q * weight, without(of_t, dropped, 0.0) * q
 
     def slopes(self, side: Side, dim: int) -> Tensor:
         """Upstream gradient times the derivative of this side's statistic in z."""
@@ -135,25 +185,42 @@ def exponential(z: Tensor, peak: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def dot_products(block: PairBlock, fill: bool) -> Tensor:
-    """The raw products <a_i, b_tj>, (t, n, m)."""
-    row, directions = block.row.features, block.col.directions
+    """The raw products of the block's operands, (t, n, m)."""
+    operands = block.operands
     if block.scores is None:
-        products = [float_product(row, direction.T) for direction in directions]
-        return torch.stack(products) if len(directions) > 1 else products[0].unsqueeze(0)
+        products = [float_product(row, col.T) for row, col in operands]
+        return torch.stack(products) if len(operands) > 1 else products[0].unsqueeze(0)
     scores = block.scores[:, :, : len(block.col)]
-    for direction, out in zip(directions, scores, strict=True) if fill else ():
-        set_float_product(out, row, direction.T)
+    for (row, col), out in zip(operands, scores, strict=True) if fill else ():
+        set_float_product(out, row, col.T)
     return scores
 
 
 def score_of(block: PairBlock, dots: Tensor) -> Tensor:
     if block.spec.score == Score.DOT:
         return dots[0]
+    if block.spec.score == Score.GATED:
+        return dots[0] * inverse_gate(dots)
     q, floor = squared_distance(block, dots)
     q = torch.maximum(q, floor)
     if block.spec.score == Score.DISTANCE:
         return q.sqrt()
     return q.log() if block.spec.score == Score.LOG_DISTANCE else q
+
+
+def inverse_gate(dots: Tensor) -> Tensor:
+    """1 / sqrt of the second product; 0 where there is no gate."""
+    return torch.where(dots[1] <= NO_GATE, 0.0, dots[1].rsqrt())
+
+
+def target_logits(block: PairBlock, dots: Tensor) -> Tensor:
+    """t of spec.Target."""
+    t = dots[-1] if block.row.second_scale is None else dots[-1] * block.row.second_scale.unsqueeze(1)
+    return t if block.row.second_bias is None else t + block.row.second_bias.unsqueeze(1)
+
+
+def without(x: Tensor, dropped: Tensor | None, value: float) -> Tensor:
+    return x if dropped is None else x.masked_fill(dropped, value)
 
 
 def squared_distance(block: PairBlock, dots: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,18 +258,20 @@ def affine(block: PairBlock, s: Tensor) -> Tensor:
     for dim, side in ((1, block.row), (0, block.col)):
         if (scale := across(side.scale, dim)) is not None:
             z = z * scale
-    if block.spec.score == Score.DOT:  # the biases of the others are inside the score
+    if block.spec.biased:
         for dim, side in ((1, block.row), (0, block.col)):
             if (bias := across(side.bias, dim)) is not None:
                 z = z + bias
     return s.clone() if z is s else z
 
 
-def score_gradients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs: Needs) -> ScoreGradients:
-    """From dL/dz, whose memory it takes over."""
+def score_gradients(
+    block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, of_t: Tensor | None, needs: Needs
+) -> ScoreGradients:
+    """From dL/dz, whose memory it takes over, and dL/dt."""
     row_scale, col_scale = across(block.row.scale, 1), across(block.col.scale, 0)
-    dot, result = block.spec.score == Score.DOT, ScoreGradients(g)
-    if dot:
+    result = ScoreGradients(g)
+    if block.spec.biased:
         set_bias_sums(result, g, needs)
     if needs.row_scale:
         result.row_scale = (g * s if col_scale is None else (g * s).mul_(col_scale)).sum(1)
@@ -211,7 +280,15 @@ def score_gradients(block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, needs:
         result.col_scale = (by_row * s).sum(0)
     grad = by_row if col_scale is None else by_row.mul_(col_scale)
     by_direction = grad.unsqueeze(0)
-    if not dot:
+    if block.spec.score == Score.GATED:
+        inverse = inverse_gate(dots)
+        by_direction = torch.stack([grad * inverse, -0.5 * grad * s * inverse.square()])
+    elif of_t is not None:
+        second_scale = across(block.row.second_scale, 1)
+        if needs.second_scale:
+            result.second_scale = (of_t * dots[-1]).sum(1)
+        by_direction = torch.stack([grad, of_t if second_scale is None else of_t * second_scale])
+    elif not block.spec.biased:
         bias = torch.where(grad == 0, grad, grad * score_slope(block, dots, s))  # dL/dq
         set_bias_sums(result, bias, needs)
         by_direction = -2.0 * bias * dots

@@ -6,6 +6,7 @@ Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested wi
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,7 @@ class TritonBackend(Backend):
                     grad.zero_()
             fused(block, grads)
             return value
-        wanted = {name: getattr(grads, name) is not None for name in SUMS}
+        wanted: dict[str, Any] = {name: getattr(grads, name) is not None for name in SUMS}
         part, found = self.score_grad_tiles(block, Needs(False, [], **wanted, stats=sums))
         for name in SUMS:
             setattr(grads, name, getattr(part, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -10,10 +10,14 @@ from torch import Tensor
 
 from ..backends.base import FusedGradients
 from ..monoid import stat_dtype
-from ..spec import Gradients, Needs, PairBlock, PairCall, ScoreGradients
+from ..spec import Gradients, Needs, PairBlock, PairCall, ScoreGradients, Side
 from .plan import Plan, ScoreStore, Step, columns_before
 from .scaling import scaled
 from .weights import given_weights
+
+ROW_SUMS, COL_SUMS = ("row_scale", "row_bias", "second_scale"), ("col_scale", "col_bias")
+SUMS = (*ROW_SUMS, *COL_SUMS)
+OF_ROWS = ("a", "second_a", *ROW_SUMS)
 
 
 def gradients(plan: Plan, needs: Needs, store: ScoreStore) -> Gradients:
@@ -47,27 +51,50 @@ def new_gradients(call: PairCall, needs: Needs, create: Callable[..., Tensor] = 
         col_scale=new(m) if needs.col_scale else None,
         row_bias=new(n) if needs.row_bias else None,
         col_bias=new(m) if needs.col_bias else None,
+        second_a=new(n, width(call.rows)) if needs.second_a else None,
+        second_blocks=[
+            new(len(block), width(block)) if need else None
+            for block, need in zip(call.blocks, needs.second_blocks or [False] * len(call.blocks), strict=True)
+        ],
+        second_scale=new(n) if needs.second_scale else None,
     )
+
+
+def width(side: Side) -> int:
+    """Of the second operand."""
+    assert side.second is not None
+    return side.second.shape[1]
 
 
 def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs: Needs) -> ScoreGradients:
     """Adds one block's share to every accumulator."""
     backend, part = plan.backend, plan.backend.score_grad(block, needs)
-    to_col = grads.a if plan.call.spec.square else grads.blocks[step.index]
-    for tile, grad in enumerate(part.grad):
-        if grads.a is not None:
-            backend.accumulate(grads.a[step.start : step.stop], grad, block.col.directions[tile])
+    targets = targets_of(plan, step, grads, len(block.col.directions))
+    for grad, (row, col), (to_row, to_col) in zip(part.grad, block.operands, targets, strict=False):
+        if to_row is not None:
+            backend.accumulate(to_row[step.start : step.stop], grad, col)
         if to_col is not None:
-            target = to_col[tile] if to_col.dim() == 3 else to_col
-            backend.accumulate(target[step.first : step.last], grad.T, block.row.features)
+            backend.accumulate(to_col[step.first : step.last], grad.T, row)
     before = columns_before(plan.call, step.index)
     rows, cols = slice(step.start, step.stop), slice(before + step.first, before + step.last)
-    for name, here in (("row_scale", rows), ("row_bias", rows), ("col_scale", cols), ("col_bias", cols)):
+    for name in SUMS:
+        here = cols if name in COL_SUMS else rows
         target, value = getattr(grads, name), getattr(part, name)
         if target is not None:
             assert value is not None, f"{backend.name}: score_grad was asked for {name} and returned none"
             target[here].add_(value)
     return part
+
+
+def targets_of(
+    plan: Plan, step: Step, grads: Gradients, directions: int
+) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+    """Where the products' gradients go, in the order of PairBlock.operands."""
+    to_col = grads.a if plan.call.spec.square else grads.blocks[step.index]
+    for tile in range(directions):
+        yield grads.a, to_col[tile] if to_col is not None and to_col.dim() == 3 else to_col
+    if plan.call.spec.second:
+        yield grads.second_a, grads.second_blocks[step.index]
 
 
 def add_fused(plan: Plan, fused: FusedGradients, grads: Gradients) -> None:
@@ -84,4 +111,4 @@ def slice_gradients(grads: Gradients, start: int, stop: int) -> Gradients:
     def rows(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[start:stop]
 
-    return replace(grads, a=rows(grads.a), row_scale=rows(grads.row_scale), row_bias=rows(grads.row_bias))
+    return replace(grads, **{name: rows(getattr(grads, name)) for name in OF_ROWS})  # type: ignore[arg-type]

@@ -42,11 +42,14 @@ class Plan:
         self.limits = limits(call, backend)
         self.room = Room()
         self.rows = rows or self.chunk_rows()
-        fit = self.limits.workspace // (4 * self.rows * call.directions) // backend.granularity
+        fit = self.limits.workspace // (4 * self.rows * call.products) // backend.granularity
         self.columns = max(fit, 1) * backend.granularity
         for block in call.blocks:
             if block.prepared is None:
                 block.prepared = backend.prepare(block.features)
+            if block.second is not None and block.second_prepared is None:
+                same = block.second is block.features  # keys that serve student and teacher
+                block.second_prepared = block.prepared if same else backend.prepare(block.second)
 
     def chunk(self, start: int, stop: int) -> Plan:
         """The plan of some of the rows."""
@@ -62,8 +65,8 @@ class Plan:
         return self.granular(max(min(self.fitting(width), most), self.limits.min_chunk))
 
     def fitting(self, width: int) -> int:
-        """Rows of so many scores of every tile that fit the workspace."""
-        return self.limits.workspace // (4 * max(width, 1) * self.call.directions)
+        """Rows of so many scores of every product that fit the workspace."""
+        return self.limits.workspace // (4 * max(width, 1) * self.call.products)
 
     def granular(self, rows: int) -> int:
         return max(rows // self.backend.granularity, 1) * self.backend.granularity
@@ -106,16 +109,16 @@ class Plan:
 
     def width(self) -> int:
         """Scores of one row with all columns, padded block by block."""
-        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.directions
+        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.products
 
     def step_scores(self, step: Step) -> int:
-        return self.call.directions * (step.stop - step.start) * self.padded(step.last - step.first)
+        return self.call.products * (step.stop - step.start) * self.padded(step.last - step.first)
 
     def scores_within(self, budget: int) -> Tensor | None:
         """Memory for scores saved between two sweeps, at most `budget` bytes."""
         if budget <= 0:
             return None
-        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.directions
+        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.products
         return self.memory(min(budget // stat_dtype(self.call.dtype).itemsize, len(self.call.rows) * width))
 
     def memory(self, size: int) -> Tensor | None:
@@ -138,7 +141,7 @@ class ScoreStore:
             return None
         part = self.buffer[self.used : self.used + size]
         self.used += size
-        return part.view(plan.call.directions, step.stop - step.start, plan.padded(step.last - step.first))
+        return part.view(plan.call.products, step.stop - step.start, plan.padded(step.last - step.first))
 
 
 def columns_before(call: PairCall, index: int) -> int:

@@ -74,16 +74,13 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
     call, backend, n = plan.call, plan.backend, len(plan.call.rows)
     grads, buffer = new_gradients(call, needs), plan.memory(min(plan.rows, n) * plan.width())
     value = call.rows.features.new_zeros((), dtype=torch.float64)
-    with scaled(call, backend, [weights.row, weights.row_positive], grads):
+    with scaled(call, backend, [weights.row, weights.row_positive, weights.row_mean], grads):
         for start in range(0, n, plan.rows):
             stop = min(start + plan.rows, n)
-            own = replace(weights, row=weights.row[start:stop])
-            if weights.row_positive is not None:
-                own.row_positive = weights.row_positive[start:stop]
             chunk = plan.chunk(start, stop)
             steps = list(chunk.steps())
             done = finished_side(statistics(chunk, ScoreStore(buffer), steps).rows.result())
-            share, up, _ = weighed(Statistics(done), own)
+            share, up, _ = weighed(Statistics(done), weights.of_rows(start, stop))
             value = value + share
             chunk.call.rows = with_upstream(chunk.call.rows, up)
             here, store = slice_gradients(grads, start, stop), ScoreStore(buffer)

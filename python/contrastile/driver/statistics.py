@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..monoid import SideStats, finish, finish_positives, merge, neutral
+from ..monoid import SideStats, TargetStats, finish, finish_positives, finish_target, merge, neutral
 from ..spec import PairCall, PairSpec, Side
 from .plan import Plan, ScoreStore, Step
 
@@ -64,6 +64,7 @@ class Finished:
     stat: Tensor
     numbers: SideStats
     positive_stat: Tensor | None = None  # of kept positives, where they are apart
+    target: TargetStats | None = None
 
 
 @dataclass
@@ -80,7 +81,7 @@ def finished(sides: Sides) -> Statistics:
 
 
 def finished_side(stats: SideStats) -> Finished:
-    return Finished(finish(stats), stats, finish_positives(stats))
+    return Finished(finish(stats), stats, finish_positives(stats), finish_target(stats))
 
 
 def side_by_side(blocks: Sequence[SideStats]) -> SideStats:

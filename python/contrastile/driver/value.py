@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..monoid import softplus
+from ..monoid import softplus, target_slopes
 from ..spec import Upstream, Weights
 from .statistics import Finished, Statistics
 
@@ -19,7 +20,12 @@ def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstr
     split = done.row.positive_stat is not None
     if not (split or weights.cross_entropy):
         row, col = weights.upstream(done.row.stat, None if done.col is None else done.col.stat)
-        return linear(done.row, row) + (0.0 if done.col is None or col is None else linear(done.col, col)), row, col
+        row = with_mean(row, done.row, weights.row_mean)
+        value = linear(done.row, row, weights.row_mean)
+        if done.col is not None and col is not None:
+            col = with_mean(col, done.col, weights.col_mean)
+            value = value + linear(done.col, col, weights.col_mean)
+        return value, row, col
     items = both_sides(done, weights)
     value, slopes = with_positives_apart(items, weights.shares) if split else cross_entropy(items)
     slopes = [x if x is None else x.to(weights.row.dtype) for x in slopes]
@@ -28,7 +34,19 @@ def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstr
     return value.sum(), row, None if weights.col is None else up.slice(len(weights.row), len(items.parts))
 
 
-def linear(done: Finished, up: Upstream) -> Tensor:
+def with_mean(up: Upstream, done: Finished, weight: Tensor | None) -> Upstream:
+    """Adds the slopes of the means under the target. Where affine weights have none, it is the sum over positives."""
+    if weight is None:
+        return up
+    assert done.target is not None
+    affine = done.numbers.weights is not None
+    up = replace(up, target_stat=done.target.stat, **target_slopes(done.target, affine, weight)._asdict())
+    if affine and up.positive_weight is not None:
+        up.positive_weight = up.positive_weight + torch.where(done.target.given, 0.0, weight)
+    return up
+
+
+def linear(done: Finished, up: Upstream, mean_weight: Tensor | None) -> Tensor:
     """Of one side. An item with nothing kept (statistic -inf) contributes 0."""
     parts = []
     if up.weight is not None:
@@ -37,6 +55,9 @@ def linear(done: Finished, up: Upstream) -> Tensor:
     if up.positive_weight is not None:
         assert done.numbers.positive is not None
         parts.append(done.numbers.positive.double() * up.positive_weight)
+    if mean_weight is not None:
+        assert done.target is not None
+        parts.append(done.target.mean.double() * mean_weight)
     return sum(parts[1:], parts[0]).sum() if parts else done.stat.new_zeros((), dtype=torch.float64)
 
 

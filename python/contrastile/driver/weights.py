@@ -38,4 +38,6 @@ def attached(blocks: list[Side], col: Upstream) -> list[Side]:
 
 def given_weights(call: PairCall) -> list[Tensor | None]:
     sides = (call.rows, *call.blocks)
-    return [w for side in sides for w in (side.weight, side.positive_weight, side.positive_stat_weight)]
+    return [
+        w for side in sides for w in (side.weight, side.positive_weight, side.positive_stat_weight, side.mean_weight)
+    ]

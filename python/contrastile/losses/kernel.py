@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..literals import BackendName
 from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, weighted_sum
-from ..ops.arguments import as_tensor
 from ..ranks import GlobalBatch, Group, collective
 from ..spec import FLOOR
 from .common import at_least_one, distance_origin, feature_pair, number, upcast, zero
@@ -126,7 +125,7 @@ class Kernel:
             keep_present(pairs, counted.present)
             each, others = counted.weight(batch, "mean", x, least=2), at_least_one(counted.count(batch) - 1)
             total = weighted_sum(pairs, Weights(0.0, each / others), engine)
-            return counted.if_pairs(-0.5 * (total + as_tensor("t", self.t, x).log()), batch)
+            return counted.if_pairs(-0.5 * (total + check.as_tensor("t", self.t, x).log()), batch)
         pairs = Pairs(x, keep="other_index")
         if self.name == "gaussian":  # -t d^2 is a dot product and biases
             pairs.scale, bias = 2.0 * self.t, -self.t * norms

@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
-from ..ops.arguments import as_tensor
 from ..ops.multilinear import tuple_margins
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, reduced_empty, upcast
@@ -85,7 +84,7 @@ def symile_loss(
         engine.memory_budget = (engine.memory_budget or 0) // len(features)
         margins = shuffled_margins(features, scale, orders, batch, engine)
     else:
-        scale = upcast(as_tensor("logit_scale", scale, first))
+        scale = upcast(check.as_tensor("logit_scale", scale, first))
         margins = tuple_margins(features, scale, memory_budget=engine.memory_budget or 0, backend=engine.backend)
     rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
     return counted.reduced(batch, rows, reduction)

@@ -7,7 +7,17 @@ from .options import EngineOptions
 from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
 from .products import matmul
 from .results import PairStats
+from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Weights", "matmul", "no_autocast", "pair_loss", "pair_reduce"]
-__all__ += ["pair_stats", "row_lse", "segment_max", "small_sum", "softplus", "stat_dtype", "weighted_sum"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "matmul", "no_autocast", "pair_loss"]
+__all__ += [
+    "pair_reduce",
+    "pair_stats",
+    "row_lse",
+    "segment_max",
+    "small_sum",
+    "softplus",
+    "stat_dtype",
+    "weighted_sum",
+]

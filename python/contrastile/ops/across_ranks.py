@@ -19,7 +19,7 @@ from ..ranks.facts import Fact
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
 from . import library, record
-from .autograd import differentiable, once, public_outputs, scaled
+from .autograd import GRADIENTS, SAVED, once, public_outputs, saved_statistics, scaled, side_gradients
 from .check import FEATURE_DTYPES, condition
 from .record import FIELDS, GRADS, Arguments, words_of
 from .rules import MOST_BLOCKS
@@ -31,13 +31,15 @@ def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) 
     """Rows and columns of every rank. What this rank refuses, it refuses before it meets the others."""
     a, blocks = args.a, args.blocks
     ranks.check_device(a.device)
-    select(args.backend, a.device, args.compute, 0)
+    select(args.backend, a.device, args.compute, 0, args.second)
     differentiable = [*GRADS, *(f"b[{i}]" for i in range(len(blocks)))]
+    differentiable += [f"{SECOND}[{i}]" for i in range(len(args.second_blocks))]
     facts: dict[str, Fact | int] = {
         "function": one_of(function, FUNCTIONS),
         "feature dtype": one_of(a.dtype, FEATURE_DTYPES),
         "number of features": a.shape[1],
         "number of column blocks": len(blocks),
+        "number of features of second operands": size_of(args.second_a, 1),
         "number of directions": blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1,
         "strategy": one_of(ranks.strategy, STRATEGIES),
         "replicated_negatives": ranks.replicated_negatives,
@@ -60,7 +62,12 @@ def columns_of_all(ranks: Ranks, sizes: Sequence[Sequence[int]]) -> int:
     return sum(sum(own[1 : 1 + shared]) for own in sizes) + sum(sizes[0][1 + shared :])
 
 
-TITLES = {"row_labels": "row_labels (words of 64 labels)", "float_order": "type of row_order (floating or not)"}
+SECOND = "columns of targets or gate"
+TITLES = {
+    "second_a": "rows of targets or gate", "second_scale": "targets.scale", "second_bias": "targets.bias",
+    "target": "targets.map", "row_labels": "row_labels (words of 64 labels)",
+    "float_order": "type of row_order (floating or not)",
+}  # fmt: skip
 
 
 def title(name: str) -> str:
@@ -101,31 +108,30 @@ class GlobalStats(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         args = record.restored(statics, tensors)
         found = [x.clone() for x in statistics(ranks, args, sizes)]
-        row_parts, col_parts, _, _, row_positive_parts, col_positive_parts, *_ = found
         ctx.ranks, ctx.sizes, ctx.statics = ranks, sizes, statics
-        ctx.save_for_backward(*tensors, row_parts, col_parts, row_positive_parts, col_positive_parts)
+        ctx.save_for_backward(*tensors, *saved_statistics(found))
         return public_outputs(ctx, args, found, exact)
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_parts, col_parts, row_positive_parts, col_positive_parts = ctx.saved_tensors
+        tensors, known = ctx.saved_tensors[:-SAVED], ctx.saved_tensors[-SAVED:]
         needs = record.tensor_needs(ctx.needs_input_grad[4:])
         function = partial(stats_gradients, ctx.ranks, ctx.sizes, ctx.statics, needs)
-        parts = row_parts, col_parts, row_positive_parts, col_positive_parts
-        grads = once(function, *parts, *differentiable(gouts), *tensors)
+        row, col = side_gradients(ctx.statics, gouts)
+        grads = once(function, *known, *row, *col, *tensors)
         return (None, None, None, None, *record.by_tensor(grads, needs))
 
 
 def stats_gradients(
     ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool], *tensors: Any
 ) -> tuple[Tensor, ...]:
-    row_parts, col_parts, row_positive_parts, col_positive_parts, *rest = tensors
-    row, col, row_positive, col_positive, row_positive_stat, col_positive_stat, *inputs = rest
+    row_parts, col_parts, row_positive_parts, col_positive_parts, row_target, col_target, *rest = tensors
+    row, col, inputs = rest[:GRADIENTS], rest[GRADIENTS : 2 * GRADIENTS], rest[2 * GRADIENTS :]
     args = record.restored(statics, inputs)
     with library.no_autocast(args.a):
         call = global_call(ranks, args, sizes)
-        rows = library.upstream_of(args, row_parts, row, row_positive, row_positive_parts, row_positive_stat)
-        cols = library.upstream_of(args, col_parts, col, col_positive, col_positive_parts, col_positive_stat)
+        rows = library.upstream_of(args, row_parts, row_positive_parts, row_target, row)
+        cols = library.upstream_of(args, col_parts, col_positive_parts, col_target, col)
         grads = sweep.backward(call, rows, cols if args.cols else None, record.needed(args, needs))
         flat = record.flat_gradients(args, grads)
         return tuple(g.to(x.dtype) for g, x in zip(flat, record.wanted_inputs(args, needs), strict=True))
@@ -153,9 +159,9 @@ class GlobalLoss(torch.autograd.Function):
 def run_loss(
     ranks: Ranks, sizes: Sequence[Sequence[int]], args: Arguments, more: tuple[Any, ...], needs: list[bool]
 ) -> tuple[Tensor, list[Tensor]]:
-    *given_weights, budget = more
+    given_weights, budget = more
     with library.no_autocast(args.a), under_way():
-        weights = library.contiguous_weights(args, *given_weights)
+        weights = library.contiguous_weights(args, given_weights)
         value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
         return value, [] if grads is None else record.flat_gradients(args, grads)
 
@@ -173,7 +179,8 @@ def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tupl
     return outputs
 
 
-def loss(ranks: Ranks, args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> Tensor:
+def loss(ranks: Ranks, args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Tensor:
+    more = (weights, budget)
     sizes = agreed(ranks, args, "pair_loss", needs)
     if not any(needs):
         return run_loss(ranks, sizes, args, more, needs)[0]

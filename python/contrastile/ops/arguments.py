@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
-from ..monoid import stat_dtype
 from ..spec import ONE_WAY, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
 from .rules import Operand, PerBlock, excludes, keep_rule, operands, partners, positives_rule
+from .second import Second, Targets, gate_operands, target_operands
 
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
@@ -51,6 +51,8 @@ class Pairs:
     offset: bool = True
     split: bool = False
     counts: bool = False
+    targets: Targets | None = None
+    gate: tuple[Tensor, Tensor | Sequence[Tensor]] | None = None
 
 
 def arguments(
@@ -62,19 +64,21 @@ def arguments(
     device, score = a.device, pairs.score
     check.choice("reduce", pairs.reduce, tuple(REDUCES))
     check.choice("score", score, tuple(SCORES))
-    blocks = _blocks(a, b, directions=score != "dot")
+    blocks = _blocks(a, b, directions=score not in ("dot", "gated"))
     _check_score(pairs)
     n, m = a.shape[0], blocks[0].shape[-2] if len(blocks) == 1 else sum(x.shape[-2] for x in blocks)
     keep, positives = keep_rule(pairs.keep), positives_rule(pairs.positives, b is None)
     _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
-    square = b is None and not (keep | positives) & ONE_WAY and _symmetric(scale, pairs)
+    one_way = (keep | positives) & ONE_WAY or pairs.targets is not None or pairs.gate is not None
+    square = b is None and not one_way and _symmetric(scale, pairs)
+    second = _second(pairs, a, blocks)
     partner, share = partners(pairs, keep, positives, n, m if engine.ranks is None else None, device)
     mask = pairs.mask
     if mask is not None:  # across ranks it has the columns of all
         mask = check.bool_mask("mask", mask, (n, m if engine.ranks is None else None), device)
-    a, blocks = _promote(a, blocks)
+    a, blocks, second = _promote(a, blocks, second)
     args = Arguments(
         a, [] if square else blocks, scale, partner=partner, share=share, mask=mask, reduce=int(REDUCES[pairs.reduce]),
         keep=int(keep), positives=int(positives), keep_positives=bool(pairs.keep_positives),
@@ -83,11 +87,28 @@ def arguments(
         split=bool(pairs.split) or (positive_weights and _apart(pairs, keep, positives, cross_entropy)),
         counts=bool(pairs.counts), compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
+    if second is not None:
+        for name, value in second._asdict().items():
+            setattr(args, name, value)
     if found:
         _set_operands(args, found, pairs.row_order)
     if not _no_vectors(pairs):
         _set_vectors(args, pairs, n, m, device)
     return args
+
+
+def _second(pairs: Pairs, a: Tensor, blocks: list[Tensor]) -> Second | None:
+    if (pairs.gate is None) == (pairs.score == "gated"):
+        raise ValueError("gate must be given with score='gated', and with no other score")
+    if pairs.gate is not None:
+        if pairs.targets is not None or pairs.reduce == "max":
+            raise ValueError("gate must not be combined with targets or reduce='max'")
+        return gate_operands(pairs.gate, a, blocks)
+    if pairs.targets is None:
+        return None
+    if pairs.reduce != "lse" or pairs.score != "dot" or pairs.split:
+        raise ValueError("targets need reduce='lse', score='dot' and split=False")
+    return target_operands(pairs.targets, a, blocks, pairs.positives is not None, pairs.cols)
 
 
 def _set_operands(args: Arguments, found: Mapping[str, Operand], order: Tensor | None) -> None:
@@ -132,6 +153,8 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
         raise ValueError("split needs reduce='lse' and positives that keep does not name, as positives='same_id'")
     if not cross_entropy:
         return
+    if pairs.targets is not None:
+        raise ValueError("targets must not be combined with cross_entropy=True")
     if pairs.reduce != "lse" or not named or pairs.keep_positives or not excludes(keep, positives):
         raise ValueError(
             "cross_entropy needs reduce='lse' and positives that keep leaves out, as positives='same_index' and "
@@ -143,7 +166,7 @@ def _apart(pairs: Pairs, keep: int, positives: int, cross_entropy: bool) -> bool
     """Whether some positives may be in the statistic: their two slopes nearly cancel in a converged model, so they are
     computed apart from the others'."""
     kept = pairs.keep_positives or not excludes(keep, positives)
-    return _named(positives) and kept and pairs.reduce == "lse" and not cross_entropy
+    return _named(positives) and kept and pairs.reduce == "lse" and not cross_entropy and pairs.targets is None
 
 
 def _named(positives: int) -> bool:
@@ -154,7 +177,7 @@ def _named(positives: int) -> bool:
 def _scale(scale: float | Tensor, a: Tensor) -> Tensor:
     if check.is_vector("scale", scale, a.shape[0]):
         return check.vector("scale", scale, a.shape[0], a.device)
-    return as_tensor("scale", check.scalar("scale", scale), a)
+    return check.as_tensor("scale", check.scalar("scale", scale), a)
 
 
 def _limits(vectors: dict[str, Tensor | None], cols: bool) -> dict[str, Tensor | None]:
@@ -183,9 +206,9 @@ def _symmetric(scale: Tensor, pairs: Pairs) -> bool:
 
 def _check_score(pairs: Pairs) -> None:
     score = pairs.score
-    if score == "dot":
+    if score in ("dot", "gated"):
         if not pairs.offset:
-            raise ValueError("offset must be True with score='dot': it would have no effect")
+            raise ValueError(f"offset must be True with score={score!r}: it would have no effect")
         return
     if pairs.row_bias is None:
         raise ValueError(f"row_bias must be given with score={score!r}: it holds the squared norms of the rows")
@@ -215,13 +238,16 @@ def _blocks(a: Tensor, b: Tensor | Sequence[Tensor] | None, directions: bool) ->
     return given
 
 
-def _promote(a: Tensor, blocks: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def _promote(a: Tensor, blocks: list[Tensor], second: Second | None) -> tuple[Tensor, list[Tensor], Second | None]:
     dtype = a.dtype
-    for block in blocks:
-        dtype = dtype if block.dtype == dtype else torch.promote_types(dtype, block.dtype)
+    for x in blocks if second is None else [*blocks, second.second_a, *second.second_blocks]:
+        dtype = dtype if x.dtype == dtype else torch.promote_types(dtype, x.dtype)
+    if second is not None:
+        same = [check.as_type(x, dtype) for x in second.second_blocks]
+        second = second._replace(second_a=check.as_type(second.second_a, dtype), second_blocks=same)
     a = check.as_type(a, dtype)
     # torch.compile cannot trace a tensor that is given twice
-    return a, [block.view_as(block) if block is a else check.as_type(block, dtype) for block in blocks]
+    return a, [block.view_as(block) if block is a else check.as_type(block, dtype) for block in blocks], second
 
 
 def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
@@ -232,11 +258,3 @@ def _compute_dtype(compute_dtype: torch.dtype | None, a: Tensor) -> torch.dtype:
             f"compute_dtype must be float32, bfloat16 or float16 (float64 for float64 features), got {compute_dtype}"
         )
     return compute_dtype
-
-
-def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
-    """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
-    if isinstance(x, Tensor):
-        return check.beside(name, x, like.device)
-    dtype = stat_dtype(like.dtype)
-    return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..backends.base import SmallExtras
-from ..monoid import joined_parts, widest_dtype
+from ..monoid import TargetStats, joined_parts, widest_dtype
 from . import check, library, record
 from .check import as_type, plain
 from .library import LIB
@@ -55,48 +55,73 @@ class StatsFunction(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
         *found, scores = run_record("pair_stats", library.stats, args, budget)
-        row_parts, col_parts, _, _, row_positive_parts, col_positive_parts, *_ = found
         ctx.statics = statics
-        ctx.save_for_backward(*tensors, row_parts, col_parts, row_positive_parts, col_positive_parts, scores)
+        ctx.save_for_backward(*tensors, *saved_statistics(found), scores)
         return public_outputs(ctx, args, found, exact)
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Any, ...]:
-        *tensors, row_parts, col_parts, row_positive_parts, col_positive_parts, scores = ctx.saved_tensors
+        *tensors, scores = ctx.saved_tensors
         needs = record.tensor_needs(ctx.needs_input_grad[3:])
-        parts = row_parts, col_parts, row_positive_parts, col_positive_parts
-        inputs = (*parts, scores, *differentiable(gouts), *tensors)
+        known, tensors = tensors[-SAVED:], tensors[:-SAVED]
+        row, col = side_gradients(ctx.statics, gouts)
+        inputs = (*known, scores, *row, *col, *tensors)
         grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
         return (None, None, None, *record.by_tensor(grads, needs))
 
 
 def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bool) -> tuple[Tensor, ...]:
     """Row and column statistics, row and column sums over positives. With split also the statistics of kept positives,
-    then the largest z in the statistics; with split or counts the integers. From `found`, a tensor for each side of
-    library.outputs_of."""
-    row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *integers = found
+    then the largest z in the statistics; with a target means of z, of t, and totals, then which are given; with split
+    or counts the integers. From `found`, a tensor for each side of library.outputs_of."""
+    row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *rest = found
+    row_target, col_target, *integers = rest
     outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact)]
     outputs += [x.to(widest_dtype(x)) if exact else x for x in (row_positive, col_positive)]
     constant: list[Tensor] = []
     if args.split:
         outputs += [joined_parts(row_positive_parts, exact), joined_parts(col_positive_parts, exact)]
         constant += [row_parts[:, 0].clone(), col_parts[:, 0].clone()]
+    if args.target:
+        sides = TargetStats.of(row_target), TargetStats.of(col_target)
+        numbers = [(x.mean, x.logits, joined_parts(x.stat, exact)) for x in sides]
+        outputs += [x.to(widest_dtype(x)) if exact else x.clone() for both in zip(*numbers, strict=True) for x in both]
+        constant += [x.given for x in sides]
     if args.split or args.counts:
         constant += integers
     ctx.mark_non_differentiable(*constant)
     return (*outputs, *constant)
 
 
-def differentiable(gouts: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients of `public_outputs` that mean something, always six."""
-    return [*gouts[:4], *(gouts[4:6] if len(gouts) > 6 else (None, None))]
+SAVED = 6  # of saved_statistics
+GRADIENTS = 6  # of each side, see library.upstream_of
+
+
+def saved_statistics(found: Sequence[Tensor]) -> list[Tensor]:
+    """What the second sweep needs of library.outputs_of: all but sums and integers."""
+    return [*found[:2], *found[4:8]]
+
+
+def side_gradients(
+    statics: tuple[Any, ...], gouts: Sequence[Tensor]
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """The gradients of `public_outputs` of rows and of columns, as library.upstream_of takes them."""
+    split, target = (record.static(statics, name) for name in ("split", "target"))
+    count = 4 + 2 * bool(split) + 6 * bool(target)
+    both = []
+    for side in (0, 1):
+        own: list[Tensor | None] = [*gouts[side:count:2]]
+        own[2:2] = [] if split else [None]
+        both.append(own + [None] * (GRADIENTS - len(own)))
+    return both[0], both[1]
 
 
 def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    parts, inputs = tensors[:11], tensors[11:]
+    parts, rest = tensors[: SAVED + 1], tensors[SAVED + 1 :]
+    row, col, inputs = rest[:GRADIENTS], rest[GRADIENTS : 2 * GRADIENTS], rest[2 * GRADIENTS :]
     args = record.restored(statics, inputs)
     # always the operator: upstream gradients may be batched, which only the dispatcher sees and refuses
-    grads = torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *parts, needs)
+    grads = torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *parts, list(row), list(col), needs)
     return tuple(grads)
 
 
@@ -203,13 +228,13 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     return outputs
 
 
-def loss(args: Arguments, more: library.Sum, needs: list[bool]) -> Tensor:
+def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Tensor:
     """Differentiable pair_loss."""
     if plain(args.a):
         if not any(needs):
-            return library.loss(args, *more, needs)[0]
-        return plain_loss(lambda: library.loss(args, *more, needs), record.wanted_inputs(args, needs))
-    given = (*library.weight_tensors(args, *more[:4]), more[4])  # operators take tensors alone
+            return library.loss(args, weights, budget, needs)[0]
+        return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs))
+    given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if not any(needs):
         return run_loss(args, given, needs)[0]
     inputs = tensors_of(args)

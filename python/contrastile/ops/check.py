@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..backends import backend_names
+from ..monoid import stat_dtype
 
 FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -166,6 +167,14 @@ def beside(name: str, x: Tensor, device: torch.device) -> Tensor:
         return x.to(device, non_blocking=True)
     same_device(name, x, device)
     return x
+
+
+def as_tensor(name: str, x: float | Tensor, like: Tensor) -> Tensor:
+    """A number as a 0-dim tensor of the statistic's type; tensors pass unchanged, with their gradient."""
+    if isinstance(x, Tensor):
+        return beside(name, x, like.device)
+    dtype = stat_dtype(like.dtype)
+    return torch.full((), x, dtype=dtype, device=like.device)  # torch.tensor would copy from the host and wait
 
 
 def choice(name: str, x: Any, allowed: tuple[str, ...]) -> str:

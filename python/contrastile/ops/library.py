@@ -18,32 +18,29 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
-from ..monoid import NUMBERS, stat_dtype, upstream
-from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
+from ..monoid import NUMBERS, TargetStats, stat_dtype, target_slopes, upstream
+from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Target, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
 NO_EXTRAS = SmallExtras()
 TAGS = (torch.Tag.pt2_compliant_tag,)
+TARGET_PARTS = 5  # numbers of monoid.TargetStats.parts
 
 LIB.define(
     f"pair_stats({SCHEMA}, SymInt budget) -> "
     "(Tensor row_parts, Tensor col_parts, Tensor row_positive, Tensor col_positive, Tensor row_positive_parts, "
-    "Tensor col_positive_parts, Tensor row_integers, Tensor col_integers, Tensor scores)",
+    "Tensor col_positive_parts, Tensor row_target, Tensor col_target, Tensor row_integers, Tensor col_integers, "
+    "Tensor scores)",
     tags=TAGS,
 )
 LIB.define(
     f"pair_stats_backward({SCHEMA}, Tensor row_parts, Tensor col_parts, Tensor row_positive_parts, "
-    "Tensor col_positive_parts, Tensor scores, Tensor row_weight, Tensor col_weight, Tensor row_positive_weight, "
-    "Tensor col_positive_weight, Tensor? row_positive_stat_weight, Tensor? col_positive_stat_weight, bool[] needs) "
-    "-> Tensor[]",
+    "Tensor col_positive_parts, Tensor row_target, Tensor col_target, Tensor scores, Tensor?[] row_gradients, "
+    "Tensor?[] col_gradients, bool[] needs) -> Tensor[]",
     tags=TAGS,
 )
-LIB.define(
-    f"pair_loss({SCHEMA}, Tensor row_weight, Tensor? row_positive_weight, Tensor? col_weight, "
-    "Tensor? col_positive_weight, SymInt budget, bool[] needs) -> (Tensor, Tensor[])",
-    tags=TAGS,
-)
+LIB.define(f"pair_loss({SCHEMA}, Tensor?[] weights, SymInt budget, bool[] needs) -> (Tensor, Tensor[])", tags=TAGS)
 
 
 # ---- from operator arguments to a call of the driver ----------------------------------------------------------------
@@ -51,7 +48,7 @@ LIB.define(
 
 def build_call(args: Arguments) -> tuple[PairCall, Backend]:
     a, compute = args.a, args.compute
-    chosen = select(args.backend, a.device, compute, args.n * args.m)
+    chosen = select(args.backend, a.device, compute, args.n * args.m, args.second)
     kind, stat = chosen.compute_dtype(compute, a.device), stat_dtype(a.dtype)
 
     def vector(x: Tensor | None) -> Tensor | None:
@@ -62,6 +59,11 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
         low=vector(args.row_low), high=vector(args.row_high), partner=args.partner, share=vector(args.share), **row,
     )  # fmt: skip
+    if args.second_a is not None:
+        rows.second = converted(args.second_a, compute, kind)
+        rows.second_scale, rows.second_bias = (
+            None if x is None else x.to(stat).expand(args.n).contiguous() for x in (args.second_scale, args.second_bias)
+        )
     spec = spec_of(args)
     if args.square:
         # the rows' scale already multiplies the score; as columns they bring the rest
@@ -74,17 +76,25 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         **{name: x if (own := getattr(args, f"col_{name}")) is None else own for name, x in row.items()},
     )  # fmt: skip
     sides, start = [], 0
-    for index, block in enumerate(blocks):
+    for index, (block, second) in enumerate(zip(blocks, second_blocks(args, blocks, kind), strict=True)):
         stop = start + block.shape[-2]
-        sides.append(without(cols.part(block, start, stop) if len(blocks) > 1 else cols, args, index))
+        sides.append(without(cols.part(block, second, start, stop), args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
+
+
+def second_blocks(args: Arguments, blocks: Sequence[Tensor], kind: torch.dtype) -> list[Tensor | None]:
+    """Of each block; the block itself where its keys serve both products."""
+    if not args.second_blocks:
+        return [None] * len(blocks)
+    pairs = zip(args.blocks, blocks, args.second_blocks, strict=True)
+    return [block if given is own else converted(given, args.compute, kind) for own, block, given in pairs]
 
 
 def spec_of(args: Arguments) -> PairSpec:
     return PairSpec(
         Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
-        Score(args.score), args.offset, args.split, args.counts,
+        Score(args.score), args.offset, args.split, args.counts, Target(args.target),
     )  # fmt: skip
 
 
@@ -126,28 +136,30 @@ def outputs_of(done: driver.Statistics, like: Tensor) -> list[Tensor]:
 
 
 def side_outputs(done: driver.Finished | None, like: Tensor) -> tuple[Tensor, ...]:
-    """A side's statistics in parts, sums over positives, statistics of kept positives in parts, and integers one after
-    the other, (count, n); empty: absent."""
+    """A side's statistics in parts, sums over positives, statistics of kept positives in parts, what its targets are,
+    and integers one after the other, (count, n); empty: absent."""
     dtype = stat_dtype(like.dtype)
-    none = like.new_empty(0, 2, dtype=dtype)
+    none, untargeted = like.new_empty(0, 2, dtype=dtype), like.new_empty(0, TARGET_PARTS, dtype=dtype)
     if done is None:
-        return none, like.new_empty(0, dtype=dtype), none.clone(), like.new_empty(0, 0, dtype=torch.int64)
+        none_int = like.new_empty(0, 0, dtype=torch.int64)
+        return none, like.new_empty(0, dtype=dtype), none.clone(), untargeted, none_int
     integers = [x for name, x in done.numbers.present().items() if NUMBERS[name].integer]
     stacked = torch.stack(integers) if integers else like.new_empty(0, len(done.stat), dtype=torch.int64)
     positive = done.numbers.positive
     assert positive is not None
-    return done.stat, positive, none if done.positive_stat is None else done.positive_stat, stacked
+    positive_parts = none if done.positive_stat is None else done.positive_stat
+    return done.stat, positive, positive_parts, untargeted if done.target is None else done.target.parts(), stacked
 
 
 def stats_backward(
     args: Arguments, row_parts: Tensor, col_parts: Tensor, row_positive_parts: Tensor, col_positive_parts: Tensor,
-    scores: Tensor, row_weight: Tensor, col_weight: Tensor, row_positive: Tensor, col_positive: Tensor,
-    row_positive_stat: Tensor | None, col_positive_stat: Tensor | None, needs: Sequence[bool],
+    row_target: Tensor, col_target: Tensor, scores: Tensor, row_gradients: Sequence[Tensor | None],
+    col_gradients: Sequence[Tensor | None], needs: Sequence[bool],
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
         call, backend = build_call(args)
-        rows = upstream_of(args, row_parts, row_weight, row_positive, row_positive_parts, row_positive_stat)
-        cols = upstream_of(args, col_parts, col_weight, col_positive, col_positive_parts, col_positive_stat)
+        rows = upstream_of(args, row_parts, row_positive_parts, row_target, row_gradients)
+        cols = upstream_of(args, col_parts, col_positive_parts, col_target, col_gradients)
         driver.attach(call, rows, cols)
         store = driver.ScoreStore(scores if len(scores) else None)
         grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
@@ -155,27 +167,30 @@ def stats_backward(
 
 
 def upstream_of(
-    args: Arguments, parts: Tensor, weight: Tensor, positive: Tensor, positive_parts: Tensor,
-    positive_stat: Tensor | None,
-) -> Upstream:  # fmt: skip
-    """A side's statistics and what came back of them."""
-    own = positive.to(parts.dtype).contiguous() if args.positives else None
-    if positive_stat is None:
-        return Upstream(parts, upstream(parts, weight), own)
-    return Upstream(parts, upstream(parts, weight), own, positive_parts, upstream(positive_parts, positive_stat))
+    args: Arguments, parts: Tensor, positive_parts: Tensor, target: Tensor, gradients: Sequence[Tensor | None]
+) -> Upstream:
+    """A side's statistics and what came back of them: gradients of the statistic, of the sum over positives, of the
+    statistic of kept positives, and of the three numbers of a target; None: there is no such number."""
+    weight, positive, positive_stat, mean, logits, total = gradients
+    assert weight is not None and positive is not None
+    up = Upstream(parts, upstream(parts, weight), positive.to(parts.dtype).contiguous() if args.positives else None)
+    if positive_stat is not None:
+        up.positive_stat, up.positive_stat_weight = positive_parts, upstream(positive_parts, positive_stat)
+    if mean is not None and len(target):
+        known = TargetStats.of(target)
+        slopes = target_slopes(known, args.target == Target.AFFINE, mean, logits, total)
+        up = replace(up, target_stat=known.stat, **slopes._asdict())
+    return up
 
 
 def loss(
-    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None,
-    budget: int, needs: Sequence[bool],
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    weights = row, row_positive, col, col_positive
+    args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
+) -> tuple[Tensor, list[Tensor]]:
     if (run := small_loss(args, weights, needs)) is not None:
         return run()
     with no_autocast(args.a):
         call, backend = build_call(args)
-        tensors = contiguous_weights(args, row, row_positive, col, col_positive)
-        value, grads = driver.scalar(call, backend, tensors, needed(args, needs), budget)
+        value, grads = driver.scalar(call, backend, contiguous_weights(args, weights), needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
 
 
@@ -183,32 +198,31 @@ def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
     """What does a small call at once, see Backend.small_loss."""
-    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    backend = select(args.backend, args.a.device, args.compute, args.n * args.m, args.second)
     return backend.small_loss(args, weights, needs, extras)
 
 
 Weight = float | Tensor  # of all items, or one for each
-# the weights of rows, of their sums over positives, of columns and of theirs, and a budget
-Sum = tuple[Weight, Weight | None, Weight | None, Weight | None, int]
+# of rows, of their sums over positives, of columns and of theirs, of the means of rows and columns under their targets
+LossWeights = tuple[Weight, Weight | None, Weight | None, Weight | None, Weight | None, Weight | None]
+WEIGHT_NAMES = ("row", "row_positive", "col", "col_positive", "row_mean", "col_mean")  # fields of spec.Weights
 
 
-def contiguous_weights(
-    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
-) -> Weights:
-    found = weight_tensors(args, row, row_positive, col, col_positive)
-    one, *rest = (None if x is None else x.contiguous() for x in found)
-    assert one is not None
-    return Weights(one, rest[0], rest[1], rest[2], args.cross_entropy, args.share is not None)
+def contiguous_weights(args: Arguments, weights: Sequence[Weight | None]) -> Weights:
+    found = {
+        n: None if x is None else x.contiguous()
+        for n, x in zip(WEIGHT_NAMES, weight_tensors(args, weights), strict=True)
+    }
+    return Weights(**found, cross_entropy=args.cross_entropy, shares=args.share is not None)  # type: ignore[arg-type]
 
 
-def weight_tensors(
-    args: Arguments, row: Weight, row_positive: Weight | None, col: Weight | None, col_positive: Weight | None
-) -> list[Tensor | None]:
+def weight_tensors(args: Arguments, weights: Sequence[Weight | None]) -> list[Tensor | None]:
     """A number for each item, as operators take them."""
-    like, kind, n, m = args.a, stat_dtype(args.a.dtype), args.n, args.m
+    like, kind = args.a, stat_dtype(args.a.dtype)
+    sizes = [args.m if name.startswith("col") else args.n for name in WEIGHT_NAMES]
     return [
         x if x is None or isinstance(x, Tensor) else torch.full((size,), x, dtype=kind, device=like.device)
-        for x, size in ((row, n), (row_positive, n), (col, m), (col_positive, m))
+        for x, size in zip(weights, sizes, strict=True)
     ]
 
 
@@ -234,12 +248,15 @@ def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
         out: Tensor = a.new_empty(size, dtype=kind)
         return out
 
-    backend = select(args.backend, a.device, args.compute, n * m)
+    backend = select(args.backend, a.device, args.compute, n * m, args.second)
     width = n + backend.padding if args.square else m + backend.padding * len(blocks)
-    width = width * (blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1)
+    width = width * (len(args.second_blocks) > 0) + width * (
+        blocks[0].shape[0] if blocks and blocks[0].dim() == 3 else 1
+    )
     size = torch.sym_min(budget // dtype.itemsize, n * width) if budget > 0 and backend.saves_scores else 0
     return (
         empty(n, 2), empty(col_n, 2), empty(n), empty(col_n), empty(row_split, 2), empty(col_split, 2),
+        empty(n if args.target else 0, TARGET_PARTS), empty(col_n if args.target else 0, TARGET_PARTS),
         empty(integers, n, kind=torch.int64), empty(integers if args.cols else 0, col_n, kind=torch.int64), empty(size),
     )  # fmt: skip
 
@@ -252,7 +269,7 @@ def fake_stats_backward(args: Arguments, *others: Any) -> list[Tensor]:
 def fake_loss(args: Arguments, *others: Any) -> tuple[Tensor, list[Tensor]]:
     needs = others[-1]
     # a named backend that cannot run says so here too
-    select(args.backend, args.a.device, args.compute, args.n * args.m)
+    select(args.backend, args.a.device, args.compute, args.n * args.m, args.second)
     dtype = stat_dtype(args.a.dtype)
     grads = [args.a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
     return args.a.new_empty((), dtype=dtype), grads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -17,11 +17,13 @@ from ..ranks import Group, collective
 from ..spec import TRAITS
 from . import across_ranks, autograd, check
 from .arguments import Pairs, arguments
+from .library import LossWeights
 from .maximum import maximum
 from .options import EngineOptions
 from .record import Arguments, needs_of
 from .results import PairStats, with_details, with_integers
 from .rules import PerBlock
+from .second import Targets
 
 STATS_BUDGET = 16 << 20  # bytes of all scores up to which pair_reduce keeps them for backward, unless told otherwise
 LOSS_BUDGET = 64 << 20  # bytes of scores pair_loss may hold while it runs
@@ -35,6 +37,8 @@ class Weights:
     row_positive: float | Tensor = 0.0
     col: float | Tensor = 0.0
     col_positive: float | Tensor = 0.0
+    row_target: float | Tensor = 0.0
+    col_target: float | Tensor = 0.0
     cross_entropy: bool = False  # row and col weigh softplus(statistic - positive)
 
 
@@ -71,6 +75,8 @@ def pair_reduce(
     offset: bool = True,
     split: bool = False,
     counts: bool = False,
+    targets: Targets | None = None,
+    gate: tuple[Tensor, Tensor | Sequence[Tensor]] | None = None,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     stat_dtype: torch.dtype | None = None,
@@ -132,12 +138,17 @@ def pair_reduce(
             with the biases |a_i|^2 and |b_0j|^2 (the point must be orthogonal to the directions). b (M, D) is points
             only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
             gradient 0. Cost: T times that of "dot". Not with reduce="max".
+            "gated": <a_i, b_j> / sqrt(<g_i, h_j>) with g, h of gate, biases as for "dot": the cosine of keys that each
+            row weighs in its own way. Where <g_i, h_j> <= 1e-24 the score is 0, without gradient.
         offset: False: the flats pass through 0, and every tile of b is a direction.
         split: Kept positives and the other kept pairs also have statistics apart: row_negatives, row_positives_lse and
             the largest negative, row_negative_max, so that `row_positives > row_negative_max` is whether the row found
             its one positive. For reduce="lse" and positives by tests. softplus(row_negatives - row_positives_lse), a
             softmax over sets, keeps its digits however small it is.
         counts: Also count the kept and the positive pairs of every item.
+        targets: Soft targets from a second product, see Targets: the mean of an item's z under them, row_targets, and
+            what they are, row_target_lse, row_target_entropy. For reduce="lse" and score="dot", not with split.
+        gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, say.
         memory_budget: Bytes of scores saved from forward for backward, in blocks of up to 32 MiB; what does not fit is
             recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
@@ -164,7 +175,7 @@ def pair_reduce(
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
         col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
-        keep_positives, cols, score, offset, split, counts,
+        keep_positives, cols, score, offset, split, counts, targets, gate,
     )  # fmt: skip
     engine = EngineOptions.of(memory_budget, backend, group, compute_dtype)
     engine.exact_stats = check.statistics_in_float64(stat_dtype)
@@ -189,7 +200,7 @@ def pair_stats(pairs: Pairs, engine: EngineOptions) -> PairStats:
     stats = PairStats(
         rows, columns if cols else None, row_positive if some else None, col_positive if some and cols else None
     )
-    return with_details(stats, args, cols, rest) if rest else stats
+    return with_details(stats, args, pairs, rest) if rest else stats
 
 
 def _maximum(pairs: Pairs, args: Arguments, engine: EngineOptions) -> PairStats:
@@ -225,6 +236,7 @@ ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {
     "col_high",
     "split",
     "counts",
+    "targets",
 }
 
 
@@ -237,6 +249,8 @@ def pair_loss(
     row_positive_weight: float | Tensor = 0.0,
     col_weight: float | Tensor = 0.0,
     col_positive_weight: float | Tensor = 0.0,
+    row_target_weight: float | Tensor = 0.0,
+    col_target_weight: float | Tensor = 0.0,
     scale: float | Tensor = 1.0,
     col_scale: Tensor | None = None,
     row_bias: Tensor | None = None,
@@ -264,6 +278,8 @@ def pair_loss(
     cols: bool = False,
     score: ScoreName = "dot",
     offset: bool = True,
+    targets: Targets | None = None,
+    gate: tuple[Tensor, Tensor | Sequence[Tensor]] | None = None,
     memory_budget: int | None = None,
     compute_dtype: torch.dtype | None = None,
     backend: BackendName = "auto",
@@ -271,7 +287,8 @@ def pair_loss(
 ) -> Tensor:
     """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
 
-        L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + the same over columns
+        L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + row_target_weight_i row_targets_i
+            + the same over columns
 
     With cross_entropy=True, of the statistics that keep leaves and of positives that it drops,
 
@@ -286,18 +303,22 @@ def pair_loss(
     With cols=True the columns are complete only after the last row: scores are saved while they fit memory_budget
     (default 64 MiB, released before the call returns) and recomputed beyond it.
 
-    Args: row_weight, row_positive_weight (N,) or float; col_weight, col_positive_weight (M,) or float, used with
-        cols=True. The rest as in pair_reduce; reduce="max" is not offered here. With group, L is this rank's share: the
-        shares of all ranks add up to the global sum, and gradients are those of the global sum.
+    Args: row_weight, row_positive_weight, row_target_weight (N,) or float; col_weight, col_positive_weight,
+        col_target_weight (M,) or float, used with cols=True. The rest as in pair_reduce; reduce="max" is not offered
+        here. With group, L is this rank's share: the shares of all ranks add up to the global sum, and gradients are
+        those of the global sum.
 
     Returns: 0-dim float32 (float64 for float64 features).
     """
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
         col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
-        keep_positives, cols, score, offset,
+        keep_positives, cols, score, offset, targets=targets, gate=gate,
     )  # fmt: skip
-    weights = Weights(row_weight, row_positive_weight, col_weight, col_positive_weight, cross_entropy)
+    weights = Weights(
+        row_weight, row_positive_weight, col_weight, col_positive_weight, row_target_weight, col_target_weight,
+        cross_entropy,
+    )  # fmt: skip
     return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))
 
 
@@ -305,10 +326,9 @@ def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tenso
     """pair_loss for those who have checked their options."""
     args, given = _weighted(pairs, weights, engine)
     budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
-    more = (*given, budget)
     if engine.ranks is None:
-        return autograd.loss(args, more, needs)
-    return across_ranks.loss(engine.ranks, args, more, needs)
+        return autograd.loss(args, given, budget, needs)
+    return across_ranks.loss(engine.ranks, args, given, budget, needs)
 
 
 def small_sum(
@@ -326,11 +346,11 @@ def small_sum(
     return autograd.small_loss(args, given, needs_of(args), SmallExtras(private, sets))
 
 
-def _weighted(
-    pairs: Pairs, weights: Weights, engine: EngineOptions
-) -> tuple[Arguments, tuple[float | Tensor, float | Tensor | None, float | Tensor | None, float | Tensor | None]]:
-    """Both checked: the weights of rows, of their sums over positives, of columns and of theirs."""
+def _weighted(pairs: Pairs, weights: Weights, engine: EngineOptions) -> tuple[Arguments, LossWeights]:
+    """Both checked."""
     _refuse_idle_weights(pairs, weights)
+    if pairs.targets is not None:
+        weights = _with_shares(pairs, weights, pairs.targets.share)
     some = not _is_zero(weights.row_positive) or not _is_zero(weights.col_positive)  # of positives on their own
     args = arguments(pairs, engine, weights.cross_entropy, some)
     if TRAITS[args.reduce].arg:
@@ -341,22 +361,38 @@ def _weighted(
     if pairs.positives is not None and (some or not weights.cross_entropy):
         row_positive = _weight("row_positive_weight", weights.row_positive, args, False)
         col_positive = _weight("col_positive_weight", weights.col_positive, args, True) if pairs.cols else None
+    row_mean = _weight("row_target_weight", weights.row_target, args, False) if args.target else None
+    col_mean = _weight("col_target_weight", weights.col_target, args, True) if args.target and pairs.cols else None
     if args.square and col is not None:  # z is symmetric: column weights act on the same statistics
         row, col = row + col, None
         if row_positive is not None and col_positive is not None:
             row_positive, col_positive = row_positive + col_positive, None
-    return args, (row, row_positive, col, col_positive)
+    return args, (row, row_positive, col, col_positive, row_mean, col_mean)
+
+
+def _with_shares(pairs: Pairs, weights: Weights, share: float | Tensor) -> Weights:
+    """The weights of a mixture of targets and positives as those of its parts."""
+    if _is_zero(1.0 - share):
+        return weights
+    new = replace(weights)
+    for side in ("row", "col"):
+        whole, positive = getattr(weights, f"{side}_target"), getattr(weights, f"{side}_positive")
+        setattr(new, f"{side}_target", whole * share)
+        setattr(new, f"{side}_positive", positive + whole * (1.0 - share))
+    return new
 
 
 def _refuse_idle_weights(pairs: Pairs, weights: Weights) -> None:
     """A weight of something that is not computed is a mistake of the caller's."""
-    positives, cols = pairs.positives is not None, pairs.cols
-    if positives and cols:
+    positives, cols, targets = pairs.positives is not None, pairs.cols, pairs.targets is not None
+    if positives and cols and targets:
         return
     for name, weight, useful, need in (
         ("row_positive_weight", weights.row_positive, positives, "positives"),
         ("col_weight", weights.col, cols, "cols=True"),
         ("col_positive_weight", weights.col_positive, cols and positives, "cols=True and positives"),
+        ("row_target_weight", weights.row_target, targets, "targets"),
+        ("col_target_weight", weights.col_target, cols and targets, "cols=True and targets"),
     ):
         if not useful and not _is_zero(weight):
             raise ValueError(f"{name} must not be given without {need}: it would have no effect")
@@ -381,6 +417,6 @@ def _default_budget(args: Arguments) -> int:
     which may serve batches of any size, as much as a small problem takes: a comparison would bind it to sizes."""
     if not check.plain(args.a):
         return STATS_BUDGET
-    columns = sum(x.shape[:-1].numel() for x in args.blocks) if args.blocks else args.n
+    columns = sum(x.shape[:-1].numel() for x in (*args.blocks, *args.second_blocks)) if args.blocks else args.n
     size = stat_dtype(args.a.dtype).itemsize * args.n * columns
     return STATS_BUDGET if size <= STATS_BUDGET else 0

@@ -7,19 +7,20 @@ the rest, the gradients a call may want, what ranks must agree on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
 from ..literals import ReduceName, ScoreName
-from ..spec import Gradients, Needs, PairTest, Reduce, Score
+from ..spec import Gradients, Needs, PairTest, Reduce, Score, Target
 
 # the enumerations of spec by the words that arguments take
 REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
 TESTS = {test.name.lower(): int(test) for test in PairTest}
 SCORES = {name: Score[name.upper()] for name in get_args(ScoreName)}
+TARGETS = {target.name.lower(): target for target in Target}
 
 
 def words_of(rule: int, empty: str | None) -> str:
@@ -66,6 +67,11 @@ class Arguments:
     col_low: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
     col_high: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
     mask: Annotated[Tensor | None, Option("Tensor?")] = None
+    # second operands, see spec.Target and Score.GATED; second_blocks: as many as blocks, or none
+    second_a: Annotated[Tensor | None, Option("Tensor?", grad="second_a", agreed=True)] = None
+    second_blocks: Annotated[list[Tensor], Option("Tensor[]", grad="second_blocks")] = field(default_factory=list)
+    second_scale: Annotated[Tensor | None, Option("Tensor?", grad="second_scale", agreed=True)] = None
+    second_bias: Annotated[Tensor | None, Option("Tensor?", agreed=True)] = None
     reduce: Annotated[int, Option("int", names=REDUCES, agreed=True)] = 0
     keep: Annotated[int, Option("int", rule=True, agreed=True)] = 0  # bits of PairTest
     positives: Annotated[int, Option("int", rule=True, agreed=True)] = 0  # no bits: no positives
@@ -81,6 +87,7 @@ class Arguments:
     square: Annotated[bool, Option("bool", agreed=True)] = False  # b is a and z symmetric
     score: Annotated[int, Option("int", names=SCORES, agreed=True)] = 0
     offset: Annotated[bool, Option("bool", agreed=True)] = True
+    target: Annotated[int, Option("int", names=TARGETS, agreed=True)] = 0
     split: Annotated[bool, Option("bool", agreed=True)] = False  # see spec.PairSpec, as the next
     counts: Annotated[bool, Option("bool", agreed=True)] = False
     compute: Annotated[torch.dtype, Option("ScalarType")] = torch.float32  # the type features are multiplied in
@@ -89,6 +96,11 @@ class Arguments:
     @property
     def n(self) -> int:
         return self.a.shape[0]
+
+    @property
+    def second(self) -> bool:
+        """Whether pairs have second operands."""
+        return self.second_a is not None
 
     @property
     def m(self) -> int:
@@ -104,8 +116,8 @@ COUNT = len(FIELDS)  # every operator takes the fields first, then arguments of 
 SCHEMA = ", ".join(f"{x.schema} {name}" for name, x in FIELDS.items())
 SINGLE = [name for name, x in FIELDS.items() if x.schema in ("Tensor", "Tensor?")]
 STATIC = [name for name, x in FIELDS.items() if not x.schema.startswith("Tensor")]
-# what has a gradient, blocks last: the order of `needs` and of flat gradients
-GRADS = {name: x.grad for name, x in FIELDS.items() if x.grad and name != "blocks"}
+# what has a gradient, without the lists, which come last: the order of `needs` and of flat gradients
+GRADS = {name: x.grad for name, x in FIELDS.items() if x.grad and name in SINGLE}
 GRAD_PLACES = [SINGLE.index(name) for name in GRADS]
 SPREAD_PLACES = [list(GRADS).index(name) if name in GRADS else None for name in SINGLE]
 
@@ -122,10 +134,15 @@ def maker() -> Callable[[Sequence[Any], Sequence[Any]], Arguments]:
     """The way back from `statics` and `tensors`, generated for the same reason."""
     parts = {name: f"tensors[{k}]" for k, name in enumerate(SINGLE)}
     parts |= {name: f"statics[{k}]" for k, name in enumerate(STATIC)}
-    parts["blocks"] = f"list(tensors[{len(SINGLE)}:])"
+    target, score, first = STATIC.index("target"), STATIC.index("score"), len(SINGLE)
+    # both lists are as long where pairs have second operands
+    middle = (
+        f"{first} + (len(tensors) - {first}) // (2 if statics[{target}] or statics[{score}] == {Score.GATED:d} else 1)"
+    )
+    parts |= {"blocks": f"list(tensors[{first} : {middle}])", "second_blocks": f"list(tensors[{middle} :])"}
     source = ", ".join(f"{name}={parts[name]}" for name in FIELDS)
     function: Callable[[Sequence[Any], Sequence[Any]], Arguments] = eval(
-        f"lambda statics, tensors: Arguments({source})", {"Arguments": Arguments, "list": list}
+        f"lambda statics, tensors: Arguments({source})", {"Arguments": Arguments, "list": list, "len": len}
     )
     return function
 
@@ -138,17 +155,22 @@ def distinct(given: Sequence[Tensor | None]) -> list[Tensor | None]:
     return found
 
 
+def static(statics: Sequence[Any], name: str) -> Any:
+    """The field of `statics`."""
+    return statics[STATIC.index(name)]
+
+
 packed = reader(list(FIELDS))  # as operators take them
-tensors = reader(SINGLE, "blocks")  # every tensor: autograd must see each as an argument of its own
+tensors = reader(SINGLE, "blocks", "second_blocks")  # every tensor: autograd must see each as an argument of its own
 statics = reader(STATIC)  # the rest
-inputs = reader(list(GRADS), "blocks")  # what may want a gradient
+inputs = reader(list(GRADS), "blocks", "second_blocks")  # what may want a gradient
 restored = maker()
 
 
 def needs_of(args: Arguments) -> list[bool]:
     """Which gradients are wanted, in the order of `inputs`."""
     if not torch.is_grad_enabled():
-        return [False] * (len(GRADS) + len(args.blocks))
+        return [False] * (len(GRADS) + len(args.blocks) + len(args.second_blocks))
     return [x is not None and x.requires_grad for x in inputs(args)]
 
 
@@ -172,7 +194,8 @@ def needed(args: Arguments, needs: Sequence[bool]) -> Needs:
     found = dict(zip(GRADS.values(), needs, strict=False))
     if args.square:
         found["col_bias"] = found["row_bias"]
-    return Needs(**found, blocks=list(needs[len(GRADS) :]))
+    middle = len(GRADS) + len(args.blocks)
+    return Needs(**found, blocks=list(needs[len(GRADS) : middle]), second_blocks=list(needs[middle:]))
 
 
 def flat_gradients(args: Arguments, grads: Gradients) -> list[Tensor]:
@@ -180,6 +203,7 @@ def flat_gradients(args: Arguments, grads: Gradients) -> list[Tensor]:
     found = {name: getattr(grads, name) for name in GRADS.values()}
     if args.square and grads.row_bias is not None and grads.col_bias is not None:
         found |= {"row_bias": grads.row_bias + grads.col_bias, "col_bias": None}
-    if grads.row_scale is not None and args.scale.dim() == 0:
-        found["row_scale"] = grads.row_scale.sum()
-    return [x for x in [*found.values(), *grads.blocks] if x is not None]
+    for name, scale in (("row_scale", args.scale), ("second_scale", args.second_scale)):
+        if found[name] is not None and scale is not None and scale.dim() == 0:
+            found[name] = found[name].sum()
+    return [x for x in [*found.values(), *grads.blocks, *grads.second_blocks] if x is not None]

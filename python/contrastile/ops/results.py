@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS
+from .arguments import Pairs
 from .library import spec_of
 from .record import Arguments
+from .second import Targets
 
 
 class PairStats(NamedTuple):
     """Statistics of pair_reduce, float32 (float64 for float64 features); None where not asked for. Those of columns
-    are (M,). Only the first eight have gradients."""
+    are (M,). The first eight and those of targets have gradients."""
 
     rows: Tensor  # (N,) reduce over the kept columns of each row
     cols: Tensor | None  # (M,) reduce over the kept rows of each column
@@ -28,6 +30,14 @@ class PairStats(NamedTuple):
     col_positives_lse: Tensor | None = None
     row_negative_max: Tensor | None = None  # (N,) the largest z of row_negatives
     col_negative_max: Tensor | None = None
+    # targets
+    row_targets: Tensor | None = None  # (N,) mean of z under the target
+    col_targets: Tensor | None = None
+    # (N,) of the second product alone, without the share of positives: log-sum-exp of t, or sum of affine weights
+    row_target_lse: Tensor | None = None
+    col_target_lse: Tensor | None = None
+    row_target_entropy: Tensor | None = None  # (N,) entropy of the softmax of t; None of affine weights
+    col_target_entropy: Tensor | None = None
     # counts=True, int64
     row_kept: Tensor | None = None  # (N,) number of kept pairs
     col_kept: Tensor | None = None
@@ -38,12 +48,16 @@ class PairStats(NamedTuple):
     col_argmax: Tensor | None = None
 
 
-def with_details(stats: PairStats, args: Arguments, cols: bool, details: Sequence[Tensor]) -> PairStats:
+def with_details(stats: PairStats, args: Arguments, pairs: Pairs, details: Sequence[Tensor]) -> PairStats:
     """Adds what autograd.public_outputs has beyond the first four: with split, statistics of kept positives and largest
-    negatives; integers."""
-    split, integers = details[:-2], details[-2:]
-    if split:
-        row_lse, col_lse, row_max, col_max = split
+    negatives; what targets give; integers."""
+    cols = pairs.cols
+    counted = args.split or args.counts
+    details, integers = (details[:-2], details[-2:]) if counted else (details, ())
+    if pairs.targets is not None:
+        stats = with_targets(stats, pairs.targets, details)
+    elif details:
+        row_lse, col_lse, row_max, col_max = details
         stats = stats._replace(
             rows=torch.logaddexp(stats.rows, row_lse), row_negatives=stats.rows, row_positives_lse=row_lse,
             row_negative_max=row_max,
@@ -55,7 +69,25 @@ def with_details(stats: PairStats, args: Arguments, cols: bool, details: Sequenc
                 cols=torch.logaddexp(stats.cols, col_lse), col_negatives=stats.cols, col_positives_lse=col_lse,
                 col_negative_max=col_max,
             )  # fmt: skip
-    return with_integers(stats, args, cols, integers)
+    return with_integers(stats, args, cols, integers) if integers else stats
+
+
+def with_targets(stats: PairStats, targets: Targets, details: Sequence[Tensor]) -> PairStats:
+    """details: of rows and columns in turn, means of z, means of t, totals, which items have weights."""
+    for side, positives in (("row", stats.row_positives), ("col", stats.col_positives)):
+        if side == "col" and stats.cols is None:
+            continue
+        mean, logits, total, given = details[side == "col" :: 2]
+        if targets.map == "affine":
+            assert positives is not None
+            mean = torch.where(given, mean, positives)
+        entropy = None if targets.map == "affine" else torch.where(given, total - logits, 0.0)
+        share = targets.share
+        if positives is not None and (isinstance(share, Tensor) or share != 1.0):
+            mean = share * mean + (1.0 - share) * positives
+        found: dict[str, Any] = {"targets": mean, "target_lse": total, "target_entropy": entropy}
+        stats = stats._replace(**{f"{side}_{name}": x for name, x in found.items()})
+    return stats
 
 
 def with_integers(stats: PairStats, args: Arguments, cols: bool, integers: Sequence[Tensor]) -> PairStats:

@@ -82,21 +82,28 @@ def placed(x: Tensor, part: Part, neutral: float | Tensor = 0.0) -> Tensor:
 
 
 def column_gradients(part: Part, grads: Gradients) -> list[Tensor]:
-    """Of the columns that ranks share: features (width, t d), scale and bias (width, v), as far as wanted."""
-    sides, shared = part.call.blocks[: part.shared], grads.blocks[: part.shared]
+    """Of the columns that ranks share: features (width, t d), second operands (width, d'), scale and bias (width, v),
+    as far as wanted."""
+    sides, needs = part.call.blocks[: part.shared], part.needs
     found = []
-    if any(part.needs.blocks[: part.shared]):
-        dtype = stat_dtype(part.call.dtype)
-        each = [
-            side.features.new_zeros(side.features.shape, dtype=dtype) if x is None else x
-            for x, side in zip(shared, sides, strict=True)
-        ]
-        found.append(joined([rows_first(x) for x in each]))
+    if any(needs.blocks[: part.shared]):
+        found.append(all_of(grads.blocks, [side.features for side in sides]))
+    if any(needs.second_blocks[: part.shared]):
+        found.append(all_of(grads.second_blocks, [side.second for side in sides if side.second is not None]))
     m = sum(map(len, sides))
     vectors = [x[:m] for x in (grads.col_scale, grads.col_bias) if x is not None]
     if vectors:
         found.append(torch.stack(vectors, 1))
     return [placed(x, part) for x in found]
+
+
+def all_of(grads: Sequence[Tensor | None], features: Sequence[Tensor]) -> Tensor:
+    """The gradients of these blocks, one after the other; 0 of a block that wants none."""
+    each = [
+        x.new_zeros(x.shape, dtype=stat_dtype(x.dtype)) if grad is None else grad
+        for grad, x in zip(grads[: len(features)], features, strict=True)
+    ]
+    return joined([rows_first(x) for x in each])
 
 
 def nothing_left(part: Part, needs: Needs) -> list[Tensor]:

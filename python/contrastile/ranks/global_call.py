@@ -84,9 +84,13 @@ class GlobalCall:
             )
             return Part(owner, call, replace(needs, blocks=[needs.a]), rows, cols, m, 1)
         extra, kinds = self.local if here else [], len(self.blocks)
-        flags = needs.blocks[:kinds] * (len(sides) // kinds) + needs.blocks[kinds:][: len(extra)]
+
+        def flags(own: Sequence[bool]) -> list[bool]:
+            return list(own[:kinds]) * (len(sides) // kinds) + list(own[kinds:][: len(extra)])
+
         call = PairCall(spec, self.own.rows, [*sides, *extra], self.mask([*sides, *extra]))
-        return Part(owner, call, replace(needs, blocks=flags), (0, n), (0, m), m, len(sides))
+        needs = replace(needs, blocks=flags(needs.blocks), second_blocks=flags(needs.second_blocks))
+        return Part(owner, call, needs, (0, n), (0, m), m, len(sides))
 
     def mask(self, sides: Sequence[Side]) -> Tensor | None:
         """The mask of these columns, side by side."""

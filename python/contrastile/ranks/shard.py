@@ -22,6 +22,7 @@ class Form:
     words: tuple[tuple[str, int, int], ...]  # operands of rules: name, words of an item, blocks that have it as bits
     on: bool
     kinds: int  # column blocks of a rank
+    second: bool  # there are second operands
 
 
 def form_of(sides: Sequence[Side]) -> Form:
@@ -34,12 +35,18 @@ def form_of(sides: Sequence[Side]) -> Form:
             blocks = sum(1 << place for place, x in enumerate(there) if x is not None)
             words.append((name, 1 if given[0].dim() == 1 else given[0].shape[1], blocks))
     parts = tuple(name for name in PARTS if getattr(first, name) is not None)
-    return Form(len(first.directions), first.features.dim() == 2, numbers, parts, tuple(words), first.on, len(sides))
+    second = first.second is not None
+    return Form(
+        len(first.directions), first.features.dim() == 2, numbers, parts, tuple(words), first.on, len(sides), second
+    )  # fmt: skip
 
 
 def pack(sides: Sequence[Side], form: Form) -> list[Tensor]:
-    """The column blocks of a rank, one after the other: features (m, directions d), numbers (m, v), words (m, w)."""
+    """The column blocks of a rank, one after the other: features (m, directions d), second operands (m, d'), numbers
+    (m, v), words (m, w)."""
     tensors = [joined([x.directions.movedim(0, 1).flatten(1) for x in sides])]
+    if form.second:
+        tensors.append(joined([x.second for x in sides if x.second is not None]))
     if form.numbers or form.parts:
         tensors.append(joined([numbers_of(x, form) for x in sides]))
     if form.words:
@@ -68,9 +75,9 @@ def unpack(tensors: Sequence[Tensor], form: Form, blocks: Sequence[tuple[int, in
         features = tensors[0][part]
         if not form.flat:
             features = features.unflatten(1, (form.directions, -1)).movedim(1, 0).contiguous()
-        side = Side(features, origin, on=form.on)
+        side = Side(features, origin, on=form.on, second=tensors[1][part] if form.second else None)
         if form.numbers or form.parts:
-            side = with_numbers(side, tensors[1][part], form)
+            side = with_numbers(side, tensors[1 + form.second][part], form)
         if form.words:
             side = with_words(side, tensors[-1][part], form, place % kinds)
         sides.append(side)

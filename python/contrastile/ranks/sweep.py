@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import driver
+from ..driver.gradients import OF_ROWS
 from ..monoid import SideStats, neutral, stat_dtype
 from ..spec import WEIGHTS, Gradients, Needs, Upstream, Weights
 from . import communication
@@ -98,8 +99,9 @@ class Sweep:
     def at_once(self, weights: Weights) -> Meet:
         def meet(part: Part) -> list[Tensor]:
             own = replace(
-                weights, col=column_weights(part, "weight"), col_positive=column_weights(part, "positive_weight")
-            )
+                weights, col=column_weights(part, "weight"), col_positive=column_weights(part, "positive_weight"),
+                col_mean=None,
+            )  # fmt: skip
             value, grads = driver.scalar(part.call, self.call.backend, own, part.needs, self.budget)
             assert grads is not None
             self.value = self.value + value
@@ -109,7 +111,7 @@ class Sweep:
 
     def left(self, part: Part, grads: Gradients) -> list[Tensor]:
         """Adds the rows' share to this rank's; returns the columns'."""
-        for name in ("a", "row_scale", "row_bias"):
+        for name in OF_ROWS:
             total, value = getattr(self.grads, name), getattr(grads, name)
             if total is not None and value is not None:
                 total[slice(*part.rows)].add_(value)
@@ -120,7 +122,10 @@ class Sweep:
         if len(part.call.blocks) > part.shared or not self.call.local:
             m = part.width
             col_scale, col_bias = (None if x is None else x[m:] for x in (grads.col_scale, grads.col_bias))
-            self.local_grads = Gradients(None, grads.blocks[part.shared :], None, col_scale, None, col_bias)
+            second = grads.second_blocks[part.shared :]
+            self.local_grads = Gradients(
+                None, grads.blocks[part.shared :], None, col_scale, None, col_bias, second_blocks=second
+            )
         return column_gradients(part, grads)
 
     def accumulators(self) -> Gradients:
@@ -133,7 +138,12 @@ class Sweep:
         needs, n = self.needs, len(rows)
         own_bias = zeros(needs.col_bias and self.spec.square, n)
         row_scale, row_bias = zeros(needs.row_scale, n), zeros(needs.row_bias, n)
-        return Gradients(zeros(needs.a, n, rows.shape[1]), [], row_scale, None, row_bias, own_bias)
+        second = self.call.own.rows.second
+        return Gradients(
+            zeros(needs.a, n, rows.shape[1]), [], row_scale, None, row_bias, own_bias,
+            second_a=None if second is None else zeros(needs.second_a, n, second.shape[1]),
+            second_scale=zeros(needs.second_scale, n),
+        )  # fmt: skip
 
     def assembled(self, home: list[Tensor]) -> Gradients:
         """The gradients of this rank's rows and columns."""
@@ -146,18 +156,28 @@ class Sweep:
             return self.grads
         local, shared = self.local_grads, self.call.own.blocks
         assert local is not None
-        flags = needs.blocks[: len(shared)]
-        parts = rest.pop(0).split([len(side) for side in shared]) if any(flags) else (None,) * len(shared)
+        sizes = [len(side) for side in shared]
+        blocks = split_blocks(rest, needs.blocks, sizes)
         blocks = [
-            directions_first(x, side.features.shape) if need and x is not None else None
-            for x, side, need in zip(parts, shared, flags, strict=True)
+            None if x is None else directions_first(x, side.features.shape)
+            for x, side in zip(blocks, shared, strict=True)
         ]
+        second = split_blocks(rest, needs.second_blocks, sizes) if self.spec.second else []
         vectors = iter(rest.pop(0).unbind(1)) if rest else iter(())
         columns = {
             name: torch.cat([next(vectors), own]) if (own := getattr(local, name)) is not None else None
             for name in ("col_scale", "col_bias")
         }
-        return replace(self.grads, blocks=[*blocks, *local.blocks], **columns)
+        second += local.second_blocks
+        return replace(self.grads, blocks=[*blocks, *local.blocks], second_blocks=second, **columns)
+
+
+def split_blocks(home: list[Tensor], needs: Sequence[bool], sizes: Sequence[int]) -> list[Tensor | None]:
+    """Takes the gradients of shared blocks, where there are some, from what came home."""
+    flags = needs[: len(sizes)]
+    if not any(flags):
+        return [None] * len(sizes)
+    return [x if need else None for x, need in zip(home.pop(0).split(list(sizes)), flags, strict=True)]
 
 
 def column_weights(part: Part, name: str) -> Tensor | None:
@@ -225,7 +245,8 @@ class Gather(Sweep):
         merged = [merge_everywhere(ranks, self.spec.numbers, x) for x in left]
         for x in merged:
             done = driver.finished_side(self.stats_of(x))
-            self.cols = Upstream(done.stat, positive_stat=done.positive_stat)
+            target = None if done.target is None else done.target.stat
+            self.cols = Upstream(done.stat, positive_stat=done.positive_stat, target_stat=target)
         return [x.split(self.counts)[ranks.rank] for x in merged]
 
     def reweigh(self) -> None:
@@ -272,7 +293,7 @@ class Gather(Sweep):
 
 def sweep_of(call: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
     rows = call.own.rows.features
-    held = sum(call.columns) * rows.shape[1] * call.own.directions * (rows.dtype.itemsize + 4)
+    held = sum(call.columns) * rows.shape[1] * call.own.products * (rows.dtype.itemsize + 4)
     return Ring(call, needs, budget) if call.ranks.rings(held) else Gather(call, needs, budget)
 
 
@@ -291,7 +312,9 @@ def scalar(call: GlobalCall, weights: Weights, needs: Needs, budget: int) -> tup
     """This rank's share of the weighted sum of all statistics: its rows and columns, or, of a sum, its pairs; and the
     gradients of its rows and columns in the sum of all ranks' shares."""
     spec = call.own.spec
-    known = not (weights.cross_entropy or spec.split)  # else slopes take the weights' place, once statistics are known
+    known = not (
+        weights.cross_entropy or spec.split or spec.target
+    )  # else slopes take the weights' place, once statistics are known
     if known:
         attach(call, *weights.upstream())
     sweep = sweep_of(call, needs, budget if needs.any() else 0)
