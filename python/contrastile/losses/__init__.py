@@ -3,7 +3,9 @@
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
+from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
+from .gated import hydra_loss
 from .kernel import kcl
 from .late import maxsim
 from .modules import (
@@ -33,6 +35,7 @@ from .modules import (
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
+from .similarity import cwcl_loss, softclip_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
@@ -65,17 +68,21 @@ __all__ = [
     "Uniformity",
     "alignment",
     "area",
+    "clip_distill_loss",
     "clip_loss",
     "cua",
     "cuaxu",
+    "cwcl_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
     "debiased_nt_xent",
     "dhel",
+    "distill_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
+    "hydra_loss",
     "info_nce",
     "kcl",
     "maxsim",
@@ -88,6 +95,7 @@ __all__ = [
     "pvc",
     "siglip_loss",
     "singular_alignment",
+    "softclip_loss",
     "sup_con",
     "symile_loss",
     "triangle_loss",

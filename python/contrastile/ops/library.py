@@ -88,7 +88,12 @@ def second_blocks(args: Arguments, blocks: Sequence[Tensor], kind: torch.dtype) 
     if not args.second_blocks:
         return [None] * len(blocks)
     pairs = zip(args.blocks, blocks, args.second_blocks, strict=True)
-    return [block if given is own else converted(given, args.compute, kind) for own, block, given in pairs]
+    return [block if same_memory(given, own) else converted(given, args.compute, kind) for own, block, given in pairs]
+
+
+def same_memory(x: Tensor, y: Tensor) -> bool:
+    """Whether both are the same numbers, one perhaps detached."""
+    return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
 
 
 def spec_of(args: Arguments) -> PairSpec:

@@ -9,6 +9,7 @@ for an oracle. An empty batch gives 0 with zero gradients.
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
+from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss, softclip_loss
 from .gap import cua, cuaxu
 from .kernel import kcl
 from .late import maxsim
@@ -23,17 +24,21 @@ from .volume import area, gram_loss, gram_volume, gram_volume_matrix, triangle_l
 __all__ = [
     "alignment",
     "area",
+    "clip_distill_loss",
     "clip_loss",
     "cua",
     "cuaxu",
+    "cwcl_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
     "debiased_nt_xent",
     "dhel",
+    "distill_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
+    "hydra_loss",
     "info_nce",
     "kcl",
     "maxsim",
@@ -46,6 +51,7 @@ __all__ = [
     "pvc",
     "siglip_loss",
     "singular_alignment",
+    "softclip_loss",
     "sup_con",
     "symile_loss",
     "triangle_loss",
