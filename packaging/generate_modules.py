@@ -52,6 +52,17 @@ SCALE_AND_BIAS = Learned("logit_scale", "learnable", "10.0", "logit_bias", "-10.
 TWINS = (
     Twin("InfoNCE", "info_nce", "contrastive", "query, key, negatives=queue", learned=TEMPERATURE),
     Twin("ClipLoss", "clip_loss", "contrastive", "image_features, text_features", ("logit_scale",), SCALE),
+    Twin(
+        "DistillInfoNCE", "distill_info_nce", "distill", "query, key, teacher_query, negatives=queue",
+        learned=TEMPERATURE,
+    ),
+    Twin(
+        "ClipDistillLoss", "clip_distill_loss", "distill",
+        "image_features, text_features, teacher_image_features, teacher_text_features", ("logit_scale",), SCALE,
+    ),
+    Twin("SoftClipLoss", "softclip_loss", "similarity", "x, y", learned=TEMPERATURE),
+    Twin("CWCL", "cwcl_loss", "similarity", "anchor, other", ("logit_scale",), SCALE),
+    Twin("HydraLoss", "hydra_loss", "gated", "x, gate, labels, partner_labels", ("logit_scale",), SCALE),
     Twin("NTXent", "nt_xent", "contrastive", "z1, z2", learned=TEMPERATURE),
     Twin(
         "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),

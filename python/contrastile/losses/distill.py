@@ -133,9 +133,9 @@ def teacher_columns(
 def clip_distill_loss(
     image_features: Tensor,
     text_features: Tensor,
-    logit_scale: float | Tensor,
     teacher_image_features: Tensor,
     teacher_text_features: Tensor,
+    logit_scale: float | Tensor,
     teacher_logit_scale: float | Tensor | None = None,
     *,
     alpha: float | Tensor = 1.0,
@@ -158,8 +158,8 @@ def clip_distill_loss(
 
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
         teacher_image_features, teacher_text_features: (N, T), the teacher's.
+        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
         teacher_logit_scale: Its multiplier; None: logit_scale, without gradient.
         alpha: Share of the teacher in the target, in [0, 1]; float or 0-dim tensor.
         teacher_loss: "ce", as above, or "kl", from which the entropies of p and p' are subtracted.
@@ -174,7 +174,7 @@ def clip_distill_loss(
 
     Example:
         >>> image, text, teacher_image, teacher_text = torch.nn.functional.normalize(torch.randn(4, 8, 16), dim=2)
-        >>> loss = clip_distill_loss(image, text, 20.0, teacher_image, teacher_text)
+        >>> loss = clip_distill_loss(image, text, teacher_image, teacher_text, 20.0)
 
     Source: open_clip DistillClipLoss (alpha=1, "ce"); Yamaguchi et al. 2025 (CLIP-Refine, HyCD: "kl" on features that
     are not normalised, logit_scale 1, alpha=0.5), arXiv 2504.12717; Ni et al. 2023 (Mod-X: "kl", filter_wrong, "sum"),

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Direction, Reduction
+from ..literals import BackendName, Direction, Reduction, TeacherLoss
 from ..ranks import Group
 from .base import OWN, LossModule, Own
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
+from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
+from .gated import hydra_loss
 from .kernel import KernelName, kcl
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
 from .sigmoid import siglip_loss
+from .similarity import cwcl_loss, softclip_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
@@ -229,6 +232,439 @@ class ClipLoss(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DistillInfoNCE(LossModule):
+    """`distill_info_nce` as a module with options of its own.
+
+        loss = DistillInfoNCE(learnable_temperature=True)
+        loss(query, key, teacher_query, negatives=queue)
+
+    forward takes query, key, teacher_query, teacher_key, and by name negatives, teacher_negatives, query_ids, key_ids,
+    negative_ids, weights. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(distill_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        teacher_temperature: float | None = None,
+        alpha: float = 0.4,
+        teacher_loss: TeacherLoss = "ce",
+        filter_wrong: bool = False,
+        detach_targets: bool = True,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `distill_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.teacher_temperature = teacher_temperature
+        self.alpha = alpha
+        self.teacher_loss = teacher_loss
+        self.filter_wrong = filter_wrong
+        self.detach_targets = detach_targets
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        teacher_query: Tensor,
+        teacher_key: Tensor | None = None,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        teacher_temperature: float | Tensor | Own | None = OWN,
+        alpha: float | Tensor | Own = OWN,
+        negatives: Tensor | None = None,
+        teacher_negatives: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        negative_ids: Tensor | None = None,
+        teacher_loss: TeacherLoss | Own = OWN,
+        filter_wrong: bool | Own = OWN,
+        detach_targets: bool | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`distill_info_nce`. An option holds for this call."""
+        return distill_info_nce(
+            query,
+            key,
+            teacher_query,
+            teacher_key,
+            temperature=self.needed("temperature", temperature),
+            teacher_temperature=self.teacher_temperature if teacher_temperature is OWN else teacher_temperature,
+            alpha=self.alpha if alpha is OWN else alpha,
+            negatives=negatives,
+            teacher_negatives=teacher_negatives,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            negative_ids=negative_ids,
+            teacher_loss=self.teacher_loss if teacher_loss is OWN else teacher_loss,
+            filter_wrong=self.filter_wrong if filter_wrong is OWN else filter_wrong,
+            detach_targets=self.detach_targets if detach_targets is OWN else detach_targets,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class ClipDistillLoss(LossModule):
+    """`clip_distill_loss` as a module with options of its own.
+
+        loss = ClipDistillLoss(learnable_scale=True)
+        loss(image_features, text_features, teacher_image_features, teacher_text_features)
+
+    forward takes image_features, text_features, teacher_image_features, teacher_text_features, and by name weights. An
+    option that is given to forward holds for that call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(clip_distill_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        teacher_logit_scale: float | None = None,
+        alpha: float = 1.0,
+        teacher_loss: TeacherLoss = "ce",
+        filter_wrong: bool = False,
+        detach_targets: bool = True,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `clip_distill_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.teacher_logit_scale = teacher_logit_scale
+        self.alpha = alpha
+        self.teacher_loss = teacher_loss
+        self.filter_wrong = filter_wrong
+        self.detach_targets = detach_targets
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        teacher_image_features: Tensor,
+        teacher_text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        teacher_logit_scale: float | Tensor | Own | None = OWN,
+        *,
+        alpha: float | Tensor | Own = OWN,
+        teacher_loss: TeacherLoss | Own = OWN,
+        filter_wrong: bool | Own = OWN,
+        detach_targets: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`clip_distill_loss`. An option holds for this call."""
+        return clip_distill_loss(
+            image_features,
+            text_features,
+            teacher_image_features,
+            teacher_text_features,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            teacher_logit_scale=self.teacher_logit_scale if teacher_logit_scale is OWN else teacher_logit_scale,
+            alpha=self.alpha if alpha is OWN else alpha,
+            teacher_loss=self.teacher_loss if teacher_loss is OWN else teacher_loss,
+            filter_wrong=self.filter_wrong if filter_wrong is OWN else filter_wrong,
+            detach_targets=self.detach_targets if detach_targets is OWN else detach_targets,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class SoftClipLoss(LossModule):
+    """`softclip_loss` as a module with options of its own.
+
+        loss = SoftClipLoss(learnable_temperature=True)
+        loss(x, y)
+
+    forward takes x, y, and by name weights. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(softclip_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.125,
+        *,
+        learnable_temperature: bool = False,
+        detach_targets: bool = False,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `softclip_loss`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.detach_targets = detach_targets
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        detach_targets: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`softclip_loss`. An option holds for this call."""
+        return softclip_loss(
+            x,
+            y,
+            temperature=self.needed("temperature", temperature),
+            detach_targets=self.detach_targets if detach_targets is OWN else detach_targets,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CWCL(LossModule):
+    """`cwcl_loss` as a module with options of its own.
+
+        loss = CWCL(learnable_scale=True)
+        loss(anchor, other)
+
+    forward takes anchor, other, and by name weight_features, weights. An option that is given to forward holds for that
+    call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(cwcl_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `cwcl_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        anchor: Tensor,
+        other: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        weight_features: Tensor | None = None,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cwcl_loss`. An option holds for this call."""
+        return cwcl_loss(
+            anchor,
+            other,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            weight_features=weight_features,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class HydraLoss(LossModule):
+    """`hydra_loss` as a module with options of its own.
+
+        loss = HydraLoss(learnable_scale=True)
+        loss(x, gate, labels, partner_labels)
+
+    forward takes x, gate, labels, partner_labels, keys, key_labels. An option that is given to forward holds for that
+    call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then.
+    """
+
+    function = staticmethod(hydra_loss)
+
+    def __init__(
+        self,
+        logit_scale: float = 10.0,
+        *,
+        learnable_scale: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `hydra_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        x: Tensor,
+        gate: Tensor,
+        labels: Tensor,
+        partner_labels: Tensor,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        *,
+        logit_scale: float | Tensor | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`hydra_loss`. An option holds for this call."""
+        return hydra_loss(
+            x,
+            gate,
+            labels,
+            partner_labels,
+            keys,
+            key_labels,
+            logit_scale=self.needed("logit_scale", logit_scale),
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,

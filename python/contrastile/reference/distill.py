@@ -60,9 +60,9 @@ def distill_info_nce(
 def clip_distill_loss(
     image_features: Tensor,
     text_features: Tensor,
-    logit_scale: Scalar,
     teacher_image_features: Tensor,
     teacher_text_features: Tensor,
+    logit_scale: Scalar,
     teacher_logit_scale: Scalar | None = None,
     *,
     alpha: Scalar = 1.0,
