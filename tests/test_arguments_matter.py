@@ -108,6 +108,18 @@ EVERYWHERE = {
     "col_weight": Matter(0.0, 0.5, {"cols": True}),
     "col_positive_weight": Matter(0.0, 0.5, {"cols": True, "positives": "same_index"}),
     "segments": Matter(4, 3),
+    # second operands
+    "targets": Matter(contrastile.Targets(X, Z), contrastile.Targets(Z, Y)),
+    "gate": Matter((X.square(), Y.square()), (Z.square(), Y.square()), {"score": "gated"}),
+    "row_target_weight": Matter(0.0, -0.5, {"targets": contrastile.Targets(Z, X)}),
+    "col_target_weight": Matter(0.0, -0.5, {"targets": contrastile.Targets(Z, X), "cols": True}),
+    **{name: Matter(X, Z) for name in ("teacher_query", "teacher_image_features", "teacher_text_features", "other")},
+    "teacher_key": Matter(None, rows(9), {"negatives": None}),
+    "teacher_negatives": Matter(X, Z, {"negatives": Z, "teacher_key": rows(9)}),
+    "teacher_temperature": Matter(0.3, 0.5), "teacher_logit_scale": Matter(5.0, 7.0),
+    "teacher_loss": Matter("ce", "kl"), "filter_wrong": Matter(False, True), "detach_targets": Matter(True, False),
+    "weight_features": Matter(X, Z), "partner_labels": Matter(IDS, OTHER_IDS),
+    "keys": Matter(X, Z, {"key_labels": IDS}), "key_labels": Matter(IDS, OTHER_IDS, {"keys": Z}),
     # metrics
     "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -150,6 +162,16 @@ for name in ("mv_infonce", "mv_dhel", "pvc", "MVInfoNCE", "MVDHEL", "PVC"):
     HERE[name, "present"] = Matter(None, MISSING.T)
 for name in ("info_nce", "InfoNCE"):
     HERE[name, "key_offset"] = Matter(0, 1, {"key": rows(5, N + 2, D)})
+for name in ("distill_info_nce", "DistillInfoNCE", "clip_distill_loss", "ClipDistillLoss"):
+    HERE[name, "alpha"] = Matter(0.3, 0.6)
+for name in ("pair_loss", "row_lse"):
+    HERE[name, "gate"] = Matter((X.square(), Y.square()), (Z.square(), Y.square()), {"score": "gated"})
+HERE["pair_loss", "targets"] = Matter(contrastile.Targets(X, Z), contrastile.Targets(Z, Y), {"row_target_weight": -1.0})
+for side in ("image", "text"):
+    wide = [rows(seed, N, D + 3) for seed in (11, 12)]
+    HERE["clip_distill_loss", f"teacher_{side}_features"] = Matter(*wide)
+for name in ("hydra_loss", "HydraLoss"):
+    HERE[name, "gate"] = Matter(X.abs(), Z.abs())
 for name in ("mv_infonce", "MVInfoNCE"):
     HERE[name, "negatives"] = Matter("all", "cross_view")
 for name in ("volume_computation3", "volume_computation4", "volume_computation5"):

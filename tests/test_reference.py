@@ -642,4 +642,11 @@ def test_all_names_are_exported():
     variants = {"mv_infonce_across", "pvc_arithmetic", "uniformity_two_sides", *(f"kcl_{name}" for name in KERNELS)}
     elsewhere = {"area", "gram_loss", "gram_volume", "gram_volume_matrix", "triangle_loss"}  # tests/test_<name>.py
     elsewhere |= {"pmrl_loss", "singular_alignment", "symile_loss", "mip_similarity", "maxsim"}
+    elsewhere |= {
+        "clip_distill_loss",
+        "cwcl_loss",
+        "distill_info_nce",
+        "hydra_loss",
+        "softclip_loss",
+    }  # test_distill.py
     assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)

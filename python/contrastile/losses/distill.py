@@ -9,7 +9,7 @@ from ..ops import Targets, check
 from ..ranks import GlobalBatch, Group, collective, given, one_of
 from .candidates import extra_columns, softmax_ids
 from .common import engine_options, feature_pair, inverse, reduced_empty, unit
-from .soft_targets import LOSSES, Distillation, frozen, frozen_scale, same_items, teacher_share
+from .soft_targets import LOSSES, Distillation, frozen, frozen_scale, same_items, teacher_share, widened
 from .weights import Counted, direction_weights
 
 
@@ -85,7 +85,9 @@ def distill_info_nce(
     scale, alpha = inverse(temperature, query, n), teacher_share(alpha, query)
     teacher_scale = frozen_scale(scale, True)
     if teacher_temperature is not None:
-        teacher_scale = frozen_scale(inverse(teacher_temperature, query, n, "teacher_temperature"), detach_targets)
+        teacher_scale = inverse(teacher_temperature, query, n, "teacher_temperature")
+    if teacher_key is None and not detach_targets:
+        query, key = widened(engine, query, key)
     blocks = [key] if negatives is None else [key, unit(extra_columns("negatives", negatives, query), normalize)]
     columns = teacher_columns(teacher_key, teacher_negatives, key, negatives, blocks, normalize)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
@@ -94,7 +96,7 @@ def distill_info_nce(
     rows = check.features("teacher_query", teacher_query)
     check.same_width("teacher_query", rows, "key" if teacher_key is None else "teacher_key", columns[0])
     same_items("teacher_query", rows, query)
-    rows = frozen(unit(rows, normalize), detach_targets)
+    rows = unit(rows, normalize)
     batch = GlobalBatch.of(
         engine.ranks, n, sum(x.shape[0] for x in blocks[1:]),
         lambda: dict(
@@ -103,8 +105,9 @@ def distill_info_nce(
         ),
     )  # fmt: skip
     if batch.total == 0:
-        return reduced_empty(0, reduction, query, *blocks, rows, *columns, scale)
-    targets = Targets(rows, [frozen(x, detach_targets) for x in columns], teacher_scale)
+        return reduced_empty(0, reduction, query, *blocks, rows, *columns, scale, teacher_scale)
+    rows, *columns = (frozen(x, detach_targets) for x in (rows, *columns))
+    targets = Targets(rows, columns, frozen_scale(teacher_scale, detach_targets))
     ids = [key_ids, negative_ids][: len(blocks)]
     problem = Distillation(
         batch, engine, query, blocks, scale, targets, alpha, counted, teacher_loss, filter_wrong, query_ids, ids
@@ -191,9 +194,7 @@ def clip_distill_loss(
     scale = check.scalar("logit_scale", logit_scale, device=image.device)
     teacher_scale = frozen_scale(scale, True)
     if teacher_logit_scale is not None:
-        teacher_scale = frozen_scale(
-            check.scalar("teacher_logit_scale", teacher_logit_scale, device=image.device), detach_targets
-        )
+        teacher_scale = check.scalar("teacher_logit_scale", teacher_logit_scale, device=image.device)
     row, col = direction_weights(direction)
     batch = GlobalBatch.of(
         engine.ranks, image.shape[0],
@@ -206,7 +207,7 @@ def clip_distill_loss(
     rows, columns = frozen(rows, detach_targets), frozen(columns, detach_targets)
     if not row:  # text -> image alone: as rows, without the other side's statistics
         image, text, rows, columns, row, col = text, image, columns, rows, col, 0.0
-    targets = Targets(rows, columns, teacher_scale)
+    targets = Targets(rows, columns, frozen_scale(teacher_scale, detach_targets))
     problem = Distillation(
         batch, engine, image, [text], scale, targets, alpha, counted, teacher_loss, filter_wrong, row=row, col=col
     )

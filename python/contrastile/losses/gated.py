@@ -75,8 +75,11 @@ def hydra_loss(
     batch = GlobalBatch.of(engine.ranks, n, extra, lambda: dict(keys=given(keys)))
     if batch.total == 0:
         return reduced_empty(0, reduction, x, gate, columns, scale)
+    # gradients of features that are in both products meet in float32 and are rounded once
+    engine.compute_dtype = torch.promote_types(x.dtype, columns.dtype)
+    x, gate, columns = upcast(x), upcast(gate), upcast(columns)
     pairs = Pairs(
-        gated_rows(x, gate), columns, scale, score="gated", gate=(squared(gate), squared(columns)),
+        gated_rows(x, gate), columns, scale, score="gated", gate=(gate.square(), columns.square()),
         keep=("other_id", "other_group"), row_ids=labels, col_ids=of_columns, row_groups=partners,
         col_groups=of_columns,
     )  # fmt: skip
@@ -99,11 +102,6 @@ def hydra_loss(
 
 def gated_rows(x: Tensor, gate: Tensor) -> Tensor:
     """g^2 x / |g x|: its product with a key is the cosine times the norm of the gated key."""
-    wide, g = upcast(x), upcast(gate)
-    inside = wide * g
+    inside = x * gate
     length = torch.nn.functional.threshold(torch.linalg.vector_norm(inside, dim=1, keepdim=True), ZERO_ROW, torch.inf)
-    return (inside * g / length).to(x.dtype)
-
-
-def squared(x: Tensor) -> Tensor:
-    return upcast(x).square().to(x.dtype)
+    return inside * gate / length

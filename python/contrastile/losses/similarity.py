@@ -8,7 +8,7 @@ from ..literals import BackendName, Direction, Reduction
 from ..ops import Pairs, Targets, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
 from .common import engine_options, feature_pair, inverse, reduced_empty, unit
-from .soft_targets import Distillation, frozen, frozen_scale, same_items
+from .soft_targets import Distillation, frozen, frozen_scale, same_items, widened
 from .weights import Counted, direction_weights
 
 
@@ -58,6 +58,8 @@ def softclip_loss(
     )
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y, scale)
+    if not detach_targets:
+        x, y = widened(engine, x, y)
     same = frozen(y, detach_targets)
     targets = Targets(same, same, frozen_scale(scale, detach_targets))
     if not row:  # the target of both directions is the same: r is symmetric before its softmax

@@ -141,6 +141,12 @@ def frozen_scale(scale: float | Tensor, detach: bool) -> float | Tensor:
     return frozen(scale, detach) if isinstance(scale, Tensor) else scale
 
 
+def widened(engine: EngineOptions, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Features that are in the scores and in the targets: gradients of both meet in float32 and are rounded once."""
+    engine.compute_dtype = x.dtype
+    return upcast(x), upcast(y)
+
+
 def same_items(name: str, x: Tensor, items: Tensor) -> None:
     if x.shape[0] != items.shape[0]:
         raise ValueError(f"{name} must have {items.shape[0]} rows, got {tuple(x.shape)}")
