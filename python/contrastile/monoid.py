@@ -19,13 +19,16 @@ class Number(NamedTuple):
     """How two values of a number join.
 
     "max": the larger one. "sum": their sum. "exp": their sum after both are rescaled by e^(their `of` - the joined
-    `of`); without an `of`, their sum. "follow": that of the larger `of`, of the first where they are equal.
+    `of`); without an `of`, their sum. "moved": so are sums of what lies above `base`, of weights that add up to `mass`,
+    after both are moved to the joined base. "follow": that of the larger `of`, of the first where they are equal.
     """
 
-    law: Literal["max", "sum", "exp", "follow"]
+    law: Literal["max", "sum", "exp", "moved", "follow"]
     neutral: float = 0.0
     of: str = ""
     integer: bool = False
+    base: str = ""
+    mass: str = ""
 
 
 NUMBERS = {
@@ -39,14 +42,15 @@ NUMBERS = {
     "kept_positives": Number("sum", integer=True),
     "kept": Number("sum", integer=True),  # pairs in the statistic, where they are counted
     "positives": Number("sum", integer=True),  # positive pairs, kept or not
-    # where kept pairs weigh e^t: the largest t, then sums of e^(t - it), of this times z and times t
+    # where kept pairs weigh e^t: the largest t, sums of e^(t - it), of this times z - peak, and times t - the largest.
+    # Above their peaks, because a converged model's cross entropy is what is left of its mean above the peak.
     "target_peak": Number("max", neutral=-torch.inf),
     "target_total": Number("exp", of="target_peak"),
-    "target_z": Number("exp", of="target_peak"),
-    "target_t": Number("exp", of="target_peak"),
-    # where they weigh t: sums of t and of t z
+    "target_z": Number("moved", of="target_peak", base="peak", mass="target_total"),
+    "target_t": Number("moved", of="target_peak", base="target_peak", mass="target_total"),
+    # where they weigh t: sums of t and of t (z - peak)
     "weights": Number("sum"),
-    "weighted": Number("sum"),
+    "weighted": Number("moved", base="peak", mass="weights"),
 }
 SPLIT_NUMBERS = ("positive_peak", "positive_total", "kept_positives")
 TARGET_NUMBERS = ("target_peak", "target_total", "target_z", "target_t")
@@ -121,12 +125,19 @@ def merge(x: SideStats, y: SideStats) -> SideStats:
         if number.law == "follow":
             a, b = left[number.of], right[number.of]
             out[name] = torch.where((b > a) | (b.isnan() & ~a.isnan()), right[name], left[name])
-        elif number.law == "exp" and number.of in out:
-            top = out[number.of]
-            out[name] = rescaled(left[name], left[number.of], top) + rescaled(right[name], right[number.of], top)
         elif number.law != "max":
-            out[name] = left[name] + right[name]
+            out[name] = brought_to(out, name, left) + brought_to(out, name, right)
     return SideStats(**out)
+
+
+def brought_to(top: dict[str, Tensor], name: str, part: dict[str, Tensor]) -> Tensor:
+    """A number that is a sum, as one that can be added up: relative to the joined peaks in `top`."""
+    number, value = NUMBERS[name], part[name]
+    if number.base in top:
+        base = part[number.base]
+        by = torch.where(base == -torch.inf, 0.0, base - top[number.base])  # an item that met nothing weighs nothing
+        value = value + part[number.mass] * by
+    return rescaled(value, part[number.of], top[number.of]) if number.of in top else value
 
 
 def rescaled(total: Tensor, peak: Tensor, top: Tensor) -> Tensor:
@@ -151,8 +162,8 @@ def finish_positives(stats: SideStats) -> Tensor | None:
 class TargetStats(NamedTuple):
     """What the second operands give of an item, finished. Of an item without weights to take a mean under, all 0."""
 
-    mean: Tensor  # (n,) of its kept z under its weights
-    logits: Tensor  # (n,) of its kept t under e^t; of affine weights 0
+    mean: Tensor  # (n,) of its kept z under its weights, above the peak of its statistic: at most 0
+    logits: Tensor  # (n,) of its kept t under e^t, above their peak; of affine weights 0
     stat: Tensor  # (n, 2) the log-sum-exp of t in parts; of affine weights (their sum, 0)
     given: Tensor  # (n,) bool: there are such weights. Affine ones need a positive, finite sum
 
@@ -163,6 +174,15 @@ class TargetStats(NamedTuple):
     @staticmethod
     def of(parts: Tensor) -> TargetStats:
         return TargetStats(parts[:, 2], parts[:, 3], parts[:, :2].contiguous(), parts[:, 4] != 0)
+
+    def outputs(self, stat: Tensor, exact: bool) -> list[Tensor]:
+        """The mean, the entropy of the weights, their log-sum-exp or sum, and the cross entropy, the statistic minus
+        the mean, from the statistic in parts; 0 where there are no weights."""
+        kind = widest_dtype(stat) if exact else stat.dtype
+        mean, logits, peak, log_total = (x.to(kind) for x in (self.mean, self.logits, stat[:, 0], stat[:, 1]))
+        found = peak + mean, self.stat[:, 1].to(kind) - logits, log_total - mean
+        mean, entropy, loss = (torch.where(self.given, x, 0.0) for x in found)
+        return [mean, entropy, joined_parts(self.stat, exact), loss]
 
 
 def finish_target(stats: SideStats) -> TargetStats | None:
@@ -188,18 +208,18 @@ class TargetSlopes(NamedTuple):
 
 
 def target_slopes(
-    target: TargetStats, affine: bool, mean: Tensor, logits: Tensor | None = None, total: Tensor | None = None
+    target: TargetStats, affine: bool, mean: Tensor, entropy: Tensor | None = None, total: Tensor | None = None
 ) -> TargetSlopes:
-    """What pairs need to know of the upstream gradients of the mean, of the mean of t, and of the log-sum-exp of t or
-    the sum of affine weights."""
+    """What pairs need to know of the upstream gradients of the mean, of the entropy, and of the log-sum-exp of t or the
+    sum of affine weights."""
     weight = torch.where(target.given, mean / target.stat[:, 0] if affine else mean, 0.0)
     offset = -weight * target.mean
     if total is not None:
         offset = offset + (total if affine else torch.where(target.given, total, 0.0))
-    if affine or logits is None:
+    if affine or entropy is None:
         return TargetSlopes(weight, None, offset)
-    logits = torch.where(target.given, logits, 0.0)
-    return TargetSlopes(weight, logits, offset + logits - logits * target.logits)
+    entropy = torch.where(target.given, entropy, 0.0)  # d entropy / dt = - q (t - mean of t)
+    return TargetSlopes(weight, -entropy, offset + entropy * target.logits)
 
 
 def in_parts(peak: Tensor | None, total: Tensor | None) -> Tensor:

@@ -236,8 +236,9 @@ class Upstream:
     positive_stat: Tensor | None = None  # (n, 2) PairSpec.split: the statistic of kept positives
     positive_stat_weight: Tensor | None = None  # (n,) its upstream gradient
     # PairSpec.target: with q_ij the item's weights, of sum 1 for SOFTMAX, and t their logits (AFFINE: q = t),
-    #   dL/dz += mean_weight q,   dL/dt = q (mean_weight z + logit_weight t + mean_offset)
-    #                             AFFINE: mean_weight z + mean_offset
+    #   dL/dz += mean_weight q
+    #   dL/dt = q (mean_weight (z - peak of stat) + logit_weight (t - peak of target_stat) + mean_offset)
+    #   AFFINE: mean_weight (z - peak of stat) + mean_offset
     target_stat: Tensor | None = None  # (n, 2) SOFTMAX: log-sum-exp of t in parts
     mean_weight: Tensor | None = None  # (n,)
     logit_weight: Tensor | None = None  # (n,) SOFTMAX

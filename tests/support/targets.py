@@ -12,7 +12,7 @@ import contrastile
 from contrastile import Targets, pair_loss, pair_reduce
 from contrastile.testing import EPS
 
-NAMES = ("s", "targets", "target_lse", "target_entropy")  # of PairStats, after "row" or "col"
+NAMES = ("s", "targets", "target_lse", "target_entropy", "target_loss")  # of PairStats, after "row" or "col"
 ROUNDINGS = 16.0  # how many roundings of the largest logit may meet in a number
 
 
@@ -89,26 +89,32 @@ def dense(p: Problem) -> dict[str, Tensor]:
         found[f"{side}s"] = z.masked_fill(~kept, -torch.inf).logsumexp(dim)
         if second is not None:
             t = across(p.target_scale) * second + p.bias
-            found |= {f"{side}_{name}": x for name, x in target_of(p, z, t, kept, positive, dim).items()}
+            lse = found[f"{side}s"]
+            found |= {f"{side}_{name}": x for name, x in target_of(p, z, t, kept, positive, lse, dim).items()}
     return found
 
 
-def target_of(p: Problem, z: Tensor, t: Tensor, kept: Tensor, positive: Tensor, dim: int) -> dict[str, Tensor]:
+def target_of(
+    p: Problem, z: Tensor, t: Tensor, kept: Tensor, positive: Tensor, lse: Tensor, dim: int
+) -> dict[str, Tensor]:
     own, z, some = (z * positive).sum(dim), z.masked_fill(~kept, 0.0), kept.any(dim, keepdim=True)
     if p.map == "affine":
         weights = t.masked_fill(~kept, 0.0)
         total = weights.sum(dim)
         given = (total > 0) & total.isfinite()
         mean = torch.where(given, (weights * z).sum(dim) / torch.where(given, total, 1.0), own)
-        return {"targets": p.share * mean + (1 - p.share) * own, "target_lse": total}
+        return {"targets": p.share * mean + (1 - p.share) * own, "target_lse": total, "target_loss": lse - mean}
     logits = torch.where(some, t.masked_fill(~kept, -torch.inf), 0.0)
     q = torch.where(kept, logits.softmax(dim), 0.0)
-    lse = torch.where(some.squeeze(dim), logits.logsumexp(dim), -torch.inf)
+    total = torch.where(some.squeeze(dim), logits.logsumexp(dim), -torch.inf)
     log_q = torch.where(kept, logits.log_softmax(dim), 0.0)
     mean = (q * z).sum(dim)
     return {
-        "targets": p.share * mean + (1 - p.share) * own, "target_lse": lse, "target_entropy": -(q * log_q).sum(dim)
-    }  # fmt: skip
+        "targets": p.share * mean + (1 - p.share) * own,
+        "target_lse": total,
+        "target_entropy": -(q * log_q).sum(dim),
+        "target_loss": torch.where(some.squeeze(dim), lse - mean, 0.0),
+    }
 
 
 def weights_of(values: dict[str, Tensor]) -> dict[str, Tensor]:

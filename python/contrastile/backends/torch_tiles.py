@@ -105,18 +105,21 @@ class Pairs:
             found.positive_peak = z.amax(dim)
             found.positive_total = exponential(z, found.positive_peak, dim)[1].sum(dim)
         if self.target:
-            found = replace(found, **self.target_sums(side, dim))
+            assert found.peak is not None
+            found = replace(found, **self.target_sums(side, dim, finite_part(found.peak).unsqueeze(dim)))
         return replace(found, **self.rules.counts(side, dim))
 
-    def target_sums(self, side: Side, dim: int) -> dict[str, Tensor]:
+    def target_sums(self, side: Side, dim: int, base: Tensor) -> dict[str, Tensor]:
+        """base: the largest z, which means of z lie above."""
         dropped = self.rules.drops(side, dim)
+        z = without(self.z - base, dropped, 0.0)
         if self.target == Target.AFFINE:
             weights = without(self.t, dropped, 0.0)
-            return {"weights": weights.sum(dim), "weighted": (weights * without(self.z, dropped, 0.0)).sum(dim)}
+            return {"weights": weights.sum(dim), "weighted": (weights * z).sum(dim)}
         t = without(self.t, dropped, -torch.inf)
         peak = t.amax(dim)
-        e = exponential(t, peak, dim)[1]
-        z, t = without(self.z, dropped, 0.0), without(self.t, dropped, 0.0)
+        t_base, e = exponential(t, peak, dim)
+        t = without(self.t - t_base.unsqueeze(dim), dropped, 0.0)
         return {
             "target_peak": peak, "target_total": e.sum(dim), "target_z": (e * z).sum(dim), "target_t": (e * t).sum(dim)
         }  # fmt: skip
@@ -133,21 +136,24 @@ class Pairs:
 
     def target_slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
         """What the target adds to dL/dz; where wanted, dL/dt."""
-        assert side.mean_weight is not None and side.mean_offset is not None
+        assert side.mean_weight is not None and side.mean_offset is not None and side.stat is not None
         dropped = self.rules.drops(side, dim)
         weight, offset = side.mean_weight.unsqueeze(dim), side.mean_offset.unsqueeze(dim)
+        z = self.z - finite_part(side.stat[:, 0]).unsqueeze(dim)
         if self.target == Target.AFFINE:
             of_z = without(self.t, dropped, 0.0) * weight
-            return of_z, without(self.z * weight + offset, dropped, 0.0) if second else None
+            return of_z, without(z * weight + offset, dropped, 0.0) if second else None
         assert side.target_stat is not None
         peak, log_total = finite_part(side.target_stat).unbind(1)
-        q = without((self.t - peak.unsqueeze(dim) - log_total.unsqueeze(dim)).exp(), dropped, 0.0)
+        t = self.t - peak.unsqueeze(dim)
+        e, factor = without(t.exp(), dropped, 0.0), (-log_total).exp()
+        of_z = e * (side.mean_weight * factor).unsqueeze(dim)  # rounded as `slopes` are: equal probabilities cancel
         if not second:
-            return q * weight, None
-        of_t = self.z * weight + offset
+            return of_z, None
+        of_t = z * weight + offset
         if side.logit_weight is not None:
-            of_t += self.t * side.logit_weight.unsqueeze(dim)
-        return q * weight, without(of_t, dropped, 0.0) * q
+            of_t += t * side.logit_weight.unsqueeze(dim)
+        return of_z, without(of_t, dropped, 0.0) * (e * factor.unsqueeze(dim))
 
     def slopes(self, side: Side, dim: int) -> Tensor:
         """Upstream gradient times the derivative of this side's statistic in z."""

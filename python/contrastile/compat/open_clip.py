@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from ..literals import BackendName
-from ..losses import clip_loss, info_nce, siglip_loss
-from ..losses.common import inverse, upcast
+from ..losses import clip_distill_loss, clip_loss, distill_info_nce, info_nce, siglip_loss
+from ..losses.common import feature_pair, inverse, upcast
 from ..ops import check
-from ..ranks import GlobalBatch, Ranks, Strategy, collective
+from ..ranks import GlobalBatch, Ranks, Strategy
 from .common import autocast_features, gradient_scaled, one_element
 from .ranks import joint_gradient, mean_value, stated_ranks
-from .soft_targets import Pairs, distillation, soft_targets_across
 
 # what holds one rank's texts at a time goes round the ring
 DIST_IMPLEMENTATIONS: dict[str, Strategy] = {"bidir": "ring", "shift": "ring", "reduce": "ring", "gather": "gather"}
 
+Features = tuple[Tensor, Tensor, float | Tensor]  # of images, of texts, and the scale of their logits
 Losses = Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]
 
 
@@ -186,28 +186,37 @@ class DistillClipLoss(ClipLoss):
     ) -> Losses:
         of_student = image_features, text_features, logit_scale
         of_teacher = dist_image_features, dist_text_features, dist_logit_scale
-        contrastive, distill = self.losses(of_student, of_teacher, group=self.ranks)
+        contrastive, distill = self.contrastive(*of_student), self.distilled(of_student, of_teacher)
         if output_dict:
             return {"contrastive_loss": contrastive, "distill_loss": distill}
         return contrastive, distill
 
-    @collective
-    def losses(
-        self,
-        of_student: tuple[Tensor, Tensor, float | Tensor],
-        of_teacher: tuple[Tensor, Tensor, float | Tensor],
-        *,
-        group: Ranks | None,
-    ) -> tuple[Tensor, Tensor]:
-        student, teacher = Pairs.checked("", *of_student), Pairs.checked("dist_", *of_teacher)
-        if group is None:
-            return distillation(student, teacher, **self.engine)
-        pairs = []
-        for x in (student, teacher):
-            image, text = self.shared(group, x.image, x.text)
-            pairs.append(Pairs(image, text, self.shared_scale(group, x.scale)))
-        distill = soft_targets_across(group, *pairs, gather_with_grad=self.gather_with_grad or not self.local_loss)
-        return self.contrastive(*of_student), distill if self.local_loss else mean_value(distill, group)
+    def distilled(self, student: Features, teacher: Features) -> Tensor:
+        """The mean over both directions of the cross entropy to the teacher's softmax."""
+        ranks = self.ranks
+        image, text, scale = self.seen(ranks, "", student)
+        teacher_image, teacher_text, teacher_scale = self.seen(ranks, "dist_", teacher)
+        if ranks is not None and self.local_loss and not self.gather_with_grad:
+            options = dict(alpha=1.0, detach_targets=False, group=ranks, **self.engine)
+            options["temperature"] = inverse(scale, image, name="logit_scale")
+            options["teacher_temperature"] = inverse(teacher_scale, image, name="dist_logit_scale")
+            forth = distill_info_nce(image, text.detach(), teacher_image, teacher_text.detach(), **options)
+            return 0.5 * (
+                forth + distill_info_nce(text, image.detach(), teacher_text, teacher_image.detach(), **options)
+            )
+        loss = clip_distill_loss(
+            image, text, teacher_image, teacher_text, scale, teacher_scale, detach_targets=False, group=ranks,
+            **self.engine,
+        )  # fmt: skip
+        return loss if self.local_loss else mean_value(loss, ranks)
+
+    def seen(self, ranks: Ranks | None, prefix: str, given: Features) -> Features:
+        """One side's features and its scale, as all ranks see them."""
+        image, text = autocast_features(*given[:2])
+        image, text = feature_pair(f"{prefix}image_features", image, f"{prefix}text_features", text, normalize=False)
+        scale = check.scalar(f"{prefix}logit_scale", one_element(given[2]), device=image.device)
+        image, text = self.shared(ranks, image, text)
+        return image, text, self.shared_scale(ranks, scale)
 
 
 class SigLipLoss(nn.Module):

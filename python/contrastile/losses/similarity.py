@@ -123,7 +123,7 @@ def cwcl_loss(
     )  # fmt: skip
     if reduction == "none":
         stats = pair_stats(pairs, engine)
-        assert stats.row_targets is not None and stats.cols is not None and stats.col_positives is not None
-        return counted.reduced(batch, stats.rows - stats.row_targets + stats.cols - stats.col_positives, reduction)
+        assert stats.row_target_loss is not None and stats.cols is not None and stats.col_positives is not None
+        return counted.reduced(batch, stats.row_target_loss + stats.cols - stats.col_positives, reduction)
     weight = counted.weight(batch, reduction, anchor)
     return weighted_sum(pairs, Weights(weight, col=weight, col_positive=-weight, row_target=-weight), engine)

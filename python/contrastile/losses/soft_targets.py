@@ -77,11 +77,13 @@ class Distillation:
     def cross_entropies(self, stats: PairStats, side: str) -> Tensor:
         """Of one direction."""
         lse, positive = (stats.rows, stats.row_positives) if side == "row" else (stats.cols, stats.col_positives)
-        mean: Tensor = getattr(stats, f"{side}_targets")
+        taught: Tensor = getattr(stats, f"{side}_target_loss")
+        if not isinstance(self.alpha, Tensor) and self.alpha == 1.0:
+            return taught
         assert lse is not None and positive is not None
         if self.row_ids is not None:
             positive = positive / getattr(stats, f"{side}_positive_count").clamp_min(1)
-        return lse - self.alpha * mean - (1.0 - self.alpha) * positive
+        return self.alpha * taught + (1.0 - self.alpha) * (lse - positive)
 
     def divergences(self, stats: PairStats, side: str) -> Tensor:
         """Without the entropy of the target, alpha q + (1 - alpha) onehot: it is made of what the teacher says of all

@@ -72,8 +72,8 @@ class StatsFunction(torch.autograd.Function):
 
 def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bool) -> tuple[Tensor, ...]:
     """Row and column statistics, row and column sums over positives. With split also the statistics of kept positives,
-    then the largest z in the statistics; with a target means of z, of t, and totals, then which are given; with split
-    or counts the integers. From `found`, a tensor for each side of library.outputs_of."""
+    then the largest z in the statistics; with a target TargetStats.outputs, then which are given; with split or
+    counts the integers. From `found`, a tensor for each side of library.outputs_of."""
     row_parts, col_parts, row_positive, col_positive, row_positive_parts, col_positive_parts, *rest = found
     row_target, col_target, *integers = rest
     outputs = [joined_parts(row_parts, exact), joined_parts(col_parts, exact)]
@@ -84,8 +84,8 @@ def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bo
         constant += [row_parts[:, 0].clone(), col_parts[:, 0].clone()]
     if args.target:
         sides = TargetStats.of(row_target), TargetStats.of(col_target)
-        numbers = [(x.mean, x.logits, joined_parts(x.stat, exact)) for x in sides]
-        outputs += [x.to(widest_dtype(x)) if exact else x.clone() for both in zip(*numbers, strict=True) for x in both]
+        numbers = [x.outputs(stat, exact) for x, stat in zip(sides, (row_parts, col_parts), strict=True)]
+        outputs += [x for both in zip(*numbers, strict=True) for x in both]
         constant += [x.given for x in sides]
     if args.split or args.counts:
         constant += integers
@@ -94,7 +94,7 @@ def public_outputs(ctx: Any, args: Arguments, found: Sequence[Tensor], exact: bo
 
 
 SAVED = 6  # of saved_statistics
-GRADIENTS = 6  # of each side, see library.upstream_of
+GRADIENTS = 7  # of each side, see library.upstream_of
 
 
 def saved_statistics(found: Sequence[Tensor]) -> list[Tensor]:
@@ -107,7 +107,7 @@ def side_gradients(
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
     """The gradients of `public_outputs` of rows and of columns, as library.upstream_of takes them."""
     split, target = (record.static(statics, name) for name in ("split", "target"))
-    count = 4 + 2 * bool(split) + 6 * bool(target)
+    count = 4 + 2 * bool(split) + 8 * bool(target)
     both = []
     for side in (0, 1):
         own: list[Tensor | None] = [*gouts[side:count:2]]

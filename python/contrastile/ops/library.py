@@ -175,16 +175,17 @@ def upstream_of(
     args: Arguments, parts: Tensor, positive_parts: Tensor, target: Tensor, gradients: Sequence[Tensor | None]
 ) -> Upstream:
     """A side's statistics and what came back of them: gradients of the statistic, of the sum over positives, of the
-    statistic of kept positives, and of the three numbers of a target; None: there is no such number."""
-    weight, positive, positive_stat, mean, logits, total = gradients
+    statistic of kept positives, and of TargetStats.outputs; None: there is no such number."""
+    weight, positive, positive_stat, mean, entropy, total, loss = gradients
     assert weight is not None and positive is not None
     up = Upstream(parts, upstream(parts, weight), positive.to(parts.dtype).contiguous() if args.positives else None)
     if positive_stat is not None:
         up.positive_stat, up.positive_stat_weight = positive_parts, upstream(positive_parts, positive_stat)
-    if mean is not None and len(target):
+    if mean is not None and loss is not None and len(target):
         known = TargetStats.of(target)
-        slopes = target_slopes(known, args.target == Target.AFFINE, mean, logits, total)
-        up = replace(up, target_stat=known.stat, **slopes._asdict())
+        slopes = target_slopes(known, args.target == Target.AFFINE, mean - loss, entropy, total)
+        of_loss = upstream(parts, torch.where(known.given, loss, 0.0))
+        up = replace(up, target_stat=known.stat, weight=upstream(parts, weight) + of_loss, **slopes._asdict())
     return up
 
 

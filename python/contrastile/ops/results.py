@@ -38,6 +38,10 @@ class PairStats(NamedTuple):
     col_target_lse: Tensor | None = None
     row_target_entropy: Tensor | None = None  # (N,) entropy of the softmax of t; None of affine weights
     col_target_entropy: Tensor | None = None
+    row_target_loss: Tensor | None = (
+        None  # (N,) rows - the mean of z, their cross entropy: however small, it has digits
+    )
+    col_target_loss: Tensor | None = None
     # counts=True, int64
     row_kept: Tensor | None = None  # (N,) number of kept pairs
     col_kept: Tensor | None = None
@@ -73,19 +77,21 @@ def with_details(stats: PairStats, args: Arguments, pairs: Pairs, details: Seque
 
 
 def with_targets(stats: PairStats, targets: Targets, details: Sequence[Tensor]) -> PairStats:
-    """details: of rows and columns in turn, means of z, means of t, totals, which items have weights."""
+    """details: of rows and columns in turn, monoid.TargetStats.outputs and which items have weights."""
     for side, positives in (("row", stats.row_positives), ("col", stats.col_positives)):
         if side == "col" and stats.cols is None:
             continue
-        mean, logits, total, given = details[side == "col" :: 2]
-        if targets.map == "affine":
+        mean, entropy, total, loss, given = details[side == "col" :: 2]
+        affine = targets.map == "affine"
+        if affine:
             assert positives is not None
-            mean = torch.where(given, mean, positives)
-        entropy = None if targets.map == "affine" else torch.where(given, total - logits, 0.0)
+            own = stats.rows if side == "row" or stats.cols is None else stats.cols
+            mean, loss = torch.where(given, mean, positives), torch.where(given, loss, own - positives)
         share = targets.share
         if positives is not None and (isinstance(share, Tensor) or share != 1.0):
             mean = share * mean + (1.0 - share) * positives
-        found: dict[str, Any] = {"targets": mean, "target_lse": total, "target_entropy": entropy}
+        found: dict[str, Any] = {"targets": mean, "target_lse": total, "target_loss": loss}
+        found["target_entropy"] = None if affine else entropy
         stats = stats._replace(**{f"{side}_{name}": x for name, x in found.items()})
     return stats
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS, SideStats, merge, rescaled, stat_dtype
+from ..monoid import NUMBERS, SideStats, brought_to, merge, stat_dtype
 from ..spec import Gradients, Needs
 from . import communication
 from .global_call import Part
@@ -40,7 +40,7 @@ def merge_everywhere(ranks: Ranks, names: Sequence[str], x: Tensor) -> Tensor:
     own = stats_of(names, x).present()
     top = {name: largest(ranks, value) for name, value in own.items() if NUMBERS[name].law == "max"}
     first = {name: first_index(ranks, own[name], own[of], top[of]) for name, of in followers(own)}
-    rest = [rescaled_to(top, name, own) for name in own if name not in top | first]
+    rest = [brought_to(top, name, own) for name in own if name not in top | first]
     sums = communication.all_reduce(ranks, torch.stack(rest, 1))
     joined = iter(sums.unbind(1))
     return numbers(SideStats(**{name: (top | first)[name] if name in top | first else next(joined) for name in own}))
@@ -64,11 +64,6 @@ def first_index(ranks: Ranks, index: Tensor, peak: Tensor, top: Tensor) -> Tenso
     none = torch.iinfo(torch.int64).min
     found = communication.all_reduce(ranks, torch.where(here, -index, none), largest=True)
     return torch.where(found == none, -1, -found)
-
-
-def rescaled_to(top: dict[str, Tensor], name: str, own: dict[str, Tensor]) -> Tensor:
-    of = NUMBERS[name].of
-    return rescaled(own[name], own[of], top[of]) if of in top else own[name]
 
 
 def placed(x: Tensor, part: Part, neutral: float | Tensor = 0.0) -> Tensor:
