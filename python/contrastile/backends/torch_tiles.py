@@ -25,7 +25,7 @@ from . import torch_segments
 from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, score_grad_dtype
 from .products import HALVES, add_float_product, float_product, mixed_product, set_float_product
 from .torch_functors import FUNCTORS
-from .torch_rules import rules_of, sides_of
+from .torch_rules import rules_of
 
 
 class TorchBackend(Backend):
@@ -62,11 +62,12 @@ class TorchBackend(Backend):
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         pairs, block.saved = block.saved if isinstance(block.saved, Pairs) else Pairs(block, fill=False), None
-        g = pairs.slopes(block.row, 1)
+        g, of_t = pairs.slopes(block.row, 1, needs.second)
         if block.both_sides:
-            g += pairs.slopes(block.col, 0)
+            of_col, of_col_t = pairs.slopes(block.col, 0, needs.second)
+            g += of_col
+            of_t = of_col_t if of_t is None else of_t if of_col_t is None else of_t.add_(of_col_t)
         pairs.rules.add_positive_slopes(block, g)
-        of_t = pairs.add_target_slopes(block, g, needs.second) if block.spec.target else None
         return score_gradients(block, pairs.dots, pairs.s, g, of_t, needs)
 
 
@@ -124,39 +125,8 @@ class Pairs:
             "target_peak": peak, "target_total": e.sum(dim), "target_z": (e * z).sum(dim), "target_t": (e * t).sum(dim)
         }  # fmt: skip
 
-    def add_target_slopes(self, block: PairBlock, g: Tensor, second: bool) -> Tensor | None:
-        """Adds to dL/dz what the target gives; returns dL/dt where wanted."""
-        of_t = torch.zeros_like(g) if second else None
-        for side, dim in sides_of(block):
-            if side.mean_weight is not None:
-                of_z, more = self.target_slopes(side, dim, second)
-                g += of_z
-                of_t = more if of_t is None or more is None else of_t.add_(more)
-        return of_t
-
-    def target_slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
-        """What the target adds to dL/dz; where wanted, dL/dt."""
-        assert side.mean_weight is not None and side.mean_offset is not None and side.stat is not None
-        dropped = self.rules.drops(side, dim)
-        weight, offset = side.mean_weight.unsqueeze(dim), side.mean_offset.unsqueeze(dim)
-        z = self.z - finite_part(side.stat[:, 0]).unsqueeze(dim)
-        if self.target == Target.AFFINE:
-            of_z = without(self.t, dropped, 0.0) * weight
-            return of_z, without(z * weight + offset, dropped, 0.0) if second else None
-        assert side.target_stat is not None
-        peak, log_total = finite_part(side.target_stat).unbind(1)
-        t = self.t - peak.unsqueeze(dim)
-        e, factor = without(t.exp(), dropped, 0.0), (-log_total).exp()
-        of_z = e * (side.mean_weight * factor).unsqueeze(dim)  # rounded as `slopes` are: equal probabilities cancel
-        if not second:
-            return of_z, None
-        of_t = z * weight + offset
-        if side.logit_weight is not None:
-            of_t += t * side.logit_weight.unsqueeze(dim)
-        return of_z, without(of_t, dropped, 0.0) * (e * factor.unsqueeze(dim))
-
-    def slopes(self, side: Side, dim: int) -> Tensor:
-        """Upstream gradient times the derivative of this side's statistic in z."""
+    def slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
+        """What this side's statistics give to dL/dz: upstream gradients times derivatives; where wanted, to dL/dt."""
         assert side.weight is not None
         weight = side.weight
         if self.traits.additive:
@@ -169,7 +139,32 @@ class Pairs:
             base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
             weight = weight * (base - peak - log_total).exp()
         slope.mul_(weight.unsqueeze(dim))
-        return slope if side.positive_stat_weight is None else slope.add_(self.positive_slopes(side, dim))
+        if side.positive_stat_weight is not None:
+            slope.add_(self.positive_slopes(side, dim))
+        if side.mean_weight is None:
+            return slope, None
+        of_z, of_t = self.target_slopes(side, dim, second)
+        return slope.add_(of_z), of_t
+
+    def target_slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
+        assert side.mean_weight is not None and side.mean_offset is not None and side.stat is not None
+        dropped = self.rules.drops(side, dim)
+        weight, offset = side.mean_weight.unsqueeze(dim), side.mean_offset.unsqueeze(dim)
+        z = self.z - finite_part(side.stat[:, 0]).unsqueeze(dim)
+        if self.target == Target.AFFINE:
+            of_z = without(self.t, dropped, 0.0) * weight
+            return of_z, without(z * weight + offset, dropped, 0.0) if second else None
+        assert side.target_stat is not None
+        peak, log_total = finite_part(side.target_stat).unbind(1)
+        t = self.t - peak.unsqueeze(dim)
+        e, factor = without(t.exp(), dropped, 0.0), (-log_total).exp()
+        of_z = e * (side.mean_weight * factor).unsqueeze(dim)  # rounded as in `slopes`: equal probabilities cancel
+        if not second:
+            return of_z, None
+        of_t = z * weight + offset
+        if side.logit_weight is not None:
+            of_t += t * side.logit_weight.unsqueeze(dim)
+        return of_z, without(of_t, dropped, 0.0) * (e * factor.unsqueeze(dim))
 
     def positive_slopes(self, side: Side, dim: int) -> Tensor:
         """The same of the statistic that kept positives have of their own."""
@@ -289,7 +284,8 @@ def score_gradients(
     if block.spec.score == Score.GATED:
         inverse = inverse_gate(dots)
         by_direction = torch.stack([grad * inverse, -0.5 * grad * s * inverse.square()])
-    elif of_t is not None:
+    elif block.spec.target and needs.second:
+        of_t = torch.zeros_like(grad) if of_t is None else of_t
         second_scale = across(block.row.second_scale, 1)
         if needs.second_scale:
             result.second_scale = (of_t * dots[-1]).sum(1)

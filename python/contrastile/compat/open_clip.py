@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..literals import BackendName
 from ..losses import clip_distill_loss, clip_loss, distill_info_nce, info_nce, siglip_loss
 from ..losses.common import feature_pair, inverse, upcast
+from ..losses.soft_targets import same_items
 from ..ops import check
 from ..ranks import GlobalBatch, Ranks, Strategy
 from .common import autocast_features, gradient_scaled, one_element
@@ -184,7 +185,7 @@ class DistillClipLoss(ClipLoss):
         dist_logit_scale: float | Tensor,
         output_dict: bool = False,
     ) -> Losses:
-        of_student = image_features, text_features, logit_scale
+        of_student = *autocast_features(image_features, text_features), logit_scale
         of_teacher = dist_image_features, dist_text_features, dist_logit_scale
         contrastive, distill = self.contrastive(*of_student), self.distilled(of_student, of_teacher)
         if output_dict:
@@ -196,6 +197,7 @@ class DistillClipLoss(ClipLoss):
         ranks = self.ranks
         image, text, scale = self.seen(ranks, "", student)
         teacher_image, teacher_text, teacher_scale = self.seen(ranks, "dist_", teacher)
+        same_items("dist_image_features", teacher_image, image)
         if ranks is not None and self.local_loss and not self.gather_with_grad:
             options = dict(alpha=1.0, detach_targets=False, group=ranks, **self.engine)
             options["temperature"] = inverse(scale, image, name="logit_scale")
