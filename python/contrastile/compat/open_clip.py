@@ -185,7 +185,8 @@ class DistillClipLoss(ClipLoss):
         dist_logit_scale: float | Tensor,
         output_dict: bool = False,
     ) -> Losses:
-        of_student = *autocast_features(image_features, text_features), logit_scale
+        image, text = autocast_features(image_features, text_features)  # once, for both losses
+        of_student = image, text, logit_scale
         of_teacher = dist_image_features, dist_text_features, dist_logit_scale
         contrastive, distill = self.contrastive(*of_student), self.distilled(of_student, of_teacher)
         if output_dict:
