@@ -170,6 +170,8 @@ HERE["pair_loss", "targets"] = Matter(contrastile.Targets(X, Z), contrastile.Tar
 for side in ("image", "text"):
     wide = [rows(seed, N, D + 3) for seed in (11, 12)]
     HERE["clip_distill_loss", f"teacher_{side}_features"] = Matter(*wide)
+HERE["multilabel_contrastive", "labels"] = Matter(FLAGS.float() @ FLAGS.T.float(), X @ Y.T)
+HERE["multilabel_contrastive", "form"] = Matter("wbce", "mse")
 for name in ("hydra_loss", "HydraLoss"):
     HERE[name, "gate"] = Matter(X.abs(), Z.abs())
 for name in ("mv_infonce", "MVInfoNCE"):
@@ -184,6 +186,7 @@ BASE: dict[str, dict[str, Any]] = {
     "mip_similarity": {"candidates": X, "queries": [Y, Z]},
     "pairwise_aggregate": {"views": [X, Y, Z], "loss": contrastile.nt_xent},
     "volume_computation": {"language": X, "inputs": (Y,)},
+    "multilabel_contrastive": {"x": X, "y": Y, "labels": torch.eye(N)},
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
     "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},

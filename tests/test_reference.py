@@ -647,6 +647,7 @@ def test_all_names_are_exported():
         "cwcl_loss",
         "distill_info_nce",
         "hydra_loss",
+        "multilabel_contrastive",
         "softclip_loss",
     }  # test_distill.py
     assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 Direction: TypeAlias = Literal["mean", "sum", "rows", "cols"]  # of a loss with two: losses.weights has their weights
 TeacherLoss: TypeAlias = Literal["ce", "kl"]
+MultilabelForm: TypeAlias = Literal["wbce", "bce", "mse", "nce", "cwcl", "kl"]
 BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "auto" and the names of backends.BACKENDS
 
 # rules of the engine: spec has a number for each, of the same name

@@ -37,6 +37,7 @@ from .modules import (
     TriangleLoss,
     Uniformity,
 )
+from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
@@ -68,6 +69,7 @@ __all__ = [
     "GramLoss",
     "HydraLoss",
     "InfoNCE",
+    "LowRank",
     "MVInfoNCE",
     "NTXent",
     "SigLipLoss",
@@ -97,6 +99,7 @@ __all__ = [
     "kcl",
     "maxsim",
     "mip_similarity",
+    "multilabel_contrastive",
     "mv_dhel",
     "mv_infonce",
     "nt_xent",

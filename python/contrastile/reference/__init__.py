@@ -13,6 +13,7 @@ from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss,
 from .gap import cua, cuaxu
 from .kernel import kcl
 from .late import maxsim
+from .multilabel import multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
@@ -43,6 +44,7 @@ __all__ = [
     "kcl",
     "maxsim",
     "mip_similarity",
+    "multilabel_contrastive",
     "mv_dhel",
     "mv_infonce",
     "nt_xent",
