@@ -28,6 +28,7 @@ CT_HD void store(float* p, Vec v) { *(UVec*)p = v; }
 CT_HD Vec splat(float x) { return Vec{} + x; }
 
 CT_HD Vec vmax(Vec a, Vec b) { return a > b ? a : b; }  // NaN in a gives b, NaN in b stays
+CT_HD Vec vmin(Vec a, Vec b) { return a < b ? a : b; }  // as vmax
 CT_HD Vec vabs(Vec a) { return (Vec)((IVec)a & 0x7fffffff); }
 CT_HD Vec vselect_positive(Vec x, Vec yes, Vec no) { return x > 0.f ? yes : no; }
 CT_HD Vec vselect(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
