@@ -107,6 +107,10 @@ class Backend(ABC):
         """Columns in the layout the tile functions want, made once per call."""
         return None
 
+    def memory(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """For saved scores, without content."""
+        return torch.empty(size, dtype=dtype, device=device)
+
     def narrow(self, call: PairCall) -> bool:
         """Whether score gradients must be scaled against underflow (PairCall.factor). The slope of a distance has no
         bound that would tell the factor: its score gradients stay float32."""

@@ -68,6 +68,11 @@ class CpuBackend(Backend):
             self.module.pack(direction.data_ptr(), m, d, code, panels.data_ptr(), threads_for(m * d * 64))
         return PackedColumns(out, width)
 
+    def memory(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        found = super().memory(size, dtype, device)
+        self.module.use_large_pages(found.data_ptr(), found.nbytes)
+        return found
+
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         if x.dtype == torch.float32:
             out.addmm_(x, y)
