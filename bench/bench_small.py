@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from statistics import mean
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 import contrastile
 import eager
+import lines
 
 SIZES = [(32, 128), (64, 128), (32, 512), (64, 512), (256, 128), (256, 512)]
 DTYPES = [torch.float32, torch.bfloat16]
@@ -64,20 +66,26 @@ def steps(
     }[loss]  # fmt: skip
 
 
-def cpu_time(step: Callable[[], Tensor], leaves: list[Tensor]) -> float:
+def cpu_time(step: Callable[[], Any], leaves: list[Tensor], repeats: int) -> float:
     """Of one step, microseconds."""
     start = time.process_time_ns()
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         for x in leaves:
             x.grad = None
         step().backward()
-    return (time.process_time_ns() - start) / REPEATS / 1e3
+    return (time.process_time_ns() - start) / repeats / 1e3
 
 
-def in_turn(ours: Callable[[], Tensor], plain: Callable[[], Tensor], leaves: list[Tensor]) -> tuple[float, float]:
+def in_turn(
+    ours: Callable[[], Any],
+    plain: Callable[[], Any],
+    leaves: list[Tensor],
+    rounds: int = ROUNDS,
+    repeats: int = REPEATS,
+) -> tuple[float, float]:
     """Microseconds of each: the mean of the faster half of the rounds."""
-    times = [(cpu_time(ours, leaves), cpu_time(plain, leaves)) for _ in range(ROUNDS + 1)][1:]
-    one, other = (mean(sorted(x)[: ROUNDS // 2]) for x in zip(*times, strict=True))
+    times = [(cpu_time(ours, leaves, repeats), cpu_time(plain, leaves, repeats)) for _ in range(rounds + 1)][1:]
+    one, other = (mean(sorted(x)[: rounds // 2]) for x in zip(*times, strict=True))
     return one, other
 
 
@@ -92,12 +100,14 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("n, d", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
-def bench_small(benchmark, one_thread, loss: str, n: int, d: int, dtype: torch.dtype) -> None:
+def bench_small(benchmark, settings, one_thread, loss: str, n: int, d: int, dtype: torch.dtype) -> None:
     leaves = [unit_rows(*shape, dtype=dtype) for shape in ((n, d), (n, d), (n, d), (n, 4, d))]
     ours, plain = steps(loss, *leaves)
     one, other = in_turn(ours, plain, leaves)
     goal = 1.1 if n <= 64 else 1.0
     benchmark.group = f"{loss} {n} {d} {dtype}"
-    benchmark.extra_info.update(ours=one, eager=other, ratio=one / other, goal=goal)
+    figures = dict(ours=round(one), eager=round(other), ratio=round(one / other, 2), goal=goal)  # microseconds
+    benchmark.extra_info.update(figures)
+    lines.append(settings.out, "small", loss=loss, n=n, d=d, dtype=str(dtype)[6:], **figures)
     print(f"{loss:<12}{n:>5}{d:>5} {str(dtype)[6:]:<9}{one:>9.0f}{other:>9.0f} us  {one / other:.2f} (goal {goal})")
     benchmark.pedantic(lambda: ours().backward(), rounds=1)

@@ -1,9 +1,14 @@
 """Working memory of the CPU kernels: a process without it gets MemoryError and lives on."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+
+from contrastile.backends.cpu import CpuBackend
 
 pytest.importorskip("contrastile._cpu")
 
@@ -60,6 +65,26 @@ def test_sizes_that_no_machine_has():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_process_at_its_limit_raises_and_goes_on():
     assert "no memory for the working buffers" in said(LIMITED)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+@pytest.mark.parametrize("size, large", [(40 << 20, True), (1 << 20, False)])
+def test_large_scores_ask_for_large_pages(size, large):
+    scores = CpuBackend().memory(size // 4, torch.float32, torch.device("cpu"))
+    middle, inside = scores.data_ptr() + size // 2, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= middle < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            assert ("hg" in line.split()) == large
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_score_gradients_do_not_lie_whole_pages_apart(dtype):
+    backend = CpuBackend()
+    for columns in (1000, 1024, 2048, 4096):
+        stride = backend.grad_stride(columns, dtype)
+        assert stride >= columns and stride % backend.padding == 0 and stride * dtype.itemsize % 4096
 
 
 def test_packed_columns_count_without_overflow():

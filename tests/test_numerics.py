@@ -53,6 +53,17 @@ def test_logits_far_from_zero(backend, reduce, name, offset):
     check(replace(call, options=call.options | {name: mixed}), backend=backend)
 
 
+@pytest.mark.parametrize("apart", [3.5, 8.0, 30.0, 120.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_statistics_far_from_each_other_in_one_tile(dtype, apart):
+    """One exponential may serve the row and the column of a pair, unless their statistics lie too far apart."""
+    call = make_call(45, 64, 24, dtype, "row_bias", "col_bias", reduce="lse", cols=True)
+    for name, every in (("row_bias", 2), ("col_bias", 3)):
+        bias = call.options[name]
+        some = torch.arange(len(bias)) % every == 0
+        check(replace(call, options=call.options | {name: bias + some * apart}), backend="cpu")
+
+
 @on_every_reduce
 @on_every_backend
 def test_equal_rows_and_zero_rows(backend, reduce):

@@ -9,6 +9,9 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #include "common/bind_facts.h"
 #include "common/bind_fields.h"
 #include "cpu/block.h"
@@ -60,6 +63,15 @@ static void granted(bool memory) {
   if (!memory) throw NoMemory();
 }
 
+// Asks for large pages where memory is that of one mapping of the C library: less goes into faults and look-ups of pages.
+static void use_large_pages(uintptr_t data, uintptr_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr uintptr_t PAGE = 1 << 21, LARGEST_ON_HEAP = 32 << 20;  // of glibc
+  const uintptr_t first = (data + PAGE - 1) / PAGE * PAGE, last = (data + bytes) / PAGE * PAGE;
+  if (bytes > LARGEST_ON_HEAP) madvise((void*)first, last - first, MADV_HUGEPAGE);  // where there are none, nothing happens
+#endif
+}
+
 static Block block_of(const py::object& from) {
   Block block = taken<Block>(from);
   if (forked) block.threads = 1;
@@ -96,6 +108,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
         kernels().pack((const void*)b, cols, d, (DType)dtype, (void*)out, forked ? 1 : threads);
       },
       py::arg("b"), py::arg("m"), py::arg("d"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
+  m.def("use_large_pages", use_large_pages, py::arg("data"), py::arg("bytes"));
   m.def("stats", [](const py::object& from) {
     const Block block = block_of(from);
     py::gil_scoped_release release;

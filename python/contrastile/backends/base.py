@@ -108,6 +108,10 @@ class Backend(ABC):
         """Columns in the layout the tile functions want, made once per call."""
         return None
 
+    def memory(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """For saved scores, without content."""
+        return torch.empty(size, dtype=dtype, device=device)
+
     def narrow(self, call: PairCall) -> bool:
         """Whether score gradients must be scaled against underflow (PairCall.factor). The slopes of a distance and of
         second operands have no bound that would tell the factor: their score gradients stay float32."""

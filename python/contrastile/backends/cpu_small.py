@@ -15,7 +15,7 @@ from .base import SmallExtras, SmallWeights
 from .native_block import GRAD_TYPES, dtype_code, threads_for
 from .native_struct import packer
 
-SMALL_PAIRS = 1 << 19  # pairs up to which the whole problem is one native call
+SMALL_PAIRS = 1 << 20  # pairs up to which the whole problem is one native call
 PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
 BLOCKS = [(f"{name}.b", f"{name}.m", f"{name}.grad") for name in PLACES]
 # as record.inputs has what wants a gradient: rows, their scale, that of columns, biases of both, blocks

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from ..backends.base import Backend
@@ -125,7 +124,7 @@ class Plan:
         """For so many scores; None for a backend that keeps none."""
         if not self.backend.saves_scores:
             return None
-        return torch.empty(size, dtype=stat_dtype(self.call.dtype), device=self.call.rows.features.device)
+        return self.backend.memory(size, stat_dtype(self.call.dtype), self.call.rows.features.device)
 
 
 class ScoreStore:

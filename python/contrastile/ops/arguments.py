@@ -16,6 +16,8 @@ from .record import REDUCES, SCORES, Arguments
 from .rules import Operand, PerBlock, excludes, keep_rule, operands, partners, positives_rule
 from .second import Second, Targets, gate_operands, target_operands
 
+REDUCE_NAMES, SCORE_NAMES = tuple(REDUCES), tuple(SCORES)
+
 
 @dataclass(slots=True)  # not frozen, which would cost 2 us a call
 class Pairs:
@@ -62,8 +64,8 @@ def arguments(
     check.no_transforms()
     a, b = check.features("a", pairs.a), pairs.b
     device, score = a.device, pairs.score
-    check.choice("reduce", pairs.reduce, tuple(REDUCES))
-    check.choice("score", score, tuple(SCORES))
+    check.choice("reduce", pairs.reduce, REDUCE_NAMES)
+    check.choice("score", score, SCORE_NAMES)
     blocks = _blocks(a, b, directions=score not in ("dot", "gated"))
     _check_score(pairs)
     n, m = a.shape[0], blocks[0].shape[-2] if len(blocks) == 1 else sum(x.shape[-2] for x in blocks)

@@ -45,7 +45,8 @@ def positives_rule(positives: Positives | None, square: bool) -> int:
     """square: b is a, where an item is never its own positive."""
     if positives is None:
         return NO_TEST
-    found = tests("positives", positives, TESTS)
+    known = isinstance(positives, str) and positives in TESTS
+    found = TESTS[str(positives)] if known else tests("positives", positives, TESTS)
     if found & PairTest.KEPT:
         if found != PairTest.KEPT:
             raise ValueError(f"positives='kept' stands alone, got {positives!r}: name its tests in keep")

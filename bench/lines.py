@@ -1,0 +1,19 @@
+"""lines.py: results that are no Records of the benchmark of losses, as lines of JSON in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from contrastile.benchmark.machine import machine
+
+
+def append(out: Path, folder: str, **figures: Any) -> None:
+    """To the file of this name in the folder beside it, with what it was measured on."""
+    path = out.parent / folder / out.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = {name: x for name, x in asdict(machine("cpu")).items() if x is not None}
+    with path.open("a") as file:
+        file.write(json.dumps({**figures, **known}) + "\n")
