@@ -19,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
 from ..monoid import NUMBERS, stat_dtype, upstream
-from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Upstream, Weights
+from ..spec import READERS, PairCall, Side, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -62,7 +62,7 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         converted(a, compute, kind), scale=args.scale.to(stat).expand(args.n).contiguous(), bias=vector(args.row_bias),
         low=vector(args.row_low), high=vector(args.row_high), partner=args.partner, share=vector(args.share), **row,
     )  # fmt: skip
-    spec = spec_of(args)
+    spec = args.spec
     if args.square:
         # the rows' scale already multiplies the score; as columns they bring the rest
         col = replace(rows, scale=None)
@@ -79,13 +79,6 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         sides.append(without(cols.part(block, start, stop) if len(blocks) > 1 else cols, args, index))
         start = stop
     return PairCall(spec, rows, sides, None if args.mask is None else args.mask.contiguous()), chosen
-
-
-def spec_of(args: Arguments) -> PairSpec:
-    return PairSpec(
-        Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
-        Score(args.score), args.offset, args.split, args.counts,
-    )  # fmt: skip
 
 
 def without(side: Side, args: Arguments, index: int) -> Side:
@@ -170,9 +163,9 @@ def loss(
     budget: int, needs: Sequence[bool],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     weights = row, row_positive, col, col_positive
-    if (run := small_loss(args, weights, needs)) is not None:
-        return run()
     with no_autocast(args.a):
+        if (run := small_loss(args, weights, needs)) is not None:
+            return run()
         call, backend = build_call(args)
         tensors = contiguous_weights(args, row, row_positive, col, col_positive)
         value, grads = driver.scalar(call, backend, tensors, needed(args, needs), budget)
@@ -227,7 +220,7 @@ def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     a, blocks, n, m = args.a, args.blocks, args.n, args.m
     dtype = stat_dtype(a.dtype)
     col_n = m if args.cols else 0
-    integers = sum(NUMBERS[name].integer for name in spec_of(args).numbers)
+    integers = sum(NUMBERS[name].integer for name in args.spec.numbers)
     col_split, row_split = (col_n, n) if args.split else (0, 0)
 
     def empty(*size: Any, kind: torch.dtype = dtype) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..monoid import NUMBERS
-from .library import spec_of
 from .record import Arguments
 
 
@@ -60,7 +59,7 @@ def with_details(stats: PairStats, args: Arguments, cols: bool, details: Sequenc
 
 def with_integers(stats: PairStats, args: Arguments, cols: bool, integers: Sequence[Tensor]) -> PairStats:
     """Adds indices and counts, which are rows of the two tensors in the order of monoid.NUMBERS."""
-    names = [name for name in spec_of(args).numbers if NUMBERS[name].integer]
+    names = [name for name in args.spec.numbers if NUMBERS[name].integer]
     rows, columns = integers[0], integers[0] if args.square else integers[1]
     for side, values in [("row", rows), ("col", columns)] if cols else [("row", rows)]:
         numbers = dict(zip(names, values.unbind(0), strict=True))
