@@ -38,14 +38,12 @@ class Given(NamedTuple):
     weights: list[Tensor | float | None]  # of rows, of their sums over positives, of columns and of theirs
 
     def block(self, spec: PairSpec) -> PairBlock:
-        def side(x: Tensor, given: Any, on: bool) -> Side:
-            found = Side(x, on=on, **{name: getattr(given, name) for name in operand_names()})
-            if given.one_scale is not None:
-                found.scale = given.scale.expand(len(x)).contiguous()
-            return found
-
-        mask = None if self.mask is None else self.mask.view(torch.bool)
-        return PairBlock(spec, side(self.a, self.row, True), side(self.b, self.col, spec.cols), mask)
+        """With scale as it is given."""
+        row, col = (
+            Side(x, on=on, **{name: getattr(given, name) for name in operand_names()})
+            for x, given, on in ((self.a, self.row, True), (self.b, self.col, spec.cols))
+        )
+        return PairBlock(spec, row, col, None if self.mask is None else self.mask.view(torch.bool))
 
 
 class Room:
@@ -205,6 +203,8 @@ class Plan:
             for field, x in found._asdict().items():
                 setattr(side, field, torch.full((len(side),), x, device=device) if isinstance(x, float) else x)
         block.factor = factor
+        if self.one_scale:
+            block.row.scale = given.row.scale.expand(len(a)).contiguous()
 
         def zeros(need: bool, like: Tensor, *shape: int) -> Tensor | None:
             return torch.zeros(shape or like.shape, dtype=torch.float32, device=device) if need else None
