@@ -20,13 +20,6 @@ PACKAGE = str(Path(contrastile.__file__).parent)
 CALLS = {"clip_loss": 200, "siglip_loss": 212, "nt_xent": 212, "sup_con": 215}
 
 
-@pytest.fixture(autouse=True)
-def no_plans():
-    triton_small.plans.cache_clear()
-    yield
-    triton_small.plans.cache_clear()
-
-
 @pytest.fixture
 def made(monkeypatch):
     """The plans that were made."""

@@ -73,8 +73,8 @@ ALLOWED = {
         "backends.base",
         "backends.small",
         "backends.triton_device",
+        "backends.triton_launch",
         "backends.triton_plan",
-        "triton_kernels",
     ),
     # a backend knows no other backend
     "backends.cpu": (

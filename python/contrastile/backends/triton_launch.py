@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -106,18 +107,32 @@ def arguments(block: PairBlock) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def operands(side: Side) -> Any:
-    from ..triton_kernels.rules import Operands
+class Tuples(NamedTuple):
+    """Types of the kernels' arguments that are tuples."""
 
+    operands: Any
+    numbers: Any
+    upstream: Any
+    finish: Any
+
+
+@cache
+def tuples() -> Tuples:
+    """Looked up once: an import within a function takes a microsecond each time."""
+    from ..triton_kernels.merge import Finish
+    from ..triton_kernels.rules import Numbers, Operands, Upstream
+
+    return Tuples(Operands, Numbers, Upstream, Finish)
+
+
+def operands(side: Side) -> Any:
     given = {name: getattr(side, name) for name in operand_names()}
-    return Operands(**given, partners=None if side.partner is None else side.partner.shape[1])
+    return tuples().operands(**given, partners=None if side.partner is None else side.partner.shape[1])
 
 
 def operand_names() -> list[str]:
     """The fields of Operands that are fields of Side."""
-    from ..triton_kernels.rules import Operands
-
-    return [name for name in Operands._fields if name not in ("partners", "one_scale")]
+    return [name for name in tuples().operands._fields if name not in ("partners", "one_scale")]
 
 
 def rule_constants(spec: PairSpec) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .products import set_products
 from .small import gradients_in_order
 from .triton_fused import add_gradients, fits_fused
 from .triton_kernel import Kernel
-from .triton_launch import Launch, operand_names
+from .triton_launch import Launch, operand_names, tuples
 from .triton_merge import number_dtype, parts_of
 from .underflow import bound_of, power_of_two
 
@@ -101,8 +101,8 @@ class Plan:
     def plan_finish(self, block: PairBlock, writer: Launch) -> None:
         """What the tiles of this launch write of each side, and how it becomes a weighted sum."""
         from ..triton_kernels import merge
-        from ..triton_kernels.rules import Numbers
 
+        types = tuples()
         self.places: dict[str, list[tuple[str, str] | None]] = {}
         parts = {"Row": writer.col_tiles} | ({"Col": writer.row_tiles} if writer.cols else {})
         items = {"Row": len(block.row), "Col": len(block.col)}
@@ -112,24 +112,24 @@ class Plan:
                 self.room.add(place, name, rows * items[place], number_dtype(name))
             for name, size in {"stat": 2, **self.slopes}.items():
                 self.room.add(place, name, size * items[place], torch.float32)
-            self.places[place] = [(place, name) if name in written else None for name in Numbers._fields]
+            self.places[place] = [(place, name) if name in written else None for name in types.numbers._fields]
         programs = -(-max(items.values()) // merge.ITEMS)
         self.programs = programs if programs > ALONE else 1
         fixed = {
             "row_parts": parts["Row"], "col_parts": parts.get("Col", 0), "n": items["Row"], "m": items["Col"],
-            "ColFrom": Numbers(), "ColTo": merge.Finish(), "POSITIVES": int(self.spec.positives),
+            "ColFrom": types.numbers(), "ColTo": types.finish(), "POSITIVES": int(self.spec.positives),
             "SHARES": block.row.share is not None, "PARTS": merge.PARTS, "ITEMS": merge.ITEMS,
         }  # fmt: skip
         self.finish = Kernel(merge.finish, (self.programs,), fixed, {"num_warps": merge.WARPS})
 
     def plan_score_grad(self, block: PairBlock, launch: Launch) -> None:
         from ..triton_kernels import pair
-        from ..triton_kernels.rules import Numbers, Upstream
 
+        types = tuples()
         n, m = len(block.row), len(block.col)
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
         fixed = {"grad_stride": width, "grad_direction": n * width}
-        fixed |= {"RowOut": Numbers(), "ColOut": Numbers(), "ColUpstream": Upstream()}
+        fixed |= {"RowOut": types.numbers(), "ColOut": types.numbers(), "ColUpstream": types.upstream()}
         self.score_grad, self.features = launch.kernel(pair.score_grad, fixed), launch.features
         self.grad_shape, self.m = (*block.col.features.shape[:-2], n, width), m if m < width else None
         self.grad_dtype = block.row.features.dtype if self.narrow else score_grad_dtype(block)
@@ -139,18 +139,17 @@ class Plan:
     # ---- a call
 
     def run(self, given: Given) -> tuple[Tensor, list[Tensor]]:
-        from ..triton_kernels.rules import Numbers, Upstream
-
+        types = tuples()
         memory = torch.empty(self.room.size, dtype=torch.uint8, device=given.a.device)
         direct = not self.fused and all(kernel.direct for kernel in self.kernels)
         room: dict[Any, Any] = self.room.addresses(memory) if direct else self.room.vectors(memory)
-        found = {place: Numbers(*map(room.get, names)) for place, names in self.places.items()}
+        found = {place: types.numbers(*map(room.get, names)) for place, names in self.places.items()}
         block = {"Row": given.row, "Col": given.col, "Mask": given.mask}
         out = {f"{place}Out": x for place, x in found.items()}
         if self.late:
             weights = {
-                "RowUpstream": Upstream(None, *given.weights[:2]),
-                "ColUpstream": Upstream(None, *given.weights[2:]),
+                "RowUpstream": types.upstream(None, *given.weights[:2]),
+                "ColUpstream": types.upstream(None, *given.weights[2:]),
             }
             grads = self.gradients(given, block | out | weights)
             return self.weighed(given, room, found)[0], grads
@@ -163,15 +162,13 @@ class Plan:
 
     def weighed(self, given: Given, room: dict[Any, Any], found: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """The weighted sum of the finished statistics, and each side's Upstream."""
-        from ..triton_kernels.merge import Finish
-        from ..triton_kernels.rules import Upstream
-
-        device, arguments, upstream = given.a.device, {}, {}
+        types, device = tuples(), given.a.device
+        arguments, upstream = {}, {}
         for place, weights in zip(found, (given.weights[:2], given.weights[2:]), strict=False):
             stat, slopes = room[place, "stat"], [room[place, name] for name in self.slopes]
             arguments[f"{place}From"] = found[place]
-            arguments[f"{place}To"] = Finish(stat, *weights, *slopes)
-            upstream[f"{place}Upstream"] = Upstream(stat, *(slopes or weights))
+            arguments[f"{place}To"] = types.finish(stat, *weights, *slopes)
+            upstream[f"{place}Upstream"] = types.upstream(stat, *(slopes or weights))
         one = self.programs == 1
         total = torch.empty(() if one else self.programs, dtype=torch.float32 if one else torch.float64, device=device)
         self.finish(arguments | {"Sum": total})

@@ -15,6 +15,7 @@ from ..spec import READERS
 from .base import SmallWeights
 from .small import features, numbers
 from .triton_device import on_device, precision
+from .triton_launch import tuples
 from .triton_plan import Given, Plan
 
 optional = attrgetter(
@@ -54,16 +55,15 @@ def plans(*kind: Any) -> list[Plan]:
 
 
 def given_of(args: Any, kind: torch.dtype, weights: SmallWeights) -> Given:
-    from ..triton_kernels.rules import Operands
-
+    operands = tuples().operands
     a, mask, scale = features(args.a, args.compute, kind), args.mask, numbers(args.scale)
     b = a if args.square else features(args.blocks[0], args.compute, kind)
-    row = Operands(scale, one_scale=None if scale.dim() else 1)
-    col = Operands()
+    row = operands(scale, one_scale=None if scale.dim() else 1)
+    col = operands()
     if [x for x in optional(args) if x is not None]:  # most calls have none
         row = row._replace(**rows(args))
         # in a square call the rows' scale already multiplies the score; as columns they bring the rest
-        col = row._replace(scale=None, one_scale=None) if args.square else Operands(**columns(args))
+        col = row._replace(scale=None, one_scale=None) if args.square else operands(**columns(args))
     if mask is not None:
         mask = mask.contiguous().view(torch.uint8)
     given = [numbers(x) if isinstance(x, Tensor) else x if x is None else float(x) for x in weights]
