@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,6 +166,14 @@ def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cuda_host"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_plans() -> None:
+    """Plans of small calls are kept, with tiles and kernels that another test may have put in place."""
+    plans = sys.modules.get("contrastile.backends.triton_small")
+    if plans is not None:
+        plans.plans.cache_clear()
 
 
 @pytest.fixture(scope="session")

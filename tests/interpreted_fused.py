@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contrastile import driver, pair_loss, pair_reduce
-from contrastile.backends import measured, triton_device, triton_fused
+from contrastile.backends import measured, triton_device, triton_fused, triton_plan
 from contrastile.backends import triton as backend_module
 from contrastile.spec import Limits
 from contrastile.triton_kernels import functors
@@ -38,6 +38,7 @@ def refuse(*_):
 def alone(monkeypatch):
     """No score gradients are made."""
     monkeypatch.setattr(backend_module.TritonBackend, "score_grad_tiles", refuse)
+    monkeypatch.setattr(triton_plan.Plan, "gradients", refuse)
 
 
 def fused(call):

@@ -19,9 +19,10 @@ from contrastile import backends, driver, pair_reduce, row_lse
 from contrastile.backends import base
 from contrastile.backends.cuda import uncovered
 from contrastile.backends.native_block import describe, set_grad, weighted_side
+from contrastile.backends.native_struct import struct_of
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.ops import record
-from contrastile.spec import NO_TEST, Limits, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
+from contrastile.spec import NO_TEST, Limits, PairBlock, PairSpec, PairTest, Reduce, Score
 from contrastile.testing import check_card
 from support import cuda_host, distances, launches
 from support.blocks import ALL, APART, agree, apart, close, nan_in, numbers, random_block, statistics
@@ -236,7 +237,14 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
         150, m, 6, torch.float32, *EXTRAS[: 7 if m else 4], keep=keep, positives="same_id", cols=m is not None
     )
     ran, run = [], installed.module.small_call
-    monkeypatch.setattr(installed.module, "small_call", lambda x: (ran.append((x.n, x.m)), run(x)))
+    struct, _ = struct_of(installed.module, "Block")
+
+    def recorded(x):
+        block = struct.from_buffer_copy(x)
+        ran.append((block.n, block.m))
+        run(x)
+
+    monkeypatch.setattr(installed.module, "small_call", recorded)
     found = []
     for limit in (150 * (m or 150), 150 * (m or 150) - 1):
         monkeypatch.setattr(base, "SMALL_PAIRS", limit)
@@ -263,8 +271,9 @@ def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypa
 @pytest.mark.parametrize("n, m, whole", [(4096, 4096, True), (4096, 4097, False), (1 << 22, 4, False), (0, 5, False)])
 def test_what_is_done_at_once(n, m, whole):
     """Not a few columns against millions of rows, whose strips no grid has room for."""
-    sides = [Side(torch.empty(k, 1, device="meta")) for k in (n, m)]
-    assert base.fits_at_once(PairCall(PairSpec(), sides[0], sides[1:])) == whole
+    a, b = (torch.empty(k, 1, device="meta") for k in (n, m))
+    args = record.Arguments(a, [b], torch.ones(()))
+    assert base.fits_at_once(args, [1.0, None, None, None], base.SmallExtras()) == whole
     assert base.SMALL_ITEMS // 64 < cuda_host.LARGEST_GRID
 
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import contrastile
 from contrastile import backends
 from contrastile.backends import cuda as cuda_module
-from contrastile.backends import native, triton_launch, triton_merge, triton_segments
+from contrastile.backends import native, triton_kernel, triton_launch, triton_merge, triton_segments
 from contrastile.backends import triton as triton_module
 from contrastile.ops import basis, library, multilinear, segments
 from support.loss_cases import (
@@ -98,10 +98,13 @@ def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cls, "unavailable", lambda self: None)
         monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
     monkeypatch.setattr(triton_launch.Launch, "run", lambda self, kernel, more: None)
-    monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out, **finished: None)
+    monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out: None)
+    monkeypatch.setattr(triton_kernel.Kernel, "__call__", lambda self, given: None)
     monkeypatch.setattr(triton_launch, "tile_for", sm_90)
+    monkeypatch.setattr(triton_launch, "processors", lambda device: 132)
     monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
-    monkeypatch.setattr(cuda_module.CudaBackend, "launch", lambda self, *args: None)
+    for name in ("launch", "launch_packed"):
+        monkeypatch.setattr(cuda_module.CudaBackend, name, lambda self, *args: None)
     monkeypatch.setattr(backends, "select_bases", lambda vectors: None)
 
 

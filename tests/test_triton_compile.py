@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -184,3 +186,37 @@ def test_quick_cases_are_cases():
 )
 def test_a_device_takes_the_newest_entry_that_is_not_newer(capability, name):
     assert architecture(capability) == name
+
+
+DIRECT = """
+import torch
+from triton.runtime.jit import JITFunction
+from contrastile import clip_loss
+from contrastile.benchmark import ahead
+
+kernels = ahead.install(ahead.Device())
+looked, launched = [], []
+run, call = JITFunction.run, ahead.Launcher.__call__
+JITFunction.run = lambda self, *args, **options: (looked.append(self.__name__), run(self, *args, **options))[1]
+ahead.Launcher.__call__ = lambda self, *args: launched.append(args)
+x, y = (torch.rand(48, 16).requires_grad_() for _ in range(2))
+scale = torch.tensor(10.0, requires_grad=True)
+for _ in range(3):
+    clip_loss(x, y, scale, backend="triton").backward()
+names = ["stats", "finish", "score_grad"]
+assert looked == [kernel.name for kernel in kernels] == names, (looked, kernels)
+first, *others = (launched[at : at + 3] for at in (0, 3, 6))
+for step in others:
+    for given, expected in zip(step, first, strict=True):
+        assert given[:3] == expected[:3] and len(given) == len(expected)
+        for one, other in zip(given[9:], expected[9:], strict=True):  # after grid, stream, function, metadata and hooks
+            assert (one is None) == (other is None) and isinstance(one, tuple) == isinstance(other, tuple)
+            assert not isinstance(other, (int, str)) or one == other
+"""
+
+
+def test_kernels_of_a_small_call_are_looked_for_once():
+    """The second step hands Triton's launchers what Triton itself handed them in the first."""
+    environment = {name: x for name, x in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", DIRECT], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -45,12 +45,12 @@ def fused(
             first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        by_col = scaled(g, Col.scale, j, m, 0)
+        by_col = scaled(g, Col, j, m, 0)
         if RowBiasGrad is not None:
             of_bias += tl.sum(g, 1)
         if RowScaleGrad is not None:
             of_scale += tl.sum(by_col * s, 1)
-        score_gradient = scaled(by_col, Row.scale, i, n, 1)
+        score_gradient = scaled(by_col, Row, i, n, 1)
         if Factor is not None:  # a power of two, against underflow
             score_gradient *= tl.load(Factor)
         gradient = tl.dot(score_gradient.to(b.dtype), b, gradient, input_precision=PRECISION)

@@ -1,16 +1,32 @@
-"""What tiles wrote, joined: partial statistics of one side become its statistic, finished and weighed where wanted.
+"""What tiles wrote, joined: partial statistics of one side become its statistic (`merge`), or those of both sides of a
+whole call are finished and weighed (`finish`).
 
 One kernel in place of several small operations per side: on small batches those would cost more than the tiles.
 """
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
 
 from .rules import SAME_INDEX
-from .tiles import NO_INDEX
+from .tiles import NO_INDEX, weights_of
 
-ITEMS, PARTS = 64, 32  # items of a program, partial results it takes at a time
+ITEMS, PARTS = 64, 32  # items and partial results that a program takes at a time
 WARPS = 4
+
+
+class Finish(NamedTuple):
+    """A side's weights, vectors or one number for all, and where its finished statistics, (count, 2) in parts, and
+    slopes go, an argument of `finish`. None: absent."""
+
+    stat: Any = None
+    weight: Any = None
+    positive_weight: Any = None
+    slope: Any = None
+    positive_slope: Any = None
+    positive_stat: Any = None
+    positive_stat_slope: Any = None
 
 
 @triton.jit
@@ -169,53 +185,89 @@ def positives_apart(others, kept, positive, one, weight, positive_weight):
     return value + times(weight, rest), of_others, of_sum, tl.where(one, 0.0, of_kept)
 
 
-@triton.jit(do_not_specialize=["parts", "count", "shift", "others"])
-def merge(
-    From, Out, parts, count, shift, others, Stat, Weight, PositiveWeight, Slope, PositiveSlope,
-    PositiveStat, PositiveStatSlope, Share,
+@triton.jit
+def weighed(
+    From, To, parts, positive_parts, k, count, inside, written,
     POSITIVES: tl.constexpr, SHARES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
 ):  # fmt: skip
-    """Either the joined partial statistic goes to Out or, with Stat (count, 2), the finished one in parts and every
-    program's share of the weighted sum, float64, to Share. With Slope, of a cross entropy or where positives are apart
-    (PositiveStat), whose slopes take the place of the weights. SHARES: positives count by shares."""
+    """What these items add to the weighted sum, in float64. Their finished statistics, in parts, and slopes go to
+    To."""
+    POSITIVE_PARTS: tl.constexpr = 1 if SAME_INDEX & POSITIVES else PARTS
+    first, second = finished(From, parts, k, count, inside, PARTS, ITEMS)
+    value = store_parts(To.stat, first, second, k, inside)
+    weight = weights_of(To.weight, k, inside).to(tl.float64)
+    positive_weight = tl.zeros([ITEMS], tl.float64)
+    if To.positive_weight is not None:
+        positive_weight += weights_of(To.positive_weight, k, inside)
+    positive = joined_sums(From.positive, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS).to(tl.float64)
+    if To.slope is None:
+        share = tl.where(value != float("-inf"), weight * value, 0.0)  # -inf: nothing is kept
+        share += positive_weight * positive
+    elif To.positive_stat is None:
+        share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
+        tl.store(To.slope + k, slope, mask=inside)
+        tl.store(To.positive_slope + k, positive_slope, mask=inside)
+    else:
+        peak, total = joined_exponentials(
+            From.positive_peak, From.positive_total, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS
+        )
+        kept_positives = joined_sums(From.kept_positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
+        positives = joined_sums(From.positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
+        one = (kept_positives == 1) & (positives == 1) & (SHARES == 0)
+        kept = store_parts(To.positive_stat, peak, tl.log(total), k, inside)
+        share, slope, positive_slope, kept_slope = positives_apart(value, kept, positive, one, weight, positive_weight)
+        tl.store(To.slope + k, slope, mask=inside)
+        tl.store(To.positive_slope + k, positive_slope, mask=inside)
+        tl.store(To.positive_stat_slope + k, kept_slope, mask=inside)
+    return tl.where(inside, share, 0.0)
+
+
+@triton.jit(do_not_specialize=["parts", "count", "shift", "others"])
+def merge(
+    From, Out, parts, count, shift, others,
+    POSITIVES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
+):  # fmt: skip
+    """The joined partial statistic of one side goes to Out. Its item k + shift has the index of item k of the
+    others."""
     k = tl.program_id(0) * ITEMS + tl.arange(0, ITEMS)
     inside = k < count
-    written, positive_parts = inside, parts
     POSITIVE_PARTS: tl.constexpr = 1 if SAME_INDEX & POSITIVES else PARTS
+    store_statistic(From, Out, parts, k, count, inside, PARTS, ITEMS)
+    written, positive_parts = inside, parts
     if SAME_INDEX & POSITIVES:  # one tile wrote an item's, if the item k + shift is in the block
         other = k.to(tl.int64) + shift
         written, positive_parts = inside & (other >= 0) & (other < others), 1
-    if Stat is None:
-        store_statistic(From, Out, parts, k, count, inside, PARTS, ITEMS)
-        store_positives(From, Out, positive_parts, k, count, inside, written, POSITIVE_PARTS, ITEMS)
-    else:
-        first, second = finished(From, parts, k, count, inside, PARTS, ITEMS)
-        value = store_parts(Stat, first, second, k, inside)
-        weight = tl.load(Weight + k, mask=inside, other=0.0).to(tl.float64)
-        positive_weight = tl.zeros([ITEMS], tl.float64)
-        if PositiveWeight is not None:
-            positive_weight += tl.load(PositiveWeight + k, mask=inside, other=0.0)
-        positive = joined_sums(From.positive, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS).to(tl.float64)
-        if Slope is None:
-            share = tl.where(value != float("-inf"), weight * value, 0.0)  # -inf: nothing is kept
-            share += positive_weight * positive
-        elif PositiveStat is None:
-            share, slope, positive_slope = cross_entropy(value, positive, weight, positive_weight)
-            tl.store(Slope + k, slope, mask=inside)
-            tl.store(PositiveSlope + k, positive_slope, mask=inside)
-        else:
-            peak, total = joined_exponentials(
-                From.positive_peak, From.positive_total, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS
-            )
-            kept_positives = joined_sums(From.kept_positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
-            positives = joined_sums(From.positives, positive_parts, k, count, written, POSITIVE_PARTS, ITEMS)
-            one = (kept_positives == 1) & (positives == 1) & (SHARES == 0)
-            kept = store_parts(PositiveStat, peak, tl.log(total), k, inside)
-            share, slope, positive_slope, kept_slope = positives_apart(
-                value, kept, positive, one, weight, positive_weight
-            )
-            tl.store(Slope + k, slope, mask=inside)
-            tl.store(PositiveSlope + k, positive_slope, mask=inside)
-            tl.store(PositiveStatSlope + k, kept_slope, mask=inside)
-        share = tl.where(inside, share, 0.0)
-        tl.store(Share + tl.program_id(0), tl.sum(share, 0))
+    store_positives(From, Out, positive_parts, k, count, inside, written, POSITIVE_PARTS, ITEMS)
+
+
+@triton.jit
+def side_share(
+    From, To, parts, count, others,
+    POSITIVES: tl.constexpr, SHARES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
+):  # fmt: skip
+    """What this program's items of a side add to the weighted sum."""
+    total = tl.zeros([ITEMS], tl.float64)
+    for first in range(tl.program_id(0) * ITEMS, count, ITEMS * tl.num_programs(0)):
+        k = first + tl.arange(0, ITEMS)
+        inside = k < count
+        written, positive_parts = inside, parts
+        if SAME_INDEX & POSITIVES:  # one tile wrote an item's, if there is an item k on the other side
+            written, positive_parts = inside & (k < others), 1
+        total += weighed(
+            From, To, parts, positive_parts, k, count, inside, written, POSITIVES, SHARES, PARTS, ITEMS
+        )  # fmt: skip
+    return total
+
+
+@triton.jit(do_not_specialize=["row_parts", "col_parts", "n", "m"])
+def finish(
+    RowFrom, ColFrom, RowTo, ColTo, row_parts, col_parts, n, m, Sum,
+    POSITIVES: tl.constexpr, SHARES: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr,
+):  # fmt: skip
+    """Finishes and weighs the statistics of a block that is a whole call: what each program's items add to the weighted
+    sum goes to Sum. With slopes, of a cross entropy or where positives are apart (positive_stat), whose slopes take the
+    place of the weights. SHARES: positives count by shares. No ColTo.stat: rows alone."""
+    total = side_share(RowFrom, RowTo, row_parts, n, m, POSITIVES, SHARES, PARTS, ITEMS)
+    if ColTo.stat is not None:
+        total += side_share(ColFrom, ColTo, col_parts, m, n, POSITIVES, SHARES, PARTS, ITEMS)
+    tl.store(Sum + tl.program_id(0), tl.sum(total, 0))

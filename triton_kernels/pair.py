@@ -248,12 +248,12 @@ def score_grad(
             first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        by_row, by_col = scaled(g, Row.scale, i, n, 1), scaled(g, Col.scale, j, m, 0)
+        by_row, by_col = scaled(g, Row, i, n, 1), scaled(g, Col, j, m, 0)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
         if ColScaleGrad is not None:
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
-        grad, bias = scaled(by_row, Col.scale, j, m, 0), g
+        grad, bias = scaled(by_row, Col, j, m, 0), g
         if SCORE != DOT:
             dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
             bias = tl.where(grad == 0.0, grad, grad * dq)

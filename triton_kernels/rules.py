@@ -22,7 +22,7 @@ WORD = tl.constexpr(64)  # bits
 
 class Operands(NamedTuple):
     """What a side gives beside its features, an argument of the kernels; fields as in spec.Side, None: not given.
-    partners: their number per item."""
+    partners: their number per item. one_scale: given where scale is one number for all."""
 
     scale: Any = None
     bias: Any = None
@@ -35,6 +35,7 @@ class Operands(NamedTuple):
     partner: Any = None
     share: Any = None
     partners: Any = None
+    one_scale: Any = None
 
 
 class Numbers(NamedTuple):
@@ -52,7 +53,8 @@ class Numbers(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """What slopes need of a side, an argument of the kernels; as spec.Upstream. None: absent."""
+    """What slopes need of a side, an argument of the kernels; as spec.Upstream. None: absent. The first two weights are
+    vectors or one number for all."""
 
     stat: Any = None
     weight: Any = None

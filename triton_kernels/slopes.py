@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .functors import PEAKS, positive_slope, slope
 from .rules import SAME_INDEX, are_partners, drop_of_positives, meets_diagonal, partners_of, share_of, side_z
-from .tiles import across, vector
+from .tiles import across, scale_of, weights_of
 
 
 @triton.jit
@@ -16,7 +16,7 @@ def side_slope(
     """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): its parts."""
     z = side_z(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
     inside = index < count
-    weight, peak = tl.load(Weight + index, mask=inside, other=0.0), tl.zeros(index.shape, tl.float32)
+    weight, peak = weights_of(Weight, index, inside), tl.zeros(index.shape, tl.float32)
     if (PEAKS >> REDUCE) & 1:
         peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
         log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
@@ -30,9 +30,9 @@ def slopes_of_sums(z, positive, RowUpstream, ColUpstream, share, i, j, n, m, RED
     """What the sums over positives give, in which these pairs count `share`."""
     weight = tl.zeros(z.shape, tl.float32)
     if RowUpstream.positive_weight is not None:
-        weight += vector(RowUpstream.positive_weight, i, n, 1) * share
+        weight += across(weights_of(RowUpstream.positive_weight, i, i < n), 1) * share
     if ColUpstream.positive_weight is not None:
-        weight += vector(ColUpstream.positive_weight, j, m, 0) * share
+        weight += across(weights_of(ColUpstream.positive_weight, j, j < m), 0) * share
     return tl.where(positive, weight * positive_slope(z, REDUCE), 0.0)
 
 
@@ -100,8 +100,8 @@ def logit_slope(
 
 
 @triton.jit
-def scaled(g, Scale, index, count, AXIS: tl.constexpr):
-    if Scale is None:
+def scaled(g, side, index, count, AXIS: tl.constexpr):
+    if side.scale is None:
         return g
     else:
-        return g * vector(Scale, index, count, AXIS)
+        return g * scale_of(side, index, count, AXIS)

@@ -49,6 +49,16 @@ def vector(X, index, count, AXIS: tl.constexpr):
 
 
 @triton.jit
+def weights_of(X, index, inside):
+    """X at these indices, or X where it is one number for all; outside 0."""
+    x = tl.to_tensor(X)  # the interpreter has Python's numbers
+    if x.dtype.is_ptr():
+        return tl.load(x + index, mask=inside, other=0.0)
+    else:
+        return tl.where(inside, x, 0.0)
+
+
+@triton.jit
 def first_maximum(z, others, AXIS: tl.constexpr):
     """(value, the first of `others`, the numbers along AXIS, with it); a NaN is the maximum."""
     peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)
@@ -128,12 +138,21 @@ def score_of(x, floor, SCORE: tl.constexpr):
 
 
 @triton.jit
+def scale_of(side, index, count, AXIS: tl.constexpr):
+    """A side's scale as it broadcasts over the tile."""
+    if side.one_scale is None:
+        return vector(side.scale, index, count, AXIS)
+    else:
+        return tl.load(side.scale)
+
+
+@triton.jit
 def affine(s, Row, Col, i, j, n, m, SCORE: tl.constexpr):
     z = s
     if Row.scale is not None:
-        z *= vector(Row.scale, i, n, 1)
+        z *= scale_of(Row, i, n, 1)
     if Col.scale is not None:
-        z *= vector(Col.scale, j, m, 0)
+        z *= scale_of(Col, j, m, 0)
     if SCORE == DOT:  # the biases of the others are inside the score
         if Row.bias is not None:
             z += vector(Row.bias, i, n, 1)

@@ -30,12 +30,14 @@ TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 
 # the rest is a multiple of 16 as in a real launch
 UNSPECIALISED = (
-    "n", "m", "row_origin", "col_origin", "directions", "count", "label_words", "parts", "shift", "others", "partners",
+    "n", "m", "row_origin", "col_origin", "directions", "count", "label_words", "parts", "row_parts",
+    "col_parts", "shift", "others", "partners",
 )  # fmt: skip
 SIDES = ("Row", "Col")
 TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
     "Row": Operands, "Col": Operands, "RowUpstream": Upstream, "ColUpstream": Upstream,
     "RowOut": Numbers, "ColOut": Numbers, "From": Numbers, "Out": Numbers,
+    "RowFrom": Numbers, "ColFrom": Numbers, "RowTo": merge.Finish, "ColTo": merge.Finish,
 }  # fmt: skip
 INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
 INTEGER_ENDS = (
@@ -257,16 +259,20 @@ def place(function: Any, path: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def build_merge(arch: str, spec: PairSpec, finished: bool) -> Usage:
-    """The kernel that joins partial statistics; finished: with statistic and weighted sum, as a whole call wants it."""
-    function = merge.merge
-    given = set(map(camel, spec.numbers))
+    """The kernel that joins partial statistics; finished: of both sides, with a weighed sum, as a whole call wants
+    it."""
+    function = merge.finish if finished else merge.merge
+    numbers = set(map(camel, spec.numbers))
     slopes = {"Slope", "PositiveSlope"} if spec.reduce == Reduce.LSE else set()  # of a cross entropy
     apart = {"PositiveStat", "PositiveStatSlope"} if spec.split else set()
-    weighed = {"Stat", "Weight", "PositiveWeight", "Share"} | slopes | apart
-    given |= weighed if finished else {f"{name}Out" for name in given}
+    weighed = {"Stat", "Weight", "PositiveWeight"} | slopes | apart
+    if finished:
+        given = set(of_both(*numbers, *weighed)) | {"Sum"}
+    else:
+        given = numbers | {f"{name}Out" for name in numbers}
     constants = absent(function, given) | {
-        "POSITIVES": int(spec.positives), "SHARES": False, "PARTS": merge.PARTS, "ITEMS": merge.ITEMS
-    }  # fmt: skip
+        "POSITIVES": int(spec.positives), "PARTS": merge.PARTS, "ITEMS": merge.ITEMS
+    } | ({"SHARES": False} if finished else {})  # fmt: skip
     return compiled_with(function, arch, types_of(function, "", given), constants, {"num_warps": merge.WARPS})
 
 
@@ -304,7 +310,7 @@ def type_of(name: str, kind: str) -> str:
         return TYPES[kind]
     if name in INTEGERS or name.endswith("Partners"):
         return "i64" if name.endswith("_tile") else "i32"
-    special = {"Args": "*i32", "Mask": "*u8", "Share": "*fp64"}
+    special = {"Args": "*i32", "Mask": "*u8", "Sum": "*fp64"}
     integers = name.removesuffix("Out").endswith(INTEGER_ENDS)
     return special.get(name, "*i64" if integers else "*fp32")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients, Weights
+from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
@@ -22,9 +21,6 @@ GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_ch
 SMALL_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
 SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so short that chunks cost less memory
 
-# A scalar-mode call done at once: returns the weighted sum of the statistics and writes every gradient, whose memory
-# has no content yet, or puts a tensor of its own in its place.
-Small = Callable[[PairCall, Weights, Gradients], Tensor]
 SmallWeights = Sequence[Tensor | float | None]
 
 
@@ -120,10 +116,6 @@ class Backend(ABC):
 
     # ---- shortcuts
 
-    def small(self, call: PairCall) -> Small | None:
-        """For a scalar-mode call so small that steps would cost more than the work."""
-        return None
-
     def small_loss(
         self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
     ) -> SmallLoss | None:
@@ -145,21 +137,20 @@ class Backend(ABC):
         return None
 
 
-def only_block(call: PairCall) -> PairBlock:
-    """The block that a call done at once is."""
-    col = call.blocks[0]
-    if col.on != call.spec.cols:
-        col = replace(col, on=call.spec.cols)
-    return PairBlock(call.spec, call.rows, col, call.mask, factor=call.factor)
-
-
-def fits_at_once(call: PairCall) -> bool:
+def fits_at_once(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     """Whether a scalar-mode call is small enough to be done at once on a GPU. Not with float16 slopes that are known
     late: the weights, much larger, would choose the factor against underflow."""
-    sides = [len(call.rows), *map(len, call.blocks)]
-    small = sum(sides) <= SMALL_ITEMS and 0 < call.products * sides[0] * sides[1] <= SMALL_PAIRS
-    late = call.spec.split and call.dtype == torch.float16
-    return len(sides) == 2 and small and not (late or call.spec.second)
+    if extras.private is not None or extras.sets > 1 or len(args.blocks) > 1:
+        return False
+    n, m = args.n, args.m
+    directions = 1 if args.square or args.blocks[0].dim() == 2 else args.blocks[0].shape[0]
+    if (
+        n + m > SMALL_ITEMS
+        or not 0 < directions * n * m <= SMALL_PAIRS
+        or (args.split and args.compute == torch.float16)
+    ):
+        return False
+    return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
 
 
 def score_grad_dtype(block: PairBlock) -> torch.dtype:

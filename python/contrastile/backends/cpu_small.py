@@ -4,16 +4,17 @@ between would cost as much as the work."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..spec import READERS, Score
+from ..spec import Score
 from .base import SmallExtras, SmallWeights
 from .native_block import GRAD_TYPES, dtype_code, threads_for
+from .native_small import set_numbers, set_operands
 from .native_struct import packer
+from .small import features, numbers
 
 SMALL_PAIRS = 1 << 20  # pairs up to which the whole problem is one native call
 PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
@@ -25,14 +26,6 @@ GRADS = (
     *(grad for _, _, grad in BLOCKS),
 )  # fmt: skip
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
-# what most calls have none of: fields of the record and where they go
-NUMBERS = {
-    "row_bias": "block.row_bias", "col_bias": "block.col_bias", "col_scale": "block.col_scale",
-    "share": "block.share", "row_low": "block.row.low", "row_high": "block.row.high", "col_low": "block.col.low",
-    "col_high": "block.col.high",
-}  # fmt: skip
-given_numbers = attrgetter(*NUMBERS)
-given_operands = attrgetter(*(f"row_{name}" for name in READERS), "partner", "mask")
 
 
 def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
@@ -40,7 +33,7 @@ def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     private = extras.private
     if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
         return False
-    if args.score != Score.DOT or args.target or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
+    if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
         return False
     return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
 
@@ -63,7 +56,9 @@ def small_loss(
     }  # fmt: skip
     for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
         values[place], values[count] = block.data_ptr(), block.shape[0]
-    alive = set_weights(values, weights) + set_numbers(values, args) + set_operands(values, args)
+    alive = set_weights(values, weights) + set_numbers(values, args, "block.") + set_operands(values, args, "block.")
+    if args.without_ids or args.without_groups:
+        set_missing(values, args)
     grads = set_gradients(values, args, needs)
     if extras.sets > 1:
         values["sets"] = extras.sets
@@ -80,7 +75,7 @@ def small_loss(
 
 def set_weights(values: dict[str, Any], weights: SmallWeights) -> list[Tensor]:
     alive = []
-    for name, weight in zip(WEIGHTS, weights, strict=False):  # without those of targets
+    for name, weight in zip(WEIGHTS, weights, strict=True):
         if isinstance(weight, Tensor):
             alive.append(weight := numbers(weight))
             values[f"{name}.each"] = weight.data_ptr()
@@ -89,37 +84,11 @@ def set_weights(values: dict[str, Any], weights: SmallWeights) -> list[Tensor]:
     return alive
 
 
-def set_numbers(values: dict[str, Any], args: Any) -> list[Tensor]:
-    alive = []
-    for name, x in zip(NUMBERS, given_numbers(args), strict=True):
-        if x is not None:
-            alive.append(x := numbers(x))
-            values[NUMBERS[name]] = x.data_ptr()
-            if args.square and name == "row_bias":
-                values["block.col_bias"] = x.data_ptr()
-    return alive
-
-
-def set_operands(values: dict[str, Any], args: Any) -> list[Tensor]:
-    """What tests of pairs compare, and the mask."""
-    *rows, partner, mask = given_operands(args)
-    for name, row in zip(READERS, rows, strict=True):
-        if row is not None:
-            own = getattr(args, f"col_{name}")
-            values[f"block.row_{name}"] = row.data_ptr()
-            values[f"block.col_{name}"] = row.data_ptr() if own is None else own.data_ptr()
-    if rows[2] is not None:
-        values["block.label_words"] = rows[2].shape[1]
+def set_missing(values: dict[str, Any], args: Any) -> None:
+    """Blocks of columns that have no ids or groups."""
     for field, blocks in (("without_ids", args.without_ids), ("without_groups", args.without_groups)):
-        for index, name in enumerate(PLACES if blocks else ()):
+        for index, name in enumerate(PLACES):
             values[f"{name}.{field}"] = bool(blocks >> index & 1)
-    if partner is not None:
-        values["block.partner"], values["block.partners"] = partner.data_ptr(), partner.shape[1]
-    if mask is None:
-        return []
-    mask = mask.contiguous()
-    values["block.mask"], values["block.mask_stride"] = mask.data_ptr(), mask.stride(0)
-    return [mask]
 
 
 def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> list[Tensor]:
@@ -131,14 +100,3 @@ def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> l
             grads.append(grad := torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format))
             values[place] = grad.data_ptr()
     return grads
-
-
-def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
-    """Rounded to the type asked for, in the type, as wide or wider, that is multiplied."""
-    if x.dtype != compute or compute != kind:
-        x = x.to(compute).to(kind)
-    return x.contiguous()
-
-
-def numbers(x: Tensor) -> Tensor:
-    return (x if x.dtype == torch.float32 else x.to(torch.float32)).contiguous()

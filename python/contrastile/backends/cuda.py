@@ -11,30 +11,30 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import Gradients, Limits, Needs, PairBlock, PairCall, ScoreGradients, Weights
+from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import cuda_basis, cuda_segments, native
 from .base import (
     GPU_LIMITS,
     Backend,
     Bases,
     Segments,
-    Small,
+    SmallExtras,
+    SmallLoss,
+    SmallWeights,
     fits_at_once,
-    only_block,
     score_grad_dtype,
 )
+from .cuda_small import small_loss
 from .native_block import (
-    address,
     describe,
     empty,
     new_stats,
-    plain_side,
     set_grad,
     set_scores,
-    set_weights,
     weighted_side,
 )
-from .products import add_float_product, set_float_product, set_products
+from .native_struct import packer
+from .products import add_float_product, set_float_product
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
 
@@ -76,9 +76,6 @@ class CudaBackend(Backend):
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
 
-    def small(self, call: PairCall) -> Small | None:
-        return self.small_call if fits_at_once(call) else None
-
     def segments(self) -> Segments:
         return partial(cuda_segments.segment_max, self)
 
@@ -88,27 +85,19 @@ class CudaBackend(Backend):
             return None
         return Bases(partial(cuda_basis.forward, self), partial(cuda_basis.backward, self))
 
-    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        block = only_block(call)
-        x = describe(self.module, block)
-        scores = self.products(x, block, None)
-        grad = self.place_grad(x, block, scores)
-        x.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
-        x.col = plain_side(self.module, block.col, block.col.on, grads.col_bias, grads.col_scale)
-        set_weights(x.row, weights.row, weights.row_positive)
-        set_weights(x.col, weights.col, weights.col_positive)
-        loss = torch.empty((), dtype=torch.float32, device=scores.device)
-        x.loss, x.cross_entropy = address(loss), weights.cross_entropy
-        self.launch(self.module.small_call, self.module.small_call_workspace, x, scores)
-        set_products(block, grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
-        return loss
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+    ) -> SmallLoss | None:
+        if not any(needs) or not fits_at_once(args, weights, extras):
+            return None
+        return partial(small_loss, self, args, weights, needs)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         x = describe(self.module, block)
-        scores = self.products(x, block, block.scores)
+        scores = self.scores(x, block, block.scores)
         row, x.row = new_stats(self.module, block, block.row)
         col = None
         if block.both_sides:
@@ -120,7 +109,7 @@ class CudaBackend(Backend):
         x = describe(self.module, block)
         n, m, device = len(block.row), len(block.col), block.row.features.device
         # saved scores may be read again by another backward pass; those made here become the score gradients
-        scores = block.scores if block.scores is not None else self.products(x, block, None)
+        scores = block.scores if block.scores is not None else self.scores(x, block, None)
         result = ScoreGradients(
             grad=self.place_grad(x, block, scores),
             row_bias=empty(n, device) if needs.row_bias else None,
@@ -142,16 +131,21 @@ class CudaBackend(Backend):
         set_grad(x, grad, block.factor)
         return grad[:, :, : len(block.col)]
 
-    def products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
+    def products(self, a: Tensor, directions: Tensor, out: Tensor | None) -> Tensor:
         """Raw <a, b> of every tile in float32, into `out` or new memory."""
-        row, directions, m = block.row.features, block.col.directions, len(block.col)
+        m = directions.shape[1]
         if out is None:
             width = -(-m // self.padding) * self.padding
-            out = torch.empty(len(directions), len(row), width, dtype=torch.float32, device=row.device)
+            out = torch.empty(len(directions), len(a), width, dtype=torch.float32, device=a.device)
         for direction, to in zip(directions, out[:, :, :m], strict=True):
-            set_float_product(to, row, direction.T)
-        set_scores(x, out)
+            set_float_product(to, a, direction.T)
         return out
+
+    def scores(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
+        """The products of a block, which x is told of."""
+        found = self.products(block.row.features, block.col.directions, out)
+        set_scores(x, found)
+        return found
 
     def launch(self, function: Any, workspace_bytes: Any, x: Any, scores: Tensor) -> None:
         """Runs on torch's current stream, on which torch also orders the reuse of the workspace's memory."""
@@ -159,6 +153,15 @@ class CudaBackend(Backend):
         x.workspace = workspace.data_ptr()
         x.device, x.stream = self.place(scores.device)
         function(x)
+
+    def launch_packed(self, values: dict[str, Any], device: torch.device) -> None:
+        """A small call of these fields, in the same way."""
+        module = self.module
+        values["device"], values["stream"] = self.place(device)
+        size = module.small_call_workspace(packer(module, "Block", tuple(values))(*values.values()))
+        workspace = torch.empty(size, dtype=torch.uint8, device=device)
+        values["workspace"] = workspace.data_ptr()
+        module.small_call(packer(module, "Block", tuple(values))(*values.values()))
 
     def place(self, device: torch.device) -> tuple[int, int]:
         """Device index and the address of the current stream."""

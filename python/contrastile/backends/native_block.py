@@ -72,20 +72,14 @@ def new_stats(module: Any, block: PairBlock, side: Side) -> tuple[SideStats, Any
     return stats, native_side
 
 
-def plain_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
+def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
     native_side = new(module, "Side")
     native_side.on = on
     native_side.grad_sum, native_side.grad_score_sum = address(grad_sum), address(grad_score_sum)
     if on:
         set_limits(native_side, side)
-    return native_side
-
-
-def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
-    native_side = plain_side(module, side, on, grad_sum, grad_score_sum)
-    if on:
         native_side.stat = address(side.stat)
-        set_weights(native_side, side.weight, side.positive_weight)
+        native_side.weight, native_side.positive_weight = address(side.weight), address(side.positive_weight)
         native_side.positive_stat = address(side.positive_stat)
         native_side.positive_stat_weight = address(side.positive_stat_weight)
     return native_side
@@ -93,10 +87,6 @@ def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, gr
 
 def set_limits(native_side: Any, side: Side) -> None:
     native_side.low, native_side.high = address(side.low), address(side.high)
-
-
-def set_weights(native_side: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:
-    native_side.weight, native_side.positive_weight = address(weight), address(positive_weight)
 
 
 def empty(n: int, device: torch.device) -> Tensor:

@@ -7,8 +7,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..spec import PairBlock
-
 HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -78,11 +76,16 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
         out.addmm_(x.float(), y.float())
 
 
-def set_products(block: PairBlock, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
-    """rows = G B and cols = G^T A of all tiles; their sum where both are one tensor. None: not wanted."""
-    for tile, score_gradients in enumerate(grad):
+def set_products(a: Tensor, b: Tensor, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
+    """rows = G b and cols = G^T a, with a (n, d), b and cols (m, d) and G (n, m), or of tiles (t, m, d) and (t, n, m),
+    whose products with b add up; their sum where both are one tensor. None: not wanted."""
+    if b.dim() == 2:
+        pairs = [(grad if grad.dim() == 2 else grad[0], b, cols)]
+    else:
+        tiles = [None] * len(b) if cols is None else cols
+        pairs = list(zip(grad, b, tiles, strict=True))
+    for tile, (score_gradients, directions, to) in enumerate(pairs):
         if rows is not None:
-            (add_float_product if tile else set_float_product)(rows, score_gradients, block.col.directions[tile])
-        if cols is not None:
-            out = cols[tile] if cols.dim() == 3 else cols
-            (add_float_product if cols is rows else set_float_product)(out, score_gradients.T, block.row.features)
+            (add_float_product if tile else set_float_product)(rows, score_gradients, directions)
+        if to is not None:
+            (add_float_product if to is rows else set_float_product)(to, score_gradients.T, a)

@@ -5,42 +5,34 @@ Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested wi
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..monoid import SideStats
-from ..spec import (
-    Gradients,
-    Limits,
-    Needs,
-    PairBlock,
-    PairCall,
-    Score,
-    ScoreGradients,
-    Upstream,
-    Weights,
-)
-from . import measured, triton_segments
+from ..spec import Limits, Needs, PairBlock, PairCall, ScoreGradients
+from . import triton_segments
 from .base import (
     GPU_LIMITS,
     Backend,
     FusedGradients,
     Segments,
-    Small,
+    SmallExtras,
+    SmallLoss,
+    SmallWeights,
     fits_at_once,
-    only_block,
     score_grad_dtype,
 )
-from .products import add_float_product, set_products
+from .products import add_float_product
 from .triton_device import interpreting, missing_triton, old_device
-from .triton_fused import add_row_gradients, fused_tile, swapped
-from .triton_launch import Launch, outputs, rule_level, upstream
-from .triton_merge import PartialStats, finish, joined
+from .triton_fused import add_gradients, fits_fused
+from .triton_launch import Launch, outputs, upstream
+from .triton_merge import PartialStats, joined
+from .triton_small import small_loss
 
-UPSTREAM = [field.name for field in fields(Upstream)]
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
 KERNEL_SUMS = {
     "row_scale": "RowScaleGrad", "col_scale": "ColScaleGrad", "row_bias": "RowBiasGrad", "col_bias": "ColBiasGrad"
@@ -74,47 +66,18 @@ class TritonBackend(Backend):
         # the interpreter computes with the bits of bfloat16 as if they were integers
         return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
-    def small(self, call: PairCall) -> Small | None:
-        return self.small_call if fits_at_once(call) else None
+    def small_loss(
+        self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+    ) -> SmallLoss | None:
+        if not fits_at_once(args, weights, extras):
+            return None
+        return partial(small_loss, args, self.compute_dtype(args.compute, args.a.device), weights, needs)
 
     def segments(self) -> Segments:
         return triton_segments.segment_max
 
-    def small_call(self, call: PairCall, weights: Weights, grads: Gradients) -> Tensor:
-        block = only_block(call)
-        block.row = replace(block.row, weight=weights.row, positive_weight=weights.row_positive)
-        block.col = replace(block.col, weight=weights.col, positive_weight=weights.col_positive)
-        sums = block.spec.reduce.traits.additive
-        value = None if sums else finish(self.stats_tiles(block), weights.cross_entropy)
-        fused = None if value is None else self.gradients(call)
-        if value is not None and fused is not None:
-            for grad in (grads.a, grads.blocks[0], *(getattr(grads, name) for name in SUMS)):
-                if grad is not None:  # the kernel's results are added
-                    grad.zero_()
-            fused(block, grads)
-            return value
-        wanted: dict[str, Any] = {name: getattr(grads, name) is not None for name in SUMS}
-        part, found = self.score_grad_tiles(block, Needs(False, [], **wanted, stats=sums))
-        for name in SUMS:
-            setattr(grads, name, getattr(part, name))
-        set_products(block, part.grad, grads.a, grads.a if call.spec.square else grads.blocks[0])
-        return finish(found, False) if value is None else value
-
     def gradients(self, call: PairCall) -> FusedGradients | None:
-        features, rules = call.rows.features, rule_level(call)
-        short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rules > 0)
-        usable = short and call.spec.score == Score.DOT and fused_tile(features, call) is not None
-        return self.fused if usable else None
-
-    def fused(self, block: PairBlock, grads: Gradients) -> None:
-        if block.spec.square:  # z is symmetric, a row has both sides: its scale meets every pair twice
-            twin = replace(block.col, on=True, **{name: getattr(block.row, name) for name in UPSTREAM})
-            add_row_gradients(replace(block, col=twin), grads.a, grads.row_bias, grads.row_scale, 0.5)
-            return
-        block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
-        add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
-        if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
-            add_row_gradients(swapped(block), grads.blocks[0], grads.col_bias, grads.col_scale)
+        return add_gradients if fits_fused(call.rows.features, call) else None
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..spec import PairBlock, PairCall
+from ..spec import Gradients, PairBlock, PairCall, Score, Upstream
+from . import measured
 from .triton_device import architecture, copies_tensors, copyable, described, kind_of, on_device, precision, processors
 from .triton_launch import arguments, rule_constants, rule_level, upstream
+
+UPSTREAM = [field.name for field in fields(Upstream)]
 
 
 def add_row_gradients(
@@ -39,6 +42,24 @@ def add_row_gradients(
         )  # fmt: skip
     for name, x in targets:
         x.add_(sums[name].sum(0), alpha=share if name == "ScaleGrad" else 1.0)
+
+
+def fits_fused(features: Tensor, x: PairBlock | PairCall) -> bool:
+    """Whether there is a tile for the problem, and the kernel was measured to be faster."""
+    short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rule_level(x) > 0)
+    return short and x.spec.score == Score.DOT and fused_tile(features, x) is not None
+
+
+def add_gradients(block: PairBlock, grads: Gradients) -> None:
+    """See base.FusedGradients."""
+    if block.spec.square:  # z is symmetric, a row has both sides: its scale meets every pair twice
+        twin = replace(block.col, on=True, **{name: getattr(block.row, name) for name in UPSTREAM})
+        add_row_gradients(replace(block, col=twin), grads.a, grads.row_bias, grads.row_scale, 0.5)
+        return
+    block = replace(block, col=replace(block.col, on=block.both_sides))  # what `on` says survives the swap
+    add_row_gradients(block, grads.a, grads.row_bias, grads.row_scale)
+    if any(x is not None for x in (grads.blocks[0], grads.col_bias, grads.col_scale)):
+        add_row_gradients(swapped(block), grads.blocks[0], grads.col_bias, grads.col_scale)
 
 
 def swapped(block: PairBlock) -> PairBlock:

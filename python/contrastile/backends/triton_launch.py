@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
+from .triton_kernel import Kernel
 from .triton_merge import PartialStats
 
 COMPARED = (*READERS, "partner", "low", "high")  # fields of Side that a kernel compares pair by pair
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 
+TENSORS = {"Row", "Col", "Mask"}  # arguments of a block that are, or hold, tensors
+
+
+class Features(NamedTuple):
+    """How features are handed over: as descriptors for the tensor copy engine, where one exists and alignment allows,
+    with the shape of a tile."""
+
+    tile: Any
+    tma: bool
+
+    def arguments(self, a: Tensor, b: Tensor) -> dict[str, Any]:
+        """a (n, d), b (m, d) or (directions, m, d)."""
+        if not self.tma:
+            return {"A": a, "B": b}
+        rows, cols, depth = self.tile.rows, self.tile.cols, self.tile.depth
+        directions = b if b.dim() == 3 else b.unsqueeze(0)
+        return {"A": described(a, rows, depth), "B": described(directions, 1, cols, depth)}
+
+
 class Launch:
     """One block's tile, grid and arguments, the same for both kernels."""
 
-    def __init__(self, block: PairBlock, needs: Needs | None = None) -> None:
+    def __init__(self, block: PairBlock, needs: Needs | None = None, copies: bool = True) -> None:
+        """needs: of score gradients. copies: whether tiles may be copied by tensor descriptors."""
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
@@ -29,7 +51,12 @@ class Launch:
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
-        self.tma = copies_tensors(self.device, kind) and copyable(block.row.features) and copyable(block.col.directions)
+        self.tma = (
+            copies
+            and copies_tensors(self.device, kind)
+            and copyable(block.row.features)
+            and copyable(block.col.directions)
+        )
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -40,21 +67,27 @@ class Launch:
         return [row, PartialStats(self.block, "Col", self.row_tiles)] if self.cols else [row]
 
     def run(self, kernel: Any, more: dict[str, Any]) -> None:
-        grid = (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
+        given = self.features.arguments(self.block.row.features, self.block.col.features) | arguments(self.block)
         with on_device(self.device):
-            kernel[grid](**self.operands(), **arguments(self.block), **more, **self.constants(), **self.tile.options())
+            kernel[self.grid](**given, **more, **self.constants(), **self.tile.options())
 
-    def operands(self) -> dict[str, Any]:
-        """A and B (directions, m, d): descriptors for the tensor copy engine where one exists and alignment allows."""
-        a, b, tile = self.block.row.features, self.block.col.directions, self.tile
-        shape = {"b_direction": b.stride(0), "directions": len(b)}
-        if not self.tma:
-            return {"A": a, "B": b} | shape
-        return {"A": described(a, tile.rows, tile.depth), "B": described(b, 1, tile.cols, tile.depth)} | shape
+    def kernel(self, kernel: Any, more: dict[str, Any]) -> Kernel:
+        """The kernel for blocks like this one. more: its further arguments that are the same of all of them."""
+        numbers = {name: x for name, x in arguments(self.block).items() if name not in TENSORS}
+        return Kernel(kernel, self.grid, numbers | more | self.constants(), self.tile.options())
+
+    @property
+    def grid(self) -> tuple[int]:
+        return (self.tile.programs(self.row_tiles * self.col_tiles, processors(self.device)),)
+
+    @property
+    def features(self) -> Features:
+        return Features(self.tile, self.tma)
 
     def constants(self) -> dict[str, Any]:
-        spec, tile = self.block.spec, self.tile
+        spec, tile, b = self.block.spec, self.tile, self.block.col.directions
         return rule_constants(spec) | {
+            "b_direction": b.stride(0), "directions": len(b),
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -74,11 +107,32 @@ def arguments(block: PairBlock) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def operands(side: Side) -> Any:
-    from ..triton_kernels.rules import Operands
+class Tuples(NamedTuple):
+    """Types of the kernels' arguments that are tuples."""
 
-    given = {name: getattr(side, name) for name in Operands._fields if name != "partners"}
-    return Operands(**given, partners=None if side.partner is None else side.partner.shape[1])
+    operands: Any
+    numbers: Any
+    upstream: Any
+    finish: Any
+
+
+@cache
+def tuples() -> Tuples:
+    """Looked up once: an import within a function takes a microsecond each time."""
+    from ..triton_kernels.merge import Finish
+    from ..triton_kernels.rules import Numbers, Operands, Upstream
+
+    return Tuples(Operands, Numbers, Upstream, Finish)
+
+
+def operands(side: Side) -> Any:
+    given = {name: getattr(side, name) for name in operand_names()}
+    return tuples().operands(**given, partners=None if side.partner is None else side.partner.shape[1])
+
+
+def operand_names() -> list[str]:
+    """The fields of Operands that are fields of Side."""
+    return [name for name in tuples().operands._fields if name not in ("partners", "one_scale")]
 
 
 def rule_constants(spec: PairSpec) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from contrastile.backends import (
     triton_fused,
     triton_launch,
     triton_merge,
+    triton_plan,
     triton_segments,
+    triton_small,
 )
 
 MODULES: tuple[ModuleType, ...] = (
-    triton, triton_device, triton_fused, triton_launch, triton_merge, triton_segments
+    triton, triton_device, triton_fused, triton_launch, triton_merge, triton_plan, triton_segments, triton_small
 )  # fmt: skip
 
 

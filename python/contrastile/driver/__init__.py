@@ -8,7 +8,6 @@ side) and the columns after it (both sides), so that each unordered pair is comp
 from .gradients import gradients
 from .plan import Plan, ScoreStore
 from .scalar import scalar
-from .scaling import power_of_two
 from .statistics import Finished, Statistics, StatsAccumulator, finished, finished_side, side_by_side, statistics
 from .value import weighed
 from .weights import attach, attached, with_upstream
@@ -24,7 +23,6 @@ __all__ = [
     "finished",
     "finished_side",
     "gradients",
-    "power_of_two",
     "scalar",
     "side_by_side",
     "statistics",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -33,12 +33,12 @@ def gradients(plan: Plan, needs: Needs, store: ScoreStore) -> Gradients:
     return grads
 
 
-def new_gradients(call: PairCall, needs: Needs, create: Callable[..., Tensor] = torch.zeros) -> Gradients:
+def new_gradients(call: PairCall, needs: Needs) -> Gradients:
     features = call.rows.features
     dtype = stat_dtype(features.dtype)
 
     def new(*shape: int) -> Tensor:
-        return create(shape, dtype=dtype, device=features.device)
+        return torch.zeros(shape, dtype=dtype, device=features.device)
 
     n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
     return Gradients(

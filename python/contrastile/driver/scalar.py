@@ -29,13 +29,6 @@ def scalar(
     if not needs.any():
         done = finished(statistics(Plan(call, backend), ScoreStore(None)))
         return weighed(done, weights)[0].to(stat_dtype(call.dtype)), None
-    complete = weights.col is not None or not call.spec.cols
-    small = backend.small(call) if complete else None
-    if small is not None:
-        grads = new_gradients(call, needs, torch.empty)
-        with scaled(call, backend, weights.given(), grads):
-            value = small(call, weights, grads)
-        return value, grads
     plan = Plan(call, backend)
     if call.spec.reduce.traits.additive:
         return one_sweep(plan, weights, needs)

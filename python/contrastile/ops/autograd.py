@@ -195,7 +195,12 @@ def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
     `saved` holds the gradients, then the inputs they belong to: arguments, so that the result requires grad in `once`.
     """
     half = len(saved) // 2
-    return tuple((g * gout).to(x.dtype) for g, x in zip(saved[:half], saved[half:], strict=True))
+    grads = saved[:half]
+    if torch.compiler.is_compiling() or check.transformed() or torch._C._functorch.is_legacy_batchedtensor(gout):
+        products: Sequence[Tensor] = [g * gout for g in grads]
+    else:
+        products = torch._foreach_mul(grads, gout)  # one launch on a GPU
+    return tuple(map(as_type, products, [x.dtype for x in saved[half:]]))
 
 
 NO_DOUBLE_BACKWARD = (

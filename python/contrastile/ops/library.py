@@ -19,7 +19,7 @@ from .. import driver
 from ..backends import select
 from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
 from ..monoid import NUMBERS, TargetStats, stat_dtype, target_slopes, upstream
-from ..spec import READERS, PairCall, PairSpec, Reduce, Score, Side, Target, Upstream, Weights
+from ..spec import READERS, PairCall, Side, Target, Upstream, Weights
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
@@ -64,7 +64,7 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         rows.second_scale, rows.second_bias = (
             None if x is None else x.to(stat).expand(args.n).contiguous() for x in (args.second_scale, args.second_bias)
         )
-    spec = spec_of(args)
+    spec = args.spec
     if args.square:
         # the rows' scale already multiplies the score; as columns they bring the rest
         col = replace(rows, scale=None)
@@ -94,13 +94,6 @@ def second_blocks(args: Arguments, blocks: Sequence[Tensor], kind: torch.dtype) 
 def same_memory(x: Tensor, y: Tensor) -> bool:
     """Whether both are the same numbers, one perhaps detached."""
     return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
-
-
-def spec_of(args: Arguments) -> PairSpec:
-    return PairSpec(
-        Reduce(args.reduce), args.keep, args.positives, args.keep_positives, args.cols, args.square,
-        Score(args.score), args.offset, args.split, args.counts, Target(args.target),
-    )  # fmt: skip
 
 
 def without(side: Side, args: Arguments, index: int) -> Side:
@@ -192,9 +185,9 @@ def upstream_of(
 def loss(
     args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor]]:
-    if (run := small_loss(args, weights, needs)) is not None:
-        return run()
     with no_autocast(args.a):
+        if (run := small_loss(args, weights, needs)) is not None:
+            return run()
         call, backend = build_call(args)
         value, grads = driver.scalar(call, backend, contiguous_weights(args, weights), needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
@@ -205,7 +198,8 @@ def small_loss(
 ) -> SmallLoss | None:
     """What does a small call at once, see Backend.small_loss."""
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m, args.second)
-    return backend.small_loss(args, weights, needs, extras)
+    # second operands are never small
+    return None if args.second else backend.small_loss(args, weights[:4], needs, extras)
 
 
 Weight = float | Tensor  # of all items, or one for each
@@ -247,7 +241,7 @@ def fake_stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     a, blocks, n, m = args.a, args.blocks, args.n, args.m
     dtype = stat_dtype(a.dtype)
     col_n = m if args.cols else 0
-    integers = sum(NUMBERS[name].integer for name in spec_of(args).numbers)
+    integers = sum(NUMBERS[name].integer for name in args.spec.numbers)
     col_split, row_split = (col_n, n) if args.split else (0, 0)
 
     def empty(*size: Any, kind: torch.dtype = dtype) -> Tensor:

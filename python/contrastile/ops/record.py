@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..literals import ReduceName, ScoreName
-from ..spec import Gradients, Needs, PairTest, Reduce, Score, Target
+from ..spec import Gradients, Needs, PairSpec, PairTest, Reduce, Score, Target
 
 # the enumerations of spec by the words that arguments take
 REDUCES = {name: Reduce[name.upper()] for name in get_args(ReduceName)}
@@ -107,6 +107,13 @@ class Arguments:
         if self.square:
             return self.n
         return self.blocks[0].shape[-2] if len(self.blocks) == 1 else sum(block.shape[-2] for block in self.blocks)
+
+    @property
+    def spec(self) -> PairSpec:
+        return PairSpec(
+            Reduce(self.reduce), self.keep, self.positives, self.keep_positives, self.cols, self.square,
+            Score(self.score), self.offset, self.split, self.counts, Target(self.target),
+        )  # fmt: skip
 
 
 FIELDS: dict[str, Option] = {

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..monoid import NUMBERS
 from .arguments import Pairs
-from .library import spec_of
 from .record import Arguments
 from .second import Targets
 
@@ -98,7 +97,7 @@ def with_targets(stats: PairStats, targets: Targets, details: Sequence[Tensor]) 
 
 def with_integers(stats: PairStats, args: Arguments, cols: bool, integers: Sequence[Tensor]) -> PairStats:
     """Adds indices and counts, which are rows of the two tensors in the order of monoid.NUMBERS."""
-    names = [name for name in spec_of(args).numbers if NUMBERS[name].integer]
+    names = [name for name in args.spec.numbers if NUMBERS[name].integer]
     rows, columns = integers[0], integers[0] if args.square else integers[1]
     for side, values in [("row", rows), ("col", columns)] if cols else [("row", rows)]:
         numbers = dict(zip(names, values.unbind(0), strict=True))

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import driver
 from ..backends import select_segments
 from ..backends.base import CPU_LIMITS, GPU_LIMITS, row_chunks
+from ..backends.underflow import power_of_two
 from ..literals import BackendName
 from ..monoid import stat_dtype
 from . import check
@@ -177,7 +177,7 @@ def segment_max_backward(
 
 def scale_of(grad: Tensor, args: Tensor) -> Tensor:
     """Brings the largest score gradient there is near 2^14."""
-    return driver.power_of_two(torch.where(args < 0, 0.0, grad).abs().amax())
+    return power_of_two(torch.where(args < 0, 0.0, grad).abs().amax())
 
 
 def score_gradients(grad: Tensor, args: Tensor, columns: int) -> Tensor:

@@ -1,0 +1,186 @@
+"""Small calls of the triton backend: what Python does, and what calls share. Run by test_interpreted_small.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from triton.runtime.interpreter import GridExecutor
+
+import contrastile
+from contrastile.backends import base, triton_plan, triton_small
+from contrastile.backends.triton_kernel import Kernel
+from support import launches
+
+PACKAGE = str(Path(contrastile.__file__).parent)
+# functions of the package that a step enters, forward and backward
+CALLS = {"clip_loss": 200, "siglip_loss": 212, "nt_xent": 212, "sup_con": 215}
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The plans that were made."""
+    found, make = [], triton_plan.Plan.__init__
+    monkeypatch.setattr(triton_plan.Plan, "__init__", lambda plan, *given: (found.append(plan), make(plan, *given))[1])
+    return found
+
+
+def rows(n, d, dtype=torch.float32, seed=0):
+    found = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(found, dim=1).to(dtype).requires_grad_()
+
+
+def entered(step):
+    """How many functions of the package a step enters."""
+    count = 0
+
+    def look(frame, event, argument):
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith((PACKAGE, "<string>"))
+
+    sys.setprofile(look)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_step_makes_few_calls(name, monkeypatch):
+    """Where launches take no time, Python is what a small batch costs."""
+    monkeypatch.setattr(GridExecutor, "__call__", lambda *given, **named: None)
+    x, y, scale = rows(24, 8), rows(24, 8, seed=1), torch.tensor(10.0, requires_grad=True)
+
+    def step():
+        launches.LOSSES[name](x, y, scale, backend="triton").backward()
+
+    step()  # what is made once is there
+    assert entered(step) <= CALLS[name]
+
+
+def clip(x, y, scale=10.0, **options):
+    """The loss and its gradients; on the torch backend for comparison."""
+    found = []
+    for backend in ("triton", "torch"):
+        given = [z.detach().requires_grad_(z.requires_grad) for z in (x, y)]
+        loss = contrastile.clip_loss(*given, scale, backend=backend, **options)
+        loss.backward()
+        found.append([loss.detach(), *(z.grad for z in given if z.requires_grad)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2 if x.dtype != torch.float32 else 1e-4, atol=1e-5)
+
+
+def test_calls_of_one_kind_share_a_plan(made):
+    """Numbers may change; values are those of the call at hand."""
+    for seed, scale in enumerate((10.0, 3.0, torch.tensor(7.0))):
+        clip(rows(9, 6, seed=seed), rows(9, 6, seed=seed + 5), scale)
+    assert len(made) == 1
+
+
+def test_calls_of_other_kinds_do_not(made):
+    """Sizes, types, options, wanted gradients, the place in 16 bytes of a number of one side."""
+    x, y, shifted = rows(9, 8), rows(9, 8, seed=1), torch.zeros(9 * 8 + 1)[1:].view(9, 8)
+    ids = torch.arange(9) // 2
+    shifted.copy_(x.detach())
+    cases = [
+        ((x, y), {}),
+        ((rows(8, 8), rows(8, 8, seed=1)), {}),
+        ((rows(9, 7), rows(9, 7, seed=1)), {}),
+        ((rows(9, 8, torch.float16), rows(9, 8, torch.float16, seed=1)), {}),
+        ((x.detach(), y), {}),
+        ((shifted.requires_grad_(), y), {}),
+        ((x, y), {"image_ids": ids, "text_ids": ids}),
+        ((x, y), {"scale": torch.linspace(1.0, 9.0, 9)}),
+    ]
+    for given, options in cases * 2:
+        clip(*given, **options)
+    assert len(made) == len(cases)
+
+
+def test_plans_are_forgotten():
+    x = rows(1, 2)
+    for n in range(1, triton_small.KINDS + 10):
+        triton_small.plans((n,), ())
+    assert triton_small.plans.cache_info().currsize == triton_small.KINDS
+    clip(x, rows(1, 2, seed=1))
+
+
+@pytest.mark.parametrize("reduce, positives, keep_positives", [
+    ("lse", "same_index", False), ("lse", "same_index", True), ("softplus", "same_index", False), ("relu", None, False),
+])  # fmt: skip
+def test_one_number_weighs_like_as_many_as_there_are_items(reduce, positives, keep_positives):
+    x, y = rows(40, 6), rows(50, 6, seed=1)
+    weights = {"row_weight": 0.5, "col_weight": 0.25}
+    if positives:
+        weights |= {"row_positive_weight": -0.5, "col_positive_weight": -0.25}
+    found = []
+    sizes = {"row": 40, "col": 50}
+    for given in (weights, {name: torch.full((sizes[name[:3]],), x) for name, x in weights.items()}):
+        loss = contrastile.pair_loss(
+            x, y, reduce=reduce, keep="other_index", positives=positives, keep_positives=keep_positives, cols=True,
+            backend="triton", **given,
+        )  # fmt: skip
+        found.append([loss, *torch.autograd.grad(loss, (x, y))])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("reduce", ["lse", "softplus"])
+def test_values_alone(reduce, monkeypatch):
+    """Without gradients there are no score gradients; more items than one program finishes."""
+    x, y = rows(300, 4).detach(), rows(270, 4, seed=1).detach()
+    options = {"reduce": reduce, "cols": True, "col_weight": 1.0}
+    monkeypatch.setattr(triton_plan.Plan, "gradients", None)
+    one, other = (contrastile.pair_loss(x, y, backend=name, **options) for name in ("triton", "torch"))
+    torch.testing.assert_close(one, other)
+
+
+def test_what_is_not_done_at_once_is_done_in_steps(made, monkeypatch):
+    monkeypatch.setattr(base, "SMALL_PAIRS", 80)
+    clip(rows(9, 6), rows(9, 6, seed=1))
+    assert not made
+
+
+class Function:
+    """A Triton kernel that notes its launches."""
+
+    arg_names = ("A", "n", "B", "SIZE")
+
+    def __init__(self):
+        self.pre_run_hooks, self.log = [], []
+
+    def __getitem__(self, grid):
+        def launch(*given, **named):
+            assert not given
+            self.log.append(("first", grid, named))
+            return Compiled(self.log)
+
+        return launch
+
+
+class Compiled:
+    def __init__(self, log):
+        self.log = log
+
+    def __getitem__(self, grid):
+        return lambda *given: self.log.append(("again", grid, given))
+
+
+def test_a_kernel_is_looked_for_once():
+    """Its arguments are then given in its own order, with all that is the same of every launch."""
+    function = Function()
+    kernel = Kernel(function, (3,), {"SIZE": 8, "n": 5}, {"num_warps": 4})
+    kernel({"B": "b"})
+    assert kernel.direct
+    kernel({"B": 1, "A": 2})
+    assert function.log == [
+        ("first", (3, 1, 1), {"A": None, "n": 5, "B": "b", "SIZE": 8, "num_warps": 4}),
+        ("again", (3, 1, 1), (2, 5, 1, 8)),
+    ]
+    function.pre_run_hooks.append(print)  # Triton runs them
+    kernel({"B": "b"})
+    assert not kernel.direct and function.log[-1][0] == "first"
