@@ -44,6 +44,7 @@ class PackedColumns:
 class CpuBackend(Backend):
     name = "cpu"
     saves_scores = True
+    takes_second = True
 
     def __init__(self) -> None:
         self.module: Any = native.cpu
@@ -126,5 +127,13 @@ class CpuBackend(Backend):
         x.a, x.b, x.b_direction = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
         x.d = block.row.features.shape[1]
         x.dtype = dtype_code(block.row.features)
-        x.threads = threads_for(x.n * x.m * max(x.d, 16))
+        if block.spec.second:
+            set_second(x, block)
+        x.threads = threads_for(x.n * x.m * max(x.d + x.second_d, 16))
         return x
+
+
+def set_second(x: Any, block: PairBlock) -> None:
+    assert block.row.second is not None and isinstance(block.col.second_prepared, PackedColumns)
+    x.second_a, x.second_b = block.row.second.data_ptr(), block.col.second_prepared.panels.data_ptr()
+    x.second_d = block.row.second.shape[1]
