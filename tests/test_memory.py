@@ -122,6 +122,15 @@ def test_the_peak_of_the_cpu_backend(call, budget):
 
 
 @needs_linux
+@pytest.mark.parametrize("cols", [False, True])
+def test_the_peak_with_a_teacher_on_the_cpu(cols):
+    """Neither matrix is held, nor a third of one."""
+    teacher = "targets=contrastile.Targets(y.detach(), x.detach(), 20.0)"
+    call = f"contrastile.pair_loss(x, y, scale=14.3, cols={cols}, {teacher}, backend='cpu', memory_budget=0)"
+    assert peak_bytes(call) < 8192 * 8192 * 4 / 3
+
+
+@needs_linux
 def test_the_peak_with_the_default_budget():
     """pair_loss may hold 64 MiB of scores unless told otherwise."""
     assert peak_bytes(CLIP.format("cpu", None)) < 8192 * 8192 * 4 / 3 + 64 * MIB

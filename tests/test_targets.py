@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.targets import BACKENDS, check, problem
+from support.targets import BACKENDS, KINDS, check, problem
 
-KINDS = ("softmax", "affine", "gated")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 

@@ -13,6 +13,7 @@ from contrastile import Targets, pair_loss, pair_reduce
 from contrastile.testing import EPS
 
 NAMES = ("s", "targets", "target_lse", "target_entropy")  # of PairStats, after "row" or "col"
+KINDS = ("softmax", "affine", "gated")
 ROUNDINGS = 16.0  # how many roundings of the largest logit may meet in a number
 
 
