@@ -225,4 +225,4 @@ def test_compiles_without_graph_breaks():
 
 def test_every_score_is_tested():
     """The tests above meet every score on every backend; a new score must be added to them."""
-    assert set(arguments.SCORES) == {"dot", *SCORES}
+    assert set(arguments.SCORES) == {"dot", "gated", *SCORES}  # the gated one: test_targets.py

@@ -14,10 +14,12 @@ import torch
 import contrastile
 from contrastile import pair_loss, pair_reduce
 from contrastile.backends import native
+from support import targets
 from support.cases import EXTRAS, make_call
 from support.combinations import each_once
 from support.oracle import check, engine, engine_loss, upstream
 from support.rules import REDUCES
+from support.targets import KINDS
 
 BACKENDS = ("torch", "cpu")
 on_every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -62,6 +64,21 @@ def test_it_does_not_matter_which_thread_takes_what(two_threads):
         assert_equal_bits(first, runs(call, backend="cpu", memory_budget=0))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nor_with_second_operands(kind, two_threads):
+    torch.set_num_threads(5)
+    p = targets.problem(400, 330, 20, 12, map=kind).to(torch.float32)
+    weights = targets.weights_of(targets.dense(p))
+
+    def run():
+        values = targets.engine(p, backend="cpu", memory_budget=0)
+        return [*values.values(), *targets.gradients(targets.weighed(values, weights), p).values()]
+
+    first = run()
+    for _ in range(10):
+        assert_equal_bits(first, run())
+
+
 @on_every_reduce
 @on_every_backend
 def test_two_threads_are_right(backend, reduce, two_threads):
@@ -83,8 +100,10 @@ def python(code, **environment):
 
 GRID = """
 import itertools, torch
-from support import distances
+from support import distances, targets
 from support.cases import EXTRAS, make_call
+from support import targets
+from support.targets import KINDS
 from support.oracle import check
 from contrastile.backends import native
 torch.set_num_threads(THREADS)
@@ -96,6 +115,8 @@ for shape, dtype, reduce in itertools.product(SHAPES, dtypes, ("lse", "softplus"
         check(make_call(*shape, dtype, *extras, **options), backend="cpu")
 for score, dtype in itertools.product(distances.SCORES, dtypes):
     distances.check(distances.problem(37, 300, 17, 3, dtype, False), score, False, backend="cpu")
+for kind, dtype in itertools.product(targets.KINDS, dtypes):
+    targets.check(targets.problem(37, 300, 17, 9, map=kind), dtype, backend="cpu")
 print(native.cpu.isa())
 """
 needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
@@ -122,6 +143,8 @@ def test_fewer_threads_than_asked_for(limit):
 FLUSH = """
 import torch
 from support.cases import make_call
+from support import targets
+from support.targets import KINDS
 from support.oracle import check
 from dataclasses import replace
 torch.set_flush_denormal(True)

@@ -11,7 +11,7 @@ from contrastile import pair_loss, pair_reduce
 from contrastile.backends import products, torch_tiles
 from contrastile.catalog import CATALOG
 from contrastile.ops import library, pair
-from support.combinations import each_once
+from support.combinations import by_default, each_once
 from support.loss_cases import differentiable, every_variant_once, id_of, leaves, make, takes
 from support.memory import needs_linux, peak_bytes, saved_bytes
 
@@ -119,6 +119,15 @@ def test_the_dense_reference_peaks_above_the_matrix():
 def test_the_peak_of_the_cpu_backend(call, budget):
     """Less than a third of the N x N float32 matrix, and no more than the budget beyond that."""
     assert peak_bytes(call.format("cpu", budget)) < 8192 * 8192 * 4 / 3 + budget
+
+
+@needs_linux
+@pytest.mark.parametrize("cols", by_default((False, True), False))
+def test_the_peak_with_a_teacher_on_the_cpu(cols):
+    """Neither matrix is held, nor a third of one."""
+    teacher = "targets=contrastile.Targets(y.detach(), x.detach(), 20.0)"
+    call = f"contrastile.pair_loss(x, y, scale=14.3, cols={cols}, {teacher}, backend='cpu', memory_budget=0)"
+    assert peak_bytes(call) < 8192 * 8192 * 4 / 3
 
 
 @needs_linux

@@ -12,6 +12,7 @@ import torch
 
 from contrastile import backends
 from contrastile.backends import cpu, torch_rules, torch_tiles
+from support import targets
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default
 from support.cuda_host import compiler, edited, execute, includes, loaded
@@ -100,6 +101,54 @@ NATIVE: dict[str, tuple[str, str, str, str]] = {
 }  # fmt: skip
 
 
+TARGETS, FUNCTORS, SCORES, COLUMNS = "cpu/targets.inc", "common/functors.h", "cpu/scores.inc", "cpu/columns.inc"
+SECOND: dict[str, tuple[str, str, str, str]] = {
+    "peak": (TARGETS, "to.target_peak[k] = top", "to.target_peak[k] = base + 1.f", "softmax"),
+    "total": (TARGETS, "to.target_total[k] * own + total", "to.target_total[k] + total", "softmax"),
+    "sum of z": (TARGETS, "to.target_z[k] * own + z", "to.target_z[k] + z", "softmax"),
+    "sum of t": (TARGETS, "to.target_t[k] * own + t", "to.target_t[k] + t", "softmax"),
+    "columns' sums": (TARGETS, "load(to) * rescale + sum", "load(to) + sum", "softmax"),
+    "columns' peak": (TARGETS, "store(part.target_peak + column, peak)", "", "softmax"),
+    "weights": (TARGETS, "x.row.weights[i] += hsum(total)", "x.row.weights[i] = hsum(total)", "affine"),
+    "weighted": (TARGETS, "x.row.weighted[i] += hsum(of_z)", "x.row.weighted[i] = hsum(of_z)", "affine"),
+    "columns' weights": (TARGETS, "out.weights[j] += part.weights[j]", "", "affine"),
+    "scale": (TARGETS, "x.second_scale ? u * x.second_scale[i] : u", "u", "softmax"),
+    "bias": (TARGETS, "x.second_bias ? t + x.second_bias[i] : t", "t", "affine"),
+    "dropped": (TARGETS, "vselect(dropped, splat(MASKED), t)", "t", "dropped"),
+    "dropped slopes": (TARGETS, "vselect(dropped, Vec{}, PairWeight<T>::weight(t, side.peak, side.log_total))",
+                       "PairWeight<T>::weight(t, side.peak, side.log_total)", "dropped"),
+    "dropped by columns": (SCORE_GRAD, "side_z(x, z, rule, col_limits(c, column)) == MASKED", "row_drops", "limits"),
+    "q": (FUNCTORS, "vexp((t - peak) - log_total); }\n  template <class V> CT_HD static V slope(V q",
+          "vexp(t - peak); }\n  template <class V> CT_HD static V slope(V q", "softmax"),
+    "q in dz": (TARGETS, "of_z += side.mean * q", "", "softmax"),
+    "z in dt": (FUNCTORS, "q * (mean * z + logit * t + offset)", "q * (logit * t + offset)", "softmax"),
+    "t in dt": (FUNCTORS, "q * (mean * z + logit * t + offset)", "q * (mean * z + offset)", "softmax"),
+    "offset in dt": (FUNCTORS, "q * (mean * z + logit * t + offset)", "q * (mean * z + logit * t)", "softmax"),
+    "z in affine dt": (FUNCTORS, "return mean * z + offset", "return offset", "affine"),
+    "offset in affine dt": (FUNCTORS, "return mean * z + offset", "return mean * z", "affine"),
+    "columns' dt": (TARGETS, ", some(c.logit_weight)", ", Vec{}", "softmax"),
+    "columns' q": (COLUMNS, "unzip(at, x.col.target_stat", "unzip(at, x.col.stat", "softmax"),
+    "du": (SCORE_GRAD, "x.second_scale ? of_t * x.second_scale[i] : of_t", "of_t", "softmax"),
+    "sum of dt u": (SCORE_GRAD, "of_t * u)", "of_t)", "softmax"),
+    "gate": (SCORES, "load(t.dots + r * t.dot_stride + j) * inverse_gate(x, t, r, j)",
+             "load(t.dots + r * t.dot_stride + j)", "gated"),
+    "gate's slope": (SCORE_GRAD, "grad * inverse)", "grad)", "gated"),
+    "slope of the gate": (FUNCTORS, "-0.5f * s * inverse * inverse", "-0.5f * s * inverse", "gated"),
+}  # fmt: skip
+SECOND_FAULT = r"allowed|\('(row|col)_?"
+
+
+def second_problem(name: str) -> targets.Problem:
+    if name in targets.KINDS:
+        return targets.problem(21, 150, 6, 5, map=name)  # tiles of one block of columns join
+    ids, low = torch.arange(43) % 5, torch.linspace(-6.0, 2.0, 21)
+    keep, options = ids[:21, None] != ids, {"keep": "other_id", "row_ids": ids[:21], "col_ids": ids}
+    if name == "dropped":
+        return targets.problem(21, 43, 6, 5, keep=keep, options=tuple(options.items()))
+    options["row_low"] = low
+    return targets.problem(21, 43, 6, 5, keep=keep, low=low.double(), options=tuple(options.items()))
+
+
 @pytest.fixture(scope="module")
 def bindings(tmp_path_factory):
     """What no edit touches, compiled once."""
@@ -129,3 +178,12 @@ def test_an_error_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch)
     monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
     with pytest.raises(AssertionError, match=FAULT):
         check(problem(call), backend="cpu")
+
+
+@pytest.mark.parametrize("name", by_default(SECOND, "columns' sums", "offset in dt", "slope of the gate"))
+def test_an_error_with_second_operands_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
+    *edit, kind = SECOND[name]
+    monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))
+    monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
+    with pytest.raises(AssertionError, match=SECOND_FAULT):
+        targets.check(second_problem(kind), backend="cpu")

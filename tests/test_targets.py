@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support.targets import BACKENDS, check, problem
+from support.targets import BACKENDS, KINDS, check, engine, problem
 
-KINDS = ("softmax", "affine", "gated")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -65,3 +64,15 @@ def test_rows_that_keep_nothing(backend, kind):
     keep = torch.ones(5, 6, dtype=torch.bool)
     keep[2], keep[:, 4] = False, False
     check(problem(5, 6, 4, 3, map=kind, keep=keep, options=(("mask", keep),)), backend=backend)
+
+
+@each_backend
+@pytest.mark.parametrize("kind", ["softmax", "affine"])
+def test_a_nan_of_the_teacher_is_passed_on(kind, backend):
+    p = problem(5, 6, 4, 3, map=kind)
+    for row in (slice(4, 5), slice(None)):  # in some pairs of every column, in all
+        p.rows[row] = torch.nan
+        found = engine(p.to(torch.float32), backend=backend)
+        for name in ("row_target_lse", *(("row_targets",) if kind == "softmax" else ())):
+            assert found[name][row].isnan().all(), name
+    assert found["col_target_lse"].isnan().all()

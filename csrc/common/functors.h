@@ -61,6 +61,29 @@ template <int K = 0, class Body> static auto for_reduce(Reduce reduce, const Bod
   return body(ReduceTag<(Reduce)K>{});
 }
 
+// What a pair weighs in the mean of z, of its t, and the slope in t of the upstream gradients of spec.Upstream: those of the mean,
+// of the mean of t, and the rest.
+template <Target T> struct PairWeight;
+
+template <> struct PairWeight<Target::kSoftmax> {
+  template <class V> CT_HD static V weight(V t, V peak, V log_total) { return vexp((t - peak) - log_total); }
+  template <class V> CT_HD static V slope(V q, V z, V t, V mean, V logit, V offset) { return q * (mean * z + logit * t + offset); }
+};
+
+template <> struct PairWeight<Target::kAffine> {  // a sum divides `mean` already
+  template <class V> CT_HD static V weight(V t, V, V) { return t; }
+  template <class V> CT_HD static V slope(V, V z, V, V mean, V, V offset) { return mean * z + offset; }
+};
+
+// The gated score s = x / sqrt(u); where u <= least there is no gate, and no score.
+struct Gate {
+  template <class V> CT_HD static V inverse(V u, float least) {  // of the square root; NaN stays NaN
+    const V above = u - least;
+    return vselect_positive(above, 1.f / vsqrt(u), vselect_positive(-above, V{}, above));
+  }
+  template <class V> CT_HD static V slope(V s, V inverse) { return -0.5f * s * inverse * inverse; }  // ds/du
+};
+
 // Scores as functions of q > 0, the squared distance of a row from a column's flat.
 struct SquaredDistance {
   template <class V> CT_HD static V value(V q) { return q; }

@@ -9,6 +9,9 @@ CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
   FIELD(const void*, b, nullptr); /* (m, d) packed by pack(); tile t lies b_direction bytes after tile t - 1 */ \
   FIELD(int64_t, b_direction, 0);                                                                               \
   FIELD(int64_t, d, 0);                                                                                         \
+  FIELD(const void*, second_a, nullptr); /* second operands, in the same forms: rows, packed columns, length */ \
+  FIELD(const void*, second_b, nullptr);                                                                        \
+  FIELD(int64_t, second_d, 0);                                                                                  \
   FIELD(DType, dtype, DType::kFloat32);                                                                         \
   FIELD(int32_t, threads, 1);
 CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);

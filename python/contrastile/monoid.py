@@ -194,7 +194,8 @@ def finish_target(stats: SideStats) -> TargetStats | None:
     if stats.target_total is None:
         return None
     assert stats.target_peak is not None and stats.target_z is not None and stats.target_t is not None
-    given = stats.target_peak != -torch.inf  # a NaN is passed on
+    # a NaN is passed on, also by kernels whose largest of nothing but NaN is -inf
+    given = (stats.target_peak != -torch.inf) | stats.target_total.isnan()
     mean, logits = (torch.where(given, x / stats.target_total, 0.0) for x in (stats.target_z, stats.target_t))
     return TargetStats(mean, logits, in_parts(stats.target_peak, stats.target_total), given)
 

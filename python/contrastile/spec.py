@@ -147,6 +147,8 @@ class Limits:
     max_chunk: int  # rows; larger chunks no longer raise the rate of the output products
     square_chunk: int  # rows; a chunk's own square is computed in full, so chunks of a square call stay smaller
     min_chunk: int = 128  # rows; where fewer would fit, columns are split instead
+    # rows; where fewer would fit with the scores of all columns, products are formed twice instead; None: min_chunk
+    kept_chunk: int | None = None
 
 
 class Packed(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients
 
-CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384)  # measured on CPUs
+CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384, kept_chunk=32)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
 # bytes read and written for 2 p or 2 q operations each: from 2048 on the moves cost less than the products on an H100,
 # which has 200 to 300 operations for a byte.

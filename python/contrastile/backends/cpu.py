@@ -16,7 +16,16 @@ from . import native
 from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
 from .cpu_basis import cpu_bases
 from .cpu_small import fits, small_loss
-from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
+from .native_block import (
+    BFLOAT16,
+    describe,
+    dtype_code,
+    new_stats,
+    score_gradients,
+    set_grad,
+    set_weighted_sides,
+    threads_for,
+)
 
 CPU = torch.device("cpu")
 
@@ -35,6 +44,7 @@ class PackedColumns:
 class CpuBackend(Backend):
     name = "cpu"
     saves_scores = True
+    takes_second = True
 
     def __init__(self) -> None:
         self.module: Any = native.cpu
@@ -94,19 +104,12 @@ class CpuBackend(Backend):
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         native_block = self.native_block(block)
-        n, m = len(block.row), len(block.col)
-        directions, dtype = len(block.col.directions), block.row.features.dtype
-        grad = block.room.take(directions, n, self.grad_stride(m, dtype), dtype=dtype, device=CPU)
-        result = ScoreGradients(
-            grad=grad[:, :, :m],
-            row_bias=empty(n, CPU) if needs.row_bias else None,
-            col_bias=empty(m, CPU) if needs.col_bias else None,
-            row_scale=empty(n, CPU) if needs.row_scale else None,
-            col_scale=empty(m, CPU) if needs.col_scale else None,
-        )
+        n, m, dtype = len(block.row), len(block.col), block.row.features.dtype
+        planes = len(block.col.directions) + needs.second
+        grad = block.room.take(planes, n, self.grad_stride(m, dtype), dtype=dtype, device=CPU)
         set_grad(native_block, grad)
-        native_block.row = weighted_side(self.module, block.row, True, result.row_bias, result.row_scale)
-        native_block.col = weighted_side(self.module, block.col, block.both_sides, result.col_bias, result.col_scale)
+        result = score_gradients(block, needs, grad)
+        set_weighted_sides(self.module, native_block, block, result)
         self.module.score_grad(native_block)
         return result
 
@@ -135,5 +138,13 @@ class CpuBackend(Backend):
         x.a, x.b, x.b_direction = block.row.features.data_ptr(), columns.data_ptr(), columns.stride(0)
         x.d = block.row.features.shape[1]
         x.dtype = dtype_code(block.row.features)
-        x.threads = threads_for(x.n * x.m * max(x.d, 16))
+        if block.spec.second:
+            set_second(x, block)
+        x.threads = threads_for(x.n * x.m * max(x.d + x.second_d, 16))
         return x
+
+
+def set_second(x: Any, block: PairBlock) -> None:
+    assert block.row.second is not None and isinstance(block.col.second_prepared, PackedColumns)
+    x.second_a, x.second_b = block.row.second.data_ptr(), block.col.second_prepared.panels.data_ptr()
+    x.second_d = block.row.second.shape[1]

@@ -39,8 +39,9 @@ def scalar(
     both = call.spec.cols or call.spec.square
     # a factor against underflow is chosen from slopes: from all of them, not from those of the chunk at hand
     unknown = backend.narrow(call) and (weights.cross_entropy or call.spec.split)
-    if not (both or unknown) and 4 * plan.width() * plan.limits.min_chunk <= plan.limits.workspace:
-        rows = plan.granular(min(plan.rows, plan.limits.workspace // (4 * max(plan.width(), 1))))
+    fit, least = plan.limits.workspace // (4 * max(plan.width(), 1)), plan.limits.kept_chunk or plan.limits.min_chunk
+    if not (both or unknown) and fit >= least:
+        rows = min(plan.rows, fit)
         return one_sided(Plan(call, backend, rows), weights, needs)
     return two_sweeps(plan, weights, needs, budget)
 
