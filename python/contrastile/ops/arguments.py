@@ -75,7 +75,9 @@ def arguments(
     scale = _scale(pairs.scale, a)
     one_way = (keep | positives) & ONE_WAY or pairs.targets is not None or pairs.gate is not None
     square = b is None and not one_way and _symmetric(scale, pairs)
-    second = _second(pairs, a, blocks)
+    second = None
+    if pairs.targets is not None or pairs.gate is not None or score == "gated":
+        second = _second(pairs, a, blocks)
     partner, share = partners(pairs, keep, positives, n, m if engine.ranks is None else None, device)
     mask = pairs.mask
     if mask is not None:  # across ranks it has the columns of all

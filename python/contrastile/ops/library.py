@@ -197,9 +197,10 @@ def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
     """What does a small call at once, see Backend.small_loss."""
-    backend = select(args.backend, args.a.device, args.compute, args.n * args.m, args.second)
-    # second operands are never small
-    return None if args.second else backend.small_loss(args, weights[:4], needs, extras)
+    if args.second_a is not None:
+        return None
+    backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
+    return backend.small_loss(args, weights[:4], needs, extras)
 
 
 Weight = float | Tensor  # of all items, or one for each
