@@ -48,7 +48,7 @@ def test_traits_are_those_of_the_functors(module):
     assert len(spec.TRAITS) == len(spec.Reduce)
 
 
-@pytest.mark.parametrize("name", ["Reduce", "Score"])
+@pytest.mark.parametrize("name", ["Reduce", "Score", "Target"])
 def test_enumerations_have_the_same_names_and_numbers(module, name):
     compiled = [re.sub(r"(?<!^)([A-Z])", r"_\1", word[1:]).upper() for word in module.enumerations[name].split(", ")]
     assert compiled == [number.name for number in getattr(spec, name)]
@@ -99,7 +99,8 @@ def test_every_field_has_a_value_in_python(module, request):
 
 def test_numbers_beyond_the_enumerations_are_refused(module):
     """The kernels would take them for others."""
-    for name in {"reduce", "keep", "positives", "score", "grad_type", "dtype"} & set(dir(new(module, "Block"))):
+    names = {"reduce", "keep", "positives", "score", "target", "grad_type", "dtype"}
+    for name in names & set(dir(new(module, "Block"))):
         for number in (9999, -1):
             block = new(module, "Block")
             setattr(block, name, number)

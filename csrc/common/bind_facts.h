@@ -13,6 +13,7 @@ static py::dict enumerations() {
   names["Test"] = names_of(Test{});
   names["Reduce"] = names_of(Reduce{});
   names["Score"] = names_of(Score{});
+  names["Target"] = names_of(Target{});
   return names;
 }
 

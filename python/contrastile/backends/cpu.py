@@ -16,7 +16,16 @@ from . import native
 from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
 from .cpu_basis import cpu_bases
 from .cpu_small import fits, small_loss
-from .native_block import BFLOAT16, describe, dtype_code, empty, new_stats, set_grad, threads_for, weighted_side
+from .native_block import (
+    BFLOAT16,
+    describe,
+    dtype_code,
+    new_stats,
+    score_gradients,
+    set_grad,
+    set_weighted_sides,
+    threads_for,
+)
 
 CPU = torch.device("cpu")
 
@@ -89,20 +98,12 @@ class CpuBackend(Backend):
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         native_block = self.native_block(block)
-        n, m = len(block.row), len(block.col)
-        width = -(-m // self.padding) * self.padding
-        directions, dtype = len(block.col.directions), block.row.features.dtype
-        grad = block.room.take(directions, n, width, dtype=dtype, device=CPU)
-        result = ScoreGradients(
-            grad=grad[:, :, :m],
-            row_bias=empty(n, CPU) if needs.row_bias else None,
-            col_bias=empty(m, CPU) if needs.col_bias else None,
-            row_scale=empty(n, CPU) if needs.row_scale else None,
-            col_scale=empty(m, CPU) if needs.col_scale else None,
-        )
+        n, width = len(block.row), -(-len(block.col) // self.padding) * self.padding
+        planes, dtype = len(block.col.directions) + needs.second, block.row.features.dtype
+        grad = block.room.take(planes, n, width, dtype=dtype, device=CPU)
         set_grad(native_block, grad)
-        native_block.row = weighted_side(self.module, block.row, True, result.row_bias, result.row_scale)
-        native_block.col = weighted_side(self.module, block.col, block.both_sides, result.col_bias, result.col_scale)
+        result = score_gradients(block, needs, grad)
+        set_weighted_sides(self.module, native_block, block, result)
         self.module.score_grad(native_block)
         return result
 

@@ -26,13 +26,13 @@ from .base import (
 from .native_block import (
     address,
     describe,
-    empty,
     new_stats,
     plain_side,
+    score_gradients,
     set_grad,
     set_scores,
+    set_weighted_sides,
     set_weights,
-    weighted_side,
 )
 from .products import add_float_product, set_float_product, set_products
 
@@ -118,18 +118,10 @@ class CudaBackend(Backend):
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
         x = describe(self.module, block)
-        n, m, device = len(block.row), len(block.col), block.row.features.device
         # saved scores may be read again by another backward pass; those made here become the score gradients
         scores = block.scores if block.scores is not None else self.products(x, block, None)
-        result = ScoreGradients(
-            grad=self.place_grad(x, block, scores),
-            row_bias=empty(n, device) if needs.row_bias else None,
-            col_bias=empty(m, device) if needs.col_bias else None,
-            row_scale=empty(n, device) if needs.row_scale else None,
-            col_scale=empty(m, device) if needs.col_scale else None,
-        )
-        x.row = weighted_side(self.module, block.row, True, result.row_bias, result.row_scale)
-        x.col = weighted_side(self.module, block.col, block.both_sides, result.col_bias, result.col_scale)
+        result = score_gradients(block, needs, self.place_grad(x, block, scores))
+        set_weighted_sides(self.module, x, block, result)
         assert not block.spec.reduce.traits.arg  # differentiated as a gather, never by tiles
         self.launch(self.module.score_grad, self.module.score_grad_workspace, x, scores)
         return result

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..monoid import SideStats, uninitialised
-from ..spec import FLOOR, INDEX_TESTS, PairBlock, Score, Side
+from ..spec import FLOOR, INDEX_TESTS, NO_GATE, Needs, PairBlock, Score, ScoreGradients, Side
 from .native_struct import new
 
 FLOAT32, BFLOAT16 = 0, 1  # DType in csrc/cpu/block.h
@@ -25,11 +25,16 @@ def describe(module: Any, block: PairBlock) -> Any:
     x.directions, x.n, x.m = len(col.directions), len(row), len(col)
     x.row_origin, x.col_origin = row.origin, col.origin
     x.row_scale, x.col_scale = address(row.scale), address(col.scale)
-    if spec.score == Score.DOT:
+    x.score = int(spec.score)
+    if spec.biased:
         x.row_bias, x.col_bias = address(row.bias), address(col.bias)
     else:
         x.row_norm, x.col_norm = address(row.bias), address(col.bias)
-        x.score, x.offset, x.floor = int(spec.score), spec.offset, FLOOR[torch.float32]
+        x.offset, x.floor = spec.offset, FLOOR[torch.float32]
+    if spec.second:
+        x.target, x.second_scale, x.second_bias = int(spec.target), address(row.second_scale), address(row.second_bias)
+    if spec.score == Score.GATED:
+        x.floor = NO_GATE
     if (spec.keep | spec.positives) & ~INDEX_TESTS:
         set_operands(x, row, col)
     if block.mask is not None:
@@ -57,7 +62,9 @@ def set_scores(x: Any, scores: Tensor) -> None:
 
 
 def set_grad(x: Any, grad: Tensor, factor: Tensor | None = None) -> None:
-    """Where score gradients (directions, n, m) go; float16 ones times `factor`."""
+    """Where score gradients (products, n, m) go; float16 ones times `factor`. Without a place for those of second
+    operands they are not computed."""
+    x.grad_second = grad.shape[0] > x.directions
     x.grad, x.grad_stride, x.grad_direction = grad.data_ptr(), grad.stride(1), grad.stride(0)
     x.grad_type, x.factor = GRAD_TYPES[grad.dtype], address(factor)
 
@@ -81,6 +88,26 @@ def plain_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_
     return native_side
 
 
+def score_gradients(block: PairBlock, needs: Needs, grad: Tensor) -> ScoreGradients:
+    """With memory for the sums that are wanted."""
+    n, m, device = len(block.row), len(block.col), grad.device
+    return ScoreGradients(
+        grad=grad[:, :, :m],
+        row_bias=empty(n, device) if needs.row_bias else None,
+        col_bias=empty(m, device) if needs.col_bias else None,
+        row_scale=empty(n, device) if needs.row_scale else None,
+        col_scale=empty(m, device) if needs.col_scale else None,
+        second_scale=empty(n, device) if needs.second_scale else None,
+    )
+
+
+def set_weighted_sides(module: Any, x: Any, block: PairBlock, to: ScoreGradients) -> None:
+    """Sides for score_grad, whose sums go to `to`."""
+    x.row = weighted_side(module, block.row, True, to.row_bias, to.row_scale)
+    x.row.grad_second_sum = address(to.second_scale)
+    x.col = weighted_side(module, block.col, block.both_sides, to.col_bias, to.col_scale)
+
+
 def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, grad_score_sum: Tensor | None) -> Any:
     native_side = plain_side(module, side, on, grad_sum, grad_score_sum)
     if on:
@@ -88,11 +115,18 @@ def weighted_side(module: Any, side: Side, on: bool, grad_sum: Tensor | None, gr
         set_weights(native_side, side.weight, side.positive_weight)
         native_side.positive_stat = address(side.positive_stat)
         native_side.positive_stat_weight = address(side.positive_stat_weight)
+        if side.mean_weight is not None:
+            set_target_weights(native_side, side)
     return native_side
 
 
 def set_limits(native_side: Any, side: Side) -> None:
     native_side.low, native_side.high = address(side.low), address(side.high)
+
+
+def set_target_weights(native_side: Any, side: Side) -> None:
+    native_side.target_stat, native_side.mean_weight = address(side.target_stat), address(side.mean_weight)
+    native_side.logit_weight, native_side.mean_offset = address(side.logit_weight), address(side.mean_offset)
 
 
 def set_weights(native_side: Any, weight: Tensor | None, positive_weight: Tensor | None) -> None:
