@@ -46,6 +46,7 @@ class CudaBackend(Backend):
     granularity = 8
     padding = 8  # rows of scores and of bfloat16 score gradients start at multiples of 16 bytes
     saves_scores = True
+    takes_second = True
     writes_halves = True
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ class CudaBackend(Backend):
         block = only_block(call)
         x = describe(self.module, block)
         scores = self.products(x, block, None)
-        grad = self.place_grad(x, block, scores)
+        grad = self.place_grad(x, block, scores, len(scores))
         x.row = plain_side(self.module, block.row, True, grads.row_bias, grads.row_scale)
         x.col = plain_side(self.module, block.col, block.col.on, grads.col_bias, grads.col_scale)
         set_weights(x.row, weights.row, weights.row_positive)
@@ -120,28 +121,33 @@ class CudaBackend(Backend):
         x = describe(self.module, block)
         # saved scores may be read again by another backward pass; those made here become the score gradients
         scores = block.scores if block.scores is not None else self.products(x, block, None)
-        result = score_gradients(block, needs, self.place_grad(x, block, scores))
+        planes = len(block.col.directions) + needs.second
+        result = score_gradients(block, needs, self.place_grad(x, block, scores, planes))
         set_weighted_sides(self.module, x, block, result)
         assert not block.spec.reduce.traits.arg  # differentiated as a gather, never by tiles
         self.launch(self.module.score_grad, self.module.score_grad_workspace, x, scores)
         return result
 
-    def place_grad(self, x: Any, block: PairBlock, scores: Tensor) -> Tensor:
-        """Memory for the score gradients: that of scores which nobody keeps, where the type is theirs."""
+    def place_grad(self, x: Any, block: PairBlock, scores: Tensor, planes: int) -> Tensor:
+        """Memory for the gradients of the first products: that of scores which nobody keeps, where the type is
+        theirs."""
         kind = score_grad_dtype(block)
         in_place = block.scores is None and kind == torch.float32
-        grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=scores.device)
+        grad = scores[:planes]
+        if not in_place:
+            grad = torch.empty(grad.shape, dtype=kind, device=scores.device)
         set_grad(x, grad, block.factor)
         return grad[:, :, : len(block.col)]
 
     def products(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
-        """Raw <a, b> of every tile in float32, into `out` or new memory."""
-        row, directions, m = block.row.features, block.col.directions, len(block.col)
+        """The raw products of the block's operands in float32, into `out` or new memory."""
+        operands, m = block.operands, len(block.col)
         if out is None:
             width = -(-m // self.padding) * self.padding
-            out = torch.empty(len(directions), len(row), width, dtype=torch.float32, device=row.device)
-        for direction, to in zip(directions, out[:, :, :m], strict=True):
-            set_float_product(to, row, direction.T)
+            device = block.row.features.device
+            out = torch.empty(len(operands), len(block.row), width, dtype=torch.float32, device=device)
+        for (row, col), to in zip(operands, out[:, :, :m], strict=True):
+            set_float_product(to, row, col.T)
         set_scores(x, out)
         return out
 
