@@ -113,12 +113,12 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     const Scores score = scores<DOT>(x, it, cols.item, i, j, count, vector);
     const bool plain = untouched(x, i, 1, j, QUAD), function = is_distance(x.score);
     const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-    Quad z, g, out;
+    Quad z, g, out, second;
     for (int c = 0; c < QUAD; ++c) {
       z.v[c] = affine(it, cols.item[c], score.s.v[c]);
       g.v[c] = pair_grad<R>(x, it, cols.item[c], z.v[c], i, j + c, plain || c >= count, marks[c]);
     }
-    if constexpr (TARGET) add_target(i, j, count, cols, plain, marks, z, g, sum);
+    if constexpr (TARGET) second = add_target(i, j, count, cols, plain, marks, z, g, sum);
     for (int c = 0; c < QUAD; ++c) {
       const Item& col = cols.item[c];
       const bool nothing = c >= count || (!plain && g.v[c] == 0.f);  // a dropped pair adds 0, whatever its score is
@@ -131,14 +131,16 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
       sum.row[OF_GRAD] += bias;
       sum.col[OF_GRAD].v[c] += bias;
     }
-    if constexpr (DOT) return write(0, i, j, count, out);
-    if (function) write_tiles(i, j, count, out);
-    else write_gated(i, j, count, score, out);
+    if constexpr (DOT && !TARGET) return write(0, i, j, count, out);
+    CT_ROLL
+    for (int64_t t = 0; t < x.directions + x.grad_second; ++t) {  // grad may be scores: each pair is read before it is written
+      if constexpr (TARGET) write(t, i, j, count, t == 0 ? out : second);
+      else write(t, i, j, count, function ? of_tile(t, i, j, count, out) : t == 0 ? out : of_gate(score, out));
+    }
   }
 
-  // Adds what targets give to dL/dz, and writes what they give of the second product. It is read before anything is written:
-  // grad may be scores.
-  CT_HD void add_target(int64_t i, int64_t j, int count, const Columns& cols, bool plain, const Marks& marks, const Quad& z,
+  // Adds what targets give to dL/dz, and returns what they give to the product of second operands.
+  CT_HD Quad add_target(int64_t i, int64_t j, int count, const Columns& cols, bool plain, const Marks& marks, const Quad& z,
                         Quad& g, Totals& sum) const {
     const Quad u = dots(x, x.directions, i, j, count, vector);
     const Logits logits = logits_of(x, i);
@@ -154,26 +156,21 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
       out.v[c] = of_t * logits.scale;
       sum.row[OF_SECOND] += of_t == 0.f ? 0.f : of_t * u.v[c];
     }
-    if (x.grad_second) write(x.directions, i, j, count, out);
+    return out;
   }
 
-  // From dL/dq to dL/d<a, b_t> of every tile; grad may be scores, so each pair is read before it is written.
-  CT_HD void write_tiles(int64_t i, int64_t j, int count, const Quad& dq) const {
-    for (int64_t t = 0; t < x.directions; ++t) {
-      const Quad d = dots(x, t, i, j, count, vector);
-      Quad to;
-      for (int c = 0; c < QUAD; ++c) to.v[c] = x.offset && t == 0 ? -2.f * dq.v[c] : -2.f * dq.v[c] * d.v[c];
-      write(t, i, j, count, to);
-    }
+  // From dL/dq to dL/d<a, b_t>.
+  CT_HD Quad of_tile(int64_t t, int64_t i, int64_t j, int count, const Quad& dq) const {
+    const Quad d = dots(x, t, i, j, count, vector);
+    Quad to;
+    for (int c = 0; c < QUAD; ++c) to.v[c] = x.offset && t == 0 ? -2.f * dq.v[c] : -2.f * dq.v[c] * d.v[c];
+    return to;
   }
-
   // From dL/d<a, b> to that of the gate.
-  CT_HD void write_gated(int64_t i, int64_t j, int count, const Scores& score, const Quad& of_dot) const {
-    write(0, i, j, count, of_dot);
-    if (!x.grad_second) return;
+  static CT_HD Quad of_gate(const Scores& score, const Quad& of_dot) {
     Quad to;
     for (int c = 0; c < QUAD; ++c) to.v[c] = of_dot.v[c] == 0.f ? 0.f : -0.5f * of_dot.v[c] * score.s.v[c] * score.slope.v[c];
-    write(x.directions, i, j, count, to);
+    return to;
   }
 
   CT_HD void write(int64_t tile, int64_t i, int64_t j, int count, const Quad& g) const {
