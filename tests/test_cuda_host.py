@@ -308,7 +308,9 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
     "positives": (PARTIAL, "apart.add(p.z);", "", "index"),
     "their join": (PARTIAL, "apart.merge(y.apart);", "", "index"),
     "their count": (PARTIAL, "++kept_positives;", "", "index"),
-    "count of pairs": (PARTIAL, "kept += in_statistic(x, p.z, p.mark, side, k)", "kept += !p.mark.drop", "counts of sums"),
+    "count of pairs": (
+        PARTIAL, "kept += in_statistic(x, p.z, p.mark, side, k)", "kept += !p.mark.drop", "counts of sums"
+    ),
     "count of positives": (PARTIAL, "positives += p.mark.positive", "positives += !p.mark.drop", "counts"),
     "strips": (PARTIAL, "visit(kept, p.counts.kept)", "visit(kept, p.counts.positives)", "counts"),
     "partner": (PAIR, "found |= x.partner[k] == x.col_origin + j", "found |= x.partner[k] == j", "partners"),

@@ -1,5 +1,5 @@
-"""One error in a rule or a coefficient of the torch and cpu backends is seen by the oracle. tests/test_cuda_host.py and
-tests/interpreted_tiles.py do the same for the kernels of GPUs."""
+"""One error in a rule or a coefficient of the torch and cpu backends is seen by the oracle. tests/test_cuda_host.py,
+test_cuda_second.py and interpreted_tiles.py do the same for the kernels of GPUs."""
 
 from __future__ import annotations
 
