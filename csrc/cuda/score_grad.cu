@@ -113,7 +113,7 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     const Scores score = scores<DOT>(x, it, cols.item, i, j, count, vector);
     const bool plain = untouched(x, i, 1, j, QUAD), function = is_distance(x.score);
     const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-    Quad z, g, out, second;
+    Quad z, g, out, second = {};
     for (int c = 0; c < QUAD; ++c) {
       z.v[c] = affine(it, cols.item[c], score.s.v[c]);
       g.v[c] = pair_grad<R>(x, it, cols.item[c], z.v[c], i, j + c, plain || c >= count, marks[c]);
@@ -131,11 +131,17 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
       sum.row[OF_GRAD] += bias;
       sum.col[OF_GRAD].v[c] += bias;
     }
-    if constexpr (DOT && !TARGET) return write(0, i, j, count, out);
+    if constexpr (DOT && !TARGET) write(0, i, j, count, out);
+    else write_products(i, j, count, score, function, out, second);
+  }
+
+  // The gradients of all products. grad may be scores: each pair is read before it is written.
+  CT_HD void write_products(int64_t i, int64_t j, int count, const Scores& score, bool function, const Quad& first,
+                            const Quad& second) const {
     CT_ROLL
-    for (int64_t t = 0; t < x.directions + x.grad_second; ++t) {  // grad may be scores: each pair is read before it is written
-      if constexpr (TARGET) write(t, i, j, count, t == 0 ? out : second);
-      else write(t, i, j, count, function ? of_tile(t, i, j, count, out) : t == 0 ? out : of_gate(score, out));
+    for (int64_t t = 0; t < x.directions + x.grad_second; ++t) {
+      if constexpr (TARGET) write(t, i, j, count, t == 0 ? first : second);
+      else write(t, i, j, count, function ? of_tile(t, i, j, count, first) : t == 0 ? first : of_gate(score, first));
     }
   }
 
