@@ -15,7 +15,9 @@ import torch
 from filelock import FileLock  # torch needs it, too
 
 import contrastile
+from contrastile import backends
 from contrastile.backends import native
+from contrastile.backends.torch_tiles import TorchBackend
 
 if TYPE_CHECKING:
     from support.cuda_host import HostBackend
@@ -183,3 +185,10 @@ def host(host_folder: Path) -> HostBackend:
 
     with FileLock(host_folder / "lock"):
         return cuda_host.HostBackend(cuda_host.build(host_folder))
+
+
+@pytest.fixture
+def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> HostBackend:
+    """backend="cuda" is the executor."""
+    monkeypatch.setattr(backends, "BACKENDS", (host, TorchBackend()))
+    return host

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from support.rules import KEEPS, POSITIVES
 
@@ -22,13 +19,12 @@ from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.native_struct import struct_of
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.ops import record
-from contrastile.spec import NO_TEST, Limits, PairBlock, PairSpec, PairTest, Reduce, Score
+from contrastile.spec import NO_TEST, Limits, PairSpec, PairTest, Reduce, Score, Target
 from contrastile.testing import check_card
 from support import cuda_host, distances, launches
-from support.blocks import ALL, APART, agree, apart, close, nan_in, numbers, random_block, statistics
+from support.blocks import APART, agree, all_of, apart, close, nan_in, numbers, random_block, statistics
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default, each_once
-from support.cuda_host import HostBackend
 from support.loss_cases import every_pair_loss
 from support.oracle import check, engine_loss, upstream
 
@@ -36,13 +32,6 @@ pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ 
 
 SHAPES = [(1, 1), (7, 5), (65, 131), (130, 257), (3, 1030), (64, 128), (129, 3)]  # edges of quads, lanes and tiles
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-@pytest.fixture
-def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostBackend]:
-    """backend="cuda" is the executor."""
-    monkeypatch.setattr(backends, "BACKENDS", (host, TorchBackend()))
-    yield host
 
 
 @pytest.fixture
@@ -84,24 +73,6 @@ RULES = [
 POSITIVE_RULES = [NO_TEST, *ONE_TEST, PairTest.KEPT, PairTest.SAME_ID | PairTest.OTHER_INDEX]
 
 
-def memory_for_scores(tiles: int, n: int, m: int, layout: int) -> Tensor:
-    """Rows at multiples of 16 bytes; rows without padding; a first element that is not aligned."""
-    width = -(-m // 8) * 8 if layout != 1 else m
-    return torch.empty(tiles * n * width + 1)[layout == 2 :][: tiles * n * width].view(tiles, n, width)
-
-
-def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairBlock, layout: int) -> None:
-    n, m, tiles = len(block.row), len(block.col), len(block.col.directions)
-    kept = replace(block, scores=memory_for_scores(tiles, n, m, layout))
-    found = numbers(host, kept)
-    agree(found, block)
-    monkeypatch.setenv("CONTRASTILE_HOST_ORDER", "reverse")
-    for again in (numbers(host, kept), numbers(host, block)):
-        for name, x in again.items():  # the order of threads and blocks, and alignment, change no bit
-            assert torch.equal(x.nan_to_num(7.0), found[name].nan_to_num(7.0)), name
-    monkeypatch.delenv("CONTRASTILE_HOST_ORDER")
-
-
 @pytest.mark.parametrize(
     "reduce, keep, positives",
     each_once(list(itertools.product(Reduce, RULES)), POSITIVE_RULES),
@@ -110,17 +81,17 @@ def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairB
 def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
     rules = itertools.product(Score, (False, True), (False, True), (False, True))
     for index, (score, both, extras, keep_positives) in enumerate(rules):
-        tiles = 1 if score == Score.DOT else 1 + index % 3
+        tiles = 1 if PairSpec(score=score).biased else 1 + index % 3
         spec = PairSpec(reduce, keep, positives, keep_positives, both, False, score, index % 2 == 0)
         n, m = SHAPES[(index + int(keep)) % len(SHAPES)]
         block = random_block(spec, n, m, tiles, extras, both)
-        check_tiles(host, monkeypatch, block, index % 3)
+        cuda_host.check_tiles(host, monkeypatch, block, index % 3)
 
 
 @pytest.mark.parametrize("name", APART)
 def test_positives_apart_and_counts(host, monkeypatch, name):
     for layout in range(3):
-        check_tiles(host, monkeypatch, apart(name), layout)
+        cuda_host.check_tiles(host, monkeypatch, apart(name), layout)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -139,15 +110,15 @@ def test_nan_and_infinity_with_positives_apart(host, name, value):
 
 
 @pytest.mark.parametrize("layout", range(3))
-@pytest.mark.parametrize("score", list(Score), ids=lambda x: x.name.lower())
-def test_score_gradients_in_place_and_in_half_precision(host, score, layout):
+@pytest.mark.parametrize("kind", [*Score, Target.SOFTMAX, Target.AFFINE], ids=lambda x: x.name.lower())
+def test_score_gradients_in_place_and_in_half_precision(host, kind, layout):
     """The same numbers as apart, rounded once, float16 after the factor; nothing beside them is written."""
-    tiles = 1 if score == Score.DOT else 3
-    block = random_block(PairSpec(cols=True, score=score), 67, 133, tiles, True, True)
-    scores = memory_for_scores(tiles, 67, 133, layout)
+    spec = PairSpec(cols=True, **{"target" if isinstance(kind, Target) else "score": kind})
+    block = random_block(spec, 67, 133, 1 if spec.biased else 3, True, True)
+    scores = cuda_host.memory_for_scores(len(block.operands), 67, 133, layout)
     block.scores = scores
     host.stats(block)
-    apart = host.score_grad(block, ALL).grad
+    apart = host.score_grad(block, all_of(spec)).grad
     halves = [(torch.float16, 2.0**k) for k in (-9, 12, 40)]  # subnormal, ordinary and infinite numbers
     for dtype, factor in [(torch.float32, None), (torch.bfloat16, None), *halves]:
         room = torch.full((scores.numel() + 33,), 7.0, dtype=dtype)
@@ -303,12 +274,12 @@ MUTANTS = {
     "relu": (FUNCTORS, "return vmax(V{}, z);", "return z;", {"reduce": "relu"}),
     "relu slope": (FUNCTORS, "V{} + 1.f, vselect_positive(-z, V{}, z)", "V{} + 1.f, V{} + 1.f", {"reduce": "relu"}),
     "lse slope": (FUNCTORS, "vexp((z - peak) - log_total)", "vexp(z - peak)", {"reduce": "lse"}),
-    "diagonal": (RULES, "return diagonal + rows <= 0", "return diagonal <= 0", {"reduce": "lse"}),
+    "diagonal": (RULES, "(diagonal + rows <= 0", "(diagonal <= 0", {"reduce": "lse"}),
     "mask": (PAIR, "x.mask[i * x.mask_stride + j]", "x.mask[i * x.mask_stride]", {"reduce": "lse"}),
     "strip": (STATS, "first = at.y * TILE_ROWS", "first = at.x * TILE_ROWS", {"reduce": "max"}),
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
-    "side": (STATS, "plain, x.col, j + c", "plain, x.row, i", {"reduce": "lse"}),
-    "row sum": (SCORE_GRAD, "sum(s.row_grad[r], LANES, 1)", "sum(s.row_grad[r], LANES - 1, 1)", {"reduce": "lse"}),
+    "side": (STATS, "pair, x.col, j + c", "pair, x.row, i", {"reduce": "lse"}),
+    "row sum": (SCORE_GRAD, "sum(s.row[k][r], LANES, 1)", "sum(s.row[k][r], LANES - 1, 1)", {"reduce": "lse"}),
     "finish": (FINISH, "2 * i + 1] = second", "2 * i + 1] = first", {"reduce": "lse"}),
     "loss": (FINISH, "(double)positive_weight * side.positive[i]", "(double)positive_weight", {"reduce": "relu"}),
     "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
@@ -323,17 +294,6 @@ MUTANTS = {
 }
 
 
-def mutated(edit: tuple[str, str, str], built: Path, folder: Path) -> HostBackend:
-    touched = {
-        SCORE_GRAD: [SCORE_GRAD],
-        SMALL_CALL: [SMALL_CALL],
-        FINISH: [SMALL_CALL],
-        STATS: [STATS],
-        PARTIAL: [STATS],
-    }
-    return HostBackend(cuda_host.rebuild(folder, edit, built, touched.get(edit[0], [STATS, SCORE_GRAD])))
-
-
 ONE_OF_EACH_FILE = ("lse slope", "mask", "strip", "row sum", "join", "positives apart")
 
 
@@ -342,7 +302,7 @@ def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path, monkeyp
     *edit, options = MUTANTS[name]
     monkeypatch.setattr(backends, "BACKENDS", (host,))
     check_everything(**options)
-    mutant = mutated(tuple(edit), host_folder, tmp_path)
+    mutant = cuda_host.mutated(tuple(edit), host_folder, tmp_path)
     monkeypatch.setattr(backends, "BACKENDS", (mutant,))
     with pytest.raises(AssertionError, match=r"times the budget|not finite|for tensor"):
         check_everything(**options)
@@ -354,12 +314,14 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
     "marks": (PAIR, "x.split && rule.positive ? rule.drop_from_positives : rule.drop", "rule.drop", "ids"),
     "slope": (SCORE_GRAD, "return side.positive_stat_weight[k] *", "return", "ids"),
     "columns' slopes": (SCORE_GRAD, "positive_stat_grad<R>(x, x.col, z, mark, j)", "0.f", "ids"),
-    "positives": (PARTIAL, "apart.add(z);", "", "index"),
+    "positives": (PARTIAL, "apart.add(p.z);", "", "index"),
     "their join": (PARTIAL, "apart.merge(y.apart);", "", "index"),
     "their count": (PARTIAL, "++kept_positives;", "", "index"),
-    "count of pairs": (PARTIAL, "kept += in_statistic(x, z, mark, side, k)", "kept += !mark.drop", "counts of sums"),
-    "count of positives": (PARTIAL, "positives += mark.positive", "positives += !mark.drop", "counts"),
-    "strips": (PARTIAL, "visit(kept, p.kept)", "visit(kept, p.positives)", "counts"),
+    "count of pairs": (
+        PARTIAL, "kept += in_statistic(x, p.z, p.mark, side, k)", "kept += !p.mark.drop", "counts of sums"
+    ),
+    "count of positives": (PARTIAL, "positives += p.mark.positive", "positives += !p.mark.drop", "counts"),
+    "strips": (PARTIAL, "visit(kept, p.counts.kept)", "visit(kept, p.counts.positives)", "counts"),
     "partner": (PAIR, "found |= x.partner[k] == x.col_origin + j", "found |= x.partner[k] == j", "partners"),
     "shares add up": (PAIR, "found += x.share[k]", "found = x.share[k]", "partners"),
     "slopes' share": (SCORE_GRAD, " * share_of(x, i, j)", "", "partners"),
@@ -371,6 +333,6 @@ def test_an_error_with_positives_apart_or_counts_is_seen(name, host, host_folder
     *edit, kind = SPLIT_MUTANTS[name]
     block = apart(kind)
     agree(numbers(host, block), block)
-    found = numbers(mutated(tuple(edit), host_folder, tmp_path), block)
+    found = numbers(cuda_host.mutated(tuple(edit), host_folder, tmp_path), block)
     with pytest.raises(AssertionError, match=r"^(row|col|grad)\b"):
         agree(found, block)

@@ -18,7 +18,7 @@ from contrastile.backends import base, measured, native
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.spec import Limits
 from contrastile.testing import compare
-from support import distances, segments
+from support import distances, segments, targets
 from support.cases import EXTRAS, lacking, make_call
 from support.loss_cases import call, default, differentiable, every_loss, every_variant, id_of, leaves, make, moved
 from support.oracle import Call, check, engine, oracle, upstream
@@ -231,6 +231,13 @@ def test_square_calls(backend, reduce, keep, positives, small_chunks):
 def test_distances_from_flats(backend, dtype, score, tiles, offset):
     x = distances.problem(137, 270, 40, tiles, dtype, offset)
     distances.check({name: y.cuda() for name, y in x.items()}, score, offset, backend=backend)
+
+
+@on_every_backend
+@pytest.mark.parametrize("dtype", FLOATS, ids=id_of)
+@pytest.mark.parametrize("kind", ["softmax", "affine", "gated"])
+def test_second_operands(backend, dtype, kind):
+    targets.check(targets.problem(137, 270, 40, 24, map=kind, by_row=True).cuda(), dtype, blocks=2, backend=backend)
 
 
 @on_every_backend

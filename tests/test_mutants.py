@@ -1,5 +1,5 @@
-"""One error in a rule or a coefficient of the torch and cpu backends is seen by the oracle. tests/test_cuda_host.py and
-tests/interpreted_tiles.py do the same for the kernels of GPUs."""
+"""One error in a rule or a coefficient of the torch and cpu backends is seen by the oracle. tests/test_cuda_host.py,
+test_cuda_second.py and interpreted_tiles.py do the same for the kernels of GPUs."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ SECOND: dict[str, tuple[str, str, str, str]] = {
     "columns' peak": (TARGETS, "store(part.target_peak + column, peak)", "", "softmax"),
     "weights": (TARGETS, "x.row.weights[i] += hsum(total)", "x.row.weights[i] = hsum(total)", "affine"),
     "weighted": (TARGETS, "x.row.weights[i] * moved(before, z_top) + hsum(of_z)", "hsum(of_z)", "affine"),
-    "columns' weighted": (TARGETS, "load(weighted) + load(weights) * z_moved + of_z", "load(weighted) + of_z", "affine"),
+    "columns' weighted": (TARGETS, "+ load(weights) * z_moved + of_z", "+ of_z", "affine"),
     "columns' weights": (TARGETS, "out.weights[j] += part.weights[j]", "", "affine"),
     "scale": (TARGETS, "x.second_scale ? u * x.second_scale[i] : u", "u", "softmax"),
     "bias": (TARGETS, "x.second_bias ? t + x.second_bias[i] : t", "t", "affine"),

@@ -150,7 +150,7 @@ CT_HD Quad dots(const Pairs& x, int64_t tile, int64_t i, int64_t j, int count, b
 
 struct Scores {
   Quad s;
-  Quad slope;  // d score / dq; 0 where q stands at its floor
+  Quad slope;  // of distances d score / dq, 0 where q stands at its floor; of gated ones d score / d<a, b>, 0 without a gate
 };
 // From the first tile's dots to scores; slopes that stats does not use cost nothing there.
 CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector,
@@ -174,11 +174,31 @@ CT_HD void distance_scores(const Pairs& x, const Item& row, const Item* cols, in
     out.slope.v[c] = q.v[c] <= floor ? 0.f : slope;
   }
 }
+// The same from the first product and the gate, the second one.
+CT_HD void gated_scores(const Pairs& x, int64_t i, int64_t j, int count, bool vector, Scores& out) {
+  const Quad gate = dots(x, x.directions, i, j, count, vector);
+  for (int c = 0; c < QUAD; ++c) {
+    out.slope.v[c] = gate.v[c] <= x.floor ? 0.f : 1.f / vsqrt(gate.v[c]);
+    out.s.v[c] *= out.slope.v[c];
+  }
+}
 template <bool DOT>
 CT_HD Scores scores(const Pairs& x, const Item& row, const Item* cols, int64_t i, int64_t j, int count, bool vector) {
   Scores out = {dots(x, 0, i, j, count, vector), {}};
-  if constexpr (!DOT) distance_scores(x, row, cols, i, j, count, vector, out);
+  if constexpr (!DOT) {
+    if (is_distance(x.score)) distance_scores(x, row, cols, i, j, count, vector, out);
+    else gated_scores(x, i, j, count, vector, out);
+  }
   return out;
+}
+
+// The logits t of a row's target from products of second operands. One order of operations, as of z.
+struct Logits {
+  float scale, bias;
+  CT_HD float operator()(float u) const { return fmaf(u, scale, bias); }
+};
+CT_HD Logits logits_of(const Pairs& x, int64_t i) {
+  return {x.second_scale ? x.second_scale[i] : 1.f, x.second_bias ? x.second_bias[i] : 0.f};
 }
 
 static bool vector_loads(const Pairs& x) {

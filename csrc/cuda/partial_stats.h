@@ -2,6 +2,14 @@
 // Partial statistics of an item and where they lie. Included inside an anonymous namespace after maximum.h and pair.h.
 #include "common/place.h"
 
+// One pair, as both sides see it.
+struct Pair {
+  float z, t;  // t: with a target
+  Mark mark;
+  float share;  // what a positive counts in its sum
+  bool plain;   // it is known to be kept and not positive
+};
+
 // A sum of e^z.
 struct Exponentials {
   float peak, total;
@@ -24,62 +32,138 @@ struct Exponentials {
   }
 };
 
-// What a partial statistic has beside, where positives are apart or pairs are counted. A block has fewer than 2^31 pairs an item.
-template <bool MORE> struct Beside {
-  CT_HD void clear() {}
-  CT_HD void add(const Pairs&, float, Mark, const Side&, int64_t) {}
-  CT_HD void merge(const Beside&) {}
-};
-template <> struct Beside<true> {
-  Exponentials apart;
-  int32_t kept_positives, kept, positives;
+// Sums of a target's weights w, of w z and of w t. Softmax: w = e^(t - peak); affine: w = t, and the peak stays -inf.
+struct TargetSums {
+  float peak, total, of_z, of_t;
 
   CT_HD void clear() {
-    apart.clear();
-    kept_positives = kept = positives = 0;
+    peak = -INFINITY;
+    total = of_z = of_t = 0.f;
   }
-  CT_HD void add(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {
-    kept += in_statistic(x, z, mark, side, k);
-    positives += mark.positive;
-    if (!kept_positive(x, z, mark, side, k)) return;
-    apart.add(z);
-    ++kept_positives;
+  CT_HD void rescale(float factor) {
+    total *= factor;
+    of_z *= factor;
+    of_t *= factor;
   }
-  CT_HD void merge(const Beside& y) {
-    apart.merge(y.apart);
-    kept_positives += y.kept_positives;
+  CT_HD void add(bool affine, float z, float t) {
+    if (!affine && t > peak) {
+      rescale(vexp(peak - t));
+      peak = t;
+    }
+    const float w = affine ? t : vexp(t - finite_part(peak));
+    total += w;
+    of_z += w * z;
+    of_t += w * t;
+  }
+  CT_HD void merge(TargetSums y) {
+    const float top = vmax(y.peak, peak);
+    if (peak != top) rescale(vexp(peak - top));
+    if (y.peak != top) y.rescale(vexp(y.peak - top));
+    peak = top;
+    total += y.total;
+    of_z += y.of_z;
+    of_t += y.of_t;
+  }
+};
+
+// Numbers of pairs. A block has fewer than 2^31 an item.
+struct Counts {
+  int32_t kept, positives;
+
+  CT_HD void clear() { kept = positives = 0; }
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k) {
+    kept += in_statistic(x, p.z, p.mark, side, k);
+    positives += p.mark.positive;
+  }
+  CT_HD void merge(const Counts& y) {
     kept += y.kept;
     positives += y.positives;
   }
 };
 
-// A partial statistic: a monoid, see merge in monoid.py.
-template <Reduce R, bool MORE> struct PartialStats : Beside<MORE> {  // a base: an empty one takes no memory
+// What a partial statistic has beside: nothing; where pairs are counted or positives are apart, these; where there is a target, its
+// sums and the counts.
+enum class Extra { kNone, kApart, kTarget };
+template <Extra E> struct Beside {
+  CT_HD void clear() {}
+  CT_HD void add(const Pairs&, const Pair&, const Side&, int64_t) {}
+  CT_HD void merge(const Beside&) {}
+};
+template <> struct Beside<Extra::kApart> {
+  Exponentials apart;
+  int32_t kept_positives;
+  Counts counts;
+
+  CT_HD void clear() {
+    apart.clear();
+    kept_positives = 0;
+    counts.clear();
+  }
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k) {
+    counts.add(x, p, side, k);
+    if (!kept_positive(x, p.z, p.mark, side, k)) return;
+    apart.add(p.z);
+    ++kept_positives;
+  }
+  CT_HD void merge(const Beside& y) {
+    apart.merge(y.apart);
+    kept_positives += y.kept_positives;
+    counts.merge(y.counts);
+  }
+};
+template <> struct Beside<Extra::kTarget> {
+  TargetSums target;
+  Counts counts;
+
+  CT_HD void clear() {
+    target.clear();
+    counts.clear();
+  }
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k) {
+    counts.add(x, p, side, k);
+    if (in_statistic(x, p.z, p.mark, side, k)) target.add(x.target == Target::kAffine, p.z, p.t);
+  }
+  CT_HD void merge(const Beside& y) {
+    target.merge(y.target);
+    counts.merge(y.counts);
+  }
+};
+
+// The index of the largest z, where that is kept.
+template <bool ARG> struct Best {
+  CT_HD void clear() {}
+};
+template <> struct Best<true> {
+  int64_t arg;
+  CT_HD void clear() { arg = -1; }
+};
+
+// A partial statistic: a monoid, see merge in monoid.py. Of bases, empty ones take no memory.
+template <Reduce R, Extra E> struct PartialStats : Best<Functor<R>::arg>, Beside<E> {
   using F = Functor<R>;
-  using More = Beside<MORE>;
-  static constexpr bool more = MORE;
+  using More = Beside<E>;
+  using Arg = Best<F::arg>;
+  static constexpr Extra extra = E;
   Exponentials main;  // as far as R keeps them; the total may be a sum of terms
   float positive;
-  int64_t arg;
 
   CT_HD void clear() {
     main.clear();
     positive = 0.f;
-    arg = -1;
+    Arg::clear();
     More::clear();
   }
-  // The pair of item k of `side` with the item `index` of the other; it counts `share` in the sum over positives. Indices grow
-  // from call to call: the first maximum stays.
-  CT_HD void add(const Pairs& x, float z, Mark mark, float share, bool plain, const Side& side, int64_t k, int64_t index) {
-    add_kept(plain ? z : side_z(x, z, mark, side, k), index);
-    if (mark.positive) positive += share * F::positive_term(z);
-    More::add(x, z, mark, side, k);
+  // The pair of item k of `side` with the item `index` of the other. Indices grow from call to call: the first maximum stays.
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k, int64_t index) {
+    add_kept(p.plain ? p.z : side_z(x, p.z, p.mark, side, k), index);
+    if (p.mark.positive) positive += p.share * F::positive_term(p.z);
+    More::add(x, p, side, k);
   }
   CT_HD void add_kept(float z, int64_t index) {
     if constexpr (F::arg) {
       if (above(z, main.peak)) {
         main.peak = z;
-        arg = index;
+        Arg::arg = index;
       }
     } else if constexpr (F::peak) {
       main.add(z);
@@ -91,9 +175,9 @@ template <Reduce R, bool MORE> struct PartialStats : Beside<MORE> {  // a base: 
     positive += y.positive;
     More::merge(y);
     if constexpr (F::arg) {
-      if (above(y.main.peak, main.peak) || (!above(main.peak, y.main.peak) && y.arg < arg)) {
+      if (above(y.main.peak, main.peak) || (!above(main.peak, y.main.peak) && y.arg < Arg::arg)) {
         main.peak = y.main.peak;
-        arg = y.arg;
+        Arg::arg = y.arg;
       }
     } else if constexpr (F::peak) {
       main.merge(y.main);
@@ -104,9 +188,9 @@ template <Reduce R, bool MORE> struct PartialStats : Beside<MORE> {  // a base: 
 };
 
 // Where partials of one side go, `width` numbers per strip; null = not wanted.
-struct Target {
+struct Output {
   int64_t *arg, *kept_positives, *kept, *positives;
-  float *peak, *total, *positive, *positive_peak, *positive_total;
+  float *peak, *total, *positive, *positive_peak, *positive_total, *target_peak, *target_total, *target_z, *target_t;
   int64_t width;
 
   template <class Stats> CT_HD void store(int64_t strip, int64_t k, const Stats& p) const {
@@ -123,22 +207,43 @@ struct Target {
     if (peak) visit(peak, p.main.peak);
     if (total) visit(total, p.main.total);
     if (positive) visit(positive, p.positive);
-    if (arg) visit(arg, p.arg);
-    if constexpr (Stats::more) {
+    if constexpr (Stats::F::arg)
+      if (arg) visit(arg, p.arg);
+    if constexpr (Stats::extra == Extra::kApart) {
       if (positive_peak) visit(positive_peak, p.apart.peak);
       if (positive_total) visit(positive_total, p.apart.total);
       if (kept_positives) visit(kept_positives, p.kept_positives);
-      if (kept) visit(kept, p.kept);
-      if (positives) visit(positives, p.positives);
+    }
+    if constexpr (Stats::extra == Extra::kTarget) {
+      if (target_peak) visit(target_peak, p.target.peak);
+      if (target_total) visit(target_total, p.target.total);
+      if (target_z) visit(target_z, p.target.of_z);
+      if (target_t) visit(target_t, p.target.of_t);
+    }
+    if constexpr (Stats::extra != Extra::kNone) {
+      if (kept) visit(kept, p.counts.kept);
+      if (positives) visit(positives, p.counts.positives);
     }
   }
 };
-Target target(const Side& side, int64_t width) {
-  return {side.arg,   side.kept_positives, side.kept,          side.positives,      side.peak,
-          side.total, side.positive,       side.positive_peak, side.positive_total, width};
+Output output(const Side& side, int64_t width) {
+  return {side.arg,
+          side.kept_positives,
+          side.kept,
+          side.positives,
+          side.peak,
+          side.total,
+          side.positive,
+          side.positive_peak,
+          side.positive_total,
+          side.target_peak,
+          side.weights ? side.weights : side.target_total,
+          side.weighted ? side.weighted : side.target_z,
+          side.target_t,
+          width};
 }
 // The same fields as in `like`, `count` strips long, in the workspace, in the order of the struct: those of 8 bytes come first.
-Target partials(const Target& like, void* workspace, int64_t count) {
+Output partials(const Output& like, void* workspace, int64_t count) {
   const int64_t size = count * like.width;
   char* at = (char*)workspace;
   return {room(like.arg, size, at),
@@ -150,5 +255,9 @@ Target partials(const Target& like, void* workspace, int64_t count) {
           room(like.positive, size, at),
           room(like.positive_peak, size, at),
           room(like.positive_total, size, at),
+          room(like.target_peak, size, at),
+          room(like.target_total, size, at),
+          room(like.target_z, size, at),
+          room(like.target_t, size, at),
           like.width};
 }

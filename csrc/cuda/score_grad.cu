@@ -30,23 +30,57 @@ CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z,
   return g;
 }
 
-// Sums over one side: of dL/dz (kDot) or dL/dq, and of dL/dz * score * (scale of the other side). Null = not wanted.
+// What a pair needs of one side's target; the rest, for dL/dt, is read where it is asked for.
+struct TargetItem {
+  float peak, log_total, mean_weight;
+};
+CT_HD TargetItem target_item(const Side& side, int64_t k) {
+  if (!side.mean_weight) return {};
+  const bool softmax = side.target_stat;
+  return {softmax ? finite_part(side.target_stat[2 * k]) : 0.f, softmax ? finite_part(side.target_stat[2 * k + 1]) : 0.f,
+          side.mean_weight[k]};
+}
+
+// What one side's target adds to dL/dz and dL/dt of a pair that the side keeps; without a place for it dL/dt stays 0.
+CT_HD void add_target_grad(const Pairs& x, const Side& side, const TargetItem& it, float z, float t, int64_t k, float& of_z,
+                           float& of_t) {
+  const bool affine = x.target == Target::kAffine;
+  const float q = affine ? t : vexp((t - it.peak) - it.log_total);
+  of_z += it.mean_weight * q;
+  if (!x.grad_second) return;
+  const float logit_weight = side.logit_weight ? side.logit_weight[k] : 0.f;
+  const float slope = it.mean_weight * z + side.mean_offset[k];
+  of_t += affine ? slope : q * (slope + logit_weight * t);
+}
+
+// Sums over one side, null = not wanted: of dL/dz (of distances dL/dq), of dL/dz * score * (scale of the other side) and, of rows
+// with a target, of dL/dt * product.
+enum { OF_GRAD, OF_SCORE, OF_SECOND, SUMS };
 struct Sums {
-  float *grad, *score;
+  float* to[SUMS];
   int64_t width;
 };
 
 // One block per TILE_ROWS x TILE_COLS pairs; a thread takes four columns and every ROW_LANES-th row.
-template <Reduce R, bool DOT> struct ScoreGrad {
+template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
   static constexpr const char* name = "score_grad";
-  static constexpr int threads = LANES * ROW_LANES, phases = 2;
+  static constexpr int threads = LANES * ROW_LANES, phases = 2, ROW_SUMS = TARGET ? OF_SECOND + 1 : OF_SECOND, COL_SUMS = OF_SECOND;
   struct Shared {
-    float row_grad[TILE_ROWS][LANES + 1], row_score[TILE_ROWS][LANES + 1];  // + 1: lanes of a column meet different banks
-    float col_grad[ROW_LANES][TILE_COLS], col_score[ROW_LANES][TILE_COLS];
+    float row[ROW_SUMS][TILE_ROWS][LANES + 1];  // + 1: lanes of a column meet different banks
+    float col[COL_SUMS][ROW_LANES][TILE_COLS];
   };
   Pairs x;
   Sums row, col;
   bool vector, vector_out;
+
+  struct Columns {
+    Item item[QUAD];
+    TargetItem target[TARGET ? QUAD : 1];
+  };
+  struct Totals {
+    Quad col[COL_SUMS] = {};
+    float row[ROW_SUMS];
+  };
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
     if constexpr (P == 0) walk(at, s);
@@ -57,53 +91,92 @@ template <Reduce R, bool DOT> struct ScoreGrad {
     const int lane = at.thread % LANES, y = at.thread / LANES;
     const int64_t j = at.x * TILE_COLS + lane * QUAD, first = at.y * TILE_ROWS;
     const int count = count_at(j, x.m);
-    Item cols[QUAD];
-    for (int c = 0; c < QUAD; ++c) cols[c] = col_item(x, c < count ? j + c : 0);
-    Quad grad_sum = {}, score_sum = {};
-    for (int r = y; r < TILE_ROWS && first + r < x.n; r += ROW_LANES) {
-      float by_row = 0.f, score_by_row = 0.f;
-      if (count) one_row(first + r, j, count, cols, grad_sum, score_sum, by_row, score_by_row);
-      if (row.grad) s.row_grad[r][lane] = by_row;
-      if (row.score) s.row_score[r][lane] = score_by_row;
-    }
+    Columns cols;
     for (int c = 0; c < QUAD; ++c) {
-      if (col.grad) s.col_grad[y][lane * QUAD + c] = grad_sum.v[c];
-      if (col.score) s.col_score[y][lane * QUAD + c] = score_sum.v[c];
+      cols.item[c] = col_item(x, c < count ? j + c : 0);
+      if constexpr (TARGET) cols.target[c] = target_item(x.col, c < count ? j + c : 0);
+    }
+    Totals sum;
+    for (int r = y; r < TILE_ROWS && first + r < x.n; r += ROW_LANES) {
+      for (float& total : sum.row) total = 0.f;
+      if (count) one_row(first + r, j, count, cols, sum);
+      for (int k = 0; k < ROW_SUMS; ++k)
+        if (row.to[k]) s.row[k][r][lane] = sum.row[k];
+    }
+    for (int k = 0; k < COL_SUMS; ++k)
+      for (int c = 0; c < QUAD; ++c)
+        if (col.to[k]) s.col[k][y][lane * QUAD + c] = sum.col[k].v[c];
+  }
+
+  CT_HD void one_row(int64_t i, int64_t j, int count, const Columns& cols, Totals& sum) const {
+    const Item it = row_item(x, i);
+    const Scores score = scores<DOT>(x, it, cols.item, i, j, count, vector);
+    const bool plain = untouched(x, i, 1, j, QUAD), function = is_distance(x.score);
+    const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
+    Quad z, g, out, second = {};
+    for (int c = 0; c < QUAD; ++c) {
+      z.v[c] = affine(it, cols.item[c], score.s.v[c]);
+      g.v[c] = pair_grad<R>(x, it, cols.item[c], z.v[c], i, j + c, plain || c >= count, marks[c]);
+    }
+    if constexpr (TARGET) second = add_target(i, j, count, cols, plain, marks, z, g, sum);
+    for (int c = 0; c < QUAD; ++c) {
+      const Item& col = cols.item[c];
+      const bool nothing = c >= count || (!plain && g.v[c] == 0.f);  // a dropped pair adds 0, whatever its score is
+      const float gs = nothing ? 0.f : g.v[c] * score.s.v[c];
+      sum.row[OF_SCORE] += gs * col.scale;
+      sum.col[OF_SCORE].v[c] += gs * it.scale;
+      const float ds = g.v[c] * it.scale * col.scale;
+      out.v[c] = DOT || ds == 0.f ? ds : ds * score.slope.v[c];
+      const float bias = c >= count ? 0.f : DOT || !function ? g.v[c] : out.v[c];
+      sum.row[OF_GRAD] += bias;
+      sum.col[OF_GRAD].v[c] += bias;
+    }
+    if constexpr (DOT && !TARGET) write(0, i, j, count, out);
+    else write_products(i, j, count, score, function, out, second);
+  }
+
+  // The gradients of all products. grad may be scores: each pair is read before it is written.
+  CT_HD void write_products(int64_t i, int64_t j, int count, const Scores& score, bool function, const Quad& first,
+                            const Quad& second) const {
+    CT_ROLL
+    for (int64_t t = 0; t < x.directions + x.grad_second; ++t) {
+      if constexpr (TARGET) write(t, i, j, count, t == 0 ? first : second);
+      else write(t, i, j, count, function ? of_tile(t, i, j, count, first) : t == 0 ? first : of_gate(score, first));
     }
   }
 
-  CT_HD void one_row(int64_t i, int64_t j, int count, const Item* cols, Quad& grad_sum, Quad& score_sum, float& by_row,
-                     float& score_by_row) const {
-    const Item it = row_item(x, i);
-    const Scores score = scores<DOT>(x, it, cols, i, j, count, vector);
-    const bool plain = untouched(x, i, 1, j, QUAD);
-    const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
+  // Adds what targets give to dL/dz, and returns what they give to the product of second operands.
+  CT_HD Quad add_target(int64_t i, int64_t j, int count, const Columns& cols, bool plain, const Marks& marks, const Quad& z,
+                        Quad& g, Totals& sum) const {
+    const Quad u = dots(x, x.directions, i, j, count, vector);
+    const Logits logits = logits_of(x, i);
+    const TargetItem it = target_item(x.row, i);
     Quad out;
     for (int c = 0; c < QUAD; ++c) {
-      const float s = score.s.v[c], z = affine(it, cols[c], s);
-      const float g = pair_grad<R>(x, it, cols[c], z, i, j + c, plain || c >= count, marks[c]);
-      const bool nothing = c >= count || (!plain && g == 0.f);  // a dropped pair adds 0, whatever its score is
-      const float gs = nothing ? 0.f : g * s;
-      score_by_row += gs * cols[c].scale;
-      score_sum.v[c] += gs * it.scale;
-      const float ds = g * it.scale * cols[c].scale;
-      out.v[c] = DOT || ds == 0.f ? ds : ds * score.slope.v[c];
-      const float bias = c >= count ? 0.f : DOT ? g : out.v[c];
-      by_row += bias;
-      grad_sum.v[c] += bias;
+      const float t = logits(u.v[c]);
+      float of_t = 0.f;
+      if (c < count && x.row.mean_weight && (plain || in_statistic(x, z.v[c], marks[c], x.row, i)))
+        add_target_grad(x, x.row, it, z.v[c], t, i, g.v[c], of_t);
+      if (c < count && x.col.mean_weight && (plain || in_statistic(x, z.v[c], marks[c], x.col, j + c)))
+        add_target_grad(x, x.col, cols.target[c], z.v[c], t, j + c, g.v[c], of_t);
+      out.v[c] = of_t * logits.scale;
+      sum.row[OF_SECOND] += of_t == 0.f ? 0.f : of_t * u.v[c];
     }
-    if constexpr (DOT) write(0, i, j, count, out);
-    else write_tiles(i, j, count, out);
+    return out;
   }
 
-  // From dL/dq to dL/d<a, b_t> of every tile; grad may be scores, so each pair is read before it is written.
-  CT_HD void write_tiles(int64_t i, int64_t j, int count, const Quad& dq) const {
-    for (int64_t t = 0; t < x.directions; ++t) {
-      const Quad d = dots(x, t, i, j, count, vector);
-      Quad to;
-      for (int c = 0; c < QUAD; ++c) to.v[c] = x.offset && t == 0 ? -2.f * dq.v[c] : -2.f * dq.v[c] * d.v[c];
-      write(t, i, j, count, to);
-    }
+  // From dL/dq to dL/d<a, b_t>.
+  CT_HD Quad of_tile(int64_t t, int64_t i, int64_t j, int count, const Quad& dq) const {
+    const Quad d = dots(x, t, i, j, count, vector);
+    Quad to;
+    for (int c = 0; c < QUAD; ++c) to.v[c] = x.offset && t == 0 ? -2.f * dq.v[c] : -2.f * dq.v[c] * d.v[c];
+    return to;
+  }
+  // From dL/d<a, b> to that of the gate.
+  static CT_HD Quad of_gate(const Scores& score, const Quad& of_dot) {
+    Quad to;
+    for (int c = 0; c < QUAD; ++c) to.v[c] = of_dot.v[c] == 0.f ? 0.f : -0.5f * of_dot.v[c] * score.s.v[c] * score.slope.v[c];
+    return to;
   }
 
   CT_HD void write(int64_t tile, int64_t i, int64_t j, int count, const Quad& g) const {
@@ -128,12 +201,12 @@ template <Reduce R, bool DOT> struct ScoreGrad {
     const int r = at.thread - TILE_COLS;
     const int64_t j = at.x * TILE_COLS + at.thread, i = at.y * TILE_ROWS + r;
     if (r < 0 && j < x.m) {
-      if (col.grad) col.grad[at.y * col.width + j] = sum(&s.col_grad[0][at.thread], ROW_LANES, TILE_COLS);
-      if (col.score) col.score[at.y * col.width + j] = sum(&s.col_score[0][at.thread], ROW_LANES, TILE_COLS);
+      for (int k = 0; k < COL_SUMS; ++k)
+        if (col.to[k]) col.to[k][at.y * col.width + j] = sum(&s.col[k][0][at.thread], ROW_LANES, TILE_COLS);
     }
     if (r >= 0 && r < TILE_ROWS && i < x.n) {
-      if (row.grad) row.grad[at.x * row.width + i] = sum(s.row_grad[r], LANES, 1);
-      if (row.score) row.score[at.x * row.width + i] = sum(s.row_score[r], LANES, 1);
+      for (int k = 0; k < ROW_SUMS; ++k)
+        if (row.to[k]) row.to[k][at.x * row.width + i] = sum(s.row[k][r], LANES, 1);
     }
   }
   static CT_HD float sum(const float* p, int count, int stride) {
@@ -160,22 +233,27 @@ struct MergeSums {
   }
 };
 
+Sums sums_of(const Side& side, int64_t width) { return {{side.grad_sum, side.grad_score_sum, side.grad_second_sum}, width}; }
+
 // Where the kernel writes one side's sums: the result itself where there is one strip, else the workspace from `at` on.
 Sums partial_sums(const Side& side, int64_t width, int64_t count, float*& at) {
-  if (count == 1) return {side.grad_sum, side.grad_score_sum, width};
-  Sums s = {side.grad_sum ? at : nullptr, nullptr, width};
-  if (side.grad_sum) at += count * width;
-  s.score = side.grad_score_sum ? at : nullptr;
-  if (side.grad_score_sum) at += count * width;
+  Sums s = sums_of(side, width);
+  for (float*& to : s.to) {
+    if (count == 1 || !to) continue;
+    to = at;
+    at += count * width;
+  }
   return s;
 }
-Status merge_sums(const float* from, float* out, int64_t width, int64_t count, void* stream) {
-  if (from == out) return {};  // one strip, or not wanted
-  return launch(MergeSums{from, out, width, count}, strips(width, MergeSums::threads), 1, stream);
-}
 Status merge_side(const Side& side, const Sums& parts, int64_t count, void* stream) {
-  const Status status = merge_sums(parts.grad, side.grad_sum, parts.width, count, stream);
-  return status.error ? status : merge_sums(parts.score, side.grad_score_sum, parts.width, count, stream);
+  const Sums out = sums_of(side, parts.width);
+  for (int k = 0; k < SUMS; ++k) {
+    if (parts.to[k] == out.to[k]) continue;  // one strip, or not wanted
+    const MergeSums merge = {parts.to[k], out.to[k], parts.width, count};
+    const Status status = launch(merge, strips(parts.width, MergeSums::threads), 1, stream);
+    if (status.error) return status;
+  }
+  return {};
 }
 
 bool vector_stores(const Pairs& x) {
@@ -183,20 +261,26 @@ bool vector_stores(const Pairs& x) {
          x.grad_direction % QUAD == 0;
 }
 
-template <Reduce R, bool DOT> Status run(const DeviceBlock& x) {
+int64_t wanted(const Side& side) {
+  int64_t count = 0;
+  for (const float* to : sums_of(side, 0).to) count += to != nullptr;
+  return count;
+}
+
+template <Reduce R, bool DOT, bool TARGET> Status run(const DeviceBlock& x) {
   const int64_t row_strips = strips(x.n, TILE_ROWS), col_strips = strips(x.m, TILE_COLS);
   float* at = (float*)x.workspace;
   const Sums row = partial_sums(x.row, x.n, col_strips, at), col = partial_sums(x.col, x.m, row_strips, at);
-  Status status = launch(ScoreGrad<R, DOT>{x, row, col, vector_loads(x), vector_stores(x)}, col_strips, row_strips, x.stream);
+  const ScoreGrad<R, DOT, TARGET> kernel = {x, row, col, vector_loads(x), vector_stores(x)};
+  Status status = launch(kernel, col_strips, row_strips, x.stream);
   if (!status.error) status = merge_side(x.row, row, col_strips, x.stream);
   return status.error ? status : merge_side(x.col, col, row_strips, x.stream);
 }
 }  // namespace
 
 int64_t score_grad_workspace(const DeviceBlock& x) {
-  const int64_t row = (x.row.grad_sum != nullptr) + (x.row.grad_score_sum != nullptr);
-  const int64_t col = (x.col.grad_sum != nullptr) + (x.col.grad_score_sum != nullptr);
-  return (int64_t)sizeof(float) * (row * x.n * strips(x.m, TILE_COLS) + col * x.m * strips(x.n, TILE_ROWS));
+  const int64_t row = wanted(x.row) * x.n * strips(x.m, TILE_COLS), col = wanted(x.col) * x.m * strips(x.n, TILE_ROWS);
+  return (int64_t)sizeof(float) * (row + col);
 }
 
 Status score_grad(const DeviceBlock& x) {
@@ -205,6 +289,10 @@ Status score_grad(const DeviceBlock& x) {
   return for_reduce(x.reduce, [&](auto tag) -> Status {
     constexpr Reduce R = decltype(tag)::value;
     if constexpr (Functor<R>::arg) return {};  // differentiated as a gather of the saved argmax, never by tiles
-    else return x.score == Score::kDot ? run<R, true>(x) : run<R, false>(x);
+    else {
+      if constexpr (logarithm<Functor<R>>)
+        if (x.target != Target::kNone) return run<R, true, true>(x);
+      return x.score == Score::kDot ? run<R, true, false>(x) : run<R, false, false>(x);
+    }
   });
 }

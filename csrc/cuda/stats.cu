@@ -8,6 +8,26 @@ namespace {
 
 #include "cuda/partial_stats.h"
 
+// visit(c, pair) for each of these pairs, `count` of them from column j on.
+template <class Stats, bool DOT, class Visit> CT_HD void visit_quad(const Pairs& x, const Item& row, const Item* cols, int64_t i,
+                                                                    int64_t j, int count, bool vector, const Visit& visit) {
+  constexpr bool TARGET = Stats::extra == Extra::kTarget;
+  const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
+  Quad t = {};
+  if constexpr (TARGET) {
+    const Logits logits = logits_of(x, i);
+    t = dots(x, x.directions, i, j, count, vector);
+    for (int c = 0; c < QUAD; ++c) t.v[c] = logits(t.v[c]);
+  }
+  const bool plain = untouched(x, i, 1, j, QUAD);
+  const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
+  for (int c = 0; c < QUAD; ++c) {
+    if (c >= count) continue;
+    const float z = affine(row, cols[c], score.s.v[c]);
+    visit(c, Pair{z, t.v[c], marks[c], marks[c].positive ? share_of(x, i, j + c) : 0.f, plain});
+  }
+}
+
 // One block per row; its threads take every THREADS-th quad of columns.
 template <class Stats, bool DOT> struct StatsRows {
   static constexpr const char* name = "stats_rows";
@@ -16,7 +36,7 @@ template <class Stats, bool DOT> struct StatsRows {
     Stats part[threads];
   };
   Pairs x;
-  Target out;
+  Output out;
   bool vector;
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
@@ -38,15 +58,8 @@ template <class Stats, bool DOT> struct StatsRows {
       const int count = count_at(j, x.m);
       Item cols[QUAD];
       for (int c = 0; c < QUAD; ++c) cols[c] = col_item(x, c < count ? j + c : j);
-      const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
-      const bool plain = untouched(x, i, 1, j, QUAD);
-      const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-      for (int c = 0; c < QUAD; ++c) {
-        if (c >= count) continue;
-        const float z = affine(row, cols[c], score.s.v[c]);
-        const float share = marks[c].positive ? share_of(x, i, j + c) : 0.f;
-        p.add(x, z, marks[c], share, plain, x.row, i, x.col_origin + j + c);
-      }
+      visit_quad<Stats, DOT>(x, row, cols, i, j, count, vector,
+                             [&](int c, const Pair& pair) { p.add(x, pair, x.row, i, x.col_origin + j + c); });
     }
     return p;
   }
@@ -60,7 +73,7 @@ template <class Stats, bool DOT> struct StatsCols {
     Stats part[ROW_LANES][TILE_COLS];
   };
   Pairs x;
-  Target out;
+  Output out;
   bool vector;
 
   template <int P> CT_HD void phase(const Place& at, Shared& s) const {
@@ -87,15 +100,8 @@ template <class Stats, bool DOT> struct StatsCols {
     }
     for (int64_t i = first + at.thread / LANES; count && i < last; i += ROW_LANES) {
       const Item row = row_item(x, i);
-      const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
-      const bool plain = untouched(x, i, 1, j, QUAD);
-      const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-      for (int c = 0; c < QUAD; ++c) {
-        if (c >= count) continue;
-        const float z = affine(row, cols[c], score.s.v[c]);
-        const float share = marks[c].positive ? share_of(x, i, j + c) : 0.f;
-        p[c].add(x, z, marks[c], share, plain, x.col, j + c, x.row_origin + i);
-      }
+      visit_quad<Stats, DOT>(x, row, cols, i, j, count, vector,
+                             [&](int c, const Pair& pair) { p[c].add(x, pair, x.col, j + c, x.row_origin + i); });
     }
     for (int c = 0; c < QUAD; ++c) to[c] = p[c];
   }
@@ -106,7 +112,7 @@ template <class Stats> struct MergeStats {
   static constexpr const char* name = "merge_stats";
   static constexpr int threads = 128, phases = 1;
   struct Shared {};
-  Target from, out;
+  Output from, out;
   int64_t count;
 
   template <int P> CT_HD void phase(const Place& at, Shared&) const {
@@ -121,33 +127,43 @@ template <class Stats> struct MergeStats {
 template <class Stats, bool DOT> Status run(const DeviceBlock& x) {
   const bool vector = vector_loads(x);
   if (x.row.on) {
-    const Status status = launch(StatsRows<Stats, DOT>{x, target(x.row, x.n), vector}, x.n, 1, x.stream);
+    const Status status = launch(StatsRows<Stats, DOT>{x, output(x.row, x.n), vector}, x.n, 1, x.stream);
     if (status.error) return status;
   }
   if (!x.col.on || x.m == 0) return {};
   const int64_t count = strips(x.n, TILE_ROWS);
-  const Target out = target(x.col, x.m), parts = count == 1 ? out : partials(out, x.workspace, count);
+  const Output out = output(x.col, x.m), parts = count == 1 ? out : partials(out, x.workspace, count);
   const Status status = launch(StatsCols<Stats, DOT>{x, parts, vector}, strips(x.m, TILE_COLS), count, x.stream);
   if (status.error || count == 1) return status;
   return launch(MergeStats<Stats>{parts, out, count}, strips(x.m, MergeStats<Stats>::threads), 1, x.stream);
 }
 
-bool more_numbers(const Pairs& x) { return x.split || x.row.kept || x.col.kept; }
+Extra extra_of(const Pairs& x) {
+  if (x.target != Target::kNone) return Extra::kTarget;
+  return x.split || x.row.kept || x.col.kept ? Extra::kApart : Extra::kNone;
+}
 }  // namespace
 
 int64_t stats_workspace(const DeviceBlock& x) {
-  const int64_t count = strips(x.n, TILE_ROWS), more = more_numbers(x);
-  const int64_t floats = 3 + 2 * more, integers = 1 + 3 * more;
+  const int64_t count = strips(x.n, TILE_ROWS), apart = extra_of(x) == Extra::kApart, target = extra_of(x) == Extra::kTarget;
+  const int64_t floats = 3 + 2 * apart + 4 * target, integers = 1 + 3 * apart + 2 * target;
   return x.col.on && count > 1 ? count * x.m * (floats * (int64_t)sizeof(float) + integers * (int64_t)sizeof(int64_t)) : 0;
 }
 
 Status stats(const DeviceBlock& x) {
   const DeviceGuard guard(x.device);
   if (guard.error) return {"stats", guard.error};
+  const Extra extra = extra_of(x);
   return for_reduce(x.reduce, [&](auto tag) {
-    using Plain = PartialStats<decltype(tag)::value, false>;
-    using More = PartialStats<decltype(tag)::value, true>;
-    if (more_numbers(x)) return x.score == Score::kDot ? run<More, true>(x) : run<More, false>(x);
-    return x.score == Score::kDot ? run<Plain, true>(x) : run<Plain, false>(x);
+    constexpr Reduce R = decltype(tag)::value;
+    if constexpr (logarithm<Functor<R>>)
+      if (extra == Extra::kTarget) return run<PartialStats<R, Extra::kTarget>, true>(x);
+    const bool dot = x.score == Score::kDot;
+    if (extra == Extra::kApart) {
+      using Stats = PartialStats<R, Extra::kApart>;
+      return dot ? run<Stats, true>(x) : run<Stats, false>(x);
+    }
+    using Stats = PartialStats<R, Extra::kNone>;
+    return dot ? run<Stats, true>(x) : run<Stats, false>(x);
   });
 }

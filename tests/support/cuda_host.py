@@ -11,13 +11,18 @@ import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pybind11
+import pytest
 import torch
+from torch import Tensor
 
 from contrastile.backends.cuda import CudaBackend
+from contrastile.spec import PairBlock
+from support.blocks import agree, numbers
 from support.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +117,38 @@ def rebuild(folder: Path, edit: tuple[str, str, str], built: Path, touched: list
     return build(folder, edit, {name: built / f"{Path(name).stem}.o" for name in every if name not in touched})
 
 
+def mutated(edit: tuple[str, str, str], built: Path, folder: Path) -> HostBackend:
+    """The backend with an edit of what works on pairs."""
+    stats, score_grad, small_call = (f"cuda/{name}.cu" for name in ("stats", "score_grad", "small_call"))
+    touched = {
+        score_grad: [score_grad],
+        small_call: [small_call],
+        "common/finish.h": [small_call],
+        stats: [stats],
+        "cuda/partial_stats.h": [stats],
+    }
+    return HostBackend(rebuild(folder, edit, built, touched.get(edit[0], [stats, score_grad])))
+
+
 def execute(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def memory_for_scores(planes: int, n: int, m: int, layout: int) -> Tensor:
+    """Rows at multiples of 16 bytes; rows without padding; a first element that is not aligned."""
+    width = -(-m // 8) * 8 if layout != 1 else m
+    return torch.empty(planes * n * width + 1)[layout == 2 :][: planes * n * width].view(planes, n, width)
+
+
+def check_tiles(host: HostBackend, monkeypatch: pytest.MonkeyPatch, block: PairBlock, layout: int) -> None:
+    """Statistics and score gradients against tiles in torch, apart from and in place of scores."""
+    scores = memory_for_scores(len(block.operands), len(block.row), len(block.col), layout)
+    kept = replace(block, scores=scores)
+    found = numbers(host, kept)
+    agree(found, block)
+    monkeypatch.setenv("CONTRASTILE_HOST_ORDER", "reverse")
+    for again in (numbers(host, kept), numbers(host, block)):
+        for name, x in again.items():  # the order of threads and blocks, and alignment, change no bit
+            assert torch.equal(x.nan_to_num(7.0), found[name].nan_to_num(7.0)), name
+    monkeypatch.delenv("CONTRASTILE_HOST_ORDER")

@@ -10,11 +10,14 @@ from torch import Tensor
 
 import contrastile
 from contrastile import Targets, pair_loss, pair_reduce
+from contrastile.backends.base import Backend
 from contrastile.testing import EPS
 
+LEAVES = ("a", "b", "rows", "cols", "scale", "target_scale")
 NAMES = ("s", "targets", "target_lse", "target_entropy", "target_loss")  # of PairStats, after "row" or "col"
 KINDS = ("softmax", "affine", "gated")
-ROUNDINGS = 16.0  # how many roundings of the largest logit may meet in a number
+# how many roundings of the largest logit may meet in a number, or of the number itself: a sum of weights is larger
+ROUNDINGS = 16.0
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class Problem:
     options: tuple[tuple[str, Any], ...] = ()  # of pair_reduce: what says the same as `keep` and `low`
 
     def leaves(self) -> dict[str, Tensor]:
-        names = ("a", "b", "rows", "cols", "scale", "target_scale")
-        return {name: getattr(self, name) for name in names if name != "target_scale" or self.map != "gated"}
+        return {name: getattr(self, name) for name in LEAVES if name != "target_scale" or self.map != "gated"}
+
+    def cuda(self) -> Problem:
+        """Without rules, there."""
+        return replace(self, **{name: getattr(self, name).cuda() for name in LEAVES})
 
     def to(self, dtype: torch.dtype) -> Problem:
         """With features of this type and new leaves."""
@@ -83,7 +89,7 @@ def dense(p: Problem) -> dict[str, Tensor]:
         dots, second = dots / second.sqrt(), None
     z = across(p.scale) * dots
     keep = torch.ones_like(z, dtype=torch.bool) if p.keep is None else p.keep
-    positive = torch.eye(*z.shape, dtype=torch.bool)
+    positive = torch.eye(*z.shape, dtype=torch.bool, device=z.device)
     found = {}
     for side, dim in (("row", 1), ("col", 0)):
         kept = keep & (z > p.low[:, None]) if side == "row" and p.low is not None else keep
@@ -120,7 +126,9 @@ def target_of(
 
 def weights_of(values: dict[str, Tensor]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(3)
-    return {name: torch.randn(x.shape, generator=generator, dtype=torch.float64) for name, x in values.items()}
+    return {
+        name: torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device) for name, x in values.items()
+    }
 
 
 def weighed(values: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
@@ -177,7 +185,7 @@ def check(p: Problem, dtype: torch.dtype = torch.float32, blocks: int = 1, **opt
         assert x.dtype == stat(dtype)
         infinite = values[name].isinf()
         assert torch.equal(x[infinite].double(), values[name][infinite]), name
-        error = ((x.double() - values[name]).abs() / values[name].abs().clamp_min(largest))[~infinite]
+        error = ((x.double() - values[name]) / values[name].abs().clamp_min(largest))[~infinite].abs()
         assert not len(error) or error.max() <= ROUNDINGS * EPS[stat(dtype)], (name, error.max())
     compare(gradients(weighed(found, weights), mine), gradients(weighed(values, weights), truth), dtype, largest)
     loss, wanted = engine_loss(mine, weights, blocks, **options), weighed(dense(truth), part_of(weights))
@@ -208,4 +216,9 @@ def compare(found: dict[str, Tensor], truth: dict[str, Tensor], dtype: torch.dty
         assert error <= allowed, f"d{name}: error {error:.2g} of {size:.2g}, allowed {allowed:.2g}"
 
 
-BACKENDS = [b.name for b in contrastile.backends.BACKENDS if b.takes_second and b.unavailable() is None]
+def serves(backend: Backend) -> bool:
+    here = backend.unavailable() or backend.why_not(torch.device("cpu"), torch.float32)
+    return backend.takes_second and here is None
+
+
+BACKENDS = [b.name for b in contrastile.backends.BACKENDS if serves(b)]

@@ -46,6 +46,7 @@ class CudaBackend(Backend):
     granularity = 8
     padding = 8  # rows of scores and of bfloat16 score gradients start at multiples of 16 bytes
     saves_scores = True
+    takes_second = True
     writes_halves = True
 
     def __init__(self) -> None:
@@ -109,33 +110,38 @@ class CudaBackend(Backend):
         x = describe(self.module, block)
         # saved scores may be read again by another backward pass; those made here become the score gradients
         scores = block.scores if block.scores is not None else self.scores(x, block, None)
-        result = score_gradients(block, needs, self.place_grad(x, block, scores))
+        planes = len(block.col.directions) + needs.second
+        result = score_gradients(block, needs, self.place_grad(x, block, scores, planes))
         set_weighted_sides(self.module, x, block, result)
         assert not block.spec.reduce.traits.arg  # differentiated as a gather, never by tiles
         self.launch(self.module.score_grad, self.module.score_grad_workspace, x, scores)
         return result
 
-    def place_grad(self, x: Any, block: PairBlock, scores: Tensor) -> Tensor:
-        """Memory for the score gradients: that of scores which nobody keeps, where the type is theirs."""
+    def place_grad(self, x: Any, block: PairBlock, scores: Tensor, planes: int) -> Tensor:
+        """Memory for the gradients of the first products: that of scores which nobody keeps, where the type is
+        theirs."""
         kind = score_grad_dtype(block)
         in_place = block.scores is None and kind == torch.float32
-        grad = scores if in_place else torch.empty(scores.shape, dtype=kind, device=scores.device)
+        grad = scores[:planes]
+        if not in_place:
+            grad = torch.empty(grad.shape, dtype=kind, device=scores.device)
         set_grad(x, grad, block.factor)
         return grad[:, :, : len(block.col)]
 
-    def products(self, a: Tensor, directions: Tensor, out: Tensor | None) -> Tensor:
-        """Raw <a, b> of every tile in float32, into `out` or new memory."""
-        m = directions.shape[1]
+    def products(self, operands: Sequence[tuple[Tensor, Tensor]], out: Tensor | None) -> Tensor:
+        """The raw products of rows and columns in float32, into `out` or new memory."""
+        n, m = (len(x) for x in operands[0])
         if out is None:
             width = -(-m // self.padding) * self.padding
-            out = torch.empty(len(directions), len(a), width, dtype=torch.float32, device=a.device)
-        for direction, to in zip(directions, out[:, :, :m], strict=True):
-            set_float_product(to, a, direction.T)
+            device = operands[0][0].device
+            out = torch.empty(len(operands), n, width, dtype=torch.float32, device=device)
+        for (row, col), to in zip(operands, out[:, :, :m], strict=True):
+            set_float_product(to, row, col.T)
         return out
 
     def scores(self, x: Any, block: PairBlock, out: Tensor | None) -> Tensor:
         """The products of a block, which x is told of."""
-        found = self.products(block.row.features, block.col.directions, out)
+        found = self.products(block.operands, out)
         set_scores(x, found)
         return found
 

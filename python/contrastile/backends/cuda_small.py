@@ -29,7 +29,7 @@ def small_loss(backend: Any, args: Any, weights: SmallWeights, needs: Sequence[b
     narrow = a.dtype == torch.float16 and args.score == Score.DOT
     factor = power_of_two(bound_of(weights, [[scale], [args.col_scale]], a)) if narrow else None
     row_scale = scale.expand(n).contiguous()
-    scores = backend.products(a, b if b.dim() == 3 else b.unsqueeze(0), None)
+    scores = backend.products([(a, direction) for direction in (b if b.dim() == 3 else b.unsqueeze(0))], None)
     kind = a.dtype if narrow or a.dtype == torch.bfloat16 else torch.float32
     grad = scores if kind == torch.float32 else torch.empty(scores.shape, dtype=kind, device=device)
     loss = torch.empty((), dtype=torch.float32, device=device)
