@@ -69,6 +69,10 @@ TABLE = {
         "ieee": (*(Tile(64, 64, 32, 8, 2),) * 3, Tile(64, 64, 16, 8, 2)),
     },
 }  # fmt: skip
+# the same with second operands, which take an accumulator more: of `stats` and `score_grad`, then both with many rules
+SECOND = {
+    arch: {kind: (Tile(64, 64, 32, 8, 3),) * 4 for kind in kinds} for arch, kinds in TABLE.items()
+}  # fmt: skip
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
@@ -110,8 +114,9 @@ SPLIT_FEATURES = {"sm_86": 128, "sm_120": 64}  # with positives apart more would
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
-def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool) -> int:
-    return min(score_grad + more_numbers + 2 * many_rules, 3)
+def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool, second: bool = False) -> int:
+    """From 4 on those of kernels with second operands."""
+    return 4 + score_grad + 2 * many_rules if second else min(score_grad + more_numbers + 2 * many_rules, 3)
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -128,7 +133,7 @@ def has_tma(arch: str, kind: str) -> bool:
 
 
 def tile(arch: str, kind: str, weight: int) -> Tile:
-    return TABLE[arch][kind][weight]
+    return SECOND[arch][kind][weight - 4] if weight >= 4 else TABLE[arch][kind][weight]
 
 
 def fused_tile(
