@@ -10,12 +10,29 @@ from torch import Tensor
 
 from contrastile.backends.base import Backend
 from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
-from contrastile.spec import NUMBERS, PARTNER_TESTS, PARTS, Needs, PairBlock, PairSpec, PairTest, Reduce, Score, Side
+from contrastile.spec import (
+    NUMBERS,
+    PARTNER_TESTS,
+    PARTS,
+    Needs,
+    PairBlock,
+    PairSpec,
+    PairTest,
+    Reduce,
+    Score,
+    Side,
+    Target,
+)
 from contrastile.testing import EPS, largest
 from support.cases import between
 
 LOW = EPS[torch.float32]
 ALL = Needs(True, [True], True, True, True, True)
+SECOND_WIDTH = 5
+
+
+def all_of(spec: PairSpec) -> Needs:
+    return replace(ALL, second_a=spec.second, second_scale=bool(spec.target))
 
 
 def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both: bool) -> PairBlock:
@@ -30,8 +47,8 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
             labels=torch.randint(0, 2**62, (size, 2)) & torch.randint(0, 2**62, (size, 2)) & 0x40000010001000,
             order=torch.randint(-5, 5, (size,)),
         )  # fmt: skip
-        if extras or spec.score != Score.DOT:
-            side.bias = (torch.rand(size) * 16).round() / 4 + (40.0 if spec.score != Score.DOT else -2.0)
+        if extras or not spec.biased:
+            side.bias = (torch.rand(size) * 16).round() / 4 + (-2.0 if spec.biased else 40.0)
         if extras:
             side.scale = 2.0 ** torch.randint(-1, 2, (size,))
         side.weight, side.positive_weight = torch.randn(size), torch.randn(size)
@@ -43,6 +60,8 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
         partner[: n // 2, 1] = partner[: n // 2, 0]
         share = torch.randint(0, 8, (n, 3)) / 4 if spec.positives & PairTest.PARTNER else None
         sides[0] = replace(sides[0], partner=partner, share=share)
+    if spec.second:
+        add_second(spec, *sides)
     block = PairBlock(spec, *sides)
     z = logits(double(block))
     for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
@@ -55,6 +74,24 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
     return block
 
 
+def add_second(spec: PairSpec, row: Side, col: Side) -> None:
+    """Second operands and what their gradients need; of a gate positive, but for a row and a column without any."""
+    for side in (row, col):
+        size = len(side)
+        side.second = (torch.randn(size, SECOND_WIDTH) * 2).round() / 4
+        if spec.score == Score.GATED:
+            side.second = side.second.abs() + 0.25
+            side.second[size // 2] = 0.0
+        if spec.target:
+            side.mean_weight, side.mean_offset = torch.randn(2, size)
+        if spec.target == Target.SOFTMAX:
+            side.logit_weight, side.target_stat = torch.randn(size), random_stat(2.0 * torch.rand(size))
+    if spec.target:
+        row.second_scale = 2.0 ** torch.randint(-1, 2, (len(row),))
+    if spec.target == Target.AFFINE:
+        row.second_bias = torch.rand(len(row))
+
+
 def random_stat(peak: Tensor) -> Tensor:
     """In parts, not those of these scores."""
     return torch.stack([peak.float() + torch.randn(len(peak)), torch.rand(len(peak)) + 3.0], 1)
@@ -65,7 +102,7 @@ def logits(block: PairBlock) -> Tensor:
 
 
 def double(block: PairBlock) -> PairBlock:
-    names = ("features", *NUMBERS, *PARTS, "share")
+    names = ("features", *NUMBERS, *PARTS, "share", "second", "second_scale", "second_bias")
     sides = [
         replace(side, **{k: x.double() for k in names if (x := getattr(side, k)) is not None})
         for side in (block.row, block.col)
@@ -84,7 +121,7 @@ def numbers(backend: Backend, block: PairBlock) -> dict[str, Tensor]:
     found = statistics(backend, block)
     if block.spec.reduce != Reduce.MAX:
         apart = replace(block, saved=None)  # the sides' own statistics are not those of these scores
-        found |= vars(backend.score_grad(apart, ALL))
+        found |= vars(backend.score_grad(apart, all_of(block.spec)))
     return {k: x for k, x in found.items() if x is not None}
 
 
@@ -127,8 +164,27 @@ APART: dict[str, tuple[PairSpec, bool, int, int, int]] = {
 }  # fmt: skip
 
 
+# ---- second operands
+
+WITH_SECOND = partial(PairSpec, cols=True)
+RULES = {"keep": PairTest.OTHER_ID, "positives": PairTest.SAME_GROUP, "keep_positives": True, "counts": True}
+SECOND: dict[str, tuple[PairSpec, bool, int, int, int]] = {
+    "softmax": (WITH_SECOND(positives=PairTest.SAME_INDEX, target=Target.SOFTMAX), False, 20, 30, 1),
+    "softmax, all rules": (WITH_SECOND(target=Target.SOFTMAX, **RULES), True, 35, 70, 1),
+    "softmax of rows": (WITH_SECOND(target=Target.SOFTMAX, cols=False, keep=PairTest.OTHER_INDEX), False, 37, 70, 1),
+    "softmax of one pair": (WITH_SECOND(target=Target.SOFTMAX), False, 1, 1, 1),
+    "affine": (WITH_SECOND(positives=PairTest.SAME_INDEX, target=Target.AFFINE), False, 20, 30, 1),
+    "affine, all rules": (WITH_SECOND(target=Target.AFFINE, **RULES), True, 35, 70, 1),
+    "affine of rows": (WITH_SECOND(target=Target.AFFINE, cols=False, keep=PairTest.OTHER_ID), True, 1, 70, 1),
+    "gated": (WITH_SECOND(positives=PairTest.SAME_INDEX, score=Score.GATED), False, 20, 30, 1),
+    "gated, all rules": (WITH_SECOND(score=Score.GATED, **RULES), True, 35, 70, 1),
+    "gated sums": (WITH_SECOND(Reduce.SOFTPLUS, score=Score.GATED, **RULES), True, 35, 70, 1),
+    "gated sums of rows": (WITH_SECOND(Reduce.RELU, score=Score.GATED, cols=False), False, 37, 1, 1),
+}  # fmt: skip
+
+
 def apart(name: str) -> PairBlock:
-    spec, extras, n, m, tiles = APART[name]
+    spec, extras, n, m, tiles = (APART | SECOND)[name]
     return random_block(spec, n, m, tiles, extras, both=spec.cols or spec.square)
 
 
