@@ -70,12 +70,19 @@ TABLE = {
     },
 }  # fmt: skip
 # the same with second operands, which take an accumulator more: `stats`, `score_grad`, then both with many rules
-_SECOND_HALF = (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3),) * 3)
-_SECOND_TF32 = (Tile(64, 64, 32, 8, 3),) * 4
-_SECOND_IEEE = (*(Tile(32, 64, 32, 4, 2),) * 2, *(Tile(32, 64, 32, 8, 2),) * 2)
-SECOND = {
-    arch: {"half": _SECOND_HALF, "tf32": _SECOND_TF32, "ieee": _SECOND_IEEE} for arch in TABLE if arch != "gfx942"
-} | {"gfx942": {"half": (Tile(64, 64, 32, 4, 2),) * 4, "ieee": (Tile(64, 64, 16, 8, 2),) * 4}}
+_SECOND = {
+    "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3),) * 3),
+    "tf32": (Tile(64, 64, 32, 8, 3),) * 4,
+    "ieee": (*(Tile(32, 64, 32, 4, 2),) * 2, *(Tile(32, 64, 32, 8, 2),) * 2),
+}
+SECOND = {arch: _SECOND for arch in TABLE} | {
+    # without a limit the compiler spills a little to keep within 128 registers
+    "sm_120": _SECOND | {"half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3)},
+    "gfx942": {
+        "half": (Tile(64, 64, 32, 4, 2),) * 4,
+        "ieee": (*(Tile(64, 64, 16, 8, 2),) * 2, *(Tile(64, 32, 16, 4, 2),) * 2),
+    },
+}
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
