@@ -77,7 +77,11 @@ _SECOND = {
 }
 SECOND = {arch: _SECOND for arch in TABLE} | {
     # without a limit the compiler spills a little to keep within 128 registers
-    "sm_120": _SECOND | {"half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3)},
+    "sm_120": _SECOND
+    | {
+        "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3),
+        "tf32": (Tile(64, 64, 32, 8, 3, registers=255),) * 4,
+    },
     "gfx942": {
         "half": (Tile(64, 64, 32, 4, 2),) * 4,
         "ieee": (*(Tile(64, 64, 16, 8, 2),) * 2, *(Tile(64, 32, 16, 4, 2),) * 2),
