@@ -75,13 +75,14 @@ _SECOND = {
     "tf32": (Tile(64, 64, 32, 8, 3),) * 4,
     "ieee": (*(Tile(32, 64, 32, 4, 2),) * 2, *(Tile(32, 64, 32, 8, 2),) * 2),
 }
+# registers: without a limit the compiler spills a little on these to keep within 128
+_SECOND_CONSUMER = _SECOND | {
+    "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3),
+    "tf32": (Tile(64, 64, 32, 8, 3, registers=255),) * 4,
+}
 SECOND = {arch: _SECOND for arch in TABLE} | {
-    # without a limit the compiler spills a little to keep within 128 registers
-    "sm_120": _SECOND
-    | {
-        "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3),
-        "tf32": (Tile(64, 64, 32, 8, 3, registers=255),) * 4,
-    },
+    "sm_86": _SECOND_CONSUMER,
+    "sm_120": _SECOND_CONSUMER,
     "gfx942": {
         "half": (Tile(64, 64, 32, 4, 2),) * 4,
         "ieee": (*(Tile(64, 64, 16, 8, 2),) * 2, *(Tile(64, 32, 16, 4, 2),) * 2),

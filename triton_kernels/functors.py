@@ -116,7 +116,7 @@ def inverse_gate(u):
 
 
 @triton.jit
-def gate_slope(s, inverse):
+def gate_derivative(s, inverse):
     """ds/du."""
     return -0.5 * s * (inverse * inverse)
 

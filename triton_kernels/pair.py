@@ -11,7 +11,7 @@ loads of a program's next tile can begin during the epilogue of this one.
 import triton
 import triton.language as tl
 
-from .functors import BIASED, GATED, gate_slope, positive_term, score_slope, term
+from .functors import BIASED, GATED, gate_derivative, positive_term, score_slope, term
 from .rules import (
     SAME_INDEX,
     are_partners,
@@ -276,7 +276,7 @@ def score_grad(
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
         grad, bias = scaled(by_row, Col.scale, j, m, 0), g
         if SCORE == GATED:
-            of_u = grad * gate_slope(s, floor)
+            of_u = grad * gate_derivative(s, floor)
             grad *= floor
         elif (BIASED >> SCORE) & 1 == 0:
             dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))

@@ -301,14 +301,13 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "SCORE": int(variant.score), "OFFSET": 1,
-        "TARGET": int(variant.target), "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True, "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
 
 def tile_constants(kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
-        "TMA": tma, "SECOND_TMA": tma, "EVEN": True, "SECOND_EVEN": True,
-        "PRECISION": "tf32" if kind == "tf32" else "ieee",
+        "TMA": tma, "EVEN": True, "PRECISION": "tf32" if kind == "tf32" else "ieee",
         "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
     }  # fmt: skip
 
