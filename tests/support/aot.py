@@ -301,7 +301,8 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "SCORE": int(variant.score), "OFFSET": 1,
-        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True, "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
+        "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
 
