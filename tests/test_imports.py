@@ -140,10 +140,12 @@ ALLOWED = {
     "triton_kernels": (),
     "triton_kernels.tiles": ("triton_kernels.functors",),
     "triton_kernels.rules": ("triton_kernels.tiles",),
+    "triton_kernels.second": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.pair": (
         "triton_kernels.functors",
         "triton_kernels.rules",
+        "triton_kernels.second",
         "triton_kernels.slopes",
         "triton_kernels.tiles",
     ),
@@ -171,7 +173,7 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "fused", "merge", "segment_max")
+KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segment_max")
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},

@@ -9,6 +9,7 @@ TESTS = Path(__file__).parent
 STARTED = {
     "interpreted",
     "interpreted_fused",
+    "interpreted_second",
     "interpreted_tiles",
     "kernels",
 }  # tests that others start in a process of their own

@@ -14,7 +14,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
-from contrastile.spec import PairSpec, PairTest, Reduce
+from contrastile.spec import PairSpec, PairTest, Reduce, Target
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
 from support import aot
@@ -39,6 +39,8 @@ QUICK = [
     ("sm_90", "half", "score_grad", "split"),
     ("sm_90", "half", "score_grad", "partners"),
     ("sm_80", "tf32", "score_grad", "siglip"),
+    ("sm_90", "half", "score_grad", "softmax"),
+    ("sm_90", "half", "stats", "gated"),
 ]  # fmt: skip
 
 
@@ -74,6 +76,12 @@ def test_statistics_of_positives_and_counts_are_joined_in_registers(arch, positi
     spec = PairSpec(positives=PairTest[positives], split=True, counts=True)
     check_merge(arch, spec, False)
     check_merge(arch, replace(spec, counts=False), True)
+
+
+@pytest.mark.parametrize("arch", by_default(TABLE, "sm_90"))
+@pytest.mark.parametrize("target", by_default((Target.SOFTMAX, Target.AFFINE), Target.SOFTMAX))
+def test_statistics_of_targets_are_joined_in_registers(arch, target):
+    check_merge(arch, PairSpec(positives=PairTest.SAME_INDEX, counts=True, target=target), False)
 
 
 def check_merge(arch, spec, finished):

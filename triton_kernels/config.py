@@ -69,6 +69,25 @@ TABLE = {
         "ieee": (*(Tile(64, 64, 32, 8, 2),) * 3, Tile(64, 64, 16, 8, 2)),
     },
 }  # fmt: skip
+# the same with second operands, which take an accumulator more: `stats`, `score_grad`, then both with many rules
+_SECOND = {
+    "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3),) * 3),
+    "tf32": (Tile(64, 64, 32, 8, 3),) * 4,
+    "ieee": (*(Tile(32, 64, 32, 4, 2),) * 2, *(Tile(32, 64, 32, 8, 2),) * 2),
+}
+# registers: without a limit the compiler spills a little on these to keep within 128
+_SECOND_CONSUMER = _SECOND | {
+    "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3, registers=255),) * 3),
+    "tf32": (Tile(64, 64, 32, 8, 3, registers=255),) * 4,
+}
+SECOND = {arch: _SECOND for arch in TABLE} | {
+    "sm_86": _SECOND_CONSUMER,
+    "sm_120": _SECOND_CONSUMER,
+    "gfx942": {
+        "half": (Tile(64, 64, 32, 4, 2),) * 4,
+        "ieee": (*(Tile(64, 64, 16, 8, 2),) * 2, *(Tile(64, 32, 16, 4, 2),) * 2),
+    },
+}
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
@@ -110,8 +129,9 @@ SPLIT_FEATURES = {"sm_86": 128, "sm_120": 64}  # with positives apart more would
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
-def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool) -> int:
-    return min(score_grad + more_numbers + 2 * many_rules, 3)
+def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool, second: bool = False) -> int:
+    """From 4 on those of kernels with second operands."""
+    return 4 + score_grad + 2 * many_rules if second else min(score_grad + more_numbers + 2 * many_rules, 3)
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -128,7 +148,7 @@ def has_tma(arch: str, kind: str) -> bool:
 
 
 def tile(arch: str, kind: str, weight: int) -> Tile:
-    return TABLE[arch][kind][weight]
+    return SECOND[arch][kind][weight - 4] if weight >= 4 else TABLE[arch][kind][weight]
 
 
 def fused_tile(

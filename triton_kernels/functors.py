@@ -11,6 +11,10 @@ import triton.language as tl
 LSE, SOFTPLUS, RELU, MAX = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 PEAKS = tl.constexpr(1 << 0 | 1 << 3)  # reduces that keep the largest z, a bit for each, as spec.TRAITS says
 DOT, SQUARED_DISTANCE, DISTANCE, LOG_DISTANCE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+GATED = tl.constexpr(4)
+BIASED = tl.constexpr(1 << 0 | 1 << 4)  # scores that biases are added to, a bit for each
+SOFTMAX, AFFINE = tl.constexpr(1), tl.constexpr(2)  # values equal spec.Target
+NO_GATE = tl.constexpr(1e-24)  # spec.NO_GATE
 
 
 @triton.jit
@@ -103,6 +107,18 @@ def log_distance_value(q):
 @triton.jit
 def log_distance_slope(q):
     return 1.0 / q
+
+
+@triton.jit
+def inverse_gate(u):
+    """What a gated product is multiplied by, where u is that of the second operands."""
+    return tl.where(u <= NO_GATE, 0.0, tl.rsqrt(u))
+
+
+@triton.jit
+def gate_derivative(s, inverse):
+    """ds/du."""
+    return -0.5 * s * (inverse * inverse)
 
 
 # ---- the choice by constant -----------------------------------------------------------------------------------------

@@ -50,18 +50,32 @@ def joined_sums(X, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.const
 
 
 @triton.jit
+def joined_peaks(Peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    peak = tl.full([ITEMS], float("-inf"), tl.float32)
+    for first in range(0, parts, PARTS):
+        peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
+        peak = tl.maximum(peak, tl.max(peaks, 0))
+    return peak
+
+
+@triton.jit
+def rescaled_sums(X, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """Sums of numbers that are relative to e^Peak, relative to e^peak."""
+    total, base = tl.zeros([ITEMS], tl.float32), tl.where(peak == float("-inf"), 0.0, peak)
+    for first in range(0, parts, PARTS):
+        peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
+        numbers = some_parts(X, first, parts, k, count, inside, PARTS, 0.0)
+        total += tl.sum(numbers * tl.exp(peaks - base[None, :]), 0)
+    return total
+
+
+@triton.jit
 def joined_exponentials(Peak, Total, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
     """(peak, sum of e^(z - peak)), NaN is in the total; (-inf, 0) of an item that keeps nothing or was not written."""
     peak, total = tl.full([ITEMS], float("-inf"), tl.float32), tl.zeros([ITEMS], tl.float32)
     if Peak is not None:
-        for first in range(0, parts, PARTS):
-            peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
-            peak = tl.maximum(peak, tl.max(peaks, 0))
-        base = tl.where(peak == float("-inf"), 0.0, peak)
-        for first in range(0, parts, PARTS):
-            peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
-            totals = some_parts(Total, first, parts, k, count, inside, PARTS, 0.0)
-            total += tl.sum(totals * tl.exp(peaks - base[None, :]), 0)
+        peak = joined_peaks(Peak, parts, k, count, inside, PARTS, ITEMS)
+        total = rescaled_sums(Total, Peak, peak, parts, k, count, inside, PARTS, ITEMS)
     return peak, total
 
 
@@ -111,6 +125,23 @@ def store_statistic(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITE
     else:
         store_sums(From.total, Out.total, parts, k, count, inside, inside, PARTS, ITEMS)
     store_sums(From.kept, Out.kept, parts, k, count, inside, inside, PARTS, ITEMS)
+    store_sums(From.weights, Out.weights, parts, k, count, inside, inside, PARTS, ITEMS)
+    store_sums(From.weighted, Out.weighted, parts, k, count, inside, inside, PARTS, ITEMS)
+    if From.target_peak is not None:
+        store_target(From, Out, parts, k, count, inside, PARTS, ITEMS)
+
+
+@triton.jit
+def store_target(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """The numbers of weights e^t. A NaN in the total, which no peak has met, is in the peak from here on."""
+    peak = joined_peaks(From.target_peak, parts, k, count, inside, PARTS, ITEMS)
+    total = rescaled_sums(From.target_total, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
+    of_z = rescaled_sums(From.target_z, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
+    of_t = rescaled_sums(From.target_t, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
+    tl.store(Out.target_peak + k, tl.where(total == total, peak, total), mask=inside)
+    tl.store(Out.target_total + k, total, mask=inside)
+    tl.store(Out.target_z + k, of_z, mask=inside)
+    tl.store(Out.target_t + k, of_t, mask=inside)
 
 
 @triton.jit

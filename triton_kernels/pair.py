@@ -2,15 +2,16 @@
 
 Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
 A and B are contiguous, (n, d) and (directions, m, d) with directions `b_direction` elements apart, or descriptors
-(TMA); partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None:
-not given, not wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then
-the loads of a program's next tile can begin during the epilogue of this one.
+(TMA); SecondA and SecondB are the second operands in the same form, of second_d features (SECOND_TMA, SECOND_EVEN).
+Partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not
+given, not wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the
+loads of a program's next tile can begin during the epilogue of this one.
 """
 
 import triton
 import triton.language as tl
 
-from .functors import DOT, positive_term, score_slope, term
+from .functors import BIASED, GATED, gate_derivative, positive_term, score_slope, term
 from .rules import (
     SAME_INDEX,
     are_partners,
@@ -22,8 +23,9 @@ from .rules import (
     share_of,
     side_z,
 )
+from .second import add_target_slopes, products_of, store_target, target_logits
 from .slopes import logit_slope, scaled
-from .tiles import across, affine, base_of, first_maximum, place, product, score_of, share
+from .tiles import across, affine, first_maximum, place, product, score_of, share, vector
 
 
 @triton.jit
@@ -181,10 +183,12 @@ def store_stats(
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def stats(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
+    A, B, b_direction, directions, SecondA, SecondB, second_d, n, m, d,
+    row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowOut, ColOut,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
+    COLS: tl.constexpr, SECOND_TMA: tl.constexpr, SECOND_EVEN: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -193,9 +197,9 @@ def stats(
         row_tile, col_tile = place(tile, n, m, TILE_ROWS, TILE_COLS)
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-        x, floor = base_of(
-            A, B, b_direction, directions, Row, Col, first_row, first_col, n, m, d,
-            SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
+        x, floor, u = products_of(
+            A, B, b_direction, directions, SecondA, SecondB, second_d, Row, Col, first_row, first_col, n, m, d,
+            SCORE, OFFSET, SECOND_TMA, SECOND_EVEN, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         z = affine(score_of(x, floor, SCORE), Row, Col, i, j, n, m, SCORE)
         _, positive, drop = rules(
@@ -206,6 +210,11 @@ def stats(
             z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
+        if TARGET:
+            t = target_logits(u, Row, i, n)
+            store_target(z, t, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
+            if COLS:
+                store_target(z, t, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
 
 
 @triton.jit
@@ -215,11 +224,13 @@ def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def score_grad(
-    A, B, b_direction, directions, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
+    A, B, b_direction, directions, SecondA, SecondB, second_d, n, m, d,
+    row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowUpstream, ColUpstream, RowOut, ColOut, Grad, grad_stride, grad_direction, Factor,
-    RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad,
+    RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad, SecondGrad, SecondScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, COLS: tl.constexpr,
+    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
+    COLS: tl.constexpr, SECOND_TMA: tl.constexpr, SECOND_EVEN: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
@@ -228,9 +239,9 @@ def score_grad(
         row_tile, col_tile = place(tile, n, m, TILE_ROWS, TILE_COLS)
         first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
         i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-        x, floor = base_of(
-            A, B, b_direction, directions, Row, Col, first_row, first_col, n, m, d,
-            SCORE, OFFSET, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
+        x, floor, u = products_of(
+            A, B, b_direction, directions, SecondA, SecondB, second_d, Row, Col, first_row, first_col, n, m, d,
+            SCORE, OFFSET, SECOND_TMA, SECOND_EVEN, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         s = score_of(x, floor, SCORE)
         z = affine(s, Row, Col, i, j, n, m, SCORE)
@@ -248,13 +259,26 @@ def score_grad(
             first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
+        of_u = g
+        if TARGET:
+            g, of_u = add_target_slopes(
+                g, z, target_logits(u, Row, i, n), positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
+                TARGET, KEEP_POSITIVES, SecondGrad is not None,
+            )  # fmt: skip
+            if SecondScaleGrad is not None:
+                store_sum(tl.where(valid, of_u * u, 0.0), SecondScaleGrad, i, n, col_tile, 1)
+            if Row.second_scale is not None:
+                of_u *= vector(Row.second_scale, i, n, 1)
         by_row, by_col = scaled(g, Row, i, n, 1), scaled(g, Col, j, m, 0)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
         if ColScaleGrad is not None:
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
         grad, bias = scaled(by_row, Col, j, m, 0), g
-        if SCORE != DOT:
+        if SCORE == GATED:
+            of_u = grad * gate_derivative(s, floor)
+            grad *= floor
+        elif (BIASED >> SCORE) & 1 == 0:
             dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
             bias = tl.where(grad == 0.0, grad, grad * dq)
             grad = -2.0 * bias
@@ -265,16 +289,18 @@ def score_grad(
 
         if Factor is not None:  # a power of two, against underflow
             grad *= tl.load(Factor)
-        out = Grad + i.to(tl.int64)[:, None] * grad_stride + j[None, :]
+        places = i.to(tl.int64)[:, None] * grad_stride + j[None, :]
         # up to the stride, a multiple of 16 that the compiler knows, so that stores are wide; nobody reads the padding
         room = (i < n)[:, None] & (j < grad_stride)[None, :]
-        if SCORE == DOT or OFFSET:
-            tl.store(out, grad.to(Grad.dtype.element_ty), mask=room)
-        if SCORE != DOT:
+        if SecondGrad is not None:
+            tl.store(SecondGrad + places, of_u.to(SecondGrad.dtype.element_ty), mask=room)
+        if (BIASED >> SCORE) & 1 or OFFSET:
+            tl.store(Grad + places, grad.to(Grad.dtype.element_ty), mask=room)
+        if (BIASED >> SCORE) & 1 == 0:
             # dG/d<a, b_t> needs the product again: computed again, since it fits neither registers nor memory
             for t in range(OFFSET, directions):
                 dots = product(
                     A, B, b_direction, t, first_row, first_col, n, m, d,
                     TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
                 )  # fmt: skip
-                tl.store(out + t * grad_direction, (grad * dots).to(Grad.dtype.element_ty), mask=room)
+                tl.store(Grad + places + t * grad_direction, (grad * dots).to(Grad.dtype.element_ty), mask=room)

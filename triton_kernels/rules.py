@@ -34,6 +34,8 @@ class Operands(NamedTuple):
     high: Any = None
     partner: Any = None
     share: Any = None
+    second_scale: Any = None
+    second_bias: Any = None
     partners: Any = None
     one_scale: Any = None
 
@@ -50,6 +52,12 @@ class Numbers(NamedTuple):
     kept_positives: Any = None
     kept: Any = None
     positives: Any = None
+    target_peak: Any = None
+    target_total: Any = None
+    target_z: Any = None
+    target_t: Any = None
+    weights: Any = None
+    weighted: Any = None
 
 
 class Upstream(NamedTuple):
@@ -61,6 +69,10 @@ class Upstream(NamedTuple):
     positive_weight: Any = None
     positive_stat: Any = None
     positive_stat_weight: Any = None
+    target_stat: Any = None
+    mean_weight: Any = None
+    logit_weight: Any = None
+    mean_offset: Any = None
 
 
 @triton.jit

@@ -6,7 +6,7 @@ Vectors that are not given are None, which Triton compiles away. Indices are loc
 import triton
 import triton.language as tl
 
-from .functors import DOT, score_value
+from .functors import BIASED, GATED, score_value
 
 NO_INDEX = tl.constexpr(2**62)
 FLOOR = tl.constexpr(2.0**-20)  # spec.FLOOR of float32
@@ -104,8 +104,8 @@ def base_of(
     SCORE: tl.constexpr, OFFSET: tl.constexpr, TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
     ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """(x, floor): the product for DOT, else q and the value it is raised to, see spec.Score."""
-    if SCORE == DOT:
+    """(x, floor): for a distance q and the value it is raised to, see spec.Score; else the product, twice."""
+    if (BIASED >> SCORE) & 1:
         dots = product(
             A, B, b_direction, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, ROWS, COLS, DEPTH
         )  # fmt: skip
@@ -131,7 +131,10 @@ def base_of(
 
 @triton.jit
 def score_of(x, floor, SCORE: tl.constexpr):
-    if SCORE == DOT:
+    """floor: of a gated product its inverse gate."""
+    if SCORE == GATED:
+        return x * floor
+    elif (BIASED >> SCORE) & 1:
         return x
     else:
         return score_value(tl.where(x <= floor, floor, x), SCORE)  # this order keeps NaN
@@ -153,7 +156,7 @@ def affine(s, Row, Col, i, j, n, m, SCORE: tl.constexpr):
         z *= scale_of(Row, i, n, 1)
     if Col.scale is not None:
         z *= scale_of(Col, j, m, 0)
-    if SCORE == DOT:  # the biases of the others are inside the score
+    if (BIASED >> SCORE) & 1:  # the biases of the others are inside the score
         if Row.bias is not None:
             z += vector(Row.bias, i, n, 1)
         if Col.bias is not None:

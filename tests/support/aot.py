@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.backends import triton_launch, triton_segments
-from contrastile.spec import NO_TEST, PairSpec, PairTest, Reduce, Score
+from contrastile.spec import NO_TEST, PairSpec, PairTest, Reduce, Score, Target
 from contrastile.triton_kernels import config, fused, merge, pair, segment_max
 from contrastile.triton_kernels.rules import Numbers, Operands, Upstream
 
@@ -39,7 +39,7 @@ TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
     "RowOut": Numbers, "ColOut": Numbers, "From": Numbers, "Out": Numbers,
     "RowFrom": Numbers, "ColFrom": Numbers, "RowTo": merge.Finish, "ColTo": merge.Finish,
 }  # fmt: skip
-INTEGERS = (*UNSPECIALISED, "d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
+INTEGERS = (*UNSPECIALISED, "d", "second_d", "mask_stride", "grad_stride", "b_direction", "grad_direction")
 INTEGER_ENDS = (
     "Ids",
     "Groups",
@@ -68,11 +68,12 @@ class Variant:
     score: Score = Score.DOT
     split: bool = False
     counts: bool = False
+    target: Target = Target.NONE
 
     def spec(self) -> PairSpec:
         return PairSpec(
             self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
-            score=self.score, split=self.split, counts=self.counts,
+            score=self.score, split=self.split, counts=self.counts, target=self.target,
         )  # fmt: skip
 
     def sums(self) -> bool:
@@ -82,7 +83,7 @@ class Variant:
         """As backends.triton decides it."""
         if any(x.endswith(WIDE) for x in self.given):
             return 2
-        return int(self.score != Score.DOT or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
+        return int(not self.spec().biased or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
 
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
@@ -95,6 +96,10 @@ def of_both(*names: str) -> tuple[str, ...]:
     return tuple(f"{place}{name}" for place in SIDES for name in names)
 
 
+OF_TARGET = (
+    "RowScale", "RowScaleGrad", "RowSecondScale", *of_both("PositiveWeight", "TargetStat", "MeanWeight", "MeanOffset"),
+)  # fmt: skip
+OF_SECOND = (*of_both("LogitWeight"), "SecondGrad", "SecondScaleGrad")  # where their gradients are wanted
 VARIANTS = {
     "clip": Variant(
         ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=PairTest.SAME_INDEX
@@ -150,6 +155,25 @@ VARIANTS = {
         ),
         keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_ID, keep_positives=True, split=True, counts=True,
     ),
+    "softmax": Variant((*OF_TARGET, *OF_SECOND), positives=PairTest.SAME_INDEX, target=Target.SOFTMAX),
+    "softmax, frozen": Variant(OF_TARGET, positives=PairTest.SAME_INDEX, target=Target.SOFTMAX),
+    "softmax, everything": Variant(
+        (*OF_TARGET, *OF_SECOND, *of_both("Bias", "Ids", "High", "BiasGrad", "ScaleGrad"), "ColScale", "Mask"),
+        keep=PairTest.OTHER_INDEX | PairTest.OTHER_ID, positives=PairTest.SAME_ID | PairTest.OTHER_INDEX,
+        keep_positives=True, counts=True, target=Target.SOFTMAX,
+    ),
+    "affine": Variant(
+        (*OF_TARGET, "RowSecondBias", *OF_SECOND), positives=PairTest.SAME_INDEX, target=Target.AFFINE
+    ),
+    "gated": Variant(
+        ("RowScale", *of_both("PositiveWeight"), "RowScaleGrad", "SecondGrad"),
+        positives=PairTest.SAME_INDEX, score=Score.GATED,
+    ),
+    "gated, everything": Variant(
+        (*of_both("Scale", "Bias", "Ids", "High", "PositiveWeight", "BiasGrad", "ScaleGrad"), "Mask", "SecondGrad"),
+        Reduce.SOFTPLUS, PairTest.OTHER_INDEX | PairTest.OTHER_ID, PairTest.SAME_ID | PairTest.OTHER_INDEX,
+        keep_positives=True, counts=True, score=Score.GATED,
+    ),
 }  # fmt: skip
 
 
@@ -180,10 +204,12 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     score_grad = kernel == "score_grad"
     level = variant.rule_level()
     more = variant.sums() if score_grad else triton_launch.more_numbers(variant.spec(), level)
-    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0))
+    second = variant.spec().second
+    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
+    constants |= {} if second else {"second_d": None, "SECOND_TMA": False}
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile, given)
 
@@ -204,6 +230,7 @@ def compiled(
         element = TYPES[kind][1:]
         types["A"] = f"tensordesc<{element}[{tile.rows}, {tile.depth}]>"
         types["B"] = f"tensordesc<{element}[{'' if function is fused.fused else '1, '}{tile.cols}, {tile.depth}]>"
+        types |= {f"Second{x}": types[x] for x in "AB"}
     options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
     return compiled_with(function, arch, types, constants, options)
 
@@ -280,6 +307,7 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "SCORE": int(variant.score), "OFFSET": 1,
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
@@ -296,7 +324,8 @@ def given_to(function: Any, variant: Variant) -> set[str]:
     stats = set(map(camel, variant.spec().numbers))
     of_side = stats if function is pair.stats else {"Stat", "Weight"} | (stats if variant.sums() else set())
     places = [place for place, on in (("Row", variant.rows), ("Col", variant.cols)) if on]
-    return {"A", "B", "Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
+    features = {"A", "B", "SecondA", "SecondB"} if variant.spec().second else {"A", "B"}
+    return features | {"Grad", "RowGrad", *variant.given} | {f"{place}{name}" for place in places for name in of_side}
 
 
 def absent(function: Any, given: Iterable[str]) -> dict[str, None]:
@@ -306,7 +335,7 @@ def absent(function: Any, given: Iterable[str]) -> dict[str, None]:
 
 
 def type_of(name: str, kind: str) -> str:
-    if name in ("A", "B", "Grad"):
+    if name in ("A", "B", "Grad", "SecondA", "SecondB", "SecondGrad"):
         return TYPES[kind]
     if name in INTEGERS or name.endswith("Partners"):
         return "i64" if name.endswith("_tile") else "i32"

@@ -33,15 +33,17 @@ from .triton_launch import Launch, outputs, upstream
 from .triton_merge import PartialStats, joined
 from .triton_small import small_loss
 
-SUMS = ("row_scale", "col_scale", "row_bias", "col_bias")
+SUMS = ("row_scale", "col_scale", "row_bias", "col_bias", "second_scale")
 KERNEL_SUMS = {
-    "row_scale": "RowScaleGrad", "col_scale": "ColScaleGrad", "row_bias": "RowBiasGrad", "col_bias": "ColBiasGrad"
+    "row_scale": "RowScaleGrad", "col_scale": "ColScaleGrad", "row_bias": "RowBiasGrad", "col_bias": "ColBiasGrad",
+    "second_scale": "SecondScaleGrad",
 }  # fmt: skip
 
 
 class TritonBackend(Backend):
     name = "triton"
     granularity = 128  # the tallest tile; slices by it also keep the alignment Triton compiles for
+    takes_second = True
     writes_halves = True
     sums_with_score_grad = True
 
@@ -106,14 +108,17 @@ class TritonBackend(Backend):
         launch = Launch(block, needs)
         n, m = len(block.row), len(block.col)
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
-        grad = launch.empty(len(block.col.directions), n, width, dtype=score_grad_dtype(block))
+        planes = len(block.col.directions) + needs.second
+        grad = launch.empty(planes, n, width, dtype=score_grad_dtype(block))
         row_shape, col_shape = (launch.col_tiles, n), (launch.row_tiles, m)
         shapes = {"row_scale": row_shape, "col_scale": col_shape, "row_bias": row_shape, "col_bias": col_shape}
+        shapes["second_scale"] = row_shape
         sums = {name: launch.empty(*shapes[name]) if getattr(needs, name) else None for name in SUMS}
         found = launch.partials() if needs.stats else []
         launch.run(
             pair.score_grad,
             {"Grad": grad, "grad_stride": width, "grad_direction": n * width, "Factor": block.factor}
+            | {"SecondGrad": grad[-1] if needs.second else None}
             | {KERNEL_SUMS[name]: x for name, x in sums.items()}
             | outputs(found)
             | upstream(block.row, block.col, True, launch.cols),

@@ -53,10 +53,12 @@ def architecture(device: torch.device) -> str | None:
     return "gfx942" if torch.version.hip else config.architecture(torch.cuda.get_device_capability(device))
 
 
-def tile_for(device: torch.device, kind: str, score_grad: bool, more_numbers: bool, rules: bool) -> Any:
+def tile_for(
+    device: torch.device, kind: str, score_grad: bool, more_numbers: bool, rules: bool, second: bool = False
+) -> Any:
     from ..triton_kernels import config
 
-    weight = config.weight_of(score_grad, more_numbers, rules)
+    weight = config.weight_of(score_grad, more_numbers, rules, second)
 
     arch = architecture(device)
     if arch is None:

@@ -47,7 +47,8 @@ def add_row_gradients(
 def fits_fused(features: Tensor, x: PairBlock | PairCall) -> bool:
     """Whether there is a tile for the problem, and the kernel was measured to be faster."""
     short = features.shape[1] <= measured.fused_features(features.device, features.dtype, rule_level(x) > 0)
-    return short and x.spec.score == Score.DOT and fused_tile(features, x) is not None
+    dots = x.spec.score == Score.DOT and not x.spec.second
+    return short and dots and fused_tile(features, x) is not None
 
 
 def add_gradients(block: PairBlock, grads: Gradients) -> None:

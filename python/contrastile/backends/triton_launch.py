@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Score, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_kernel import Kernel
 from .triton_merge import PartialStats
 
 COMPARED = (*READERS, "partner", "low", "high")  # fields of Side that a kernel compares pair by pair
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
+
+# arguments of calls without second operands
+NO_SECOND = {"SecondA": None, "SecondB": None, "second_d": None, "SECOND_TMA": False, "SECOND_EVEN": True}
 
 
 TENSORS = {"Row", "Col", "Mask"}  # arguments of a block that are, or hold, tensors
@@ -47,7 +50,7 @@ class Launch:
         kind = kind_of(block.row.features)
         level = rule_level(block)
         more = more_numbers(block.spec, level) if needs is None else needs.stats
-        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0)
+        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -84,10 +87,22 @@ class Launch:
     def features(self) -> Features:
         return Features(self.tile, self.tma)
 
+    def second(self) -> dict[str, Any]:
+        """The second operands, the last product of a pair; None: there are none."""
+        if not self.block.spec.second:
+            return NO_SECOND
+        (a, b), tile = self.block.operands[-1], self.tile
+        tma = copies_tensors(self.device, kind_of(a)) and copyable(a) and copyable(b)
+        shape = {"second_d": a.shape[1], "SECOND_TMA": tma, "SECOND_EVEN": a.shape[1] % tile.depth == 0}
+        if not tma:
+            return {"SecondA": a, "SecondB": b} | shape
+        col = described(b.unsqueeze(0), 1, tile.cols, tile.depth)
+        return {"SecondA": described(a, tile.rows, tile.depth), "SecondB": col} | shape
+
     def constants(self) -> dict[str, Any]:
         spec, tile, b = self.block.spec, self.tile, self.block.col.directions
-        return rule_constants(spec) | {
-            "b_direction": b.stride(0), "directions": len(b),
+        return rule_constants(spec) | self.second() | {
+            "b_direction": b.stride(0), "directions": len(b), "TARGET": int(spec.target),
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -174,4 +189,4 @@ def rule_level(x: PairBlock | PairCall) -> int:
     given = {name for side in sides for name in COMPARED if getattr(side, name) is not None}
     if given & WIDE:
         return 2
-    return int(bool(given) or x.mask is not None or x.spec.score != Score.DOT)
+    return int(bool(given) or x.mask is not None or not x.spec.biased)
