@@ -128,7 +128,7 @@ class Plan:
         types = tuples()
         n, m = len(block.row), len(block.col)
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
-        fixed = {"grad_stride": width, "grad_direction": n * width}
+        fixed = {"grad_stride": width, "grad_direction": n * width, "SecondGrad": None, "SecondScaleGrad": None}
         fixed |= {"RowOut": types.numbers(), "ColOut": types.numbers(), "ColUpstream": types.upstream()}
         self.score_grad, self.features = launch.kernel(pair.score_grad, fixed), launch.features
         self.grad_shape, self.m = (*block.col.features.shape[:-2], n, width), m if m < width else None
