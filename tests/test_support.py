@@ -10,6 +10,7 @@ STARTED = {
     "interpreted",
     "interpreted_fused",
     "interpreted_second",
+    "interpreted_small",
     "interpreted_tiles",
     "kernels",
 }  # tests that others start in a process of their own
