@@ -18,13 +18,18 @@ from . import losses, reference
 class Case:
     """Arguments of one call. `magnitude`: the largest |logit|, which sets the size of float32 rounding.
     `views`: the first argument is (k, N, D), not (N, D). `derived`: what is multiplied is computed from the features,
-    so half precision rounds once more."""
+    so half precision rounds once more. `frozen`: places and names of what the loss takes as constant."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     magnitude: float = 1.0
     views: bool = False
     derived: bool = False
+    frozen: tuple[int | str, ...] = ()
+
+    def constant(self, argument: int | str) -> bool:
+        """Whether an argument, by place or name, gets no gradient."""
+        return argument in self.frozen or argument in CONSTANTS
 
     @property
     def n(self) -> int:
@@ -257,7 +262,8 @@ def taught(temperature: float, *names: str, **options: Any) -> CaseMaker:
                 kwargs["teacher_negatives"] = unit_rows(len(kwargs["negatives"]), d + 3, g, dtype)
         if "negative_ids" in names:
             kwargs["negative_ids"] = torch.randint(0, n // 2 + 1, (len(kwargs["negatives"]),), generator=g)
-        return Case((*case.args, *teacher), kwargs, case.magnitude)
+        frozen = (2, 3, "teacher_temperature", "teacher_negatives") if options.get("detach_targets", True) else ()
+        return Case((*case.args, *teacher), kwargs, case.magnitude, frozen=frozen)
 
     return make
 
@@ -268,7 +274,9 @@ def clip_taught(scale: float, teacher_scale: float | None = None, **options: Any
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         case, wide = scaled(scale)(n, d, g, dtype), unit_rows(n, d + 3, g, dtype)
         own = () if teacher_scale is None else (scalar(teacher_scale),)
-        return replace(case, args=(*case.args[:2], wide, related(wide, g), case.args[2], *own), kwargs=options)
+        frozen = (2, 3, 5) if options.get("detach_targets", True) else ()
+        args = (*case.args[:2], wide, related(wide, g), case.args[2], *own)
+        return replace(case, args=args, kwargs=options, frozen=frozen)
 
     return make
 
@@ -278,7 +286,8 @@ def similar(scale: float, **options: Any) -> CaseMaker:
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         case = scaled(scale, **options)(n, d, g, dtype)
-        return replace(case, kwargs={**case.kwargs, "weight_features": unit_rows(n, d + 3, g, dtype)})
+        kwargs = {**case.kwargs, "weight_features": unit_rows(n, d + 3, g, dtype)}
+        return replace(case, kwargs=kwargs, frozen=("weight_features",))
 
     return make
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .catalog import CONSTANTS, Case, LossCard
+from .catalog import Case, LossCard
 
 EPS = {
     torch.float64: 2.0**-52, torch.float32: 2.0**-23, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11
@@ -72,7 +72,7 @@ def run(function: Callable[..., Tensor], case: Case, convert: Callable[[Tensor],
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             return x
         own = convert(x).detach().clone()
-        if name not in CONSTANTS:
+        if not case.constant(int(name) if name.isdigit() else name):
             leaves[name] = own.requires_grad_()
         return own
 

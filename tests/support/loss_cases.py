@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from contrastile import backends
-from contrastile.catalog import CATALOG, CONSTANTS, Case, LossCard
+from contrastile.catalog import CATALOG, Case, LossCard
 
 from .combinations import crossed
 
@@ -101,13 +101,19 @@ def required(case: Case) -> dict[str, Any]:
 
 def leaves(case: Case) -> list[Tensor]:
     """The tensors of a case that take a gradient."""
-    named = [x for name, x in case.kwargs.items() if name not in CONSTANTS]
-    return [x for x in (*case.args, *named) if isinstance(x, Tensor) and x.is_floating_point()]
+    given = [*enumerate(case.args), *case.kwargs.items()]
+    found = [x for argument, x in given if not case.constant(argument)]
+    return [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
 
 
 def differentiable(case: Case) -> Case:
     made = each_tensor(case, lambda x: x.detach().clone().requires_grad_())
-    return replace(made, kwargs={k: x.detach() if k in CONSTANTS else x for k, x in made.kwargs.items()})
+
+    def held(argument: int | str, x: Any) -> Any:
+        return x.detach() if case.constant(argument) and isinstance(x, Tensor) else x
+
+    args = tuple(held(place, x) for place, x in enumerate(made.args))
+    return replace(made, args=args, kwargs={name: held(name, x) for name, x in made.kwargs.items()})
 
 
 def call(card: LossCard, case: Case, **options: Any) -> Tensor:
