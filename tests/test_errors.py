@@ -15,10 +15,18 @@ ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_los
 ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc"}  # one argument holds all features: tests of their own
 PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
 PAIRS["triangle_loss"] = lambda anchor, x, **options: contrastile.triangle_loss(anchor, x, x, **options)
+PAIRS |= {
+    "distill_info_nce": lambda x, y, **options: contrastile.distill_info_nce(x, y, X, **options),
+    "clip_distill_loss": lambda x, y, **options: contrastile.clip_distill_loss(x, y, X, Y, **options),
+    "hydra_loss": lambda x, y, **options: contrastile.hydra_loss(x, y, IDS, IDS, **options),
+}
+SCALED = {"clip_loss", "siglip_loss", "symile_loss", "clip_distill_loss", "cwcl_loss"}
 GATHERED = {"info_nce", "gram_loss", "triangle_loss"}  # take more columns than rows
 NAMES = {  # what each function calls its two batches
     "info_nce": ("query", "key"), "debiased_info_nce": ("query", "key"),
     **dict.fromkeys(("clip_loss", "siglip_loss", "cua", "cuaxu"), ("image_features", "text_features")),
+    "distill_info_nce": ("query", "key"), "clip_distill_loss": ("image_features", "text_features"),
+    "softclip_loss": ("x", "y"), "cwcl_loss": ("anchor", "other"), "hydra_loss": ("x", "gate"),
     "uniformity": ("x", "y"), "alignment": ("x", "y"), **dict.fromkeys(ENGINES, ("a", "b")),
     "symile_loss": (r"modalities\[0\]", r"modalities\[1\]"), "pmrl_loss": (r"modalities\[0\]", r"modalities\[1\]"),
     "gram_loss": ("anchor", "others"), "triangle_loss": ("anchor", "x"),
@@ -30,7 +38,7 @@ def names(function):
 
 
 def run(name, x, y, **options):
-    scale = {"logit_scale": 5.0} if name in ("clip_loss", "siglip_loss", "symile_loss") else {}
+    scale = {"logit_scale": 5.0} if name in SCALED else {}
     return PAIRS[name](x, y, **scale, **options)
 
 
@@ -137,6 +145,8 @@ def test_numbers_that_are_not_finite(card, name, value):
 @on_numbers
 def test_numbers_out_of_range(card, name):
     bad = [0, 0.0, -0.1] if name in POSITIVE else [-0.1, 1.0, 1.5] if name in SHARES else []
+    if name == "alpha" and card.name != "alignment":  # the share of a teacher, which may be all or nothing
+        bad = [-0.1, 1.5]
     for value in bad:
         with refuses(ValueError, f"^{name} must be", f"got {value}"):
             with_number(card, name, value)
@@ -210,7 +220,7 @@ def test_misspelt_options_and_positional_ones(card):
         call(card, default(card), temprature=0.1)
     if card.name not in ("symile_loss", "gram_loss", "pmrl_loss"):  # take any number of batches
         with refuses(TypeError, "positional"):
-            card.function(X, Y, 5.0, 0.0, 0.1)
+            card.function(X, Y, 5.0, 0.0, 0.1, 0.1, 0.1)
 
 
 # ---- backends

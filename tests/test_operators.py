@@ -1,5 +1,7 @@
 """The operators inside PyTorch: opcheck, fake tensors, double backward, torch.func, checkpointing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -110,7 +112,7 @@ def test_meta_tensors_have_the_shapes_of_real_ones(card, reduction, dtype):
     expected = [(shape, dtype) for shape, dtype, _ in shapes(card, differentiable(case), **options)]
     args = tuple(x.to("meta") if isinstance(x, torch.Tensor) else x for x in case.args)
     kwargs = {name: x.to("meta") if isinstance(x, torch.Tensor) else x for name, x in case.kwargs.items()}
-    meta = differentiable(contrastile.catalog.Case(args, kwargs))
+    meta = differentiable(replace(case, args=args, kwargs=kwargs))
     found = shapes(card, meta, **options)
     assert [(shape, dtype) for shape, dtype, _ in found] == expected
     assert {device for *_, device in found} == {"meta"}

@@ -90,7 +90,7 @@ def test_functional_call_replaces_what_a_module_learns():
 NOT_DENSE = {
     "sparse": (torch.Tensor.to_sparse, r"layout torch\.sparse_coo"),
     "csr": (torch.Tensor.to_sparse_csr, r"layout torch\.sparse_csr"),
-    "bsr": (lambda x: x.to_sparse_bsr((2, 2)), r"layout torch\.sparse_bsr"),
+    "bsr": (lambda x: x.to_sparse_bsr((1, 1)), r"layout torch\.sparse_bsr"),
     "mkldnn": (torch.Tensor.to_mkldnn, r"layout torch\._mkldnn"),
     "nested": (lambda x: torch.nested.nested_tensor(list(x)), r"nested one \(layout torch\.strided"),
     "jagged": (

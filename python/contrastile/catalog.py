@@ -456,6 +456,7 @@ CATALOG: tuple[LossCard, ...] = (
             "columns": pair(0.2, direction="cols"),
             "weights": each(pair(0.2, normalize=True), "weights"),
         },
+        copies=5.0,
     ),
     LossCard(
         "cwcl_loss", "a modality beside a frozen one, pairs weighed by likeness", "arXiv 2309.14580", "eq. 3", 12,

@@ -79,6 +79,7 @@ def multilabel_contrastive(
         x, y: (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
         labels: S, (N, N), or LowRank, which never holds N^2 numbers.
         logit_scale: float or 0-dim tensor with gradient.
+        form: Which of the six.
 
     Returns: 0-dim float32 (float64 for float64 inputs), nats. An empty batch gives 0. This process's pairs alone.
 
