@@ -174,7 +174,7 @@ def upstream_of(
     up = Upstream(parts, upstream(parts, weight), positive.to(parts.dtype).contiguous() if args.positives else None)
     if positive_stat is not None:
         up.positive_stat, up.positive_stat_weight = positive_parts, upstream(positive_parts, positive_stat)
-    if mean is not None and loss is not None and len(target):
+    if args.target and mean is not None and loss is not None:
         known = TargetStats.of(target)
         slopes = target_slopes(known, args.target == Target.AFFINE, mean - loss, entropy, total)
         of_loss = upstream(parts, torch.where(known.given, loss, 0.0))
