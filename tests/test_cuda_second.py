@@ -75,6 +75,17 @@ def test_a_target_without_the_mean_of_its_logits(host):
     agree(numbers(host, block), block)
 
 
+def test_equal_probabilities_cancel(host):
+    """To exactly 0, each side by itself: what is left of a converged student's gradients is not rounding."""
+    block = random_block(PairSpec(cols=True, target=Target.SOFTMAX), 67, 131, 1, extras=False, both=True)
+    for side in (block.row, block.col):
+        side.second, side.bias = side.features.view(-1, side.features.shape[-1]), None
+        side.mean_weight, side.target_stat = -side.weight, side.stat
+    block.row.second_scale = None
+    grad, _ = host.score_grad(block, all_of(block.spec)).grad
+    assert grad.count_nonzero() == 0
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", SECOND)
 def test_nan_and_infinity_pass_as_in_torch(host, name, value):
@@ -165,6 +176,7 @@ def test_kept_scores_serve_a_second_backward_pass(installed):
 # ---- a kernel with an error
 
 
+FUNCTORS = "common/functors.h"
 PAIR, PARTIAL, STATS, SCORE_GRAD = "cuda/pair.h", "cuda/partial_stats.h", "cuda/stats.cu", "cuda/score_grad.cu"
 MUTANTS = {  # and the blocks in which it is seen
     "gate": (PAIR, "1.f / vsqrt(gate.v[c])", "1.f / gate.v[c]", "gated"),
@@ -172,41 +184,51 @@ MUTANTS = {  # and the blocks in which it is seen
     "scale of logits": (PAIR, "x.second_scale ? x.second_scale[i] : 1.f", "1.f", "softmax"),
     "bias of logits": (PAIR, "x.second_bias ? x.second_bias[i] : 0.f", "0.f", "affine"),
     "product": (STATS, "t = dots(x, x.directions,", "t = dots(x, 0,", "affine"),
-    "softmax": (PARTIAL, "affine ? t : vexp(t - finite_part(peak))", "vexp(t - finite_part(peak))", "affine"),
-    "rescaled": (PARTIAL, "rescale(vexp(peak - t));", "", "softmax"),
-    "rescaled where joined": (PARTIAL, "rescale(vexp(peak - top));", "", "softmax"),
-    "rescaled where joined, the other": (PARTIAL, "y.rescale(vexp(y.peak - top));", "", "softmax, all rules"),
+    "softmax": (PARTIAL, "affine ? t : vexp(t - base)", "vexp(t - base)", "affine"),
     "total": (PARTIAL, "total += w;", "total += 1.f;", "affine"),
-    "mean of z": (PARTIAL, "of_z += w * z;", "of_z += w * t;", "softmax"),
-    "mean of t": (PARTIAL, "of_t += w * t;", "of_t += w * z;", "softmax"),
+    "mean of z": (PARTIAL, "of_z += w * (z", "of_z += w * (t", "softmax"),
+    "mean of t": (PARTIAL, "of_t += w * (t", "of_t += w * (z", "softmax"),
+    "z above its peak": (PARTIAL, "(z - finite_part(rise.to))", "z", "softmax"),
+    "affine z above its peak": (PARTIAL, "(z - finite_part(rise.to))", "z", "affine"),
+    "t above its peak": (PARTIAL, "of_t += w * (t - base)", "of_t += w * t", "softmax"),
+    "moved sum of z": (PARTIAL, "of_z += total * z.by();", "", "softmax"),
+    "moved sum of t": (PARTIAL, "of_t += total * Rise{peak, top}.by();", "", "softmax"),
+    "moved affine sum": (PARTIAL, "of_z += total * z.by();", "", "affine"),
+    "moved from nothing": (PARTIAL, "from == -INFINITY ? 0.f : ", "", "affine"),
+    "rescaled total": (PARTIAL, "    total *= factor;", "", "softmax"),
+    "rescaled sum of z": (PARTIAL, "of_z *= factor;", "", "softmax"),
+    "rescaled sum of t": (PARTIAL, "of_t *= factor;", "", "softmax"),
+    "moved where joined": (PARTIAL, "    raise(own, top);", "raise(Rise{0.f, 0.f}, top);", "affine"),
+    "moved where joined, the other": (PARTIAL, "y.raise(other, top);", "y.raise(Rise{0.f, 0.f}, top);", "softmax"),
     "joined means": (PARTIAL, "of_z += y.of_z;", "", "affine"),
     "dropped pairs": (PARTIAL, "if (in_statistic(x, p.z, p.mark, side, k)) target", "target", "softmax, all rules"),
     "counts": (PARTIAL, "counts.add(x, p, side, k);\n    if (in", "if (in", "softmax, all rules"),
     "strips": (PARTIAL, "visit(target_z, p.target.of_z)", "visit(target_z, p.target.of_t)", "softmax"),
-    "weight": (SCORE_GRAD, "of_z += it.mean_weight * q;", "of_z += q;", "affine"),
-    "peak": (SCORE_GRAD, "(t - it.peak) - it.log_total", "t - it.log_total", "softmax"),
-    "log total": (SCORE_GRAD, "(t - it.peak) - it.log_total", "t - it.peak", "softmax"),
-    "slope of t": (SCORE_GRAD, "slope = it.mean_weight * z + ", "slope = ", "affine"),
-    "offset": (SCORE_GRAD, "it.mean_weight * z + side.mean_offset[k]", "it.mean_weight * z", "affine"),
-    "slope of the logits": (SCORE_GRAD, "slope + logit_weight * t", "slope - logit_weight * t", "softmax"),
-    "softmax slope": (SCORE_GRAD, "affine ? slope : q * (", "affine ? slope : (", "softmax"),
-    "affine slope": (SCORE_GRAD, "affine ? slope : ", "", "affine"),
-    "rows' dropped pairs": (
-        SCORE_GRAD, "(plain || in_statistic(x, z.v[c], marks[c], x.row, i))", "true", "softmax, all rules"
-    ),
-    "columns' dropped pairs": (
-        SCORE_GRAD, "(plain || in_statistic(x, z.v[c], marks[c], x.col, j + c))", "true", "affine, all rules"
-    ),
-    "columns' target": (SCORE_GRAD, "cols.target[c], z.v[c], t, j + c", "cols.target[c], z.v[c], t, j", "softmax"),
+    "affine weight": (SCORE_GRAD, "it.weight * p + mean * q", "it.weight * p + q", "affine"),
+    "difference": (SCORE_GRAD, "it.weight * (p - q)", "it.weight * p", "softmax"),
+    "rest": (SCORE_GRAD, "(it.weight + mean) * q", "mean * q", "softmax"),
+    "peak": (FUNCTORS, "(t - peak) - log_total", "t - log_total", "softmax"),
+    "log total": (FUNCTORS, "(t - peak) - log_total", "t - peak", "softmax"),
+    "slope of t": (FUNCTORS, "return mean * z + offset", "return offset", "affine"),
+    "softmax slope of t": (FUNCTORS, "return q * (mean * z + logit", "return q * (logit", "softmax"),
+    "softmax slope": (FUNCTORS, "return q * (mean", "return (mean", "softmax"),
+    "peak of z": (SCORE_GRAD, "pair.z - it.peak", "pair.z", "affine"),
+    "peak of t": (SCORE_GRAD, "pair.t - target.peak", "pair.t", "softmax"),
+    "slope of the logits": (SCORE_GRAD, "side.logit_weight ? side.logit_weight[k] : 0.f", "0.f", "softmax"),
+    "offset": (SCORE_GRAD, "logit, side.mean_offset[k]", "logit, 0.f", "affine"),
+    "kind": (SCORE_GRAD, "x.target == Target::kAffine", "false", "affine"),
+    "sides' dropped pairs": (SCORE_GRAD, "kept && side.mean_weight", "side.mean_weight", "softmax, all rules"),
+    "columns' side": (SCORE_GRAD, "x.col, col, col_target", "x.col, col, row_target", "softmax"),
+    "columns' target": (SCORE_GRAD, "cols.target[TARGET ? c : 0]", "cols.target[0]", "affine"),
     "scale of the product": (SCORE_GRAD, "of_t * logits.scale", "of_t", "softmax"),
-    "gradient of the scale": (SCORE_GRAD, "of_t * u.v[c]", "of_t * t", "affine"),
+    "gradient of the scale": (SCORE_GRAD, "of_t * u.v[c]", "of_t * pair.t", "affine"),
     "slope of the gate": (SCORE_GRAD, "-0.5f * of_dot", "0.5f * of_dot", "gated"),
     "score in it": (SCORE_GRAD, "* score.s.v[c] * score.slope.v[c];", "* score.slope.v[c];", "gated"),
     "bias of gated scores": (SCORE_GRAD, "DOT || !function ? g.v[c]", "DOT ? g.v[c]", "gated"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", by_default(MUTANTS, "mean of z", "slope of t", "slope of the gate"))
+@pytest.mark.parametrize("name", by_default(MUTANTS, "moved sum of z", "difference", "slope of the gate"))
 def test_an_error_in_a_kernel_is_seen(name, host, host_folder, tmp_path):
     *edit, kind = MUTANTS[name]
     block = wide(kind)

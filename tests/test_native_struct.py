@@ -28,7 +28,7 @@ def module(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield native.cpu
         return
     pytest.importorskip("pybind11", reason="the build requirements are not installed")
-    cuda_host = pytest.importorskip("cuda_host")
+    cuda_host = pytest.importorskip("support.cuda_host")
     if cuda_host.compiler() is None:
         pytest.skip("needs g++ on Linux")
     yield request.getfixturevalue("host").module

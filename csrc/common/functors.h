@@ -61,8 +61,8 @@ template <int K = 0, class Body> static auto for_reduce(Reduce reduce, const Bod
   return body(ReduceTag<(Reduce)K>{});
 }
 
-// What a pair weighs in the mean of z, of its t, and the slope in t of the upstream gradients of spec.Upstream: those of the mean,
-// of the mean of t, and the rest.
+// What a pair weighs in the mean of z, of its t, and the slope in t, of z and t above the peaks of their statistics, from the
+// upstream gradients of spec.Upstream: those of the mean, of the mean of t, and the rest.
 template <Target T> struct PairWeight;
 
 template <> struct PairWeight<Target::kSoftmax> {

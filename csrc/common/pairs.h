@@ -41,12 +41,12 @@ CT_ENUM(GradType, kFloat, kBfloat16, kHalf);
   /* numbers of pairs: in the statistic; positive, kept or not */                                                  \
   FIELD(int64_t*, kept, nullptr);                                                                                  \
   FIELD(int64_t*, positives, nullptr);                                                                             \
-  /* Target::kSoftmax: the largest t, then sums of e = e^(t - it), of e z and of e t */                            \
+  /* Target::kSoftmax: the largest t, then sums of e = e^(t - it), of e (z - peak) and of e (t - it) */            \
   FIELD(float*, target_peak, nullptr);                                                                             \
   FIELD(float*, target_total, nullptr);                                                                            \
   FIELD(float*, target_z, nullptr);                                                                                \
   FIELD(float*, target_t, nullptr);                                                                                \
-  /* Target::kAffine: sums of t and of t z */                                                                      \
+  /* Target::kAffine: sums of t and of t (z - peak) */                                                             \
   FIELD(float*, weights, nullptr);                                                                                 \
   FIELD(float*, weighted, nullptr);                                                                                \
   /* score_grad reads these: the finished statistic as pairs (peak, log total), so that z - statistic keeps its */ \
@@ -58,7 +58,8 @@ CT_ENUM(GradType, kFloat, kBfloat16, kHalf);
   FIELD(const float*, positive_stat, nullptr);                                                                     \
   FIELD(const float*, positive_stat_weight, nullptr);                                                              \
   /* Pairs::target: q = e^(t - target_stat) (kAffine: t) of a pair adds mean_weight q to dL/dz; its dL/dt is */    \
-  /* q (mean_weight z + logit_weight t + mean_offset) (kAffine: mean_weight z + mean_offset) */                    \
+  /* q (mean_weight z + logit_weight t + mean_offset) (kAffine: mean_weight z + mean_offset), z above stat's */    \
+  /* peak and t above target_stat's */                                                                             \
   FIELD(const float*, target_stat, nullptr);                                                                       \
   FIELD(const float*, mean_weight, nullptr); /* null: the target has no slope */                                   \
   FIELD(const float*, logit_weight, nullptr);                                                                      \

@@ -32,7 +32,15 @@ struct Exponentials {
   }
 };
 
-// Sums of a target's weights w, of w z and of w t. Softmax: w = e^(t - peak); affine: w = t, and the peak stays -inf.
+// From one largest z to another. Sums of what lies above it move with it, but those of an item that met nothing.
+struct Rise {
+  float from, to;
+
+  CT_HD float by() const { return from == -INFINITY ? 0.f : from - to; }
+};
+
+// Sums of a target's weights w, of w (z - the largest z) and of w (t - peak). Softmax: w = e^(t - peak); affine: w = t, and the
+// peak stays -inf.
 struct TargetSums {
   float peak, total, of_z, of_t;
 
@@ -40,26 +48,27 @@ struct TargetSums {
     peak = -INFINITY;
     total = of_z = of_t = 0.f;
   }
-  CT_HD void rescale(float factor) {
+  CT_HD void raise(const Rise& z, float top) {
+    of_z += total * z.by();
+    if (peak == top) return;
+    of_t += total * Rise{peak, top}.by();
+    const float factor = vexp(peak - top);
     total *= factor;
     of_z *= factor;
     of_t *= factor;
-  }
-  CT_HD void add(bool affine, float z, float t) {
-    if (!affine && t > peak) {
-      rescale(vexp(peak - t));
-      peak = t;
-    }
-    const float w = affine ? t : vexp(t - finite_part(peak));
-    total += w;
-    of_z += w * z;
-    of_t += w * t;
-  }
-  CT_HD void merge(TargetSums y) {
-    const float top = vmax(y.peak, peak);
-    if (peak != top) rescale(vexp(peak - top));
-    if (y.peak != top) y.rescale(vexp(y.peak - top));
     peak = top;
+  }
+  CT_HD void add(bool affine, const Rise& rise, float z, float t) {
+    raise(rise, affine ? peak : vmax(t, peak));  // this order leaves NaN to the total
+    const float base = finite_part(peak), w = affine ? t : vexp(t - base);
+    total += w;
+    of_z += w * (z - finite_part(rise.to));
+    of_t += w * (t - base);
+  }
+  CT_HD void merge(TargetSums y, const Rise& own, const Rise& other) {
+    const float top = vmax(y.peak, peak);
+    raise(own, top);
+    y.raise(other, top);
     total += y.total;
     of_z += y.of_z;
     of_t += y.of_t;
@@ -82,12 +91,12 @@ struct Counts {
 };
 
 // What a partial statistic has beside: nothing; where pairs are counted or positives are apart, these; where there is a target, its
-// sums and the counts.
+// sums and the counts. A Rise is that of the statistic's largest z.
 enum class Extra { kNone, kApart, kTarget };
 template <Extra E> struct Beside {
   CT_HD void clear() {}
-  CT_HD void add(const Pairs&, const Pair&, const Side&, int64_t) {}
-  CT_HD void merge(const Beside&) {}
+  CT_HD void add(const Pairs&, const Pair&, const Side&, int64_t, const Rise&) {}
+  CT_HD void merge(const Beside&, const Rise&, const Rise&) {}
 };
 template <> struct Beside<Extra::kApart> {
   Exponentials apart;
@@ -99,13 +108,13 @@ template <> struct Beside<Extra::kApart> {
     kept_positives = 0;
     counts.clear();
   }
-  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k) {
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k, const Rise&) {
     counts.add(x, p, side, k);
     if (!kept_positive(x, p.z, p.mark, side, k)) return;
     apart.add(p.z);
     ++kept_positives;
   }
-  CT_HD void merge(const Beside& y) {
+  CT_HD void merge(const Beside& y, const Rise&, const Rise&) {
     apart.merge(y.apart);
     kept_positives += y.kept_positives;
     counts.merge(y.counts);
@@ -119,12 +128,12 @@ template <> struct Beside<Extra::kTarget> {
     target.clear();
     counts.clear();
   }
-  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k) {
+  CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k, const Rise& rise) {
     counts.add(x, p, side, k);
-    if (in_statistic(x, p.z, p.mark, side, k)) target.add(x.target == Target::kAffine, p.z, p.t);
+    if (in_statistic(x, p.z, p.mark, side, k)) target.add(x.target == Target::kAffine, rise, p.z, p.t);
   }
-  CT_HD void merge(const Beside& y) {
-    target.merge(y.target);
+  CT_HD void merge(const Beside& y, const Rise& own, const Rise& other) {
+    target.merge(y.target, own, other);
     counts.merge(y.counts);
   }
 };
@@ -155,9 +164,10 @@ template <Reduce R, Extra E> struct PartialStats : Best<Functor<R>::arg>, Beside
   }
   // The pair of item k of `side` with the item `index` of the other. Indices grow from call to call: the first maximum stays.
   CT_HD void add(const Pairs& x, const Pair& p, const Side& side, int64_t k, int64_t index) {
+    const float before = main.peak;
     add_kept(p.plain ? p.z : side_z(x, p.z, p.mark, side, k), index);
     if (p.mark.positive) positive += p.share * F::positive_term(p.z);
-    More::add(x, p, side, k);
+    More::add(x, p, side, k, {before, main.peak});
   }
   CT_HD void add_kept(float z, int64_t index) {
     if constexpr (F::arg) {
@@ -172,8 +182,12 @@ template <Reduce R, Extra E> struct PartialStats : Best<Functor<R>::arg>, Beside
     }
   }
   CT_HD void merge(const PartialStats& y) {
+    const float before = main.peak;
+    merge_kept(y);
     positive += y.positive;
-    More::merge(y);
+    More::merge(y, {before, main.peak}, {y.main.peak, main.peak});
+  }
+  CT_HD void merge_kept(const PartialStats& y) {
     if constexpr (F::arg) {
       if (above(y.main.peak, main.peak) || (!above(main.peak, y.main.peak) && y.arg < Arg::arg)) {
         main.peak = y.main.peak;

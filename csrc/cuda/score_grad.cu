@@ -16,19 +16,11 @@ template <Reduce R> CT_HD float positive_stat_grad(const Pairs& x, const Side& s
   return side.positive_stat_weight[k] * slope_of<Functor<R>>(z, peak, log_total);
 }
 
-// dL/dz of one pair
-template <Reduce R>
-CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col, float z, int64_t i, int64_t j, bool plain, Mark mark) {
-  float g = 0.f;
-  if (x.row.on) g = row.weight * slope<R>(plain ? z : side_z(x, z, mark, x.row, i), row);
-  if (x.col.on) g += col.weight * slope<R>(plain ? z : side_z(x, z, mark, x.col, j), col);
-  if (mark.positive) {
-    g += (row.positive_weight + col.positive_weight) * share_of(x, i, j) * Functor<R>::positive_slope(z);
-    if constexpr (logarithm<Functor<R>>)
-      g += positive_stat_grad<R>(x, x.row, z, mark, i) + positive_stat_grad<R>(x, x.col, z, mark, j);
-  }
-  return g;
-}
+struct Pair {
+  float z, t;  // t: with a target
+  Mark mark;
+  bool plain;  // it is known to be kept and not positive
+};
 
 // What a pair needs of one side's target; the rest, for dL/dt, is read where it is asked for.
 struct TargetItem {
@@ -41,16 +33,45 @@ CT_HD TargetItem target_item(const Side& side, int64_t k) {
           side.mean_weight[k]};
 }
 
-// What one side's target adds to dL/dz and dL/dt of a pair that the side keeps; without a place for it dL/dt stays 0.
-CT_HD void add_target_grad(const Pairs& x, const Side& side, const TargetItem& it, float z, float t, int64_t k, float& of_z,
-                           float& of_t) {
-  const bool affine = x.target == Target::kAffine;
-  const float q = affine ? t : vexp((t - it.peak) - it.log_total);
-  of_z += it.mean_weight * q;
-  if (!x.grad_second) return;
-  const float logit_weight = side.logit_weight ? side.logit_weight[k] : 0.f;
-  const float slope = it.mean_weight * z + side.mean_offset[k];
-  of_t += affine ? slope : q * (slope + logit_weight * t);
+// dL/dz of a pair that a side keeps, from its softmax p and its target; adds what these give to dL/dt, where that is wanted. Equal
+// p and q cancel before anything else is added.
+template <Target T> CT_HD float target_grad(const Pairs& x, const Side& side, const Item& it, const TargetItem& target, float p,
+                                            const Pair& pair, int64_t k, float& of_t) {
+  using Weight = PairWeight<T>;
+  const float mean = target.mean_weight, q = Weight::weight(pair.t, target.peak, target.log_total);
+  if (x.grad_second) {
+    const float logit = side.logit_weight ? side.logit_weight[k] : 0.f;
+    of_t += Weight::slope(q, pair.z - it.peak, pair.t - target.peak, mean, logit, side.mean_offset[k]);
+  }
+  if constexpr (T == Target::kSoftmax) return it.weight * (p - q) + (it.weight + mean) * q;
+  return it.weight * p + mean * q;
+}
+
+// What one side gives to dL/dz, and adds to dL/dt.
+template <Reduce R, bool TARGET> CT_HD float side_grad(const Pairs& x, const Side& side, const Item& it, const TargetItem& target,
+                                                       const Pair& pair, int64_t k, float& of_t) {
+  const bool kept = pair.plain || in_statistic(x, pair.z, pair.mark, side, k);
+  const float p = slope<R>(kept ? pair.z : -INFINITY, it);
+  if constexpr (TARGET)
+    if (kept && side.mean_weight)
+      return x.target == Target::kAffine ? target_grad<Target::kAffine>(x, side, it, target, p, pair, k, of_t)
+                                         : target_grad<Target::kSoftmax>(x, side, it, target, p, pair, k, of_t);
+  return it.weight * p;
+}
+
+// The same of both sides and of positives.
+template <Reduce R, bool TARGET> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col,
+                                                       const TargetItem& row_target, const TargetItem& col_target, const Pair& pair,
+                                                       int64_t i, int64_t j, float& of_t) {
+  float g = 0.f;
+  if (x.row.on) g = side_grad<R, TARGET>(x, x.row, row, row_target, pair, i, of_t);
+  if (x.col.on) g += side_grad<R, TARGET>(x, x.col, col, col_target, pair, j, of_t);
+  if (pair.mark.positive) {
+    g += (row.positive_weight + col.positive_weight) * share_of(x, i, j) * Functor<R>::positive_slope(pair.z);
+    if constexpr (logarithm<Functor<R>>)
+      g += positive_stat_grad<R>(x, x.row, pair.z, pair.mark, i) + positive_stat_grad<R>(x, x.col, pair.z, pair.mark, j);
+  }
+  return g;
 }
 
 // Sums over one side, null = not wanted: of dL/dz (of distances dL/dq), of dL/dz * score * (scale of the other side) and, of rows
@@ -113,12 +134,8 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     const Scores score = scores<DOT>(x, it, cols.item, i, j, count, vector);
     const bool plain = untouched(x, i, 1, j, QUAD), function = is_distance(x.score);
     const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-    Quad z, g, out, second = {};
-    for (int c = 0; c < QUAD; ++c) {
-      z.v[c] = affine(it, cols.item[c], score.s.v[c]);
-      g.v[c] = pair_grad<R>(x, it, cols.item[c], z.v[c], i, j + c, plain || c >= count, marks[c]);
-    }
-    if constexpr (TARGET) second = add_target(i, j, count, cols, plain, marks, z, g, sum);
+    Quad out, second = {};
+    const Quad g = slopes(i, j, count, it, cols, score.s, plain, marks, second, sum);
     for (int c = 0; c < QUAD; ++c) {
       const Item& col = cols.item[c];
       const bool nothing = c >= count || (!plain && g.v[c] == 0.f);  // a dropped pair adds 0, whatever its score is
@@ -145,24 +162,29 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     }
   }
 
-  // Adds what targets give to dL/dz, and returns what they give to the product of second operands.
-  CT_HD Quad add_target(int64_t i, int64_t j, int count, const Columns& cols, bool plain, const Marks& marks, const Quad& z,
-                        Quad& g, Totals& sum) const {
-    const Quad u = dots(x, x.directions, i, j, count, vector);
-    const Logits logits = logits_of(x, i);
-    const TargetItem it = target_item(x.row, i);
-    Quad out;
-    for (int c = 0; c < QUAD; ++c) {
-      const float t = logits(u.v[c]);
-      float of_t = 0.f;
-      if (c < count && x.row.mean_weight && (plain || in_statistic(x, z.v[c], marks[c], x.row, i)))
-        add_target_grad(x, x.row, it, z.v[c], t, i, g.v[c], of_t);
-      if (c < count && x.col.mean_weight && (plain || in_statistic(x, z.v[c], marks[c], x.col, j + c)))
-        add_target_grad(x, x.col, cols.target[c], z.v[c], t, j + c, g.v[c], of_t);
-      out.v[c] = of_t * logits.scale;
-      sum.row[OF_SECOND] += of_t == 0.f ? 0.f : of_t * u.v[c];
+  // dL/dz; with a target also that of the product of second operands.
+  CT_HD Quad slopes(int64_t i, int64_t j, int count, const Item& it, const Columns& cols, const Quad& s, bool plain,
+                    const Marks& marks, Quad& second, Totals& sum) const {
+    Quad u = {}, g = {};
+    Logits logits = {};
+    TargetItem target = {};
+    if constexpr (TARGET) {
+      u = dots(x, x.directions, i, j, count, vector);
+      logits = logits_of(x, i);
+      target = target_item(x.row, i);
     }
-    return out;
+    for (int c = 0; c < QUAD; ++c) {
+      if (TARGET && c >= count) continue;
+      const Item& col = cols.item[c];
+      const Pair pair = {affine(it, col, s.v[c]), logits(u.v[c]), marks[c], plain || c >= count};
+      float of_t = 0.f;
+      g.v[c] = pair_grad<R, TARGET>(x, it, col, target, cols.target[TARGET ? c : 0], pair, i, j + c, of_t);
+      if constexpr (TARGET) {
+        second.v[c] = of_t * logits.scale;
+        sum.row[OF_SECOND] += of_t == 0.f ? 0.f : of_t * u.v[c];
+      }
+    }
+    return g;
   }
 
   // From dL/dq to dL/d<a, b_t>.

@@ -50,12 +50,13 @@ def linear(done: Finished, up: Upstream, mean_weight: Tensor | None) -> Tensor:
     """Of one side. An item with nothing kept (statistic -inf) contributes 0."""
     parts = []
     if up.weight is not None:
-        # the peak apart, which cancels where the mean has the opposite weight
-        peak, log_total = done.stat.double().nan_to_num_(torch.nan, torch.inf, 0.0).unbind(1)
-        of_mean = (
-            0.0 if mean_weight is None or done.target is None else torch.where(done.target.given, mean_weight, 0.0)
-        )
-        parts += [peak * (up.weight + of_mean), log_total * up.weight]
+        if mean_weight is None:
+            stat = done.stat.sum(1, dtype=torch.float64)
+            parts.append(stat.nan_to_num_(torch.nan, torch.inf, 0.0).mul_(up.weight))
+        else:  # the peak apart, which cancels where the mean has the opposite weight
+            assert done.target is not None
+            peak, log_total = done.stat.double().nan_to_num_(torch.nan, torch.inf, 0.0).unbind(1)
+            parts += [peak * (up.weight + torch.where(done.target.given, mean_weight, 0.0)), log_total * up.weight]
     if up.positive_weight is not None:
         assert done.numbers.positive is not None
         parts.append(done.numbers.positive.double() * up.positive_weight)
