@@ -23,7 +23,7 @@ from .rules import (
     share_of,
     side_z,
 )
-from .second import products_of, slopes_with_target, store_target, target_logits
+from .second import both_logits, products_of, slopes_with_target, store_target
 from .slopes import logit_slope, scaled, with_positives
 from .tiles import across, affine, first_maximum, place, product, score_of, share, vector
 
@@ -214,7 +214,7 @@ def stats(
         )  # fmt: skip
         t = z
         if TARGET:
-            t = target_logits(u, Row, i, n)
+            z, t = both_logits(z, u, Row, i, n)
         store_stats(
             z, t, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, TARGET, COLS, TILE_ROWS, TILE_COLS,
@@ -259,8 +259,9 @@ def score_grad(
                 REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, 0, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
         if TARGET:
+            z, t = both_logits(z, u, Row, i, n)
             g, of_u = slopes_with_target(
-                z, target_logits(u, Row, i, n), positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
+                z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
                 REDUCE, TARGET, KEEP_POSITIVES,
             )  # fmt: skip
             g = with_positives(

@@ -34,32 +34,39 @@ def products_of(
 
 
 @triton.jit
-def target_logits(u, Row, i, n):
-    """t of the product u; both sides have the same."""
+def rounded(x):
+    """x, which no compiler contracts with what is subtracted from it: a product less its own rounding is not 0. It may
+    contract 0 instead."""
+    return x + 0.0
+
+
+@triton.jit
+def both_logits(z, u, Row, i, n):
+    """z and t of the product u, which both sides have; they are subtracted from their own largest ones."""
     t = u
     if Row.second_scale is not None:
         t *= vector(Row.second_scale, i, n, 1)
     if Row.second_bias is not None:
         t += vector(Row.second_bias, i, n, 1)
-    return t
+    return rounded(z), rounded(t)
 
 
 @triton.jit
 def store_target(z, t, drop, peak, Out, at, inside, TARGET: tl.constexpr, AXIS: tl.constexpr):
     """The numbers of the target of one side, of the pairs that are not dropped, the largest z of which is `peak`; NaN
     enters the total, no peak."""
-    z -= across(tl.where(peak == float("-inf"), 0.0, peak), AXIS)
+    base = across(tl.where(peak == float("-inf"), 0.0, peak), AXIS)
     if TARGET == AFFINE:
         tl.store(Out.weights + at, tl.sum(tl.where(drop, 0.0, t), AXIS), mask=inside)
-        tl.store(Out.weighted + at, tl.sum(tl.where(drop, 0.0, t * z), AXIS), mask=inside)
+        tl.store(Out.weighted + at, tl.sum(tl.where(drop, 0.0, t * (z - base)), AXIS), mask=inside)
     else:
         top = tl.max(tl.where(drop | (t != t), float("-inf"), t), AXIS)
+        tl.store(Out.target_peak + at, top, mask=inside)
         t -= across(tl.where(top == float("-inf"), 0.0, top), AXIS)
         e = tl.where(drop, 0.0, tl.exp(t))
-        tl.store(Out.target_peak + at, top, mask=inside)
-        tl.store(Out.target_total + at, tl.sum(e, AXIS), mask=inside)
-        tl.store(Out.target_z + at, tl.sum(tl.where(drop, 0.0, e * z), AXIS), mask=inside)
         tl.store(Out.target_t + at, tl.sum(tl.where(drop, 0.0, e * t), AXIS), mask=inside)
+        tl.store(Out.target_total + at, tl.sum(e, AXIS), mask=inside)
+        tl.store(Out.target_z + at, tl.sum(tl.where(drop, 0.0, e * (z - base)), AXIS), mask=inside)
 
 
 @triton.jit
