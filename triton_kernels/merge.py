@@ -70,21 +70,18 @@ def rescaled_sums(X, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, I
 
 
 @triton.jit
-def moved_sums(
-    X, Mass, Base, base, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr
-):
-    """Sums of what lies above Base, of weights that add up to Mass, as sums of what lies above base; without a Peak,
-    weights are not relative to anything."""
-    total, base = tl.zeros([ITEMS], tl.float32), tl.where(base == float("-inf"), 0.0, base)
-    top = tl.where(peak == float("-inf"), 0.0, peak)
+def moved_sums(X, Mass, Base, base, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """Sums over pairs of what lies above Base, under weights that add up to Mass, as such of what lies above base.
+    Peak: weights are relative to e^Peak, from here on to e^peak."""
+    total = tl.zeros([ITEMS], tl.float32)
     for first in range(0, parts, PARTS):
         bases = some_parts(Base, first, parts, k, count, inside, PARTS, float("-inf"))
-        by = tl.where(bases == float("-inf"), 0.0, bases - base[None, :])  # who met nothing weighs nothing
+        by = tl.where(bases == float("-inf"), 0.0, bases - base[None, :])  # a tile that kept nothing has no weights
         numbers = some_parts(X, first, parts, k, count, inside, PARTS, 0.0)
         numbers += some_parts(Mass, first, parts, k, count, inside, PARTS, 0.0) * by
         if Peak is not None:
             peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
-            numbers *= tl.exp(peaks - top[None, :])
+            numbers *= tl.exp(peaks - tl.where(peak == float("-inf"), 0.0, peak)[None, :])
         total += tl.sum(numbers, 0)
     return total
 
@@ -156,7 +153,7 @@ def store_affine(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS:
     """The numbers of weights t."""
     base = joined_peaks(From.peak, parts, k, count, inside, PARTS, ITEMS)
     weighted = moved_sums(
-        From.weighted, From.weights, From.peak, base, None, base, parts, k, count, inside, PARTS, ITEMS
+        From.weighted, From.weights, From.peak, base, None, None, parts, k, count, inside, PARTS, ITEMS
     )  # fmt: skip
     store_sums(From.weights, Out.weights, parts, k, count, inside, inside, PARTS, ITEMS)
     tl.store(Out.weighted + k, weighted, mask=inside)

@@ -133,11 +133,11 @@ def store_positives(
 
 @triton.jit
 def store_partials(
-    z, t, positive, drop, side, Out, index, count, part, others,
-    REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr, TARGET: tl.constexpr, AXIS: tl.constexpr,
+    z, positive, drop, side, Out, index, count, part, others,
+    REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Reduces the pairs that one side keeps, along AXIS, to the numbers with a place; NaN enters the total of lse, the
-    peak of max."""
+    peak of max. Returns the peak, the total of reduces without one."""
     at, inside = part.to(tl.int64) * count + index, index < count
     if Out.kept is not None:
         kept = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS) == 0
@@ -153,21 +153,20 @@ def store_partials(
         peak, total = exponentials(z, AXIS)
         tl.store(Out.peak + at, peak, mask=inside)
         tl.store(Out.total + at, total, mask=inside)
-        if TARGET:
-            drop = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
-            store_target(z, t, drop, peak, Out, at, inside, TARGET, AXIS)
     else:
-        tl.store(Out.total + at, tl.sum(term(z, REDUCE), AXIS), mask=inside)
+        places = Out.total + at
+        peak = tl.sum(term(z, REDUCE), AXIS)
+        tl.store(places, peak, mask=inside)
+    return peak
 
 
 @triton.jit
 def store_stats(
-    z, t, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
-    SPLIT: tl.constexpr, TARGET: tl.constexpr, COLS: tl.constexpr,
-    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+    SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """The tile's partial statistics of rows and, with COLS, of columns. t: logits of the TARGET, if there is one."""
+    """The tile's partial statistics of rows and, with COLS, of columns; returns their peaks."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if POSITIVES:
         z = store_positives(
@@ -175,16 +174,16 @@ def store_stats(
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     others = col_origin + j.to(tl.int64)
-    store_partials(
-        z, t, positive, drop, Row, RowOut, i, n, first_col // TILE_COLS, others,
-        REDUCE, KEEP_POSITIVES, SPLIT, TARGET, 1,
+    row_peak = store_partials(
+        z, positive, drop, Row, RowOut, i, n, first_col // TILE_COLS, others, REDUCE, KEEP_POSITIVES, SPLIT, 1
     )  # fmt: skip
+    col_peak = row_peak
     if COLS:
         others = row_origin + i.to(tl.int64)
-        store_partials(
-            z, t, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others,
-            REDUCE, KEEP_POSITIVES, SPLIT, TARGET, 0,
+        col_peak = store_partials(
+            z, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others, REDUCE, KEEP_POSITIVES, SPLIT, 0
         )  # fmt: skip
+    return row_peak, col_peak
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
@@ -212,13 +211,16 @@ def stats(
             Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
             KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        t = z
         if TARGET:
             z, t = both_logits(z, u, Row, i, n)
-        store_stats(
-            z, t, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, TARGET, COLS, TILE_ROWS, TILE_COLS,
+        row_peak, col_peak = store_stats(
+            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
+        if TARGET:
+            store_target(z, t, row_peak, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
+            if COLS:
+                store_target(z, t, col_peak, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
 
 
 @triton.jit
@@ -255,8 +257,8 @@ def score_grad(
         )  # fmt: skip
         if RowOut.total is not None:  # of a sum: its slopes do not need it finished
             store_stats(
-                z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, 0, COLS, TILE_ROWS, TILE_COLS,
+                z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
         if TARGET:
             z, t = both_logits(z, u, Row, i, n)

@@ -52,9 +52,14 @@ def both_logits(z, u, Row, i, n):
 
 
 @triton.jit
-def store_target(z, t, drop, peak, Out, at, inside, TARGET: tl.constexpr, AXIS: tl.constexpr):
-    """The numbers of the target of one side, of the pairs that are not dropped, the largest z of which is `peak`; NaN
-    enters the total, no peak."""
+def store_target(
+    z, t, peak, positive, drop, side, Out, index, count, part,
+    TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
+):  # fmt: skip
+    """The numbers of the target of one side, of the pairs that its statistic keeps, the largest z of which is `peak`;
+    NaN enters the total, no peak."""
+    at, inside = part.to(tl.int64) * count + index, index < count
+    drop = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
     base = across(tl.where(peak == float("-inf"), 0.0, peak), AXIS)
     if TARGET == AFFINE:
         tl.store(Out.weights + at, tl.sum(tl.where(drop, 0.0, t), AXIS), mask=inside)
