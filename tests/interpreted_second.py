@@ -181,7 +181,7 @@ MUTANTS: dict[str, tuple[ModuleType, str, str, str]] = {
     "joined sum": (merge, "        From.weighted, From", "        From.weights, From", "affine"),
     "moved": (merge, "PARTS, 0.0) * by", "PARTS, 0.0) * 0.0", "softmax of rows"),
     "moved z": (merge, "From.target_total, From.peak, base,", "From.target_total, From.peak, peak,", "softmax of rows"),
-    "moved t": (merge, "t, From.target_total, From.target_peak, peak,", "t, From.target_total, From.peak, base,", "softmax of rows"),
+    "moved t": (merge, "From.target_peak, peak, From.target", "From.peak, base, From.target", "softmax of rows"),
     "moved sum": (merge, "From.weighted, From.weights,", "From.weighted, From.weighted,", "affine of rows"),
     "moved sums rescaled": (merge, "numbers *= tl.exp(", "numbers += 0.0 * tl.exp(", "softmax of rows"),
     "rescaled": (merge, "numbers * tl.exp(peaks - base[None, :])", "numbers", "softmax of rows"),
