@@ -203,21 +203,21 @@ def test_two_runs_give_equal_bits(monkeypatch):
 def test_two_kernels_where_it_was_not_measured_faster(change, measured_faster, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(measured, "table", lambda: {"cpu": measured_faster | change})
-    monkeypatch.setattr(backend_module, "add_row_gradients", refuse)
+    monkeypatch.setattr(triton_fused, "add_row_gradients", refuse)
     check(make_call(37, 70, 16, torch.float32, cols=True), backend="triton")
 
 
 def test_two_kernels_beyond_its_widest_tile(measured_faster, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(measured, "table", lambda: {"cpu": measured_faster | {"fused": {"float32": [1024, 1024]}}})
-    monkeypatch.setattr(backend_module, "add_row_gradients", refuse)
+    monkeypatch.setattr(triton_fused, "add_row_gradients", refuse)
     check(make_call(17, 20, 257, torch.float32, cols=True), backend="triton")
 
 
 def test_sums_in_one_sweep_keep_their_one_product(monkeypatch):
     """pair_loss of a sum needs its scores once; the fused kernel would compute them three times."""
     monkeypatch.undo()
-    monkeypatch.setattr(backend_module, "add_row_gradients", refuse)
+    monkeypatch.setattr(triton_fused, "add_row_gradients", refuse)
     a, b = (torch.randn(40, 8, requires_grad=True) for _ in range(2))
     pair_loss(a, b, reduce="softplus", backend="triton").backward()
 
@@ -264,6 +264,6 @@ def test_an_order_that_is_not_turned_round_fails(monkeypatch):
     """Gradients of columns come from swapped sides."""
     call = make_call(20, 30, 8, torch.float32, keep="lower_order")
     fused(call)
-    monkeypatch.setattr(backend_module, "swapped", lambda block: replace(block, row=block.col, col=block.row))
+    monkeypatch.setattr(triton_fused, "swapped", lambda block: replace(block, row=block.col, col=block.row))
     with pytest.raises(AssertionError):
         fused(call)

@@ -78,6 +78,12 @@ def test_statistics_of_positives_and_counts_are_joined_in_registers(arch, positi
     check_merge(arch, replace(spec, counts=False), True)
 
 
+@pytest.mark.parametrize("kernel", by_default(("stats", "score_grad"), "score_grad"))
+def test_logits_are_rounded_before_their_peaks_are_subtracted(kernel):
+    """A largest logit less its peak is 0 only then, and equal probabilities cancel."""
+    assert not aot.build(kernel, "sm_90", "half", aot.VARIANTS["softmax"]).negations
+
+
 @pytest.mark.parametrize("arch", by_default(TABLE, "sm_90"))
 @pytest.mark.parametrize("target", by_default((Target.SOFTMAX, Target.AFFINE), Target.SOFTMAX))
 def test_statistics_of_targets_are_joined_in_registers(arch, target):

@@ -85,7 +85,7 @@ SECOND = {arch: _SECOND for arch in TABLE} | {
     "sm_120": _SECOND_CONSUMER,
     "gfx942": {
         "half": (Tile(64, 64, 32, 4, 2),) * 4,
-        "ieee": (*(Tile(64, 64, 16, 8, 2),) * 2, *(Tile(64, 32, 16, 4, 2),) * 2),
+        "ieee": (Tile(64, 64, 16, 8, 2), *(Tile(64, 32, 16, 4, 2),) * 3),
     },
 }
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor

@@ -70,6 +70,23 @@ def rescaled_sums(X, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, I
 
 
 @triton.jit
+def moved_sums(X, Mass, Base, base, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """Sums over pairs of what lies above Base, under weights that add up to Mass, as such of what lies above base.
+    Peak: weights are relative to e^Peak, from here on to e^peak."""
+    total = tl.zeros([ITEMS], tl.float32)
+    for first in range(0, parts, PARTS):
+        bases = some_parts(Base, first, parts, k, count, inside, PARTS, float("-inf"))
+        by = tl.where(bases == float("-inf"), 0.0, bases - base[None, :])  # a tile that kept nothing has no weights
+        numbers = some_parts(X, first, parts, k, count, inside, PARTS, 0.0)
+        numbers += some_parts(Mass, first, parts, k, count, inside, PARTS, 0.0) * by
+        if Peak is not None:
+            peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
+            numbers *= tl.exp(peaks - tl.where(peak == float("-inf"), 0.0, peak)[None, :])
+        total += tl.sum(numbers, 0)
+    return total
+
+
+@triton.jit
 def joined_exponentials(Peak, Total, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
     """(peak, sum of e^(z - peak)), NaN is in the total; (-inf, 0) of an item that keeps nothing or was not written."""
     peak, total = tl.full([ITEMS], float("-inf"), tl.float32), tl.zeros([ITEMS], tl.float32)
@@ -125,19 +142,36 @@ def store_statistic(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITE
     else:
         store_sums(From.total, Out.total, parts, k, count, inside, inside, PARTS, ITEMS)
     store_sums(From.kept, Out.kept, parts, k, count, inside, inside, PARTS, ITEMS)
-    store_sums(From.weights, Out.weights, parts, k, count, inside, inside, PARTS, ITEMS)
-    store_sums(From.weighted, Out.weighted, parts, k, count, inside, inside, PARTS, ITEMS)
+    if From.weights is not None:
+        store_affine(From, Out, parts, k, count, inside, PARTS, ITEMS)
     if From.target_peak is not None:
-        store_target(From, Out, parts, k, count, inside, PARTS, ITEMS)
+        store_softmax(From, Out, parts, k, count, inside, PARTS, ITEMS)
 
 
 @triton.jit
-def store_target(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+def store_affine(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
+    """The numbers of weights t."""
+    base = joined_peaks(From.peak, parts, k, count, inside, PARTS, ITEMS)
+    weighted = moved_sums(
+        From.weighted, From.weights, From.peak, base, None, None, parts, k, count, inside, PARTS, ITEMS
+    )  # fmt: skip
+    store_sums(From.weights, Out.weights, parts, k, count, inside, inside, PARTS, ITEMS)
+    tl.store(Out.weighted + k, weighted, mask=inside)
+
+
+@triton.jit
+def store_softmax(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
     """The numbers of weights e^t. A NaN in the total, which no peak has met, is in the peak from here on."""
     peak = joined_peaks(From.target_peak, parts, k, count, inside, PARTS, ITEMS)
     total = rescaled_sums(From.target_total, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
-    of_z = rescaled_sums(From.target_z, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
-    of_t = rescaled_sums(From.target_t, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
+    base = joined_peaks(From.peak, parts, k, count, inside, PARTS, ITEMS)
+    of_z = moved_sums(
+        From.target_z, From.target_total, From.peak, base, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS
+    )  # fmt: skip
+    of_t = moved_sums(
+        From.target_t, From.target_total, From.target_peak, peak, From.target_peak, peak,
+        parts, k, count, inside, PARTS, ITEMS,
+    )  # fmt: skip
     tl.store(Out.target_peak + k, tl.where(total == total, peak, total), mask=inside)
     tl.store(Out.target_total + k, total, mask=inside)
     tl.store(Out.target_z + k, of_z, mask=inside)

@@ -23,8 +23,8 @@ from .rules import (
     share_of,
     side_z,
 )
-from .second import add_target_slopes, products_of, store_target, target_logits
-from .slopes import logit_slope, scaled
+from .second import both_logits, products_of, slopes_with_target, store_target
+from .slopes import logit_slope, scaled, with_positives
 from .tiles import across, affine, first_maximum, place, product, score_of, share, vector
 
 
@@ -137,7 +137,7 @@ def store_partials(
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
     """Reduces the pairs that one side keeps, along AXIS, to the numbers with a place; NaN enters the total of lse, the
-    peak of max."""
+    peak of max. Returns the peak, the total of reduces without one."""
     at, inside = part.to(tl.int64) * count + index, index < count
     if Out.kept is not None:
         kept = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS) == 0
@@ -154,7 +154,10 @@ def store_partials(
         tl.store(Out.peak + at, peak, mask=inside)
         tl.store(Out.total + at, total, mask=inside)
     else:
-        tl.store(Out.total + at, tl.sum(term(z, REDUCE), AXIS), mask=inside)
+        places = Out.total + at
+        peak = tl.sum(term(z, REDUCE), AXIS)
+        tl.store(places, peak, mask=inside)
+    return peak
 
 
 @triton.jit
@@ -163,7 +166,7 @@ def store_stats(
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
     SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """The tile's partial statistics of rows and, with COLS, of columns."""
+    """The tile's partial statistics of rows and, with COLS, of columns; returns their peaks."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if POSITIVES:
         z = store_positives(
@@ -171,14 +174,16 @@ def store_stats(
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     others = col_origin + j.to(tl.int64)
-    store_partials(
+    row_peak = store_partials(
         z, positive, drop, Row, RowOut, i, n, first_col // TILE_COLS, others, REDUCE, KEEP_POSITIVES, SPLIT, 1
     )  # fmt: skip
+    col_peak = row_peak
     if COLS:
         others = row_origin + i.to(tl.int64)
-        store_partials(
+        col_peak = store_partials(
             z, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others, REDUCE, KEEP_POSITIVES, SPLIT, 0
         )  # fmt: skip
+    return row_peak, col_peak
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
@@ -206,15 +211,16 @@ def stats(
             Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
             KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        store_stats(
+        if TARGET:
+            z, t = both_logits(z, u, Row, i, n)
+        row_peak, col_peak = store_stats(
             z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         if TARGET:
-            t = target_logits(u, Row, i, n)
-            store_target(z, t, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
+            store_target(z, t, row_peak, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
             if COLS:
-                store_target(z, t, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
+                store_target(z, t, col_peak, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
 
 
 @triton.jit
@@ -254,21 +260,28 @@ def score_grad(
                 z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        g = logit_slope(
-            z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
-            first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
-        )  # fmt: skip
-        of_u = g
         if TARGET:
-            g, of_u = add_target_slopes(
-                g, z, target_logits(u, Row, i, n), positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
-                TARGET, KEEP_POSITIVES, SecondGrad is not None,
+            z, t = both_logits(z, u, Row, i, n)
+            g, of_u = slopes_with_target(
+                z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
+                REDUCE, TARGET, KEEP_POSITIVES,
+            )  # fmt: skip
+            g = with_positives(
+                g, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+                first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
             if SecondScaleGrad is not None:
                 store_sum(tl.where(valid, of_u * u, 0.0), SecondScaleGrad, i, n, col_tile, 1)
             if Row.second_scale is not None:
                 of_u *= vector(Row.second_scale, i, n, 1)
+        else:
+            g = logit_slope(
+                z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+                first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
+            of_u = g
         by_row, by_col = scaled(g, Row, i, n, 1), scaled(g, Col, j, m, 0)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)

@@ -3,9 +3,10 @@
 import triton
 import triton.language as tl
 
-from .functors import AFFINE, GATED, inverse_gate
+from .functors import AFFINE, GATED, SOFTMAX, inverse_gate
 from .rules import dropped
-from .tiles import across, base_of, product, vector
+from .slopes import side_slope
+from .tiles import across, base_of, finite_parts, product, vector, weights_of
 
 
 @triton.jit
@@ -33,88 +34,107 @@ def products_of(
 
 
 @triton.jit
-def target_logits(u, Row, i, n):
-    """t of the product u; both sides have the same."""
+def rounded(x):
+    """x, which no compiler contracts with what is subtracted from it: a product less its own rounding is not 0. It may
+    contract 0 instead."""
+    return x + 0.0
+
+
+@triton.jit
+def both_logits(z, u, Row, i, n):
+    """z and t of the product u, which both sides have; they are subtracted from their own largest ones."""
     t = u
     if Row.second_scale is not None:
         t *= vector(Row.second_scale, i, n, 1)
     if Row.second_bias is not None:
         t += vector(Row.second_bias, i, n, 1)
-    return t
+    return rounded(z), rounded(t)
 
 
 @triton.jit
 def store_target(
-    z, t, positive, drop, side, Out, index, count, part,
+    z, t, peak, positive, drop, side, Out, index, count, part,
     TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """The numbers of the target of one side, of the pairs that its statistic keeps; NaN enters the total, no peak."""
+    """The numbers of the target of one side, of the pairs that its statistic keeps, the largest z of which is `peak`;
+    NaN enters the total, no peak."""
     at, inside = part.to(tl.int64) * count + index, index < count
     drop = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
+    base = across(tl.where(peak == float("-inf"), 0.0, peak), AXIS)
     if TARGET == AFFINE:
         tl.store(Out.weights + at, tl.sum(tl.where(drop, 0.0, t), AXIS), mask=inside)
-        tl.store(Out.weighted + at, tl.sum(tl.where(drop, 0.0, t * z), AXIS), mask=inside)
+        tl.store(Out.weighted + at, tl.sum(tl.where(drop, 0.0, t * (z - base)), AXIS), mask=inside)
     else:
-        peak = tl.max(tl.where(drop | (t != t), float("-inf"), t), AXIS)
-        base = tl.where(peak == float("-inf"), 0.0, peak)
-        e = tl.where(drop, 0.0, tl.exp(t - across(base, AXIS)))
-        tl.store(Out.target_peak + at, peak, mask=inside)
-        tl.store(Out.target_total + at, tl.sum(e, AXIS), mask=inside)
-        tl.store(Out.target_z + at, tl.sum(tl.where(drop, 0.0, e * z), AXIS), mask=inside)
+        top = tl.max(tl.where(drop | (t != t), float("-inf"), t), AXIS)
+        tl.store(Out.target_peak + at, top, mask=inside)
+        t -= across(tl.where(top == float("-inf"), 0.0, top), AXIS)
+        e = tl.where(drop, 0.0, tl.exp(t))
         tl.store(Out.target_t + at, tl.sum(tl.where(drop, 0.0, e * t), AXIS), mask=inside)
+        tl.store(Out.target_total + at, tl.sum(e, AXIS), mask=inside)
+        tl.store(Out.target_z + at, tl.sum(tl.where(drop, 0.0, e * (z - base)), AXIS), mask=inside)
 
 
 @triton.jit
-def target_weights(t, drop, Upstream, index, count, TARGET: tl.constexpr, AXIS: tl.constexpr):
-    """q of spec.Upstream: what the kept pairs weigh."""
-    if TARGET == AFFINE:
-        return tl.where(drop, 0.0, t)
-    else:
-        inside = index < count
-        peak = tl.load(Upstream.target_stat + 2 * index, mask=inside, other=0.0)
-        log_total = tl.load(Upstream.target_stat + 2 * index + 1, mask=inside, other=0.0)
-        peak = tl.where(peak == float("-inf"), 0.0, peak)  # it keeps nothing
-        share = tl.exp(-tl.where(log_total == float("-inf"), 0.0, log_total))
-        return tl.where(drop, 0.0, tl.exp(t - across(peak, AXIS)) * across(share, AXIS))
+def softmax_slopes(z, t, drop, Upstream, index, count, AXIS: tl.constexpr):
+    """(dL/dz, dL/dt) from one side that has the softmax p and the target q. Of equal p and q rounding leaves nothing:
+    their last step is the exponential, so that no product is contracted with their difference."""
+    inside = index < count
+    peak, log_total = finite_parts(Upstream.stat, index, inside)
+    top, log_weights = finite_parts(Upstream.target_stat, index, inside)
+    weight, mean = weights_of(Upstream.weight, index, inside), weights_of(Upstream.mean_weight, index, inside)
+    z -= across(peak, AXIS)
+    t -= across(top, AXIS)
+    q = tl.exp(t - across(log_weights, AXIS))
+    g = across(weight, AXIS) * (tl.exp(z - across(log_total, AXIS)) - q) + across(weight + mean, AXIS) * q
+    of_t = across(mean, AXIS) * z + vector(Upstream.mean_offset, index, count, AXIS)
+    if Upstream.logit_weight is not None:
+        of_t += vector(Upstream.logit_weight, index, count, AXIS) * t
+    return tl.where(drop, 0.0, g), tl.where(drop, 0.0, q * of_t)
 
 
 @triton.jit
-def target_slope(q, z, t, drop, Upstream, index, count, TARGET: tl.constexpr, AXIS: tl.constexpr):
-    """What the target gives dL/dt."""
-    slope = vector(Upstream.mean_weight, index, count, AXIS) * z + vector(Upstream.mean_offset, index, count, AXIS)
-    if TARGET == AFFINE:
-        return tl.where(drop, 0.0, slope)
-    else:
-        if Upstream.logit_weight is not None:
-            slope += vector(Upstream.logit_weight, index, count, AXIS) * t
-        return tl.where(drop, 0.0, q * slope)
+def affine_slopes(z, t, drop, Upstream, index, count, AXIS: tl.constexpr):
+    """What weights t of one side give to dL/dz, and dL/dt."""
+    peak, _ = finite_parts(Upstream.stat, index, index < count)
+    mean = vector(Upstream.mean_weight, index, count, AXIS)
+    of_t = mean * (z - across(peak, AXIS)) + vector(Upstream.mean_offset, index, count, AXIS)
+    return tl.where(drop, 0.0, mean * t), tl.where(drop, 0.0, of_t)
 
 
 @triton.jit
-def with_target(
-    g, of_t, z, t, positive, drop, side, Upstream, index, count,
-    TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr, WANTED: tl.constexpr, AXIS: tl.constexpr,
+def slopes_of_side(
+    z, t, positive, drop, side, Upstream, index, count,
+    REDUCE: tl.constexpr, TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """dL/dz and, where WANTED, dL/dt plus what the target of one side adds."""
+    """(dL/dz, dL/dt) from the statistic and the target of one side."""
     if Upstream.mean_weight is not None:
-        drop = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
-        q = target_weights(t, drop, Upstream, index, count, TARGET, AXIS)
-        g += vector(Upstream.mean_weight, index, count, AXIS) * q
-        if WANTED:
-            of_t += target_slope(q, z, t, drop, Upstream, index, count, TARGET, AXIS)
+        others = dropped(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
+    if TARGET == SOFTMAX and Upstream.mean_weight is not None:
+        g, of_t = softmax_slopes(z, t, others, Upstream, index, count, AXIS)
+    else:
+        g = side_slope(
+            z, positive, drop, side, Upstream.stat, Upstream.weight, index, count, REDUCE, KEEP_POSITIVES, AXIS
+        )  # fmt: skip
+        of_t = tl.zeros(z.shape, tl.float32)
+        if Upstream.mean_weight is not None:
+            of_z, of_t = affine_slopes(z, t, others, Upstream, index, count, AXIS)
+            g += of_z
     return g, of_t
 
 
 @triton.jit
-def add_target_slopes(
-    g, z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
-    TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr, WANTED: tl.constexpr,
+def slopes_with_target(
+    z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
+    REDUCE: tl.constexpr, TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
 ):  # fmt: skip
-    """(dL/dz, dL/dt) with the targets of both sides; both must stay in float32 until they are whole."""
-    of_t = tl.zeros(z.shape, tl.float32)
-    g, of_t = with_target(
-        g, of_t, z, t, positive, drop, Row, RowUpstream, i, n, TARGET, KEEP_POSITIVES, WANTED, 1
+    """(dL/dz, dL/dt) from both sides, but for positives; both must stay in float32 until they are whole."""
+    g, of_t = slopes_of_side(
+        z, t, positive, drop, Row, RowUpstream, i, n, REDUCE, TARGET, KEEP_POSITIVES, 1
     )  # fmt: skip
-    return with_target(
-        g, of_t, z, t, positive, drop, Col, ColUpstream, j, m, TARGET, KEEP_POSITIVES, WANTED, 0
-    )  # fmt: skip
+    if ColUpstream.weight is not None:
+        of_col, of_col_t = slopes_of_side(
+            z, t, positive, drop, Col, ColUpstream, j, m, REDUCE, TARGET, KEEP_POSITIVES, 0
+        )  # fmt: skip
+        g += of_col
+        of_t += of_col_t
+    return g, of_t

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .functors import PEAKS, positive_slope, slope
 from .rules import SAME_INDEX, are_partners, drop_of_positives, meets_diagonal, partners_of, share_of, side_z
-from .tiles import across, scale_of, weights_of
+from .tiles import across, finite_parts, scale_of, weights_of
 
 
 @triton.jit
@@ -18,10 +18,8 @@ def side_slope(
     inside = index < count
     weight, peak = weights_of(Weight, index, inside), tl.zeros(index.shape, tl.float32)
     if (PEAKS >> REDUCE) & 1:
-        peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
-        log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
-        peak = tl.where(peak == float("-inf"), 0.0, peak)
-        weight *= tl.exp(-tl.where(log_total == float("-inf"), 0.0, log_total))
+        peak, log_total = finite_parts(Stat, index, inside)
+        weight *= tl.exp(-log_total)
     return slope(z, across(peak, AXIS), REDUCE) * across(weight, AXIS)
 
 
@@ -90,6 +88,21 @@ def logit_slope(
             g += side_slope(
                 z, positive, drop, Col, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, KEEP_POSITIVES, 0
             )  # fmt: skip
+    return with_positives(
+        g, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+        first_row, first_col, n, m, row_origin, col_origin,
+        REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+    )  # fmt: skip
+
+
+@triton.jit
+def with_positives(
+    g, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+    first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """dL/dz from that of the statistics; 0 outside the block."""
     if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
         g = add_positive_slopes(
             g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,

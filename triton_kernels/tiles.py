@@ -59,6 +59,15 @@ def weights_of(X, index, inside):
 
 
 @triton.jit
+def finite_parts(Stat, index, inside):
+    """(peak, log total) of a finished statistic, (count, 2); 0 for the one that is -inf: e^(-inf - 0) is 0."""
+    peak = tl.load(Stat + 2 * index, mask=inside, other=0.0)
+    log_total = tl.load(Stat + 2 * index + 1, mask=inside, other=0.0)
+    peak = tl.where(peak == float("-inf"), 0.0, peak)
+    return peak, tl.where(log_total == float("-inf"), 0.0, log_total)
+
+
+@triton.jit
 def first_maximum(z, others, AXIS: tl.constexpr):
     """(value, the first of `others`, the numbers along AXIS, with it); a NaN is the maximum."""
     peak = tl.max(tl.where(z == z, z, float("-inf")), AXIS)

@@ -184,6 +184,7 @@ class Usage:
     shared: int  # bytes per block; Triton does not hold it against the device
     tensor_cores: int  # instructions
     copies: int  # instructions of the tensor copy engine
+    negations: int  # in PTX, of float32: what a difference leaves that is contracted with a product
 
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         recent = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
@@ -361,7 +362,8 @@ def usage(built: Any, arch: str) -> Usage:
         registers, stack = number(r"REG:(\d+)", report), number(r"STACK:(\d+)", report)
         stack = max(stack, 4 * len(re.findall(r"\bSTL\b", text)))
     found = re.findall(TENSOR_CORES.get(arch, r"\bHMMA"), text)
-    return Usage(registers, stack, built.metadata.shared, len(found), len(re.findall(r"\bUTMALDG", text)))
+    copies, negations = re.findall(r"\bUTMALDG", text), re.findall(r"\bneg\.f32", built.asm.get("ptx", ""))
+    return Usage(registers, stack, built.metadata.shared, len(found), len(copies), len(negations))
 
 
 def tool(name: str, *arguments: str) -> str:
