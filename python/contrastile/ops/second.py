@@ -24,8 +24,8 @@ class Targets:
         row_targets_i = sum_j p_ij z_ij,   p = share q + (1 - share) (the positives)
 
     so that `rows - row_targets` is the cross entropy of row i with the target p. With cols=True the target of column j
-    is that of the same t over its kept rows; a direction with operands of its own is a call of its own. Gradients reach rows, cols and scale where they want them; a frozen
-    teacher costs its products alone.
+    is that of the same t over its kept rows; a direction with operands of its own is a call of its own. Gradients reach
+    rows, cols and scale where they want them; a frozen teacher costs its products alone.
 
     Args:
         rows, cols: (N, T), (M, T), any width T; cols like b, several blocks where b has several.
