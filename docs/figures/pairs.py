@@ -158,7 +158,7 @@ def distillation() -> plt.Figure:
         )
 
     columns = [*range(n, 2 * n), *range(3 * n, 3 * n + 3)]
-    for axes, alpha in ((first, 0.0), (second, 0.6)):
+    for axes, alpha in ((first, 0.0), (second, 0.8)):
         found = pair_gradients(lambda r, alpha=alpha: momentum(r, alpha), queued)[:n, columns]
         matrix(axes, found, f"distill_info_nce, alpha={alpha:g}", "query", "key | queue", (n,))
     taught = torch.cat([*with_a_copy(2), *with_a_copy(4, 0.2)[2:]])
@@ -169,7 +169,7 @@ def distillation() -> plt.Figure:
 
 def soft_targets() -> plt.Figure:
     n = 5
-    two = torch.cat([with_a_copy(2, noise=1.2)[0], with_a_copy(2, noise=0.2)[1]])
+    two = torch.cat([0.4 * with_a_copy(2)[0], with_a_copy(2, 0.2)[1]])
     figure, axes = panels(4, 2.4)
     labels = torch.eye(n, dtype=torch.float64)
     labels[0, 1] = labels[1, 0] = 0.9
@@ -181,7 +181,7 @@ def soft_targets() -> plt.Figure:
 
     for panel, name, loss, rows, sides in (
         (axes[0], "softclip_loss", lambda r: reference.softclip_loss(*r.split(n), temperature=0.2), two, "xy"),
-        (axes[1], "cwcl_loss", lambda r: reference.cwcl_loss(*r.split(n)[::-1], 4.0), two, ("anchor", "other")),
+        (axes[1], "cwcl_loss", lambda r: reference.cwcl_loss(*r.split(n)[::-1], 6.0), two, ("anchor", "other")),
         (axes[2], "hydra_loss", hydra, items(m, 2), ("sample", "key")),
         (
             axes[3],
