@@ -140,6 +140,62 @@ def supervised() -> plt.Figure:
     return legend(figure)
 
 
+def with_a_copy(roles: int, noise: float = 0.7) -> list[Tensor]:
+    """`roles` views of five items each, of which the first two are nearly one."""
+    views = items(4, 2 * roles, noise).unflatten(0, (2 * roles, 4))
+    return [torch.cat([views[2 * role, :1], views[2 * role + 1]]) for role in range(roles)]
+
+
+def distillation() -> plt.Figure:
+    n = 5
+    figure, (first, second, third) = panels(3)
+    queued = torch.cat([with_a_copy(1)[0], with_a_copy(2, 0.2)[1], with_a_copy(3, 0.2)[2], items(3, 1, seed=9)])
+
+    def momentum(r: Tensor, alpha: float) -> Tensor:
+        query, key, teacher, queue = r.split([n, n, n, 3])
+        return reference.distill_info_nce(
+            query, key, teacher, temperature=0.5, teacher_temperature=0.1, alpha=alpha, negatives=queue
+        )
+
+    columns = [*range(n, 2 * n), *range(3 * n, 3 * n + 3)]
+    for axes, alpha in ((first, 0.0), (second, 0.8)):
+        found = pair_gradients(lambda r, alpha=alpha: momentum(r, alpha), queued)[:n, columns]
+        matrix(axes, found, f"distill_info_nce, alpha={alpha:g}", "query", "key | queue", (n,))
+    taught = torch.cat([*with_a_copy(2), *with_a_copy(4, 0.2)[2:]])
+    found = pair_gradients(lambda r: reference.clip_distill_loss(*r.split(n), 2.0, 10.0), taught)[:n, n : 2 * n]
+    matrix(third, found, "clip_distill_loss", "image", "text")
+    return legend(figure)
+
+
+def soft_targets() -> plt.Figure:
+    n = 5
+    two = torch.cat([0.4 * with_a_copy(2)[0], with_a_copy(2, 0.2)[1]])
+    figure, axes = panels(4, 2.4)
+    labels = torch.eye(n, dtype=torch.float64)
+    labels[0, 1] = labels[1, 0] = 0.9
+    classes = torch.tensor([0, 0, 1, 1, 2, 2])
+    m = len(classes)
+
+    def hydra(r: Tensor) -> Tensor:
+        return reference.hydra_loss(r[:m], torch.ones_like(r[:m]), classes, (classes + 1) % 3, r[m:], classes)
+
+    for panel, name, loss, rows, sides in (
+        (axes[0], "softclip_loss", lambda r: reference.softclip_loss(*r.split(n), temperature=0.2), two, "xy"),
+        (axes[1], "cwcl_loss", lambda r: reference.cwcl_loss(*r.split(n)[::-1], 6.0), two, ("anchor", "other")),
+        (axes[2], "hydra_loss", hydra, items(m, 2), ("sample", "key")),
+        (
+            axes[3],
+            "multilabel_contrastive",
+            lambda r: reference.multilabel_contrastive(*r.split(n), labels, logit_scale=2.0),
+            two,
+            "xy",
+        ),
+    ):
+        half = len(rows) // 2
+        matrix(panel, pair_gradients(loss, rows)[:half, half:], name, *sides)
+    return legend(figure)
+
+
 def multiview() -> plt.Figure:
     k, n = 3, 3
     x = items(n, k)
