@@ -8,9 +8,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import contrastile
 from contrastile.catalog import CATALOG
 from support.combinations import by_default
-from support.loss_cases import differentiable, every_loss, every_variant, id_of, leaves, make
+from support.loss_cases import differentiable, every_family, every_variant, id_of, leaves, make
 
-AUTOMATIC = ("info_nce", "sup_con", "debiased_nt_xent", "uniformity")  # also compiled as torch does unasked
+AUTOMATIC = ("info_nce", "sup_con", "distill_info_nce", "uniformity")  # also compiled as torch does unasked
 WIDTH = 7
 SIZES = (13, 18, 31)  # nothing that a case makes of the first has the width: torch would take equal sizes for one
 
@@ -50,7 +50,7 @@ def check_card(card, variant, backend="aot_eager", dynamic=None):
     check(card.function, [(case.args, case.kwargs, leaves(case)) for case in cases], backend, dynamic)
 
 
-@every_loss
+@every_family
 def test_one_dynamic_graph_serves_every_size_from_the_first(card):
     check_card(card, next(iter(card.variants)), dynamic=True)
 

@@ -328,7 +328,7 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", by_default(SPLIT_MUTANTS, "marks", "count of pairs", "shares add up"))
+@pytest.mark.parametrize("name", by_default(SPLIT_MUTANTS, "count of pairs", "shares add up"))
 def test_an_error_with_positives_apart_or_counts_is_seen(name, host, host_folder, tmp_path):
     *edit, kind = SPLIT_MUTANTS[name]
     block = apart(kind)

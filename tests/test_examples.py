@@ -75,6 +75,7 @@ def test_without_training_the_example_fails(name):
     assert done.stdout.endswith("FAILED\n")
 
 
+@pytest.mark.slow
 def test_the_plot_shows_the_loss_and_every_rival(tmp_path):
     pytest.importorskip("matplotlib")
     done = run("simclr_digits", "--steps", 2, "--batch-size", 16, "--plot", tmp_path / "simclr.svg")

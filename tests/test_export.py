@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 import contrastile
 from contrastile.catalog import CATALOG
 from support.combinations import by_default
-from support.loss_cases import call, default, each_tensor, every_loss, every_variant, id_of, make
+from support.loss_cases import call, default, each_tensor, every_family, every_variant, id_of, make
 
 TRACED, LATER = 16, 24
 MOST = 100_000  # far beyond the batches whose scores are saved for the backward pass: no size may be a limit
@@ -131,7 +131,7 @@ def flat(card, case, differentiated=False):
     return function, (*args, *named.values())
 
 
-@every_loss
+@every_family
 @pytest.mark.parametrize("mode", ["fake", pytest.param("real", marks=pytest.mark.slow)])
 def test_make_fx_records_a_loss(card, mode):
     case = default(card)
@@ -139,7 +139,7 @@ def test_make_fx_records_a_loss(card, mode):
     assert torch.equal(make_fx(function, tracing_mode=mode)(*given)(*given), call(card, case))
 
 
-@every_loss
+@every_family
 def test_make_fx_with_symbols_serves_other_batches(card):
     (function, given), later = flat(card, default(card, TRACED, 7)), default(card, LATER, 7)
     graph = make_fx(function, tracing_mode="symbolic")(*given)

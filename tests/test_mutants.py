@@ -186,7 +186,7 @@ def test_an_error_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch)
         check(problem(call), backend="cpu")
 
 
-@pytest.mark.parametrize("name", by_default(SECOND, "columns' sums", "offset in dt", "slope of the gate"))
+@pytest.mark.parametrize("name", by_default(SECOND, "columns' sums", "slope of the gate"))
 def test_an_error_with_second_operands_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
     *edit, kind = SECOND[name]
     monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))

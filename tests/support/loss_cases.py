@@ -14,7 +14,7 @@ from torch import Tensor
 from contrastile import backends
 from contrastile.catalog import CATALOG, Case, LossCard
 
-from .combinations import crossed
+from .combinations import by_default, crossed
 
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, torch.float64, *HALF)
@@ -47,6 +47,11 @@ def every_variant_once(names: str, *axes: Sequence[Any]) -> pytest.MarkDecorator
 
 
 every_loss = pytest.mark.parametrize("card", CATALOG, ids=id_of)
+# made of the parts of another loss of their family, which stands for them where a test is dear
+RELATED = ("clip_distill_loss", "cwcl_loss", "debiased_nt_xent", "dclw", "cuaxu", "alignment")
+every_family = pytest.mark.parametrize(
+    "card", by_default(CATALOG, *(card for card in CATALOG if card.name not in RELATED)), ids=id_of
+)
 every_pair_loss = pytest.mark.parametrize("card", [card for card in CATALOG if card.gemm], ids=id_of)
 
 
