@@ -121,6 +121,18 @@ def distill_clip(
     return clip(image, text, scale) + distance / 2
 
 
+def albef(
+    query: Tensor, key: Tensor, momentum_query: Tensor, queue: Tensor, temperature: Tensor, alpha: float
+) -> Tensor:
+    """One direction of the contrastive losses of ALBEF (models/model_pretrain.py); queue: (D, M), as there."""
+    candidates = torch.cat([key.T, queue], 1)
+    with torch.no_grad():
+        taught = momentum_query @ candidates / temperature
+        hard = torch.zeros_like(taught).fill_diagonal_(1)
+        target = alpha * taught.softmax(1) + (1 - alpha) * hard
+    return -((query @ candidates / temperature).log_softmax(1) * target).sum(1).mean()
+
+
 # the dense form that is measured, where it costs less than contrastile.reference
 FASTER = {
     ("clip_loss", "default"): clip,
