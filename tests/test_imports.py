@@ -140,7 +140,12 @@ ALLOWED = {
     "triton_kernels": (),
     "triton_kernels.tiles": ("triton_kernels.functors",),
     "triton_kernels.rules": ("triton_kernels.tiles",),
-    "triton_kernels.second": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.second": (
+        "triton_kernels.functors",
+        "triton_kernels.rules",
+        "triton_kernels.slopes",
+        "triton_kernels.tiles",
+    ),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.pair": (
         "triton_kernels.functors",
