@@ -68,7 +68,7 @@ def distill_info_nce(
         memory_budget, backend, group: As in pair_reduce / pair_loss.
 
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost for candidates without gradient:
-    8 N (N + M) D FLOP forward and backward.
+    6 N (N + M) D FLOP forward and backward; 10 where reduction="none", ids or "kl" compute similarities twice.
 
     Example:
         >>> q, k, momentum_q = (torch.nn.functional.normalize(torch.randn(8, 16), dim=1) for _ in range(3))
