@@ -32,7 +32,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(measured, "device_name", lambda device: "a GPU")
     usable = [SimpleNamespace(name=b.name) for b in backends.BACKENDS if b.name != "cpu"]
     monkeypatch.setattr(backends, "BACKENDS", usable)
-    monkeypatch.setattr(backends, "reason", lambda backend, device, dtype: None)
+    monkeypatch.setattr(backends, "reason", lambda *_: None)
     return usable
 
 

@@ -55,6 +55,7 @@ class LossCard:
     variants: dict[str, CaseMaker]
     times: str = ""  # what multiplies that, for k modalities or views
     stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
+    forward: int = 0  # of gemm; 0: a third where scores serve the gradients at once, else a quarter
     copies: float = 3.0  # of 16-dimensional features: no more bytes than these are held for backward
 
     @property
@@ -69,7 +70,8 @@ class LossCard:
         """Of the products over all pairs, for k tensors of features (N, D) each."""
         times = {"": 1, "k": k, "(k-1)": k - 1}[self.times]
         # backward: both gradients, and once more the scores where they were not differentiated on the way
-        gemm = self.gemm if backward else self.gemm / (3 if self.gemm == 6 else 4)
+        forward = self.forward or self.gemm / (3 if self.gemm == 6 else 4)
+        gemm = self.gemm if backward else forward
         return float(gemm * times * (n * k if self.stacked else n) ** 2 * d)
 
     @property
@@ -427,7 +429,8 @@ CATALOG: tuple[LossCard, ...] = (
     LossCard(
         "distill_info_nce", "pairs with a momentum encoder or a teacher, queues", "arXiv 2107.07651", "eq. 6", 8,
         {
-            "default": taught(0.1, "negatives"),
+            "default": taught(0.1),
+            "queue": taught(0.1, "negatives"),
             "low temperature": taught(0.02),
             "teacher": taught(0.1, "negatives", "teacher_key", teacher_loss="kl"),
             "trained teacher": taught(0.2, "teacher_key", detach_targets=False, alpha=1.0, teacher_loss="kl"),
@@ -436,6 +439,7 @@ CATALOG: tuple[LossCard, ...] = (
             "row temperature": each(taught(0.1, "negatives"), "temperature"),
             "weights": each(taught(0.1, alpha=0.8, normalize=True), "weights"),
         },
+        forward=4,
     ),
     LossCard(
         "clip_distill_loss", "image-text with a teacher", "open_clip DistillClipLoss", "official code", 12,
@@ -447,6 +451,7 @@ CATALOG: tuple[LossCard, ...] = (
             "text to image": clip_taught(14.3, 20.0, direction="cols"),
             "weights": each(clip_taught(14.3, 10.0), "weights"),
         },
+        forward=4,
     ),
     LossCard(
         "softclip_loss", "two modalities, targets from how alike items are", "arXiv 2409.17777", "official code", 16,
@@ -465,6 +470,7 @@ CATALOG: tuple[LossCard, ...] = (
             "features": similar(20.0),
             "weights": each(scaled(14.3, normalize=True), "weights"),
         },
+        forward=4,
     ),
     LossCard(
         "hydra_loss", "classes paired at random, in gated subspaces", "arXiv 2410.18200", "official code", 32,

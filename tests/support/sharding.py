@@ -69,7 +69,7 @@ def jointly(
         x = Averaged.apply(x, share) if x.is_floating_point() else x
         if x.dim() == 0 or name in SHARED:
             return x
-        if not views and len(x) != sum(sizes):  # further columns
+        if "negative" in name or not (views or len(x) == sum(sizes)):  # further columns
             cuts = [len(x) * r // world for r in range(world + 1)]
             return x if ranks.replicated_negatives else x[cuts[rank] : cuts[rank + 1]]
         return x[:, span(sizes, rank)] if views else x[span(sizes, rank)]
