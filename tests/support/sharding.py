@@ -18,6 +18,7 @@ from contrastile.distributed import Ranks
 
 # of 11 items (2 ranks: 11, 3: 11, 4: 13): uneven, one rank with none, one with one
 SIZES = {1: [11], 2: [7, 4], 3: [6, 0, 5], 4: [1, 5, 0, 7]}
+OF_NEGATIVES = ("negatives", "negative_ids", "negative_log_prob", "teacher_negatives")
 SHARED = ("permutations",)  # given to every rank as a whole
 
 
@@ -69,7 +70,7 @@ def jointly(
         x = Averaged.apply(x, share) if x.is_floating_point() else x
         if x.dim() == 0 or name in SHARED:
             return x
-        if "negative" in name or not (views or len(x) == sum(sizes)):  # further columns
+        if name in OF_NEGATIVES or not (views or len(x) == sum(sizes)):  # further columns
             cuts = [len(x) * r // world for r in range(world + 1)]
             return x if ranks.replicated_negatives else x[cuts[rank] : cuts[rank + 1]]
         return x[:, span(sizes, rank)] if views else x[span(sizes, rank)]
