@@ -10,7 +10,7 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..ops import Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import ZERO_ROW, engine_options, feature_pair, reduced_empty, upcast
+from .common import engine_options, feature_pair, reduced_empty, unit, upcast
 
 
 @collective
@@ -102,6 +102,4 @@ def hydra_loss(
 
 def gated_rows(x: Tensor, gate: Tensor) -> Tensor:
     """g^2 x / |g x|: its product with a key is the cosine times the norm of the gated key."""
-    inside = x * gate
-    length = torch.nn.functional.threshold(torch.linalg.vector_norm(inside, dim=1, keepdim=True), ZERO_ROW, torch.inf)
-    return inside * gate / length
+    return unit(x * gate, True) * gate
