@@ -125,14 +125,8 @@ def xlogx(x: Tensor) -> Tensor:
 
 def teacher_share(alpha: float | Tensor, like: Tensor) -> float | Tensor:
     value = check.scalar("alpha", alpha, device=like.device)
-    if not isinstance(value, Tensor):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
-        return value
-    if value.requires_grad:
-        raise ValueError("alpha must not require grad")
-    check.condition("alpha must be between 0 and 1", (value >= 0) & (value <= 1))
-    return upcast(value)
+    check.share("alpha", value)
+    return upcast(value) if isinstance(value, Tensor) else value
 
 
 def frozen(x: Tensor, detach: bool) -> Tensor:

@@ -160,6 +160,18 @@ def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | 
     return value
 
 
+def share(name: str, x: float | Tensor) -> None:
+    """A checked number, or numbers, of the interval [0, 1], without gradient."""
+    message = f"{name} must be between 0 and 1"
+    if not isinstance(x, Tensor):
+        if not 0.0 <= x <= 1.0:
+            raise ValueError(f"{message}, got {x}")
+        return
+    if x.requires_grad:
+        raise ValueError(f"{name} must not require grad")
+    condition(message, (x >= 0) & (x <= 1))
+
+
 def beside(name: str, x: Tensor, device: torch.device) -> Tensor:
     """x on the features' device. As everywhere in torch, a 0-dim tensor may be on the CPU: it is copied, which a CUDA
     graph cannot hold."""

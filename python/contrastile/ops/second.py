@@ -127,18 +127,12 @@ def _bias(bias: float | Tensor, kind: Target, a: Tensor) -> Tensor | None:
 
 
 def _check_share(share: float | Tensor, a: Tensor, positives: bool, cols: bool) -> None:
-    message = "targets.share must be between 0 and 1"
     if check.is_vector("targets.share", share, a.shape[0]):
         if cols:
             raise ValueError("targets.share must be one number with cols=True")
         share = check.vector("targets.share", share, a.shape[0], a.device)
     else:
         share = check.scalar("targets.share", share)
-    if isinstance(share, Tensor):
-        check.condition(message, (share >= 0) & (share <= 1))
-        if share.requires_grad:
-            raise ValueError("targets.share must not require grad")
-    elif not 0.0 <= share <= 1.0:
-        raise ValueError(f"{message}, got {share}")
+    check.share("targets.share", share)
     if not positives and (isinstance(share, Tensor) or share < 1.0):
         raise ValueError("targets.share must be 1 without positives: the rest of the target would be missing")
