@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from contrastile import Targets, pair_reduce
+from support.refusals import refuses
 from support.targets import BACKENDS, KINDS, check, engine, problem
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -76,3 +78,27 @@ def test_a_nan_of_the_teacher_is_passed_on(kind, backend):
         for name in ("row_target_lse", *(("row_targets",) if kind == "softmax" else ())):
             assert found[name][row].isnan().all(), name
     assert found["col_target_lse"].isnan().all()
+
+
+X, Y, Z = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1))
+REFUSED = {
+    "targets.rows must have the 5 rows of a": {"targets": Targets(X[:3], Z)},
+    "targets.cols must have the 5 columns of b": {"targets": Targets(X, Z[:3])},
+    "targets.cols must have the width of targets.rows": {"targets": Targets(X, Z[:, :2])},
+    "targets.cols must have as many blocks as b": {"targets": Targets(X, [Z, Z])},
+    "targets.map must be one of": {"targets": Targets(X, Z, map="relu")},
+    "targets.share must be between 0 and 1": {"targets": Targets(X, Z, share=1.5), "positives": "same_index"},
+    "targets.share must be 1 without positives": {"targets": Targets(X, Z, share=0.5)},
+    "targets.bias must be 0 with map='softmax'": {"targets": Targets(X, Z, bias=0.5)},
+    "targets.scale must not be negative": {"targets": Targets(X, Z, -1.0, "affine"), "positives": "same_index"},
+    "targets.map='affine' needs positives": {"targets": Targets(X, Z, map="affine")},
+    "targets need reduce='lse'": {"targets": Targets(X, Z), "reduce": "softplus"},
+    "gate must be given with score='gated'": {"gate": (X, Z)},
+    "gate must not be combined with targets": {"gate": (X, Z), "score": "gated", "targets": Targets(X, Z)},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_second_operands_are_named(message):
+    with refuses(ValueError, message):
+        pair_reduce(X, Y, **REFUSED[message])
