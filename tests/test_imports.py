@@ -170,7 +170,7 @@ ALLOWED = {
     "distributed": ("ops", "ranks", "distributed"),
     "compat": ("literals", "losses", "ops", "ranks", "reference", "compat"),
     "metrics": ("losses", "ops"),
-    "catalog": ("losses", "reference"),
+    "catalog": ("losses", "reference", "catalog"),
     "testing": ("catalog",),
     "benchmark": ("",),
     "cli": ("",),

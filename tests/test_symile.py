@@ -15,7 +15,8 @@ from torch.library import opcheck
 
 import contrastile
 from contrastile import mip_similarity, reference, symile_loss
-from contrastile.catalog import CATALOG, mips
+from contrastile.catalog import CATALOG
+from contrastile.catalog.modalities import mips
 from contrastile.ops import multilinear
 from contrastile.testing import compare
 from support.combinations import by_default, each_once

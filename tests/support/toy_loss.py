@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastile import catalog, losses, reference
-from contrastile.catalog import LossCard, pair
+from contrastile.catalog import LossCard
+from contrastile.catalog.cases import pair
 from contrastile.literals import BackendName, Reduction
 from contrastile.losses.common import engine_options, feature_pair, inverse, reduced_empty
 from contrastile.ops import Pairs, pair_stats
