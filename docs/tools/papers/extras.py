@@ -1,0 +1,2 @@
+from .row import Paper
+PAPERS: tuple[Paper, ...] = ()
