@@ -95,6 +95,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(BIN)/python packaging/generate_modules.py --check
+	$(BIN)/python docs/tools/papers_page.py --check
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix

@@ -81,7 +81,9 @@ def test_3_barlip():
         return 0.025 * ((diagonal - 1).square().sum() + 0.005 * (c.square().sum() - diagonal.square().sum()))
 
     generator = torch.Generator().manual_seed(5)
-    v_I, v_T = F.batch_norm(torch.randn(2, N, D, generator=generator, dtype=torch.float64).flatten(1), None, None, training=True).view(2, N, D)
+    v_I, v_T = F.batch_norm(
+        torch.randn(2, N, D, generator=generator, dtype=torch.float64).flatten(1), None, None, training=True
+    ).view(2, N, D)
     check("3 BarLIP", dense, v_I=v_I, v_T=v_T)
 
 
@@ -202,7 +204,7 @@ def test_7_symile():
         every, n = (a, b, c), len(a)
         total = 0.0
         for m, anchor in enumerate(every):
-            others = [x for l, x in enumerate(every) if l != m]
+            others = [x for other, x in enumerate(every) if other != m]
             column = others[0][permutations[m, 0]] * others[1][permutations[m, 1]]
             logits = s * anchor @ column.T
             true = s * (a * b * c).sum(1)
@@ -260,7 +262,9 @@ def test_10_clamr():
 
     n = 5
     query_mask = torch.arange(4) < torch.tensor([4, 2, 3, 4, 1])[:, None]
-    modality = torch.tensor([[1, 1, 2, 2, 3, 3], [1, 2, 2, 3, 0, 0], [2, 2, 3, 3, 3, 0], [1, 1, 1, 2, 3, 3], [1, 3, 3, 3, 0, 0]])
+    modality = torch.tensor(
+        [[1, 1, 2, 2, 3, 3], [1, 2, 2, 3, 0, 0], [2, 2, 3, 3, 3, 0], [1, 1, 1, 2, 3, 3], [1, 3, 3, 3, 0, 0]]
+    )
     check(
         "10", dense, magnitude=50.0, E_q=rows(n, 4, D), E_d=rows(n, 6, D, seed=1), modality=modality,
         query_mask=query_mask, M=3,
@@ -360,8 +364,8 @@ def test_17_degla():
 
     check(
         "17", dense, frozen=("v_ema", "t_ema", "t_neg_ema"), v=rows(N, D), t=rows(N, D, seed=1),
-        t_neg=rows(N, 4, D, seed=2), v_ema=rows(N, D, seed=3), t_ema=rows(N, D, seed=4), t_neg_ema=rows(N, 4, D, seed=5),
-        s=number(14.0),
+        t_neg=rows(N, 4, D, seed=2), v_ema=rows(N, D, seed=3), t_ema=rows(N, D, seed=4),
+        t_neg_ema=rows(N, 4, D, seed=5), s=number(14.0),
     )  # fmt: skip
 
 
@@ -386,9 +390,9 @@ SHARE = torch.tensor([0.3, 1.0, 0.6, 1.0, 0.1, 0.8, 0.45, 1.0], dtype=torch.floa
 
 
 def test_19_m3co():
-    def dense(T, I, perm, share):
-        b, n = share[:, None], len(T)
-        target = torch.zeros(n, n, dtype=T.dtype)
+    def dense(text, image, perm, share):
+        b, n = share[:, None], len(text)
+        target = torch.zeros(n, n, dtype=text.dtype)
         target[torch.arange(n), torch.arange(n)] = share
         target[torch.arange(n), perm] = 1 - share  # overwrites the share of a fixed point
 
@@ -396,9 +400,10 @@ def test_19_m3co():
             logits = F.normalize(mixed, dim=1) @ F.normalize(clean, dim=1).T / 0.1
             return 0.5 * (soft_ce(logits, target) + soft_ce(logits.T, target.T))
 
-        return half(b * T + (1 - b) * T[perm], I) + half(b * I + (1 - b) * I[perm], T)
+        mixed_text, mixed_image = b * text + (1 - b) * text[perm], b * image + (1 - b) * image[perm]
+        return half(mixed_text, image) + half(mixed_image, text)
 
-    check("19 M3Co", dense, frozen=("share",), T=rows(N, D), I=rows(N, D, seed=1), perm=PERM, share=SHARE)
+    check("19 M3Co", dense, frozen=("share",), text=rows(N, D), image=rows(N, D, seed=1), perm=PERM, share=SHARE)
 
 
 def test_19_softclip():
@@ -406,7 +411,10 @@ def test_19_softclip():
         target = (b @ b.T / 0.125).softmax(1)
         return 0.5 * (soft_ce(a @ b.T / 0.125, target) + soft_ce(b @ a.T / 0.125, target))
 
-    check("19 SoftCLIP", lambda T, I: half(T, I) + half(I, T), T=rows(N, D), I=rows(N, D, seed=1))
+    def dense(text, image):
+        return half(text, image) + half(image, text)
+
+    check("19 SoftCLIP", dense, text=rows(N, D), image=rows(N, D, seed=1))
 
 
 def test_20_frozen_text():
@@ -475,10 +483,10 @@ def test_24_m3_mix():
 
         X_mix, Y_mix = slerp(X, X.flip(0), lam), slerp(Y, Y.flip(0), lam)
         two = lam * one + (1 - lam) * back
-        v, l = mixed_clip(X_mix @ Y.T / 0.01, two), mixed_clip(X @ Y_mix.T / 0.01, two)
+        v, t = mixed_clip(X_mix @ Y.T / 0.01, two), mixed_clip(X @ Y_mix.T / 0.01, two)
         vl = mixed_clip(X_mix @ Y_mix.T / 0.01, one + back)
         m2 = against_mixture(X) + against_mixture(Y)
-        return mixed_clip(X @ Y.T / 0.01, one) + 0.05 * m2 + 0.05 * v + 0.1 * l + 0.01 * vl
+        return mixed_clip(X @ Y.T / 0.01, one) + 0.05 * m2 + 0.05 * v + 0.1 * t + 0.01 * vl
 
     check("24", dense, magnitude=100.0, X=rows(N, D), Y=rows(N, D, seed=1), lam=0.3)
 

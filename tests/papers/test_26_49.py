@@ -186,7 +186,9 @@ def test_38_mcl():
         same = cluster[:, None] == cluster[None]
         return clip((s * f @ g.T).masked_fill(~same, -torch.inf))
 
-    check("38", dense, f=rows(N, D), g=rows(N, D, seed=1), s=number(14.0), cluster=torch.tensor([0, 1, 0, 0, 2, 1, 1, 3]))
+    check(
+        "38", dense, f=rows(N, D), g=rows(N, D, seed=1), s=number(14.0), cluster=torch.tensor([0, 1, 0, 0, 2, 1, 1, 3])
+    )
 
 
 def test_40_clip_refine():

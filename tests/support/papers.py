@@ -19,7 +19,9 @@ from contrastile.testing import EPS, error_budget, largest
 from .pages import DOCS
 
 sys.path.append(str(DOCS / "tools"))
-from papers import OFFERS  # the table
+from papers import OFFERS, PAPERS  # the table
+
+__all__ = ["OFFERS", "PAPERS"]
 
 Inputs = dict[str, Any]
 
@@ -85,9 +87,7 @@ def leaves(inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}[{index}]" if several else name, y
 
 
-def compare(
-    label: str, found: Outcome, truth: Outcome, twin: Outcome, dtype: torch.dtype, magnitude: float
-) -> None:
+def compare(label: str, found: Outcome, truth: Outcome, twin: Outcome, dtype: torch.dtype, magnitude: float) -> None:
     features = max((largest(x) for x in truth.grads.values() if x.dim() > 1), default=0.0)
     checks = [("value", found.value, truth.value, twin.value, largest(truth.value))]
     for name, grad in found.grads.items():

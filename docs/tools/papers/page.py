@@ -4,20 +4,25 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from .row import Offer, Paper
+from .row import Offer, Paper, Status
 
 INTRODUCTION = """\
 # Papers
 
-What the package offers of {numbered} papers on multimodal and multi-view contrast, and of works that they build on. {counts}.
+What the package offers of {numbered} papers on multimodal and multi-view contrast, and of works that they build on. Of
+the {numbered}, {exact} have exact code, {blocks} building blocks alone, {none} have no objective, and {missing} are
+still missing.
 
-- **exact**: the code below is the paper's formula, or that of its official code where the two differ. The test beside it runs this very code in float64 and in float32 and compares the value and every
-  gradient with the formula written densely, in float64.
-- **building block**: the formula is not public, or could not be read. The code is what the paper is known to be made of, under neutral names; it does not claim to reproduce the paper.
+- **exact**: the code is the paper's formula, or that of its official code where the two differ. The test named beside
+  it runs this very code, in float64 and in float32, and compares the value and every gradient with the formula written
+  densely, in float64.
+- **building block**: the formula is not public, or could not be read. The code is what the paper is known to be made
+  of, under neutral names, and does not claim to reproduce it. A test runs it all the same.
 - **no objective**: the paper has no loss of embeddings.
 - **not yet**: what is missing. It may stand beside an exact part.
 
-Names in the code are those of the papers: features are (N, D), rows of length 1 where the paper has them so. All of it runs with
+Names are those of the papers. Features are (N, D) with rows of length 1 where the paper has them so. Averages of
+encoders, queues and projections are the caller's. The code runs with
 
 ```python
 import contrastile
@@ -25,39 +30,30 @@ import torch
 import torch.nn.functional as F
 ```
 
-| | paper | offered | status |
+| | method | paper | |
 |---|---|---|---|
 """
-SIGNS = {"exact": "exact", "building block": "building blocks", "no objective": "no objective", "not yet": "not yet"}
+ORDER: tuple[Status, ...] = ("exact", "building block", "no objective", "not yet")
 
 
-def page(papers: tuple[Paper, ...], groups: dict[str, tuple[Paper, ...]]) -> str:
+def page(groups: dict[str, tuple[Paper, ...]]) -> str:
     """`groups`: the papers by the heading they stand under."""
-    numbered = [x for x in papers if x.key.isdigit()]
-    text = INTRODUCTION.format(numbered=len(numbered), counts=counted(numbered))
-    text += "".join(row(x) for x in papers)
-    for heading, some in groups.items():
-        sections = [section(x) for x in some if has_section(x)]
-        text += f"\n## {heading}\n\n" + "\n".join(sections)
+    papers = [paper for some in groups.values() for paper in some]
+    numbered = [paper for paper in papers if paper.key.isdigit()]
+    most = Counter(min((x.status for x in paper.offers), key=ORDER.index) for paper in numbered)
+    exact, blocks, none, missing = (most[x] for x in ORDER)
+    text = INTRODUCTION.format(
+        numbered=len(numbered), exact=exact, blocks=blocks, none=none, missing=missing
+    ) + "".join(map(row, papers))
+    for title, some in groups.items():
+        text += f"\n## {title}\n\n" + "\n".join(map(section, some))
     return text
 
 
-def counted(papers: list[Paper]) -> str:
-    found = Counter(status(x) for x in papers)
-    return ", ".join(f"{found[x]} {sign}" for x, sign in SIGNS.items() if found[x]).capitalize()
-
-
-def status(paper: Paper) -> str:
-    """Of the most that there is of it."""
-    return min((x.status for x in paper.offers), key=list(SIGNS).index)
-
-
 def row(paper: Paper) -> str:
-    mark = f"[{paper.key}](#{anchor(heading(paper))})" if has_section(paper) else paper.key
-    said = "; ".join(dict.fromkeys(x.status for x in paper.offers))
-    first = paper.offers[0] if len(paper.offers) == 1 else None
-    offered = first.what if first and not first.call else "; ".join(x.what for x in paper.offers if x.call) or "-"
-    return f"| {mark} | {linked(paper)} | {offered} | {said} |\n"
+    statuses = ", ".join(dict.fromkeys(x.status for x in paper.offers))
+    number = paper.key if numbered(paper) else ""
+    return f"| {number} | [{paper.name}](#{anchor(heading(paper))}) | {linked(paper)} | {statuses} |\n"
 
 
 def linked(paper: Paper) -> str:
@@ -66,12 +62,12 @@ def linked(paper: Paper) -> str:
     return f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv})"
 
 
-def has_section(paper: Paper) -> bool:
-    return any(x.call for x in paper.offers)
+def numbered(paper: Paper) -> bool:
+    return re.fullmatch(r"x?\d+", paper.key) is not None
 
 
 def heading(paper: Paper) -> str:
-    return f"{paper.key}. {paper.name}" if paper.key.isdigit() else f"{paper.key}: {paper.name}"
+    return f"{paper.key}. {paper.name}" if numbered(paper) else paper.name
 
 
 def anchor(text: str) -> str:
@@ -80,10 +76,11 @@ def anchor(text: str) -> str:
 
 
 def section(paper: Paper) -> str:
-    return "\n".join([f"### {heading(paper)}\n", f"{linked(paper)}\n", *(line for x in paper.offers for line in said(x))])
+    said = [text for offer in paper.offers for text in paragraphs(offer)]
+    return "\n".join([f"### {heading(paper)}\n", f"{linked(paper)}\n", *said])
 
 
-def said(offer: Offer) -> Iterator[str]:
+def paragraphs(offer: Offer) -> Iterator[str]:
     name = f" ({offer.part})" if offer.part else ""
     shown = f" Shown by `{offer.test}`." if offer.test else ""
     yield f"**{offer.status}**{name}: {offer.what}.{shown}\n"

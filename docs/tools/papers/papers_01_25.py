@@ -23,7 +23,8 @@ PAPERS = (
         not_yet("retrieval metrics that leave the query out: recall@1, mAP, precision@R"),
     ),
     paper(
-        "2", "CUA and CUAXU", "It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap", "2405.18570",
+        "2", "CUA and CUAXU", "It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap",
+        "2405.18570",
         exact(
             "CLIP, uniformity within both modalities, alignment",
             "loss = contrastile.cua(X, Y, 100.0)",
@@ -38,7 +39,7 @@ PAPERS = (
     paper(
         "3", "CLIP-rocket", "Improved baselines for vision-language pre-training", "2305.08675",
         exact(
-            "CLIP of the global pair and of all pairs of local views, whose labels are smoothed (CL2L); keys are gathered "
+            "CLIP of the global pair and of all pairs of local views, whose labels are smoothed; keys are gathered "
             "without gradient",
             """
             A = len(h_I)
@@ -49,12 +50,12 @@ PAPERS = (
             TESTS + "test_3_cl2l", "CL2L",
         ),
         exact(
-            "the cross-correlation of both projections (BarLIP)",
+            "the cross-correlation of both projections",
             "loss = 0.025 * contrastile.barlow_twins_loss(v_I, v_T, off_diagonal_weight=0.005)",
             TESTS + "test_3_barlip", "BarLIP",
         ),
         exact(
-            "predictors find the other modality's projection (SiamLIP; with an averaged encoder BYOLIP)",
+            "predictors find the other modality's projection (BYOLIP: of an averaged encoder)",
             """
             pairs = [(p_I[0], v_T[0]), (p_T[0], v_I[0])]  # the global pair, then all pairs of local views
             pairs += [(p, v) for a in (1, 2) for b in (1, 2) for p, v in ((p_I[a], v_T[b]), (p_T[b], v_I[a]))]
@@ -63,7 +64,7 @@ PAPERS = (
             TESTS + "test_3_siamlip", "SiamLIP",
         ),
         exact(
-            "targets from three rounds of Sinkhorn between the other views (SwALIP), as potentials of the rows and "
+            "targets from three rounds of Sinkhorn between the other views, as potentials of the rows and "
             "columns of a matrix that is not held",
             """
             def swap(x, y, other_x, other_y):  # x finds y as the plan between the other views says
@@ -109,7 +110,8 @@ PAPERS = (
     paper(
         "5", "CWCL", "CWCL: Cross-Modal Transfer with Continuously Weighted Contrastive Loss", "2309.14580",
         exact(
-            "pairs weighted by how alike they are in the frozen modality, as published code of others has it (none of the "
+            "pairs weighted by how alike they are in the frozen modality, as published code of others has it (none of "
+            "the "
             "authors is known)",
             "loss = contrastile.cwcl_loss(p, q, s)",
             TESTS + "test_5_cwcl",
@@ -156,7 +158,8 @@ PAPERS = (
     ),
     paper(
         "9", "MoRE",
-        "MoRE: Multi-Modal Contrastive Pre-training with Transformers on X-Rays, ECGs, and Diagnostic Report", "2410.16239",
+        "MoRE: Multi-Modal Contrastive Pre-training with Transformers on X-Rays, ECGs, and Diagnostic Report",
+        "2410.16239",
         exact(
             "two CLIP losses with the note as anchor; the temperature is 0.02, which the official code never learns",
             """
@@ -168,7 +171,8 @@ PAPERS = (
     paper(
         "10", "CLaMR", "CLaMR: Contextualized Late-Interaction for Multimodal Content Retrieval", "2506.06144",
         exact(
-            "InfoNCE of late interaction with the best single modality; padding counts as modality 0, as in the official "
+            "InfoNCE of late interaction with the best single modality; padding counts as modality 0, as in the "
+            "official "
             "code",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
@@ -218,7 +222,8 @@ PAPERS = (
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",
         block(
-            "supervised contrast of two sets with anchors of one kind alone: the student's features of rehearsed samples "
+            "supervised contrast of two sets with anchors of one kind alone: the student's features of rehearsed "
+            "samples "
             "against the teacher's",
             """
             loss = contrastile.sup_con(a, y, keys=a_teacher, key_labels=y, anchor_mask=rehearsed, temperature=0.1)
@@ -250,7 +255,8 @@ PAPERS = (
     paper(
         "17", "DeGLA", "Decoupled Global-Local Alignment for Improving Compositional Understanding", "2504.16801",
         exact(
-            "the whole objective of the code; in TGC a caption has its own negatives, as in the paper (the code's index "
+            "the whole objective of the code; in TGC a caption has its own negatives, as in the paper (the code's "
+            "index "
             "takes others')",
             """
             base = contrastile.info_nce(v, t, temperature=1 / s, negatives=t_neg.flatten(0, 1), symmetric=True)
@@ -283,29 +289,32 @@ PAPERS = (
         not_yet("LocalAdj, which takes the top k of each row"),
     ),
     paper(
-        "19", "M3CoL", "Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification",
+        "19", "M3CoL",
+        "Harnessing Shared Relations via Multimodal Mixup Contrastive Learning for Multimodal Classification",
         "2409.17777",
         exact(
             "mixed against clean of the other modality, with the official targets of fixed points",
             """
             b = share[:, None]
-            mixed_T, mixed_I = b * T + (1 - b) * T[perm], b * I + (1 - b) * I[perm]
+            mixed_text, mixed_image = b * text + (1 - b) * text[perm], b * image + (1 - b) * image[perm]
             options = dict(temperature=0.1, fixed_points="overwrite", normalize=True)
-            loss = contrastile.mixup_info_nce(mixed_T, I, perm, share, **options)
-            loss = loss + contrastile.mixup_info_nce(mixed_I, T, perm, share, **options)
+            loss = contrastile.mixup_info_nce(mixed_text, image, perm, share, **options)
+            loss = loss + contrastile.mixup_info_nce(mixed_image, text, perm, share, **options)
             """,
             TESTS + "test_19_m3co", "M3Co",
         ),
         exact(
             "targets from how alike the items of the second modality are, with gradient",
             """
-            loss = contrastile.softclip_loss(T, I, temperature=0.125) + contrastile.softclip_loss(I, T, temperature=0.125)
+            loss = contrastile.softclip_loss(text, image, temperature=0.125)
+            loss = loss + contrastile.softclip_loss(image, text, temperature=0.125)
             """,
             TESTS + "test_19_softclip", "SoftCLIP",
         ),
     ),
     paper(
-        "20", "LLM-VEM", "Aligned with LLM: a new multi-modal training paradigm for encoding fMRI activity in visual cortex",
+        "20", "LLM-VEM",
+        "Aligned with LLM: a new multi-modal training paradigm for encoding fMRI activity in visual cortex",
         "2401.03851",
         block(
             "CLIP against frozen text",
@@ -356,14 +365,14 @@ PAPERS = (
             X_mix, Y_mix = contrastile.slerp(X, X.flip(0), lam), contrastile.slerp(Y, Y.flip(0), lam)
             m2 = contrastile.m2_mix(X, Y, lam, temperature=0.07)
             v = contrastile.mixup_info_nce(X_mix, Y, back, lam, temperature=0.01)
-            l = contrastile.mixup_info_nce(Y_mix, X, back, lam, temperature=0.01)
+            t = contrastile.mixup_info_nce(Y_mix, X, back, lam, temperature=0.01)
             vl = 2 * contrastile.mixup_info_nce(X_mix, Y_mix, back, 0.5, temperature=0.01)
-            loss = contrastile.clip_loss(X, Y, 100.0) + 0.05 * m2 + 0.05 * v + 0.1 * l + 0.01 * vl
+            loss = contrastile.clip_loss(X, Y, 100.0) + 0.05 * m2 + 0.05 * v + 0.1 * t + 0.01 * vl
             """,
             TESTS + "test_24_m3_mix",
         ),
         exact(
-            "mixed logits at a pair and its partner alone (original_neg)",
+            "mixed logits at a pair and its partner alone",
             """
             back = torch.arange(len(X)).flip(0)
             X_mix = contrastile.slerp(X, X.flip(0), lam)
@@ -373,7 +382,8 @@ PAPERS = (
         ),
     ),
     paper(
-        "25", "IMA", "Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs", "2405.16700",
+        "25", "IMA", "Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs",
+        "2405.16700",
         no_objective("measures similarities of tokens inside frozen language models; nothing is trained"),
     ),
 )  # fmt: skip

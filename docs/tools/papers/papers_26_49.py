@@ -15,7 +15,8 @@ PAPERS = (
         not_yet("its metrics: mutual nearest neighbours, CKA"),
     ),
     paper(
-        "27", "Diffusion-Link", "Diffusion-Link: Diffusion Probabilistic Model for Bridging the Audio-Text Modality Gap",
+        "27", "Diffusion-Link",
+        "Diffusion-Link: Diffusion Probabilistic Model for Bridging the Audio-Text Modality Gap",
         "2510.11330",
         block(
             "the similarities within the predicted batch are those of the target batch",
@@ -40,7 +41,8 @@ PAPERS = (
     ),
     paper(
         "29", "CoAVT",
-        "CoAVT: A Cognition-Inspired Unified Audio-Visual-Text Pre-Training Model for Multimodal Processing", "2401.12264",
+        "CoAVT: A Cognition-Inspired Unified Audio-Visual-Text Pre-Training Model for Multimodal Processing",
+        "2401.12264",
         block(
             "CLIP over the best of several query outputs",
             """
@@ -54,10 +56,12 @@ PAPERS = (
         not_yet("the same without the scores of all pairs"),
     ),
     paper(
-        "30", "1-to-K", "Improving the Consistency in Cross-Lingual Cross-Modal Retrieval with 1-to-K Contrastive Learning",
+        "30", "1-to-K",
+        "Improving the Consistency in Cross-Lingual Cross-Modal Retrieval with 1-to-K Contrastive Learning",
         "2406.18254",
         exact(
-            "K texts of an image, one for each language; the text direction is weighted by 1 / K, as in the official code",
+            "K texts of an image, one for each language; the text direction is weighted by 1 / K, as in the official "
+            "code",
             """
             image, text = torch.arange(len(v)), torch.arange(len(v)).repeat_interleave(K)
             options = dict(form="out", temperature=tau)
@@ -70,7 +74,8 @@ PAPERS = (
         not_yet("hard negatives for the matching head, drawn from the scores; the mean rank variance"),
     ),
     paper(
-        "31", "SepCLR", "Separating common from salient patterns with Contrastive Representation Learning", "2402.11928",
+        "31", "SepCLR", "Separating common from salient patterns with Contrastive Representation Learning",
+        "2402.11928",
         exact(
             "alignment, uniformity and k-JEM of common and salient features",
             """
@@ -87,7 +92,8 @@ PAPERS = (
         ),
     ),
     paper(
-        "32", "noise refinement", "Fine-Grained Alignment and Noise Refinement for Compositional Text-to-Image Generation",
+        "32", "noise refinement",
+        "Fine-Grained Alignment and Noise Refinement for Compositional Text-to-Image Generation",
         "2503.06506",
         no_objective("optimises attention maps at inference; there are no embeddings"),
     ),
@@ -95,7 +101,8 @@ PAPERS = (
         "33", "RepBlend", "Beyond Modality Collapse: Representations Blending for Multimodal Dataset Distillation",
         "2505.14705",
         exact(
-            "blended representations and class-balanced entropies with learned labels of low rank, twice differentiable",
+            "blended representations and class-balanced entropies with learned labels of low rank, twice "
+            "differentiable",
             """
             u = F.normalize((lam * x + (1 - lam) * x[perm]) @ W_x, dim=1)
             w = F.normalize((lam * y + (1 - lam) * y[perm]) @ W_y, dim=1)
@@ -106,7 +113,8 @@ PAPERS = (
         ),
     ),
     paper(
-        "34", "MIS", "Assessing Modality Bias in Video Question Answering Benchmarks with Multimodal Large Language Models",
+        "34", "MIS",
+        "Assessing Modality Bias in Video Question Answering Benchmarks with Multimodal Large Language Models",
         "2408.12763",
         no_objective("a score of answers with and without a modality"),
     ),
@@ -169,7 +177,8 @@ PAPERS = (
         no_objective("an architecture, trained with the losses of words and of diffusion"),
     ),
     paper(
-        "40", "CLIP-Refine", "Post-pre-training for Modality Alignment in Vision-Language Foundation Models", "2504.12717",
+        "40", "CLIP-Refine", "Post-pre-training for Modality Alignment in Vision-Language Foundation Models",
+        "2504.12717",
         exact(
             "the random reference of both modalities (RaFA) and the teacher blended with the pairs (HyCD), on features "
             "that are not normalised",
@@ -222,7 +231,8 @@ PAPERS = (
     ),
     paper(
         "43", "CoDiEmb",
-        "CoDiEmb: A Collaborative yet Distinct Framework for Unified Representation Learning in Information Retrieval and "
+        "CoDiEmb: A Collaborative yet Distinct Framework for Unified Representation Learning in Information Retrieval "
+        "and "
         "Semantic Textual Similarity", "2508.11442",
         exact(
             "retrieval: P positives of a query, each against the negatives of all queries",
@@ -251,7 +261,8 @@ PAPERS = (
     ),
     paper(
         "44", "CustomContrast",
-        "CustomContrast: A Multilevel Contrastive Perspective For Subject-Driven Text-to-Image Customization", "2409.05606",
+        "CustomContrast: A Multilevel Contrastive Perspective For Subject-Driven Text-to-Image Customization",
+        "2409.05606",
         block(
             "supervised contrast of the views of a subject",
             "loss = contrastile.sup_con(z, subject, temperature=0.1)",
@@ -261,7 +272,8 @@ PAPERS = (
     paper(
         "45", "M3EL", "Multi-level Matching Network for Multimodal Entity Linking", "2412.10440",
         exact(
-            "weighted contrast between and within mentions and entities, of texts and of images, and the matching of whole "
+            "weighted contrast between and within mentions and entities, of texts and of images, and the matching of "
+            "whole "
             "vectors",
             """
             loss = 0.5 * (contrastile.m3el_loss(e_text, m_text) + contrastile.m3el_loss(e_image, m_image))
@@ -295,7 +307,8 @@ PAPERS = (
     ),
     paper(
         "47", "UrbanCLIP",
-        "UrbanCLIP: Learning Text-enhanced Urban Region Profiling with Contrastive Language-Image Pretraining from the Web",
+        "UrbanCLIP: Learning Text-enhanced Urban Region Profiling with Contrastive Language-Image Pretraining from "
+        "the Web",
         "2310.18340",
         exact(
             "CLIP and captions",
