@@ -200,12 +200,7 @@ PAPERS = (
         "NTXentLoss", "NTXentLoss of pytorch-metric-learning", "PyTorch Metric Learning", "2008.09164",
         exact(
             "each pair of a class against the other classes alone, the mean over pairs",
-            """
-            negatives = contrastile.row_lse(Z, scale=1 / tau, keep="other_id", row_ids=label)
-            pairs = dict(positives="same_id", row_ids=label, counts=True)
-            found = contrastile.pair_reduce(Z, scale=1 / tau, row_bias=-negatives, reduce="softplus", **pairs)
-            loss = found.row_positives.sum() / found.row_positive_count.sum()
-            """,
+            'loss = contrastile.sup_con(Z, label, form="each", per_pair=True, temperature=tau)',
             TESTS + "test_nt_xent_of_pairs",
         ),
     ),
@@ -219,7 +214,7 @@ PAPERS = (
         ),
         exact(
             "both directions apart",
-            "loss = contrastile.mil_nce(v, t, temperature=0.07, joint=False)",
+            'loss = contrastile.mil_nce(v, t, temperature=0.07, joint=False, direction="sum")',
             TESTS + "test_vatt_symmetric", "SymmetricNCE",
         ),
     ),

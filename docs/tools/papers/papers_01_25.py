@@ -42,16 +42,16 @@ PAPERS = (
             "CLIP of the global pair and of all pairs of local views, whose labels are smoothed; keys are gathered "
             "without gradient",
             """
-            A = len(h_I)
-            whole = contrastile.clip_loss(z_I, z_T, s, detach_keys=True)
-            local = contrastile.multiview_clip_loss(h_I, h_T, s_h, label_smoothing=0.1, detach_keys=True)
-            loss = (whole + A * local) / (1 + A)
+            images, texts = torch.cat([z_I[None], h_I]), torch.cat([z_T[None], h_T])
+            loss = contrastile.multiview_clip_loss(
+                images, texts, s, local_logit_scale=s_h, label_smoothing=0.1, detach_keys=True
+            )
             """,
             TESTS + "test_3_cl2l", "CL2L",
         ),
         exact(
             "the cross-correlation of both projections",
-            "loss = 0.025 * contrastile.barlow_twins_loss(v_I, v_T, off_diagonal_weight=0.005)",
+            "loss = 0.025 * contrastile.barlow_twins_loss(v_I, v_T, off_diagonal_weight=0.005, standardize=False)",
             TESTS + "test_3_barlip", "BarLIP",
         ),
         exact(
@@ -59,13 +59,14 @@ PAPERS = (
             """
             pairs = [(p_I[0], v_T[0]), (p_T[0], v_I[0])]  # the global pair, then all pairs of local views
             pairs += [(p, v) for a in (1, 2) for b in (1, 2) for p, v in ((p_I[a], v_T[b]), (p_T[b], v_I[a]))]
-            loss = sum(2 * contrastile.cosine_loss(p, v.detach()) for p, v in pairs) / len(pairs)
+            options = dict(form="squared", detach_target=True)
+            loss = sum(contrastile.cosine_loss(p, v, **options) for p, v in pairs) / len(pairs)
             """,
             TESTS + "test_3_siamlip", "SiamLIP",
         ),
         exact(
-            "targets from three rounds of Sinkhorn between the other views, as potentials of the rows and "
-            "columns of a matrix that is not held",
+            "targets from three rounds of Sinkhorn between the other views, as potentials of the rows and columns of a "
+            "matrix that is not held",
             """
             def swap(x, y, other_x, other_y):  # x finds y as the plan between the other views says
                 x2, y2, f = other_x.detach(), other_y.detach(), torch.zeros(len(x), dtype=x.dtype)
@@ -111,8 +112,7 @@ PAPERS = (
         "5", "CWCL", "CWCL: Cross-Modal Transfer with Continuously Weighted Contrastive Loss", "2309.14580",
         exact(
             "pairs weighted by how alike they are in the frozen modality, as published code of others has it (none of "
-            "the "
-            "authors is known)",
+            "the authors is known)",
             "loss = contrastile.cwcl_loss(p, q, s)",
             TESTS + "test_5_cwcl",
         ),
@@ -172,8 +172,7 @@ PAPERS = (
         "10", "CLaMR", "CLaMR: Contextualized Late-Interaction for Multimodal Content Retrieval", "2506.06144",
         exact(
             "InfoNCE of late interaction with the best single modality; padding counts as modality 0, as in the "
-            "official "
-            "code",
+            "official code",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
             each = [contrastile.maxsim(E_q, E_d, document_mask=modality == m) for m in range(M + 1)]
@@ -222,11 +221,10 @@ PAPERS = (
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",
         block(
-            "supervised contrast of two sets with anchors of one kind alone: the student's features of rehearsed "
-            "samples "
-            "against the teacher's",
+            "positives from the teacher, all else from the student, rehearsed samples alone as anchors",
             """
-            loss = contrastile.sup_con(a, y, keys=a_teacher, key_labels=y, anchor_mask=rehearsed, temperature=0.1)
+            keys = dict(keys=a_teacher[rehearsed], key_labels=y[rehearsed], keys_as="positives")
+            loss = contrastile.sup_con(a, y, **keys, anchor_mask=rehearsed, temperature=0.1)
             """,
             TESTS + "test_14_rehearsal", "student and teacher",
         ),
@@ -256,8 +254,7 @@ PAPERS = (
         "17", "DeGLA", "Decoupled Global-Local Alignment for Improving Compositional Understanding", "2504.16801",
         exact(
             "the whole objective of the code; in TGC a caption has its own negatives, as in the paper (the code's "
-            "index "
-            "takes others')",
+            "index takes others')",
             """
             base = contrastile.info_nce(v, t, temperature=1 / s, negatives=t_neg.flatten(0, 1), symmetric=True)
             own = torch.zeros(len(v), dtype=torch.long)  # place 0 is right

@@ -232,8 +232,7 @@ PAPERS = (
     paper(
         "43", "CoDiEmb",
         "CoDiEmb: A Collaborative yet Distinct Framework for Unified Representation Learning in Information Retrieval "
-        "and "
-        "Semantic Textual Similarity", "2508.11442",
+        "and Semantic Textual Similarity", "2508.11442",
         exact(
             "retrieval: P positives of a query, each against the negatives of all queries",
             """
@@ -273,8 +272,7 @@ PAPERS = (
         "45", "M3EL", "Multi-level Matching Network for Multimodal Entity Linking", "2412.10440",
         exact(
             "weighted contrast between and within mentions and entities, of texts and of images, and the matching of "
-            "whole "
-            "vectors",
+            "whole vectors",
             """
             loss = 0.5 * (contrastile.m3el_loss(e_text, m_text) + contrastile.m3el_loss(e_image, m_image))
             loss = loss + contrastile.info_nce(mention, entity, temperature=1.0)
@@ -307,8 +305,8 @@ PAPERS = (
     ),
     paper(
         "47", "UrbanCLIP",
-        "UrbanCLIP: Learning Text-enhanced Urban Region Profiling with Contrastive Language-Image Pretraining from "
-        "the Web",
+        "UrbanCLIP: Learning Text-enhanced Urban Region Profiling with Contrastive Language-Image Pretraining from the "
+        "Web",
         "2310.18340",
         exact(
             "CLIP and captions",

@@ -12,9 +12,8 @@ PAPERS = (
     paper(
         "51", "CoCa", "CoCa: Contrastive Captioners are Image-Text Foundation Models", "2205.01917",
         exact(
-            "CLIP and captions as in open_clip, whose contrast is the mean of both directions (the paper's own code "
-            "is not "
-            "public)",
+            "CLIP and captions as in open_clip, whose contrast is the mean of both directions (the paper's own code is "
+            "not public)",
             """
             caption = contrastile.linear_cross_entropy(hidden, W, labels, ignore_index=0)
             loss = contrastile.clip_loss(x, y, s) + 2 * caption
@@ -50,11 +49,7 @@ PAPERS = (
         exact(
             "its contrastive term: each pair of a class against the other classes alone, the mean over pairs",
             """
-            Z, label = F.normalize(torch.cat([z0, z1]), dim=1), y.repeat(2)
-            negatives = contrastile.row_lse(Z, scale=2.0, keep="other_id", row_ids=label)
-            pairs = dict(positives="same_id", row_ids=label, counts=True)
-            found = contrastile.pair_reduce(Z, scale=2.0, row_bias=-negatives, reduce="softplus", **pairs)
-            loss = found.row_positives.sum() / found.row_positive_count.sum()
+            loss = contrastile.sup_con([z0, z1], y, form="each", per_pair=True, temperature=0.5, normalize=True)
             """,
             TESTS + "test_54_contrast", "contrast",
         ),
@@ -117,12 +112,10 @@ PAPERS = (
     paper(
         "59", "FDT",
         "Revisiting Multimodal Representation in Contrastive Learning: From Patch and Token Embeddings to Finite "
-        "Discrete "
-        "Tokens", "2303.14865",
+        "Discrete Tokens", "2303.14865",
         exact(
             "the best token of every code, a softmax over the codebook (an option of the official code) and CLIP; "
-            "padding "
-            "scores 0, as there",
+            "padding scores 0, as there",
             """
             def grounded(tokens):
                 best = contrastile.maxsim(C[:, None], tokens).T / C.shape[1] ** 0.5 / T
@@ -138,8 +131,7 @@ PAPERS = (
         "60", "CompA", "CompA: Addressing the Gap in Compositional Reasoning in Audio-Language Models", "2310.08753",
         exact(
             "stage 2: hard negatives of the own audio (the official mask, which multiplies, is right for positive "
-            "cosines "
-            "alone)",
+            "cosines alone)",
             "loss = contrastile.info_nce(a, t, temperature=1 / s, hard_negatives=t_neg, symmetric=True)",
             TESTS + "test_60_stage_2", "stage 2",
         ),
@@ -229,8 +221,7 @@ PAPERS = (
         "2102.05918",
         exact(
             "the sum of both directions with smoothed labels and a learned temperature, as in coyo-align (the paper's "
-            "own "
-            "code is not public)",
+            "own code is not public)",
             'loss = contrastile.clip_loss(x, y, 1 / tau, label_smoothing=0.1, direction="sum")',
             TESTS + "test_67_align",
         ),
@@ -262,9 +253,7 @@ PAPERS = (
         exact(
             "cosines of tokens mapped to the other space and back",
             """
-            text = contrastile.cosine_loss(E_t.flatten(0, 1), F_t.flatten(0, 1), mask=valid.flatten())
-            image = contrastile.cosine_loss(E_v.flatten(0, 1), F_v.flatten(0, 1))
-            loss = 0.1 * (text + image)
+            loss = 0.1 * (contrastile.cosine_loss(E_t, F_t, mask=valid) + contrastile.cosine_loss(E_v, F_v))
             """,
             TESTS + "test_70_fusion",
         ),
