@@ -76,7 +76,7 @@ PAPERS = (
     paper(
         "x6", "DCL and DCLW", "Decoupled Contrastive Learning", "2110.06848",
         exact(
-            "no positive in the denominator; the sum of both directions",
+            "no positive in the denominator; the sum of both directions, as in the widely used code of others",
             'loss = contrastile.dcl(z1, z2, temperature=0.1, direction="sum")',
             TESTS + "test_x6_dcl", "DCL",
         ),

@@ -27,7 +27,8 @@ PAPERS = (
     paper(
         "28", "DCD", "Dynamic Contrastive Distillation for Image-Text Retrieval", "2207.01426",
         exact(
-            "distillation of given scores, the true text first; in plain torch, because there is no matrix of pairs",
+            "distillation of given scores, the true text first, in plain torch: there is no matrix of pairs (the entropies "
+            "that weight the first term have no effect in the official code)",
             """
             p = teacher.softmax(1)
             entropy = (p * p.log()).sum(1)
@@ -101,8 +102,7 @@ PAPERS = (
         "33", "RepBlend", "Beyond Modality Collapse: Representations Blending for Multimodal Dataset Distillation",
         "2505.14705",
         exact(
-            "blended representations and class-balanced entropies with learned labels of low rank, twice "
-            "differentiable",
+            "blended representations, and class-balanced entropies with learned labels of low rank",
             """
             u = F.normalize((lam * x + (1 - lam) * x[perm]) @ W_x, dim=1)
             w = F.normalize((lam * y + (1 - lam) * y[perm]) @ W_y, dim=1)
@@ -197,7 +197,7 @@ PAPERS = (
             nobody = torch.zeros(len(q), dtype=torch.long)  # the other keys of the batch are no negatives
             intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, query_ids=nobody)
             inter = contrastile.margin_info_nce(
-                q, positive, margin=-0.5, temperature=0.2, negatives=bank, query_ids=nobody
+                q, positive, margin=-0.5, temperature=0.2, negatives=bank, in_batch=False
             )
             loss = 0.75 * intra + 0.25 * inter
             """,
@@ -206,9 +206,8 @@ PAPERS = (
         exact(
             "the margin on the angle",
             """
-            nobody = torch.zeros(len(q), dtype=torch.long)
             loss = contrastile.margin_info_nce(
-                q, positive, margin=m, kind="arc", temperature=0.2, negatives=bank, query_ids=nobody
+                q, positive, margin=m, kind="arc", temperature=0.2, negatives=bank, in_batch=False
             )
             """,
             TESTS + "test_41_arc", "arc",
@@ -274,8 +273,9 @@ PAPERS = (
             "weighted contrast between and within mentions and entities, of texts and of images, and the matching of "
             "whole vectors",
             """
-            loss = 0.5 * (contrastile.m3el_loss(e_text, m_text) + contrastile.m3el_loss(e_image, m_image))
-            loss = loss + contrastile.info_nce(mention, entity, temperature=1.0)
+            text = contrastile.m3el_loss(e_text, m_text, temperature=0.03)
+            image = contrastile.m3el_loss(e_image, m_image, temperature=0.03)
+            loss = 0.5 * (text + image) + contrastile.info_nce(mention, entity, temperature=1.0)
             """,
             TESTS + "test_45_m3el",
         ),
@@ -289,7 +289,7 @@ PAPERS = (
             TESTS + "test_46_hydra", "Hydra",
         ),
         exact(
-            "the later form, whose gate is of the sample alone",
+            "the later form, which gates the sample alone",
             """
             query, key = F.normalize(z, dim=1) * g * g, F.normalize(k, dim=1)
             neither = dict(keep=("other_id", "other_group"), row_ids=y, col_ids=y_k, row_groups=y2, col_groups=y_k)
@@ -335,7 +335,7 @@ PAPERS = (
         "Not All Semantics are Created Equal: Contrastive Self-supervised Learning with Automatic Temperature "
         "Individualization", "2305.11965",
         exact(
-            "its objective on one batch, with a temperature for each image and each text (RGCL, equation 5)",
+            "its objective on one batch, with a temperature for each image and each text (RGCL)",
             """
             own, count = (x * y).sum(1), torch.tensor(len(x) - 1.0, dtype=x.dtype)
             image = contrastile.row_lse(x, y, scale=1 / tau_x, keep="other_index")
