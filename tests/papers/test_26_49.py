@@ -235,7 +235,9 @@ def test_41_arc(m):
 
     q = rows(N, D)
     near = torch.tensor([3.0, 3.0, -3.0, 0.0, 0.5, -0.5, -3.0, 0.0], dtype=torch.float64)[:, None]
-    positive = F.normalize(rows(N, D, seed=1) + near * q, dim=1)  # on both sides of where the formula changes
+    positive = F.normalize(rows(N, D, seed=1) + near * q, dim=1)
+    beyond = (q * positive).sum(1) > math.cos(m if m < 0 else math.pi - m)
+    assert 0 < beyond.sum() < N  # both sides of where the formula changes
     check("41 arc", dense, frozen=("bank",), q=q, positive=positive, bank=rows(11, D, seed=2), m=m)
 
 

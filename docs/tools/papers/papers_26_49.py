@@ -27,8 +27,8 @@ PAPERS = (
     paper(
         "28", "DCD", "Dynamic Contrastive Distillation for Image-Text Retrieval", "2207.01426",
         exact(
-            "distillation of given scores, the true text first, in plain torch: there is no matrix of pairs (the entropies "
-            "that weight the first term have no effect in the official code)",
+            "distillation of given scores, the true text first, in plain torch: there is no matrix of pairs (the "
+            "entropies that weight the first term have no effect in the official code)",
             """
             p = teacher.softmax(1)
             entropy = (p * p.log()).sum(1)
