@@ -55,8 +55,7 @@ PLAIN = ("13 simple", "18", "28", "54 information")
 
 def test_code_is_short_and_of_this_package():
     for key, offer in OFFERS.items():
-        lines = offer.call.splitlines()
-        assert len(lines) <= 10 and max(map(len, lines)) <= 120, key
+        assert len([line for line in offer.call.splitlines() if line]) <= 10, key
         assert ("contrastile." in offer.call) == (key not in PLAIN), key
 
 

@@ -233,9 +233,8 @@ PAPERS = (
         exact(
             "two orders of every pair in one batch, with weights of the same pair and of others",
             """
-            loss = contrastile.block_info_nce(
-                t, v, 2, same_pair_weight=alpha_same, other_block_weight=alpha_cross, weights=w
-            )
+            weights = dict(same_pair_weight=alpha_same, other_block_weight=alpha_cross, weights=w)
+            loss = contrastile.block_info_nce(t, v, 2, **weights)
             """,
             TESTS + "test_tact",
         ),

@@ -14,7 +14,7 @@ PAPERS = (
             TESTS + "test_1_inversion",
         ),
         block(
-            "CLIP with an intra-modal term, as in SLIP",
+            "CLIP with an intra-modal term",
             """
             loss = contrastile.clip_loss(image, text, s) + contrastile.nt_xent(view1, view2, temperature=0.1)
             """,
@@ -43,9 +43,8 @@ PAPERS = (
             "without gradient",
             """
             images, texts = torch.cat([z_I[None], h_I]), torch.cat([z_T[None], h_T])
-            loss = contrastile.multiview_clip_loss(
-                images, texts, s, local_logit_scale=s_h, label_smoothing=0.1, detach_keys=True
-            )
+            options = dict(local_logit_scale=s_h, label_smoothing=0.1, detach_keys=True)
+            loss = contrastile.multiview_clip_loss(images, texts, s, **options)
             """,
             TESTS + "test_3_cl2l", "CL2L",
         ),
@@ -76,6 +75,8 @@ PAPERS = (
                 plan = contrastile.Targets(F.pad(20 * x2, (0, 1), value=1.0), torch.cat([y2, g[:, None]], 1))
                 found = contrastile.pair_reduce(x, y.detach(), scale=s_h, targets=plan)
                 return (found.rows - found.row_targets).mean()
+
+
             views = [(h_I[a], h_T[b], h_I[1 - a], h_T[1 - b]) for a in (0, 1) for b in (0, 1)]
             loss = sum(0.5 * (swap(x, y, u, v) + swap(y, x, v, u)) for x, y, u, v in views) / 4
             """,
@@ -98,7 +99,7 @@ PAPERS = (
             TESTS + "test_4_tcl",
         ),
         exact(
-            "several captions of an image (fine-tuning): the hard part of the target is shared by all with its id",
+            "several captions of an image: the hard part of the target is shared by all with its id",
             """
             loss = contrastile.distill_info_nce(
                 f_I, m_T, m_I, temperature=tau, alpha=0.4, negatives=Q_T, query_ids=idx, negative_ids=queue_idx
@@ -125,7 +126,7 @@ PAPERS = (
             TESTS + "test_6_cma",
         ),
         exact(
-            "the NegLabel score of images, the share that classes known have of all texts",
+            "the score of an image, the share that known classes have of all texts",
             """
             known = contrastile.row_lse(X, Y_id, scale=100.0)
             loss = (known - contrastile.row_lse(X, [Y_id, Y_neg], scale=100.0)).exp()
@@ -207,12 +208,12 @@ PAPERS = (
             TESTS + "test_13_hard",
         ),
         exact(
-            "the simple loss (equation 3), for which a sum of all keys is enough",
+            "equation 3, for which a sum of all keys is enough",
             "loss = (lam * (f @ g.sum(0)) - (1 + lam) * (f * g).sum(1)).mean()",
             TESTS + "test_13_simple", "simple",
         ),
         exact(
-            "uniformity (equation 10)",
+            "equation 10",
             "loss = contrastile.uniformity(f, t=2.0)",
             TESTS + "test_13_uniformity", "uniformity",
         ),
@@ -267,7 +268,7 @@ PAPERS = (
             TESTS + "test_17_degla",
         ),
         exact(
-            "the base term of the paper: an image's own negatives alone (equation 4)",
+            "the base term of the paper: an image's own negatives alone",
             "loss = contrastile.info_nce(v, t, temperature=1 / s, hard_negatives=t_neg, symmetric=True)",
             TESTS + "test_17_equation_4", "equation 4",
         ),
@@ -346,9 +347,8 @@ PAPERS = (
         exact(
             "three orders of every pair in one batch, with weights of the same pair, of others, and of samples",
             """
-            loss = 0.8 * contrastile.block_info_nce(
-                T, A, 3, same_pair_weight=alpha_same, other_block_weight=alpha_cross, weights=w
-            )
+            weights = dict(same_pair_weight=alpha_same, other_block_weight=alpha_cross, weights=w)
+            loss = 0.8 * contrastile.block_info_nce(T, A, 3, **weights)
             """,
             TESTS + "test_23_teminal",
         ),

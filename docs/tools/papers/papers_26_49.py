@@ -154,9 +154,8 @@ PAPERS = (
         exact(
             "CLIP, and the old model's softmax of cosines where it finds the partner; a sum over rows",
             """
-            kept = contrastile.clip_distill_loss(
-                f, g, f_old, g_old, 1.0, teacher_loss="kl", filter_wrong=True, reduction="sum"
-            )
+            options = dict(teacher_loss="kl", filter_wrong=True, reduction="sum")
+            kept = contrastile.clip_distill_loss(f, g, f_old, g_old, 1.0, **options)
             loss = contrastile.clip_loss(f, g, s) + 20 * kept
             """,
             TESTS + "test_37_mod_x",
@@ -196,9 +195,8 @@ PAPERS = (
             """
             nobody = torch.zeros(len(q), dtype=torch.long)  # the other keys of the batch are no negatives
             intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, query_ids=nobody)
-            inter = contrastile.margin_info_nce(
-                q, positive, margin=-0.5, temperature=0.2, negatives=bank, in_batch=False
-            )
+            far = dict(temperature=0.2, negatives=bank, in_batch=False)
+            inter = contrastile.margin_info_nce(q, positive, margin=-0.5, **far)
             loss = 0.75 * intra + 0.25 * inter
             """,
             TESTS + "test_41_interclr",
@@ -206,9 +204,8 @@ PAPERS = (
         exact(
             "the margin on the angle",
             """
-            loss = contrastile.margin_info_nce(
-                q, positive, margin=m, kind="arc", temperature=0.2, negatives=bank, in_batch=False
-            )
+            far = dict(temperature=0.2, negatives=bank, in_batch=False)
+            loss = contrastile.margin_info_nce(q, positive, margin=m, kind="arc", **far)
             """,
             TESTS + "test_41_arc", "arc",
         ),
@@ -233,7 +230,7 @@ PAPERS = (
         "CoDiEmb: A Collaborative yet Distinct Framework for Unified Representation Learning in Information Retrieval "
         "and Semantic Textual Similarity", "2508.11442",
         exact(
-            "retrieval: P positives of a query, each against the negatives of all queries",
+            "P positives of a query, each against the negatives of all queries",
             """
             negatives = p[:, P:].flatten(0, 1)
             each = [contrastile.info_nce(q, p[:, a], negatives=negatives, temperature=0.02) for a in range(P)]
@@ -242,7 +239,7 @@ PAPERS = (
             TESTS + "test_43_retrieval", "retrieval",
         ),
         exact(
-            "similarity: PRO, whose logits are products of two numbers a row, Pearson and RankKL",
+            "PRO, whose logits are products of two numbers a row, Pearson and RankKL",
             """
             z, weight, one = x / 0.05, y - y.min(), torch.ones_like(y)
             lower = dict(keep="lower_order", row_order=y, col_order=y)
@@ -294,10 +291,8 @@ PAPERS = (
             query, key = F.normalize(z, dim=1) * g * g, F.normalize(k, dim=1)
             neither = dict(keep=("other_id", "other_group"), row_ids=y, col_ids=y_k, row_groups=y2, col_groups=y_k)
             negatives = contrastile.row_lse(query, key, scale=10.0, **neither)
-            found = contrastile.pair_reduce(
-                query, key, scale=-10.0, row_bias=negatives, reduce="softplus", keep="same_id", row_ids=y2, col_ids=y_k,
-                counts=True,
-            )
+            partners = dict(keep="same_id", row_ids=y2, col_ids=y_k, reduce="softplus", counts=True)
+            found = contrastile.pair_reduce(query, key, scale=-10.0, row_bias=negatives, **partners)
             loss = found.rows.sum() / found.row_kept.sum()
             """,
             TESTS + "test_46_simlap", "SimLAP",

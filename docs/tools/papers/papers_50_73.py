@@ -29,9 +29,8 @@ PAPERS = (
             """
             item = torch.arange(len(b))
             every, owner = torch.cat([s_v, s_t]), item.repeat(2)
-            anchor = contrastile.multi_positive(
-                b, every, item, owner, form="in", direction="rows", temperature=0.2
-            )
+            options = dict(form="in", direction="rows", temperature=0.2)
+            anchor = contrastile.multi_positive(b, every, item, owner, **options)
             loss = anchor + contrastile.info_nce(z1, z2, temperature=0.2)
             """,
             TESTS + "test_52_anchors",
@@ -47,15 +46,15 @@ PAPERS = (
     paper(
         "54", "MCR", "Balancing Multimodal Training Through Game-Theoretic Regularization", "2411.07335",
         exact(
-            "its contrastive term: each pair of a class against the other classes alone, the mean over pairs",
+            "each pair of a class against the other classes alone, the mean over pairs",
             """
             loss = contrastile.sup_con([z0, z1], y, form="each", per_pair=True, temperature=0.5, normalize=True)
             """,
             TESTS + "test_54_contrast", "contrast",
         ),
         exact(
-            "its information term (k = 1): the Jensen-Shannon divergence of predictions with one modality permuted, in "
-            "plain torch",
+            "the Jensen-Shannon divergence of predictions with one modality permuted, in plain torch, for k = 1 (other "
+            "k detach one encoder or the other)",
             """
             total = 0.0
             for permuted in (permuted_0, permuted_1):
@@ -120,6 +119,8 @@ PAPERS = (
             def grounded(tokens):
                 best = contrastile.maxsim(C[:, None], tokens).T / C.shape[1] ** 0.5 / T
                 return F.normalize(best.softmax(1) @ C, dim=1)
+
+
             text = q_T * mask[..., None]
             loss = contrastile.clip_loss(grounded(q_I), grounded(text), s)
             """,
@@ -130,13 +131,13 @@ PAPERS = (
     paper(
         "60", "CompA", "CompA: Addressing the Gap in Compositional Reasoning in Audio-Language Models", "2310.08753",
         exact(
-            "stage 2: hard negatives of the own audio (the official mask, which multiplies, is right for positive "
-            "cosines alone)",
+            "hard negatives of the own audio (the official mask, which multiplies, is right for positive cosines "
+            "alone)",
             "loss = contrastile.info_nce(a, t, temperature=1 / s, hard_negatives=t_neg, symmetric=True)",
             TESTS + "test_60_stage_2", "stage 2",
         ),
         exact(
-            "stage 3: further positives and negatives of each audio, any number of them in one list",
+            "further positives and negatives of each audio, any number of them in one list",
             """
             audio, count = torch.arange(len(a)), 1 + torch.bincount(owner[right], minlength=len(a))
             own = contrastile.row_lse(a, further, scale=s, keep="same_id", row_ids=audio, col_ids=owner)
