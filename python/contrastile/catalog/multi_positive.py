@@ -68,9 +68,9 @@ CARDS: tuple[LossCard, ...] = (
     LossCard(
         "mil_nce", "videos with bags of texts", "arXiv 1912.06430", "eq. 1", 8,
         {
-            "default": bags(0.1),
+            "default": bags(0.1, 2),
             "both directions": bags(0.07, joint=False, direction="sum"),
-            "rows": bags(0.1, 2, joint=False, direction="rows", normalize=True),
+            "rows": bags(0.1, joint=False, direction="rows", normalize=True),
             "mask": each(bags(0.1, masked=True), "weights"),
         },
         "k",
