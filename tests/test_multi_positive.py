@@ -315,7 +315,7 @@ MUTANTS = {
     "share": (positives, "Weights(anchors.weight * anchors.share)", "Weights(anchors.weight)", "each"),
     "sign": (positives, "scale=-own.scale", "scale=own.scale", "each"),
     "negatives": (positives, '"same_id": "other_id"', '"same_id": "same_id"', "each"),
-    "kept": (positives, "keep_positives=stay", "keep_positives=False", "label sets"),
+    "kept": (positives, ".keep_positives = self.among and", ".keep_positives = False and", "label sets"),
     "queue": (positives, "x.new_zeros(block.shape[0])", "x.new_ones(block.shape[0])", "mean queue"),
     "detached": (module, "with_features(own, Tensor.detach, rows=False) if detach_keys else own", "own", "detached"),
     "in": (value, "of_positives = -of_others if", "of_positives = of_others if", "in"),

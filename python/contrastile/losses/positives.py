@@ -49,7 +49,8 @@ class Anchors:
 class ManyPositives:
     """The losses of anchors, each against its candidates: its positives and all others that pairs.keep leaves."""
 
-    pairs: Pairs  # `positives` is a tuple; b, where it is given, and what belongs to it are lists of blocks
+    # its own; `positives` is a tuple; b, where it is given, and what belongs to it are lists of blocks
+    pairs: Pairs
     form: PositiveForm
     engine: EngineOptions
     rows: Anchors
@@ -58,8 +59,8 @@ class ManyPositives:
 
     def __post_init__(self) -> None:
         # positives outside of the rule stay candidates; a rule of indices alone leaves out none
-        stay = self.among and self.pairs.keep not in ("all", "other_index")
-        self.pairs = replace(self.pairs, keep_positives=stay, cols=self.cols is not None)
+        self.pairs.keep_positives = self.among and self.pairs.keep not in ("all", "other_index")
+        self.pairs.cols, self.pairs.split = self.cols is not None, False
         if self.form == "each":  # the gradients of both passes meet in float32 and are rounded once
             self.engine.compute_dtype = self.engine.compute_dtype or self.pairs.a.dtype
             self.pairs = with_features(self.pairs, upcast)
@@ -81,11 +82,11 @@ class ManyPositives:
                 for pairs, anchors in zip(self.softplus_pairs(), self.sides(), strict=True)
             ]
             return found[0] if len(found) == 1 else found[0] + found[1]
-        entropy = self.form == "in"
+        self.pairs.split = entropy = self.form == "in"
         row, row_positive = self.weights(self.rows)
         col, col_positive = (0.0, 0.0) if self.cols is None else map(self.of_columns, self.weights(self.cols))
         weights = Weights(row, row_positive, col, col_positive, cross_entropy=entropy)
-        return weighted_sum(replace(self.pairs, split=entropy), weights, self.engine)
+        return weighted_sum(self.pairs, weights, self.engine)
 
     def weights(self, anchors: Anchors) -> tuple[Tensor, Tensor | float]:
         """Of a statistic and of the sum over positives."""
@@ -102,7 +103,8 @@ class ManyPositives:
         if self.form == "each":
             sums = [pair_stats(pairs, self.engine).rows for pairs in self.softplus_pairs()]
             return [anchors.share * x for anchors, x in zip(self.sides(), sums, strict=True)]
-        stats = pair_stats(replace(self.pairs, split=self.among), self.engine)
+        self.pairs.split = self.among
+        stats = pair_stats(self.pairs, self.engine)
         found = [self.of_side(stats, "row", self.rows)]
         if self.cols is not None:
             found.append(self.of_side(stats, "col", self.cols))
