@@ -96,7 +96,7 @@ def emptied(case: Case) -> Case:
     def cut(x: Any) -> Any:
         return x[..., :0] if isinstance(x, Tensor) and x.dtype == torch.int64 else x
 
-    case = each_tensor(case, lambda x: x[..., :0, :] if x.dim() > 1 else x)
+    case = each_tensor(case, lambda x: x if x.dim() < 2 else x[..., :0, :] if case.views else x[:0])
     kwargs = {name: cut(x) for name, x in case.kwargs.items()}
     return replace(case, args=tuple(map(cut, case.args)), kwargs=kwargs)
 
