@@ -120,7 +120,7 @@ def multi_positive(
         lambda: dict(
             weights=given(weights), key_weights=given(key_weights), query_ids=given(query_ids),
             query_labels=given(query_labels), query_groups=given(query_groups), detach_keys=bool(detach_keys),
-            per_pair=bool(per_pair), negatives=given(negatives),
+            per_pair=bool(per_pair), negatives=given(negatives), negative_ids=given(negative_ids),
         ),
     )  # fmt: skip
     if batches[0].total == 0 or sum(x.total for x in batches[1:]) == 0:

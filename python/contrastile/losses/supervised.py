@@ -53,7 +53,7 @@ def sup_con(
             (N, V, D): features.unbind(1) makes that a list of views.
         labels: (N,) integers; or label sets, (N, L) bool: sets that meet are positives.
         keys, key_labels: Further rows j that are no anchors, (M, D) with (M,) or (M, L), as from a momentum encoder, a
-            queue or an older model; without gradient they cost none.
+            queue or an older model; without gradient they cost none. Across ranks they are like `negatives`.
         keys_as: "candidates": keys are positives and negatives like other rows. "positives": keys of i's label are P(i)
             and nothing else is, and no key is in the sum over j, which has all other rows; "out" alone. That is no
             softmax: L_i may be negative; a row alone has no loss.
