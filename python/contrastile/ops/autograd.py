@@ -2,9 +2,9 @@
 
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
 of tensors, which costs more than a whole small loss. Functions take (statics, *tensors) of a record, so that autograd
-sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be silently
-wrong otherwise. So do operators that are called by themselves, as the graphs of torch.export do: such a graph has none
-of these Functions, and what it left out would be silently missing from the gradient.
+sees every tensor as an argument of its own. Backward passes that twice.py does not differentiate refuse to be: the
+result would be silently wrong. So do operators that are called by themselves, as the graphs of torch.export do: such a
+graph has none of these Functions, and what it left out would be silently missing from the gradient.
 """
 
 from __future__ import annotations
@@ -267,9 +267,9 @@ def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
 
 
 NO_DOUBLE_BACKWARD = (
-    "contrastile: double backward (create_graph=True) is not supported here: gradients of dot products with log-sum-exps "
-    "or softplus may be differentiated once, within one process; contrastile.reference has the same losses in plain "
-    "torch, differentiable any number of times"
+    "contrastile: double backward (create_graph=True) is not supported here: only gradients of dot products with "
+    "log-sum-exps or softplus may be differentiated, once and within one process; contrastile.reference has the same "
+    "losses in plain torch, differentiable any number of times"
 )
 
 
