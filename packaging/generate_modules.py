@@ -71,6 +71,10 @@ TWINS = (
     Twin("DebiasedInfoNCE", "debiased_info_nce", "debiased", "query, key", ("temperature", "tau_plus")),
     Twin("DebiasedNTXent", "debiased_nt_xent", "debiased", "z1, z2", ("temperature", "tau_plus")),
     Twin("SupCon", "sup_con", "supervised", "features, labels", learned=TEMPERATURE),
+    Twin(
+        "MultiPositive", "multi_positive", "multi_positive", "query, key, query_ids, key_ids", learned=TEMPERATURE,
+    ),
+    Twin("MILNCE", "mil_nce", "mil_nce", "video, text", learned=TEMPERATURE),
     Twin("DCL", "dcl", "decoupled", "z1, z2"),
     Twin("DCLW", "dclw", "decoupled", "z1, z2", ("temperature", "sigma")),
     Twin("DHEL", "dhel", "decoupled", "z1, z2"),

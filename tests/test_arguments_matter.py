@@ -120,6 +120,10 @@ EVERYWHERE = {
     "teacher_loss": Matter("ce", "kl"), "filter_wrong": Matter(False, True), "detach_targets": Matter(True, False),
     "weight_features": Matter(X, Z), "partner_labels": Matter(IDS, OTHER_IDS),
     "keys": Matter(X, Z, {"key_labels": IDS}), "key_labels": Matter(IDS, OTHER_IDS, {"keys": Z}),
+    # several positives
+    "keys_as": Matter("candidates", "positives", {"keys": Z, "key_labels": IDS}),
+    "anchor_mask": Matter(None, torch.arange(N) > 2), "form": Matter("out", "in"), "per_pair": Matter(False, True),
+    "key_weights": Matter(None, POSITIVE), "joint": Matter(True, False),
     # metrics
     "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -155,6 +159,18 @@ HERE = {
     ("linear_separability", "y"): Matter(rows(2, 60, D), rows(5, 60, D)),
     ("linear_separability", "generator"): Matter(None, seeded(3)),
 }  # fmt: skip
+HERE |= {
+    ("multi_positive", "query_ids"): Matter(IDS, OTHER_IDS),
+    ("multi_positive", "query_labels"): Matter(FLAGS, ~FLAGS, {"key_labels": FLAGS}),
+    ("multi_positive", "key_labels"): Matter(FLAGS, ~FLAGS, {"query_labels": FLAGS}),
+    ("multi_positive", "negative_labels"): Matter(FLAGS, ~FLAGS, {"query_labels": FLAGS, "negatives": Z}),
+    ("multi_positive", "query_groups"): Matter(None, IDS),
+    ("multi_positive", "key_groups"): Matter(IDS, OTHER_IDS, {"query_groups": IDS}),
+    ("multi_positive", "negative_groups"): Matter(IDS, OTHER_IDS, {"query_groups": IDS, "negatives": Z}),
+    ("mil_nce", "text"): Matter(rows(1, N, 3, D), rows(2, N, 3, D)),
+    ("mil_nce", "mask"): Matter(None, torch.arange(3).expand(N, 3) < 2),
+    **{(name, "direction"): Matter("mean", "rows", {"joint": False}) for name in ("mil_nce", "MILNCE")},
+}
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
 for name in ("gram_loss", "GramLoss"):
     HERE[name, "present"] = Matter(None, MISSING)

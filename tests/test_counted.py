@@ -124,7 +124,7 @@ def test_weights_of_one_change_nothing(card, reduction):
 @every_with_weights
 def test_weights_that_are_all_zero_give_zero(card):
     case = differentiable(default(card, N, D))
-    value = call(card, case, weights=torch.zeros(N))
+    value = call(card, case, **options(card, weights=torch.zeros(N), key_weights=torch.zeros(N)))
     value.backward()
     assert value == 0 and not any(x.grad is None or x.grad.any() for x in leaves(case))
 

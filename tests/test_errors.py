@@ -13,19 +13,22 @@ from support.refusals import IDS, N, X, Y, refuses
 
 ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_loss}
 ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc"}  # one argument holds all features: tests of their own
-PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
+OF_BAGS = {"mil_nce"}  # the second batch has another shape: tests of their own
+PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH | OF_BAGS} | ENGINES
 PAIRS["triangle_loss"] = lambda anchor, x, **options: contrastile.triangle_loss(anchor, x, x, **options)
 PAIRS |= {
     "distill_info_nce": lambda x, y, **options: contrastile.distill_info_nce(x, y, X, **options),
     "clip_distill_loss": lambda x, y, **options: contrastile.clip_distill_loss(x, y, X, Y, **options),
     "hydra_loss": lambda x, y, **options: contrastile.hydra_loss(x, y, IDS, IDS, **options),
+    "multi_positive": lambda x, y, **options: contrastile.multi_positive(x, y, IDS, IDS, **options),
 }
 SCALED = {"clip_loss", "siglip_loss", "symile_loss", "clip_distill_loss", "cwcl_loss"}
-GATHERED = {"info_nce", "gram_loss", "triangle_loss"}  # take more columns than rows
+GATHERED = {"info_nce", "gram_loss", "triangle_loss", "multi_positive"}  # take more columns than rows
 NAMES = {  # what each function calls its two batches
     "info_nce": ("query", "key"), "debiased_info_nce": ("query", "key"),
     **dict.fromkeys(("clip_loss", "siglip_loss", "cua", "cuaxu"), ("image_features", "text_features")),
-    "distill_info_nce": ("query", "key"), "clip_distill_loss": ("image_features", "text_features"),
+    **dict.fromkeys(("distill_info_nce", "multi_positive"), ("query", "key")),
+    "clip_distill_loss": ("image_features", "text_features"),
     "softclip_loss": ("x", "y"), "cwcl_loss": ("anchor", "other"), "hydra_loss": ("x", "gate"),
     "uniformity": ("x", "y"), "alignment": ("x", "y"), **dict.fromkeys(ENGINES, ("a", "b")),
     "symile_loss": (r"modalities\[0\]", r"modalities\[1\]"), "pmrl_loss": (r"modalities\[0\]", r"modalities\[1\]"),

@@ -20,6 +20,7 @@ FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "sigmoid": pairs.sigmoid,
     "two-views": pairs.two_views,
     "supervised": pairs.supervised,
+    "multi-positive": pairs.multi_positive,
     "multiview": pairs.multiview,
     "symile": pairs.symile,
     "debiased": curves.debiased,

@@ -18,7 +18,7 @@ from contrastile.distributed import Ranks
 
 # of 11 items (2 ranks: 11, 3: 11, 4: 13): uneven, one rank with none, one with one
 SIZES = {1: [11], 2: [7, 4], 3: [6, 0, 5], 4: [1, 5, 0, 7]}
-OF_NEGATIVES = ("negatives", "negative_ids", "negative_log_prob", "teacher_negatives")
+OF_NEGATIVES = ("negatives", "negative_ids", "negative_groups", "negative_log_prob", "teacher_negatives")
 SHARED = ("permutations",)  # given to every rank as a whole
 
 

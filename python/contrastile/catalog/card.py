@@ -36,7 +36,7 @@ class Case:
 
 
 # arguments that are numbers without a gradient
-CONSTANTS = ("weights", "key_log_prob", "negative_log_prob")
+CONSTANTS = ("weights", "key_weights", "key_log_prob", "negative_log_prob")
 
 
 CaseMaker = Callable[[int, int, Generator, torch.dtype], Case]

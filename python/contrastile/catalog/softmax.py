@@ -59,6 +59,31 @@ def labelled(temperature: float, classes: float, views: int = 0, **options: Any)
     return make
 
 
+def with_keys(temperature: float, classes: float, **options: Any) -> CaseMaker:
+    """`labelled`, with further rows that are no anchors, nor are all samples."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case = labelled(temperature, classes, **options)(n, d, g, dtype)
+        m = n // 2 + 5
+        more = {
+            "keys": unit_rows(m, d, g, dtype), "key_labels": torch.randint(0, int(n * classes) + 1, (m,), generator=g),
+            "anchor_mask": torch.rand(n, generator=g) < 0.7,
+        }  # fmt: skip
+        return replace(case, kwargs={**case.kwargs, **more})
+
+    return make
+
+
+def label_sets(temperature: float, **options: Any) -> CaseMaker:
+    """Features with any number of labels each."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        sets = torch.rand(n, 9, generator=g) < 0.15
+        return Case((unit_rows(n, d, g, dtype), sets), {"temperature": scalar(temperature), **options}, 1 / temperature)
+
+    return make
+
+
 CARDS: tuple[LossCard, ...] = (
     LossCard(
         "info_nce", "pairs, retrieval embeddings, hard negatives, queues", "arXiv 1807.03748", "eq. 4", 6,
@@ -149,6 +174,9 @@ CARDS: tuple[LossCard, ...] = (
             "weights": each(labelled(0.1, 0.5), "weights", "present"),
             "some views": each(labelled(0.1, 0.5, views=2), "weights", "present"),
             "detached": labelled(0.1, 0.5, detach_keys=True),
+            "keys": with_keys(0.1, 0.5, form="in"),
+            "keys as positives": each(with_keys(0.1, 0.5, keys_as="positives"), "weights", "present"),
+            "label sets": label_sets(0.1, form="each", per_pair=True),
         },
         stacked=True,
     ),

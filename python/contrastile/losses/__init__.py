@@ -8,6 +8,7 @@ from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import kcl
 from .late import maxsim
+from .mil_nce import mil_nce
 from .modules import (
     CUA,
     CUAXU,
@@ -16,6 +17,7 @@ from .modules import (
     DCLW,
     DHEL,
     KCL,
+    MILNCE,
     MVDHEL,
     PMRL,
     PVC,
@@ -28,6 +30,7 @@ from .modules import (
     GramLoss,
     HydraLoss,
     InfoNCE,
+    MultiPositive,
     MVInfoNCE,
     NTXent,
     SigLipLoss,
@@ -37,6 +40,7 @@ from .modules import (
     TriangleLoss,
     Uniformity,
 )
+from .multi_positive import multi_positive
 from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
@@ -57,6 +61,7 @@ __all__ = [
     "DCLW",
     "DHEL",
     "KCL",
+    "MILNCE",
     "MVDHEL",
     "PMRL",
     "PVC",
@@ -71,6 +76,7 @@ __all__ = [
     "InfoNCE",
     "LowRank",
     "MVInfoNCE",
+    "MultiPositive",
     "NTXent",
     "SigLipLoss",
     "SoftClipLoss",
@@ -98,7 +104,9 @@ __all__ = [
     "info_nce",
     "kcl",
     "maxsim",
+    "mil_nce",
     "mip_similarity",
+    "multi_positive",
     "multilabel_contrastive",
     "mv_dhel",
     "mv_infonce",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Direction, Reduction, TeacherLoss
+from ..literals import BackendName, Direction, KeysAs, PositiveForm, Reduction, TeacherLoss
 from ..ranks import Group
 from .base import OWN, LossModule, Own
 from .contrastive import clip_loss, info_nce, nt_xent
@@ -16,6 +16,8 @@ from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import KernelName, kcl
+from .mil_nce import mil_nce
+from .multi_positive import multi_positive
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
 from .sigmoid import siglip_loss
@@ -983,8 +985,8 @@ class SupCon(LossModule):
         loss = SupCon(learnable_temperature=True)
         loss(features, labels)
 
-    forward takes features, labels, and by name weights, present. An option that is given to forward holds for that
-    call.
+    forward takes features, labels, and by name keys, key_labels, anchor_mask, weights, present. An option that is given
+    to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -997,6 +999,9 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        keys_as: KeysAs = "candidates",
+        form: PositiveForm = "out",
+        per_pair: bool = False,
         detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1011,6 +1016,9 @@ class SupCon(LossModule):
             learnable_temperature: Whether there are parameters: log_temperature.
         """
         super().__init__()
+        self.keys_as = keys_as
+        self.form = form
+        self.per_pair = per_pair
         self.temperature = None if learnable_temperature else temperature
         self.detach_keys = detach_keys
         self.normalize = normalize
@@ -1026,6 +1034,12 @@ class SupCon(LossModule):
         features: Views,
         labels: Tensor,
         *,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        keys_as: KeysAs | Own = OWN,
+        anchor_mask: Tensor | None = None,
+        form: PositiveForm | Own = OWN,
+        per_pair: bool | Own = OWN,
         temperature: float | Tensor | Own = OWN,
         detach_keys: bool | Own = OWN,
         weights: Tensor | None = None,
@@ -1040,10 +1054,208 @@ class SupCon(LossModule):
         return sup_con(
             features,
             labels,
+            keys=keys,
+            key_labels=key_labels,
+            keys_as=self.keys_as if keys_as is OWN else keys_as,
+            anchor_mask=anchor_mask,
+            form=self.form if form is OWN else form,
+            per_pair=self.per_pair if per_pair is OWN else per_pair,
             temperature=self.needed("temperature", temperature),
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             weights=weights,
             present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MultiPositive(LossModule):
+    """`multi_positive` as a module with options of its own.
+
+        loss = MultiPositive(learnable_temperature=True)
+        loss(query, key, query_ids, key_ids)
+
+    forward takes query, key, query_ids, key_ids, and by name query_labels, key_labels, query_groups, key_groups,
+    negatives, negative_ids, negative_labels, negative_groups, weights, key_weights. An option that is given to forward
+    holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(multi_positive)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        form: PositiveForm = "out",
+        per_pair: bool = False,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `multi_positive`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.form = form
+        self.per_pair = per_pair
+        self.temperature = None if learnable_temperature else temperature
+        self.direction = direction
+        self.detach_keys = detach_keys
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        *,
+        query_labels: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        query_groups: Tensor | None = None,
+        key_groups: Tensor | None = None,
+        negatives: Tensor | None = None,
+        negative_ids: Tensor | None = None,
+        negative_labels: Tensor | None = None,
+        negative_groups: Tensor | None = None,
+        form: PositiveForm | Own = OWN,
+        per_pair: bool | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        key_weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`multi_positive`. An option holds for this call."""
+        return multi_positive(
+            query,
+            key,
+            query_ids,
+            key_ids,
+            query_labels=query_labels,
+            key_labels=key_labels,
+            query_groups=query_groups,
+            key_groups=key_groups,
+            negatives=negatives,
+            negative_ids=negative_ids,
+            negative_labels=negative_labels,
+            negative_groups=negative_groups,
+            form=self.form if form is OWN else form,
+            per_pair=self.per_pair if per_pair is OWN else per_pair,
+            temperature=self.needed("temperature", temperature),
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            key_weights=key_weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MILNCE(LossModule):
+    """`mil_nce` as a module with options of its own.
+
+        loss = MILNCE(learnable_temperature=True)
+        loss(video, text)
+
+    forward takes video, text, and by name mask, weights. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(mil_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        joint: bool = True,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `mil_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.joint = joint
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        video: Tensor,
+        text: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        mask: Tensor | None = None,
+        joint: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`mil_nce`. An option holds for this call."""
+        return mil_nce(
+            video,
+            text,
+            temperature=self.needed("temperature", temperature),
+            mask=mask,
+            joint=self.joint if joint is OWN else joint,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,

@@ -39,7 +39,8 @@ class Weights:
     col_positive: float | Tensor = 0.0
     row_target: float | Tensor = 0.0
     col_target: float | Tensor = 0.0
-    cross_entropy: bool = False  # row and col weigh softplus(statistic - positive)
+    # row and col weigh softplus(statistic - positive), with Pairs.split that of the others minus that of the positives
+    cross_entropy: bool = False
 
 
 @collective

@@ -13,6 +13,7 @@ from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss,
 from .gap import cua, cuaxu
 from .kernel import kcl
 from .late import maxsim
+from .multi_positive import mil_nce, multi_positive
 from .multilabel import multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
@@ -43,7 +44,9 @@ __all__ = [
     "info_nce",
     "kcl",
     "maxsim",
+    "mil_nce",
     "mip_similarity",
+    "multi_positive",
     "multilabel_contrastive",
     "mv_dhel",
     "mv_infonce",
