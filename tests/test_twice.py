@@ -18,9 +18,9 @@ OFFERED = [card for card in CATALOG if card.gemm and card.name not in REFUSED]
 # the same of some variants: kernels that are no exponential of a dot product, all tuples of an item
 OTHER_SCORES = {"kcl": ("log", "imq", "riesz"), "symile_loss": ("n_squared",)}
 VARIANTS = [
-    (card, variant)
+    pytest.param(card, variant, marks=() if index % 3 == 0 else pytest.mark.slow)
     for card in OFFERED
-    for variant in card.variants
+    for index, variant in enumerate(card.variants)
     if not any(word in variant for word in OTHER_SCORES.get(card.name, ()))
 ]
 
@@ -38,6 +38,9 @@ def second(function, case, **options):
 
 def assert_equal(found, expected, rtol, magnitude=1.0):
     for x, y in zip(found, expected, strict=True):
+        assert x.isfinite().all()
+        if y.isnan().any():  # torch's own second derivative of a log-sum-exp over nothing
+            continue
         assert (x.double() - y).norm() <= rtol * y.norm() + 1e-12 * magnitude**2
 
 

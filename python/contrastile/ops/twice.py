@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -274,8 +275,10 @@ def of_side(
     """positives: their sum and, where they are apart, their log-sum-exp."""
     term = stat
     if args.split:
-        others, own = (x.view(sets, -1).logsumexp(0) for x in (stat, positives[1]))
-        term = softplus(others - own) if sets > 1 else log_add(own, others)
+        others, own = (reduce(log_add, x.view(sets, -1).unbind()) for x in (stat, positives[1]))
+        kept = own != -torch.inf
+        margin = torch.where(kept, others, -torch.inf) - torch.where(kept, own, 0.0)
+        term = softplus(margin) if sets > 1 or args.cross_entropy else log_add(own, others)
         weight = weight[: len(term)] if isinstance(weight, Tensor) else weight
     elif args.cross_entropy:
         term = softplus(torch.where(stat == -torch.inf, stat, stat - positives[0]))
@@ -284,7 +287,7 @@ def of_side(
 
 
 def log_add(x: Tensor, y: Tensor) -> Tensor:
-    """torch.logaddexp, whose second derivative at -inf is NaN."""
+    """torch.logaddexp; the second derivative of torch's, as that of logsumexp, is NaN at -inf."""
     some = x != -torch.inf
     base = torch.where(some, x, 0.0)
     return torch.where(some, base + softplus(y - base), y)
