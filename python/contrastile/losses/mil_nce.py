@@ -93,7 +93,9 @@ def mil_nce(
     others, bag = stats.row_negatives, stats.row_positives_lse
     assert others is not None and bag is not None
     bag = cleaned(bag, some)
-    back = None if stats.col_negatives is None else stats.col_negatives.view(n, size).logsumexp(1)
+    back = None
+    if stats.col_negatives is not None:  # of a bag of nothing the second derivative would be NaN
+        back = cleaned(stats.col_negatives.view(n, size), some).logsumexp(1)
     if joint:
         assert back is not None
         rows = math.log(2.0) + softplus(torch.logaddexp(others, back) - bag - math.log(2.0))

@@ -118,6 +118,9 @@ class ManyPositives:
             return stats.rows - mean
         others: Tensor = getattr(stats, f"{side}_negatives")[:n]
         positives: Tensor = getattr(stats, f"{side}_positives_lse")[:n]
+        positives = torch.where(
+            share == 0.0, 0.0, positives
+        )  # -inf: their derivatives would be NaN, whatever they weigh
         inside: Tensor = softplus(others - positives)
         return inside if self.form == "in" else inside + torch.where(share == 1.0, 0.0, positives - mean)
 

@@ -170,7 +170,8 @@ def pair_reduce(
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0. reduce="max" also gives row_argmax: of
         equal maxima the first, of NaN the first.
 
-    Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
+    Gradients: a, b, scale, col_scale, row_bias, col_bias; once, and once more for score="dot",
+        reduce="lse" | "softplus" without targets, in one process; else double backward raises ("max" is plain torch).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
     pairs = Pairs(
