@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 Direction: TypeAlias = Literal["mean", "sum", "rows", "cols"]  # of a loss with two: losses.weights has their weights
+FixedPoints: TypeAlias = Literal["add", "overwrite"]  # of mixtures with themselves
 TeacherLoss: TypeAlias = Literal["ce", "kl"]
+MarginKind: TypeAlias = Literal["cos", "arc"]
 MultilabelForm: TypeAlias = Literal["wbce", "bce", "mse", "nce", "cwcl", "kl"]
 BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "auto" and the names of backends.BACKENDS
 

@@ -49,6 +49,7 @@ def every_variant_once(names: str, *axes: Sequence[Any]) -> pytest.MarkDecorator
 every_loss = pytest.mark.parametrize("card", CATALOG, ids=id_of)
 # made of the parts of another loss of their family, which stands for them where a test is dear
 RELATED = ("clip_distill_loss", "cwcl_loss", "debiased_nt_xent", "dclw", "cuaxu", "alignment")
+RELATED += ("margin_info_nce", "cma_loss", "m2_mix", "m3el_loss")
 every_family = pytest.mark.parametrize(
     "card", by_default(CATALOG, *(card for card in CATALOG if card.name not in RELATED)), ids=id_of
 )
@@ -94,14 +95,19 @@ def emptied(case: Case) -> Case:
     def cut(x: Any) -> Any:
         return x[..., :0] if isinstance(x, Tensor) and x.dtype == torch.int64 else x
 
-    case = each_tensor(case, lambda x: x[..., :0, :] if x.dim() > 1 else x)
+    def none_of(x: Tensor) -> Tensor:
+        return x[:, :0] if case.views and x.dim() > 2 else x[:0] if x.dim() else x
+
+    case = each_tensor(case, none_of)
     kwargs = {name: cut(x) for name, x in case.kwargs.items()}
     return replace(case, args=tuple(map(cut, case.args)), kwargs=kwargs)
 
 
-def required(case: Case) -> dict[str, Any]:
+def required(card: LossCard, case: Case) -> dict[str, Any]:
     """Keyword arguments that a call cannot do without, or would draw at random."""
-    return {name: case.kwargs[name] for name in ("logit_scale", "permutations") if name in case.kwargs}
+    every = inspect.signature(card.function).parameters
+    needed = {name for name, p in every.items() if p.default is p.empty} | {"permutations"}
+    return {name: x for name, x in case.kwargs.items() if name in needed}
 
 
 def leaves(case: Case) -> list[Tensor]:
