@@ -47,11 +47,11 @@ def between(temperature: float, **options: Any) -> CaseMaker:
     return make
 
 
-def classes(temperature: float, more: int = 0, private: int = 0, **options: Any) -> CaseMaker:
-    """Items with prototypes of n + more classes, or with `private` ones of each item's own."""
+def classes(temperature: float, few: bool = False, private: int = 0, **options: Any) -> CaseMaker:
+    """Items with prototypes of n classes, or of about half as many, or with `private` ones of each item's own."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
-        count = private or n + more
+        count = private or (n // 2 + 3 if few else n)
         prototypes = unit_rows(n * private, d, g, dtype).view(n, private, d) if private else None
         kwargs = {
             "prototypes": unit_rows(count, d, g, dtype) if prototypes is None else prototypes,
@@ -123,9 +123,9 @@ CARDS: tuple[LossCard, ...] = (
         "prototype_loss", "classes with a vector each", "arXiv 1811.12649", "normalised softmax", 6,
         {
             "default": classes(0.07),
-            "smoothing": classes(0.05, more=4, label_smoothing=0.1),
+            "smoothing": classes(0.05, few=True, label_smoothing=0.1),
             "private": classes(0.1, private=5, label_smoothing=0.1),
-            "weights": each(classes(0.1, more=4), "weights", "present", "temperature"),
+            "weights": each(classes(0.1, few=True), "weights", "present", "temperature"),
         },
     ),
     LossCard(

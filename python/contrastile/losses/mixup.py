@@ -94,7 +94,7 @@ def mixup_info_nce(
         ),
     )  # fmt: skip
     partner = check.ids("partner", partner, n, mixed.device)
-    check.condition(f"partner must lie in [0, {batch.total})", (partner >= 0) & (partner < batch.total))
+    check.condition(lambda: f"partner must lie in [0, {batch.total})", (partner >= 0) & (partner < batch.total))
     if batch.total == 0:
         return reduced_empty(0, reduction, mixed, clean, scale, *others or ())
     both = torch.stack([batch.index(mixed.device), partner], 1)

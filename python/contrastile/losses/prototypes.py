@@ -144,5 +144,5 @@ def checked_labels(labels: Tensor, count: int, present: Tensor | None, x: Tensor
     labels = check.ids("labels", labels, x.shape[0], x.device)
     if present is not None:
         labels = torch.where(present, labels, 0)
-    check.condition(f"labels must lie in [0, C = {count})", (labels >= 0) & (labels < count))
+    check.condition(lambda: f"labels must lie in [0, C = {count})", (labels >= 0) & (labels < count))
     return labels
