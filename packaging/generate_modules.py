@@ -19,7 +19,7 @@ from pathlib import Path
 
 LOSSES = Path(__file__).parents[1] / "python/contrastile/losses"
 TARGET = LOSSES / "modules.py"
-INPUTS = ("Tensor", "Tensor | None", "Generator | None", "Views")
+INPUTS = ("Tensor", "Tensor | None", "Generator | None", "Share", "Views")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Twin:
     call: str  # an example of forward's arguments
     by_place: tuple[str, ...] = ("temperature",)  # options that the constructor also takes by place
     learned: Learned | None = None
+    options: str = ""  # of the constructor in the example
 
 
 TEMPERATURE = Learned("temperature", "learnable_temperature")
@@ -63,6 +64,20 @@ TWINS = (
     Twin("SoftClipLoss", "softclip_loss", "similarity", "x, y", learned=TEMPERATURE),
     Twin("CWCL", "cwcl_loss", "similarity", "anchor, other", ("logit_scale",), SCALE),
     Twin("HydraLoss", "hydra_loss", "gated", "x, gate, labels, partner_labels", ("logit_scale",), SCALE),
+    Twin(
+        "MarginInfoNCE", "margin_info_nce", "margin", "query, key, negatives=queue", ("margin", "temperature"),
+        TEMPERATURE, "margin=0.3",
+    ),
+    Twin("CMALoss", "cma_loss", "margin", "image_features, text_features", ("logit_scale",), SCALE, "lam=0.001"),
+    Twin("MixupInfoNCE", "mixup_info_nce", "mixup", "mixed, clean, partner, share", learned=TEMPERATURE),
+    Twin("M2Mix", "m2_mix", "mixup", "x, y, share", learned=TEMPERATURE),
+    Twin("PrototypeLoss", "prototype_loss", "prototypes", "x, prototypes, labels", learned=TEMPERATURE),
+    Twin(
+        "GlobalLocalInfoNCE", "global_local_info_nce", "structured", "global_features, local_features, mask",
+        learned=TEMPERATURE,
+    ),
+    Twin("BlockInfoNCE", "block_info_nce", "structured", "x, y", ("blocks",), TEMPERATURE, "2"),
+    Twin("M3ELLoss", "m3el_loss", "structured", "x, y", learned=TEMPERATURE),
     Twin("NTXent", "nt_xent", "contrastive", "z1, z2", learned=TEMPERATURE),
     Twin(
         "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),
@@ -176,15 +191,20 @@ class Module:
 
     def documentation(self) -> str:
         twin, learned = self.twin, self.twin.learned
-        given = [p.name for p in self.options if not p.default and (learned is None or learned.name != p.name)]
-        assert not given, f"{twin.function}: {given} have no default"
-        example = f"    loss = {twin.name}({f'{learned.switch}=True' if learned else ''})\n    loss({twin.call})"
+        options = ", ".join(filter(None, (twin.options, f"{learned.switch}=True" if learned else "")))
+        example = f"    loss = {twin.name}({options})\n    loss({twin.call})"
         tensors = ", ".join("*" * (p.kind == "many") + p.name for p in self.inputs if p.kind != "name")
         named = [p.name for p in self.inputs if p.kind == "name"]
         takes = f"forward takes {tensors}{', and by name ' + ', '.join(named) if named else ''}. "
         takes += "An option that is given to forward holds for that call."
         parts = [f"`{twin.function}` as a module with options of its own.", example, wrapped(takes)]
-        return docstring("\n\n".join([*parts, *map(wrapped, self.learning())]))
+        return docstring("\n\n".join([*parts, *map(wrapped, self.requirements()), *map(wrapped, self.learning())]))
+
+    def requirements(self) -> Iterator[str]:
+        learned = self.twin.learned
+        names = [p.name for p in self.options if not p.default and (learned is None or learned.name != p.name)]
+        if names:
+            yield f"Forward must be given {' and '.join(names)} where the module has none."
 
     def learning(self) -> Iterator[str]:
         learned = self.twin.learned
@@ -252,6 +272,8 @@ class Module:
                 yield {"place": p.name, "many": f"*{p.name}", "name": f"{p.name}={p.name}"}[p.kind]
             elif learned and p.name in (learned.name, learned.offset):
                 yield f'{p.name}=self.{"factor" if "None" in p.type else "needed"}("{p.name}", {p.name})'
+            elif not p.default:
+                yield f'{p.name}=self.required("{p.name}", {p.name})'
             else:
                 yield f"{p.name}=self.{p.name} if {p.name} is OWN else {p.name}"
 

@@ -96,7 +96,7 @@ EVERYWHERE = {
        for name in ("row_order", "col_order")},
     "row_low": Matter(None, torch.zeros(N)), "col_low": Matter(None, torch.zeros(N), {"cols": True}),
     "cross_entropy": Matter(False, True, {"keep": "other_index", "positives": "same_index"}),
-    "mask": Matter(None, rows(7, N, N) > 0), "positives": Matter(None, "same_index"),
+    "positives": Matter(None, "same_index"),
     "split": Matter(False, True, {"positives": "same_index"}), "counts": Matter(False, True),
     "partner": Matter(torch.arange(N).roll(1), torch.arange(N), {"keep": "no_partner"}),
     "share": Matter(POSITIVE, 2 * POSITIVE, {"positives": "partner", "partner": torch.arange(N)}),
@@ -118,6 +118,18 @@ EVERYWHERE = {
     "teacher_negatives": Matter(X, Z, {"negatives": Z, "teacher_key": rows(9)}),
     "teacher_temperature": Matter(0.3, 0.5), "teacher_logit_scale": Matter(5.0, 7.0),
     "teacher_loss": Matter("ce", "kl"), "filter_wrong": Matter(False, True), "detach_targets": Matter(True, False),
+    # mixtures, prototypes, parts, blocks, groups
+    **{name: Matter(X, Z) for name in ("mixed", "clean", "global_features", "prototypes")},
+    "local_features": Matter(rows(14, N, 3, D), rows(15, N, 3, D)), "mask": Matter(None, rows(16, N, 3) > 0),
+    "unmixed": Matter(None, Z), "unmixed_clean": Matter(None, X, {"unmixed": Z}),
+    "fixed_points": Matter("add", "overwrite", {"partner": IDS}),
+    **{name: Matter(None, IDS) for name in ("query_groups", "image_groups")},
+    "key_groups": Matter(None, OTHER_IDS, {"query_groups": IDS}),
+    "text_groups": Matter(None, OTHER_IDS, {"image_groups": IDS}),
+    "negative_groups": Matter(IDS, OTHER_IDS, {"query_groups": IDS, "negatives": Z}),
+    "margin": Matter(0.1, 0.2), "kind": Matter("cos", "arc"), "in_batch": Matter(True, False, {"negatives": Z}),
+    "blocks": Matter(2, 3), "same_pair_weight": Matter(1.0, 2.0), "other_block_weight": Matter(1.0, 2.0),
+    "intra_scale": Matter(0.8, 0.5), "inter_scale": Matter(1.0, 0.5), "lam": Matter(0.1, 0.2),
     "weight_features": Matter(X, Z), "partner_labels": Matter(IDS, OTHER_IDS),
     "keys": Matter(X, Z, {"key_labels": IDS}), "key_labels": Matter(IDS, OTHER_IDS, {"keys": Z}),
     # several positives
@@ -141,6 +153,9 @@ HERE = {
     ("pairwise_aggregate", "loss"): Matter(contrastile.nt_xent, contrastile.dhel),
     ("pairwise_aggregate", "options"): Matter({"temperature": 0.5}, {"temperature": 0.2}),
     ("row_lse", "options"): Matter({"keep": "all"}, {"keep": "other_index"}),
+    **{(name, "mask"): Matter(None, rows(7, N, N) > 0) for name in ("pair_reduce", "pair_loss", "row_lse")},
+    **{("block_info_nce", name): Matter(rows(17, 2 * N, D), rows(18, 2 * N, D)) for name in "xy"},
+    **{(name, "share"): Matter(0.3, 0.6) for name in ("m2_mix", "mixup_info_nce", "slerp")},
     **{(name, "memory_budget"): Matter(0, 1 << 20) for name in (
         "pair_reduce", "uniformity", "Uniformity", "cua", "CUA", "cuaxu", "CUAXU")},
     ("kcl", "memory_budget"): Matter(0, 1 << 20, {"kernel": "imq"}),
@@ -202,6 +217,7 @@ BASE: dict[str, dict[str, Any]] = {
     "mip_similarity": {"candidates": X, "queries": [Y, Z]},
     "pairwise_aggregate": {"views": [X, Y, Z], "loss": contrastile.nt_xent},
     "volume_computation": {"language": X, "inputs": (Y,)},
+    "slerp": {"x": X, "y": Y, "share": 0.3},
     "multilabel_contrastive": {"x": X, "y": Y, "labels": torch.eye(N)},
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
@@ -344,7 +360,7 @@ def test_every_argument_of_a_module_matters(name, argument, spy):
     common = base(cls.function.__name__, cls.function) | {"backend": "torch"} | where
     common = {key: value for key, value in common.items() if key in own or key in taken or key == "radius"}
     if argument.startswith("learnable"):  # forward is not to be given what the module learns
-        common = {key: value for key, value in common.items() if not (isinstance(value, Tensor) and value.dim() == 0)}
+        common = {key: x for key, x in common.items() if not (key in own and isinstance(x, Tensor) and x.dim() == 0)}
 
     def call(given: dict[str, Any]) -> Any:
         options = {key: given.pop(key) for key in list(given) if key in own and not isinstance(given[key], Tensor)}

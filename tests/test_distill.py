@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import contrastile
 from contrastile import Targets, clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss, pair_reduce, softclip_loss
+from support import exact
+from support.exact import same
 from support.refusals import refuses
 
 N, M, D, T = 9, 21, 8, 6
 G = torch.Generator().manual_seed(5)
 
 
-def unit_rows(*shape):
-    return F.normalize(torch.randn(*shape, generator=G, dtype=torch.float64), dim=-1).requires_grad_()
+unit_rows = partial(exact.unit_rows, G)
 
 
 def near(x, noise=0.4):
     return F.normalize(x.detach() + noise * torch.randn(x.shape, generator=G, dtype=torch.float64), dim=-1)
-
-
-def same(value, expected, *leaves):
-    torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-13)
-    grads = [torch.autograd.grad(x, leaves, retain_graph=True) for x in (value, expected)]
-    for found, true in zip(*grads, strict=True):
-        torch.testing.assert_close(found, true, rtol=1e-10, atol=1e-13)
 
 
 IMAGE, TEXT = unit_rows(N, D), unit_rows(N, D)

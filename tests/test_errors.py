@@ -8,21 +8,26 @@ import torch
 import contrastile
 from contrastile import BackendUnsupported, available_backends, pair_loss, pair_reduce, row_lse
 from contrastile.catalog import CATALOG
-from support.loss_cases import call, default, emptied, every_loss, every_pair_loss, id_of, takes
+from support.loss_cases import call, default, emptied, every_loss, every_pair_loss, id_of, required, takes
 from support.refusals import IDS, N, X, Y, refuses
 
 ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_loss}
-ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc"}  # one argument holds all features: tests of their own
-OF_BAGS = {"mil_nce"}  # the second batch has another shape: tests of their own
-PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH | OF_BAGS} | ENGINES
+# one argument holds all features, or they are of different shapes: tests of their own
+ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc", "mil_nce", "prototype_loss", "global_local_info_nce"}
+PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
 PAIRS["triangle_loss"] = lambda anchor, x, **options: contrastile.triangle_loss(anchor, x, x, **options)
 PAIRS |= {
     "distill_info_nce": lambda x, y, **options: contrastile.distill_info_nce(x, y, X, **options),
     "clip_distill_loss": lambda x, y, **options: contrastile.clip_distill_loss(x, y, X, Y, **options),
     "hydra_loss": lambda x, y, **options: contrastile.hydra_loss(x, y, IDS, IDS, **options),
     "multi_positive": lambda x, y, **options: contrastile.multi_positive(x, y, IDS, IDS, **options),
+    "margin_info_nce": lambda x, y, **options: contrastile.margin_info_nce(x, y, margin=0.1, **options),
+    "cma_loss": lambda x, y, **options: contrastile.cma_loss(x, y, lam=0.1, **options),
+    "mixup_info_nce": lambda x, y, **options: contrastile.mixup_info_nce(x, y, IDS, 0.5, **options),
+    "m2_mix": lambda x, y, **options: contrastile.m2_mix(x, y, 0.5, **options),
+    "block_info_nce": lambda x, y, **options: contrastile.block_info_nce(x, y, 2, **options),
 }
-SCALED = {"clip_loss", "siglip_loss", "symile_loss", "clip_distill_loss", "cwcl_loss"}
+SCALED = {"clip_loss", "siglip_loss", "symile_loss", "clip_distill_loss", "cwcl_loss", "cma_loss"}
 GATHERED = {"info_nce", "gram_loss", "triangle_loss", "multi_positive"}  # take more columns than rows
 NAMES = {  # what each function calls its two batches
     "info_nce": ("query", "key"), "debiased_info_nce": ("query", "key"),
@@ -30,6 +35,8 @@ NAMES = {  # what each function calls its two batches
     **dict.fromkeys(("distill_info_nce", "multi_positive"), ("query", "key")),
     "clip_distill_loss": ("image_features", "text_features"),
     "softclip_loss": ("x", "y"), "cwcl_loss": ("anchor", "other"), "hydra_loss": ("x", "gate"),
+    "margin_info_nce": ("query", "key"), "cma_loss": ("image_features", "text_features"),
+    "mixup_info_nce": ("mixed", "clean"), **dict.fromkeys(("m2_mix", "block_info_nce", "m3el_loss"), ("x", "y")),
     "uniformity": ("x", "y"), "alignment": ("x", "y"), **dict.fromkeys(ENGINES, ("a", "b")),
     "symile_loss": (r"modalities\[0\]", r"modalities\[1\]"), "pmrl_loss": (r"modalities\[0\]", r"modalities\[1\]"),
     "gram_loss": ("anchor", "others"), "triangle_loss": ("anchor", "x"),
@@ -127,7 +134,7 @@ def with_number(card, name, value):
     case = default(card)
     tensors = [x for x in case.args if x.dim()]
     scale = {"logit_scale": 5.0} if takes(card, "logit_scale") else {}
-    return card.function(*tensors, **{**scale, name: value})
+    return card.function(*tensors, **{**required(card, case), **scale, name: value})
 
 
 @on_numbers

@@ -32,7 +32,8 @@ def tensors(case):
 
 def dynamic(case):
     """The batch is one symbol, the number of further negatives another."""
-    sizes = {TRACED: torch.export.Dim("n", min=2, max=MOST), TRACED // 2 + 3: torch.export.Dim("m", min=2, max=MOST)}
+    n, m = (torch.export.Dim(name, min=2, max=MOST) for name in "nm")
+    sizes = {TRACED: n, TRACED // 2 + 3: m, case.versions * TRACED: case.versions * n}
     return tree_map(lambda x: {i: sizes[s] for i, s in enumerate(x.shape) if s in sizes}, tensors(case))
 
 

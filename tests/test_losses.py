@@ -285,7 +285,7 @@ def test_numbers_and_tensors_are_the_same_parameter(card, parameter, dtype):
     value = torch.tensor(NUMBERS[parameter], dtype=dtype)
     case = default(card, dtype=dtype)
     tensors = [x for x in case.args if x.dim()]
-    others = required(case) | {name: NUMBERS[name] for name in ("logit_scale",) if takes(card, name)}
+    others = required(card, case) | {name: NUMBERS[name] for name in ("logit_scale",) if takes(card, name)}
     found, *same = (
         card.function(*tensors, **{**others, parameter: x}) for x in (value.item(), value, value.reshape(1))
     )

@@ -45,7 +45,7 @@ def inputs_of(cls, **options):
 
 def named_of(cls):
     """What a learning module still needs by name, less the scale it owns."""
-    return {name: x for name, x in required(default(card_of(cls))).items() if name not in SCALED}
+    return {name: x for name, x in required(card_of(cls), default(card_of(cls))).items() if name not in SCALED}
 
 
 def test_every_loss_has_one_twin_and_every_twin_a_loss():
@@ -63,7 +63,7 @@ def test_a_module_computes_what_its_function_does(card):
 @every_loss
 def test_modules_have_the_defaults_of_their_functions(card):
     case = default(card)
-    named = required(case)
+    named = required(card, case)
     assert torch.equal(card.module()(*case.args, **named), card.function(*case.args, **named))
     ours, theirs = inspect.signature(card.module).parameters, inspect.signature(card.function).parameters
     for name in ours.keys() & theirs.keys():  # a scale that forward must be given has no default
@@ -77,6 +77,8 @@ def test_modules_take_every_option_of_their_function(card):
         "negatives",
         "teacher_negatives",
         "weight_features",
+        "unmixed",
+        "unmixed_clean",
         "hard_negatives",
         "keys",
         "anchor_mask",
@@ -227,7 +229,7 @@ def test_copies_are_equal_and_independent(cls, copied, learn):
     module = cls(**({learnable(cls): True} if learn else {}))
     twin = copied(module)
     tensors = inputs_of(cls) if learn else default(card_of(cls)).args
-    named = named_of(cls) if learn else required(default(card_of(cls)))
+    named = named_of(cls) if learn else required(card_of(cls), default(card_of(cls)))
     assert repr(twin) == repr(module)
     assert torch.equal(twin(*tensors, **named), module(*tensors, **named))
     if learn:

@@ -15,6 +15,8 @@ from palette import FAINT, INK, PAPER
 FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "memory": memory.clip,
     "contrastive": pairs.contrastive,
+    "mixup": pairs.mixup,
+    "structured": pairs.structured,
     "distillation": pairs.distillation,
     "soft-targets": pairs.soft_targets,
     "sigmoid": pairs.sigmoid,

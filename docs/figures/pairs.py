@@ -172,6 +172,41 @@ def with_a_copy(roles: int, noise: float = 0.7) -> list[Tensor]:
     return [torch.cat([views[2 * role, :1], views[2 * role + 1]]) for role in range(roles)]
 
 
+def mixup() -> plt.Figure:
+    n = 5
+    x, flipped = items(n, 2), torch.arange(5).flip(0)
+    figure, (first, second) = panels(2, 3.0)
+    found = pair_gradients(lambda r: reference.mixup_info_nce(*r.split(n), flipped, 0.7, temperature=0.3), x)[:n, n:]
+    matrix(first, found, "mixup_info_nce", "mixed", "clean")
+    matrix(second, pair_gradients(lambda r: reference.m2_mix(*r.split(n), 0.7), x), "m2_mix", "x | y", "x | y", (n,))
+    return legend(figure)
+
+
+def structured() -> plt.Figure:
+    figure, axes = panels(4, 2.4)
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    rows = torch.cat([items(3, 2)[[0, 0, 1, 1, 2]] + 0.3 * items(5, 1, seed=8), items(3, 2)[3:]])
+
+    def classes(r: Tensor) -> Tensor:
+        return reference.prototype_loss(r[:5], r[5:], labels, temperature=0.3)
+
+    def parts(r: Tensor) -> Tensor:
+        return reference.global_local_info_nce(r[:3], r[3:].view(2, 3, -1).transpose(0, 1), temperature=0.3)
+
+    def blocks(r: Tensor) -> Tensor:
+        return reference.block_info_nce(*r.split(6), 2, same_pair_weight=2.0, temperature=0.3)
+
+    matrix(axes[0], pair_gradients(classes, rows)[:5, 5:], "prototype_loss", "item", "class")
+    found = pair_gradients(parts, items(3, 3))[:3, [3, 6, 4, 7, 5, 8]]
+    matrix(axes[1], found, "global_local_info_nce", "item", "parts of 1 | 2 | 3")
+    for at in (2, 4):
+        axes[1].axvline(at, color=INK, linewidth=0.8)
+    matrix(axes[2], pair_gradients(blocks, items(6, 2))[:6, 6:], "block_info_nce", "x", "y", (3,))
+    found = pair_gradients(lambda r: reference.m3el_loss(*r.split(4), temperature=0.3), items(4, 2))
+    matrix(axes[3], found, "m3el_loss", "x | y", "x | y", (4,))
+    return legend(figure)
+
+
 def distillation() -> plt.Figure:
     n = 5
     figure, (first, second, third) = panels(3)

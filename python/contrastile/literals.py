@@ -6,9 +6,11 @@ from typing import Literal, TypeAlias
 
 Reduction: TypeAlias = Literal["mean", "sum", "none"]
 Direction: TypeAlias = Literal["mean", "sum", "rows", "cols"]  # of a loss with two: losses.weights has their weights
+FixedPoints: TypeAlias = Literal["add", "overwrite"]  # of mixtures with themselves
 TeacherLoss: TypeAlias = Literal["ce", "kl"]
 PositiveForm: TypeAlias = Literal["out", "in", "each"]  # where the sum over several positives is taken
 KeysAs: TypeAlias = Literal["candidates", "positives"]
+MarginKind: TypeAlias = Literal["cos", "arc"]
 MultilabelForm: TypeAlias = Literal["wbce", "bce", "mse", "nce", "cwcl", "kl"]
 BackendName: TypeAlias = Literal["auto", "cpu", "torch", "triton", "cuda"]  # "auto" and the names of backends.BACKENDS
 

@@ -96,14 +96,19 @@ def emptied(case: Case) -> Case:
     def cut(x: Any) -> Any:
         return x[..., :0] if isinstance(x, Tensor) and x.dtype == torch.int64 else x
 
-    case = each_tensor(case, lambda x: x if x.dim() < 2 else x[..., :0, :] if case.views else x[:0])
+    def none_of(x: Tensor) -> Tensor:
+        return x[:, :0] if case.views and x.dim() > 2 else x[:0] if x.dim() else x
+
+    case = each_tensor(case, none_of)
     kwargs = {name: cut(x) for name, x in case.kwargs.items()}
     return replace(case, args=tuple(map(cut, case.args)), kwargs=kwargs)
 
 
-def required(case: Case) -> dict[str, Any]:
+def required(card: LossCard, case: Case) -> dict[str, Any]:
     """Keyword arguments that a call cannot do without, or would draw at random."""
-    return {name: case.kwargs[name] for name in ("logit_scale", "permutations") if name in case.kwargs}
+    every = inspect.signature(card.function).parameters
+    needed = {name for name, p in every.items() if p.default is p.empty} | {"permutations"}
+    return {name: x for name, x in case.kwargs.items() if name in needed}
 
 
 def leaves(case: Case) -> list[Tensor]:

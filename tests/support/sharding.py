@@ -68,8 +68,11 @@ def jointly(
         if not isinstance(x, Tensor):
             return x
         x = Averaged.apply(x, share) if x.is_floating_point() else x
-        if x.dim() == 0 or name in SHARED:
+        if x.dim() == 0 or name in SHARED or (name == "prototypes" and x.dim() == 2):
             return x
+        if case.versions > 1:  # block by block
+            blocks = x.unflatten(0, (case.versions, sum(sizes)))
+            return blocks[:, span(sizes, rank)].flatten(0, 1)
         if name in OF_NEGATIVES or not (views or len(x) == sum(sizes)):  # further columns
             cuts = [len(x) * r // world for r in range(world + 1)]
             return x if ranks.replicated_negatives else x[cuts[rank] : cuts[rank + 1]]

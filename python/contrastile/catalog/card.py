@@ -24,6 +24,7 @@ class Case:
     views: bool = False
     derived: bool = False
     frozen: tuple[int | str, ...] = ()
+    versions: int = 1  # rows of each item
 
     def constant(self, argument: int | str) -> bool:
         """Whether an argument, by place or name, gets no gradient."""
@@ -32,11 +33,12 @@ class Case:
     @property
     def n(self) -> int:
         """The size of the batch."""
-        return int(self.args[0].shape[1 if self.views else 0])
+        return int(self.args[0].shape[1 if self.views else 0]) // self.versions
 
 
 # arguments that are numbers without a gradient
-CONSTANTS = ("weights", "key_weights", "key_log_prob", "negative_log_prob")
+CONSTANTS = ("weights", "key_weights", "key_log_prob", "negative_log_prob", "share")
+PARTS = 3  # of each item, in losses of items and their parts
 
 
 CaseMaker = Callable[[int, int, Generator, torch.dtype], Case]
@@ -52,7 +54,7 @@ class LossCard:
     equation: str
     gemm: int  # forward + backward cost is gemm * N^2 * D FLOP (N: rows the loss works on), 0 = no pairs
     variants: dict[str, CaseMaker]
-    times: str = ""  # what multiplies that, for k modalities or views
+    times: str = ""  # what multiplies that, for k modalities or views, or L parts of each item
     stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
     forward: int = 0  # of gemm; 0: a third where scores serve the gradients at once, else a quarter
     copies: float = 3.0  # of 16-dimensional features: no more bytes than these are held for backward
@@ -67,7 +69,7 @@ class LossCard:
 
     def flop(self, n: int, d: int, k: int, backward: bool = True) -> float:
         """Of the products over all pairs, for k tensors of features (N, D) each."""
-        times = {"": 1, "k": k, "(k-1)": k - 1}[self.times]
+        times = {"": 1, "k": k, "(k-1)": k - 1, "L": PARTS}[self.times]
         # backward: both gradients, and once more the scores where they were not differentiated on the way
         forward = self.forward or self.gemm / (3 if self.gemm == 6 else 4)
         gemm = self.gemm if backward else forward

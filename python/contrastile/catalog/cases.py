@@ -38,7 +38,7 @@ def pair(temperature: float, **options: Any) -> CaseMaker:
 
 
 def with_extras(temperature: float, *names: str, **options: Any) -> CaseMaker:
-    """`pair` plus any of: negatives, hard_negatives, ids, key_ids, row temperatures."""
+    """`pair` plus any of: negatives, hard_negatives, ids, key_ids, groups, row temperatures."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         case = pair(temperature, **options)(n, d, g, dtype)
@@ -51,6 +51,9 @@ def with_extras(temperature: float, *names: str, **options: Any) -> CaseMaker:
             kwargs["query_ids"] = torch.randint(0, n // 2 + 1, (n,), generator=g)
         if "key_ids" in names:
             kwargs["key_ids"] = torch.randint(0, n // 2 + 1, (n,), generator=g)
+        if "groups" in names:
+            kwargs["query_groups"] = torch.randint(0, 3, (n,), generator=g)
+            kwargs["negative_groups"] = torch.randint(0, 3, (len(kwargs["negatives"]),), generator=g)
         if "row_temperature" in names:
             kwargs["temperature"] = temperature * (1.0 + torch.rand(n, generator=g))
         return Case(case.args, kwargs, case.magnitude)
@@ -59,7 +62,8 @@ def with_extras(temperature: float, *names: str, **options: Any) -> CaseMaker:
 
 
 def scaled(scale: float, *, bias: float | None = None, equal: str = "", **options: Any) -> CaseMaker:
-    """Image and text features with logit_scale (and logit_bias) as tensors; equal: "ids" or "labels" of both sides."""
+    """Image and text features with logit_scale (and logit_bias) as tensors; equal: "ids", "groups" or "labels" of both
+    sides."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         x = unit_rows(n, d, g, dtype)

@@ -95,6 +95,7 @@ CARDS: tuple[LossCard, ...] = (
             "hard negatives": with_extras(0.07, "negatives", "hard_negatives"),
             "ids": with_extras(0.07, "ids", "key_ids"),
             "symmetric ids": with_extras(0.05, "ids", symmetric=True),
+            "groups": with_extras(0.07, "negatives", "groups", "ids", symmetric=True),
             "margin": with_extras(0.07, "negatives", false_negative_margin=0.05, symmetric=True),
             "smoothing": with_extras(0.07, "negatives", "hard_negatives", label_smoothing=0.1),
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),
@@ -133,6 +134,7 @@ CARDS: tuple[LossCard, ...] = (
             "row scales": each(scaled(14.3), "logit_scale", "text_logit_scale"),
             "text to image": scaled(14.3, direction="cols"),
             "detached": scaled(14.3, detach_keys=True),
+            "groups": each(scaled(14.3, equal="groups"), "present"),
         },
     ),
     LossCard(

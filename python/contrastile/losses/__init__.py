@@ -1,5 +1,6 @@
 """Losses, one file per family, and their nn.Module twins."""
 
+from .arcs import slerp
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
@@ -8,7 +9,9 @@ from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import kcl
 from .late import maxsim
+from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
+from .mixup import m2_mix, mixup_info_nce
 from .modules import (
     CUA,
     CUAXU,
@@ -22,17 +25,25 @@ from .modules import (
     PMRL,
     PVC,
     Alignment,
+    BlockInfoNCE,
     ClipDistillLoss,
     ClipLoss,
+    CMALoss,
     DebiasedInfoNCE,
     DebiasedNTXent,
     DistillInfoNCE,
+    GlobalLocalInfoNCE,
     GramLoss,
     HydraLoss,
     InfoNCE,
+    M2Mix,
+    M3ELLoss,
+    MarginInfoNCE,
+    MixupInfoNCE,
     MultiPositive,
     MVInfoNCE,
     NTXent,
+    PrototypeLoss,
     SigLipLoss,
     SoftClipLoss,
     SupCon,
@@ -44,8 +55,10 @@ from .multi_positive import multi_positive
 from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
+from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
+from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
@@ -66,18 +79,26 @@ __all__ = [
     "PMRL",
     "PVC",
     "Alignment",
+    "BlockInfoNCE",
+    "CMALoss",
     "ClipDistillLoss",
     "ClipLoss",
     "DebiasedInfoNCE",
     "DebiasedNTXent",
     "DistillInfoNCE",
+    "GlobalLocalInfoNCE",
     "GramLoss",
     "HydraLoss",
     "InfoNCE",
     "LowRank",
+    "M2Mix",
+    "M3ELLoss",
     "MVInfoNCE",
+    "MarginInfoNCE",
+    "MixupInfoNCE",
     "MultiPositive",
     "NTXent",
+    "PrototypeLoss",
     "SigLipLoss",
     "SoftClipLoss",
     "SupCon",
@@ -86,8 +107,10 @@ __all__ = [
     "Uniformity",
     "alignment",
     "area",
+    "block_info_nce",
     "clip_distill_loss",
     "clip_loss",
+    "cma_loss",
     "cua",
     "cuaxu",
     "cwcl_loss",
@@ -97,15 +120,20 @@ __all__ = [
     "debiased_nt_xent",
     "dhel",
     "distill_info_nce",
+    "global_local_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
     "hydra_loss",
     "info_nce",
     "kcl",
+    "m2_mix",
+    "m3el_loss",
+    "margin_info_nce",
     "maxsim",
     "mil_nce",
     "mip_similarity",
+    "mixup_info_nce",
     "multi_positive",
     "multilabel_contrastive",
     "mv_dhel",
@@ -113,9 +141,11 @@ __all__ = [
     "nt_xent",
     "pairwise_aggregate",
     "pmrl_loss",
+    "prototype_loss",
     "pvc",
     "siglip_loss",
     "singular_alignment",
+    "slerp",
     "softclip_loss",
     "sup_con",
     "symile_loss",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 from inspect import signature
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class Own(Enum):
 
 
 OWN: Final = Own.OWN
+T = TypeVar("T")
 
 
 class LossModule(nn.Module):
@@ -74,8 +75,18 @@ class LossModule(nn.Module):
         """`factor`, of what the function cannot do without."""
         found = self.factor(name, given)
         if found is None:
-            raise TypeError(f"{name} must be given: to forward, or to the constructor of {type(self).__name__}")
+            raise self.missing(name)
         return found
+
+    def required(self, name: str, given: T | Own) -> T:
+        """For one call, an option that has no default: what is given, else what the module has."""
+        found: T | None = getattr(self, name) if given is OWN else given
+        if found is None:
+            raise self.missing(name)
+        return found
+
+    def missing(self, name: str) -> TypeError:
+        return TypeError(f"{name} must be given: to forward, or to the constructor of {type(self).__name__}")
 
     def extra_repr(self) -> str:
         shown = [f"learned {name}={float(value.detach()):.4g}" for name, value in self.learned().items()]

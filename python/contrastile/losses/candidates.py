@@ -25,6 +25,7 @@ def refuse_together(
     label_smoothing: float | None,
     false_negative_margin: float | Tensor | None,
     query_ids: Tensor | None,
+    query_groups: Tensor | None,
     key_log_prob: Tensor | None,
     negative_log_prob: Tensor | None,
     negatives: Tensor | None,
@@ -34,6 +35,8 @@ def refuse_together(
     corrected = key_log_prob is not None or negative_log_prob is not None
     if label_smoothing is not None and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+    if label_smoothing is not None and query_groups is not None:
+        raise ValueError("label_smoothing cannot be combined with query_groups: it is spread over all candidates")
     if corrected and (label_smoothing is not None or false_negative_margin is not None):
         raise ValueError("key_log_prob and negative_log_prob cannot be combined with label_smoothing or a margin")
     if not isinstance(positive_log_prob, bool):
@@ -136,3 +139,23 @@ def softmax_ids(
     if negative_ids is not None and negatives is not None:
         negative_ids = check.ids("negative_ids", negative_ids, negatives.shape[0], query.device)
     return rows, cols, negative_ids
+
+
+def softmax_groups(
+    query: Tensor,
+    key: Tensor,
+    query_groups: Tensor | None,
+    key_groups: Tensor | None,
+    negative_groups: Tensor | None,
+    negatives: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Groups of queries, keys and negatives, checked; none without query_groups. Of a candidate without a group nobody
+    could say whether it counts."""
+    if negative_groups is not None and (negatives is None or query_groups is None):
+        raise ValueError(f"negative_groups need {'negatives' if negatives is None else 'query_groups'}")
+    if query_groups is not None and negatives is not None and negative_groups is None:
+        raise ValueError("query_groups need negative_groups where there are negatives")
+    rows, cols = pair_ids(query, "query_groups", query_groups, "key_groups", key_groups, key.shape[0])
+    if negative_groups is not None and negatives is not None:
+        negative_groups = check.ids("negative_groups", negative_groups, negatives.shape[0], query.device)
+    return rows, cols, negative_groups

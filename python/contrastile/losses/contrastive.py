@@ -19,6 +19,7 @@ from .candidates import (
     promoted,
     refuse_together,
     smoothing_share,
+    softmax_groups,
     softmax_ids,
 )
 from .common import (
@@ -49,6 +50,9 @@ def info_nce(
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
+    query_groups: Tensor | None = None,
+    key_groups: Tensor | None = None,
+    negative_groups: Tensor | None = None,
     key_log_prob: Tensor | None = None,
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
@@ -83,6 +87,9 @@ def info_nce(
         query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is no
             negative of that row (its own positive stays). key_ids default to query_ids; negatives without ids are
             always kept.
+        query_groups, key_groups, negative_groups: Integers, (N,), one per row of key, (M,): only candidates of the
+            query's group are its negatives (clusters of an earlier stage of training). key_groups default to
+            query_groups; negatives must have theirs, hard_negatives have none. Not with label_smoothing.
         key_log_prob, negative_log_prob: Logarithms of the probability (or expected count) with which each row of key
             and of negatives was sampled: subtracted from its logit, the positive's, too, so that the softmax is that
             over all candidates there are (sampled softmax, logQ correction). Finite, no gradient. Neither for
@@ -113,7 +120,7 @@ def info_nce(
 
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
     arXiv 2506.05176; log-probabilities: Bengio and Senecal 2008 (sampled softmax), Yi et al. 2019; temperatures per
-    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965.
+    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang et al. 2024 (MCL), arXiv 2402.11816.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))
@@ -132,16 +139,17 @@ def info_nce(
     margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
+    groups = softmax_groups(query, key, query_groups, key_groups, negative_groups, negatives)
     smoothing = smoothing_share(label_smoothing)
     key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
     refuse_together(
-        direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, key_log_prob=key_log_prob,
-        false_negative_margin=margin, negative_log_prob=negative_log_prob, negatives=negatives,
-        hard_negatives=hard_negatives,
+        direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
+        key_log_prob=key_log_prob, false_negative_margin=margin, negative_log_prob=negative_log_prob,
+        negatives=negatives, hard_negatives=hard_negatives,
     )  # fmt: skip
-    own, others = matched_keys(Block(key, key_ids, key_log_prob), n, key_offset)
+    own, others = matched_keys(Block(key, key_ids, key_log_prob, groups[1]), n, key_offset)
     if negatives is not None:
-        others.append(Block(negatives, negative_ids, negative_log_prob))
+        others.append(Block(negatives, negative_ids, negative_log_prob, groups[2]))
     if normalize:
         others = [replace(x, features=unit(x.features, True)) for x in others]
     query, key = (
@@ -154,7 +162,8 @@ def info_nce(
         engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
             **counted.facts(), negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1),
-            query_ids=given(query_ids), false_negative_margin=given(margin), symmetric=symmetric,
+            query_ids=given(query_ids), query_groups=given(query_groups), false_negative_margin=given(margin),
+            symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
             positive_log_prob=positive_log_prob,
@@ -164,8 +173,8 @@ def info_nce(
         blocks = [x.features for x in others]
         return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
-        batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, margin, smoothing,
-        own.log_prob, not positive_log_prob,
+        batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
+        margin, smoothing, own.log_prob, not positive_log_prob,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -182,6 +191,8 @@ def clip_loss(
     label_smoothing: float = 0.0,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    image_groups: Tensor | None = None,
+    text_groups: Tensor | None = None,
     direction: Direction = "mean",
     detach_keys: bool = False,
     weights: Tensor | None = None,
@@ -202,6 +213,8 @@ def clip_loss(
             per pair, in two passes.
         text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
+        image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
+            query_groups and key_groups of info_nce.
         label_smoothing, image_ids, text_ids, detach_keys, weights, present, reduction, memory_budget, backend, group:
             As in info_nce.
 
@@ -219,7 +232,10 @@ def clip_loss(
     smoothing = smoothing_share(label_smoothing)
     if smoothing > 0.0 and image_ids is not None:
         raise ValueError("label_smoothing cannot be combined with ids")
+    if smoothing > 0.0 and image_groups is not None:
+        raise ValueError("label_smoothing cannot be combined with image_groups: it is spread over all candidates")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
+    groups = pair_ids(image, "image_groups", image_groups, "text_groups", text_groups)
     scale = scale_of("logit_scale", logit_scale, image, counted.present)
     key_scale = None
     if text_logit_scale is not None:
@@ -227,13 +243,15 @@ def clip_loss(
     batch = GlobalBatch.of(
         engine.ranks, image.shape[0],
         facts=lambda: dict(
-            **counted.facts(), image_ids=given(row_ids), label_smoothing=given(smoothing or None),
-            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
+            **counted.facts(), image_ids=given(row_ids), image_groups=given(image_groups),
+            label_smoothing=given(smoothing or None), text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
         ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, key_scale)
-    problem = Softmax(batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing)
+    problem = Softmax(
+        batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, *groups, smoothing=smoothing
+    )
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale
     return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)

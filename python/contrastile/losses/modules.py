@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Direction, KeysAs, PositiveForm, Reduction, TeacherLoss
+from ..literals import BackendName, Direction, FixedPoints, KeysAs, MarginKind, PositiveForm, Reduction, TeacherLoss
 from ..ranks import Group
+from .arcs import Share
 from .base import OWN, LossModule, Own
 from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
@@ -16,12 +17,16 @@ from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import KernelName, kcl
+from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
+from .mixup import m2_mix, mixup_info_nce
 from .multi_positive import multi_positive
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
+from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
+from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
@@ -36,8 +41,9 @@ class InfoNCE(LossModule):
         loss = InfoNCE(learnable_temperature=True)
         loss(query, key, negatives=queue)
 
-    forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids, key_log_prob,
-    negative_log_prob, weights, present. An option that is given to forward holds for that call.
+    forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids, query_groups,
+    key_groups, negative_groups, key_log_prob, negative_log_prob, weights, present. An option that is given to forward
+    holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -100,6 +106,9 @@ class InfoNCE(LossModule):
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
         negative_ids: Tensor | None = None,
+        query_groups: Tensor | None = None,
+        key_groups: Tensor | None = None,
+        negative_groups: Tensor | None = None,
         key_log_prob: Tensor | None = None,
         negative_log_prob: Tensor | None = None,
         positive_log_prob: bool | Own = OWN,
@@ -128,6 +137,9 @@ class InfoNCE(LossModule):
             query_ids=query_ids,
             key_ids=key_ids,
             negative_ids=negative_ids,
+            query_groups=query_groups,
+            key_groups=key_groups,
+            negative_groups=negative_groups,
             key_log_prob=key_log_prob,
             negative_log_prob=negative_log_prob,
             positive_log_prob=self.positive_log_prob if positive_log_prob is OWN else positive_log_prob,
@@ -156,8 +168,8 @@ class ClipLoss(LossModule):
         loss = ClipLoss(learnable_scale=True)
         loss(image_features, text_features)
 
-    forward takes image_features, text_features, and by name image_ids, text_ids, weights, present. An option that is
-    given to forward holds for that call.
+    forward takes image_features, text_features, and by name image_ids, text_ids, image_groups, text_groups, weights,
+    present. An option that is given to forward holds for that call.
 
     With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
     given it then. Otherwise forward must be given a logit_scale where the module has none.
@@ -210,6 +222,8 @@ class ClipLoss(LossModule):
         label_smoothing: float | Own = OWN,
         image_ids: Tensor | None = None,
         text_ids: Tensor | None = None,
+        image_groups: Tensor | None = None,
+        text_groups: Tensor | None = None,
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
         weights: Tensor | None = None,
@@ -229,6 +243,8 @@ class ClipLoss(LossModule):
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             image_ids=image_ids,
             text_ids=text_ids,
+            image_groups=image_groups,
+            text_groups=text_groups,
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             weights=weights,
@@ -667,6 +683,693 @@ class HydraLoss(LossModule):
             keys,
             key_labels,
             logit_scale=self.needed("logit_scale", logit_scale),
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MarginInfoNCE(LossModule):
+    """`margin_info_nce` as a module with options of its own.
+
+        loss = MarginInfoNCE(margin=0.3, learnable_temperature=True)
+        loss(query, key, negatives=queue)
+
+    forward takes query, key, and by name negatives, query_ids, key_ids, negative_ids, weights, present. An option that
+    is given to forward holds for that call.
+
+    Forward must be given margin where the module has none.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(margin_info_nce)
+
+    def __init__(
+        self,
+        margin: float | None = None,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        kind: MarginKind = "cos",
+        in_batch: bool = True,
+        symmetric: bool = False,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `margin_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.margin = margin
+        self.kind = kind
+        self.temperature = None if learnable_temperature else temperature
+        self.in_batch = in_batch
+        self.symmetric = symmetric
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        margin: float | Own = OWN,
+        kind: MarginKind | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        negatives: Tensor | None = None,
+        in_batch: bool | Own = OWN,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        negative_ids: Tensor | None = None,
+        symmetric: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`margin_info_nce`. An option holds for this call."""
+        return margin_info_nce(
+            query,
+            key,
+            margin=self.required("margin", margin),
+            kind=self.kind if kind is OWN else kind,
+            temperature=self.needed("temperature", temperature),
+            negatives=negatives,
+            in_batch=self.in_batch if in_batch is OWN else in_batch,
+            query_ids=query_ids,
+            key_ids=key_ids,
+            negative_ids=negative_ids,
+            symmetric=self.symmetric if symmetric is OWN else symmetric,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CMALoss(LossModule):
+    """`cma_loss` as a module with options of its own.
+
+        loss = CMALoss(lam=0.001, learnable_scale=True)
+        loss(image_features, text_features)
+
+    forward takes image_features, text_features, and by name image_ids, text_ids, weights, present. An option that is
+    given to forward holds for that call.
+
+    Forward must be given lam where the module has none.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(cma_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        lam: float | None = None,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `cma_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.lam = lam
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        lam: float | Own = OWN,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cma_loss`. An option holds for this call."""
+        return cma_loss(
+            image_features,
+            text_features,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            lam=self.required("lam", lam),
+            image_ids=image_ids,
+            text_ids=text_ids,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MixupInfoNCE(LossModule):
+    """`mixup_info_nce` as a module with options of its own.
+
+        loss = MixupInfoNCE(learnable_temperature=True)
+        loss(mixed, clean, partner, share)
+
+    forward takes mixed, clean, partner, share, and by name unmixed, unmixed_clean, weights. An option that is given to
+    forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(mixup_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        *,
+        learnable_temperature: bool = False,
+        fixed_points: FixedPoints = "add",
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `mixup_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.fixed_points = fixed_points
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        mixed: Tensor,
+        clean: Tensor,
+        partner: Tensor,
+        share: Share,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        unmixed: Tensor | None = None,
+        unmixed_clean: Tensor | None = None,
+        fixed_points: FixedPoints | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`mixup_info_nce`. An option holds for this call."""
+        return mixup_info_nce(
+            mixed,
+            clean,
+            partner,
+            share,
+            temperature=self.needed("temperature", temperature),
+            unmixed=unmixed,
+            unmixed_clean=unmixed_clean,
+            fixed_points=self.fixed_points if fixed_points is OWN else fixed_points,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class M2Mix(LossModule):
+    """`m2_mix` as a module with options of its own.
+
+        loss = M2Mix(learnable_temperature=True)
+        loss(x, y, share)
+
+    forward takes x, y, share, and by name weights, present. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(m2_mix)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        direction: Direction = "sum",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `m2_mix`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        share: Share,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`m2_mix`. An option holds for this call."""
+        return m2_mix(
+            x,
+            y,
+            share,
+            temperature=self.needed("temperature", temperature),
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class PrototypeLoss(LossModule):
+    """`prototype_loss` as a module with options of its own.
+
+        loss = PrototypeLoss(learnable_temperature=True)
+        loss(x, prototypes, labels)
+
+    forward takes x, prototypes, labels, and by name weights, present. An option that is given to forward holds for that
+    call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(prototype_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        label_smoothing: float = 0.0,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `prototype_loss`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.label_smoothing = label_smoothing
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        x: Tensor,
+        prototypes: Tensor,
+        labels: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        label_smoothing: float | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`prototype_loss`. An option holds for this call."""
+        return prototype_loss(
+            x,
+            prototypes,
+            labels,
+            temperature=self.needed("temperature", temperature),
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GlobalLocalInfoNCE(LossModule):
+    """`global_local_info_nce` as a module with options of its own.
+
+        loss = GlobalLocalInfoNCE(learnable_temperature=True)
+        loss(global_features, local_features, mask)
+
+    forward takes global_features, local_features, mask, and by name weights. An option that is given to forward holds
+    for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(global_local_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `global_local_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        global_features: Tensor,
+        local_features: Tensor,
+        mask: Tensor | None = None,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`global_local_info_nce`. An option holds for this call."""
+        return global_local_info_nce(
+            global_features,
+            local_features,
+            mask,
+            temperature=self.needed("temperature", temperature),
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class BlockInfoNCE(LossModule):
+    """`block_info_nce` as a module with options of its own.
+
+        loss = BlockInfoNCE(2, learnable_temperature=True)
+        loss(x, y)
+
+    forward takes x, y, and by name weights. An option that is given to forward holds for that call.
+
+    Forward must be given blocks where the module has none.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(block_info_nce)
+
+    def __init__(
+        self,
+        blocks: int | None = None,
+        *,
+        temperature: float = 1.0,
+        learnable_temperature: bool = False,
+        same_pair_weight: float = 1.0,
+        other_block_weight: float = 1.0,
+        direction: Direction = "sum",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `block_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.blocks = blocks
+        self.same_pair_weight = same_pair_weight
+        self.other_block_weight = other_block_weight
+        self.temperature = None if learnable_temperature else temperature
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        blocks: int | Own = OWN,
+        *,
+        same_pair_weight: float | Own = OWN,
+        other_block_weight: float | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`block_info_nce`. An option holds for this call."""
+        return block_info_nce(
+            x,
+            y,
+            blocks=self.required("blocks", blocks),
+            same_pair_weight=self.same_pair_weight if same_pair_weight is OWN else same_pair_weight,
+            other_block_weight=self.other_block_weight if other_block_weight is OWN else other_block_weight,
+            temperature=self.needed("temperature", temperature),
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class M3ELLoss(LossModule):
+    """`m3el_loss` as a module with options of its own.
+
+        loss = M3ELLoss(learnable_temperature=True)
+        loss(x, y)
+
+    forward takes x, y, and by name weights, present. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(m3el_loss)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        intra_scale: float = 0.8,
+        inter_scale: float = 1.0,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `m3el_loss`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.intra_scale = intra_scale
+        self.inter_scale = inter_scale
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        intra_scale: float | Tensor | Own = OWN,
+        inter_scale: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`m3el_loss`. An option holds for this call."""
+        return m3el_loss(
+            x,
+            y,
+            temperature=self.needed("temperature", temperature),
+            intra_scale=self.intra_scale if intra_scale is OWN else intra_scale,
+            inter_scale=self.inter_scale if inter_scale is OWN else inter_scale,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,

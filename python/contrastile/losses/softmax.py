@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..literals import Direction, Reduction
+from ..literals import Direction, Reduction, TestName
 from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
@@ -22,10 +22,11 @@ class Block:
     features: Tensor  # (M, D)
     ids: Tensor | None = None
     log_prob: Tensor | None = None
+    groups: Tensor | None = None
 
     def part(self, start: int, stop: int) -> Block:
-        ids, log_prob = (None if x is None else x[start:stop] for x in (self.ids, self.log_prob))
-        return Block(self.features[start:stop], ids, log_prob)
+        more = (None if x is None else x[start:stop] for x in (self.ids, self.log_prob, self.groups))
+        return Block(self.features[start:stop], *more)
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Softmax:
     hard: Tensor | None = None
     row_ids: Tensor | None = None
     col_ids: Tensor | None = None
+    row_groups: Tensor | None = None  # candidates of another group are no negatives
+    col_groups: Tensor | None = None
     margin: float | Tensor | None = None
     smoothing: float = 0.0
     log_prob: Tensor | None = None  # (N,) of the keys
@@ -55,9 +58,15 @@ class Softmax:
             self.query, [self.key, *(x.features for x in self.others)], self.scale, col_bias=self.col_bias(),
             keep="other_index", positives="same_index", cols=self.col > 0.0,
         )  # fmt: skip
+        keep: tuple[TestName, ...] = ("other_index",)
         if self.row_ids is not None:
-            pairs.keep, pairs.row_ids = ("other_index", "other_id"), self.row_ids
+            keep, pairs.row_ids = (*keep, "other_id"), self.row_ids
             pairs.col_ids = [self.col_ids, *(x.ids for x in self.others)] if self.others else self.col_ids
+        if self.row_groups is not None:
+            keep, pairs.row_groups = (*keep, "same_group"), self.row_groups
+            pairs.col_groups = [self.col_groups, *(x.groups for x in self.others)] if self.others else self.col_groups
+        if len(keep) > 1:
+            pairs.keep = keep
         if self.counted.present is not None:
             keep_present(pairs, self.counted.present, [self.counted.present, *(None for _ in self.others)])
         if self.margin is not None:
@@ -97,7 +106,8 @@ class Softmax:
         not the keys'."""
         return replace(
             self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, scale=scale, others=[], hard=None,
-            row_ids=self.col_ids, col_ids=self.row_ids, log_prob=None, spare_positive=False,
+            row_ids=self.col_ids, col_ids=self.row_ids, row_groups=self.col_groups, col_groups=self.row_groups,
+            log_prob=None, spare_positive=False,
         )  # fmt: skip
 
     def one_sum(self) -> bool:

@@ -141,11 +141,16 @@ def keep_present(pairs: Pairs, rows: Tensor | None, cols: Sequence[Tensor | None
     if all(x is None for x in every):
         return
     blocks = [pairs.a, *([pairs.b] if isinstance(pairs.b, Tensor) else pairs.b or ())]
-    groups = [
-        (x.new_zeros(x.shape[-2], dtype=torch.int64) if here is None else (~here).long())
+    known = [
+        x.new_ones(x.shape[-2], dtype=torch.bool) if here is None else here
         for x, here in zip(blocks, every, strict=True)
     ]
     rest = () if pairs.keep == "all" else (pairs.keep,) if isinstance(pairs.keep, str) else pairs.keep
-    pairs.keep, pairs.row_groups = (*rest, "same_group"), groups[0]
-    if pairs.b is not None:
-        pairs.col_groups = groups[1:]
+    if pairs.row_groups is None:
+        own, *others = [(~here).long() for here in known]
+        pairs.keep, pairs.row_groups = (*rest, "same_group"), own
+        pairs.col_groups = others if pairs.b is not None else None
+        return
+    own, *others = [here.unsqueeze(1) for here in known]  # groups are taken: a label of all that are there
+    pairs.keep, pairs.row_labels = (*rest, "shared_label"), own
+    pairs.col_labels = others if pairs.b is not None else None

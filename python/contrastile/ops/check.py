@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -142,10 +143,11 @@ def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torc
     return x
 
 
-def condition(message: str, holds: Tensor) -> None:
-    """Refuses values, where looking at them waits for no device and breaks no graph."""
+def condition(message: str | Callable[[], str], holds: Tensor) -> None:
+    """Refuses values, where looking at them waits for no device and breaks no graph. A message that names a size is
+    made only then: it would bind a graph to that size."""
     if holds.device.type == "cpu" and plain(holds) and not bool(holds.all()):
-        raise ValueError(message)
+        raise ValueError(message if isinstance(message, str) else message())
 
 
 def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:

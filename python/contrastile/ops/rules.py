@@ -169,7 +169,7 @@ def partners(
     partner = partner.long().contiguous()
     inside = partner >= -1
     check.condition(
-        f"partner must lie in [-1, {'number of columns' if m is None else m}), -1 for none",
+        lambda: f"partner must lie in [-1, {'number of columns' if m is None else m}), -1 for none",
         inside if m is None else inside & (partner < m),
     )
     if share is None:

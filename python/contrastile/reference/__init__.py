@@ -13,11 +13,15 @@ from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss,
 from .gap import cua, cuaxu
 from .kernel import kcl
 from .late import maxsim
+from .margin import cma_loss, margin_info_nce
+from .mixup import m2_mix, mixup_info_nce, slerp
 from .multi_positive import mil_nce, multi_positive
 from .multilabel import multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
+from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
+from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .uniform import alignment, uniformity
@@ -26,8 +30,10 @@ from .volume import area, gram_loss, gram_volume, gram_volume_matrix, triangle_l
 __all__ = [
     "alignment",
     "area",
+    "block_info_nce",
     "clip_distill_loss",
     "clip_loss",
+    "cma_loss",
     "cua",
     "cuaxu",
     "cwcl_loss",
@@ -37,15 +43,20 @@ __all__ = [
     "debiased_nt_xent",
     "dhel",
     "distill_info_nce",
+    "global_local_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
     "hydra_loss",
     "info_nce",
     "kcl",
+    "m2_mix",
+    "m3el_loss",
+    "margin_info_nce",
     "maxsim",
     "mil_nce",
     "mip_similarity",
+    "mixup_info_nce",
     "multi_positive",
     "multilabel_contrastive",
     "mv_dhel",
@@ -53,9 +64,11 @@ __all__ = [
     "nt_xent",
     "pairwise_aggregate",
     "pmrl_loss",
+    "prototype_loss",
     "pvc",
     "siglip_loss",
     "singular_alignment",
+    "slerp",
     "softclip_loss",
     "sup_con",
     "symile_loss",

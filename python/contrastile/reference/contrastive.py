@@ -26,6 +26,9 @@ def info_nce(
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
+    query_groups: Tensor | None = None,
+    key_groups: Tensor | None = None,
+    negative_groups: Tensor | None = None,
     key_log_prob: Tensor | None = None,
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
@@ -46,8 +49,8 @@ def info_nce(
         c      = [key (M,D) | negatives | hard_negatives[i] (K,D)],   o = i + key_offset
 
     A column of `key` or `negatives`, other than the own key, is not kept if its id equals the
-    row's, or if <q_i, c_j> > <q_i, k_o> + false_negative_margin. With label_smoothing e the loss is
-    (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
+    row's, if its group does not, or if <q_i, c_j> > <q_i, k_o> + false_negative_margin. With label_smoothing e the loss
+    is (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
     present: pairs that are not are taken out of the batch.
@@ -62,11 +65,16 @@ def info_nce(
         column = torch.ones(len(key), dtype=torch.bool, device=key.device)
         column[key_offset : key_offset + len(query)] = present
         query, temperature, hard_negatives = (of_present(x, present) for x in (query, temperature, hard_negatives))
-        query_ids, key_temperature = of_present(query_ids, present), of_present(key_temperature, present)
-        key, key_ids, key_log_prob = (of_present(x, column) for x in (key, key_ids, key_log_prob))
+        query_ids, query_groups, key_temperature = (
+            of_present(x, present) for x in (query_ids, query_groups, key_temperature)
+        )
+        key, key_ids, key_groups, key_log_prob = (
+            of_present(x, column) for x in (key, key_ids, key_groups, key_log_prob)
+        )
     query, key = unit(query, normalize), unit(key, normalize)
     own = key[key_offset : key_offset + len(query)]
     own_ids = query_ids if key_ids is None else key_ids[key_offset : key_offset + len(query)]
+    own_groups = query_groups if key_groups is None else key_groups[key_offset : key_offset + len(query)]
     row, col = direction_weights(direction) if symmetric else (1.0, 0.0)
     losses = torch.zeros_like(query[:, 0])
 
@@ -76,7 +84,11 @@ def info_nce(
         column_ids = query_ids if key_ids is None else key_ids
         if column_ids is not None and negative_ids is not None:
             column_ids = torch.cat([column_ids, negative_ids])
+        column_groups = query_groups if key_groups is None else key_groups
+        if column_groups is not None and negative_groups is not None:
+            column_groups = torch.cat([column_groups, negative_groups])
         removed = _false_negatives(similarity, query_ids, column_ids, false_negative_margin, key_offset)
+        removed = removed | _other_groups(similarity, query_groups, column_groups, key_offset)
         bias = torch.zeros_like(similarity)
         if key_log_prob is not None:
             bias[:, : len(key)] = -key_log_prob
@@ -94,6 +106,7 @@ def info_nce(
     if col:
         similarity = own @ (query.detach() if detach_keys else query).T
         removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin)
+        removed = removed | _other_groups(similarity, own_groups, query_groups)
         logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
         losses = losses + col * _cross_entropy(logits, removed, label_smoothing)
     return reduce_rows(losses, reduction, weights, present)
@@ -108,6 +121,8 @@ def clip_loss(
     label_smoothing: float = 0.0,
     image_ids: Tensor | None = None,
     text_ids: Tensor | None = None,
+    image_groups: Tensor | None = None,
+    text_groups: Tensor | None = None,
     direction: str = "mean",
     detach_keys: bool = False,
     weights: Tensor | None = None,
@@ -130,17 +145,20 @@ def clip_loss(
         of_present(x, present)
         for x in (image_features, text_features, image_ids, text_ids, logit_scale, text_logit_scale)
     )
+    image_groups, text_groups = of_present(image_groups, present), of_present(text_groups, present)
     text_ids = image_ids if text_ids is None else text_ids
+    text_groups = image_groups if text_groups is None else text_groups
     image, text = unit(image_features, normalize), unit(text_features, normalize)
     back_scale = logit_scale if text_logit_scale is None else text_logit_scale
     row, col = direction_weights(direction)
     losses = torch.zeros_like(image[:, 0])
-    for weight, x, y, scale, x_ids, y_ids in (
-        (row, image, text, logit_scale, image_ids, text_ids), (col, text, image, back_scale, text_ids, image_ids),
-    ):  # fmt: skip
+    for weight, x, y, scale, x_ids, y_ids, x_groups, y_groups in (
+        (row, image, text, logit_scale, image_ids, text_ids, image_groups, text_groups),
+        (col, text, image, back_scale, text_ids, image_ids, text_groups, image_groups),
+    ):
         if weight:
             similarity = x @ (y.detach() if detach_keys else y).T
-            removed = _false_negatives(similarity, x_ids, y_ids, None)
+            removed = _false_negatives(similarity, x_ids, y_ids, None) | _other_groups(similarity, x_groups, y_groups)
             losses = losses + weight * _cross_entropy(_of_rows(scale) * similarity, removed, label_smoothing)
     return reduce_rows(losses, reduction, weights, present)
 
@@ -195,6 +213,15 @@ def _false_negatives(
     if margin is not None:
         removed |= similarity > similarity.diagonal(offset)[: len(similarity), None] + margin
     return removed & ~_diagonal(similarity, offset)
+
+
+def _other_groups(
+    similarity: Tensor, row_groups: Tensor | None, column_groups: Tensor | None, offset: int = 0
+) -> Tensor:
+    """(N, C) bool: the column is of another group than the row. Never the diagonal."""
+    if row_groups is None or column_groups is None:
+        return torch.zeros_like(similarity, dtype=torch.bool)
+    return (row_groups[:, None] != column_groups[None, :]) & ~_diagonal(similarity, offset)
 
 
 def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float, offset: int = 0) -> Tensor:
