@@ -1,8 +1,11 @@
 """Losses, one file per family, and their nn.Module twins."""
 
 from .contrastive import clip_loss, info_nce, nt_xent
+from .cosine import cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
+from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
+from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
@@ -20,14 +23,22 @@ from .modules import (
     PMRL,
     PVC,
     Alignment,
+    BarlowTwinsLoss,
     ClipDistillLoss,
     ClipLoss,
+    CosineLoss,
+    CrossModalConsistency,
     DebiasedInfoNCE,
     DebiasedNTXent,
+    DinoLoss,
     DistillInfoNCE,
     GramLoss,
     HydraLoss,
     InfoNCE,
+    InModalConsistency,
+    JointEntropy,
+    LinearCrossEntropy,
+    MultiviewClipLoss,
     MVInfoNCE,
     NTXent,
     SigLipLoss,
@@ -39,13 +50,15 @@ from .modules import (
 )
 from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
+from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
-from .uniform import alignment, uniformity
+from .uniform import alignment, joint_entropy, uniformity
+from .vocabulary import linear_cross_entropy
 from .volume import gram_loss, gram_volume, gram_volume_matrix
 from .volume_computation import volume_computation, volume_computation3, volume_computation4, volume_computation5
 
@@ -61,16 +74,24 @@ __all__ = [
     "PMRL",
     "PVC",
     "Alignment",
+    "BarlowTwinsLoss",
     "ClipDistillLoss",
     "ClipLoss",
+    "CosineLoss",
+    "CrossModalConsistency",
     "DebiasedInfoNCE",
     "DebiasedNTXent",
+    "DinoLoss",
     "DistillInfoNCE",
     "GramLoss",
     "HydraLoss",
+    "InModalConsistency",
     "InfoNCE",
+    "JointEntropy",
+    "LinearCrossEntropy",
     "LowRank",
     "MVInfoNCE",
+    "MultiviewClipLoss",
     "NTXent",
     "SigLipLoss",
     "SoftClipLoss",
@@ -80,8 +101,12 @@ __all__ = [
     "Uniformity",
     "alignment",
     "area",
+    "barlow_twins_loss",
     "clip_distill_loss",
     "clip_loss",
+    "cosine_loss",
+    "cross_correlation",
+    "cross_modal_consistency",
     "cua",
     "cuaxu",
     "cwcl_loss",
@@ -90,16 +115,21 @@ __all__ = [
     "debiased_info_nce",
     "debiased_nt_xent",
     "dhel",
+    "dino_loss",
     "distill_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
     "hydra_loss",
+    "in_modal_consistency",
     "info_nce",
+    "joint_entropy",
     "kcl",
+    "linear_cross_entropy",
     "maxsim",
     "mip_similarity",
     "multilabel_contrastive",
+    "multiview_clip_loss",
     "mv_dhel",
     "mv_infonce",
     "nt_xent",
