@@ -34,7 +34,7 @@ def presence(card, case, here):
     """The argument `present` of a loss in which only these items are there."""
     if card.name == "gram_loss":
         return here[:, None].expand(-1, len(case.args)).clone()
-    views = case.views and card.name != "sup_con"
+    views = case.views and card.name not in ("sup_con", "multiview_clip_loss")
     return here.expand(len(case.args[0]), -1).clone() if views else here
 
 
@@ -48,7 +48,8 @@ def with_missing(card, case, here, value):
         x[..., ~here, :] = value
         return x
 
-    case = replace(case, args=tuple(map(spoilt, case.args)))
+    args = (x if place in case.shared else spoilt(x) for place, x in enumerate(case.args))
+    case = replace(case, args=tuple(args))
     return differentiable(replace(case, kwargs={**case.kwargs, "present": presence(card, case, here)}))
 
 
@@ -70,7 +71,7 @@ def test_what_missing_items_hold_does_not_matter(card, normalize, backend, reduc
         loss = call(card, case, **given)
         loss.sum().backward()
         results.append([loss, *(x.grad for x in leaves(case))])
-        for x in leaves(case):
+        for x in leaves(case, of_items=True):
             if x.dim() > 1:
                 assert not x.grad[..., ~HERE, :].any() and x.grad.isfinite().all()
     for other in results[1:]:
@@ -92,8 +93,13 @@ def test_batches_of_which_nearly_all_is_missing(card, count, reduction):
         assert not value.any() and not any(x.grad.any() for x in leaves(case))
         return
     full = default(card, N, D)
-    alone = [x[..., :1, :] if isinstance(x, torch.Tensor) and x.dim() > 1 else x for x in full.args]
-    alone = [x[:1] if isinstance(x, torch.Tensor) and x.dtype == torch.int64 else x for x in alone]
+
+    def first(x):
+        if not isinstance(x, torch.Tensor):
+            return x
+        return x[..., :1, :] if x.dim() > 1 else x[:1] if x.dtype == torch.int64 else x
+
+    alone = [x if place in full.shared else first(x) for place, x in enumerate(full.args)]
     expected = card.function(*alone, **full.kwargs, **given)
     torch.testing.assert_close(value.sum(), expected.sum(), rtol=1e-6, atol=1e-6)
 

@@ -81,6 +81,9 @@ def test_modules_take_every_option_of_their_function(card):
         "generator",
         "permutations",
         "present",
+        "bias",
+        "center",
+        "mask",
         *CONSTANTS,
         *SCALED,
     }

@@ -104,10 +104,10 @@ def required(case: Case) -> dict[str, Any]:
     return {name: case.kwargs[name] for name in ("logit_scale", "permutations") if name in case.kwargs}
 
 
-def leaves(case: Case) -> list[Tensor]:
-    """The tensors of a case that take a gradient."""
+def leaves(case: Case, of_items: bool = False) -> list[Tensor]:
+    """The tensors of a case that take a gradient; of_items: but for those that all items share."""
     given = [*enumerate(case.args), *case.kwargs.items()]
-    found = [x for argument, x in given if not case.constant(argument)]
+    found = [x for name, x in given if not case.constant(name) and not (of_items and name in case.shared)]
     return [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
 
 

@@ -93,13 +93,16 @@ def distilled(columns: float = 1.0, views: int = 0, centred: bool = False, **opt
 
 
 def as_logits(maker: CaseMaker) -> CaseMaker:
-    """The same, with what the features give instead of them."""
+    """The same, with what the features give on some prototypes instead of them."""
 
     def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
         case = maker(n, d, g, dtype)
-        student, teacher, *heads = (x.float() if dtype != torch.float64 else x for x in case.args)
-        args = tuple((x @ w.mT).to(dtype) for x, w in zip((student, teacher), heads, strict=True))
-        return replace(case, args=args)
+        student, teacher, *heads = (x.double() for x in case.args)
+        args = tuple((x @ w[:20].mT).to(dtype) for x, w in zip((student, teacher), heads, strict=True))
+        kwargs = dict(case.kwargs)
+        if "center" in kwargs:
+            kwargs["center"] = kwargs["center"][:20]
+        return replace(case, args=args, kwargs=kwargs)
 
     return make
 

@@ -56,11 +56,10 @@ def cosine_loss(
     """
     check.choice("reduction", reduction, REDUCTIONS)
     check.choice("form", form, get_args(CosineForm))
-    (x, shape), (y, target) = as_rows("x", x), as_rows("y", y)
-    if shape != target or x.shape != y.shape:
-        raise ValueError(f"y must have the shape of x, {(*shape, x.shape[1])}, got {(*target, y.shape[1])}")
+    rows, shape = as_rows("x", x)
+    check.same_shape("y", check.features("y", y, ndim=x.dim()), "x", x)
     check.same_device("y", y, x.device)
-    n = x.shape[0]
+    x, y, n = rows, y.flatten(0, -2), rows.shape[0]
     if mask is not None:
         mask = check.bool_mask("mask", mask, shape, x.device).flatten()
     counted = Counted.weighted(None if weights is None else of_rows("weights", weights, shape), mask, x, n)

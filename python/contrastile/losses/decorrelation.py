@@ -63,7 +63,8 @@ def barlow_twins_loss(
         matrix = batch.sum(matmul(u.T, v)) / count
         own = matrix.diagonal()
         others = (matrix - own.diag()).square().sum()
-    return (own - 1.0).square().sum() + weight * others
+    value = (own - 1.0).square().sum() + weight * others
+    return torch.where(counted.count(batch) > 0, value, 0.0) if isinstance(count, Tensor) else value
 
 
 @collective

@@ -65,8 +65,6 @@ def dino_loss(
     views = isinstance(student, Tensor) and student.dim() == 3
     s, t = (as_views(name, x, views) for name, x in (("student", student), ("teacher", teacher)))
     check.same_device("teacher", t, s.device)
-    if s.shape[1] != t.shape[1]:
-        raise ValueError(f"teacher must have the {s.shape[1]} items of student, got {t.shape[1]}")
     pairs = [(u, v) for u in range(t.shape[0]) for v in range(s.shape[0]) if u != v or not views]
     if not pairs:
         raise ValueError("student must have a view that is not teacher's, got one of each")
@@ -110,8 +108,10 @@ def checked_heads(
     if (prototypes is None) != (teacher_prototypes is None):
         raise ValueError("prototypes and teacher_prototypes must be given together")
     if prototypes is None or teacher_prototypes is None:
-        check.same_width("teacher", t, "student", s)
+        check.same_shape("teacher", t[0], "student", s[0])
         return None
+    if s.shape[1] != t.shape[1]:
+        raise ValueError(f"teacher must have the {s.shape[1]} items of student, got {t.shape[1]}")
     check.same_width("prototypes", check.features("prototypes", prototypes), "student", s)
     check.same_width("teacher_prototypes", check.features("teacher_prototypes", teacher_prototypes), "teacher", t)
     for name, x in (("prototypes", prototypes), ("teacher_prototypes", teacher_prototypes)):

@@ -70,13 +70,15 @@ def linear_cross_entropy(
     own = check.ids("labels", of_rows("labels", labels, shape), rows.shape[0], rows.device)
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, torch.SymInt)):
         raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
-    there, count = own != ignore_index, weight.shape[0]
-    message = f"labels must lie in [0, {count}), or be ignore_index"
-    check.condition(message, ~there | ((own >= 0) & (own < count)))
-    counted = Counted.weighted(None if weights is None else of_rows("weights", weights, shape), there, rows, len(own))
+    there = own != ignore_index
+    inside = (own >= 0) & (own < weight.shape[0])
+    check.condition("labels must be rows of weight, or ignore_index", ~there | inside)
+    counted = Counted.weighted(
+        None if weights is None else of_rows("weights", weights, shape), there, rows, own.shape[0]
+    )
     smoothing = smoothing_share(label_smoothing)
     batch = own_columns(
-        engine, len(own),
+        engine, own.shape[0],
         lambda: dict(**counted.facts(), bias=given(bias), label_smoothing=given(smoothing or None)),
     )  # fmt: skip
     dtype = torch.promote_types(rows.dtype, weight.dtype)

@@ -89,7 +89,8 @@ class Hardest:
 
     def limit(self) -> Tensor:
         last, following = self.largest[:, -2:].unbind(1)
-        return torch.minimum(0.5 * (last + following), last - self.rounding)
+        below = self.rounding.clamp_min(torch.finfo(last.dtype).tiny)  # rows of zeros have no rounding
+        return torch.minimum(0.5 * (last + following), last - below)
 
 
 def rounding(rows: Side, side: Side) -> Tensor:

@@ -168,10 +168,8 @@ def partners(
         raise TypeError(f"partner must be a tensor of integers, got {partner.dtype}")
     partner = partner.long().contiguous()
     inside = partner >= -1
-    check.condition(
-        f"partner must lie in [-1, {'number of columns' if m is None else m}), -1 for none",
-        inside if m is None else inside & (partner < m),
-    )
+    most = "number of columns" if m is None or not check.plain(partner) else m  # a word would bind a graph to one size
+    check.condition(f"partner must lie in [-1, {most}), -1 for none", inside if m is None else inside & (partner < m))
     if share is None:
         return partner, None
     share = by_row("share", share, n, device)
