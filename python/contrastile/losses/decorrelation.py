@@ -64,7 +64,8 @@ def barlow_twins_loss(
         own = matrix.diagonal()
         others = (matrix - own.diag()).square().sum()
     value = (own - 1.0).square().sum() + weight * others
-    return torch.where(counted.count(batch) > 0, value, 0.0) if isinstance(count, Tensor) else value
+    there = counted.count(batch)
+    return torch.where(there > 0, value, 0.0) if isinstance(there, Tensor) else value
 
 
 @collective

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..backends.torch_tiles import kept_logits
+from ..backends.torch_tiles import TorchBackend, kept_logits
 from ..monoid import stat_dtype
 from ..ranks import sweep
 from ..spec import PairBlock, PairCall, Side
@@ -24,7 +24,7 @@ from .record import SCHEMA, Arguments, needs_of, packed
 
 ROUNDINGS = 8  # in units of |a| |b|, by how many two computations of one dot product may differ
 COLUMNS = 4096  # of a block; more where each row keeps many
-SCORES = 1 << 23  # of a block
+COPIES = 4  # of a block's scores at a time: products, scaled, masked
 
 LIB.define(f"hardest({SCHEMA}, SymInt count) -> Tensor", tags=TAGS)
 
@@ -76,12 +76,14 @@ class Hardest:
 
     def see(self, call: PairCall) -> None:
         width, start = max(COLUMNS, 4 * self.count), 0
+        scores = TorchBackend().limits(self.largest.device).workspace // (self.largest.dtype.itemsize * COPIES)
         for side in call.blocks:
             for low, high in spans(len(side), width):
-                for first, last in spans(len(call.rows), max(SCORES // width, 1)):
+                for first, last in spans(len(call.rows), max(scores // width, 1)):
                     mask = None if call.mask is None else call.mask[first:last, start + low : start + high]
                     block = PairBlock(call.spec, call.rows.slice(first, last), side.slice(low, high), mask)
-                    both = torch.cat([self.largest[first:last], kept_logits(block)], 1)
+                    found = kept_logits(block).topk(min(self.count + 1, high - low)).values
+                    both = torch.cat([self.largest[first:last], found], 1)
                     self.largest[first:last] = both.topk(self.count + 1).values
             if len(side):
                 self.rounding = torch.maximum(self.rounding, rounding(call.rows, side))
