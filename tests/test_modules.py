@@ -86,6 +86,8 @@ def test_modules_take_every_option_of_their_function(card):
         "generator",
         "permutations",
         "present",
+        "bias",
+        "center",
         *CONSTANTS,
         *SCALED,
     }

@@ -111,10 +111,10 @@ def required(card: LossCard, case: Case) -> dict[str, Any]:
     return {name: x for name, x in case.kwargs.items() if name in needed}
 
 
-def leaves(case: Case) -> list[Tensor]:
-    """The tensors of a case that take a gradient."""
+def leaves(case: Case, of_items: bool = False) -> list[Tensor]:
+    """The tensors of a case that take a gradient; of_items: but for those that all items share."""
     given = [*enumerate(case.args), *case.kwargs.items()]
-    found = [x for argument, x in given if not case.constant(argument)]
+    found = [x for name, x in given if not case.constant(name) and not (of_items and name in case.shared)]
     return [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
 
 
