@@ -94,13 +94,14 @@ def test_batches_of_which_nearly_all_is_missing(card, count, reduction):
         assert not value.any() and not any(x.grad.any() for x in leaves(case))
         return
     full = default(card, N, D)
-    alone = [x[..., :1, :] if isinstance(x, torch.Tensor) and x.dim() > 1 else x for x in full.args]
 
-    def of_first(x):
-        return x[:1] if isinstance(x, torch.Tensor) and x.dtype == torch.int64 else x
+    def first(name, x):
+        if name in full.shared or not isinstance(x, torch.Tensor):
+            return x
+        return x[..., :1, :] if x.dim() > 1 else x[:1] if x.dtype == torch.int64 else x
 
-    named = {name: of_first(x) for name, x in full.kwargs.items()}
-    expected = card.function(*map(of_first, alone), **named, **given)
+    alone = [first(place, x) for place, x in enumerate(full.args)]
+    expected = card.function(*alone, **{name: first(name, x) for name, x in full.kwargs.items()}, **given)
     torch.testing.assert_close(value.sum(), expected.sum(), rtol=1e-6, atol=1e-6)
 
 
