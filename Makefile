@@ -95,6 +95,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(BIN)/python packaging/generate_modules.py --check
+	$(BIN)/python docs/tools/papers_page.py --check
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
@@ -152,9 +153,10 @@ $(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
 	$(PIP) install -q --no-deps -r requirements-peers.txt
 	touch $@
 
-# the build requirements come first, because editable installs build in this environment
+# the build requirements come first, because editable installs build in this environment; and torch, which tells whether
+# a CUDA module is of any use
 $(VENV)/.created: requirements-dev.txt
 	$(if $(PYTHON),,$(error no Python >= 3.10 with venv and ensurepip found; set PYTHON))
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c requirements-dev.txt setuptools pybind11
+	$(PIP) install -q -c requirements-dev.txt setuptools pybind11 torch
 	touch $@

@@ -1,10 +1,11 @@
-"""Builds contrastile._cpu (where a C++ compiler works) and contrastile._cuda (where nvcc is found).
+"""Builds contrastile._cpu (where a C++ compiler works) and contrastile._cuda (where nvcc is found and torch has CUDA).
 
 Both are pybind11 modules over raw pointers, without torch headers: one build serves every torch
 version, and torch is not needed here. Environment, read at build time only (no GPU is inspected):
 
     CONTRASTILE_CPU=auto|0|1             auto: where it cannot be built, install without it; 1: fail
-    CONTRASTILE_CUDA=auto|0|1            the same; auto also skips it where nvcc is missing
+    CONTRASTILE_CUDA=auto|0|1            the same; auto also skips it where nvcc is missing, or where the torch beside
+                                         this build (--no-build-isolation) has no CUDA and could not use it
     CONTRASTILE_CUDA_ARCHS="80;90a;100"  falls back to TORCH_CUDA_ARCH_LIST, then to DEFAULT_ARCHS
     CONTRASTILE_CUDA_BASIS=1|0           0: the CUDA module without the kernels of csrc/cuda/basis.cu, which take
                                          longer to compile than all others together; nothing but speed needs them
@@ -15,8 +16,10 @@ version, and torch is not needed here. Environment, read at build time only (no 
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -200,19 +203,25 @@ class Build(build_ext):
         partial.replace(output)  # at once: another process may be importing the module
 
 
-def extension(name, usable):
+def torch_lacks_cuda():
+    """Whether there is a torch here, and it was built without CUDA; it is not imported, which takes seconds."""
+    found = importlib.util.find_spec("torch")
+    return found is not None and runpy.run_path(Path(found.origin).with_name("version.py"))["cuda"] is None
+
+
+def extension(name, usable, useless=False):
     mode = ENV.get(f"CONTRASTILE_{name.upper()}", "auto")
     if mode not in ("auto", "0", "1"):
         sys.exit(f"CONTRASTILE_{name.upper()} must be auto, 0 or 1, got {mode!r}")
     if mode == "1" and not usable:
         sys.exit("CONTRASTILE_CUDA=1, but nvcc was not found (set CUDA_HOME or PATH)")
-    built = mode == "1" or (mode == "auto" and usable)
+    built = mode == "1" or (mode == "auto" and usable and not useless)
     return [Extension(f"contrastile._{name}", [], optional=mode != "1")] if built else []
 
 
 if __name__ == "__main__":
     setup(
-        ext_modules=extension("cpu", usable=True) + extension("cuda", usable=NVCC),
+        ext_modules=extension("cpu", usable=True) + extension("cuda", usable=NVCC, useless=torch_lacks_cuda()),
         cmdclass={"build_ext": Build},
         packages=[*find_packages("python"), "contrastile.triton_kernels"],
     )

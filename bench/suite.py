@@ -17,7 +17,9 @@ from contrastile import reference
 from contrastile.benchmark import suite as catalog_suite
 from contrastile.benchmark.problem import Problem
 from contrastile.benchmark.suite import COMPILED, DENSE, Candidate, Loss, Skip, Workload
-from contrastile.catalog import Case, pair, scalar, tuples, unit_rows
+from contrastile.catalog import Case
+from contrastile.catalog.cases import pair, scalar, unit_rows
+from contrastile.catalog.modalities import tuples
 from contrastile.ops import EngineOptions
 from packages import BANK, HARDER, PEERS, Peer, dropin
 

@@ -6,7 +6,8 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,10 @@ def file_of(nodeid: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "unpoisoned: leaves torch.empty and its kin alone")
+    if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None:
+        from support import quick_interpreter
+
+        quick_interpreter.install()
     torch.set_num_threads(1)  # a second thread makes small problems slower; tests of threads set their own number
     if config.getoption("--run-gpu") == "require" and not torch.cuda.is_available():
         raise pytest.UsageError("--run-gpu=require: torch finds no GPU on this machine")
@@ -103,38 +108,47 @@ LONG = ("examples", "ranks", "interpreted", "interpreted_fused", "losses", "comp
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
-    skipped = {}
-    if config.getoption("--run-gpu") == "skip":
-        skipped["gpu"] = "--run-gpu=skip"
-    elif not torch.cuda.is_available():
-        skipped["gpu"] = "needs a GPU"
     if not config.getoption("--run-slow"):
-        skipped["slow"] = "needs --run-slow"
-    for item in items:
-        for mark, reason in skipped.items():
-            if item.get_closest_marker(mark) is not None:
-                item.add_marker(pytest.mark.skip(reason=reason))
+        keep(config, items, lambda item: item.get_closest_marker("slow") is None)
+    left_out = config.getoption("--run-gpu") == "skip"
+    if left_out or not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="--run-gpu=skip" if left_out else "needs a GPU")
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(skip)
     if config.getoption("--skipped-before"):
         before = config.pluginmanager.get_plugin("contrastile-skips")
-        chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
-        for item in items:
-            chosen[item in before and not any(map(item.get_closest_marker, skipped))].append(item)
+        keep(config, items, lambda item: item in before and item.get_closest_marker("skip") is None)
+
+
+def keep(config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]) -> None:
+    """Deselects the others: to skip each of thousands would cost half a minute."""
+    chosen: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        chosen[wanted(item)].append(item)
+    if chosen[False]:
         config.hook.pytest_deselected(items=chosen[False])
-        items[:] = chosen[True]
+    items[:] = chosen[True]
 
 
-def pytest_report_header() -> str:
+def pytest_report_header(config: pytest.Config) -> str:
     backends = ", ".join(
         name if reason is None else f"no {name} ({reason})" for name, reason in contrastile.available_backends().items()
     )
     isa = native.cpu.isa() if native.cpu else "none"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return f"contrastile: torch {torch.__version__}, {os.cpu_count()} cores, isa {isa}, gpu {gpu}, backends {backends}"
+    slow = "run" if config.getoption("--run-slow") else "left out (--run-slow)"
+    found = f"torch {torch.__version__}, {os.cpu_count()} cores, isa {isa}, gpu {gpu}, backends {backends}"
+    return f"contrastile: {found}, slow tests {slow}"
+
+
+# for each kind of device that is not there, torch.manual_seed keeps the stack of every call
+set_seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
 
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
-    torch.manual_seed(0)
+    set_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -132,6 +132,20 @@ EVERYWHERE = {
     "intra_scale": Matter(0.8, 0.5), "inter_scale": Matter(1.0, 0.5), "lam": Matter(0.1, 0.2),
     "weight_features": Matter(X, Z), "partner_labels": Matter(IDS, OTHER_IDS),
     "keys": Matter(X, Z, {"key_labels": IDS}), "key_labels": Matter(IDS, OTHER_IDS, {"keys": Z}),
+    # several positives
+    "keys_as": Matter("candidates", "positives", {"keys": Z, "key_labels": IDS}),
+    "anchor_mask": Matter(None, torch.arange(N) > 2), "form": Matter("out", "in"), "per_pair": Matter(False, True),
+    "key_weights": Matter(None, POSITIVE), "joint": Matter(True, False),
+    # hard negatives, correlations, matched rows, vocabularies
+    "num_hard": Matter(None, 3), "hardness": Matter(0.0, 1.0), "off_diagonal_weight": Matter(0.005, 0.5),
+    "standardize": Matter(True, False),
+    "detach_target": Matter(False, True), "images": Matter([X, Y, Z], [X, Z, Y]), "texts": Matter([Y, X, Z], [Y, Z, Z]),
+    "local_logit_scale": Matter(None, 3.0), "local_weight": Matter(None, 0.5), "hidden": Matter(X, Z),
+    "weight": Matter(rows(13, 9, D), rows(14, 9, D), {"labels": IDS}),
+    "bias": Matter(None, POSITIVE), "ignore_index": Matter(-100, 2, {"labels": IDS}),
+    "student": Matter(X, Z), "teacher": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
+    "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
+    "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
     "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -170,6 +184,18 @@ HERE = {
     ("linear_separability", "y"): Matter(rows(2, 60, D), rows(5, 60, D)),
     ("linear_separability", "generator"): Matter(None, seeded(3)),
 }  # fmt: skip
+HERE |= {
+    ("multi_positive", "query_ids"): Matter(IDS, OTHER_IDS),
+    ("multi_positive", "query_labels"): Matter(FLAGS, ~FLAGS, {"key_labels": FLAGS}),
+    ("multi_positive", "key_labels"): Matter(FLAGS, ~FLAGS, {"query_labels": FLAGS}),
+    ("multi_positive", "negative_labels"): Matter(FLAGS, ~FLAGS, {"query_labels": FLAGS, "negatives": Z}),
+    ("multi_positive", "query_groups"): Matter(None, IDS),
+    ("multi_positive", "key_groups"): Matter(IDS, OTHER_IDS, {"query_groups": IDS}),
+    ("multi_positive", "negative_groups"): Matter(IDS, OTHER_IDS, {"query_groups": IDS, "negatives": Z}),
+    ("mil_nce", "text"): Matter(rows(1, N, 3, D), rows(2, N, 3, D)),
+    ("mil_nce", "mask"): Matter(None, torch.arange(3).expand(N, 3) < 2),
+    **{(name, "direction"): Matter("mean", "rows", {"joint": False}) for name in ("mil_nce", "MILNCE")},
+}
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
 for name in ("gram_loss", "GramLoss"):
     HERE[name, "present"] = Matter(None, MISSING)
@@ -185,6 +211,9 @@ HERE["pair_loss", "targets"] = Matter(contrastile.Targets(X, Z), contrastile.Tar
 for side in ("image", "text"):
     wide = [rows(seed, N, D + 3) for seed in (11, 12)]
     HERE["clip_distill_loss", f"teacher_{side}_features"] = Matter(*wide)
+for name in ("cosine_loss", "CosineLoss"):
+    HERE[name, "mask"] = Matter(None, torch.arange(N) > 2)
+    HERE[name, "form"] = Matter("distance", "squared")
 HERE["multilabel_contrastive", "labels"] = Matter(FLAGS.float() @ FLAGS.T.float(), X @ Y.T)
 HERE["multilabel_contrastive", "form"] = Matter("wbce", "mse")
 for name in ("hydra_loss", "HydraLoss"):

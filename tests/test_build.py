@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -11,31 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from support.build import run, symbols
 from support.scripts import ROOT, load_script
 
 pytest.importorskip("pybind11", reason="the build requirements are not installed")
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads ELF files with nm")
 setup = load_script("setup.py")
 check_wheel = load_script("packaging/check_wheel.py")
-
-
-def _run(*command: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    words = [str(word) for word in command]
-    return subprocess.run(words, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
-
-
-def _symbols(path: Path | str, *options: str) -> list[tuple[str, str]]:
-    """(type letter, name) of the symbols that nm lists."""
-    listed = _run("nm", "-P", *options, path)
-    assert listed.returncode == 0, listed.stderr
-    return [(line.split()[1], line.split()[0]) for line in listed.stdout.splitlines()]
-
-
-def _native(name: str) -> Path:
-    spec = importlib.util.find_spec(f"contrastile.{name}")
-    if spec is None or spec.origin is None:
-        pytest.skip(f"contrastile.{name} is not built")
-    return Path(spec.origin)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +26,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "*.so", "__pycache__")
     tree = shutil.copytree(ROOT, folder / "tree", ignore=ignore)
     script = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
-    done = _run(sys.executable, "-c", script, cwd=tree, CONTRASTILE_CUDA="0")
+    done = run(sys.executable, "-c", script, cwd=tree, CONTRASTILE_CUDA="0")
     assert done.returncode == 0, done.stderr
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -71,15 +52,17 @@ def test_kernel_objects_hold_no_weak_symbols() -> None:
     kernels = [unit for unit in setup.cpu_units() if unit[0].stem.startswith("kernel_")]
     assert kernels
     for path in setup.compile_units(kernels):
-        symbols = _symbols(path)
-        assert any(letter in "TDR" for letter, _ in symbols), "no global symbol: nm was misread"
-        assert [symbol for symbol in symbols if symbol[0] in "WVu"] == []
+        found = symbols(path)
+        assert any(letter in "TDR" for letter, _ in found), "no global symbol: nm was misread"
+        assert [symbol for symbol in found if symbol[0] in "WVu"] == []
 
 
 @LINUX
-@pytest.mark.parametrize("name", ["_cpu", "_cuda"])
-def test_module_exports_its_init_function_only(name: str) -> None:
-    assert _symbols(_native(name), "-D", "--defined-only") == [("T", f"PyInit_{name}")]
+def test_module_exports_its_init_function_only() -> None:
+    spec = importlib.util.find_spec("contrastile._cpu")
+    if spec is None or spec.origin is None:
+        pytest.skip("contrastile._cpu is not built")
+    assert symbols(spec.origin, "-D", "--defined-only") == [("T", "PyInit__cpu")]
 
 
 def test_kernel_objects_serve_every_python() -> None:
@@ -170,7 +153,7 @@ print("ran", len(calls), "losses")
 def test_install_without_a_compiler_runs_every_loss_on_torch(sdist: Path, tmp_path: Path) -> None:
     env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "auto", "CONTRASTILE_CUDA": "0"}
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    done = _run(*pip, "wheel", sdist, "-w", tmp_path, "--no-build-isolation", "--no-deps", **env)
+    done = run(*pip, "wheel", sdist, "-w", tmp_path, "--no-build-isolation", "--no-deps", **env)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("contrastile-*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -180,46 +163,28 @@ def test_install_without_a_compiler_runs_every_loss_on_torch(sdist: Path, tmp_pa
     # -S: no .pth files, so that an editable install cannot lend its native modules to the wheel
     path = os.pathsep.join([str(tmp_path / "site"), *filter(os.path.isdir, sys.path)])
     child = (sys.executable, "-S", "-c", LOSSES_WITHOUT_NATIVE_MODULES, tmp_path / "site")
-    done = _run(*child, cwd=tmp_path, PYTHONPATH=path)
+    done = run(*child, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ran 7 losses\n"
 
 
+@pytest.mark.parametrize("version, without", [("None", True), ("'13.0'", False), (None, False)])
+def test_without_cuda_in_torch_the_cuda_module_is_left_out(version, without, tmp_path, monkeypatch) -> None:
+    """Unless it is asked for, or torch is not to be seen; torch is looked at, not imported."""
+    if version is not None:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch/__init__.py").write_text("raise AssertionError")
+        (tmp_path / "torch/version.py").write_text(f"cuda = {version}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert setup.torch_lacks_cuda() == without
+    for mode, built in (("auto", not without), ("0", False), ("1", True)):
+        monkeypatch.setenv("CONTRASTILE_CUDA", mode)
+        assert bool(setup.extension("cuda", usable="nvcc", useless=without)) == built
+
+
 def test_required_module_that_cannot_be_built_fails_the_build(sdist: Path, tmp_path: Path) -> None:
     env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "1", "CONTRASTILE_CUDA": "0"}
-    done = _run(sys.executable, "setup.py", "build", "-b", tmp_path, cwd=sdist, **env)
+    done = run(sys.executable, "setup.py", "build", "-b", tmp_path, cwd=sdist, **env)
     assert done.returncode != 0
     assert "no-such-compiler" in done.stderr
-
-
-WITHOUT_DEVICES = """
-from importlib import import_module
-from contrastile.backends.native_struct import new
-cuda = import_module("contrastile._cuda")
-count, code, name = cuda.device_count()
-assert (count, code != 0, name) == (0, True, cuda.error_name(code)), (count, code, name)
-assert name.startswith("cudaError") and cuda.error_string(code)
-runtime, driver = cuda.versions()
-assert runtime >= 11000 and driver >= 0
-try:
-    cuda.device_properties(0)
-except RuntimeError as error:
-    assert str(error).startswith("cudaError"), error
-else:
-    raise AssertionError("device_properties found a device")
-for name in ("stats", "score_grad"):
-    try:
-        getattr(cuda, name)(new(cuda, "Block"))
-    except RuntimeError as error:
-        assert str(error).startswith(f"{name}: cudaError"), error
-    else:
-        raise AssertionError(f"{name} ran without a device")
-print("ok", cuda.archs)
-"""
-
-
-def test_cuda_module_imports_and_answers_without_a_device() -> None:
-    _native("_cuda")
-    done = _run(sys.executable, "-c", WITHOUT_DEVICES, CUDA_VISIBLE_DEVICES="-1")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("ok ")

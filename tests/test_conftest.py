@@ -58,10 +58,10 @@ def run_sample(pytester):
     return run
 
 
-def test_slow_and_gpu_tests_are_skipped_with_a_reason(run_sample):
+def test_slow_tests_are_left_out_and_gpu_tests_skipped_with_a_reason(run_sample):
     said = run_sample("--run-gpu=skip").stdout.str()
-    assert "1 passed, 2 skipped" in said
-    assert "needs --run-slow" in said
+    assert "1 passed, 1 skipped, 1 deselected" in said
+    assert "slow tests left out (--run-slow)" in said
     assert "--run-gpu=skip" in said
     header = next(line for line in said.splitlines() if line.startswith("contrastile: "))
     assert f"torch {torch.__version__}" in header
@@ -101,13 +101,13 @@ def test_what_was_skipped_for_a_package_runs_once_it_is_there(processes, run_sam
         done = run_sample("--run-gpu=skip", *options, processes=processes, sample=NEEDS_PACKAGES)
         return {name: n for name, n in done.parseoutcomes().items() if name in ("passed", "skipped", "failed")}
 
-    assert outcome() == {"passed": 1, "skipped": 5}
+    assert outcome() == {"passed": 1, "skipped": 4}
     (pytester.path / "first_package.py").touch()
     assert outcome("--skipped-before") == {"passed": 2, "skipped": 2}
     (pytester.path / "second_package.py").touch()
-    assert outcome("--skipped-before", "--run-slow") == {"passed": 3}
+    assert outcome("--skipped-before", "--run-slow") == {"passed": 2}
     assert outcome("--skipped-before") == {}
-    assert outcome() == {"passed": 5, "skipped": 2}
+    assert outcome() == {"passed": 5, "skipped": 1}
 
 
 def test_without_a_cache_nothing_was_skipped_before(run_sample):

@@ -4,6 +4,8 @@ log-sum-exps rounds to 0."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -32,6 +34,13 @@ def apart(z: Tensor, keep: Tensor | None = None) -> Tensor:
     eye = torch.eye(len(z), z.shape[1], dtype=torch.bool)
     others = z.masked_fill(eye if keep is None else eye | ~keep, -torch.inf).logsumexp(1) - z.diagonal()
     return torch.logaddexp(others, torch.zeros_like(others))
+
+
+def matches(x: Tensor, y: Tensor, s: Tensor, form: str, **options: Any) -> Tensor:
+    """With one positive each. Both directions are rows of "none"."""
+    ids = torch.arange(N)
+    rows = contrastile.multi_positive(x, y, ids, ids, form=form, temperature=1 / s, **options)
+    return 2.0 * rows if options["reduction"] == "none" else rows
 
 
 def clip(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -106,6 +115,8 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
             x, y, temperature=1 / s, key_log_prob=LOG_PROB, symmetric=True, **o), sampled,
     ),
     "nt_xent": (lambda x, y, s, **o: contrastile.nt_xent(x, y, temperature=1 / s, **o), views),
+    "multi_positive": (partial(matches, form="out"), clip), "multi_positive, in": (partial(matches, form="in"), clip),
+    "multi_positive, each": (partial(matches, form="each"), clip),
 }  # fmt: skip
 
 

@@ -1,26 +1,28 @@
-"""The CUDA kernels under nvcc: every architecture compiles, no register is spilled, memory moves 16 bytes at a time."""
+"""The CUDA module as setup.py builds it with nvcc: every architecture compiles, no register is spilled, memory moves 16
+bytes at a time, and it can be imported where there is no device."""
 
 import re
 import shutil
-import subprocess
+import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
 from pathlib import Path
 
 import pytest
 
+from support.build import run, symbols
 from support.combinations import by_default
+from support.scripts import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+pytest.importorskip("pybind11", reason="the build requirements are not installed")
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not on PATH nor in /usr/local/cuda/bin")
 
 # an installation compiles for all of them
 ARCHS = by_default(("80", "90", "100"), "90")
 MOST_REGISTERS = 128  # two blocks of 256 threads on one multiprocessor
-FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-Werror", "all-warnings", f"-I{ROOT / 'csrc'}"]
+STRICT = "-Werror all-warnings -Xptxas -v,-warn-spills,-warn-lmem-usage,-Werror --keep --keep-dir"
 # reduces x ((rows, columns) x (dot or not), merge) x (with more numbers or not), those of a target; reduces x (dot or
 # not), that of a target, sums joined; types of vectors x (forward, backward)
 KERNELS = {
@@ -28,40 +30,43 @@ KERNELS = {
 }  # fmt: skip
 
 
-Compiled = Callable[[str], dict[str, tuple[str, str]]]
+@dataclass
+class Built:
+    module: Path
+    said: dict[str, str]  # by ptxas of each source
+    ptx: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """Architecture -> source -> (what ptxas says, the PTX)."""
-    folder = tmp_path_factory.mktemp("cubin")
-
-    def compile_one(name: str, arch: str) -> tuple[str, str]:
-        kept = folder / f"{name}-{arch}"
-        kept.mkdir()
-        command = [str(NVCC), *FLAGS, f"-arch=sm_{arch}", str(ROOT / f"csrc/cuda/{name}.cu"), "-cubin"]
-        options = ["-Xptxas", "-v,-warn-spills,-warn-lmem-usage,-Werror", "--keep", "--keep-dir", str(kept)]
-        said = run([*command, *options, "-o", str(kept / "cubin")])
-        return said, (kept / f"{name}.ptx").read_text()
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
+    """By architecture."""
 
     @cache
-    def compile_all(arch: str) -> dict[str, tuple[str, str]]:
-        with ThreadPoolExecutor(2) as pool:
-            return dict(zip(KERNELS, pool.map(compile_one, KERNELS, repeat(arch)), strict=False))
+    def build(arch: str) -> Built:
+        folder = tmp_path_factory.mktemp("cuda")
+        (folder / "kept").mkdir()
+        env = {"CONTRASTILE_CPU": "0", "CONTRASTILE_CUDA": "1", "CONTRASTILE_CUDA_ARCHS": arch}
+        env |= {"CONTRASTILE_OBJECTS": str(folder / "objects"), "NVCC_APPEND_FLAGS": f"{STRICT} {folder / 'kept'}"}
+        env |= {"MAX_JOBS": "1", "CUDA_HOME": str(Path(str(NVCC)).parents[1])}  # one by one, to tell who says what
+        options = ("--build-lib", folder / "lib", "--build-temp", folder / "temp")
+        done = run(sys.executable, "-c", BUILD, "build_ext", *options, cwd=ROOT, **env)
+        assert done.returncode == 0, done.stdout[-5_000:]
+        _, *parts = re.split(r"-c \S*/csrc/cuda/(\w+)\.\w+ -o", done.stdout)
+        said = dict(zip(parts[::2], parts[1::2], strict=True))
+        (module,) = (folder / "lib/contrastile").glob("_cuda*")
+        return Built(module, said, {name: (folder / f"kept/{name}.ptx").read_text() for name in KERNELS})
 
-    return compile_all
+    return build
 
 
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+# what the compilers say goes where the commands are printed, in order
+BUILD = "import os, runpy; os.dup2(1, 2); runpy.run_path('setup.py', run_name='__main__')"
 
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("name", KERNELS)
-def test_no_spills_and_a_budget_of_registers(compiled, name, arch):
-    said, _ = compiled(arch)[name]
+def test_no_spills_and_a_budget_of_registers(built, name, arch):
+    said = built(arch).said[name]
     registers = [int(x) for x in re.findall(r"Used (\d+) registers", said)]
     spilled = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", said)
     shared = [int(x) for x in re.findall(r"(\d+) bytes smem", said)]
@@ -72,16 +77,57 @@ def test_no_spills_and_a_budget_of_registers(compiled, name, arch):
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_memory_moves_16_bytes_at_a_time(compiled, arch):
+def test_memory_moves_16_bytes_at_a_time(built, arch):
     for name in set(KERNELS) - {"small_call"}:  # it reads some numbers per item
-        assert re.search(r"ld\.global(\.nc)?\.v4\.(f32|b32|u32)", compiled(arch)[name][1]), name
+        assert re.search(r"ld\.global(\.nc)?\.v4\.(f32|b32|u32)", built(arch).ptx[name]), name
     for store in ("v4.f32", "v2.u32"):  # float32; bfloat16, 8 bytes
-        assert f"st.global.cg.{store}" in compiled(arch)["score_grad"][1]
-    assert "st.global.cg.v4.u32" in compiled(arch)["basis"][1]
+        assert f"st.global.cg.{store}" in built(arch).ptx["score_grad"]
+    assert "st.global.cg.v4.u32" in built(arch).ptx["basis"]
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_no_atomics(compiled, arch):
+def test_no_atomics(built, arch):
     """Equal bits in every run."""
     for name in KERNELS:
-        assert not re.search(r"^\s*(@\S+\s+)?(atom|red)\.", compiled(arch)[name][1], re.MULTILINE)
+        assert not re.search(r"^\s*(@\S+\s+)?(atom|red)\.", built(arch).ptx[name], re.MULTILINE)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_module_exports_its_init_function_only(built, arch):
+    assert symbols(built(arch).module, "-D", "--defined-only") == [("T", "PyInit__cuda")]
+
+
+WITHOUT_DEVICES = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from contrastile.backends.native_struct import new
+spec = spec_from_file_location("contrastile._cuda", sys.argv[1])
+cuda = module_from_spec(spec)
+spec.loader.exec_module(cuda)
+count, code, name = cuda.device_count()
+assert (count, code != 0, name) == (0, True, cuda.error_name(code)), (count, code, name)
+assert name.startswith("cudaError") and cuda.error_string(code)
+runtime, driver = cuda.versions()
+assert runtime >= 11000 and driver >= 0
+try:
+    cuda.device_properties(0)
+except RuntimeError as error:
+    assert str(error).startswith("cudaError"), error
+else:
+    raise AssertionError("device_properties found a device")
+for name in ("stats", "score_grad"):
+    try:
+        getattr(cuda, name)(new(cuda, "Block"))
+    except RuntimeError as error:
+        assert str(error).startswith(f"{name}: cudaError"), error
+    else:
+        raise AssertionError(f"{name} ran without a device")
+print("ok", cuda.archs)
+"""
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_the_module_imports_and_answers_without_a_device(built, arch):
+    done = run(sys.executable, "-c", WITHOUT_DEVICES, built(arch).module, CUDA_VISIBLE_DEVICES="-1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"ok {arch}\n"

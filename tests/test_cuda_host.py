@@ -24,8 +24,8 @@ from contrastile.testing import check_card
 from support import cuda_host, distances, launches
 from support.blocks import APART, agree, all_of, apart, close, nan_in, numbers, random_block, statistics
 from support.cases import EXTRAS, make_call
-from support.combinations import by_default, each_once
-from support.loss_cases import every_pair_loss
+from support.combinations import by_default, each_once, in_turn
+from support.loss_cases import PAIR_LOSSES, id_of
 from support.oracle import check, engine_loss, upstream
 
 pytestmark = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++ on Linux")
@@ -78,9 +78,12 @@ POSITIVE_RULES = [NO_TEST, *ONE_TEST, PairTest.KEPT, PairTest.SAME_ID | PairTest
     each_once(list(itertools.product(Reduce, RULES)), POSITIVE_RULES),
     ids=lambda x: x.name.lower() if isinstance(x, Reduce) else str(record.words_of(x, None)),
 )
-def test_every_reduce_keep_positives_score_and_side(host, monkeypatch, reduce, keep, positives):
-    rules = itertools.product(Score, (False, True), (False, True), (False, True))
-    for index, (score, both, extras, keep_positives) in enumerate(rules):
+def test_every_reduce_keep_positives_score_and_side(request, host, monkeypatch, reduce, keep, positives):
+    """By default with extras or without, with positives kept or not, in turn."""
+    rules = list(enumerate(itertools.product(Score, (False, True), (False, True), (False, True))))
+    if not request.config.getoption("--run-slow"):
+        rules = rules[(int(keep).bit_length() + reduce) % 4 :: 4]
+    for index, (score, both, extras, keep_positives) in rules:
         tiles = 1 if PairSpec(score=score).biased else 1 + index % 3
         spec = PairSpec(reduce, keep, positives, keep_positives, both, False, score, index % 2 == 0)
         n, m = SHAPES[(index + int(keep)) % len(SHAPES)]
@@ -142,8 +145,10 @@ def test_score_gradients_in_place_and_in_half_precision(host, kind, layout):
 
 @pytest.mark.parametrize("reduce", ["lse", "softplus", "relu", "max"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
-def test_engine_with_every_keep_and_positives(installed, dtype, reduce):
-    for keep, positives, keep_positives in itertools.product(KEEPS, POSITIVES, (False, True)):
+@pytest.mark.parametrize("turn", by_default(range(2 * len(POSITIVES)), 0))
+def test_engine_with_every_keep_and_positives(installed, dtype, reduce, turn):
+    others = list(itertools.product(POSITIVES, (False, True)))
+    for keep, (positives, keep_positives) in in_turn(KEEPS, others, turn):
         options = {"reduce": reduce, "keep": keep, "cols": True, "keep_positives": keep_positives}
         options |= {} if reduce == "max" else {"positives": positives}
         for blocks in (1, 2) if dtype == torch.float32 else (1 + keep_positives,):  # one: pair_loss does all at once
@@ -161,9 +166,10 @@ def test_engine_ragged_and_empty_shapes(installed, dtype, reduce):
 
 @pytest.mark.parametrize("budget", [0, 30_000, 1 << 30])
 @pytest.mark.parametrize("m", [210, None])
-def test_engine_in_many_pieces(installed, pieces, m, budget):
+@pytest.mark.parametrize("turn", by_default(range(4), 0))
+def test_engine_in_many_pieces(installed, pieces, m, budget, turn):
     """Square calls, chunks of rows, split columns, scores saved for all, some or no blocks."""
-    for keep, cols, dtype in itertools.product(KEEPS, (False, True), DTYPES[:2]):
+    for keep, (cols, dtype) in in_turn(KEEPS, list(itertools.product((False, True), DTYPES[:2])), turn):
         call = make_call(150, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
         check(call, backend="cuda", memory_budget=budget)
 
@@ -176,8 +182,7 @@ def test_engine_with_every_score(installed, score, tiles, offset):
         distances.check(problem, score, offset, backend="cuda")
 
 
-@every_pair_loss
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda x: str(x).removeprefix("torch."))
+@pytest.mark.parametrize("card, dtype", each_once(PAIR_LOSSES, DTYPES), ids=id_of)
 def test_losses_of_the_catalog(installed, card, dtype):
     for n, d in ((5, 17), (70, 12)):
         found = check_card(card, "cuda", dtype, n, d)

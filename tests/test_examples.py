@@ -46,12 +46,13 @@ def test_every_example_is_run_here_and_listed_in_the_readme():
     assert set(re.findall(r"^\| \[\w+\]\((\w+)\.py\)", readme, re.MULTILINE)) == scripts
 
 
-ONE_PROCESS = pytest.param("clip_torchrun", (), marks=pytest.mark.slow)  # two of them train below
-OTHER_LOSS = pytest.param("simclr_digits", ("--loss", "sup_con"), marks=pytest.mark.slow)
+RUNS = [*((name, ()) for name in NEEDS), ("simclr_digits", ("--loss", "sup_con"))]
 
 
-@pytest.mark.parametrize("name, flags", [*((x, ()) for x in NEEDS if x != "clip_torchrun"), ONE_PROCESS, OTHER_LOSS])
-def test_example_beats_its_rivals_by_the_stated_margins(name, flags):
+# make examples runs all of them
+@pytest.mark.parametrize("example", by_default(RUNS, ("open_clip_loop", ())), ids=lambda x: " ".join((x[0], *x[1])))
+def test_example_beats_its_rivals_by_the_stated_margins(example):
+    name, flags = example
     done = run(name, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     compared = COMPARED.findall(done.stdout)

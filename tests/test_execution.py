@@ -16,7 +16,7 @@ from contrastile import pair_loss, pair_reduce
 from contrastile.backends import native
 from support import targets
 from support.cases import EXTRAS, make_call
-from support.combinations import each_once
+from support.combinations import by_default, each_once
 from support.oracle import check, engine, engine_loss, upstream
 from support.rules import REDUCES
 from support.targets import KINDS
@@ -134,7 +134,9 @@ def test_every_instruction_set_is_right(isa):
 
 
 @needs_cpu_module
-@pytest.mark.parametrize("limit", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}], ids=str)
+@pytest.mark.parametrize(
+    "limit", by_default(({"OMP_THREAD_LIMIT": "1"}, {"OMP_DYNAMIC": "true"}), {"OMP_THREAD_LIMIT": "1"}), ids=str
+)
 def test_fewer_threads_than_asked_for(limit):
     """OpenMP may start fewer threads than requested; their share of the rows is done all the same."""
     assert python(grid(2, (300, 330, 20)), **limit)

@@ -17,7 +17,8 @@ from contrastile.spec import Limits
 from contrastile.testing import check_card
 from support import distances
 from support.cases import EXTRAS, make_call
-from support.loss_cases import every_pair_loss
+from support.combinations import by_default, each_once, in_turn
+from support.loss_cases import PAIR_LOSSES, id_of
 from support.oracle import check, check_float16_range
 from support.rules import KEEPS, POSITIVES
 
@@ -64,8 +65,9 @@ def ran(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 @each_half
 @pytest.mark.parametrize("reduce", ["lse", "softplus", "relu", "max"])
-def test_every_keep_and_positives(ran, dtype, reduce):
-    for keep, positives, blocks in product(KEEPS, POSITIVES, (1, 2)):
+@pytest.mark.parametrize("turn", by_default(range(2 * len(POSITIVES)), 0))
+def test_every_keep_and_positives(ran, dtype, reduce, turn):
+    for keep, (positives, blocks) in in_turn(KEEPS, list(product(POSITIVES, (1, 2))), turn):
         options = {"reduce": reduce, "keep": keep, "cols": True} | ({} if reduce == "max" else {"positives": positives})
         check(make_call(37, 53, 19, dtype, *EXTRAS, blocks=blocks, **options), backend="torch")
     assert ran["mm"] or ran["mm_out"]
@@ -73,9 +75,10 @@ def test_every_keep_and_positives(ran, dtype, reduce):
 
 @each_half
 @pytest.mark.parametrize("m", [120, None])
-def test_many_pieces(ran, dtype, m, monkeypatch):
+@pytest.mark.parametrize("turn", by_default(range(4), 0))
+def test_many_pieces(ran, dtype, m, turn, monkeypatch):
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 40 * 64, 40, 40, 32))
-    for keep, cols, budget in product(KEEPS, (False, True), (0, 10_000)):
+    for keep, (cols, budget) in in_turn(KEEPS, list(product((False, True), (0, 10_000))), turn):
         call = make_call(90, m, 6, dtype, *EXTRAS[:4], keep=keep, positives="same_id", cols=cols)
         check(call, backend="torch", memory_budget=budget)
 
@@ -87,8 +90,7 @@ def test_every_score(ran, dtype, score):
         distances.check(distances.problem(13, 33, 5, tiles, dtype, offset), score, offset, backend="torch")
 
 
-@each_half
-@every_pair_loss
+@pytest.mark.parametrize("card, dtype", each_once(PAIR_LOSSES, HALVES), ids=id_of)
 def test_losses_of_the_catalog(ran, card, dtype):
     found = check_card(card, "torch", dtype, 40, 12)
     assert found.ok, found.detail

@@ -80,16 +80,21 @@ def test_modules_take_every_option_of_their_function(card):
         "unmixed",
         "unmixed_clean",
         "hard_negatives",
+        "keys",
+        "anchor_mask",
+        "mask",
         "generator",
         "permutations",
         "present",
+        "bias",
+        "center",
         *CONSTANTS,
         *SCALED,
     }
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(("_ids", "_groups", "_labels"))
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(("_ids", "_labels", "_groups"))
     } - tensors
     assert expected <= set(inspect.signature(card.module).parameters)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import pytest
@@ -21,16 +20,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import contrastile
 from contrastile import backends
 from contrastile.backends import cuda as cuda_module
-from contrastile.backends import native, triton_kernel, triton_launch, triton_merge, triton_segments
 from contrastile.backends import triton as triton_module
-from contrastile.ops import basis, library, multilinear, segments
+from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
+from contrastile.ops import basis, hardest, library, multilinear, segments
+from support.combinations import crossed, each_once
 from support.loss_cases import (
+    PAIR_LOSSES,
     call,
     default,
     differentiable,
     each_tensor,
-    every_pair_loss,
     every_variant,
+    every_variant_once,
     id_of,
     make,
     moved,
@@ -52,6 +53,7 @@ IMPLEMENTATIONS = {
     "basis_backward": basis.basis_backward,
     "segment_max": segments.segment_max_forward,
     "segment_max_backward": segments.segment_max_backward,
+    "hardest": hardest.hardest_operator,
     "tuple_margins": multilinear.margins_forward,
     "tuple_margins_backward": multilinear.margins_backward,
 }
@@ -92,8 +94,17 @@ class NothingFromTheHost(TorchFunctionMode):
 
 
 @pytest.fixture
-def kernels_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def kernels_left_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """triton and cuda take the meta device and launch nothing."""
+    if request.getfixturevalue("backend") == "cuda":
+        pytest.importorskip("pybind11", reason="the build requirements are not installed")
+        if pytest.importorskip("support.cuda_host").compiler() is None:
+            pytest.skip("needs g++ on Linux")
+        built = request.getfixturevalue("host").module
+        monkeypatch.setattr(built, "segment_max", lambda x: None)
+        for backend in backends.BACKENDS:
+            if isinstance(backend, cuda_module.CudaBackend):
+                monkeypatch.setattr(backend, "module", built)
     for cls in (triton_module.TritonBackend, cuda_module.CudaBackend):
         monkeypatch.setattr(cls, "unavailable", lambda self: None)
         monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
@@ -117,8 +128,6 @@ def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:
 def needs(backend: str) -> None:
     if backend == "triton":
         pytest.importorskip("triton")
-    if backend == "cuda" and native.cuda is None:
-        pytest.skip("the native CUDA module is not built")
 
 
 def on(device: str, case: Any) -> Any:
@@ -131,19 +140,18 @@ def watched(card: Any, case: Any, **options: Any) -> None:
         call(card, case, **options).sum().backward()
 
 
-@every_variant
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@every_variant_once("device", ["cpu", "meta"])
 def test_no_loss_waits_for_the_device(card, variant, device):
     watched(card, on(device, make(card, variant, 9, 6)), **({"backend": "torch"} if card.gemm else {}))
 
 
-@every_pair_loss
 @pytest.mark.parametrize(
-    "backend, dtype",
-    [("torch", torch.float32), *product(("triton", "cuda"), (torch.float32, torch.bfloat16))],
+    "card, backend, dtype, reduction",
+    each_once(
+        crossed(PAIR_LOSSES, ("torch", "triton", "cuda")), crossed((torch.float32, torch.bfloat16), ("mean", "none"))
+    ),
     ids=id_of,
 )
-@pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_no_backend_waits_for_the_device(card, backend, dtype, reduction, kernels_left_out):
     """More rows than one chunk of the torch backend."""
     needs(backend)
@@ -166,7 +174,6 @@ def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, m
         monkeypatch.setattr(triton_segments, "on_device", lambda device: nullcontext())
     if backend == "cuda":
         monkeypatch.setattr(cuda_module.CudaBackend, "place", lambda self, device: (0, 0))
-        monkeypatch.setattr(native.cuda, "segment_max", lambda x: None)
     q, d = (torch.empty(n, 70, 16, dtype=dtype, device="meta", requires_grad=True) for n in (5, 2))
     masks = {name: torch.empty(n, 70, dtype=torch.bool, device="meta") for name, n in (("query", 5), ("document", 2))}
     with NothingFromTheHost(), Watch():

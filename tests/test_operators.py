@@ -121,31 +121,6 @@ def test_meta_tensors_have_the_shapes_of_real_ones(card, reduction, dtype):
 # ---- derivatives that the engine does not have
 
 
-@every_pair_loss
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_double_backward_is_refused(card, reduction):
-    """It would be silently wrong: the other terms of what is differentiated hide the missing one."""
-    case = differentiable(default(card))
-    x = leaves(case)[0]
-    options = {"reduction": reduction} if takes(card, "reduction") else {}
-    (gradient,) = torch.autograd.grad(call(card, case, **options).sum(), x, create_graph=True)
-    assert gradient.requires_grad
-    with pytest.raises(RuntimeError, match=r"double backward .* is not supported"):
-        (gradient.square().sum() + x.square().sum()).backward()
-
-
-@pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_double_backward_is_refused_whatever_requires_grad(reduction):
-    x, y = torch.randn(2, 6, D).unbind()
-    for name in ("temperature", "query", "key"):
-        tensors = {"query": x, "key": y, "temperature": torch.tensor(0.5)}
-        leaf = tensors[name] = tensors[name].clone().requires_grad_()
-        value = contrastile.info_nce(**tensors, reduction=reduction).sum()
-        (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
-        with pytest.raises(RuntimeError, match="double backward"):
-            gradient.sum().backward()
-
-
 def test_the_first_gradient_with_create_graph_is_right():
     for card in contrastile.catalog.CATALOG:
         case = differentiable(default(card))

@@ -112,9 +112,10 @@ def test_an_item_of_a_square_call_is_never_its_own_positive(backend, positives, 
     assert torch.equal(found.rows, torch.tensor(3.0).log().expand(4))
 
 
-@pytest.mark.parametrize("memory_budget", [None, 0, 300_000, 1 << 30])
-@pytest.mark.parametrize("n, m", [(1100, 1030), (1030, None), (2100, 300)])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend, n, m, memory_budget",
+    each_once(crossed(BACKENDS, [(1100, 1030), (1030, None), (2100, 300)]), [None, 0, 300_000, 1 << 30]),
+)
 def test_many_rows_in_several_chunks(backend, n, m, memory_budget):
     """The default chunks: 1024 rows, 512 for b=None."""
     options = {"keep": "other_index", "positives": "same_id", "memory_budget": memory_budget}
@@ -134,15 +135,16 @@ def test_rows_and_columns_in_many_pieces(backend, extras, reduce, small_workspac
             check(call, backend=backend, memory_budget=budget)
 
 
-@pytest.mark.parametrize("reduce", REDUCES)
-@pytest.mark.parametrize("keep", KEEPS)
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_square_in_many_pieces(backend, keep, reduce, small_workspace):
-    for dtype in (torch.float32, torch.bfloat16):
-        options = {"reduce": reduce, "keep": keep} | positives_of(reduce, "same_id")
-        call = make_call(210, None, 6, dtype, **options)
-        for budget in (0, 30_000, 1 << 30):
-            check(call, backend=backend, memory_budget=budget)
+@pytest.mark.parametrize(
+    "backend, keep, reduce, dtype",
+    each_once(crossed(BACKENDS, KEEPS), crossed(REDUCES, (torch.float32, torch.bfloat16))),
+    ids=name,
+)
+def test_square_in_many_pieces(backend, keep, reduce, dtype, small_workspace):
+    options = {"reduce": reduce, "keep": keep} | positives_of(reduce, "same_id")
+    call = make_call(210, None, 6, dtype, **options)
+    for budget in (0, 30_000, 1 << 30):
+        check(call, backend=backend, memory_budget=budget)
 
 
 @pytest.mark.parametrize("leaf", ["a", "b[0]", "b[1]", *VECTORS, None])

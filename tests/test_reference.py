@@ -63,6 +63,7 @@ def loop_info_nce(query, key, temperature, **options):
     query_ids, key_ids = options.get("query_ids"), options.get("key_ids")
     negative_ids = options.get("negative_ids")
     margin, smoothing = options.get("margin"), options.get("smoothing", 0.0)
+    count = options.get("num_hard")
     rows = []
     for i, q in enumerate(query):
         own = dot(q, key[i])
@@ -77,6 +78,8 @@ def loop_info_nce(query, key, temperature, **options):
             too_close = margin is not None and dot(q, negative) > own + margin
             if not same_id and not too_close:
                 logits.append(dot(q, negative) / temperature[i])
+        if count is not None:
+            logits = [logits[0], *sorted(logits[1:], reverse=True)[:count]]
         if hard is not None:
             logits += [dot(q, h) / temperature[i] for h in hard[i]]
         log_p = [z - log_sum_exp(logits) for z in logits]
@@ -88,7 +91,7 @@ def loop_info_nce(query, key, temperature, **options):
 
 def loop_both_directions(query, key, temperature, **options):
     forward = loop_info_nce(query, key, temperature, **options)
-    shared = {name: options[name] for name in ("margin", "smoothing") if name in options}
+    shared = {name: options[name] for name in ("margin", "smoothing", "num_hard") if name in options}
     backward = loop_info_nce(
         key,
         query,
@@ -118,6 +121,8 @@ INFO_NCE_CASES = {
     "negative_margin": {"false_negative_margin": -0.5},
     "ids_and_margin": {"query_ids": IDS, "false_negative_margin": 0.3},
     "smoothing": {"label_smoothing": 0.2, "negatives": NEGATIVES, "hard_negatives": HARD},
+    "hardest": {"num_hard": 2, "negatives": NEGATIVES, "query_ids": IDS},
+    "hardest_of_few": {"num_hard": 5, "negatives": NEGATIVES},
 }
 
 
@@ -650,7 +655,10 @@ def test_all_names_are_exported():
         "multilabel_contrastive",
         "softclip_loss",
     }  # test_distill.py
+    elsewhere |= {"mil_nce", "multi_positive"}
     elsewhere |= {"m2_mix", "mixup_info_nce", "slerp"}  # test_mixup.py
     elsewhere |= {"block_info_nce", "cma_loss", "global_local_info_nce", "m3el_loss", "margin_info_nce"}
     elsewhere |= {"prototype_loss"}  # test_structured.py
+    elsewhere |= {"barlow_twins_loss", "cross_correlation", "in_modal_consistency", "cross_modal_consistency"}
+    elsewhere |= {"cosine_loss", "dino_loss", "joint_entropy", "linear_cross_entropy", "multiview_clip_loss"}
     assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot as plt
 
+import columns
 import curves
 import geometry
 import memory
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "sigmoid": pairs.sigmoid,
     "two-views": pairs.two_views,
     "supervised": pairs.supervised,
+    "multi-positive": pairs.multi_positive,
     "multiview": pairs.multiview,
     "symile": pairs.symile,
     "debiased": curves.debiased,
@@ -30,6 +32,8 @@ FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "triangle": geometry.triangle,
     "pmrl": geometry.pmrl,
     "gap": geometry.gap,
+    "decorrelation": columns.decorrelation,
+    "vocabulary": columns.vocabulary,
 }
 LOOK = {
     "svg.fonttype": "path",

@@ -140,6 +140,32 @@ def supervised() -> plt.Figure:
     return legend(figure)
 
 
+def multi_positive() -> plt.Figure:
+    """Five images, the first two of one thing, and seven captions, of which the first of each thing is the closest;
+    videos with bags of two texts."""
+    n, bags = 5, 3
+    ids, captions = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 2, 3])
+    m, centre = len(captions), items(4, 1)
+    noise = torch.tensor([0.4, 0.9, 1.4, 0.4, 1.4, 0.4, 0.4], dtype=torch.float64)[:, None]
+    x = F.normalize(centre[ids] + 0.4 * items(n, 1, seed=9), dim=1)
+    y = F.normalize(centre[captions] + noise * items(m, 1, seed=10), dim=1)
+    figure, axes = panels(4, 2.4)
+    for panel, form in zip(axes, ("out", "in", "each"), strict=False):
+        found = pair_gradients(
+            lambda r, form=form: reference.multi_positive(r[:n], r[n:], ids, captions, form=form, temperature=0.2),
+            torch.cat([x, y]),
+        )
+        matrix(panel, found[:n, n:], f'form="{form}"', "image", "caption")
+    rows = items(bags, 3)
+    found = pair_gradients(
+        lambda r: reference.mil_nce(r[:bags], r[bags:].view(2, bags, -1).transpose(0, 1), temperature=0.3), rows
+    )
+    order = [*range(bags, 3 * bags)]
+    order = [order[bag + bags * place] for bag in range(bags) for place in range(2)]
+    matrix(axes[3], found[:bags, order], "mil_nce", "video", "text, bag by bag")
+    return legend(figure)
+
+
 def with_a_copy(roles: int, noise: float = 0.7) -> list[Tensor]:
     """`roles` views of five items each, of which the first two are nearly one."""
     views = items(4, 2 * roles, noise).unflatten(0, (2 * roles, 4))

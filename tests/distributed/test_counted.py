@@ -25,7 +25,8 @@ VARIANTS = [
     ("info_nce", "both row temperatures"), ("info_nce", "pair temperatures"), ("info_nce", "sampled"),
     ("info_nce", "sampled positive"), ("info_nce", "symmetric weights"), ("info_nce", "detached"),
     ("sup_con", "some views"), ("nt_xent", "rows"), ("mv_infonce", "weights"), ("kcl", "some log"),
-    ("uniformity", "some"), ("dclw", "weights"),
+    ("uniformity", "some"), ("dclw", "weights"), ("multi_positive", "label sets"), ("mil_nce", "mask"),
+    ("sup_con", "keys as positives"),
 ]  # fmt: skip
 CARDS = {card.name: card for card in CATALOG}
 

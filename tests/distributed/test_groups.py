@@ -78,14 +78,16 @@ def two_groups(rank: int, members: list[int], half: Ranks) -> float:
 
 def queues(rank: int) -> dict[str, str]:
     """Negatives that all ranks hold, against the reference that has them once."""
-    card = next(card for card in CATALOG if card.name == "info_nce")
-    found = {}
-    for variant in ("negatives", "hard negatives", "margin", "smoothing", "symmetric smoothing", "row temperature"):
+    cards, found = {card.name: card for card in CATALOG}, {}
+    plain = ("negatives", "hard negatives", "margin", "smoothing", "symmetric smoothing", "row temperature")
+    several = ("multi_positive", "queue"), ("sup_con", "keys")  # some of which are positives
+    for name, variant in (*(("info_nce", variant) for variant in plain), *several):
         for dtype, strategy in product((torch.float64, torch.float32), STRATEGIES):
+            card = cards[name]
             case = make(card, variant, sum(SIZES[WORLD]), 8, dtype)
             loss = jointly(card, case, Ranks(strategy=strategy, replicated_negatives=True))
             result = compare(Pairing(loss, card.reference), case)
-            found[f"{variant} {strategy} {dtype}"] = "" if result.ok else result.detail
+            found[f"{name} {variant} {strategy} {dtype}"] = "" if result.ok else result.detail
     return found
 
 

@@ -13,7 +13,6 @@ from support.launch import gather_from
 pytestmark = pytest.mark.dist
 N, D = 256, 8192  # rows of a rank: 8 MiB of features, so that these outweigh the workspace of scores
 WORLDS = {"ring": (4, 5), "gather": (2, 3)}  # below four, fewer transfers of a ring are under way at a time
-Peaks = dict[tuple[str, int], int]
 
 
 def peak(rank: int, strategy: str) -> int:
@@ -31,28 +30,20 @@ def peak(rank: int, strategy: str) -> int:
     return step(N)
 
 
-@pytest.fixture(scope="module")
-def peaks() -> Peaks:
-    """(strategy, ranks): the largest of all ranks."""
+def peaks(strategy: str) -> list[int]:
+    """Of each world the largest of all ranks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # glibc gives each freed block back at once
-        return measured()
+        return [max(gather_from(world, peak, strategy, new=True)) for world in WORLDS[strategy]]
 
 
-def measured() -> Peaks:
-    return {
-        (strategy, world): max(gather_from(world, peak, strategy, new=True))
-        for strategy, worlds in WORLDS.items()
-        for world in worlds
-    }
-
-
-def test_ring_memory_is_flat_in_the_number_of_ranks(peaks):
-    small, large = (peaks["ring", world] for world in WORLDS["ring"])
+def test_ring_memory_is_flat_in_the_number_of_ranks():
+    small, large = peaks("ring")
     assert large < 1.05 * small
 
 
-def test_gather_memory_grows_with_the_number_of_ranks(peaks):
+@pytest.mark.slow
+def test_gather_memory_grows_with_the_number_of_ranks():
     """So that the test above could fail: features and float32 gradients of one more rank's columns, at least."""
-    small, large = (peaks["gather", world] for world in WORLDS["gather"])
+    small, large = peaks("gather")
     assert large > small + (4 + 4) * N * D

@@ -22,16 +22,26 @@ def parameters(value: Any) -> tuple[Any, ...]:
     return value if type(value) is tuple else (value,)
 
 
+def each_value_once(lengths: Sequence[int], turn: int = 0) -> set[tuple[int, ...]]:
+    """Indices of combinations that every value of every axis needs to occur once. Turns pair the values differently."""
+    return {(i % lengths[0], *((i + turn) % n for n in lengths[1:])) for i in range(max(lengths))}
+
+
 def each_once(*axes: Sequence[Any]) -> list[Any]:
     """All combinations as parameters. Those that every value of every axis needs to occur once run by default, the
     others with --run-slow. A value that is a tuple gives several parameters."""
-    quick = {tuple(i % len(axis) for axis in axes) for i in range(max(map(len, axes)))}
+    quick = each_value_once([len(axis) for axis in axes])
     chosen = []
     for indices in product(*(range(len(axis)) for axis in axes)):
         values = [axis[i] for axis, i in zip(axes, indices, strict=True)]
         flat = list(chain.from_iterable(map(parameters, values)))
         chosen.append(pytest.param(*flat, marks=() if indices in quick else pytest.mark.slow))
     return chosen
+
+
+def in_turn(first: Sequence[Any], second: Sequence[Any], turn: int) -> list[tuple[Any, Any]]:
+    """Each of the first with one of the second; in as many turns as there are of the second, with all of them."""
+    return [(x, second[(i + turn) % len(second)]) for i, x in enumerate(first)]
 
 
 def crossed(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -43,4 +53,4 @@ def crossed(*axes: Sequence[Any]) -> list[tuple[Any, ...]]:
 def chosen(request: pytest.FixtureRequest, test: str) -> list[dict[str, Any]]:
     """The parameters with which this test of the requesting file will run; for fixtures that do the work of all."""
     items = [x for x in request.session.items if isinstance(x, pytest.Function) and x.path == request.path]
-    return [x.callspec.params for x in items if x.originalname == test and x.get_closest_marker("skip") is None]
+    return [x.callspec.params for x in items if x.originalname == test]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from contrastile import backends
 from contrastile.catalog import CATALOG, Case, LossCard
 
-from .combinations import by_default, crossed
+from .combinations import by_default, crossed, each_value_once, parameters
 
 HALF = (torch.bfloat16, torch.float16)
 DTYPES = (torch.float32, torch.float64, *HALF)
@@ -35,25 +36,25 @@ every_variant = pytest.mark.parametrize("card, variant", VARIANTS, ids=id_of)
 
 
 def every_variant_once(names: str, *axes: Sequence[Any]) -> pytest.MarkDecorator:
-    """The first variant of every loss with all combinations of the other parameters, the others with one each; the
-    rest with --run-slow."""
-    chosen, combinations = [], crossed(*axes)
+    """Every variant with one combination of the other parameters, in turn, and the first variant of a loss with as many
+    as it takes for every value of every axis to occur; the rest with --run-slow."""
+    chosen, combinations = [], crossed(*map(range, map(len, axes)))
     for place, (card, variant) in enumerate(VARIANTS):
-        first = variant == next(iter(card.variants))
-        for index, combination in enumerate(combinations):
-            quick = first or index == place % len(combinations)
-            chosen.append(pytest.param(card, variant, *combination, marks=() if quick else pytest.mark.slow))
+        quick = {combinations[place % len(combinations)]}
+        if variant == next(iter(card.variants)):
+            quick = each_value_once([len(axis) for axis in axes], place)
+        for indices in combinations:
+            values = chain.from_iterable(parameters(axis[i]) for axis, i in zip(axes, indices, strict=True))
+            chosen.append(pytest.param(card, variant, *values, marks=() if indices in quick else pytest.mark.slow))
     return pytest.mark.parametrize(f"card, variant, {names}", chosen, ids=id_of)
 
 
 every_loss = pytest.mark.parametrize("card", CATALOG, ids=id_of)
-# made of the parts of another loss of their family, which stands for them where a test is dear
-RELATED = ("clip_distill_loss", "cwcl_loss", "debiased_nt_xent", "dclw", "cuaxu", "alignment")
-RELATED += ("margin_info_nce", "cma_loss", "m2_mix", "m3el_loss")
-every_family = pytest.mark.parametrize(
-    "card", by_default(CATALOG, *(card for card in CATALOG if card.name not in RELATED)), ids=id_of
-)
-every_pair_loss = pytest.mark.parametrize("card", [card for card in CATALOG if card.gemm], ids=id_of)
+# where a test is dear, the first loss of a module stands for the others
+FAMILIES = {card.function.__module__: card for card in reversed(CATALOG)}
+every_family = pytest.mark.parametrize("card", by_default(CATALOG, *FAMILIES.values()), ids=id_of)
+PAIR_LOSSES = [card for card in CATALOG if card.gemm]
+every_pair_loss = pytest.mark.parametrize("card", PAIR_LOSSES, ids=id_of)
 
 
 def make(card: LossCard, variant: str, n: int, d: int, dtype: torch.dtype = torch.float32) -> Case:
@@ -110,10 +111,10 @@ def required(card: LossCard, case: Case) -> dict[str, Any]:
     return {name: x for name, x in case.kwargs.items() if name in needed}
 
 
-def leaves(case: Case) -> list[Tensor]:
-    """The tensors of a case that take a gradient."""
+def leaves(case: Case, of_items: bool = False) -> list[Tensor]:
+    """The tensors of a case that take a gradient; of_items: but for those that all items share."""
     given = [*enumerate(case.args), *case.kwargs.items()]
-    found = [x for argument, x in given if not case.constant(argument)]
+    found = [x for name, x in given if not case.constant(name) and not (of_items and name in case.shared)]
     return [x for x in found if isinstance(x, Tensor) and x.is_floating_point()]
 
 

@@ -64,11 +64,11 @@ def jointly(
     none = options.get("reduction") == "none"
     share = 1.0 if none else float(world)
 
-    def mine(name: str, x: Any, views: bool) -> Any:
+    def mine(name: int | str, x: Any, views: bool) -> Any:
         if not isinstance(x, Tensor):
             return x
         x = Averaged.apply(x, share) if x.is_floating_point() else x
-        if x.dim() == 0 or name in SHARED or (name == "prototypes" and x.dim() == 2):
+        if x.dim() == 0 or name in (*SHARED, *case.shared):
             return x
         if case.versions > 1:  # block by block
             blocks = x.unflatten(0, (case.versions, sum(sizes)))
@@ -79,7 +79,7 @@ def jointly(
         return x[:, span(sizes, rank)] if views else x[span(sizes, rank)]
 
     def loss(*args: Any, **kwargs: Any) -> Tensor:
-        own = [mine("", x, case.views and index == 0) for index, x in enumerate(args)]
+        own = [mine(index, x, case.views and x.dim() == 3) for index, x in enumerate(args)]
         named = {
             name: mine(name, x, case.views and name == "present" and x.dim() > 1)
             for name, x in kwargs.items()

@@ -175,6 +175,11 @@ class Pairs:
         return slope.mul_(weight.unsqueeze(dim))
 
 
+def kept_logits(block: PairBlock) -> Tensor:
+    """(n, m): z as the statistics of rows see it, -inf where a pair is dropped."""
+    return Pairs(block, fill=True).rules.kept(block.row, 1)
+
+
 def finite_part(x: Tensor) -> Tensor:
     """0 for an item that keeps nothing: e^(-inf - 0) is 0."""
     return x.nan_to_num(torch.nan, torch.inf, 0.0)

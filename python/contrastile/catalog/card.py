@@ -16,7 +16,8 @@ from .. import losses, reference
 class Case:
     """Arguments of one call. `magnitude`: the largest |logit|, which sets the size of float32 rounding.
     `views`: the first argument is (k, N, D), not (N, D). `derived`: what is multiplied is computed from the features,
-    so half precision rounds once more. `frozen`: places and names of what the loss takes as constant."""
+    so half precision rounds once more. `frozen`: places and names of what the loss takes as constant. `shared`: of what
+    every rank has as a whole."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -24,6 +25,7 @@ class Case:
     views: bool = False
     derived: bool = False
     frozen: tuple[int | str, ...] = ()
+    shared: tuple[int | str, ...] = ()
     versions: int = 1  # rows of each item
 
     def constant(self, argument: int | str) -> bool:
@@ -37,7 +39,7 @@ class Case:
 
 
 # arguments that are numbers without a gradient
-CONSTANTS = ("weights", "key_log_prob", "negative_log_prob", "share")
+CONSTANTS = ("weights", "key_weights", "key_log_prob", "negative_log_prob", "share")
 PARTS = 3  # of each item, in losses of items and their parts
 
 
@@ -55,6 +57,7 @@ class LossCard:
     gemm: int  # forward + backward cost is gemm * N^2 * D FLOP (N: rows the loss works on), 0 = no pairs
     variants: dict[str, CaseMaker]
     times: str = ""  # what multiplies that, for k modalities or views, or L parts of each item
+    pairs: str = "N²"  # how many pairs there are, where they are not those of the batch
     stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
     forward: int = 0  # of gemm; 0: a third where scores serve the gradients at once, else a quarter
     copies: float = 3.0  # of 16-dimensional features: no more bytes than these are held for backward
@@ -67,9 +70,14 @@ class LossCard:
     def reference(self) -> Callable[..., Tensor]:
         return cast(Callable[..., Tensor], getattr(reference, self.name))
 
+    @property
+    def cost(self) -> str:
+        """Forward and backward, in words."""
+        return " ".join(filter(None, (str(self.gemm), self.times, f"{self.pairs}D"))) if self.gemm else "no pairs"
+
     def flop(self, n: int, d: int, k: int, backward: bool = True) -> float:
         """Of the products over all pairs, for k tensors of features (N, D) each."""
-        times = {"": 1, "k": k, "(k-1)": k - 1, "L": PARTS}[self.times]
+        times = {"": 1, "k": k, "(k-1)": k - 1, "(1+(k-1)²)": 1 + (k - 1) ** 2, "L": PARTS}[self.times]
         # backward: both gradients, and once more the scores where they were not differentiated on the way
         forward = self.forward or self.gemm / (3 if self.gemm == 6 else 4)
         gemm = self.gemm if backward else forward

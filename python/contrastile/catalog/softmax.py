@@ -59,6 +59,31 @@ def labelled(temperature: float, classes: float, views: int = 0, **options: Any)
     return make
 
 
+def with_keys(temperature: float, classes: float, **options: Any) -> CaseMaker:
+    """`labelled`, with further rows that are no anchors, nor are all samples."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case = labelled(temperature, classes, **options)(n, d, g, dtype)
+        m = n // 2 + 5
+        more = {
+            "keys": unit_rows(m, d, g, dtype), "key_labels": torch.randint(0, int(n * classes) + 1, (m,), generator=g),
+            "anchor_mask": torch.rand(n, generator=g) < 0.7,
+        }  # fmt: skip
+        return replace(case, kwargs={**case.kwargs, **more})
+
+    return make
+
+
+def label_sets(temperature: float, **options: Any) -> CaseMaker:
+    """Features with any number of labels each."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        sets = torch.rand(n, 9, generator=g) < 0.15
+        return Case((unit_rows(n, d, g, dtype), sets), {"temperature": scalar(temperature), **options}, 1 / temperature)
+
+    return make
+
+
 CARDS: tuple[LossCard, ...] = (
     LossCard(
         "info_nce", "pairs, retrieval embeddings, hard negatives, queues", "arXiv 1807.03748", "eq. 4", 6,
@@ -74,6 +99,8 @@ CARDS: tuple[LossCard, ...] = (
             "margin": with_extras(0.07, "negatives", false_negative_margin=0.05, symmetric=True),
             "smoothing": with_extras(0.07, "negatives", "hard_negatives", label_smoothing=0.1),
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),
+            "hardest": pair(0.3, num_hard=3),
+            "hardest of all": with_extras(0.3, "negatives", "ids", num_hard=4, symmetric=True),
             "row temperature": with_extras(0.07, "row_temperature", "negatives"),
             "normalize": pair(0.07, normalize=True),
             "weights": each(pair(0.07), "weights", "present"),
@@ -133,6 +160,7 @@ CARDS: tuple[LossCard, ...] = (
             "default": pair(0.5),
             "sharp": pair(0.07),
             "prior": pair(0.2, tau_plus=0.02),
+            "hard": each(pair(0.5, hardness=1.0), "present"),
             "weights": each(pair(0.2), "weights", "present"),
         },
     ),
@@ -141,6 +169,7 @@ CARDS: tuple[LossCard, ...] = (
         {
             "default": pair(0.5),
             "sharp": pair(0.1, tau_plus=0.01),
+            "hard": pair(0.5, tau_plus=0.05, hardness=0.5),
             "weights": each(pair(0.2), "weights", "present"),
         },
         stacked=True,
@@ -151,6 +180,9 @@ CARDS: tuple[LossCard, ...] = (
             "weights": each(labelled(0.1, 0.5), "weights", "present"),
             "some views": each(labelled(0.1, 0.5, views=2), "weights", "present"),
             "detached": labelled(0.1, 0.5, detach_keys=True),
+            "keys": with_keys(0.1, 0.5, form="in"),
+            "keys as positives": each(with_keys(0.1, 0.5, keys_as="positives"), "weights", "present"),
+            "label sets": label_sets(0.1, form="each", per_pair=True),
         },
         stacked=True,
     ),

@@ -85,6 +85,15 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
+        "joint_entropy", "parts of a representation, to share nothing", "arXiv 2402.11928", "k-JEM", 4,
+        {
+            "default": points(1, 1.7, t=1.0),
+            "wide": points(1, 4.0, t=0.1),
+            "weights": each(points(1, t=2.0), "weights", "present"),
+            "normalize": points(1, 1.7, normalize=True),
+        },
+    ),
+    LossCard(
         "alignment", "closeness of positives, metric or term", "arXiv 2005.10242", "eq. 3", 0,
         {
             "default": points(2),

@@ -58,7 +58,8 @@ def classes(temperature: float, few: bool = False, private: int = 0, **options: 
             "labels": torch.randint(0, max(count, 1), (n,), generator=g),
             "temperature": scalar(temperature),
         }
-        return Case((unit_rows(n, d, g, dtype),), {**kwargs, **options}, 1.0 / temperature)
+        shared = () if private else ("prototypes",)
+        return Case((unit_rows(n, d, g, dtype),), {**kwargs, **options}, 1.0 / temperature, shared=shared)
 
     return make
 

@@ -33,6 +33,18 @@ def each_view(maker: CaseMaker) -> CaseMaker:
     return make
 
 
+def image_text_views(scale: float, local: float, count: int = 3, **options: Any) -> CaseMaker:
+    """A global view and local ones of every image and text, with a scale for each kind."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        (images,) = several_views(count, 0.1)(n, d, g, dtype).args
+        texts = torch.stack([related(x, g) for x in images])
+        kwargs = {"local_logit_scale": scalar(local), **options} if count > 1 else options
+        return Case((images, texts, scalar(scale)), kwargs, max(scale, local), views=True)
+
+    return make
+
+
 CARDS: tuple[LossCard, ...] = (
     LossCard(
         "mv_infonce", "k views, one softmax per instance", "arXiv 2507.06979", "MV-InfoNCE", 4,
@@ -71,5 +83,15 @@ CARDS: tuple[LossCard, ...] = (
             "normalize": several_views(2, 0.2, normalize=True),
         },
         stacked=True,
+    ),
+    LossCard(
+        "multiview_clip_loss", "image-text with augmented views of both", "arXiv 2305.08675", "official code", 8,
+        {
+            "default": image_text_views(14.3, 10.0),
+            "smoothing": image_text_views(14.3, 10.0, label_smoothing=0.1, direction="sum"),
+            "weights": each(image_text_views(20.0, 5.0, local_weight=0.5), "weights", "present"),
+            "detached": image_text_views(14.3, 10.0, label_smoothing=0.1, detach_keys=True),
+        },
+        "(1+(k-1)²)",
     ),
 )  # fmt: skip

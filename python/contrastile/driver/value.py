@@ -27,7 +27,7 @@ def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstr
             value = value + linear(done.col, col, weights.col_mean)
         return value, row, col
     items = both_sides(done, weights)
-    value, slopes = with_positives_apart(items, weights.shares) if split else cross_entropy(items)
+    value, slopes = with_positives_apart(items, weights) if split else cross_entropy(items)
     slopes = [x if x is None else x.to(weights.row.dtype) for x in slopes]
     up = Upstream(items.parts, slopes[0], slopes[1], items.positive_parts, slopes[2])
     row = up.slice(0, len(weights.row))
@@ -111,22 +111,27 @@ def cross_entropy(x: Items) -> tuple[Tensor, list[Tensor | None]]:
     return value + times(x.positive_weight, x.positive), [share, x.positive_weight - share, None]
 
 
-def with_positives_apart(x: Items, shares: bool) -> tuple[Tensor, list[Tensor | None]]:
+def with_positives_apart(x: Items, weights: Weights) -> tuple[Tensor, list[Tensor | None]]:
     """weight * (k + softplus(o - k)) + positive_weight * positive, with o the log-sum-exp of the others and k that of
-    the kept positives; slopes in o, in the sum over positives and in k.
+    the kept positives; slopes in o, in the sum over positives and in k. As a cross entropy weight * softplus(o - k),
+    and nothing of an item without kept positives.
 
     Of an item with one positive k is this positive: its two slopes are added here, in float64, where the weights
     cancel, and the kernel adds no exponential, which would have to be 1 to the last bit. Not of positives with shares.
     """
     assert x.positive_parts is not None and x.kept_positives is not None and x.positives is not None
     o, k = x.parts.sum(1, dtype=torch.float64), x.positive_parts.sum(1, dtype=torch.float64)
-    kept = k != -torch.inf
+    kept, weight = k != -torch.inf, x.weight
     margin = torch.where(kept, o - k, torch.inf)
-    of_others, of_positives = times(x.weight, torch.sigmoid(margin)), times(x.weight, torch.sigmoid(-margin))
-    positive_weight = torch.zeros_like(x.weight) if x.positive_weight is None else x.positive_weight
-    large = times(x.weight, torch.where(kept, k, 0.0)) + times(positive_weight, x.positive)  # it cancels first
+    if weights.cross_entropy:
+        weight = torch.where(kept, weight, 0.0)
+    own = torch.zeros_like(weight) if weights.cross_entropy else weight  # of k itself
+    of_others = times(weight, torch.sigmoid(margin))
+    of_positives = -of_others if weights.cross_entropy else times(weight, torch.sigmoid(-margin))
+    positive_weight = torch.zeros_like(weight) if x.positive_weight is None else x.positive_weight
+    large = times(own, torch.where(kept, k, 0.0)) + times(positive_weight, x.positive)  # it cancels first
     rest = torch.where(kept, softplus(margin), o.nan_to_num(torch.nan, torch.inf, 0.0))  # -inf: nothing is kept
-    one = (x.kept_positives == 1) & (x.positives == 1) & (not shares)
-    both = positive_weight.double() + x.weight.double() - of_others
+    one = (x.kept_positives == 1) & (x.positives == 1) & (not weights.shares)
+    both = positive_weight.double() + own.double() - of_others
     of_sum = torch.where(one, both, positive_weight.double())
-    return large + times(x.weight, rest), [of_others, of_sum, torch.where(one, 0.0, of_positives)]
+    return large + times(weight, rest), [of_others, of_sum, torch.where(one, 0.0, of_positives)]

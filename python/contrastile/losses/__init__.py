@@ -2,14 +2,18 @@
 
 from .arcs import slerp
 from .contrastive import clip_loss, info_nce, nt_xent
+from .cosine import cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
+from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
+from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import kcl
 from .late import maxsim
 from .margin import cma_loss, margin_info_nce
+from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
 from .modules import (
     CUA,
@@ -19,25 +23,35 @@ from .modules import (
     DCLW,
     DHEL,
     KCL,
+    MILNCE,
     MVDHEL,
     PMRL,
     PVC,
     Alignment,
+    BarlowTwinsLoss,
     BlockInfoNCE,
     ClipDistillLoss,
     ClipLoss,
     CMALoss,
+    CosineLoss,
+    CrossModalConsistency,
     DebiasedInfoNCE,
     DebiasedNTXent,
+    DinoLoss,
     DistillInfoNCE,
     GlobalLocalInfoNCE,
     GramLoss,
     HydraLoss,
     InfoNCE,
+    InModalConsistency,
+    JointEntropy,
+    LinearCrossEntropy,
     M2Mix,
     M3ELLoss,
     MarginInfoNCE,
     MixupInfoNCE,
+    MultiPositive,
+    MultiviewClipLoss,
     MVInfoNCE,
     NTXent,
     PrototypeLoss,
@@ -48,8 +62,10 @@ from .modules import (
     TriangleLoss,
     Uniformity,
 )
+from .multi_positive import multi_positive
 from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
+from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
@@ -58,7 +74,8 @@ from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
-from .uniform import alignment, uniformity
+from .uniform import alignment, joint_entropy, uniformity
+from .vocabulary import linear_cross_entropy
 from .volume import gram_loss, gram_volume, gram_volume_matrix
 from .volume_computation import volume_computation, volume_computation3, volume_computation4, volume_computation5
 
@@ -70,27 +87,37 @@ __all__ = [
     "DCLW",
     "DHEL",
     "KCL",
+    "MILNCE",
     "MVDHEL",
     "PMRL",
     "PVC",
     "Alignment",
+    "BarlowTwinsLoss",
     "BlockInfoNCE",
     "CMALoss",
     "ClipDistillLoss",
     "ClipLoss",
+    "CosineLoss",
+    "CrossModalConsistency",
     "DebiasedInfoNCE",
     "DebiasedNTXent",
+    "DinoLoss",
     "DistillInfoNCE",
     "GlobalLocalInfoNCE",
     "GramLoss",
     "HydraLoss",
+    "InModalConsistency",
     "InfoNCE",
+    "JointEntropy",
+    "LinearCrossEntropy",
     "LowRank",
     "M2Mix",
     "M3ELLoss",
     "MVInfoNCE",
     "MarginInfoNCE",
     "MixupInfoNCE",
+    "MultiPositive",
+    "MultiviewClipLoss",
     "NTXent",
     "PrototypeLoss",
     "SigLipLoss",
@@ -101,10 +128,14 @@ __all__ = [
     "Uniformity",
     "alignment",
     "area",
+    "barlow_twins_loss",
     "block_info_nce",
     "clip_distill_loss",
     "clip_loss",
     "cma_loss",
+    "cosine_loss",
+    "cross_correlation",
+    "cross_modal_consistency",
     "cua",
     "cuaxu",
     "cwcl_loss",
@@ -113,21 +144,28 @@ __all__ = [
     "debiased_info_nce",
     "debiased_nt_xent",
     "dhel",
+    "dino_loss",
     "distill_info_nce",
     "global_local_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
     "hydra_loss",
+    "in_modal_consistency",
     "info_nce",
+    "joint_entropy",
     "kcl",
+    "linear_cross_entropy",
     "m2_mix",
     "m3el_loss",
     "margin_info_nce",
     "maxsim",
+    "mil_nce",
     "mip_similarity",
     "mixup_info_nce",
+    "multi_positive",
     "multilabel_contrastive",
+    "multiview_clip_loss",
     "mv_dhel",
     "mv_infonce",
     "nt_xent",

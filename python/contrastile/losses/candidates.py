@@ -30,9 +30,17 @@ def refuse_together(
     negative_log_prob: Tensor | None,
     negatives: Tensor | None,
     hard_negatives: Tensor | None,
+    num_hard: int | None,
 ) -> None:
     """What has no meaning together; None: not given."""
     corrected = key_log_prob is not None or negative_log_prob is not None
+    if num_hard is not None:
+        if isinstance(num_hard, bool) or not isinstance(num_hard, (int, torch.SymInt)):
+            raise TypeError(f"num_hard must be an int or None, got {type(num_hard).__name__}")
+        if num_hard < 1:
+            raise ValueError(f"num_hard must be >= 1, got {num_hard}")
+        if corrected or label_smoothing is not None or hard_negatives is not None:
+            raise ValueError("num_hard cannot be combined with hard_negatives, label_smoothing or log-probabilities")
     if label_smoothing is not None and (query_ids is not None or false_negative_margin is not None):
         raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
     if label_smoothing is not None and query_groups is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import get_args
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, check, matmul, softplus, stat_dtype
 from ..ranks import GlobalBatch, Group
+from ..ranks.facts import Fact
 
 REDUCTIONS = get_args(Reduction)
 ZERO_ROW = 1e-12  # norm up to which a row counts as zeros
@@ -35,6 +36,20 @@ def cleaned(x: Tensor, present: Tensor | None, missing: float = 0.0) -> Tensor:
     if present is None:
         return x
     return torch.where(present.reshape(*present.shape, *[1] * (x.dim() - present.dim())), x, missing)
+
+
+def as_rows(name: str, x: Tensor) -> tuple[Tensor, torch.Size]:
+    """(N, D) of items or of tokens of items, and the shape of what has one number for each."""
+    tokens = isinstance(x, Tensor) and x.dim() == 3
+    check.features(name, x, ndim=3 if tokens else 2)
+    return x.flatten(0, -2), x.shape[:-1]
+
+
+def of_rows(name: str, x: Tensor, shape: torch.Size) -> Tensor:
+    """(N,) of what is given in that shape."""
+    if check.tensor(name, x).shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(x.shape)}")
+    return x.flatten()
 
 
 def feature_batches(name: str, batches: Sequence[Tensor], normalize: bool = False, least: int = 2) -> list[Tensor]:
@@ -71,6 +86,13 @@ def engine_options(
     """Checked here also for the batches that are too small to reach the engine."""
     check.choice("reduction", reduction, REDUCTIONS)
     return EngineOptions.of(memory_budget, backend, group)
+
+
+def own_columns(engine: EngineOptions, n: int, facts: Callable[[], Mapping[str, Fact | int]]) -> GlobalBatch:
+    """The batch of all ranks, for a loss whose columns are the same on every rank: the engine sees this rank alone."""
+    batch = GlobalBatch.of(engine.ranks, n, facts=facts)
+    engine.ranks = None
+    return batch
 
 
 def inverse(

@@ -57,6 +57,7 @@ def info_nce(
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
+    num_hard: int | None = None,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: Direction = "mean",
@@ -98,6 +99,10 @@ def info_nce(
         positive_log_prob: False leaves the positive's own logit as it is; mean and sum then cost as much as "none".
         false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity
             units). No gradient flows through the decision; ties are decided at rounding error.
+        num_hard: K >= 1: of the negatives that ids and margin leave each row, the K largest count, and those that equal
+            the last of them (to rounding); the positive always does. No gradient flows through the choice, which costs
+            one more product of all pairs (two with symmetric=True, where each key has its K queries) and O(N K) memory.
+            Not with hard_negatives, label_smoothing or log-probabilities.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
@@ -119,8 +124,9 @@ def info_nce(
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
-    arXiv 2506.05176; log-probabilities: Bengio and Senecal 2008 (sampled softmax), Yi et al. 2019; temperatures per
-    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang et al. 2024 (MCL), arXiv 2402.11816.
+    arXiv 2506.05176; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
+    (sampled softmax), Yi et al. 2019; temperatures per item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang
+    et al. 2024 (MCL), arXiv 2402.11816.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))
@@ -145,7 +151,7 @@ def info_nce(
     refuse_together(
         direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
         key_log_prob=key_log_prob, false_negative_margin=margin, negative_log_prob=negative_log_prob,
-        negatives=negatives, hard_negatives=hard_negatives,
+        negatives=negatives, hard_negatives=hard_negatives, num_hard=num_hard,
     )  # fmt: skip
     own, others = matched_keys(Block(key, key_ids, key_log_prob, groups[1]), n, key_offset)
     if negatives is not None:
@@ -165,7 +171,7 @@ def info_nce(
             query_ids=given(query_ids), query_groups=given(query_groups), false_negative_margin=given(margin),
             symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
-            key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
+            num_hard=num_hard or 0, key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
             positive_log_prob=positive_log_prob,
         ),
     )  # fmt: skip
@@ -174,7 +180,7 @@ def info_nce(
         return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
-        margin, smoothing, own.log_prob, not positive_log_prob,
+        margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import Pairs, check, pair_stats
+from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch, Group, collective
-from .common import engine_options, feature_pair, inverse, like_statistics, log_count, reduced_empty
+from .common import (
+    at_least_one,
+    engine_options,
+    feature_pair,
+    inverse,
+    like_statistics,
+    log_count,
+    reduced_empty,
+    upcast,
+)
+from .soft_targets import widened
 from .two_views import two_views
 from .weights import Counted, keep_present
 
@@ -21,6 +33,7 @@ def debiased_info_nce(
     *,
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
+    hardness: float = 0.0,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -34,29 +47,39 @@ def debiased_info_nce(
         g_i = max( (sum_{j != i} e^{z_ij} - K tau_plus e^{z_ii}) / (1 - tau_plus),  K e^{-1 / temperature} )
         L_i = -log( e^{z_ii} / (e^{z_ii} + g_i) ),      z_ij = <q_i, k_j> / temperature
 
+    hardness=beta weighs the negatives by how hard they are (HCL): in the place of their sum is
+
+        K sum_{j != i} w_ij e^{z_ij} / sum_{j != i} w_ij,      w_ij = e^{beta z_ij}
+
     Everything is evaluated in logs, so a temperature of 0.005 neither overflows nor loses the correction.
 
     Args:
         query, key: Pairs, (N, D), unit rows expected (the floor e^{-1/temperature} assumes it), or normalize=True.
         temperature: > 0, float or 0-dim tensor.
         tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE but for the floor.
+        hardness: beta >= 0, a number. Gradients flow through the weights, as in the official code.
         weights, present: (N,), of pairs, as in info_nce; K is that of the pairs that are present.
         reduction: "mean" | "sum" over rows, or "none": (N,). A single pair has no negative: loss 0.
 
-    Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8.
+    Returns: float32 (float64 for float64 features), nats. Cost: 8 N^2 D FLOP forward and backward, 16 with hardness.
+
+    Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8; hardness: Robinson et al. 2021, arXiv 2010.04592.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("query", query))
     query, key = feature_pair("query", query, "key", key, normalize, counted.present)
     prior, scale, n = class_prior(tau_plus), inverse(temperature, query), query.shape[0]
+    beta = hard_exponent(hardness)
     batch = GlobalBatch.of(engine.ranks, n, facts=counted.facts)
     if batch.total <= 1:
         return reduced_empty(n, reduction, query, key, scale)
+    if beta:
+        query, key = widened(engine, query, key)
     pairs = Pairs(query, key, scale, keep="other_index", positives="same_index")
     keep_present(pairs, counted.present, [counted.present])
-    stats = pair_stats(pairs, engine)
-    assert stats.row_positives is not None
-    rows = debiased_rows(counted, stats.rows, stats.row_positives, counted.count(batch) - 1, prior, scale)
+    count = counted.count(batch) - 1
+    negative, positive = negatives_and_positive(pairs, scale, beta, count, engine)
+    rows = debiased_rows(counted, negative, positive, count, prior, scale)
     return counted.reduced(batch, rows, reduction, least=2)
 
 
@@ -67,6 +90,7 @@ def debiased_nt_xent(
     *,
     temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
+    hardness: float = 0.0,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -79,20 +103,42 @@ def debiased_nt_xent(
 
     Formula and arguments as in debiased_info_nce with x = [z1; z2]; "none" gives (2N,), z1's rows first.
 
-    Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy").
+    Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy"); hardness:
+    Robinson et al. 2021, arXiv 2010.04592, official code, image/main.py (estimator "hard").
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    prior = class_prior(tau_plus)
+    prior, beta = class_prior(tau_plus), hard_exponent(hardness)
     views = two_views(z1, z2, normalize, engine, weights, present)
     scale, batch = inverse(temperature, views.x), views.batch
     if batch.total <= 1:
         return reduced_empty(views.size, reduction, views.x, scale)
-    stats = pair_stats(views.pairs(scale), engine)
-    assert stats.row_positives is not None
+    if beta:
+        engine.compute_dtype, views.x = views.x.dtype, upcast(views.x)
     counted = views.counted
-    negatives = 2 * (counted.count(batch) - 1)
-    rows = debiased_rows(counted, stats.rows, stats.row_positives, negatives, prior, scale)
+    count = 2 * (counted.count(batch) - 1)
+    negative, positive = negatives_and_positive(views.pairs(scale), scale, beta, count, engine)
+    rows = debiased_rows(counted, negative, positive, count, prior, scale)
     return counted.reduced(batch, rows, reduction, least=2)
+
+
+def negatives_and_positive(
+    pairs: Pairs, scale: float | Tensor, beta: float, count: int | Tensor, engine: EngineOptions
+) -> tuple[Tensor, Tensor]:
+    """Of every row, the logarithm of what stands for the sum of its `count` negatives, and the positive logit.
+
+    The weights' sum is a pass of its own: the difference of two log-sum-exps, in float64 until it is taken.
+    """
+    if not beta:
+        stats = pair_stats(pairs, engine)
+        assert stats.row_positives is not None
+        return stats.rows, stats.row_positives
+    engine.exact_stats = True
+    hard = pair_stats(replace(pairs, scale=(1.0 + beta) * scale), engine)
+    weights = pair_stats(replace(pairs, scale=beta * scale, positives=None), engine)
+    assert hard.row_positives is not None
+    every = log_count(at_least_one(count), hard.rows)
+    negative, positive = hard.rows - weights.rows + every, hard.row_positives / (1.0 + beta)
+    return like_statistics(negative, pairs.a), like_statistics(positive, pairs.a)
 
 
 def debiased_rows(
@@ -110,6 +156,13 @@ def debiased_rows(
     floor = log_count(count, positive) - scale - positive
     rest = corrected.new_full((), -prior).log1p()  # math.log1p would bind a graph to one value of a size
     return F.softplus(torch.maximum(corrected - rest, floor))
+
+
+def hard_exponent(hardness: float) -> float:
+    value = check.scalar("hardness", hardness)
+    if isinstance(value, Tensor) or value < 0.0:
+        raise ValueError(f"hardness must be a number >= 0, got {hardness}")
+    return value
 
 
 def class_prior(tau_plus: float) -> float:

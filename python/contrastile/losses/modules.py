@@ -6,20 +6,26 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Direction, FixedPoints, MarginKind, Reduction, TeacherLoss
+from ..literals import BackendName, Direction, FixedPoints, KeysAs, MarginKind, PositiveForm, Reduction, TeacherLoss
 from ..ranks import Group
 from .arcs import Share
 from .base import OWN, LossModule, Own
 from .contrastive import clip_loss, info_nce, nt_xent
+from .cosine import CosineForm, cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
+from .decorrelation import barlow_twins_loss, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
+from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import KernelName, kcl
 from .margin import cma_loss, margin_info_nce
+from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
+from .multi_positive import multi_positive
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
+from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
@@ -28,8 +34,9 @@ from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
-from .uniform import alignment, uniformity
+from .uniform import alignment, joint_entropy, uniformity
 from .views import Views
+from .vocabulary import linear_cross_entropy
 from .volume import gram_loss
 
 
@@ -57,6 +64,7 @@ class InfoNCE(LossModule):
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
+        num_hard: int | None = None,
         label_smoothing: float = 0.0,
         symmetric: bool = False,
         direction: Direction = "mean",
@@ -79,6 +87,7 @@ class InfoNCE(LossModule):
         self.key_temperature = key_temperature
         self.positive_log_prob = positive_log_prob
         self.false_negative_margin = false_negative_margin
+        self.num_hard = num_hard
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
         self.direction = direction
@@ -111,6 +120,7 @@ class InfoNCE(LossModule):
         negative_log_prob: Tensor | None = None,
         positive_log_prob: bool | Own = OWN,
         false_negative_margin: float | Own | None = OWN,
+        num_hard: int | Own | None = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
         direction: Direction | Own = OWN,
@@ -142,6 +152,7 @@ class InfoNCE(LossModule):
             negative_log_prob=negative_log_prob,
             positive_log_prob=self.positive_log_prob if positive_log_prob is OWN else positive_log_prob,
             false_negative_margin=self.false_negative_margin if false_negative_margin is OWN else false_negative_margin,
+            num_hard=self.num_hard if num_hard is OWN else num_hard,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
             direction=self.direction if direction is OWN else direction,
@@ -1564,6 +1575,7 @@ class DebiasedInfoNCE(LossModule):
         temperature: float = 0.5,
         tau_plus: float = 0.1,
         *,
+        hardness: float = 0.0,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1574,6 +1586,7 @@ class DebiasedInfoNCE(LossModule):
         super().__init__()
         self.temperature = temperature
         self.tau_plus = tau_plus
+        self.hardness = hardness
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -1587,6 +1600,7 @@ class DebiasedInfoNCE(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        hardness: float | Own = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -1601,6 +1615,7 @@ class DebiasedInfoNCE(LossModule):
             key,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            hardness=self.hardness if hardness is OWN else hardness,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -1630,6 +1645,7 @@ class DebiasedNTXent(LossModule):
         temperature: float = 0.5,
         tau_plus: float = 0.1,
         *,
+        hardness: float = 0.0,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1640,6 +1656,7 @@ class DebiasedNTXent(LossModule):
         super().__init__()
         self.temperature = temperature
         self.tau_plus = tau_plus
+        self.hardness = hardness
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -1653,6 +1670,7 @@ class DebiasedNTXent(LossModule):
         *,
         temperature: float | Tensor | Own = OWN,
         tau_plus: float | Own = OWN,
+        hardness: float | Own = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -1667,6 +1685,7 @@ class DebiasedNTXent(LossModule):
             z2,
             temperature=self.temperature if temperature is OWN else temperature,
             tau_plus=self.tau_plus if tau_plus is OWN else tau_plus,
+            hardness=self.hardness if hardness is OWN else hardness,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -1686,8 +1705,8 @@ class SupCon(LossModule):
         loss = SupCon(learnable_temperature=True)
         loss(features, labels)
 
-    forward takes features, labels, and by name weights, present. An option that is given to forward holds for that
-    call.
+    forward takes features, labels, and by name keys, key_labels, anchor_mask, weights, present. An option that is given
+    to forward holds for that call.
 
     With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
     be given it then.
@@ -1700,6 +1719,9 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        keys_as: KeysAs = "candidates",
+        form: PositiveForm = "out",
+        per_pair: bool = False,
         detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1714,6 +1736,9 @@ class SupCon(LossModule):
             learnable_temperature: Whether there are parameters: log_temperature.
         """
         super().__init__()
+        self.keys_as = keys_as
+        self.form = form
+        self.per_pair = per_pair
         self.temperature = None if learnable_temperature else temperature
         self.detach_keys = detach_keys
         self.normalize = normalize
@@ -1729,6 +1754,12 @@ class SupCon(LossModule):
         features: Views,
         labels: Tensor,
         *,
+        keys: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        keys_as: KeysAs | Own = OWN,
+        anchor_mask: Tensor | None = None,
+        form: PositiveForm | Own = OWN,
+        per_pair: bool | Own = OWN,
         temperature: float | Tensor | Own = OWN,
         detach_keys: bool | Own = OWN,
         weights: Tensor | None = None,
@@ -1743,10 +1774,208 @@ class SupCon(LossModule):
         return sup_con(
             features,
             labels,
+            keys=keys,
+            key_labels=key_labels,
+            keys_as=self.keys_as if keys_as is OWN else keys_as,
+            anchor_mask=anchor_mask,
+            form=self.form if form is OWN else form,
+            per_pair=self.per_pair if per_pair is OWN else per_pair,
             temperature=self.needed("temperature", temperature),
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             weights=weights,
             present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MultiPositive(LossModule):
+    """`multi_positive` as a module with options of its own.
+
+        loss = MultiPositive(learnable_temperature=True)
+        loss(query, key, query_ids, key_ids)
+
+    forward takes query, key, query_ids, key_ids, and by name query_labels, key_labels, query_groups, key_groups,
+    negatives, negative_ids, negative_labels, negative_groups, weights, key_weights. An option that is given to forward
+    holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(multi_positive)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        form: PositiveForm = "out",
+        per_pair: bool = False,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `multi_positive`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.form = form
+        self.per_pair = per_pair
+        self.temperature = None if learnable_temperature else temperature
+        self.direction = direction
+        self.detach_keys = detach_keys
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        query_ids: Tensor | None = None,
+        key_ids: Tensor | None = None,
+        *,
+        query_labels: Tensor | None = None,
+        key_labels: Tensor | None = None,
+        query_groups: Tensor | None = None,
+        key_groups: Tensor | None = None,
+        negatives: Tensor | None = None,
+        negative_ids: Tensor | None = None,
+        negative_labels: Tensor | None = None,
+        negative_groups: Tensor | None = None,
+        form: PositiveForm | Own = OWN,
+        per_pair: bool | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        key_weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`multi_positive`. An option holds for this call."""
+        return multi_positive(
+            query,
+            key,
+            query_ids,
+            key_ids,
+            query_labels=query_labels,
+            key_labels=key_labels,
+            query_groups=query_groups,
+            key_groups=key_groups,
+            negatives=negatives,
+            negative_ids=negative_ids,
+            negative_labels=negative_labels,
+            negative_groups=negative_groups,
+            form=self.form if form is OWN else form,
+            per_pair=self.per_pair if per_pair is OWN else per_pair,
+            temperature=self.needed("temperature", temperature),
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            key_weights=key_weights,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MILNCE(LossModule):
+    """`mil_nce` as a module with options of its own.
+
+        loss = MILNCE(learnable_temperature=True)
+        loss(video, text)
+
+    forward takes video, text, and by name mask, weights. An option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(mil_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        joint: bool = True,
+        direction: Direction = "mean",
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `mil_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.joint = joint
+        self.direction = direction
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        video: Tensor,
+        text: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        mask: Tensor | None = None,
+        joint: bool | Own = OWN,
+        direction: Direction | Own = OWN,
+        weights: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`mil_nce`. An option holds for this call."""
+        return mil_nce(
+            video,
+            text,
+            temperature=self.needed("temperature", temperature),
+            mask=mask,
+            joint=self.joint if joint is OWN else joint,
+            direction=self.direction if direction is OWN else direction,
+            weights=weights,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
@@ -2492,6 +2721,467 @@ class Alignment(LossModule):
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
             reduction=self.reduction if reduction is OWN else reduction,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class JointEntropy(LossModule):
+    """`joint_entropy` as a module with options of its own.
+
+        loss = JointEntropy()
+        loss(x)
+
+    forward takes x, and by name weights, present. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(joint_entropy)
+
+    def __init__(
+        self,
+        t: float = 1.0,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `joint_entropy`."""
+        super().__init__()
+        self.t = t
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        t: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`joint_entropy`. An option holds for this call."""
+        return joint_entropy(
+            x,
+            t=self.t if t is OWN else t,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class BarlowTwinsLoss(LossModule):
+    """`barlow_twins_loss` as a module with options of its own.
+
+        loss = BarlowTwinsLoss()
+        loss(z1, z2)
+
+    forward takes z1, z2, and by name present. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(barlow_twins_loss)
+
+    def __init__(self, off_diagonal_weight: float = 0.005, *, standardize: bool = True, group: Group = None) -> None:
+        """The options are those of `barlow_twins_loss`."""
+        super().__init__()
+        self.off_diagonal_weight = off_diagonal_weight
+        self.standardize = standardize
+        self.group = group
+
+    def forward(
+        self,
+        z1: Tensor,
+        z2: Tensor,
+        *,
+        off_diagonal_weight: float | Tensor | Own = OWN,
+        standardize: bool | Own = OWN,
+        present: Tensor | None = None,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`barlow_twins_loss`. An option holds for this call."""
+        return barlow_twins_loss(
+            z1,
+            z2,
+            off_diagonal_weight=self.off_diagonal_weight if off_diagonal_weight is OWN else off_diagonal_weight,
+            standardize=self.standardize if standardize is OWN else standardize,
+            present=present,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class InModalConsistency(LossModule):
+    """`in_modal_consistency` as a module with options of its own.
+
+        loss = InModalConsistency()
+        loss(x, y)
+
+    forward takes x, y, and by name present. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(in_modal_consistency)
+
+    def __init__(self, *, normalize: bool = False, group: Group = None) -> None:
+        """The options are those of `in_modal_consistency`."""
+        super().__init__()
+        self.normalize = normalize
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`in_modal_consistency`. An option holds for this call."""
+        return in_modal_consistency(
+            x,
+            y,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CrossModalConsistency(LossModule):
+    """`cross_modal_consistency` as a module with options of its own.
+
+        loss = CrossModalConsistency()
+        loss(x, y)
+
+    forward takes x, y, and by name present. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(cross_modal_consistency)
+
+    def __init__(self, *, normalize: bool = False, group: Group = None) -> None:
+        """The options are those of `cross_modal_consistency`."""
+        super().__init__()
+        self.normalize = normalize
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cross_modal_consistency`. An option holds for this call."""
+        return cross_modal_consistency(
+            x,
+            y,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class CosineLoss(LossModule):
+    """`cosine_loss` as a module with options of its own.
+
+        loss = CosineLoss()
+        loss(x, y)
+
+    forward takes x, y, and by name mask, weights. An option that is given to forward holds for that call.
+    """
+
+    function = staticmethod(cosine_loss)
+
+    def __init__(
+        self,
+        form: CosineForm = "distance",
+        *,
+        detach_target: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `cosine_loss`."""
+        super().__init__()
+        self.form = form
+        self.detach_target = detach_target
+        self.reduction = reduction
+        self.group = group
+
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        form: CosineForm | Own = OWN,
+        detach_target: bool | Own = OWN,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`cosine_loss`. An option holds for this call."""
+        return cosine_loss(
+            x,
+            y,
+            form=self.form if form is OWN else form,
+            detach_target=self.detach_target if detach_target is OWN else detach_target,
+            mask=mask,
+            weights=weights,
+            reduction=self.reduction if reduction is OWN else reduction,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class MultiviewClipLoss(LossModule):
+    """`multiview_clip_loss` as a module with options of its own.
+
+        loss = MultiviewClipLoss(learnable_scale=True)
+        loss(images, texts)
+
+    forward takes images, texts, and by name weights, present. An option that is given to forward holds for that call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(multiview_clip_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        local_logit_scale: float | None = None,
+        local_weight: float | None = None,
+        label_smoothing: float = 0.0,
+        direction: Direction = "mean",
+        detach_keys: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `multiview_clip_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.local_logit_scale = local_logit_scale
+        self.local_weight = local_weight
+        self.label_smoothing = label_smoothing
+        self.direction = direction
+        self.detach_keys = detach_keys
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        images: Views,
+        texts: Views,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        local_logit_scale: float | Tensor | Own | None = OWN,
+        local_weight: float | Own | None = OWN,
+        label_smoothing: float | Own = OWN,
+        direction: Direction | Own = OWN,
+        detach_keys: bool | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`multiview_clip_loss`. An option holds for this call."""
+        return multiview_clip_loss(
+            images,
+            texts,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            local_logit_scale=self.local_logit_scale if local_logit_scale is OWN else local_logit_scale,
+            local_weight=self.local_weight if local_weight is OWN else local_weight,
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            direction=self.direction if direction is OWN else direction,
+            detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class LinearCrossEntropy(LossModule):
+    """`linear_cross_entropy` as a module with options of its own.
+
+        loss = LinearCrossEntropy()
+        loss(hidden, weight, labels)
+
+    forward takes hidden, weight, labels, and by name bias, weights. An option that is given to forward holds for that
+    call.
+    """
+
+    function = staticmethod(linear_cross_entropy)
+
+    def __init__(
+        self,
+        ignore_index: int = -100,
+        *,
+        label_smoothing: float = 0.0,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `linear_cross_entropy`."""
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        *,
+        bias: Tensor | None = None,
+        ignore_index: int | Own = OWN,
+        label_smoothing: float | Own = OWN,
+        weights: Tensor | None = None,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`linear_cross_entropy`. An option holds for this call."""
+        return linear_cross_entropy(
+            hidden,
+            weight,
+            labels,
+            bias=bias,
+            ignore_index=self.ignore_index if ignore_index is OWN else ignore_index,
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            weights=weights,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class DinoLoss(LossModule):
+    """`dino_loss` as a module with options of its own.
+
+        loss = DinoLoss()
+        loss(student, teacher, prototypes, teacher_prototypes, center=center)
+
+    forward takes student, teacher, prototypes, teacher_prototypes, and by name center, weights, present. An option that
+    is given to forward holds for that call.
+    """
+
+    function = staticmethod(dino_loss)
+
+    def __init__(
+        self,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        *,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `dino_loss`."""
+        super().__init__()
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        prototypes: Tensor | None = None,
+        teacher_prototypes: Tensor | None = None,
+        *,
+        center: Tensor | None = None,
+        student_temperature: float | Tensor | Own = OWN,
+        teacher_temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`dino_loss`. An option holds for this call."""
+        return dino_loss(
+            student,
+            teacher,
+            prototypes,
+            teacher_prototypes,
+            center=center,
+            student_temperature=self.student_temperature if student_temperature is OWN else student_temperature,
+            teacher_temperature=self.teacher_temperature if teacher_temperature is OWN else teacher_temperature,
+            weights=weights,
+            present=present,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
             group=self.group if group is OWN else group,
         )
 

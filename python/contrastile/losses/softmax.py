@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction, TestName
-from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, small_sum, weighted_sum
+from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
 from .weights import Counted, direction_weights, keep_present
@@ -51,6 +51,7 @@ class Softmax:
     spare_positive: bool = False  # log_prob is that of the other candidates alone
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
+    num_hard: int | None = None  # how many negatives count, the largest
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -74,6 +75,11 @@ class Softmax:
             pairs.row_high = limit
             if self.col:
                 pairs.col_high = self.of_columns(limit)
+        if self.num_hard is not None:
+            pairs.row_low = hardest_limit(pairs, self.num_hard, self.engine)
+            if self.col:
+                back = replace(self.turned(self.scale), row=1.0, col=0.0, num_hard=None)
+                pairs.col_low = self.of_columns(hardest_limit(back.pairs(), self.num_hard, self.engine))
         return pairs
 
     def of_columns(self, own: Tensor) -> Tensor:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from ..literals import BackendName, Reduction
-from ..ops import Pairs, PairStats, Weights, check, pair_stats, softplus, weighted_sum
-from ..ranks import GlobalBatch, Group, collective
-from .common import cleaned, engine_options, inverse, like_statistics, reduced_empty, unit
+from ..literals import BackendName, KeysAs, PositiveForm, Reduction, TestName
+from ..ops import EngineOptions, Pairs, check
+from ..ranks import GlobalBatch, Group, collective, given
+from .candidates import extra_columns, promoted
+from .common import cleaned, engine_options, inverse, like_statistics, reduced_empty, unit, upcast
+from .multi_positive import FORMS
+from .positives import Anchors, ManyPositives, counted_positives, equal_ids
 from .views import Views, stacked
-from .weights import Counted, keep_present, mean_weight, weighed
+from .weights import Counted, keep_present
 
 
 @collective
@@ -18,6 +24,12 @@ def sup_con(
     features: Views,
     labels: Tensor,
     *,
+    keys: Tensor | None = None,
+    key_labels: Tensor | None = None,
+    keys_as: KeysAs = "candidates",
+    anchor_mask: Tensor | None = None,
+    form: PositiveForm = "out",
+    per_pair: bool = False,
     temperature: float | Tensor = 0.1,
     detach_keys: bool = False,
     weights: Tensor | None = None,
@@ -28,64 +40,148 @@ def sup_con(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Supervised contrastive loss, the "out" form: the mean over positives is outside the logarithm.
+    """Supervised contrastive loss: every row must find all other rows of its label.
 
-        L_i = log sum_{j != i} e^{z_ij} - 1/|P(i)| sum_{p in P(i)} z_ip,     z_ij = <x_i, x_j> / temperature,
-        P(i) = other rows with i's label
+        z_ij = <x_i, x_j> / temperature,   P(i) = other rows with i's label,   N(i) = rows of other labels
+        "out"   L_i = log sum_{j != i} e^{z_ij} - 1/|P(i)| sum_{P(i)} z_ip
+        "in"    L_i = log sum_{j != i} e^{z_ij} - log sum_{P(i)} e^{z_ip}
+        "each"  L_i = 1/|P(i)| sum_{p in P(i)} log(1 + sum_{N(i)} e^{z_ij - z_ip})
 
     Args:
         features: (N, D), or k views of the same N samples, (k, N, D) or a list of k tensors (N, D), as in mv_infonce:
             each is a row with its sample's label. Unit rows expected, or normalize=True. The official code has
             (N, V, D): features.unbind(1) makes that a list of views.
-        labels: (N,) integers.
+        labels: (N,) integers; or label sets, (N, L) bool: sets that meet are positives.
+        keys, key_labels: Further rows j that are no anchors, (M, D) with (M,) or (M, L), as from a momentum encoder, a
+            queue or an older model; without gradient they cost none. Across ranks they are like `negatives`.
+        keys_as: "candidates": keys are positives and negatives like other rows. "positives": keys of i's label are P(i)
+            and nothing else is, and no key is in the sum over j, which has all other rows; "out" alone. That is no
+            softmax: L_i may be negative; a row alone has no loss.
+        anchor_mask: (N,) bool, the samples that have a loss; all remain candidates, and positives of the others.
+        form: "out", the paper's: the mean over positives is outside of the logarithm; "in": it is inside, one positive
+            will do; "each": every positive against the negatives alone.
+        per_pair: True: a row counts as often as it has positives, so that the mean of "out" and "each" is that over all
+            positive pairs.
         temperature: > 0, float or 0-dim tensor.
         detach_keys: Candidates get no gradient, positives neither. Costs 4 (k N)^2 D FLOP, too.
         weights, present: (N,), of samples, as in info_nce: a sample that is missing is no row and nobody's candidate.
         reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (k, N). A row
             without a positive has the value 0 and no gradient.
 
-    Returns: float32, nats. Cost: 4 (k N)^2 D FLOP forward and backward.
+    Returns: float32, nats. Cost: 4 (k N)^2 D FLOP forward and backward, with keys 6 k N (k N + M) D; "each" three times
+    as much.
 
     Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by
-    temperature / base_temperature.
+    temperature / base_temperature. "in": eq. 3, which adds log |P(i)|. "each" with per_pair: pytorch-metric-learning
+    NTXentLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
+    check.choice("form", form, FORMS)
+    check.choice("keys_as", keys_as, get_args(KeysAs))
+    if keys_as == "positives" and (keys is None or form != "out"):
+        raise ValueError("keys_as='positives' needs keys and form='out'")
     views = one_or_more_views(features, labels)
     k, n, _ = views.shape
     counted = Counted.of(weights, present, views[0])
+    anchors = None if anchor_mask is None else check.bool_mask("anchor_mask", anchor_mask, (n,), views.device)
     here = None if counted.present is None else counted.present.repeat(k)
-    x = unit(cleaned(views.flatten(0, 1), here), normalize)
     shape = (n,) if isinstance(features, Tensor) and features.dim() == 2 else (k, n)
-    ids = check.ids("labels", labels, n, x.device).repeat(k)
-    scale, batch = (
-        inverse(temperature, x),
-        GlobalBatch.of(engine.ranks, x.shape[0], facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys))),
-    )
-    if batch.total == 0:
-        return reduced_empty(0, reduction, x, scale).reshape(shape if reduction == "none" else ())
-    share, each = positive_shares(ids, here, batch, x)
-    if counted.weights is not None:
-        each = each * counted.weights.repeat(k)
-    pairs = Pairs(x, None, scale, keep="other_index", positives=("same_id", "other_index"), row_ids=ids)
-    if detach_keys:
-        pairs.b, pairs.col_ids = x.detach(), ids
-    keep_present(pairs, here, [here] if detach_keys else [])
-    if here is not None:
-        pairs.positives = ("same_id", "other_index", "same_group")
-    if reduction == "none":
-        pairs.split = True
-        return weighed(each, row_losses(pair_stats(pairs, engine), share)).reshape(shape)
-    weight = mean_weight(batch, each, reduction)
-    return weighted_sum(pairs, Weights(weight, -weight * share), engine)
+    x = views.flatten(0, 1)
+    if keys is not None:
+        x, keys, *_ = promoted(x, extra_columns("keys", keys, x), None, None)
+        keys = unit(keys, normalize)
+    x = unit(cleaned(x, here), normalize)
+    classes = Classes.of(labels, key_labels, n, k, keys, x.device)
+    alone = keys_as == "positives"
+    scale, blocks = inverse(temperature, x), [] if keys is None else [keys]
+    batches = GlobalBatch.several(
+        engine.ranks, [x.shape[0], *(y.shape[0] for y in blocks)],
+        lambda: dict(
+            **counted.facts(), detach_keys=bool(detach_keys), keys=given(keys), anchor_mask=given(anchors),
+            per_pair=bool(per_pair), label_sets=classes.sets,
+        ),
+    )  # fmt: skip
+    if batches[0].total == 0:
+        return reduced_empty(0, reduction, x, scale, *blocks).reshape(shape if reduction == "none" else ())
+    if blocks and not detach_keys:  # rows are columns, too: both gradients meet in float32 and are rounded once
+        engine.compute_dtype, x, blocks = x.dtype, upcast(x), [upcast(y) for y in blocks]
+    columns = [x, *blocks] if blocks or detach_keys else None
+    if detach_keys and columns is not None:
+        columns = [y.detach() for y in columns]
+    pairs = classes.pairs(x, columns, scale, here, alone)
+    counts = classes.positives(pairs, here, batches, engine, alone)
+    each = None if counted.weights is None else counted.weights.repeat(k)
+    if anchors is not None:
+        chosen = like_statistics(anchors.repeat(k), x)
+        each = chosen if each is None else chosen * each
+    rows = Anchors.of(counts, batches[0], reduction, x, each, bool(per_pair))
+    value = ManyPositives(pairs, form, engine, rows, among=not alone).loss(reduction)
+    return value.reshape(shape) if reduction == "none" else value
 
 
-def row_losses(stats: PairStats, share: Tensor) -> Tensor:
-    """log-sum-exp minus the mean positive. A single positive is the log-sum-exp of positives: written so, a converged
-    model's loss keeps its digits."""
-    others, positives, mean = stats.row_negatives, stats.row_positives_lse, stats.row_positives
-    assert others is not None and positives is not None and mean is not None
-    beyond = torch.where(share == 1.0, 0.0, positives - share * mean)
-    return softplus(others - positives) + beyond
+@dataclass
+class Classes:
+    """Of rows and of keys: labels, or sets of them."""
+
+    rows: Tensor
+    keys: Tensor | None
+    sets: bool
+
+    @staticmethod
+    def of(
+        labels: Tensor, key_labels: Tensor | None, n: int, k: int, keys: Tensor | None, device: torch.device
+    ) -> Classes:
+        """labels: of n samples, with k rows each."""
+        if (keys is None) != (key_labels is None):
+            raise ValueError("key_labels must be given with keys, and only with keys")
+        sets = isinstance(labels, Tensor) and labels.dtype == torch.bool and labels.dim() == 2
+        prepared = check.label_sets if sets else check.ids
+        rows = prepared("labels", labels, n, device)
+        if keys is not None:
+            key_labels = prepared("key_labels", key_labels, keys.shape[0], device)
+            if sets:
+                check.same_width("key_labels", key_labels, "labels", rows)
+        return Classes(rows.repeat(k, *[1] * (rows.dim() - 1)), key_labels, sets)
+
+    def pairs(
+        self, x: Tensor, columns: list[Tensor] | None, scale: float | Tensor, here: Tensor | None, alone: bool
+    ) -> Pairs:
+        """here: (rows,) bool, which are there; None: all. alone: keys are the positives, and no candidates."""
+        name = "labels" if self.sets else "ids"
+        test: TestName = "shared_label" if self.sets else "same_id"
+        pairs = Pairs(x, columns, scale, keep="other_index", positives=(test, "other_index"))
+        setattr(pairs, f"row_{name}", self.rows)
+        if columns is not None:
+            of_keys = [] if self.keys is None else [self.keys]
+            setattr(pairs, f"col_{name}", [None if alone else self.rows, *of_keys])
+        if alone:
+            there = x.new_ones(x.shape[0], dtype=torch.bool) if here is None else here
+            keep_present(pairs, there, [there, None])
+            pairs.col_groups = [(~there).long(), None]
+        elif here is not None:
+            keep_present(pairs, here, [here, *(None for _ in columns[1:])] if columns else [])
+            pairs.positives = (test, "other_index", "same_group")
+        return pairs
+
+    def positives(
+        self, pairs: Pairs, here: Tensor | None, batches: list[GlobalBatch], engine: EngineOptions, alone: bool
+    ) -> Tensor:
+        """How many each row has."""
+        batch, *others = batches
+        if self.sets:
+            count, _ = counted_positives(pairs, engine)
+        else:
+            there = None if here is None else batch.gather(here.long())
+            same = equal_ids(self.rows, batch.gather(self.rows), there)
+            count = torch.zeros_like(same) if alone else same - 1
+            for of_keys in others:
+                assert self.keys is not None
+                count = count + equal_ids(self.rows, of_keys.gather_negatives(self.keys))
+        if here is not None:
+            count = torch.where(here, count, 0)
+        if alone:  # a row alone has nothing to be compared with
+            count = count * ((batch.total if here is None else batch.sum(here.sum())) > 1)
+        return count
 
 
 def one_or_more_views(features: Views, labels: Tensor) -> Tensor:
@@ -93,23 +189,9 @@ def one_or_more_views(features: Views, labels: Tensor) -> Tensor:
     if isinstance(features, Tensor) and features.dim() != 3:
         return check.features("features", features).unsqueeze(0)
     x = stacked(features, name="features", least=1)
-    if isinstance(labels, Tensor) and labels.dim() == 1 and labels.shape[0] == x.shape[0] != x.shape[1]:
+    if isinstance(labels, Tensor) and labels.dim() and labels.shape[0] == x.shape[0] != x.shape[1]:
         raise ValueError(
             f"features must have the views first, (k, N, D) with N = {labels.shape[0]} labels, got {tuple(x.shape)}; "
             "features.unbind(1) makes (N, V, D) a list of views"
         )
     return x
-
-
-def positive_shares(ids: Tensor, present: Tensor | None, batch: GlobalBatch, like: Tensor) -> tuple[Tensor, Tensor]:
-    """1 / |P(i)| (0 without positives) and whether the row is there and has a positive, as numbers. Sorting needs no
-    host sync."""
-    ordered, order = batch.gather(ids).sort()
-    first, last = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)
-    if present is None:
-        count = last - first - 1
-    else:  # of those that are there
-        before = torch.nn.functional.pad(batch.gather(present.long())[order].cumsum(0), (1, 0))
-        count = torch.where(present, before[last] - before[first] - 1, 0)
-    has_positive = like_statistics(count > 0, like)
-    return has_positive / count.clamp_min(1), has_positive

@@ -6,9 +6,22 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, Pairs, check, pair_stats
+from ..ops import EngineOptions, Pairs, check, pair_stats, softplus
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import REDUCTIONS, cleaned, distance_origin, feature_pair, reduced_empty, unit, upcast, zero
+from .common import (
+    REDUCTIONS,
+    at_least_one,
+    cleaned,
+    distance_origin,
+    engine_options,
+    feature_pair,
+    like_statistics,
+    log_count,
+    reduced_empty,
+    unit,
+    upcast,
+    zero,
+)
 from .weights import Counted, keep_present
 
 
@@ -64,13 +77,74 @@ def log_potential(
 ) -> Tensor:
     """`uniformity` of at least two items, of widened features: the two parts of a distance's gradient must cancel
     before they are rounded."""
+    return counted.log_mean(log_potentials(x, y, t, batch, engine, counted), batch).to(x.dtype)
+
+
+def log_potentials(
+    x: Tensor,
+    y: Tensor | None,
+    t: float | Tensor,
+    batch: GlobalBatch,
+    engine: EngineOptions,
+    counted: Counted,
+) -> Tensor:
+    """log sum_{j != i} e^{-t |x_i - y_j|^2} of every row, in float64."""
     origin, engine.exact_stats = distance_origin(x, batch, engine), True
     x, y = x - origin, None if y is None else y - origin
     row_bias = -t * x.square().sum(1)
     col_bias = row_bias if y is None else -t * y.square().sum(1)
     pairs = Pairs(x, y, 2.0 * t, row_bias=row_bias, col_bias=col_bias, keep="other_index")
     keep_present(pairs, counted.present, [] if y is None else [counted.present])
-    return counted.log_mean(pair_stats(pairs, engine).rows, batch).to(x.dtype)
+    return pair_stats(pairs, engine).rows
+
+
+@collective
+def joint_entropy(
+    x: Tensor,
+    *,
+    t: float | Tensor = 1.0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
+    normalize: bool = False,
+    reduction: Reduction = "mean",
+    memory_budget: int | None = None,
+    backend: BackendName = "auto",
+    group: Group = None,
+) -> Tensor:
+    """Joint entropy, estimated by kernels, with the opposite sign: minimised, it spreads the points (SepCLR's k-JEM).
+
+        L_i = log( 1/N sum_j e^{-t |x_i - x_j|^2} ),    j = i too
+
+    Of several parts, x = torch.cat([c, s], dim=1): the product of their kernels is that of their joint points, and a
+    large joint entropy leaves them little mutual information.
+
+    Args:
+        x: (N, D), normalised with normalize=True alone; right as in uniformity, a pair of a point with itself exactly.
+        t: > 0, inverse squared length; float or 0-dim tensor. SepCLR's tau is 1 / (2 t).
+        weights, present: (N,), as in info_nce: N and the sum are of the points that are present.
+        reduction: "mean" | "sum" over points, or "none": (N,).
+
+    Returns: float32 (float64 for float64 features), nats, from -log N to 0. Cost: 4 N^2 D FLOP forward and backward.
+
+    Example:
+        >>> common, salient = torch.nn.functional.normalize(torch.randn(8, 16), dim=1), torch.randn(8, 16)
+        >>> loss = joint_entropy(torch.cat([common, salient], dim=1))
+
+    Source: Louiset et al. 2024 (SepCLR), arXiv 2402.11928; its joint_entropy_loss.
+    """
+    engine = engine_options(reduction, memory_budget, backend, group)
+    counted = Counted.of(weights, present, check.features("x", x))
+    x = unit(cleaned(x, counted.present), normalize)
+    scale = check.scalar("t", t, positive=True, device=x.device)
+    batch = GlobalBatch.of(engine.ranks, x.shape[0], facts=counted.facts)
+    if batch.total == 0:
+        return reduced_empty(0, reduction, x, scale)
+    engine.compute_dtype, x = x.dtype, upcast(x)
+    others = log_potentials(x, None, scale, batch, engine, counted)
+    if counted.present is not None:
+        others = torch.where(counted.present, others, 0.0)
+    rows = softplus(others) - log_count(at_least_one(counted.count(batch)), others)
+    return counted.reduced(batch, like_statistics(rows, x), reduction)
 
 
 @collective

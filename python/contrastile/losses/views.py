@@ -30,6 +30,11 @@ def stacked(views: Views, name: str = "views", least: int = 2) -> Tensor:
     return x
 
 
+def cleaned_views(x: Tensor, present: Tensor | None) -> Tensor:
+    """(k, N, D), with zeros for instances that are missing, present (N,)."""
+    return cleaned(x, None if present is None else present.expand(x.shape[0], -1))
+
+
 @dataclass
 class ViewBatch:
     """Views of a batch of instances, of which some may be missing."""

@@ -40,6 +40,13 @@ def constant(name: str, value: Tensor, n: int, like: Tensor) -> Tensor:
     return like_statistics(x, like)
 
 
+def item_weights(name: str, value: Tensor, n: int, like: Tensor) -> Tensor:
+    """What each of n items counts."""
+    x = constant(name, value, n, like)
+    check.condition(f"{name} must be >= 0", x >= 0)
+    return x
+
+
 @dataclass(frozen=True)
 class Counted:
     """Which items take part in a loss, and what each counts. Without both fields: all of them, alike."""
@@ -58,10 +65,7 @@ class Counted:
     @staticmethod
     def weighted(weights: Tensor | None, present: Tensor | None, like: Tensor, n: int) -> Counted:
         """`of`, with the items that take part known."""
-        if weights is not None:
-            weights = constant("weights", weights, n, like)
-            check.condition("weights must be >= 0", weights >= 0)
-        return Counted(weights, present)
+        return Counted(None if weights is None else item_weights("weights", weights, n, like), present)
 
     def facts(self) -> dict[str, Fact]:
         """What all ranks must agree on."""

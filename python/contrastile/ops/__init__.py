@@ -1,7 +1,8 @@
 """The engine: pair reductions as differentiable operators."""
 
-from ..monoid import softplus, stat_dtype
+from ..monoid import softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
+from .hardest import hardest_limit
 from .library import no_autocast
 from .options import EngineOptions
 from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
@@ -10,8 +11,9 @@ from .results import PairStats
 from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "matmul", "no_autocast", "pair_loss"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "hardest_limit", "matmul", "no_autocast"]
 __all__ += [
+    "pair_loss",
     "pair_reduce",
     "pair_stats",
     "row_lse",
@@ -20,4 +22,5 @@ __all__ += [
     "softplus",
     "stat_dtype",
     "weighted_sum",
+    "widest_dtype",
 ]

@@ -159,7 +159,8 @@ def _check_positives(pairs: Pairs, keep: int, positives: int, cross_entropy: boo
         return
     if pairs.targets is not None:
         raise ValueError("targets must not be combined with cross_entropy=True")
-    if pairs.reduce != "lse" or not named or pairs.keep_positives or not excludes(keep, positives):
+    out = pairs.split or not (pairs.keep_positives or not excludes(keep, positives))
+    if pairs.reduce != "lse" or not named or not out:
         raise ValueError(
             "cross_entropy needs reduce='lse' and positives that keep leaves out, as positives='same_index' and "
             "keep='other_index' do: the statistic is that of the others"

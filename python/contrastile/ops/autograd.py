@@ -2,9 +2,9 @@
 
 torch.autograd.Function, not register_autograd: the latter walks every argument as a tree once an operator takes a list
 of tensors, which costs more than a whole small loss. Functions take (statics, *tensors) of a record, so that autograd
-sees every tensor as an argument of its own. Backward passes refuse to be differentiated: the result would be silently
-wrong otherwise. So do operators that are called by themselves, as the graphs of torch.export do: such a graph has none
-of these Functions, and what it left out would be silently missing from the gradient.
+sees every tensor as an argument of its own. Backward passes that twice.py does not differentiate refuse to be: the
+result would be silently wrong. So do operators that are called by themselves, as the graphs of torch.export do: such a
+graph has none of these Functions, and what it left out would be silently missing from the gradient.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from ..backends.base import SmallExtras
 from ..monoid import TargetStats, joined_parts, widest_dtype
 from . import check, library, record
+from . import twice as second_derivatives
 from .check import as_type, plain
-from .library import LIB
+from .library import LIB, NO_EXTRAS
 from .record import Arguments
 
 
@@ -46,6 +47,43 @@ def once(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor | None) -
     return outputs
 
 
+class Twice(torch.autograd.Function):
+    """A function of tensors that are constant, whose value is the gradient of a call: differentiated once by
+    `second.second_gradients`, in the other tensors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Callable[[], tuple[Tensor, ...]], statics: tuple[Any, ...], needs: list[bool],
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        ctx.second = partial(second_derivatives.second_gradients, statics, needs, GRADIENTS)
+        ctx.save_for_backward(*tensors)
+        return values()
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> Any:
+        return (None, None, None, *once(ctx.second, *gouts, *ctx.saved_tensors))
+
+
+def twice(
+    values: Callable[..., tuple[Tensor, ...]], statics: tuple[Any, ...], needs: list[bool],
+    row: Sequence[Tensor | None], col: Sequence[Tensor | None], tensors: Sequence[Tensor | None],
+    *inputs: Tensor | None,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """values(*inputs), the gradients of a call, in a backward pass that may be differentiated where that is offered."""
+    args = record.restored(statics, tensors)
+    if not torch.is_grad_enabled() or not second_derivatives.offered(args):
+        return once(values, *inputs)
+    again = stats(args, 0, exact=True)
+    statistics = [again[0], again[1] if args.cols and not args.square else None, None, None]
+    if args.split:
+        statistics[2:] = [again[4], again[5] if statistics[1] is not None else None]
+    found: tuple[Tensor, ...] = Twice.apply(  # type: ignore[no-untyped-call]
+        lambda: values(*inputs), statics, needs, *statistics, *row, *col, *tensors
+    )
+    return found
+
+
 class StatsFunction(torch.autograd.Function):
     """Vector mode; see `public_outputs`."""
 
@@ -65,8 +103,8 @@ class StatsFunction(torch.autograd.Function):
         needs = record.tensor_needs(ctx.needs_input_grad[3:])
         known, tensors = tensors[-SAVED:], tensors[:-SAVED]
         row, col = side_gradients(ctx.statics, gouts)
-        inputs = (*known, scores, *row, *col, *tensors)
-        grads = once(partial(stats_gradients, ctx.statics, needs), *inputs)
+        values, inputs = partial(stats_gradients, ctx.statics, needs), (*known, scores, *row, *col, *tensors)
+        grads = twice(values, ctx.statics, needs, row, col, tensors, *inputs)
         return (None, None, None, *record.by_tensor(grads, needs))
 
 
@@ -143,29 +181,54 @@ class LossFunction(torch.autograd.Function):
         return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
+Run = Callable[[], tuple[Tensor, list[Tensor]]]  # the value of a loss and the wanted gradients
+# the same value of other tensors, which may be differentiated twice; None: it may not
+Again = Callable[[Sequence[Tensor]], Tensor | None]
+
+
 class PlainLoss(torch.autograd.Function):
     """LossFunction where nobody watches operators: arguments pass as they are, and autograd sees those tensors alone
     that want a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[[], tuple[Tensor, list[Tensor]]], *wanted: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Run, again: Again, *wanted: Tensor) -> Tensor:
         loss, grads = run()
+        ctx.again = again
         ctx.save_for_backward(*grads, *wanted)
         return loss
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
+        half = len(saved) // 2
         if is_one(gout):
-            half = len(saved) // 2
-            return (None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
-        return (None, *once(scaled, gout, *saved))
+            return (None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
+        # one tensor may be two inputs: the gradient of either must not pass through the other
+        inputs = [x.view_as(x) for x in saved[half:]]
+        if not torch.is_grad_enabled() or (value := ctx.again(inputs)) is None:
+            return (None, None, *once(scaled, gout, *saved))
+        with torch.no_grad():
+            known = scaled(gout, *saved)
+        ways = torch.autograd.grad(value, inputs, gout.to(value.dtype), create_graph=True)
+        return (None, None, *(Known.apply(x, way) for x, way in zip(known, ways, strict=True)))  # type: ignore[no-untyped-call]
 
 
-def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[Tensor]) -> Tensor:
+class Known(torch.autograd.Function):
+    """A value, with the derivative of another way to it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, way: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gout: Tensor) -> Any:
+        return None, gout
+
+
+def plain_loss(run: Run, again: Again, wanted: Sequence[Tensor]) -> Tensor:
     """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
     # apply without its look for transforms, which check.no_transforms has refused
-    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[no-untyped-call]
+    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -178,7 +241,7 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    return plain_loss(run, wanted) if wanted else run()[0]
+    return plain_loss(run, partial(of_statistics, args, weights, needs, extras), wanted) if wanted else run()[0]
 
 
 def is_one(gout: Tensor) -> bool:
@@ -204,8 +267,9 @@ def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
 
 
 NO_DOUBLE_BACKWARD = (
-    "contrastile: double backward (create_graph=True) is not supported; contrastile.reference has the same losses "
-    "in plain torch, differentiable any number of times"
+    "contrastile: double backward (create_graph=True) is not supported here: only gradients of dot products with "
+    "log-sum-exps or softplus may be differentiated, once and within one process; contrastile.reference has the same "
+    "losses in plain torch, differentiable any number of times"
 )
 
 
@@ -238,13 +302,28 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
     if plain(args.a):
         if not any(needs):
             return library.loss(args, weights, budget, needs)[0]
-        return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs))
+        again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
+        return plain_loss(lambda: library.loss(args, weights, budget, needs), again, record.wanted_inputs(args, needs))
     given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if not any(needs):
         return run_loss(args, given, needs)[0]
     inputs = tensors_of(args)
     value: Tensor = LossFunction.apply(record.statics(args), needs, given, *inputs)  # type: ignore[no-untyped-call]
     return value
+
+
+def of_statistics(
+    args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras, wanted: Sequence[Tensor]
+) -> Tensor | None:
+    """The loss of `loss` or `small_loss` with these inputs, from statistics that may be differentiated twice; None:
+    these may not."""
+    if not second_derivatives.offered(args):
+        return None
+    if len(needs) > record.count_inputs(args) and needs[-1]:
+        *wanted, private = wanted
+        extras = extras._replace(private=private)
+    args = record.with_inputs(args, needs, wanted)
+    return second_derivatives.weighed(args, weights, extras, stats(args, 0, exact=True))
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:

@@ -121,6 +121,16 @@ def ids(name: str, value: Any, size: int, device: torch.device) -> Tensor:
     return x.to(torch.int64).contiguous()
 
 
+def label_sets(name: str, value: Any, size: int, device: torch.device) -> Tensor:
+    x = tensor(name, value)
+    if x.dtype != torch.bool:
+        raise TypeError(f"{name} must be a bool tensor, got {x.dtype}")
+    if x.dim() != 2 or x.shape[0] != size:
+        raise ValueError(f"{name} must have shape ({size}, number of labels), got {tuple(x.shape)}")
+    same_device(name, x, device)
+    return x
+
+
 def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torch.device) -> Tensor:
     """shape: None for any size."""
     x = tensor(name, value)

@@ -197,7 +197,8 @@ def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
     """What does a small call at once, see Backend.small_loss."""
-    if args.second_a is not None:
+    sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
+    if args.second_a is not None or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
     return backend.small_loss(args, weights[:4], needs, extras)

@@ -39,7 +39,8 @@ class Weights:
     col_positive: float | Tensor = 0.0
     row_target: float | Tensor = 0.0
     col_target: float | Tensor = 0.0
-    cross_entropy: bool = False  # row and col weigh softplus(statistic - positive)
+    # row and col weigh softplus(statistic - positive), with Pairs.split that of the others minus that of the positives
+    cross_entropy: bool = False
 
 
 @collective
@@ -169,7 +170,8 @@ def pair_reduce(
         PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0. reduce="max" also gives row_argmax: of
         equal maxima the first, of NaN the first.
 
-    Gradients: a, b, scale, col_scale, row_bias, col_bias; once (double backward raises; "max" is plain torch there).
+    Gradients: a, b, scale, col_scale, row_bias, col_bias; once, and once more for score="dot",
+        reduce="lse" | "softplus" without targets, in one process; else double backward raises ("max" is plain torch).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
     """
     pairs = Pairs(

@@ -7,7 +7,7 @@ the rest, the gradients a call may want, what ranks must agree on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import torch
@@ -177,12 +177,25 @@ restored = maker()
 def needs_of(args: Arguments) -> list[bool]:
     """Which gradients are wanted, in the order of `inputs`."""
     if not torch.is_grad_enabled():
-        return [False] * (len(GRADS) + len(args.blocks) + len(args.second_blocks))
+        return [False] * count_inputs(args)
     return [x is not None and x.requires_grad for x in inputs(args)]
 
 
 def wanted_inputs(args: Arguments, needs: Sequence[bool]) -> list[Tensor]:
     return [x for x, need in zip(inputs(args), needs, strict=True) if need]
+
+
+def count_inputs(args: Arguments) -> int:
+    return len(GRADS) + len(args.blocks) + len(args.second_blocks)
+
+
+def with_inputs(args: Arguments, needs: Sequence[bool], wanted: Sequence[Tensor]) -> Arguments:
+    """The record with others for `wanted_inputs`."""
+    flat = iter(wanted)
+    every = [next(flat) if need else x for x, need in zip(inputs(args), needs, strict=False)]
+    middle = len(GRADS) + len(args.blocks)
+    named: dict[str, Any] = dict(zip(GRADS, every, strict=False))
+    return replace(args, **named, blocks=every[len(GRADS) : middle], second_blocks=every[middle:])
 
 
 def tensor_needs(flags: Sequence[bool]) -> list[bool]:

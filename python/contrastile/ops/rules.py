@@ -216,12 +216,7 @@ def prepared(full: str, name: str, x: Any, size: int, device: torch.device) -> T
 
 def label_words(name: str, x: Any, size: int, device: torch.device) -> Tensor:
     """(size, L) bool as (size, words) int64, label l the bit l mod 64 of word l div 64."""
-    given = check.tensor(name, x)
-    if given.dtype != torch.bool:
-        raise TypeError(f"{name} must be a bool tensor, got {given.dtype}")
-    if given.dim() != 2 or given.shape[0] != size:
-        raise ValueError(f"{name} must have shape ({size}, number of labels), got {tuple(given.shape)}")
-    check.same_device(name, given, device)
+    given = check.label_sets(name, x, size, device)
     count = max(-(-given.shape[1] // WORD), 1)
     padded = given.new_zeros(size, count * WORD)
     padded[:, : given.shape[1]] = given

@@ -41,6 +41,16 @@ class GlobalBatch:
         everywhere = extra if ranks.replicated_negatives else sum(own[1] for own in sizes)
         return GlobalBatch(ranks, tuple(own[0] for own in sizes), everywhere)
 
+    @staticmethod
+    def several(
+        group: Group, counts: Sequence[int], facts: Callable[[], Mapping[str, Fact | int]] = dict
+    ) -> list[GlobalBatch]:
+        """One for each of several kinds of items, of as many as `counts` says on this rank."""
+        ranks = resolve(group)
+        if ranks is None:
+            return [GlobalBatch(None, (n,)) for n in counts]
+        return [GlobalBatch(ranks, sizes) for sizes in zip(*agree(ranks, facts(), counts), strict=True)]
+
     @property
     def rank(self) -> int:
         return 0 if self.ranks is None else self.ranks.rank
@@ -101,6 +111,10 @@ class GlobalBatch:
     def gather(self, x: Tensor) -> Tensor:
         """The rows (n, ...) of all ranks."""
         return x if self.ranks is None else rows_of_all_ranks(self.ranks, x, self.sizes)
+
+    def gather_negatives(self, x: Tensor) -> Tensor:
+        """The rows of all ranks of further columns, of which a rank may have all."""
+        return x if self.ranks is not None and self.ranks.replicated_negatives else self.gather(x)
 
     def from_first(self, x: Tensor) -> Tensor:
         """What the first rank has; all others bring a tensor of that shape."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import driver
 from ..driver.gradients import OF_ROWS
 from ..monoid import SideStats, neutral, stat_dtype
-from ..spec import WEIGHTS, Gradients, Needs, Upstream, Weights
+from ..spec import WEIGHTS, Gradients, Needs, PairCall, Upstream, Weights
 from . import communication
 from .column_results import (
     column_gradients,
@@ -300,6 +300,16 @@ def sweep_of(call: GlobalCall, needs: Needs, budget: int = 0) -> Sweep:
 def stats(call: GlobalCall) -> driver.Statistics:
     """Finished statistics of this rank's rows and columns."""
     return sweep_of(call, NONE).statistics()
+
+
+def visit(call: GlobalCall, see: Callable[[PairCall], None]) -> None:
+    """Shows this rank's rows with all columns they have to meet, part by part; not of a square call."""
+
+    def meet(part: Part) -> list[Tensor]:
+        see(part.call)
+        return []
+
+    sweep_of(call, NONE).travel(meet, statistics=False)
 
 
 def backward(call: GlobalCall, row: Upstream, col: Upstream | None, needs: Needs) -> Gradients:

@@ -7,7 +7,9 @@ for an oracle. An empty batch gives 0 with zero gradients.
 """
 
 from .contrastive import clip_loss, info_nce, nt_xent
+from .cosine import cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
+from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
 from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss, softclip_loss
 from .gap import cua, cuaxu
@@ -15,24 +17,31 @@ from .kernel import kcl
 from .late import maxsim
 from .margin import cma_loss, margin_info_nce
 from .mixup import m2_mix, mixup_info_nce, slerp
+from .multi_positive import mil_nce, multi_positive
 from .multilabel import multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
+from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
-from .uniform import alignment, uniformity
+from .uniform import alignment, joint_entropy, uniformity
+from .vocabulary import dino_loss, linear_cross_entropy
 from .volume import area, gram_loss, gram_volume, gram_volume_matrix, triangle_loss
 
 __all__ = [
     "alignment",
     "area",
+    "barlow_twins_loss",
     "block_info_nce",
     "clip_distill_loss",
     "clip_loss",
     "cma_loss",
+    "cosine_loss",
+    "cross_correlation",
+    "cross_modal_consistency",
     "cua",
     "cuaxu",
     "cwcl_loss",
@@ -41,21 +50,28 @@ __all__ = [
     "debiased_info_nce",
     "debiased_nt_xent",
     "dhel",
+    "dino_loss",
     "distill_info_nce",
     "global_local_info_nce",
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
     "hydra_loss",
+    "in_modal_consistency",
     "info_nce",
+    "joint_entropy",
     "kcl",
+    "linear_cross_entropy",
     "m2_mix",
     "m3el_loss",
     "margin_info_nce",
     "maxsim",
+    "mil_nce",
     "mip_similarity",
     "mixup_info_nce",
+    "multi_positive",
     "multilabel_contrastive",
+    "multiview_clip_loss",
     "mv_dhel",
     "mv_infonce",
     "nt_xent",

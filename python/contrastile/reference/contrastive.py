@@ -33,6 +33,7 @@ def info_nce(
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
+    num_hard: int | None = None,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: str = "mean",
@@ -53,10 +54,12 @@ def info_nce(
     is (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
-    present: pairs that are not are taken out of the batch.
+    present: pairs that are not are taken out of the batch. num_hard: of the negatives that are kept, those below the
+    num_hard-th largest of the row are dropped, too.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
-    (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy.
+    (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy; num_hard: Wang and Liu
+    2021 (arXiv 2012.09740), Eq. 9.
     """
     if query_ids is None and (key_ids is not None or negative_ids is not None):
         raise ValueError("key_ids and negative_ids need query_ids")
@@ -102,12 +105,14 @@ def info_nce(
             hard = torch.einsum("nd,nkd->nk", query, unit(hard_negatives, normalize)) / _of_rows(temperature)
             logits = torch.cat([logits, hard], dim=1)
             removed = torch.cat([removed, torch.zeros_like(hard, dtype=torch.bool)], dim=1)
+        removed = removed | _too_easy(logits, removed, num_hard, key_offset)
         losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
     if col:
         similarity = own @ (query.detach() if detach_keys else query).T
         removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin)
         removed = removed | _other_groups(similarity, own_groups, query_groups)
         logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
+        removed = removed | _too_easy(logits, removed, num_hard)
         losses = losses + col * _cross_entropy(logits, removed, label_smoothing)
     return reduce_rows(losses, reduction, weights, present)
 
@@ -231,3 +236,13 @@ def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float, offset: in
     if not smoothing:
         return nll
     return (1 - smoothing) * nll - smoothing * log_p.mean(dim=1)
+
+
+def _too_easy(logits: Tensor, removed: Tensor, count: int | None, offset: int = 0) -> Tensor:
+    """(N, C) bool: below the midpoint of the count-th and the next largest negative of the row. Never the positive."""
+    positive = _diagonal(logits, offset)
+    if count is None or count >= logits.shape[1]:
+        return torch.zeros_like(removed)
+    ordered = logits.detach().masked_fill(removed | positive, -torch.inf).sort(dim=1, descending=True).values
+    limit = (ordered[:, count - 1] + ordered[:, count]) / 2
+    return (logits < limit[:, None]) & ~positive

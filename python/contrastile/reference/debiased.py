@@ -12,6 +12,7 @@ def debiased_info_nce(
     *,
     temperature: Scalar = 0.5,
     tau_plus: float = 0.1,
+    hardness: float = 0.0,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -23,12 +24,15 @@ def debiased_info_nce(
         g_i    = max( (sum_{j != i} e^{z_ij} - K tau_plus e^{z_ii}) / (1 - tau_plus),
                       K e^{-1/temperature} )
 
-    Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8, one positive, in-batch negatives.
+    With hardness b each e^{z_ij} counts e^{b z_ij} / (mean of e^{b z_ij} over j != i) times.
+
+    Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8, one positive, in-batch negatives; hardness: Robinson et al.
+    2021 (arXiv 2010.04592).
     """
     query, key = (unit(of_present(x, present), normalize) for x in (query, key))
     logits = query @ key.T / temperature
     negative = ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    rows = _debiased(logits, logits.diagonal(), negative, len(logits) - 1, temperature, tau_plus)
+    rows = _debiased(logits, logits.diagonal(), negative, len(logits) - 1, temperature, tau_plus, hardness)
     return reduce_rows(rows, reduction, weights, present)
 
 
@@ -38,6 +42,7 @@ def debiased_nt_xent(
     *,
     temperature: Scalar = 0.5,
     tau_plus: float = 0.1,
+    hardness: float = 0.0,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -50,12 +55,12 @@ def debiased_nt_xent(
                       K e^{-1/temperature} )
 
     Source: Chuang et al. 2020 (arXiv 2007.00224), Eq. 8; official code chingyaoc/DCL @7d6345f,
-    main.py `train`.
+    main.py `train`; hardness as above: joshr17/HCL, image/main.py `criterion`.
     """
     z1, z2 = (unit(of_present(z, present), normalize) for z in (z1, z2))
     logits, positive = two_view_logits(z1, z2, temperature)
     count = len(logits) - 2
-    rows = _debiased(logits, positive, other_instances(z1), count, temperature, tau_plus)
+    rows = _debiased(logits, positive, other_instances(z1), count, temperature, tau_plus, hardness)
     return reduce_views(rows, "mean", reduction, weights, present)
 
 
@@ -66,9 +71,14 @@ def _debiased(
     count: int,
     temperature: Scalar,
     tau_plus: float,
+    hardness: float,
 ) -> Tensor:
     """log(1 + g_i / e^{z_ip}) per row; g is divided by e^{z_ip} inside, to keep exp in range."""
-    relative = (logits - positive[:, None]).masked_fill(~negative, -torch.inf).exp().sum(dim=1)
+    relative = (logits - positive[:, None]).masked_fill(~negative, -torch.inf).exp()
+    if hardness and count:
+        share = (hardness * logits).masked_fill(~negative, -torch.inf).softmax(dim=1)
+        relative = count * share * relative
+    relative = relative.sum(dim=1)
     estimate = (relative - count * tau_plus) / (1 - tau_plus)
     floor = count * torch.exp(-1 / temperature - positive)
     return torch.log1p(torch.maximum(estimate, floor))

@@ -55,3 +55,25 @@ def alignment(
     x, y = of_present(x, present), of_present(y, present)
     distance = torch.linalg.vector_norm(unit(x, normalize) - unit(y, normalize), dim=1)
     return reduce_rows(distance.pow(alpha), reduction, weights, present)
+
+
+def joint_entropy(
+    x: Tensor,
+    *,
+    t: Scalar = 1.0,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
+    normalize: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Mean over the points of the logarithm of the mean Gaussian kernel to all points, themselves too.
+
+        1/N sum_i log( 1/N sum_j e^{-t |x_i - x_j|^2} )
+
+    Source: Louiset et al. 2024 (arXiv 2402.11928), k-JEM; official code neurospin-projects/2024_rlouiset_sep_clr
+    @0e40bff, losses.py `joint_entropy_loss`, of the concatenated parts.
+    """
+    x = unit(of_present(x, present), normalize)
+    square = (x[:, None] - x[None, :]).square().sum(dim=2)
+    rows = (-t * square).logsumexp(dim=1) - math.log(max(len(x), 1))
+    return reduce_rows(rows, reduction, weights, present)

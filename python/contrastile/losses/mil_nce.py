@@ -1,0 +1,105 @@
+"""Bags of candidates of which one or another fits: MIL-NCE."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..literals import BackendName, Direction, Reduction
+from ..ops import Pairs, check, pair_stats, softplus
+from ..ranks import GlobalBatch, Group, collective, given
+from .common import cleaned, engine_options, inverse, reduced_empty, unit
+from .weights import Counted, direction_weights, keep_present
+
+
+@collective
+def mil_nce(
+    video: Tensor,
+    text: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    mask: Tensor | None = None,
+    joint: bool = True,
+    direction: Direction = "mean",
+    weights: Tensor | None = None,
+    normalize: bool = False,
+    reduction: Reduction = "mean",
+    memory_budget: int | None = None,
+    backend: BackendName = "auto",
+    group: Group = None,
+) -> Tensor:
+    """MIL-NCE: every video has a bag of texts, of which some may fit and others not; one that fits is enough.
+
+        z_i,jl = <v_i, t_jl> / temperature,   B_i = log sum_l e^(z_i,il)
+        R_i = log sum_jl e^(z_i,jl)   of the video against all texts
+        C_i = log sum_jl e^(z_j,il)   of the texts of bag i against all videos
+        joint:   L_i = log( e^R_i + e^C_i ) - B_i,   in which the positives are twice, so that L_i >= log 2
+        else:    "rows"  L_i = R_i - B_i;   "cols"  L_i = C_i - B_i;   "sum" | "mean" of both
+
+    Args:
+        video: (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        text: (N, K, D), the texts of each video.
+        temperature: > 0, float or 0-dim tensor. The official code of MIL-NCE has 1 and rows of any length, that of VATT
+            0.07 and unit rows.
+        mask: (N, K) bool, True: the text is there. One that is not is nobody's candidate, and what its features hold
+            does not matter. A video without texts has loss 0 and is not counted in the mean, but it stays a candidate
+            of the others' texts.
+        joint: One softmax of both directions, as both official codes have it, or one of each.
+        direction: With joint=False "mean" | "sum" of both; "rows", video -> texts alone; "cols", texts -> video alone.
+        weights: (N,) >= 0, what each video counts, as in info_nce.
+        reduction: "mean" | "sum" over videos, or "none": (N,).
+        memory_budget, backend, group: As in pair_reduce. With a group all ranks must have bags of one size.
+
+    Returns: float32 (float64 for float64 inputs), nats. Cost: 8 N (N K) D FLOP forward and backward.
+
+    Example:
+        >>> video, text = torch.randn(4, 16), torch.randn(4, 3, 16)
+        >>> loss = mil_nce(video, text, normalize=True)
+
+    Source: Miech et al. 2020, arXiv 1912.06430, eq. 1, official code antoine77340/MIL-NCE_HowTo100M loss.py; Akbari et
+    al. 2021 (VATT), arXiv 2104.11178: objectives.py, AsymmetricNCE (joint) and SymmetricNCE (direction="sum").
+    """
+    engine = engine_options(reduction, memory_budget, backend, group)
+    row, col = direction_weights(direction)
+    if joint and direction != "mean":
+        raise ValueError(f"direction must be 'mean' with joint=True, got {direction!r}: it would have no effect")
+    check.same_width("text", check.features("text", text, ndim=3), "video", check.features("video", video))
+    check.same_device("text", text, video.device)
+    n, size, _ = text.shape
+    if n != video.shape[0] or size == 0:
+        raise ValueError(f"text must have shape ({video.shape[0]}, K, D), K > 0, got {tuple(text.shape)}")
+    here = None if mask is None else check.bool_mask("mask", mask, (n, size), text.device)
+    some = None if here is None else here.any(1)
+    counted, scale = Counted.weighted(weights, some, video, n), inverse(temperature, video)
+    dtype = torch.promote_types(video.dtype, text.dtype)
+    video = unit(check.as_type(video, dtype), normalize)
+    text = unit(cleaned(check.as_type(text, dtype), here), normalize)
+    batch = GlobalBatch.of(
+        engine.ranks, n, facts=lambda: dict(weights=given(weights), mask=given(mask), texts=size, joint=bool(joint))
+    )
+    if batch.total == 0:
+        return reduced_empty(0, reduction, video, text, scale)
+    ids = batch.index(video.device)
+    pairs = Pairs(
+        video, text.flatten(0, 1), scale, positives="same_id", row_ids=ids, col_ids=ids.repeat_interleave(size),
+        cols=joint or col > 0.0, split=True,
+    )  # fmt: skip
+    if here is not None:
+        keep_present(pairs, None, [here.flatten()])
+        pairs.positives = ("same_id", "same_group")
+    stats = pair_stats(pairs, engine)
+    others, bag = stats.row_negatives, stats.row_positives_lse
+    assert others is not None and bag is not None
+    bag = cleaned(bag, some)
+    back = None
+    if stats.col_negatives is not None:  # of a bag of nothing the second derivative would be NaN
+        back = cleaned(stats.col_negatives.view(n, size), some).logsumexp(1)
+    if joint:
+        assert back is not None
+        rows = math.log(2.0) + softplus(torch.logaddexp(others, back) - bag - math.log(2.0))
+    else:
+        sides = [weight * softplus(x - bag) for weight, x in ((row, others), (col, back)) if weight and x is not None]
+        rows = sides[0] if len(sides) == 1 else sides[0] + sides[1]
+    return counted.reduced(batch, rows, reduction)
