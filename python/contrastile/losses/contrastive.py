@@ -241,7 +241,9 @@ def clip_loss(
     if smoothing > 0.0 and image_groups is not None:
         raise ValueError("label_smoothing cannot be combined with image_groups: it is spread over all candidates")
     row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
-    groups = pair_ids(image, "image_groups", image_groups, "text_groups", text_groups)
+    groups: tuple[Tensor | None, Tensor | None] = (None, None)
+    if image_groups is not None or text_groups is not None:
+        groups = pair_ids(image, "image_groups", image_groups, "text_groups", text_groups)
     scale = scale_of("logit_scale", logit_scale, image, counted.present)
     key_scale = None
     if text_logit_scale is not None:
