@@ -159,6 +159,8 @@ def softmax_groups(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Groups of queries, keys and negatives, checked; none without query_groups. Of a candidate without a group nobody
     could say whether it counts."""
+    if query_groups is key_groups is negative_groups is None:
+        return None, None, None
     if negative_groups is not None and (negatives is None or query_groups is None):
         raise ValueError(f"negative_groups need {'negatives' if negatives is None else 'query_groups'}")
     if query_groups is not None and negatives is not None and negative_groups is None:
