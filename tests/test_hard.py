@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.library import opcheck
 
 import contrastile
 from contrastile import debiased_info_nce, debiased_nt_xent, info_nce, pair_reduce
-from contrastile.ops import hardest
+from contrastile.ops import EngineOptions, Pairs, hardest
+from contrastile.ops.arguments import arguments
+from contrastile.ops.record import packed
 from support.launch import gather_from
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
@@ -108,6 +111,11 @@ def test_the_hardest_of_all_ranks():
     for rows, count in zip(found, (4, 1000), strict=True):
         given = {"negatives": BANK, "temperature": 0.3, "reduction": "none"}
         torch.testing.assert_close(rows, info_nce(QUERY, KEY, num_hard=count, **given).detach())
+
+
+def test_the_operator_passes_opcheck():
+    args = arguments(Pairs(QUERY.detach(), [KEY.detach(), BANK.detach()], keep="other_index"), EngineOptions())
+    opcheck(torch.ops.contrastile.hardest.default, (*packed(args), 3), test_utils=("test_schema", "test_faketensor"))
 
 
 @needs_linux
