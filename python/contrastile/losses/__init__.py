@@ -4,6 +4,7 @@ from .contrastive import clip_loss, info_nce, nt_xent
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decoupled import dcl, dclw, dhel
 from .distill import clip_distill_loss, distill_info_nce
+from .feature_queue import FeatureQueue
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import kcl
@@ -42,6 +43,7 @@ from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .pmrl import pmrl_loss, singular_alignment
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
+from .stateful import FastCLIP, ISogCLR, SogCLR
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
@@ -66,14 +68,18 @@ __all__ = [
     "DebiasedInfoNCE",
     "DebiasedNTXent",
     "DistillInfoNCE",
+    "FastCLIP",
+    "FeatureQueue",
     "GramLoss",
     "HydraLoss",
+    "ISogCLR",
     "InfoNCE",
     "LowRank",
     "MVInfoNCE",
     "NTXent",
     "SigLipLoss",
     "SoftClipLoss",
+    "SogCLR",
     "SupCon",
     "Symile",
     "TriangleLoss",

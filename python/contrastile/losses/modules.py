@@ -48,6 +48,7 @@ class InfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
@@ -67,6 +68,8 @@ class InfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -83,6 +86,7 @@ class InfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -168,6 +172,7 @@ class ClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         text_logit_scale: float | None = None,
         label_smoothing: float = 0.0,
         direction: Direction = "mean",
@@ -183,6 +188,8 @@ class ClipLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -195,6 +202,7 @@ class ClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -262,6 +270,7 @@ class DistillInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         teacher_temperature: float | None = None,
         alpha: float = 0.4,
         teacher_loss: TeacherLoss = "ce",
@@ -278,6 +287,8 @@ class DistillInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -291,6 +302,7 @@ class DistillInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -368,6 +380,7 @@ class ClipDistillLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         teacher_logit_scale: float | None = None,
         alpha: float = 1.0,
         teacher_loss: TeacherLoss = "ce",
@@ -385,6 +398,8 @@ class ClipDistillLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -399,6 +414,7 @@ class ClipDistillLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -467,6 +483,7 @@ class SoftClipLoss(LossModule):
         temperature: float = 0.125,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         detach_targets: bool = False,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -480,6 +497,8 @@ class SoftClipLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -490,6 +509,7 @@ class SoftClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -547,6 +567,7 @@ class CWCL(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -558,6 +579,8 @@ class CWCL(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -566,6 +589,7 @@ class CWCL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -621,6 +645,7 @@ class HydraLoss(LossModule):
         logit_scale: float = 10.0,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -631,6 +656,8 @@ class HydraLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -638,6 +665,7 @@ class HydraLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -694,6 +722,7 @@ class NTXent(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         direction: Direction = "mean",
         detach_keys: bool = False,
         normalize: bool = False,
@@ -707,6 +736,8 @@ class NTXent(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -717,6 +748,7 @@ class NTXent(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -777,6 +809,7 @@ class SigLipLoss(LossModule):
         logit_bias: float | None = None,
         *,
         learnable: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -789,6 +822,8 @@ class SigLipLoss(LossModule):
             logit_scale: Fixed, or where learning starts (None: 10.0).
             logit_bias: Fixed, or where learning starts (None: -10.0).
             learnable: Whether there are parameters: log_logit_scale and logit_bias.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable else logit_scale
@@ -797,6 +832,7 @@ class SigLipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable=learnable)
         if learnable:
             self.learn("logit_scale", 10.0 if logit_scale is None else logit_scale)
             self.learn_offset("logit_bias", -10.0 if logit_bias is None else logit_bias)
@@ -997,6 +1033,7 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         detach_keys: bool = False,
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1009,6 +1046,8 @@ class SupCon(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1018,6 +1057,7 @@ class SupCon(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1280,6 +1320,7 @@ class MVInfoNCE(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         negatives: Denominator = "all",
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1292,6 +1333,8 @@ class MVInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1301,6 +1344,7 @@ class MVInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1355,6 +1399,7 @@ class MVDHEL(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1366,6 +1411,8 @@ class MVDHEL(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1374,6 +1421,7 @@ class MVDHEL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1815,6 +1863,7 @@ class GramLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         symmetric: bool = True,
         direction: Direction = "mean",
@@ -1831,6 +1880,8 @@ class GramLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1844,6 +1895,7 @@ class GramLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1907,6 +1959,7 @@ class TriangleLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         squared: bool = True,
         symmetric: bool = True,
@@ -1924,6 +1977,8 @@ class TriangleLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1938,6 +1993,7 @@ class TriangleLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2069,6 +2125,7 @@ class Symile(LossModule):
         *,
         logit_scale: float | None = None,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -2080,6 +2137,8 @@ class Symile(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -2089,6 +2148,7 @@ class Symile(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 

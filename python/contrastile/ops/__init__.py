@@ -2,6 +2,7 @@
 
 from ..monoid import softplus, stat_dtype
 from .arguments import Pairs
+from .autograd import plain_loss
 from .library import no_autocast
 from .options import EngineOptions
 from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
@@ -14,6 +15,7 @@ __all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "matmul"
 __all__ += [
     "pair_reduce",
     "pair_stats",
+    "plain_loss",
     "row_lse",
     "segment_max",
     "small_sum",
