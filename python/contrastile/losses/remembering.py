@@ -117,7 +117,7 @@ class GlobalContrast(LossModule):
     def result(self, step: Step) -> tuple[Tensor, Tensor | None]:
         """The loss, and its gradient with respect to a learned temperature: sum of the scores, each with its gradient,
         as the official codes have it."""
-        return torch.stack([x.sum() for x in step.scale_slopes]).sum(), None
+        return (torch.stack(step.scale_slopes) / step.temperature).sum(), None
 
     def move(self, visits: Visits, slope: Tensor) -> None:
         """Individual temperatures against their gradients, (sides, B)."""
