@@ -20,7 +20,15 @@ class Bimodal:
     """zhqiu/contrastive-learning-iSogCLR, bimodal_exps: SogCLR_Loss; with learn=True SogCLR_DRO_Loss."""
 
     def __init__(self, n, gamma, tau, learn=False, rho=0.0, eta=0.0, beta=0.9, low=0.005, high=1.0):
-        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = gamma, learn, rho, eta, beta, low, high
+        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = (
+            gamma,
+            learn,
+            rho,
+            eta,
+            beta,
+            low,
+            high,
+        )
         self.s, self.b, self.u = ([numbers(n), numbers(n)] for _ in range(3))
         self.tau = [numbers(n, tau), numbers(n, tau)]
 
@@ -51,7 +59,15 @@ class Unimodal:
     learn, in the epochs after the first."""
 
     def __init__(self, n, gamma, tau, learn=False, rho=0.0, eta=0.0, beta=0.9, low=0.05, high=1.0, clip=3.0):
-        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = gamma, learn, rho, eta, beta, low, high
+        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = (
+            gamma,
+            learn,
+            rho,
+            eta,
+            beta,
+            low,
+            high,
+        )
         self.clip, self.s, self.u, self.tau, self.epoch = clip, numbers(n), numbers(n), numbers(n, tau), 0
 
     def __call__(self, x, y, index):
@@ -81,7 +97,15 @@ class LibAUC:
     """GCLoss_v2: images and texts. learn: temperature_scheme "individual_learnable"."""
 
     def __init__(self, n, gamma, tau, learn=False, rho=0.0, eta=0.0, beta=0.9, low=0.005, high=0.05):
-        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = gamma, learn, rho, eta, beta, low, high
+        self.gamma, self.learn, self.rho, self.eta, self.beta, self.low, self.high = (
+            gamma,
+            learn,
+            rho,
+            eta,
+            beta,
+            low,
+            high,
+        )
         self.s, self.b, self.u = ([numbers(n), numbers(n)] for _ in range(3))
         self.tau = [numbers(n, tau), numbers(n, tau)]
 
