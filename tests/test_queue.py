@@ -131,7 +131,7 @@ def test_an_empty_queue_is_no_negatives():
         (lambda: FeatureQueue(0, D), ValueError, "size must be an int >= 1, got 0"),
         (lambda: FeatureQueue(8, 2.0), ValueError, r"dim must be an int >= 1, got 2\.0"),
         (lambda: FeatureQueue(8, D, dtype=torch.int64), TypeError, "dtype must be float32"),
-        (lambda: FeatureQueue(8, D).enqueue(torch.zeros(3, 5)), ValueError, "features must have the width of the queue, 4"),
+        (lambda: FeatureQueue(8, D).enqueue(torch.zeros(3, 5)), ValueError, "features must have the width"),
         (lambda: FeatureQueue(8, D).enqueue(torch.zeros(3)), ValueError, "features must have shape"),
         (lambda: FeatureQueue(8, D).enqueue(rows(0, 2), torch.arange(2)), ValueError, "ids must be None"),
         (lambda: FeatureQueue(8, D, ids=True).enqueue(rows(0, 2)), ValueError, "ids must be given"),
