@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from contrastile import FastCLIP, ISogCLR, SogCLR
+from contrastile.distributed import cached_backward
 from support import official_stateful as official
 
 SAMPLES, B, D = 24, 6, 5
@@ -364,6 +365,26 @@ def test_a_compiled_model_calls_them_as_they_are(name):
         assert torch.equal(found, truth)
         assert torch.equal(torch.autograd.grad(found, x)[0], torch.autograd.grad(truth, x)[0])
     assert same(state(module), state(eager))
+
+
+def test_what_cannot_follow_a_state_is_refused():
+    module = MODULES["SogCLR"]()
+    x, y, index = batch(dtype=torch.float32)
+    with pytest.raises(RuntimeError, match="SogCLR cannot be exported"):
+        torch.export.export(module, (x, y, index))
+    with pytest.raises(RuntimeError, match=r"torch\.func transforms"):
+        torch.func.grad(lambda a: module(a, y, index))(x)
+    assert (module.state["log_mean"] == -torch.inf).all()
+
+
+def test_cached_backward_is_one_visit():
+    module, whole, encoder = MODULES["iSogCLR"](), MODULES["iSogCLR"](), torch.nn.Linear(D, D).double()
+    x, y, index = batch()
+    cached_backward(encoder, [x.detach().split(4), y.detach().split(4)], lambda a, b: module(a, b, index))
+    found, encoder.weight.grad = encoder.weight.grad, None
+    whole(encoder(x), encoder(y), index).backward()
+    torch.testing.assert_close(found, encoder.weight.grad)
+    assert same(state(module), state(whole))
 
 
 def test_a_temperature_that_learns_comes_back_within_its_bound():

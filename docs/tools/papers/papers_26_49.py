@@ -343,9 +343,8 @@ PAPERS = (
         exact(
             "moving averages and temperatures of every sample (RGCL), as in the official code",
             """
-            criterion = contrastile.ISogCLR(
-                samples, temperature=0.125, rho=6.0, include_positive=True, warm_start=False
-            )
+            official = dict(include_positive=True, warm_start=False)
+            criterion = contrastile.ISogCLR(samples, temperature=0.125, rho=6.0, **official)
             loss = criterion(x, y, index)
             """,
             TESTS + "test_49_isogclr", "iSogCLR",

@@ -87,6 +87,8 @@ class GlobalContrast(LossModule):
         Returns: float32 (float64 for float64 features), 0-dim. One sample (of all ranks together) has no negatives: 0,
         and the state stays.
         """
+        if torch.compiler.is_exporting():
+            raise RuntimeError(f"contrastile: {type(self).__name__} cannot be exported: its state would stand still")
         group = self.group if group is OWN else group
         if torch.compiler.is_compiling():  # a backward pass within a forward pass cannot be traced
             loss: Tensor = torch.compiler.disable(stateful_loss)(
@@ -135,6 +137,7 @@ def stateful_loss(
     module: GlobalContrast, image_features: Tensor, text_features: Tensor, index: Tensor, *, group: Group
 ) -> Tensor:
     """Nothing of the state is written before all else is done."""
+    check.no_transforms()
     budget = BUDGET if module.memory_budget is None else module.memory_budget
     engine, state = EngineOptions.of(budget, module.backend, group), module.state
     x, y = feature_pair("image_features", image_features, "text_features", text_features, module.normalize)
