@@ -10,6 +10,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastile import FastCLIP, ISogCLR, SogCLR
 from contrastile.distributed import cached_backward
@@ -365,6 +366,22 @@ def test_a_compiled_model_calls_them_as_they_are(name):
         assert torch.equal(found, truth)
         assert torch.equal(torch.autograd.grad(found, x)[0], torch.autograd.grad(truth, x)[0])
     assert same(state(module), state(eager))
+
+
+@every_module
+def test_no_device_is_waited_for(name):
+    """Nothing reads a value back; the meta device stands for any GPU."""
+
+    class Reads(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert function.name() != "aten::_local_scalar_dense" or not args[0].is_meta
+            return function(*args, **(kwargs or {}))
+
+    module = MODULES[name]().to("meta")
+    x, y, index = (z.detach().to("meta") for z in batch())
+    with Reads():
+        module(x.requires_grad_(), y, index).backward()
+    assert x.grad.is_meta and module.state["log_mean"].is_meta
 
 
 def test_what_cannot_follow_a_state_is_refused():
