@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -32,6 +33,7 @@ from .common import (
     scale_of,
     unit,
 )
+from .matryoshka import Matryoshka, prefix_facts
 from .softmax import Block, Softmax, softmax_loss
 from .two_views import two_views
 from .weights import Counted
@@ -58,6 +60,8 @@ def info_nce(
     direction: Direction = "mean",
     detach_keys: bool = False,
     key_offset: int = 0,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -120,6 +124,10 @@ def info_nce(
     check.same_device("key", key, query.device)
     check_gathered(query, "key", key, key_offset, group)
     counted, n = Counted.of(weights, present, query), query.shape[0]
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, query.shape[1], normalize)
+    normalize = bool(normalize) and prefixes is None  # else prefix by prefix
     check_direction(direction, symmetric, "key_temperature", key_temperature)
     scale = inverse(temperature, query, n, present=counted.present)
     key_scale = None
@@ -157,7 +165,7 @@ def info_nce(
             query_ids=given(query_ids), false_negative_margin=given(margin), symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
-            positive_log_prob=positive_log_prob,
+            positive_log_prob=positive_log_prob, **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -165,7 +173,7 @@ def info_nce(
         return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, margin, smoothing,
-        own.log_prob, not positive_log_prob,
+        own.log_prob, not positive_log_prob, prefixes=prefixes,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -184,6 +192,8 @@ def clip_loss(
     text_ids: Tensor | None = None,
     direction: Direction = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -212,9 +222,13 @@ def clip_loss(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("image_features", image_features))
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, image_features.shape[1], normalize)
     image, text = feature_pair(
-        "image_features", image_features, "text_features", text_features, normalize, counted.present
-    )
+        "image_features", image_features, "text_features", text_features, normalize and prefixes is None,
+        counted.present,
+    )  # fmt: skip
     check_direction(direction, True, "text_logit_scale", text_logit_scale)
     smoothing = smoothing_share(label_smoothing)
     if smoothing > 0.0 and image_ids is not None:
@@ -228,12 +242,15 @@ def clip_loss(
         engine.ranks, image.shape[0],
         facts=lambda: dict(
             **counted.facts(), image_ids=given(row_ids), label_smoothing=given(smoothing or None),
-            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
+            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys), **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, key_scale)
-    problem = Softmax(batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing)
+    problem = Softmax(
+        batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing,
+        prefixes=prefixes,
+    )  # fmt: skip
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale
     return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)
@@ -247,6 +264,8 @@ def nt_xent(
     temperature: float | Tensor = 0.5,
     direction: Direction = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -274,8 +293,11 @@ def nt_xent(
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys)
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, check.features("z1", z1).shape[1], normalize)
+    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys, prefixes)
     scale = inverse(temperature, views.x)
     if views.batch.total == 0:
         return reduced_empty(0, reduction, views.x, scale)
-    return views.loss(scale, reduction)
+    return views.loss(scale, reduction) if prefixes is None else views.over_prefixes(prefixes, scale, reduction)

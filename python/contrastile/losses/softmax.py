@@ -12,6 +12,7 @@ from ..literals import Direction, Reduction
 from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
+from .matryoshka import Matryoshka
 from .weights import Counted, direction_weights, keep_present
 
 
@@ -48,6 +49,7 @@ class Softmax:
     spare_positive: bool = False  # log_prob is that of the other candidates alone
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
+    prefixes: Matryoshka | None = None  # features are whole: the loss is the sum over these
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -105,6 +107,8 @@ class Softmax:
         return not (self.smoothing or self.spare_positive)
 
     def loss(self, reduction: Reduction) -> Tensor:
+        if self.prefixes is not None:
+            return self.widened().over_prefixes(self.prefixes, reduction)
         # a weight would bind a graph to sizes
         if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
@@ -113,6 +117,15 @@ class Softmax:
                 return value
         more_terms = self.smoothing > 0.0 or self.hard is not None
         return (self.widened() if more_terms else self).reduced(reduction)
+
+    def over_prefixes(self, prefixes: Matryoshka, reduction: Reduction) -> Tensor:
+        if reduction != "none" and self.hard is None and self.margin is None and self.one_sum():
+            weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
+            value = prefixes.at_once(self.pairs(), weights, self.engine)
+            if value is not None:
+                return value
+        whole = replace(self, prefixes=None)
+        return prefixes.total(lambda cut: whole.changed(cut(self.query), cut(self.key), cut).loss(reduction))
 
     def reduced(self, reduction: Reduction) -> Tensor:
         if reduction == "none" or self.hard is not None or self.spare_positive:

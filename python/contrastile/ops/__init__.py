@@ -5,15 +5,18 @@ from .arguments import Pairs
 from .library import no_autocast
 from .options import EngineOptions
 from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
+from .prefixes import Prefixes, prefix_sum
 from .products import matmul
 from .results import PairStats
 from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "matmul", "no_autocast", "pair_loss"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "matmul", "no_autocast"]
 __all__ += [
+    "pair_loss",
     "pair_reduce",
     "pair_stats",
+    "prefix_sum",
     "row_lse",
     "segment_max",
     "small_sum",
