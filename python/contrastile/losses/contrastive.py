@@ -105,6 +105,12 @@ def info_nce(
         key_offset: key is (M, D), M >= N, and the key of query i is its row key_offset + i: keys of this process's
             queries among keys gathered from elsewhere. The others are candidates, with symmetric=True no anchors. Not
             with group, which gathers by itself.
+        matryoshka: Widths of prefixes of the features, like (64, 128, 256): the sum of the losses of all prefixes,
+            weighted by matryoshka_weights (numbers, default 1 each). normalize=True makes every prefix unit rows; a
+            prefix of a unit row is none. On the backends cpu and torch the scores of all prefixes come from one
+            product: widths that double take about 1.5 times the time of one loss. There is a pass for each prefix with
+            group, hard_negatives, label_smoothing, a margin, positive_log_prob=False or reduction="none", and on other
+            backends.
         weights: (N,) >= 0, what each pair counts: w_i L_i, "mean" divides their sum by sum w_i (0 where that is 0). No
             gradient.
         present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
@@ -117,7 +123,7 @@ def info_nce(
 
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
     arXiv 2506.05176; log-probabilities: Bengio and Senecal 2008 (sampled softmax), Yi et al. 2019; temperatures per
-    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965.
+    item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))
@@ -212,8 +218,8 @@ def clip_loss(
             per pair, in two passes.
         text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
-        label_smoothing, image_ids, text_ids, detach_keys, weights, present, reduction, memory_budget, backend, group:
-            As in info_nce.
+        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, reduction,
+            memory_budget, backend, group: As in info_nce.
 
     Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
     direction.
@@ -284,6 +290,7 @@ def nt_xent(
         direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
             adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
         detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
+        matryoshka, matryoshka_weights: As in info_nce.
         weights, present: (N,), of instances, as in info_nce.
         reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
 

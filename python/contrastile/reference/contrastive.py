@@ -1,5 +1,7 @@
 """Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from ._dense import (
     direction_weights,
     masked_logsumexp,
     of_present,
+    over_prefixes,
     reduce_rows,
     reduce_views,
     two_view_logits,
@@ -15,6 +18,7 @@ from ._dense import (
 )  # fmt: skip
 
 
+@over_prefixes("query", "key", "negatives", "hard_negatives")
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -35,6 +39,8 @@ def info_nce(
     direction: str = "mean",
     detach_keys: bool = False,
     key_offset: int = 0,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -50,7 +56,8 @@ def info_nce(
     (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
-    present: pairs that are not are taken out of the batch.
+    present: pairs that are not are taken out of the batch. matryoshka: the sum over these prefixes of the features,
+    each unit rows if normalize.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy.
@@ -99,6 +106,7 @@ def info_nce(
     return reduce_rows(losses, reduction, weights, present)
 
 
+@over_prefixes("image_features", "text_features")
 def clip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -110,6 +118,8 @@ def clip_loss(
     text_ids: Tensor | None = None,
     direction: str = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -145,6 +155,7 @@ def clip_loss(
     return reduce_rows(losses, reduction, weights, present)
 
 
+@over_prefixes("z1", "z2")
 def nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -152,6 +163,8 @@ def nt_xent(
     temperature: Scalar = 0.5,
     direction: str = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
