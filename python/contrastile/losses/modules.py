@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
@@ -71,6 +72,8 @@ class InfoNCE(LossModule):
         direction: Direction = "mean",
         detach_keys: bool = False,
         key_offset: int = 0,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -96,6 +99,8 @@ class InfoNCE(LossModule):
         self.direction = direction
         self.detach_keys = detach_keys
         self.key_offset = key_offset
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -130,6 +135,8 @@ class InfoNCE(LossModule):
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
         key_offset: int | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -162,6 +169,8 @@ class InfoNCE(LossModule):
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             key_offset=self.key_offset if key_offset is OWN else key_offset,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -200,6 +209,8 @@ class ClipLoss(LossModule):
         label_smoothing: float = 0.0,
         direction: Direction = "mean",
         detach_keys: bool = False,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -220,6 +231,8 @@ class ClipLoss(LossModule):
         self.label_smoothing = label_smoothing
         self.direction = direction
         self.detach_keys = detach_keys
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -243,6 +256,8 @@ class ClipLoss(LossModule):
         text_groups: Tensor | None = None,
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -264,6 +279,8 @@ class ClipLoss(LossModule):
             text_groups=text_groups,
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -1471,6 +1488,8 @@ class NTXent(LossModule):
         max_scale: float | None = None,
         direction: Direction = "mean",
         detach_keys: bool = False,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1489,6 +1508,8 @@ class NTXent(LossModule):
         self.temperature = None if learnable_temperature else temperature
         self.direction = direction
         self.detach_keys = detach_keys
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
@@ -1506,6 +1527,8 @@ class NTXent(LossModule):
         temperature: float | Tensor | Own = OWN,
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -1521,6 +1544,8 @@ class NTXent(LossModule):
             temperature=self.needed("temperature", temperature),
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,

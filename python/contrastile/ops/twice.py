@@ -29,7 +29,8 @@ CHUNK = 1 << 18  # pairs differentiated at once; about 20 matrices of them are h
 
 def offered(args: Arguments) -> bool:
     """Whether gradients of such a call may be differentiated."""
-    return args.score == Score.DOT and args.second_a is None and args.reduce in (Reduce.LSE, Reduce.SOFTPLUS)
+    dots = args.score == Score.DOT and args.second_a is None and not args.prefixes
+    return dots and args.reduce in (Reduce.LSE, Reduce.SOFTPLUS)
 
 
 @dataclass
