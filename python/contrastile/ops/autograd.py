@@ -323,7 +323,11 @@ def of_statistics(
         *wanted, private = wanted
         extras = extras._replace(private=private)
     args = record.with_inputs(args, needs, wanted)
-    return second_derivatives.weighed(args, weights, extras, stats(args, 0, exact=True))
+    parts = [
+        weight * second_derivatives.weighed(own, weights, extras, stats(own, 0, exact=True))
+        for weight, own in second_derivatives.each_prefix(args)
+    ]
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
