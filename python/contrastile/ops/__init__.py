@@ -1,6 +1,6 @@
 """The engine: pair reductions as differentiable operators."""
 
-from ..monoid import softplus, stat_dtype, widest_dtype
+from ..monoid import log_add, softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
 from .hardest import hardest_limit
 from .library import no_autocast
@@ -13,6 +13,7 @@ from .segments import segment_max
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "hardest_limit", "matmul", "no_autocast"]
 __all__ += [
+    "log_add",
     "pair_loss",
     "pair_reduce",
     "pair_stats",
