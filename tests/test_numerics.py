@@ -234,6 +234,23 @@ def test_nan_features_give_a_nan_loss(card):
             assert card.function(*case.args, **case.kwargs, **extra).isnan()
 
 
+@pytest.mark.parametrize("present", [None, torch.ones(5, dtype=torch.bool)], ids=["all", "present"])
+@pytest.mark.parametrize("hardness", [0.0, 1.0])
+def test_a_nan_is_no_floor_of_a_debiased_loss(hardness, present):
+    x, y = F.normalize(torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)), dim=2)
+    y[-1] = torch.nan
+    for loss in (contrastile.debiased_info_nce, contrastile.debiased_nt_xent):
+        found = loss(x, y, hardness=hardness, present=present, reduction="none")
+        assert found.isnan().all()
+
+
+def test_a_nan_among_the_items_that_are_present_reaches_the_others():
+    x, y = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    x[-1], present = torch.nan, torch.ones(5, dtype=torch.bool)
+    assert contrastile.dhel(x, y, present=present, reduction="none").isnan().all()
+    assert contrastile.mv_dhel([x, y], present=present.expand(2, 5), reduction="none").isnan().all()
+
+
 # ---- half precision
 
 

@@ -1,11 +1,14 @@
 """Second derivatives against the dense references in float64, and what refuses to be differentiated twice."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import contrastile
 from contrastile import pair_loss, pair_reduce
 from contrastile.catalog import CATALOG
+from contrastile.catalog.card import Case
 from support.loss_cases import call, default, differentiable, each_tensor, every_pair_loss, id_of, leaves, make, takes
 from support.memory import needs_linux, peak_bytes
 
@@ -137,6 +140,35 @@ def test_rows_that_keep_nothing():
     (first,) = torch.autograd.grad(pair_loss(a, b, mask=mask, cols=True, col_weight=0.5), a, create_graph=True)
     (found,) = torch.autograd.grad(first.square().sum(), a)
     assert found.isfinite().all()
+
+
+MASK = torch.tensor([[False, False], [True, True], [False, False]])
+NOTHING = {  # a function of (n, 3), (n, 2, 3), and of how many items
+    "mil_nce, one video": (
+        partial(contrastile.mil_nce, temperature=1.0), partial(contrastile.reference.mil_nce, temperature=1.0), 1,
+    ),
+    "mil_nce, no texts": (
+        partial(contrastile.mil_nce, mask=MASK), partial(contrastile.reference.mil_nce, mask=MASK), 3,
+    ),
+    "hard negatives alone": (
+        lambda x, y: contrastile.info_nce(x, x + 1.0, hard_negatives=y),
+        lambda x, y: contrastile.reference.info_nce(x, x + 1.0, hard_negatives=y), 1,
+    ),
+    "no other candidate": (
+        lambda x, y: pair_reduce(x, y.flatten(0, 1), keep="same_index", positives="same_index", split=True).rows.sum(),
+        lambda x, y: (x * y[:, 0]).sum(), 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_where_there_is_nothing_or_little_beside_the_positive(name):
+    """torch's own second derivatives of logaddexp are NaN there."""
+    function, reference, n = NOTHING[name]
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((n, 3), (n, 2, 3))]
+    found = [second(each, Case(tuple(given), {}, 1.0)) for each in (function, reference)]
+    assert_equal(*found, 1e-9)
 
 
 def test_a_gradient_penalty_trains():

@@ -109,7 +109,12 @@ def test_bad_captions():
         ({"labels": LABELS + V}, ValueError, "^labels must be rows of weight, or ignore_index"),
         ({"labels": LABELS - 7}, ValueError, "^labels must be rows of weight"),
         ({"weight": WEIGHT[:, :3]}, ValueError, "^weight must have the width of hidden, 6, got 3"),
-        ({"bias": BIAS[:4]}, ValueError, r"bias must have shape \(13,\), got \(4,\)"),
+        ({"bias": 1.0, "label_smoothing": 0.1}, TypeError, "^bias must be a torch.Tensor, got float"),
+        (
+            {"bias": BIAS[:4], "hidden": HIDDEN[:0], "labels": LABELS[:0]},
+            ValueError,
+            r"^bias must have shape \(13,\), got \(4,\)",
+        ),
         ({"ignore_index": 0.0}, TypeError, "^ignore_index must be an int, got float"),
         ({"weights": torch.ones(B)}, ValueError, r"^weights must have shape \(3, 4\)"),
         ({"label_smoothing": 1.0}, ValueError, r"^label_smoothing must be a number in \[0, 1\)"),

@@ -250,3 +250,12 @@ def upstream(parts: Tensor, weight: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x). By default torch takes x itself above 20, and so drops digits of float64."""
     return F.softplus(x, threshold=40.0)
+
+
+def log_add(x: Tensor, y: Tensor) -> Tensor:
+    """torch.logaddexp, whose second derivative is NaN where one of both is nothing (-inf), or far below the other."""
+    swap = y > x
+    high, low = torch.where(swap, y, x), torch.where(swap, x, y)
+    some = high != -torch.inf
+    base = torch.where(some, high, 0.0)
+    return torch.where(some, base + softplus(low - base), high)

@@ -303,6 +303,14 @@ def test_13_simple():
     check("13 simple", dense, f=rows(N, D), g=rows(N, D, seed=1), lam=0.2)
 
 
+def test_13_hard_simple():
+    def dense(f, g, bank, lam, K):
+        s = (f @ bank.T).sort(1, descending=True).values[:, :K]
+        return (-(f * g).sum(1) + lam * s.sum(1)).mean()
+
+    check("13 hard simple", dense, f=rows(N, D), g=rows(N, D, seed=1), bank=rows(12, D, seed=2), lam=0.2, K=3)
+
+
 def test_13_uniformity():
     check("13 uniformity", lambda f: uniformity(f), f=rows(N, D))
 

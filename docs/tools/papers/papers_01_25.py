@@ -213,11 +213,21 @@ PAPERS = (
             TESTS + "test_13_simple", "simple",
         ),
         exact(
+            "the same over the K hardest of a bank; a limit between the K-th and the next makes their sum",
+            """
+            scores = (x @ bank.detach().T for x in f.detach().split(1024))
+            limit = torch.cat([x.topk(K + 1).values[:, -2:].mean(1) for x in scores])
+            hardest = contrastile.pair_reduce(f, bank, row_bias=-limit, reduce="relu").rows + K * limit
+            loss = (lam * hardest - (f * g).sum(1)).mean()
+            """,
+            TESTS + "test_13_hard_simple", "hard simple",
+        ),
+        exact(
             "equation 10",
             "loss = contrastile.uniformity(f, t=2.0)",
             TESTS + "test_13_uniformity", "uniformity",
         ),
-        not_yet("the simple loss over the hardest negatives, whose threshold needs top-k; tolerance as a metric"),
+        not_yet("tolerance as a metric"),
     ),
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",

@@ -148,11 +148,12 @@ def debiased_rows(
     Rows of items that are missing are anything finite."""
     if counted.present is not None and isinstance(count, Tensor):
         there = counted.present.repeat(negative.shape[0] // max(counted.present.shape[0], 1))
-        negative = torch.where(there & (negative > -torch.inf), negative, 0.0)
+        negative = torch.where(there & (negative != -torch.inf), negative, 0.0)
         count = like_statistics(count.clamp_min(1), negative)
     ratio = negative - positive  # log of (sum over negatives / positive)
     removed = count * prior * torch.exp(-ratio.clamp_min(-80.0))
-    corrected = torch.where(removed < 1.0, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)), -torch.inf)
+    # a ratio that is NaN stays
+    corrected = torch.where(removed >= 1.0, -torch.inf, ratio + torch.log1p(-removed.clamp_max(1.0 - 1e-7)))
     floor = log_count(count, positive) - scale - positive
     rest = corrected.new_full((), -prior).log1p()  # math.log1p would bind a graph to one value of a size
     return F.softplus(torch.maximum(corrected - rest, floor))

@@ -159,7 +159,7 @@ def view_energy(
         keep_present(pairs, here)
         if reduction == "none":
             rows = pair_stats(pairs, engine).rows
-            found.append(rows if here is None else torch.where(here & (rows > -torch.inf), rows, 0.0))
+            found.append(rows if here is None else torch.where(here & (rows != -torch.inf), rows, 0.0))
         else:
             own = weight if here is None else torch.where(here, weight, 0.0)
             found.append(weighted_sum(pairs, Weights(own), engine))

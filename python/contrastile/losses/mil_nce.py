@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, Direction, Reduction
-from ..ops import Pairs, check, pair_stats, softplus
+from ..ops import Pairs, check, log_add, pair_stats, softplus
 from ..ranks import GlobalBatch, Group, collective, given
 from .common import cleaned, engine_options, inverse, reduced_empty, unit
-from .weights import Counted, direction_weights, keep_present
+from .weights import NOWHERE, Counted, direction_weights, keep_present
 
 
 @collective
@@ -92,13 +92,12 @@ def mil_nce(
     stats = pair_stats(pairs, engine)
     others, bag = stats.row_negatives, stats.row_positives_lse
     assert others is not None and bag is not None
-    bag = cleaned(bag, some)
-    back = None
-    if stats.col_negatives is not None:  # of a bag of nothing the second derivative would be NaN
-        back = cleaned(stats.col_negatives.view(n, size), some).logsumexp(1)
+    bag, back = cleaned(bag, some), None
+    if stats.col_negatives is not None:  # finite, so that a bag of nothing has a second derivative
+        back = stats.col_negatives.clamp_min(NOWHERE).view(n, size).logsumexp(1)
     if joint:
         assert back is not None
-        rows = math.log(2.0) + softplus(torch.logaddexp(others, back) - bag - math.log(2.0))
+        rows = math.log(2.0) + softplus(log_add(others, back) - bag - math.log(2.0))
     else:
         sides = [weight * softplus(x - bag) for weight, x in ((row, others), (col, back)) if weight and x is not None]
         rows = sides[0] if len(sides) == 1 else sides[0] + sides[1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction, TestName
-from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, pair_stats, small_sum, weighted_sum
+from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, log_add, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
 from .matryoshka import Matryoshka
@@ -171,7 +171,7 @@ class Softmax:
         assert stats.row_positives is not None
         others, positive = stats.rows, stats.row_positives
         if self.hard is not None and self.hard.shape[1]:
-            others = torch.logaddexp(others, self.hard_logits().logsumexp(1))
+            others = log_add(others, self.hard_logits().logsumexp(1))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
         rows = self.row * cross_entropy(others, spared)
         if self.col:

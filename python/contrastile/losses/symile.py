@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..literals import BackendName, Reduction
-from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
+from ..ops import EngineOptions, Pairs, check, matmul, pair_stats, softplus
 from ..ops.multilinear import tuple_margins
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, reduced_empty, upcast
@@ -86,7 +86,7 @@ def symile_loss(
     else:
         scale = upcast(check.as_tensor("logit_scale", scale, first))
         margins = tuple_margins(features, scale, memory_budget=engine.memory_budget or 0, backend=engine.backend)
-    rows = torch.logaddexp(margins, margins.new_zeros(())).mean(0)
+    rows = softplus(margins).mean(0)
     return counted.reduced(batch, rows, reduction)
 
 

@@ -68,6 +68,8 @@ def linear_cross_entropy(
     check.same_width("weight", check.features("weight", weight), "hidden", rows)
     check.same_device("weight", weight, rows.device)
     own = check.ids("labels", of_rows("labels", labels, shape), rows.shape[0], rows.device)
+    if bias is not None:
+        check.vector("bias", bias, weight.shape[0], rows.device)
     if isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, torch.SymInt)):
         raise TypeError(f"ignore_index must be an int, got {type(ignore_index).__name__}")
     there = own != ignore_index

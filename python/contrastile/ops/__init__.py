@@ -1,6 +1,6 @@
 """The engine: pair reductions as differentiable operators."""
 
-from ..monoid import softplus, stat_dtype, widest_dtype
+from ..monoid import log_add, softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
 from .autograd import plain_loss
 from .hardest import hardest_limit
@@ -15,6 +15,7 @@ from .segments import segment_max
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "hardest_limit", "matmul"]
 __all__ += [
+    "log_add",
     "no_autocast",
     "pair_loss",
     "pair_reduce",

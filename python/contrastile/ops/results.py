@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..monoid import NUMBERS
+from ..monoid import NUMBERS, log_add
 from .arguments import Pairs
 from .record import Arguments
 from .second import Targets
@@ -62,14 +62,14 @@ def with_details(stats: PairStats, args: Arguments, pairs: Pairs, details: Seque
     elif details:
         row_lse, col_lse, row_max, col_max = details
         stats = stats._replace(
-            rows=torch.logaddexp(stats.rows, row_lse), row_negatives=stats.rows, row_positives_lse=row_lse,
+            rows=log_add(stats.rows, row_lse), row_negatives=stats.rows, row_positives_lse=row_lse,
             row_negative_max=row_max,
         )  # fmt: skip
         if stats.cols is not None:
             if args.square:  # z is symmetric
                 col_lse, col_max = row_lse.clone(), row_max.clone()
             stats = stats._replace(
-                cols=torch.logaddexp(stats.cols, col_lse), col_negatives=stats.cols, col_positives_lse=col_lse,
+                cols=log_add(stats.cols, col_lse), col_negatives=stats.cols, col_positives_lse=col_lse,
                 col_negative_max=col_max,
             )  # fmt: skip
     return with_integers(stats, args, cols, integers) if integers else stats

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..backends.base import SmallExtras
 from ..backends.torch_functors import FUNCTORS
 from ..backends.torch_rules import Masks, sides_of
-from ..monoid import softplus, stat_dtype
+from ..monoid import log_add, softplus, stat_dtype
 from ..spec import PairBlock, Reduce, Score, Side
 from . import library, record
 from .record import Arguments
@@ -295,10 +295,3 @@ def of_side(
         term = softplus(torch.where(stat == -torch.inf, stat, stat - positives[0]))
     value: Tensor = (weight * term.masked_fill(term == -torch.inf, 0.0)).sum()
     return value if positive_weight is None else value + (positive_weight * positives[0]).sum()
-
-
-def log_add(x: Tensor, y: Tensor) -> Tensor:
-    """torch.logaddexp; the second derivative of torch's, as that of logsumexp, is NaN at -inf."""
-    some = x != -torch.inf
-    base = torch.where(some, x, 0.0)
-    return torch.where(some, base + softplus(y - base), y)
