@@ -19,7 +19,8 @@ from pathlib import Path
 
 LOSSES = Path(__file__).parents[1] / "python/contrastile/losses"
 TARGET = LOSSES / "modules.py"
-INPUTS = ("Tensor", "Tensor | None", "Generator | None", "Share", "Views")
+CANDIDATES = ("Tensor | Candidates", "Tensor | Candidates | None")
+INPUTS = ("Tensor", "Tensor | None", *CANDIDATES, "Generator | None", "Share", "Views")
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
+from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
@@ -95,6 +96,7 @@ __all__ = [
     "BarlowTwinsLoss",
     "BlockInfoNCE",
     "CMALoss",
+    "Candidates",
     "ClipDistillLoss",
     "ClipLoss",
     "CosineLoss",

@@ -8,14 +8,13 @@ from torch import Tensor
 
 from ..literals import BackendName, Direction, Reduction
 from ..ops import check
-from ..ranks import GlobalBatch, Group, collective, given, size_of
+from ..ranks import GlobalBatch, Group, collective, given
 from .candidates import (
     check_direction,
     extra_columns,
     log_probs,
     matched_keys,
     pair_ids,
-    private_columns,
     promoted,
     refuse_together,
     smoothing_share,
@@ -33,6 +32,7 @@ from .common import (
     scale_of,
     unit,
 )
+from .private import Candidates, lists_of, prepared, private_candidates
 from .softmax import Block, Softmax, softmax_loss
 from .two_views import two_views
 from .weights import Counted
@@ -46,7 +46,7 @@ def info_nce(
     temperature: float | Tensor = 0.07,
     key_temperature: float | Tensor | None = None,
     negatives: Tensor | None = None,
-    hard_negatives: Tensor | None = None,
+    hard_negatives: Tensor | Candidates | None = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
@@ -84,7 +84,8 @@ def info_nce(
             per matched key. Needs symmetric=True; then, and with a temperature per pair, each direction is a pass of
             its own.
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
-        hard_negatives: Private columns of each query, (N, K, D). Holds N K logits.
+        hard_negatives: Private columns of each query, (N, K, D); or Candidates: lists of any length, rows of a bank by
+            index, a bias. Holds N K logits.
         query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is no
             negative of that row (its own positive stays). key_ids default to query_ids; negatives without ids are
             always kept.
@@ -139,7 +140,8 @@ def info_nce(
     if key_temperature is not None:
         key_scale = inverse(key_temperature, query, n, "key_temperature", counted.present)
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
-    hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
+    if hard_negatives is not None:
+        hard_negatives = private_candidates("hard_negatives", hard_negatives, query)
     query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     margin: float | Tensor | None = false_negative_margin
@@ -163,11 +165,11 @@ def info_nce(
         unit(cleaned(own.features, counted.present), normalize),
     )
     if hard_negatives is not None:
-        hard_negatives = unit(cleaned(hard_negatives, counted.present), normalize)
+        hard_negatives = prepared(hard_negatives, counted.present, normalize)
     batch = GlobalBatch.of(
         engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
-            **counted.facts(), negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1),
+            **counted.facts(), negatives=given(negatives), hard_negatives=lists_of(hard_negatives),
             query_ids=given(query_ids), query_groups=given(query_groups), false_negative_margin=given(margin),
             symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
@@ -177,7 +179,8 @@ def info_nce(
     )  # fmt: skip
     if batch.total == 0:
         blocks = [x.features for x in others]
-        return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
+        hard = hard_negatives.features if isinstance(hard_negatives, Candidates) else hard_negatives
+        return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard)
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
         margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,

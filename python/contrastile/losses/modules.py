@@ -27,6 +27,7 @@ from .multi_positive import multi_positive
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss
+from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
@@ -109,7 +110,7 @@ class InfoNCE(LossModule):
         temperature: float | Tensor | Own = OWN,
         key_temperature: float | Tensor | Own | None = OWN,
         negatives: Tensor | None = None,
-        hard_negatives: Tensor | None = None,
+        hard_negatives: Tensor | Candidates | None = None,
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
         negative_ids: Tensor | None = None,

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..literals import Direction, Reduction, TestName
 from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
-from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
+from .common import at_least_one, cross_entropy, paired_dot, upcast
+from .private import Candidates, private_logits, private_sum
 from .weights import Counted, direction_weights, keep_present
 
 
@@ -40,7 +41,7 @@ class Softmax:
     scale: float | Tensor
     counted: Counted
     others: list[Block] = field(default_factory=list)
-    hard: Tensor | None = None
+    hard: Tensor | Candidates | None = None
     row_ids: Tensor | None = None
     col_ids: Tensor | None = None
     row_groups: Tensor | None = None  # candidates of another group are no negatives
@@ -101,11 +102,15 @@ class Softmax:
         return self.changed(upcast(self.query), upcast(self.key), upcast)
 
     def detached_candidates(self) -> Softmax:
-        return self.changed(self.query, self.key.detach(), Tensor.detach)
+        found = self.changed(self.query, self.key.detach(), Tensor.detach)
+        return found if self.hard is None else replace(found, hard=self.hard.detach())
 
     def changed(self, query: Tensor, key: Tensor, change: Callable[[Tensor], Tensor]) -> Softmax:
         others = [replace(x, features=change(x.features)) for x in self.others]
-        return replace(self, query=query, key=key, others=others, hard=None if self.hard is None else change(self.hard))
+        hard = (
+            change(self.hard) if isinstance(self.hard, Tensor) else self.hard
+        )  # Candidates are widened as they are read
+        return replace(self, query=query, key=key, others=others, hard=hard)
 
     def turned(self, scale: float | Tensor) -> Softmax:
         """Key -> query as rows against columns. A bias of a key is constant in its softmax, and other candidates are
@@ -122,7 +127,7 @@ class Softmax:
 
     def loss(self, reduction: Reduction) -> Tensor:
         # a weight would bind a graph to sizes
-        if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
+        if isinstance(self.hard, Tensor) and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
@@ -157,34 +162,29 @@ class Softmax:
         stats = pair_stats(self.pairs(), self.engine)
         assert stats.row_positives is not None
         others, positive = stats.rows, stats.row_positives
-        if self.hard is not None and self.hard.shape[1]:
-            others = torch.logaddexp(others, self.hard_logits().logsumexp(1))
+        hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
+        if hard is not None and hard.shape[1]:
+            others = torch.logaddexp(others, hard.logsumexp(1))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
         rows = self.row * cross_entropy(others, spared)
         if self.col:
             assert stats.cols is not None
             rows = rows + self.col * cross_entropy(stats.cols[:n], positive)
         if self.smoothing > 0.0:
-            rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits())
+            rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
         return rows
 
-    def hard_logits(self) -> Tensor:
-        """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
-        assert self.hard is not None
-        scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        return scale * private_dots(upcast(self.query), upcast(self.hard))
-
-    def mean_logits(self) -> Tensor:
+    def mean_logits(self, hard: Tensor | None = None) -> Tensor:
         """Mean logit over the candidates, of both directions by their weights, (N,): linear in the scores, so no
-        pairs are needed."""
+        pairs are needed. hard: logits of private candidates."""
         count = self.counted.count(self.batch)
-        hard = 0 if self.hard is None else self.hard.shape[1]
         more = [upcast(x.features).sum(0) for x in self.others]
         total = (upcast(self.query) * self.batch.column_sum(self.key, torch.stack(more) if more else None)).sum(1)
-        if self.hard is not None:
-            total = total + (upcast(self.query) * upcast(self.hard).sum(1)).sum(1)
-        candidates = count + self.batch.extra + hard
-        mean = self.row * self.scale * total / at_least_one(candidates)
+        total, candidates = self.scale * total, count + self.batch.extra
+        if self.hard is not None and hard is not None:
+            more_total, more_candidates = private_sum(self.hard, hard)
+            total, candidates = total + more_total, candidates + more_candidates
+        mean = self.row * total / at_least_one(candidates)
         if not self.col:
             return mean
         back = (upcast(self.key) * self.batch.column_sum(self.query)).sum(1)

@@ -2,6 +2,7 @@
 
 from ..monoid import softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
+from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
 from .options import EngineOptions
@@ -11,8 +12,10 @@ from .results import PairStats
 from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "hardest_limit", "matmul", "no_autocast"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Targets", "Weights", "gathered_dots", "hardest_limit"]
 __all__ += [
+    "matmul",
+    "no_autocast",
     "pair_loss",
     "pair_reduce",
     "pair_stats",

@@ -1,5 +1,7 @@
 """Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from ._dense import (
     direction_weights,
     masked_logsumexp,
     of_present,
+    own_candidates,
     reduce_rows,
     reduce_views,
     two_view_logits,
@@ -22,7 +25,7 @@ def info_nce(
     temperature: Scalar = 0.07,
     key_temperature: Scalar | None = None,
     negatives: Tensor | None = None,
-    hard_negatives: Tensor | None = None,
+    hard_negatives: Any = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
@@ -54,8 +57,9 @@ def info_nce(
     is (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
-    present: pairs that are not are taken out of the batch. num_hard: of the negatives that are kept, those below the
-    num_hard-th largest of the row are dropped, too.
+    present: pairs that are not are taken out of the batch. hard_negatives: (N,K,D), or contrastile.Candidates, of which
+    those that are missing are no candidates and whose bias is added to their logits. num_hard: of the negatives that
+    are kept, those below the num_hard-th largest of the row are dropped, too.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy; num_hard: Wang and Liu
@@ -67,7 +71,7 @@ def info_nce(
     if present is not None:
         column = torch.ones(len(key), dtype=torch.bool, device=key.device)
         column[key_offset : key_offset + len(query)] = present
-        query, temperature, hard_negatives = (of_present(x, present) for x in (query, temperature, hard_negatives))
+        query, temperature = of_present(query, present), of_present(temperature, present)
         query_ids, query_groups, key_temperature = (
             of_present(x, present) for x in (query_ids, query_groups, key_temperature)
         )
@@ -102,9 +106,10 @@ def info_nce(
         logits = similarity / _of_rows(temperature) + bias
         if hard_negatives is not None:
             hard_negatives = hard_negatives.detach() if detach_keys else hard_negatives
-            hard = torch.einsum("nd,nkd->nk", query, unit(hard_negatives, normalize)) / _of_rows(temperature)
+            own_features, missing, bias = own_candidates(hard_negatives, normalize, present)
+            hard = torch.einsum("nd,nkd->nk", query, own_features) / _of_rows(temperature) + bias
             logits = torch.cat([logits, hard], dim=1)
-            removed = torch.cat([removed, torch.zeros_like(hard, dtype=torch.bool)], dim=1)
+            removed = torch.cat([removed, missing], dim=1)
         removed = removed | _too_easy(logits, removed, num_hard, key_offset)
         losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
     if col:
@@ -235,7 +240,8 @@ def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float, offset: in
     nll = -log_p.diagonal(offset)[: len(logits)]
     if not smoothing:
         return nll
-    return (1 - smoothing) * nll - smoothing * log_p.mean(dim=1)
+    mean = log_p.masked_fill(removed, 0.0).sum(dim=1) / (~removed).sum(dim=1)
+    return (1 - smoothing) * nll - smoothing * mean
 
 
 def _too_easy(logits: Tensor, removed: Tensor, count: int | None, offset: int = 0) -> Tensor:
