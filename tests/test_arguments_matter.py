@@ -144,6 +144,7 @@ EVERYWHERE = {
     "weight": Matter(rows(13, 9, D), rows(14, 9, D), {"labels": IDS}),
     "bias": Matter(None, POSITIVE), "ignore_index": Matter(-100, 2, {"labels": IDS}),
     "student": Matter(X, Z), "teacher": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
+    "positive": Matter(X, Z),
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
@@ -216,6 +217,10 @@ for name in ("cosine_loss", "CosineLoss"):
     HERE[name, "form"] = Matter("distance", "squared")
 HERE["multilabel_contrastive", "labels"] = Matter(FLAGS.float() @ FLAGS.T.float(), X @ Y.T)
 HERE["multilabel_contrastive", "form"] = Matter("wbce", "mse")
+for name in ("grouped_info_nce", "GroupedInfoNCE"):
+    HERE[name, "hard_negatives"] = Matter(rows(4, N, 3, D), rows(5, N, 3, D))
+for name in ("grouped_margin_loss", "GroupedMarginLoss"):
+    HERE[name, "hard_negatives"] = Matter(rows(4, N, 3, D), rows(5, N, 3, D), {"margin": 25.0})
 for name in ("hydra_loss", "HydraLoss"):
     HERE[name, "gate"] = Matter(X.abs(), Z.abs())
 for name in ("mv_infonce", "MVInfoNCE"):

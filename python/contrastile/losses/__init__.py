@@ -10,6 +10,7 @@ from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
+from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim
 from .margin import cma_loss, margin_info_nce
@@ -41,6 +42,8 @@ from .modules import (
     DistillInfoNCE,
     GlobalLocalInfoNCE,
     GramLoss,
+    GroupedInfoNCE,
+    GroupedMarginLoss,
     HydraLoss,
     InfoNCE,
     InModalConsistency,
@@ -107,6 +110,8 @@ __all__ = [
     "DistillInfoNCE",
     "GlobalLocalInfoNCE",
     "GramLoss",
+    "GroupedInfoNCE",
+    "GroupedMarginLoss",
     "HydraLoss",
     "InModalConsistency",
     "InfoNCE",
@@ -152,6 +157,8 @@ __all__ = [
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
+    "grouped_info_nce",
+    "grouped_margin_loss",
     "hydra_loss",
     "in_modal_consistency",
     "info_nce",

@@ -19,6 +19,7 @@ from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
+from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import KernelName, kcl
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
@@ -1383,6 +1384,137 @@ class M3ELLoss(LossModule):
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GroupedInfoNCE(LossModule):
+    """`grouped_info_nce` as a module with options of its own.
+
+        loss = GroupedInfoNCE(learnable_temperature=True)
+        loss(query, positive, hard_negatives)
+
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
+    holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(grouped_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `grouped_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.group = group
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        positive: Tensor,
+        hard_negatives: Tensor | Candidates,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`grouped_info_nce`. An option holds for this call."""
+        return grouped_info_nce(
+            query,
+            positive,
+            hard_negatives,
+            temperature=self.needed("temperature", temperature),
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GroupedMarginLoss(LossModule):
+    """`grouped_margin_loss` as a module with options of its own.
+
+        loss = GroupedMarginLoss(margin=0.2)
+        loss(query, positive, hard_negatives)
+
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
+    holds for that call.
+
+    Forward must be given margin where the module has none.
+    """
+
+    function = staticmethod(grouped_margin_loss)
+
+    def __init__(
+        self,
+        margin: float | None = None,
+        temperature: float = 1.0,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `grouped_margin_loss`."""
+        super().__init__()
+        self.margin = margin
+        self.temperature = temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.group = group
+
+    def forward(
+        self,
+        query: Tensor,
+        positive: Tensor,
+        hard_negatives: Tensor | Candidates,
+        *,
+        margin: float | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`grouped_margin_loss`. An option holds for this call."""
+        return grouped_margin_loss(
+            query,
+            positive,
+            hard_negatives,
+            margin=self.required("margin", margin),
+            temperature=self.temperature if temperature is OWN else temperature,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
             group=self.group if group is OWN else group,
         )
 
