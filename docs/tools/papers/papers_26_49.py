@@ -209,7 +209,15 @@ PAPERS = (
             """,
             TESTS + "test_41_arc", "arc",
         ),
-        not_yet("negatives of each row by index into a bank, drawn from its semi-hard pool"),
+        exact(
+            "between images with negatives of each image by index into the bank; the margin is a bias of theirs",
+            """
+            own = contrastile.Candidates.of_bank(bank, drawn, bias=-0.5 / 0.2)
+            loss = contrastile.grouped_info_nce(q, bank[same], own, temperature=0.2)
+            """,
+            TESTS + "test_41_by_index", "by index",
+        ),
+        not_yet("drawing them from the semi-hard pool"),
     ),
     paper(
         "42", "ALBEF", "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",
