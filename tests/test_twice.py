@@ -11,8 +11,8 @@ from support.memory import needs_linux, peak_bytes
 
 # scores of distances and second operands
 REFUSED = (
-    "clip_distill_loss", "cwcl_loss", "distill_info_nce", "gram_loss", "hydra_loss", "pmrl_loss", "softclip_loss",
-    "triangle_loss",
+    "clip_distill_loss", "cwcl_loss", "dino_loss", "distill_info_nce", "gram_loss", "hydra_loss", "pmrl_loss",
+    "softclip_loss", "triangle_loss",
 )  # fmt: skip
 OFFERED = [card for card in CATALOG if card.gemm and card.name not in REFUSED]
 # the same of some variants: kernels that are no exponential of a dot product, all tuples of an item

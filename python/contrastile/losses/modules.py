@@ -63,6 +63,7 @@ class InfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
@@ -83,6 +84,8 @@ class InfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -100,6 +103,7 @@ class InfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -193,6 +197,7 @@ class ClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         text_logit_scale: float | None = None,
         label_smoothing: float = 0.0,
         direction: Direction = "mean",
@@ -208,6 +213,8 @@ class ClipLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -220,6 +227,7 @@ class ClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -291,6 +299,7 @@ class DistillInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         teacher_temperature: float | None = None,
         alpha: float = 0.4,
         teacher_loss: TeacherLoss = "ce",
@@ -307,6 +316,8 @@ class DistillInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -320,6 +331,7 @@ class DistillInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -397,6 +409,7 @@ class ClipDistillLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         teacher_logit_scale: float | None = None,
         alpha: float = 1.0,
         teacher_loss: TeacherLoss = "ce",
@@ -414,6 +427,8 @@ class ClipDistillLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -428,6 +443,7 @@ class ClipDistillLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -496,6 +512,7 @@ class SoftClipLoss(LossModule):
         temperature: float = 0.125,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         detach_targets: bool = False,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -509,6 +526,8 @@ class SoftClipLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -519,6 +538,7 @@ class SoftClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -576,6 +596,7 @@ class CWCL(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -587,6 +608,8 @@ class CWCL(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -595,6 +618,7 @@ class CWCL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -650,6 +674,7 @@ class HydraLoss(LossModule):
         logit_scale: float = 10.0,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -660,6 +685,8 @@ class HydraLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -667,6 +694,7 @@ class HydraLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -727,6 +755,7 @@ class MarginInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         kind: MarginKind = "cos",
         in_batch: bool = True,
         symmetric: bool = False,
@@ -742,6 +771,8 @@ class MarginInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.margin = margin
@@ -755,6 +786,7 @@ class MarginInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -830,6 +862,7 @@ class CMALoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         lam: float | None = None,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -843,6 +876,8 @@ class CMALoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -853,6 +888,7 @@ class CMALoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -916,6 +952,7 @@ class MixupInfoNCE(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         fixed_points: FixedPoints = "add",
         direction: Direction = "mean",
         normalize: bool = False,
@@ -929,6 +966,8 @@ class MixupInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -939,6 +978,7 @@ class MixupInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1003,6 +1043,7 @@ class M2Mix(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         direction: Direction = "sum",
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1015,6 +1056,8 @@ class M2Mix(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1024,6 +1067,7 @@ class M2Mix(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1083,6 +1127,7 @@ class PrototypeLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.0,
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1095,6 +1140,8 @@ class PrototypeLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1104,6 +1151,7 @@ class PrototypeLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1163,6 +1211,7 @@ class GlobalLocalInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1174,6 +1223,8 @@ class GlobalLocalInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1182,6 +1233,7 @@ class GlobalLocalInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1239,6 +1291,7 @@ class BlockInfoNCE(LossModule):
         *,
         temperature: float = 1.0,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         same_pair_weight: float = 1.0,
         other_block_weight: float = 1.0,
         direction: Direction = "sum",
@@ -1253,6 +1306,8 @@ class BlockInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.blocks = blocks
@@ -1265,6 +1320,7 @@ class BlockInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1325,6 +1381,7 @@ class M3ELLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         intra_scale: float = 0.8,
         inter_scale: float = 1.0,
         direction: Direction = "mean",
@@ -1339,6 +1396,8 @@ class M3ELLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1350,6 +1409,7 @@ class M3ELLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1411,6 +1471,7 @@ class GroupedInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         group: Group = None,
@@ -1420,12 +1481,15 @@ class GroupedInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
         self.normalize = normalize
         self.reduction = reduction
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1541,6 +1605,7 @@ class NTXent(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         direction: Direction = "mean",
         detach_keys: bool = False,
         normalize: bool = False,
@@ -1554,6 +1619,8 @@ class NTXent(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1564,6 +1631,7 @@ class NTXent(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1624,6 +1692,7 @@ class SigLipLoss(LossModule):
         logit_bias: float | None = None,
         *,
         learnable: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1636,6 +1705,8 @@ class SigLipLoss(LossModule):
             logit_scale: Fixed, or where learning starts (None: 10.0).
             logit_bias: Fixed, or where learning starts (None: -10.0).
             learnable: Whether there are parameters: log_logit_scale and logit_bias.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable else logit_scale
@@ -1644,6 +1715,7 @@ class SigLipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable=learnable)
         if learnable:
             self.learn("logit_scale", 10.0 if logit_scale is None else logit_scale)
             self.learn_offset("logit_bias", -10.0 if logit_bias is None else logit_bias)
@@ -1852,6 +1924,7 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         keys_as: KeysAs = "candidates",
         form: PositiveForm = "out",
         per_pair: bool = False,
@@ -1867,6 +1940,8 @@ class SupCon(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.keys_as = keys_as
@@ -1879,6 +1954,7 @@ class SupCon(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1949,6 +2025,7 @@ class MultiPositive(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         form: PositiveForm = "out",
         per_pair: bool = False,
         direction: Direction = "mean",
@@ -1964,6 +2041,8 @@ class MultiPositive(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.form = form
@@ -1976,6 +2055,7 @@ class MultiPositive(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2058,6 +2138,7 @@ class MILNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         joint: bool = True,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -2071,6 +2152,8 @@ class MILNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2081,6 +2164,7 @@ class MILNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2345,6 +2429,7 @@ class MVInfoNCE(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         negatives: Denominator = "all",
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -2357,6 +2442,8 @@ class MVInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2366,6 +2453,7 @@ class MVInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2420,6 +2508,7 @@ class MVDHEL(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -2431,6 +2520,8 @@ class MVDHEL(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2439,6 +2530,7 @@ class MVDHEL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -3114,6 +3206,7 @@ class MultiviewClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         local_logit_scale: float | None = None,
         local_weight: float | None = None,
         label_smoothing: float = 0.0,
@@ -3130,6 +3223,8 @@ class MultiviewClipLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -3143,6 +3238,7 @@ class MultiviewClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -3341,6 +3437,7 @@ class GramLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         symmetric: bool = True,
         direction: Direction = "mean",
@@ -3357,6 +3454,8 @@ class GramLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3370,6 +3469,7 @@ class GramLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -3433,6 +3533,7 @@ class TriangleLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         squared: bool = True,
         symmetric: bool = True,
@@ -3450,6 +3551,8 @@ class TriangleLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3464,6 +3567,7 @@ class TriangleLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -3595,6 +3699,7 @@ class Symile(LossModule):
         *,
         logit_scale: float | None = None,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -3606,6 +3711,8 @@ class Symile(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -3615,6 +3722,7 @@ class Symile(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 

@@ -2,6 +2,7 @@
 
 from ..monoid import softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
+from .autograd import plain_loss
 from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
@@ -19,6 +20,7 @@ __all__ += [
     "pair_loss",
     "pair_reduce",
     "pair_stats",
+    "plain_loss",
     "row_lse",
     "segment_max",
     "small_sum",
