@@ -137,6 +137,7 @@ EVERYWHERE = {
     "anchor_mask": Matter(None, torch.arange(N) > 2), "form": Matter("out", "in"), "per_pair": Matter(False, True),
     "key_weights": Matter(None, POSITIVE), "joint": Matter(True, False),
     # hard negatives, correlations, matched rows, vocabularies
+    "relative_margin": Matter(None, 0.5),
     "num_hard": Matter(None, 3), "hardness": Matter(0.0, 1.0), "off_diagonal_weight": Matter(0.005, 0.5),
     "standardize": Matter(True, False),
     "detach_target": Matter(False, True), "images": Matter([X, Y, Z], [X, Z, Y]), "texts": Matter([Y, X, Z], [Y, Z, Z]),

@@ -218,3 +218,88 @@ def test_memory_by_index_is_that_of_the_logits(bank):
     logits = 4 * n * k
     # the copy alone is d logits
     assert peak_bytes(f"contrastile.info_nce(x, y, hard_negatives={own})", n) < 8 * logits + (4 << 20) < d * logits / 4
+
+
+# ---- which other candidates there are
+
+
+def test_moco_is_the_queue_alone():
+    def official(query, key):
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ BANK.T], 1) / 0.2
+        return torch.nn.functional.cross_entropy(logits, torch.zeros(N, dtype=torch.long))
+
+    found = gradients(lambda x, y: info_nce(x, y, negatives=BANK, in_batch=False, temperature=0.2), X, Y)
+    for one, other in zip(found, gradients(official, X, Y), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [
+    {"negatives": BANK, "negative_log_prob": torch.linspace(-3, -1, B).double()}, {"hard_negatives": OWN},
+    {"negatives": BANK, "num_hard": 3, "relative_margin": 0.5}, {"negatives": BANK[:0]},
+    {"negatives": BANK, "query_ids": torch.arange(N) // 2, "negative_ids": torch.arange(B) // 3, "detach_keys": True},
+    {"negatives": BANK, "query_groups": torch.arange(N) % 2, "negative_groups": torch.arange(B) % 2,
+     "present": torch.arange(N) > 1, "reduction": "none"},
+])  # fmt: skip
+def test_negatives_alone(options):
+    found, wanted = (
+        gradients(lambda x, y, f=f: f(x, y + 0 * x, in_batch=False, **options), X, Y)
+        for f in (info_nce, contrastile.reference.info_nce)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [
+    {"relative_margin": 0.4, "false_negative_margin": -0.1},
+    {"relative_margin": -0.4, "false_negative_margin": 0.1, "negatives": BANK, "symmetric": True},
+])  # fmt: skip
+def test_of_both_margins_the_lower_limit_holds(options):
+    x = rows(40, D)
+    y = torch.nn.functional.normalize(0.4 * x + rows(40, D), dim=1)
+    each = info_nce(x, y, reduction="none", **options)
+    torch.testing.assert_close(each, contrastile.reference.info_nce(x, y, reduction="none", **options))
+    for name in ("relative_margin", "false_negative_margin"):
+        assert not torch.allclose(each, info_nce(x, y, reduction="none", **{**options, name: None}))
+
+
+def test_a_relative_margin_by_its_definition():
+    s = X @ Y.T
+    own = s.diagonal()[:, None]
+    dropped = (s > own - 0.4 * own.abs()) & ~torch.eye(N, dtype=torch.bool)
+    wanted = torch.nn.functional.cross_entropy((s / 0.1).masked_fill(dropped, -torch.inf), torch.arange(N))
+    torch.testing.assert_close(info_nce(X, Y, relative_margin=0.4, temperature=0.1), wanted, rtol=1e-12, atol=0)
+
+
+def test_items_and_data_sets_together():
+    """Negatives of the same data set that are not the same item."""
+    items, sets = torch.tensor([0, 1, 0, 2, 1, 3]), torch.tensor([0, 0, 0, 1, 1, 1])
+    queue_items, queue_sets = torch.arange(B) % 4, torch.arange(B) % 2
+    options = {"query_ids": items, "query_groups": sets, "negative_ids": queue_items, "negative_groups": queue_sets}
+    found = gradients(lambda x, y, z: info_nce(x, y, negatives=z, temperature=0.1, **options), X, Y, BANK)
+
+    def truth(x, y, z):
+        logits = x @ torch.cat([y, z]).T / 0.1
+        same = items[:, None] == torch.cat([items, queue_items])
+        apart = sets[:, None] != torch.cat([sets, queue_sets])
+        dropped = (same | apart) & ~torch.eye(N, N + B, dtype=torch.bool)
+        return torch.nn.functional.cross_entropy(logits.masked_fill(dropped, -torch.inf), torch.arange(N))
+
+    for one, other in zip(found, gradients(truth, X, Y, BANK), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+IDS = torch.arange(N)
+
+
+@pytest.mark.parametrize("given, words", [
+    ({}, ("in_batch must be True without negatives",)),
+    ({"negatives": BANK, "symmetric": True}, ("in_batch must be True with symmetric",)),
+    ({"negatives": BANK, "query_ids": IDS}, ("query_ids must be None with in_batch=False",)),
+    ({"negatives": BANK, "query_ids": IDS, "negative_ids": torch.arange(B), "key_ids": IDS}, ("key_ids must be None",)),
+    ({"negatives": BANK, "key_log_prob": X[:, 0]}, ("key_log_prob must be None",)),
+    ({"negatives": BANK, "label_smoothing": 0.1}, ("label_smoothing must be left out",)),
+    ({"negatives": BANK, "key": torch.cat([Y, Y])}, ("key must have 6 rows", "got 12")),
+])  # fmt: skip
+def test_what_has_no_meaning_without_the_batch(given, words):
+    with refuses(ValueError, *words):
+        info_nce(X, **{"key": Y, "in_batch": False, **given})

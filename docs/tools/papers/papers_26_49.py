@@ -193,8 +193,7 @@ PAPERS = (
         exact(
             "MoCo within images and MarginNCE between images",
             """
-            nobody = torch.zeros(len(q), dtype=torch.long)  # the other keys of the batch are no negatives
-            intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, query_ids=nobody)
+            intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, in_batch=False)
             far = dict(temperature=0.2, negatives=bank, in_batch=False)
             inter = contrastile.margin_info_nce(q, positive, margin=-0.5, **far)
             loss = 0.75 * intra + 0.25 * inter

@@ -43,7 +43,7 @@ def refuse_together(
         if corrected or label_smoothing is not None or hard_negatives is not None:
             raise ValueError("num_hard cannot be combined with hard_negatives, label_smoothing or log-probabilities")
     if label_smoothing is not None and (query_ids is not None or false_negative_margin is not None):
-        raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+        raise ValueError("label_smoothing cannot be combined with ids or margins")
     if label_smoothing is not None and query_groups is not None:
         raise ValueError("label_smoothing cannot be combined with query_groups: it is spread over all candidates")
     if corrected and (label_smoothing is not None or false_negative_margin is not None):
@@ -61,6 +61,22 @@ def refuse_together(
     for name, value in of_queries.items():
         if value is not None:
             raise ValueError(f"{name} must be None with direction='cols': it matters to query -> key alone")
+
+
+def check_in_batch(in_batch: bool, others: object, symmetric: bool, **of_keys: object) -> None:
+    """others: candidates that are no keys of the batch, or None; of_keys: arguments that matter to the other keys."""
+    if not isinstance(in_batch, bool):
+        raise TypeError(f"in_batch must be a bool, got {type(in_batch).__name__}")
+    if in_batch:
+        return
+    if others is None:
+        raise ValueError("in_batch must be True without negatives: there would be no candidates")
+    if symmetric:
+        raise ValueError("in_batch must be True with symmetric=True: a key's candidates are the queries of the batch")
+    for name, value in of_keys.items():
+        if value is not None:
+            absent = "None" if isinstance(value, Tensor) else "left out"
+            raise ValueError(f"{name} must be {absent} with in_batch=False: it would have no effect")
 
 
 def log_probs(

@@ -67,7 +67,9 @@ class InfoNCE(LossModule):
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
+        relative_margin: float | None = None,
         num_hard: int | None = None,
+        in_batch: bool = True,
         label_smoothing: float = 0.0,
         symmetric: bool = False,
         direction: Direction = "mean",
@@ -92,7 +94,9 @@ class InfoNCE(LossModule):
         self.key_temperature = key_temperature
         self.positive_log_prob = positive_log_prob
         self.false_negative_margin = false_negative_margin
+        self.relative_margin = relative_margin
         self.num_hard = num_hard
+        self.in_batch = in_batch
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
         self.direction = direction
@@ -126,7 +130,9 @@ class InfoNCE(LossModule):
         negative_log_prob: Tensor | None = None,
         positive_log_prob: bool | Own = OWN,
         false_negative_margin: float | Own | None = OWN,
+        relative_margin: float | Own | None = OWN,
         num_hard: int | Own | None = OWN,
+        in_batch: bool | Own = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
         direction: Direction | Own = OWN,
@@ -158,7 +164,9 @@ class InfoNCE(LossModule):
             negative_log_prob=negative_log_prob,
             positive_log_prob=self.positive_log_prob if positive_log_prob is OWN else positive_log_prob,
             false_negative_margin=self.false_negative_margin if false_negative_margin is OWN else false_negative_margin,
+            relative_margin=self.relative_margin if relative_margin is OWN else relative_margin,
             num_hard=self.num_hard if num_hard is OWN else num_hard,
+            in_batch=self.in_batch if in_batch is OWN else in_batch,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
             direction=self.direction if direction is OWN else direction,

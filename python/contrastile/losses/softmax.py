@@ -13,7 +13,7 @@ from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, pair_stat
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, upcast
 from .private import Candidates, private_logits, private_sum
-from .weights import Counted, direction_weights, keep_present
+from .weights import NOWHERE, Counted, direction_weights, keep_present
 
 
 @dataclass
@@ -53,26 +53,30 @@ class Softmax:
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
     num_hard: int | None = None  # how many negatives count, the largest
+    relative_margin: float | Tensor | None = None
+    in_batch: bool = True  # False: no other key is a candidate
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
         pairs = Pairs(
-            self.query, [self.key, *(x.features for x in self.others)], self.scale, col_bias=self.col_bias(),
-            keep="other_index", positives="same_index", cols=self.col > 0.0,
-        )  # fmt: skip
-        keep: tuple[TestName, ...] = ("other_index",)
-        if self.row_ids is not None:
-            keep, pairs.row_ids = (*keep, "other_id"), self.row_ids
-            pairs.col_ids = [self.col_ids, *(x.ids for x in self.others)] if self.others else self.col_ids
+            self.query, [x.features for x in self.blocks()], self.scale, col_bias=self.col_bias(), cols=self.col > 0.0
+        )
+        keep: tuple[TestName, ...] = ()
+        if self.in_batch:
+            keep, pairs.positives = ("other_index",), "same_index"
+        ids, groups = ([getattr(x, name) for x in self.blocks()] for name in ("ids", "groups"))
+        if self.row_ids is not None and ids.count(None) < len(ids):
+            keep, pairs.row_ids, pairs.col_ids = (*keep, "other_id"), self.row_ids, ids if self.others else ids[0]
         if self.row_groups is not None:
             keep, pairs.row_groups = (*keep, "same_group"), self.row_groups
-            pairs.col_groups = [self.col_groups, *(x.groups for x in self.others)] if self.others else self.col_groups
-        if len(keep) > 1:
-            pairs.keep = keep
+            pairs.col_groups = groups if self.others else groups[0]
+        if keep:
+            pairs.keep = keep if len(keep) > 1 else keep[0]
         if self.counted.present is not None:
-            keep_present(pairs, self.counted.present, [self.counted.present, *(None for _ in self.others)])
-        if self.margin is not None:
-            limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
+            here = [self.counted.present] if self.in_batch else []
+            keep_present(pairs, self.counted.present, [*here, *(None for _ in self.others)])
+        limit = self.limit()
+        if limit is not None:
             pairs.row_high = limit
             if self.col:
                 pairs.col_high = self.of_columns(limit)
@@ -83,17 +87,30 @@ class Softmax:
                 pairs.col_low = self.of_columns(hardest_limit(back.pairs(), self.num_hard, self.engine))
         return pairs
 
+    def blocks(self) -> list[Block]:
+        own = Block(self.key, self.col_ids, self.log_prob, self.col_groups)
+        return [own, *self.others] if self.in_batch else self.others
+
+    def limit(self) -> Tensor | None:
+        """(N,): the z above which a candidate is taken for a false negative."""
+        if self.margin is None and self.relative_margin is None:
+            return None
+        own = paired_dot(self.query, self.key).detach()
+        most = [] if self.margin is None else [own + self.margin]
+        most += [] if self.relative_margin is None else [own - self.relative_margin * own.abs()]
+        least = most[0] if len(most) == 1 else torch.minimum(*most)
+        return (self.scale * least).detach()
+
     def of_columns(self, own: Tensor) -> Tensor:
         """Numbers of the matched keys as ones of all columns: the others have no row of their own, so theirs is 0."""
         return torch.cat([own, *(own.new_zeros(x.features.shape[0]) for x in self.others)]) if self.others else own
 
     def col_bias(self) -> Tensor | None:
-        found = [self.log_prob, *[x.log_prob for x in self.others]]
-        if found.count(None) == len(found):
+        blocks = self.blocks()
+        if all(x.log_prob is None for x in blocks):
             return None
-        blocks = [self.key, *(x.features for x in self.others)]
-        parts = [upcast(b).new_zeros(b.shape[0]) if x is None else -x for x, b in zip(found, blocks, strict=True)]
-        return torch.cat(parts)
+        zeros = [upcast(x.features).new_zeros(x.features.shape[0]) for x in blocks]
+        return torch.cat([zero if x.log_prob is None else -x.log_prob for x, zero in zip(blocks, zeros, strict=True)])
 
     def widened(self) -> Softmax:
         """For terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling."""
@@ -123,7 +140,7 @@ class Softmax:
 
     def one_sum(self) -> bool:
         """Whether the loss has no terms beside the cross entropy of the engine."""
-        return not (self.smoothing or self.spare_positive)
+        return self.in_batch and not (self.smoothing or self.spare_positive)
 
     def loss(self, reduction: Reduction) -> Tensor:
         # a weight would bind a graph to sizes
@@ -132,11 +149,11 @@ class Softmax:
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
                 return value
-        more_terms = self.smoothing > 0.0 or self.hard is not None
+        more_terms = self.smoothing > 0.0 or self.hard is not None or not self.in_batch
         return (self.widened() if more_terms else self).reduced(reduction)
 
     def reduced(self, reduction: Reduction) -> Tensor:
-        if reduction == "none" or self.hard is not None or self.spare_positive:
+        if reduction == "none" or self.hard is not None or self.spare_positive or not self.in_batch:
             return self.counted.reduced(self.batch, self.rows(), reduction)
         weight = self.counted.weight(self.batch, reduction, self.query)
         value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
@@ -158,6 +175,8 @@ class Softmax:
 
     def rows(self) -> Tensor:
         """Per-row losses, (N,)."""
+        if not self.in_batch:
+            return self.rows_beside()
         n = self.query.shape[0]
         stats = pair_stats(self.pairs(), self.engine)
         assert stats.row_positives is not None
@@ -173,6 +192,14 @@ class Softmax:
         if self.smoothing > 0.0:
             rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
         return rows
+
+    def rows_beside(self) -> Tensor:
+        """Per-row losses, (N,), of the positives against the other candidates alone, query -> key."""
+        positive = self.scale * paired_dot(self.query, self.key)
+        others = pair_stats(self.pairs(), self.engine).rows if self.others else torch.full_like(positive, NOWHERE)
+        if self.hard is not None and self.hard.shape[1]:
+            others = torch.logaddexp(others, private_logits(self.hard, self.query, self.scale).logsumexp(1))
+        return cross_entropy(others, positive)
 
     def mean_logits(self, hard: Tensor | None = None) -> Tensor:
         """Mean logit over the candidates, of both directions by their weights, (N,): linear in the scores, so no

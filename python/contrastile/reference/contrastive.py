@@ -36,7 +36,9 @@ def info_nce(
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
+    relative_margin: float | None = None,
     num_hard: int | None = None,
+    in_batch: bool = True,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: str = "mean",
@@ -53,7 +55,8 @@ def info_nce(
         c      = [key (M,D) | negatives | hard_negatives[i] (K,D)],   o = i + key_offset
 
     A column of `key` or `negatives`, other than the own key, is not kept if its id equals the
-    row's, if its group does not, or if <q_i, c_j> > <q_i, k_o> + false_negative_margin. With label_smoothing e the loss
+    row's, if its group does not, if <q_i, c_j> > <q_i, k_o> + false_negative_margin, or if <q_i, c_j> > <q_i, k_o> -
+    relative_margin |<q_i, k_o>|; with in_batch=False no other column of key is kept. With label_smoothing e the loss
     is (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
@@ -67,7 +70,7 @@ def info_nce(
     """
     if query_ids is None and (key_ids is not None or negative_ids is not None):
         raise ValueError("key_ids and negative_ids need query_ids")
-    _check_smoothing(label_smoothing, query_ids, false_negative_margin)
+    _check_smoothing(label_smoothing, query_ids, relative_margin if false_negative_margin is None else 0.0)
     if present is not None:
         column = torch.ones(len(key), dtype=torch.bool, device=key.device)
         column[key_offset : key_offset + len(query)] = present
@@ -94,7 +97,10 @@ def info_nce(
         column_groups = query_groups if key_groups is None else key_groups
         if column_groups is not None and negative_groups is not None:
             column_groups = torch.cat([column_groups, negative_groups])
-        removed = _false_negatives(similarity, query_ids, column_ids, false_negative_margin, key_offset)
+        margins = (false_negative_margin, relative_margin)
+        removed = _false_negatives(similarity, query_ids, column_ids, *margins, key_offset)
+        if not in_batch:
+            removed[:, : len(key)] |= ~_diagonal(similarity, key_offset)[:, : len(key)]
         removed = removed | _other_groups(similarity, query_groups, column_groups, key_offset)
         bias = torch.zeros_like(similarity)
         if key_log_prob is not None:
@@ -114,7 +120,7 @@ def info_nce(
         losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
     if col:
         similarity = own @ (query.detach() if detach_keys else query).T
-        removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin)
+        removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin, relative_margin)
         removed = removed | _other_groups(similarity, own_groups, query_groups)
         logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
         removed = removed | _too_easy(logits, removed, num_hard)
@@ -214,14 +220,22 @@ def _diagonal(like: Tensor, offset: int = 0) -> Tensor:
 
 
 def _false_negatives(
-    similarity: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, margin: float | None, offset: int = 0
+    similarity: Tensor,
+    row_ids: Tensor | None,
+    column_ids: Tensor | None,
+    margin: float | None,
+    relative: float | None = None,
+    offset: int = 0,
 ) -> Tensor:
     """(N, C) bool: the column leaves the row's denominator. Never the diagonal, the positive."""
     removed = torch.zeros_like(similarity, dtype=torch.bool)
     if row_ids is not None and column_ids is not None:  # columns beyond column_ids have no id
         removed[:, : len(column_ids)] |= row_ids[:, None] == column_ids[None, :]
+    positive = similarity.diagonal(offset)[: len(similarity), None]
     if margin is not None:
-        removed |= similarity > similarity.diagonal(offset)[: len(similarity), None] + margin
+        removed |= similarity > positive + margin
+    if relative is not None:
+        removed |= similarity > positive - relative * positive.abs()
     return removed & ~_diagonal(similarity, offset)
 
 
