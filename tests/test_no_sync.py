@@ -22,7 +22,7 @@ from contrastile import backends
 from contrastile.backends import cuda as cuda_module
 from contrastile.backends import triton as triton_module
 from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
-from contrastile.ops import basis, hardest, library, multilinear, segments
+from contrastile.ops import basis, gathered, hardest, library, multilinear, segments
 from support.combinations import crossed, each_once
 from support.loss_cases import (
     PAIR_LOSSES,
@@ -53,6 +53,8 @@ IMPLEMENTATIONS = {
     "basis_backward": basis.basis_backward,
     "segment_max": segments.segment_max_forward,
     "segment_max_backward": segments.segment_max_backward,
+    "gathered_dots": gathered.forward_dots,
+    "gathered_dots_backward": gathered.backward_dots,
     "hardest": hardest.hardest_operator,
     "tuple_margins": multilinear.margins_forward,
     "tuple_margins_backward": multilinear.margins_backward,
