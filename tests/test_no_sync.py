@@ -188,6 +188,19 @@ def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, m
             contrastile.segment_max(rows, cols, offsets, backend=backend).sum().backward()
 
 
+@pytest.mark.parametrize("kind", ["mask", "index"])
+def test_private_candidates_do_not_wait_for_the_device(kind):
+    x, y, bank = (torch.empty(n, 8, device="meta", requires_grad=True) for n in (5, 5, 9))
+    with NothingFromTheHost(), Watch():
+        if kind == "mask":
+            features, mask = torch.empty(5, 4, 8, device="meta"), torch.empty(5, 4, dtype=torch.bool, device="meta")
+            own = contrastile.Candidates(features, mask, bias=0.5)
+        else:
+            own = contrastile.Candidates.of_bank(bank, torch.empty(5, 4, dtype=torch.int64, device="meta"))
+        contrastile.info_nce(x, y, hard_negatives=own, label_smoothing=0.1, backend="torch").backward()
+        contrastile.grouped_info_nce(x, y, own).backward()
+
+
 @every_variant
 def test_numbers_are_not_copied_to_the_device(card, variant):
     """Temperatures and scales as plain numbers, as most callers give them."""
