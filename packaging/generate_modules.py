@@ -19,7 +19,8 @@ from pathlib import Path
 
 LOSSES = Path(__file__).parents[1] / "python/contrastile/losses"
 TARGET = LOSSES / "modules.py"
-INPUTS = ("Tensor", "Tensor | None", "Generator | None", "Share", "Views")
+CANDIDATES = ("Tensor | Candidates", "Tensor | Candidates | None")
+INPUTS = ("Tensor", "Tensor | None", *CANDIDATES, "Generator | None", "Share", "Views")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ TWINS = (
     ),
     Twin("BlockInfoNCE", "block_info_nce", "structured", "x, y", ("blocks",), TEMPERATURE, "2"),
     Twin("M3ELLoss", "m3el_loss", "structured", "x, y", learned=TEMPERATURE),
+    Twin(
+        "GroupedInfoNCE", "grouped_info_nce", "grouped", "query, positive, hard_negatives", learned=TEMPERATURE,
+    ),
+    Twin(
+        "GroupedMarginLoss", "grouped_margin_loss", "grouped", "query, positive, hard_negatives",
+        ("margin", "temperature"), options="margin=0.2",
+    ),
     Twin("NTXent", "nt_xent", "contrastive", "z1, z2", learned=TEMPERATURE),
     Twin(
         "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),

@@ -138,6 +138,7 @@ EVERYWHERE = {
     "anchor_mask": Matter(None, torch.arange(N) > 2), "form": Matter("out", "in"), "per_pair": Matter(False, True),
     "key_weights": Matter(None, POSITIVE), "joint": Matter(True, False),
     # hard negatives, correlations, matched rows, vocabularies
+    "relative_margin": Matter(None, 0.5),
     "num_hard": Matter(None, 3), "hardness": Matter(0.0, 1.0), "off_diagonal_weight": Matter(0.005, 0.5),
     "standardize": Matter(True, False),
     "detach_target": Matter(False, True), "images": Matter([X, Y, Z], [X, Z, Y]), "texts": Matter([Y, X, Z], [Y, Z, Z]),
@@ -145,6 +146,7 @@ EVERYWHERE = {
     "weight": Matter(rows(13, 9, D), rows(14, 9, D), {"labels": IDS}),
     "bias": Matter(None, POSITIVE), "ignore_index": Matter(-100, 2, {"labels": IDS}),
     "student": Matter(X, Z), "teacher": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
+    "positive": Matter(X, Z),
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
@@ -217,12 +219,23 @@ for name in ("cosine_loss", "CosineLoss"):
     HERE[name, "form"] = Matter("distance", "squared")
 HERE["multilabel_contrastive", "labels"] = Matter(FLAGS.float() @ FLAGS.T.float(), X @ Y.T)
 HERE["multilabel_contrastive", "form"] = Matter("wbce", "mse")
+for name in ("grouped_info_nce", "GroupedInfoNCE"):
+    HERE[name, "hard_negatives"] = Matter(rows(4, N, 3, D), rows(5, N, 3, D))
+for name in ("grouped_margin_loss", "GroupedMarginLoss"):
+    HERE[name, "hard_negatives"] = Matter(rows(4, N, 3, D), rows(5, N, 3, D), {"margin": 25.0})
 for name in ("hydra_loss", "HydraLoss"):
     HERE[name, "gate"] = Matter(X.abs(), Z.abs())
 for name in ("mv_infonce", "MVInfoNCE"):
     HERE[name, "negatives"] = Matter("all", "cross_view")
 for name in ("volume_computation3", "volume_computation4", "volume_computation5"):
     HERE[name, "language"] = Matter(X, Z)
+
+for module in {card.module for card in CATALOG}:
+    options = inspect.signature(module).parameters
+    if "max_scale" in options:
+        learns = {name: True for name in ("learnable_temperature", "learnable_scale", "learnable") if name in options}
+        start = {"temperature": 0.1} if "temperature" in options else {"logit_scale": 10.0}
+        HERE[module.__name__, "max_scale"] = Matter(None, 5.0, learns | start)
 
 BASE: dict[str, dict[str, Any]] = {
     "area": {"anchor": X, "x": Y, "y": Z}, "gram_volume": {"modalities": (X, Y, Z)},

@@ -39,6 +39,11 @@ def presence(card, case, here):
     return here.expand(len(case.args[0]), -1).clone() if views else here
 
 
+def items(case, x):
+    """Features with the items first: (N, D), (k, N, D) of views, (N, K, D) of what each item has of its own."""
+    return x.movedim(-2, 0) if case.views or x.dim() == 2 else x
+
+
 def with_missing(card, case, here, value):
     """The case whose missing items hold this value everywhere."""
 
@@ -46,7 +51,7 @@ def with_missing(card, case, here, value):
         if not isinstance(x, torch.Tensor) or x.dim() < 2:
             return x
         x = x.clone()
-        x[..., ~here, :] = value
+        items(case, x)[~here] = value
         return x
 
     args = (x if place in case.shared else spoilt(x) for place, x in enumerate(case.args))
@@ -74,7 +79,7 @@ def test_what_missing_items_hold_does_not_matter(card, normalize, backend, reduc
         results.append([loss, *(x.grad for x in leaves(case))])
         for x in leaves(case, of_items=True):
             if x.dim() > 1:
-                assert not x.grad[..., ~HERE, :].any() and x.grad.isfinite().all()
+                assert not items(case, x.grad)[~HERE].any() and x.grad.isfinite().all()
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -98,7 +103,13 @@ def test_batches_of_which_nearly_all_is_missing(card, count, reduction):
     def first(name, x):
         if name in full.shared or not isinstance(x, torch.Tensor):
             return x
-        return x[..., :1, :] if x.dim() > 1 else x[:1] if x.dtype == torch.int64 else x
+        return (
+            items(full, x)[:1].movedim(0, -2 if full.views else 0)
+            if x.dim() > 1
+            else x[:1]
+            if x.dtype == torch.int64
+            else x
+        )
 
     alone = [first(place, x) for place, x in enumerate(full.args)]
     expected = card.function(*alone, **{name: first(name, x) for name, x in full.kwargs.items()}, **given)

@@ -26,6 +26,8 @@ PAIRS |= {
     "cma_loss": lambda x, y, **options: contrastile.cma_loss(x, y, lam=0.1, **options),
     "mixup_info_nce": lambda x, y, **options: contrastile.mixup_info_nce(x, y, IDS, 0.5, **options),
     "m2_mix": lambda x, y, **options: contrastile.m2_mix(x, y, 0.5, **options),
+    "grouped_info_nce": lambda x, y, **options: contrastile.grouped_info_nce(x, y, Y[:, None], **options),
+    "grouped_margin_loss": lambda x, y, **o: contrastile.grouped_margin_loss(x, y, Y[:, None], margin=0.1, **o),
     "block_info_nce": lambda x, y, **options: contrastile.block_info_nce(x, y, 2, **options),
 }
 PAIRS["linear_cross_entropy"] = lambda x, y, **options: contrastile.linear_cross_entropy(x, y, IDS, **options)
@@ -44,6 +46,7 @@ NAMES = {  # what each function calls its two batches
     **dict.fromkeys(("distill_info_nce", "multi_positive"), ("query", "key")),
     "clip_distill_loss": ("image_features", "text_features"),
     "softclip_loss": ("x", "y"), "cwcl_loss": ("anchor", "other"), "hydra_loss": ("x", "gate"),
+    **dict.fromkeys(("grouped_info_nce", "grouped_margin_loss"), ("query", "positive")),
     "margin_info_nce": ("query", "key"), "cma_loss": ("image_features", "text_features"),
     "mixup_info_nce": ("mixed", "clean"), **dict.fromkeys(("m2_mix", "block_info_nce", "m3el_loss"), ("x", "y")),
     "uniformity": ("x", "y"), "alignment": ("x", "y"), **dict.fromkeys(ENGINES, ("a", "b")),

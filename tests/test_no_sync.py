@@ -22,7 +22,7 @@ from contrastile import backends
 from contrastile.backends import cuda as cuda_module
 from contrastile.backends import triton as triton_module
 from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
-from contrastile.ops import basis, hardest, library, multilinear, segments
+from contrastile.ops import basis, gathered, hardest, library, multilinear, segments
 from support.combinations import crossed, each_once
 from support.loss_cases import (
     PAIR_LOSSES,
@@ -53,6 +53,8 @@ IMPLEMENTATIONS = {
     "basis_backward": basis.basis_backward,
     "segment_max": segments.segment_max_forward,
     "segment_max_backward": segments.segment_max_backward,
+    "gathered_dots": gathered.forward_dots,
+    "gathered_dots_backward": gathered.backward_dots,
     "hardest": hardest.hardest_operator,
     "tuple_margins": multilinear.margins_forward,
     "tuple_margins_backward": multilinear.margins_backward,
@@ -184,6 +186,19 @@ def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, m
             offsets = torch.empty(3, dtype=torch.int64, device="meta")
             rows, cols = q.flatten(0, 1), d.flatten(0, 1)
             contrastile.segment_max(rows, cols, offsets, backend=backend).sum().backward()
+
+
+@pytest.mark.parametrize("kind", ["mask", "index"])
+def test_private_candidates_do_not_wait_for_the_device(kind):
+    x, y, bank = (torch.empty(n, 8, device="meta", requires_grad=True) for n in (5, 5, 9))
+    with NothingFromTheHost(), Watch():
+        if kind == "mask":
+            features, mask = torch.empty(5, 4, 8, device="meta"), torch.empty(5, 4, dtype=torch.bool, device="meta")
+            own = contrastile.Candidates(features, mask, bias=0.5)
+        else:
+            own = contrastile.Candidates.of_bank(bank, torch.empty(5, 4, dtype=torch.int64, device="meta"))
+        contrastile.info_nce(x, y, hard_negatives=own, label_smoothing=0.1, backend="torch").backward()
+        contrastile.grouped_info_nce(x, y, own).backward()
 
 
 @every_variant

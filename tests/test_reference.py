@@ -659,6 +659,7 @@ def test_all_names_are_exported():
     elsewhere |= {"m2_mix", "mixup_info_nce", "slerp"}  # test_mixup.py
     elsewhere |= {"block_info_nce", "cma_loss", "global_local_info_nce", "m3el_loss", "margin_info_nce"}
     elsewhere |= {"prototype_loss"}  # test_structured.py
+    elsewhere |= {"grouped_info_nce", "grouped_margin_loss"}  # test_grouped.py
     elsewhere |= {"barlow_twins_loss", "cross_correlation", "in_modal_consistency", "cross_modal_consistency"}
     elsewhere |= {"cosine_loss", "dino_loss", "joint_entropy", "linear_cross_entropy", "multiview_clip_loss"}
     assert set(ALL_LOSSES) - variants | {"kcl"} | elsewhere == set(reference.__all__)

@@ -16,6 +16,7 @@ from palette import FAINT, INK, PAPER
 FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "memory": memory.clip,
     "contrastive": pairs.contrastive,
+    "candidates": pairs.candidates,
     "mixup": pairs.mixup,
     "structured": pairs.structured,
     "distillation": pairs.distillation,

@@ -172,6 +172,20 @@ def with_a_copy(roles: int, noise: float = 0.7) -> list[Tensor]:
     return [torch.cat([views[2 * role, :1], views[2 * role + 1]]) for role in range(roles)]
 
 
+def candidates() -> plt.Figure:
+    n, k = 4, 2
+    x = torch.cat([items(n, 2), items(n, 1).repeat_interleave(k, 0) + items(n * k, 1, seed=8)])
+    figure, panel = panels(2, 3.6)
+    for axes, loss in zip(panel, (reference.info_nce, reference.grouped_info_nce), strict=True):
+
+        def own(r: Tensor, loss: Callable[..., Tensor] = loss) -> Tensor:
+            query, key, more = r.split([n, n, n * k])
+            return loss(query, key, hard_negatives=more.view(n, k, -1), temperature=0.3)
+
+        matrix(axes, pair_gradients(own, x)[:n, n:], loss.__name__, "query", "key | own candidates", (n,))
+    return legend(figure)
+
+
 def mixup() -> plt.Figure:
     n = 5
     x, flipped = items(n, 2), torch.arange(5).flip(0)

@@ -113,8 +113,37 @@ def twice(rank: int) -> dict[str, str]:
     return found
 
 
+def own_lists(rank: int) -> dict[str, float]:
+    """Private candidates, other numbers of them on every rank, from a bank of its own."""
+
+    def lists(member: int, bank: Tensor) -> contrastile.Candidates:
+        g = torch.Generator().manual_seed(50 + member)
+        return contrastile.Candidates.of_bank(bank, torch.randint(-1, 5, (5, 2 + member), generator=g))
+
+    found = {}
+    for strategy, loss in product(STRATEGIES, ("info_nce", "grouped_info_nce")):
+        x, y, bank = (z.clone().requires_grad_() for z in (*rows(rank), rows(rank)[1]))
+        value = getattr(contrastile, loss)(x, y, hard_negatives=lists(rank, bank), group=Ranks(strategy=strategy))
+        value.backward()
+        every = [torch.cat(z).requires_grad_() for z in zip(*map(rows, range(WORLD)), strict=True)]
+        banks = torch.cat([rows(member)[1] for member in range(WORLD)]).requires_grad_()
+        indices = []
+        for member in range(WORLD):
+            own = lists(member, rows(member)[1]).index
+            own = torch.where(own < 0, -1, own + 5 * member)
+            indices.append(F.pad(own, (0, 1 + WORLD - own.shape[1]), value=-1))
+        whole = contrastile.Candidates.of_bank(banks, torch.cat(indices))
+        getattr(reference, loss)(*every, hard_negatives=whole).backward()
+        here = slice(5 * rank, 5 * rank + 5)
+        pairs = zip((x, y, bank), (*every, banks), strict=True)
+        found[f"{loss} lists {strategy}"] = float(
+            torch.stack([(one.grad / WORLD - other.grad[here]).abs().max() for one, other in pairs]).max()
+        )
+    return found
+
+
 def everything(rank: int) -> dict[str, float | str]:
-    return {**sub_groups(rank), **queues(rank), **twice(rank)}
+    return {**sub_groups(rank), **queues(rank), **twice(rank), **own_lists(rank)}
 
 
 def test_groups_queues_and_repeated_backward_passes():

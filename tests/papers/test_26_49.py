@@ -221,6 +221,16 @@ def test_41_interclr():
     )  # fmt: skip
 
 
+def test_41_by_index():
+    def dense(q, bank, same, drawn):
+        negative = torch.einsum("nd,nkd->nk", q, bank[drawn])
+        logits = torch.cat([(q * bank[same]).sum(1, keepdim=True) + 0.5, negative], 1) / 0.2
+        return ce(logits, torch.zeros(len(logits), dtype=torch.long))
+
+    drawn = torch.arange(6 * N).view(N, 6) * 5 % 13
+    check("41 by index", dense, q=rows(N, D), bank=rows(13, D, seed=1), same=torch.arange(N) + 2, drawn=drawn)
+
+
 @pytest.mark.parametrize("m", [0.4, -0.5])
 def test_41_arc(m):
     def dense(q, positive, bank, m):

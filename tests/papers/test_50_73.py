@@ -185,6 +185,16 @@ def test_63_triplets():
     check("63", dense, h=h, positive=positive, negative=negative)
 
 
+def test_63_weighted():
+    def dense(h, positive, negative, W):
+        h, positive, negative = (F.normalize(x, dim=1) for x in (h, positive, negative))
+        hard = h @ negative.T / 0.05 + W * torch.eye(len(h), dtype=h.dtype)
+        return ce(torch.cat([h @ positive.T / 0.05, hard], 1))
+
+    h, positive, negative = (3.0 * rows(N, D, seed=seed) for seed in range(3))
+    check("63 weighted", dense, h=h, positive=positive, negative=negative, W=1.5)
+
+
 def test_66_gopro():
     def simclr(u, u1):
         """SLIP's: two blocks, the row itself far below all others."""

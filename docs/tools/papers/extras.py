@@ -202,10 +202,9 @@ PAPERS = (
         exact(
             "the own hard negative weighted by W, a logarithm",
             """
-            z1, z2, z3 = (F.normalize(z, dim=1) for z in (z1, z2, z3))
-            others = contrastile.row_lse(z1, [z3, z2], scale=20.0, keep="other_index")
-            every = torch.logaddexp(others, 20.0 * (z1 * z3).sum(1) + W)
-            loss = (every - 20.0 * (z1 * z2).sum(1)).mean()
+            own, ids = contrastile.Candidates(z3[:, None], bias=W), torch.arange(len(z1))
+            options = dict(negatives=z3, query_ids=ids, negative_ids=ids, normalize=True)
+            loss = contrastile.info_nce(z1, z2, hard_negatives=own, temperature=0.05, **options)
             """,
             TESTS + "test_simcse_weighted", "weighted",
         ),

@@ -268,9 +268,8 @@ PAPERS = (
             "index takes others')",
             """
             base = contrastile.info_nce(v, t, temperature=1 / s, negatives=t_neg.flatten(0, 1), symmetric=True)
-            own = torch.zeros(len(v), dtype=torch.long)  # place 0 is right
-            igc = contrastile.prototype_loss(v, torch.cat([t[:, None], t_neg], 1), own, temperature=1 / s)
-            tgc = contrastile.prototype_loss(t, torch.cat([t_ema[:, None], t_neg], 1), own, temperature=0.1)
+            igc = contrastile.grouped_info_nce(v, t, t_neg, temperature=1 / s)
+            tgc = contrastile.grouped_info_nce(t, t_ema, t_neg, temperature=0.1)
             pairs = ((v, v_ema), (t, t_ema), (t_neg, t_neg_ema))
             distill = sum(F.mse_loss(x, y, reduction="sum") for x, y in pairs)
             loss = base + 0.1 * igc + 0.1 * tgc + 0.005 * distill
@@ -341,11 +340,10 @@ PAPERS = (
             """
             loss = contrastile.siglip_loss(x, short, s, b) + contrastile.siglip_loss(x, long, s, b)
             loss = loss + 0.2 * contrastile.clip_loss(v, t, s_r)
-            every = torch.cat([t[:, None], t_neg], 1)
             contrast = contrastile.info_nce(v, t, temperature=1 / s_h, negatives=t_neg.flatten(0, 1), symmetric=True)
-            fgt = contrastile.prototype_loss(v, every, torch.zeros(len(v), dtype=torch.long), temperature=1 / s_h)
-            further = s_h * ((every[:, 1:] - every[:, :1]) * v[:, None]).sum(2)
-            loss = loss + 0.5 * (0.6 * contrast + 3 * fgt + 0.4 * F.relu(delta + further).mean())
+            fgt = contrastile.grouped_info_nce(v, t, t_neg, temperature=1 / s_h)
+            cmr = contrastile.grouped_margin_loss(v, t, t_neg, margin=delta, temperature=1 / s_h)
+            loss = loss + 0.5 * (0.6 * contrast + 3 * fgt + 0.4 * cmr)
             """,
             TESTS + "test_22_fg_clip_2",
         ),

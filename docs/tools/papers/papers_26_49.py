@@ -193,8 +193,7 @@ PAPERS = (
         exact(
             "MoCo within images and MarginNCE between images",
             """
-            nobody = torch.zeros(len(q), dtype=torch.long)  # the other keys of the batch are no negatives
-            intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, query_ids=nobody)
+            intra = contrastile.info_nce(q, k, temperature=0.2, negatives=queue, in_batch=False)
             far = dict(temperature=0.2, negatives=bank, in_batch=False)
             inter = contrastile.margin_info_nce(q, positive, margin=-0.5, **far)
             loss = 0.75 * intra + 0.25 * inter
@@ -209,7 +208,15 @@ PAPERS = (
             """,
             TESTS + "test_41_arc", "arc",
         ),
-        not_yet("negatives of each row by index into a bank, drawn from its semi-hard pool"),
+        exact(
+            "between images with negatives of each image by index into the bank; the margin is a bias of theirs",
+            """
+            own = contrastile.Candidates.of_bank(bank, drawn, bias=-0.5 / 0.2)
+            loss = contrastile.grouped_info_nce(q, bank[same], own, temperature=0.2)
+            """,
+            TESTS + "test_41_by_index", "by index",
+        ),
+        not_yet("drawing them from the semi-hard pool"),
     ),
     paper(
         "42", "ALBEF", "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",

@@ -140,10 +140,12 @@ PAPERS = (
             "further positives and negatives of each audio, any number of them in one list",
             """
             audio, count = torch.arange(len(a)), 1 + torch.bincount(owner[right], minlength=len(a))
-            own = contrastile.row_lse(a, further, scale=s, keep="same_id", row_ids=audio, col_ids=owner)
-            every = torch.logaddexp(contrastile.row_lse(a, first, scale=s), own)
+            offsets = F.pad(torch.bincount(owner, minlength=len(a)).cumsum(0), (1, 0))  # owner does not decrease
+            own = contrastile.Candidates.packed(further, offsets)
+            every = contrastile.info_nce(a, first, hard_negatives=own, temperature=1 / s, reduction="none")
             texts, of = torch.cat([first, further[right]]), torch.cat([audio, owner[right]])
             scores = s * (texts * a[of]).sum(1)
+            every = every + scores[: len(a)]
             a2t = (every - torch.zeros_like(every).index_add(0, of, scores) / count).mean()
             t2a = (contrastile.row_lse(texts, a, scale=s) - scores).mean()
             loss = 0.5 * (a2t + t2a)
@@ -193,6 +195,15 @@ PAPERS = (
             "InfoNCE of the triplets that are drawn",
             "loss = contrastile.info_nce(h, positive, temperature=0.05, negatives=negative, normalize=True)",
             TESTS + "test_63_triplets",
+        ),
+        block(
+            "SimCSE's weight W, a logarithm, on the own negative alone",
+            """
+            own, ids = contrastile.Candidates(negative[:, None], bias=W), torch.arange(len(h))
+            options = dict(negatives=negative, query_ids=ids, negative_ids=ids, normalize=True)
+            loss = contrastile.info_nce(h, positive, hard_negatives=own, temperature=0.05, **options)
+            """,
+            TESTS + "test_63_weighted", "weighted",
         ),
         not_yet("drawing pairs by inverse propensity"),
     ),

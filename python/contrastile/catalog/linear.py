@@ -22,6 +22,18 @@ def batches(radius: float = 1.0, **options: Any) -> CaseMaker:
     return make
 
 
+def own_candidates(temperature: float, count: int, radius: float = 1.0, **options: Any) -> CaseMaker:
+    """Pairs with candidates of each query."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        x = unit_rows(n, d, g, torch.float32)
+        own = related(x.repeat_interleave(count, 0), g).view(n, count, d)
+        args = tuple((radius * z).to(dtype) for z in (x, related(x, g), own))
+        return Case(args, {"temperature": scalar(temperature), **options}, 1.0 / temperature)
+
+    return make
+
+
 def correlated(**options: Any) -> CaseMaker:
     """Two views whose features vary by about 1, as a projector gives them."""
 
@@ -123,6 +135,21 @@ CARDS: tuple[LossCard, ...] = (
     LossCard(
         "cross_modal_consistency", "likeness across modalities, either way round", "arXiv 2205.14459", "L_C-Cyclic", 0,
         {"default": batches(), "some": each(batches(1.7), "present")},
+    ),
+    LossCard(
+        "grouped_info_nce", "pairs with negatives of their own, and none of others", "arXiv 2504.16801", "eq. 8", 0,
+        {
+            "default": own_candidates(0.07, 4),
+            "normalize": own_candidates(0.1, 3, 1.7, normalize=True),
+            "weights": each(own_candidates(0.1, 5), "weights", "present", "temperature"),
+        },
+    ),
+    LossCard(
+        "grouped_margin_loss", "positives that must lead their own negatives", "arXiv 2510.10921", "official code", 0,
+        {
+            "default": own_candidates(0.1, 4, margin=2.0),
+            "weights": each(own_candidates(1.0, 5, margin=0.3), "weights", "present"),
+        },
     ),
     LossCard(
         "cosine_loss", "a prediction and its target, no negatives", "arXiv 2011.10566", "eq. 1", 0,

@@ -97,6 +97,8 @@ CARDS: tuple[LossCard, ...] = (
             "symmetric ids": with_extras(0.05, "ids", symmetric=True),
             "groups": with_extras(0.07, "negatives", "groups", "ids", symmetric=True),
             "margin": with_extras(0.07, "negatives", false_negative_margin=0.05, symmetric=True),
+            "relative margin": with_extras(0.07, "negatives", relative_margin=0.3, symmetric=True),
+            "not in batch": with_extras(0.07, "negatives", "hard_negatives", in_batch=False),
             "smoothing": with_extras(0.07, "negatives", "hard_negatives", label_smoothing=0.1),
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),
             "hardest": pair(0.3, num_hard=3),

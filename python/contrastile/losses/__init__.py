@@ -11,6 +11,7 @@ from .distill import clip_distill_loss, distill_info_nce
 from .feature_queue import FeatureQueue
 from .gap import cua, cuaxu
 from .gated import hydra_loss
+from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim
 from .margin import cma_loss, margin_info_nce
@@ -42,6 +43,8 @@ from .modules import (
     DistillInfoNCE,
     GlobalLocalInfoNCE,
     GramLoss,
+    GroupedInfoNCE,
+    GroupedMarginLoss,
     HydraLoss,
     InfoNCE,
     InModalConsistency,
@@ -68,6 +71,7 @@ from .multilabel import LowRank, multilabel_contrastive
 from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
+from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
@@ -97,6 +101,7 @@ __all__ = [
     "BarlowTwinsLoss",
     "BlockInfoNCE",
     "CMALoss",
+    "Candidates",
     "ClipDistillLoss",
     "ClipLoss",
     "CosineLoss",
@@ -109,6 +114,8 @@ __all__ = [
     "FeatureQueue",
     "GlobalLocalInfoNCE",
     "GramLoss",
+    "GroupedInfoNCE",
+    "GroupedMarginLoss",
     "HydraLoss",
     "ISogCLR",
     "InModalConsistency",
@@ -156,6 +163,8 @@ __all__ = [
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
+    "grouped_info_nce",
+    "grouped_margin_loss",
     "hydra_loss",
     "in_modal_consistency",
     "info_nce",

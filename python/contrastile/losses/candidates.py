@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..literals import Direction
 from ..ops import check
+from .private import Candidates
 from .softmax import Block
 from .weights import constant, direction_weights
 
@@ -29,7 +30,7 @@ def refuse_together(
     key_log_prob: Tensor | None,
     negative_log_prob: Tensor | None,
     negatives: Tensor | None,
-    hard_negatives: Tensor | None,
+    hard_negatives: Tensor | Candidates | None,
     num_hard: int | None,
 ) -> None:
     """What has no meaning together; None: not given."""
@@ -42,7 +43,7 @@ def refuse_together(
         if corrected or label_smoothing is not None or hard_negatives is not None:
             raise ValueError("num_hard cannot be combined with hard_negatives, label_smoothing or log-probabilities")
     if label_smoothing is not None and (query_ids is not None or false_negative_margin is not None):
-        raise ValueError("label_smoothing cannot be combined with ids or false_negative_margin")
+        raise ValueError("label_smoothing cannot be combined with ids or margins")
     if label_smoothing is not None and query_groups is not None:
         raise ValueError("label_smoothing cannot be combined with query_groups: it is spread over all candidates")
     if corrected and (label_smoothing is not None or false_negative_margin is not None):
@@ -60,6 +61,22 @@ def refuse_together(
     for name, value in of_queries.items():
         if value is not None:
             raise ValueError(f"{name} must be None with direction='cols': it matters to query -> key alone")
+
+
+def check_in_batch(in_batch: bool, others: object, symmetric: bool, **of_keys: object) -> None:
+    """others: candidates that are no keys of the batch, or None; of_keys: arguments that matter to the other keys."""
+    if not isinstance(in_batch, bool):
+        raise TypeError(f"in_batch must be a bool, got {type(in_batch).__name__}")
+    if in_batch:
+        return
+    if others is None:
+        raise ValueError("in_batch must be True without negatives: there would be no candidates")
+    if symmetric:
+        raise ValueError("in_batch must be True with symmetric=True: a key's candidates are the queries of the batch")
+    for name, value in of_keys.items():
+        if value is not None:
+            absent = "None" if isinstance(value, Tensor) else "left out"
+            raise ValueError(f"{name} must be {absent} with in_batch=False: it would have no effect")
 
 
 def log_probs(
@@ -85,14 +102,14 @@ def matched_keys(every: Block, n: int, key_offset: int) -> tuple[Block, list[Blo
 
 
 def promoted(
-    query: Tensor, key: Tensor, negatives: Tensor | None, hard: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """All features in one type, as torch promotes them."""
+    query: Tensor, key: Tensor, negatives: Tensor | None, hard: Tensor | Candidates | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | Candidates | None]:
+    """All features in one type, as torch promotes them. Candidates keep theirs, which decides nothing."""
     dtype = torch.promote_types(query.dtype, key.dtype)
     for extra in (negatives, hard):
-        dtype = dtype if extra is None else torch.promote_types(dtype, extra.dtype)
+        dtype = torch.promote_types(dtype, extra.dtype) if isinstance(extra, Tensor) else dtype
     negatives = None if negatives is None else check.as_type(negatives, dtype)
-    hard = None if hard is None else check.as_type(hard, dtype)
+    hard = check.as_type(hard, dtype) if isinstance(hard, Tensor) else hard
     return check.as_type(query, dtype), check.as_type(key, dtype), negatives, hard
 
 
@@ -106,14 +123,6 @@ def smoothing_share(label_smoothing: float) -> float:
 def extra_columns(name: str, x: Tensor, query: Tensor) -> Tensor:
     check.same_width(name, check.features(name, x), "query", query)
     check.same_device(name, x, query.device)
-    return x
-
-
-def private_columns(x: Tensor, query: Tensor) -> Tensor:
-    check.same_width("hard_negatives", check.features("hard_negatives", x, ndim=3), "query", query)
-    if x.shape[0] != query.shape[0]:
-        raise ValueError(f"hard_negatives must have shape ({query.shape[0]}, K, D), got {tuple(x.shape)}")
-    check.same_device("hard_negatives", x, query.device)
     return x
 
 

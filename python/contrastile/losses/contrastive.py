@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ..literals import BackendName, Direction, Reduction
 from ..ops import check
-from ..ranks import GlobalBatch, Group, collective, given, size_of
+from ..ranks import GlobalBatch, Group, collective, given
 from .candidates import (
     check_direction,
+    check_in_batch,
     extra_columns,
     log_probs,
     matched_keys,
     pair_ids,
-    private_columns,
     promoted,
     refuse_together,
     smoothing_share,
@@ -35,6 +35,7 @@ from .common import (
     unit,
 )
 from .matryoshka import Matryoshka, prefix_facts
+from .private import Candidates, lists_of, prepared, private_candidates
 from .softmax import Block, Softmax, softmax_loss
 from .two_views import two_views
 from .weights import Counted
@@ -48,7 +49,7 @@ def info_nce(
     temperature: float | Tensor = 0.07,
     key_temperature: float | Tensor | None = None,
     negatives: Tensor | None = None,
-    hard_negatives: Tensor | None = None,
+    hard_negatives: Tensor | Candidates | None = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
@@ -59,7 +60,9 @@ def info_nce(
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
+    relative_margin: float | None = None,
     num_hard: int | None = None,
+    in_batch: bool = True,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: Direction = "mean",
@@ -88,7 +91,8 @@ def info_nce(
             per matched key. Needs symmetric=True; then, and with a temperature per pair, each direction is a pass of
             its own.
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
-        hard_negatives: Private columns of each query, (N, K, D). Holds N K logits.
+        hard_negatives: Private columns of each query, (N, K, D); or Candidates: lists of any length, rows of a bank by
+            index, a bias. Holds N K logits.
         query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is no
             negative of that row (its own positive stays). key_ids default to query_ids; negatives without ids are
             always kept.
@@ -103,10 +107,14 @@ def info_nce(
         positive_log_prob: False leaves the positive's own logit as it is; mean and sum then cost as much as "none".
         false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity
             units). No gradient flows through the decision; ties are decided at rounding error.
+        relative_margin: The same with <q_i, k_j> > <q_i, k_i> - relative_margin |<q_i, k_i>|: a share of the positive's
+            similarity. With both, the lower limit holds.
         num_hard: K >= 1: of the negatives that ids and margin leave each row, the K largest count, and those that equal
             the last of them (to rounding); the positive always does. No gradient flows through the choice, which costs
             one more product of all pairs (two with symmetric=True, where each key has its K queries) and O(N K) memory.
             Not with hard_negatives, label_smoothing or log-probabilities.
+        in_batch: False: negatives and hard_negatives alone are candidates, no other key of the batch (MoCo). Not with
+            symmetric, label_smoothing, further keys or what keys have: ids, groups, log-probabilities.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
@@ -134,7 +142,8 @@ def info_nce(
     Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
 
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
-    arXiv 2506.05176; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
+    arXiv 2506.05176, relative as in NV-Retriever, arXiv 2407.15831; in_batch=False: He et al. 2020 (MoCo), arXiv
+    1911.05722; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
     (sampled softmax), Yi et al. 2019; temperatures per item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang
     et al. 2024 (MCL), arXiv 2402.11816; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
     """
@@ -153,20 +162,32 @@ def info_nce(
     if key_temperature is not None:
         key_scale = inverse(key_temperature, query, n, "key_temperature", counted.present)
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
-    hard_negatives = None if hard_negatives is None else private_columns(hard_negatives, query)
+    if hard_negatives is not None:
+        hard_negatives = private_candidates("hard_negatives", hard_negatives, query)
+    check_in_batch(
+        in_batch, hard_negatives if negatives is None else negatives, symmetric, key_ids=key_ids,
+        key_groups=key_groups, key_log_prob=key_log_prob, label_smoothing=label_smoothing or None,
+        query_ids=query_ids if negative_ids is None else None, key_offset=key_offset or None,
+    )  # fmt: skip
     query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     margin: float | Tensor | None = false_negative_margin
     if margin is not None:
         margin = check.scalar("false_negative_margin", margin, device=query.device)
+    relative: float | Tensor | None = relative_margin
+    if relative is not None:
+        relative = check.scalar("relative_margin", relative, device=query.device)
     groups = softmax_groups(query, key, query_groups, key_groups, negative_groups, negatives)
     smoothing = smoothing_share(label_smoothing)
     key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
     refuse_together(
         direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
-        key_log_prob=key_log_prob, false_negative_margin=margin, negative_log_prob=negative_log_prob,
+        key_log_prob=key_log_prob, false_negative_margin=relative if margin is None else margin,
+        negative_log_prob=negative_log_prob,
         negatives=negatives, hard_negatives=hard_negatives, num_hard=num_hard,
     )  # fmt: skip
+    if not in_batch and key.shape[0] != n:
+        raise ValueError(f"key must have {n} rows with in_batch=False, got {key.shape[0]}: others would have no effect")
     own, others = matched_keys(Block(key, key_ids, key_log_prob, groups[1]), n, key_offset)
     if negatives is not None:
         others.append(Block(negatives, negative_ids, negative_log_prob, groups[2]))
@@ -177,25 +198,27 @@ def info_nce(
         unit(cleaned(own.features, counted.present), normalize),
     )
     if hard_negatives is not None:
-        hard_negatives = unit(cleaned(hard_negatives, counted.present), normalize)
+        hard_negatives = prepared(hard_negatives, counted.present, normalize)
     batch = GlobalBatch.of(
         engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
-            **counted.facts(), negatives=given(negatives), hard_negatives=size_of(hard_negatives, 1),
+            **counted.facts(), negatives=given(negatives), hard_negatives=lists_of(hard_negatives),
             query_ids=given(query_ids), query_groups=given(query_groups), false_negative_margin=given(margin),
             symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             num_hard=num_hard or 0, key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
-            positive_log_prob=positive_log_prob, **prefix_facts(prefixes),
+            positive_log_prob=positive_log_prob, relative_margin=given(relative), in_batch=in_batch,
+            **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
         blocks = [x.features for x in others]
-        return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
+        hard = hard_negatives.features if isinstance(hard_negatives, Candidates) else hard_negatives
+        return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard)
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
         margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,
-        prefixes=prefixes,
+        relative_margin=relative, in_batch=in_batch, prefixes=prefixes,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, Direction, MarginKind, Reduction
-from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
+from ..ops import Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given, one_of
-from .candidates import extra_columns, pair_ids, promoted, softmax_ids
+from .candidates import check_in_batch, extra_columns, pair_ids, promoted, softmax_ids
 from .common import cleaned, cross_entropy, engine_options, feature_pair, inverse, paired_dot, reduced_empty, unit
 from .softmax import Block, Softmax
 from .weights import Counted, direction_weights
@@ -80,7 +80,7 @@ def margin_info_nce(
     scale = inverse(temperature, query)
     row, col = direction_weights(direction, symmetric)
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
-    check_in_batch(in_batch, negatives, key_ids, col > 0.0)
+    check_in_batch(in_batch, negatives, col > 0.0, key_ids=key_ids)
     query, key, negatives, _ = promoted(query, key, negatives, None)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     if not in_batch and query_ids is not None and negative_ids is None:
@@ -99,27 +99,18 @@ def margin_info_nce(
     if batch.total == 0:
         return reduced_empty(0, reduction, query, key, scale, negatives)
     problem = Softmax(
-        batch, engine, query, key, scale, counted, others, row_ids=query_ids, col_ids=key_ids, row=row, col=col
-    ).widened()
+        batch, engine, query, key, scale, counted, others, row_ids=query_ids, col_ids=key_ids, row=row, col=col,
+        in_batch=in_batch,
+    ).widened()  # fmt: skip
     positive = scale * moved(paired_dot(problem.query, problem.key), margin, kind)
     if not row:
         problem = replace(problem.turned(scale), col=0.0)
-    stats = pair_stats(problem.pairs() if in_batch else beside(problem), engine)
+    stats = pair_stats(problem.pairs(), engine)
     rows = (row or col) * cross_entropy(stats.rows, positive)
     if row and col:
         assert stats.cols is not None
         rows = rows + col * cross_entropy(stats.cols[: query.shape[0]], positive)
     return counted.reduced(batch, rows, reduction)
-
-
-def beside(problem: Softmax) -> Pairs:
-    """The queries against the other candidates alone."""
-    (block,) = problem.others
-    if problem.row_ids is None or block.ids is None:
-        return Pairs(problem.query, block.features, problem.scale)
-    return Pairs(
-        problem.query, block.features, problem.scale, keep="other_id", row_ids=problem.row_ids, col_ids=block.ids
-    )
 
 
 def checked_margin(margin: float, kind: str) -> float:
@@ -129,19 +120,6 @@ def checked_margin(margin: float, kind: str) -> float:
     if kind == "arc" and abs(value) > math.pi:
         raise ValueError(f"margin must lie in [-pi, pi] with kind='arc', got {margin}")
     return value
-
-
-def check_in_batch(in_batch: bool, negatives: Tensor | None, key_ids: Tensor | None, symmetric: bool) -> None:
-    if not isinstance(in_batch, bool):
-        raise TypeError(f"in_batch must be a bool, got {type(in_batch).__name__}")
-    if in_batch:
-        return
-    if negatives is None:
-        raise ValueError("in_batch must be True without negatives: there would be no candidates")
-    if symmetric:
-        raise ValueError("in_batch must be True with symmetric=True: a key's candidates are the queries of the batch")
-    if key_ids is not None:
-        raise ValueError("key_ids must be None with in_batch=False: they would have no effect")
 
 
 def moved(cosine: Tensor, margin: float, kind: str) -> Tensor:

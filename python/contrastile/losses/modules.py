@@ -20,6 +20,7 @@ from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
+from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import KernelName, kcl
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
@@ -28,6 +29,7 @@ from .multi_positive import multi_positive
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss
+from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
@@ -66,7 +68,9 @@ class InfoNCE(LossModule):
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
+        relative_margin: float | None = None,
         num_hard: int | None = None,
+        in_batch: bool = True,
         label_smoothing: float = 0.0,
         symmetric: bool = False,
         direction: Direction = "mean",
@@ -93,7 +97,9 @@ class InfoNCE(LossModule):
         self.key_temperature = key_temperature
         self.positive_log_prob = positive_log_prob
         self.false_negative_margin = false_negative_margin
+        self.relative_margin = relative_margin
         self.num_hard = num_hard
+        self.in_batch = in_batch
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
         self.direction = direction
@@ -118,7 +124,7 @@ class InfoNCE(LossModule):
         temperature: float | Tensor | Own = OWN,
         key_temperature: float | Tensor | Own | None = OWN,
         negatives: Tensor | None = None,
-        hard_negatives: Tensor | None = None,
+        hard_negatives: Tensor | Candidates | None = None,
         query_ids: Tensor | None = None,
         key_ids: Tensor | None = None,
         negative_ids: Tensor | None = None,
@@ -129,7 +135,9 @@ class InfoNCE(LossModule):
         negative_log_prob: Tensor | None = None,
         positive_log_prob: bool | Own = OWN,
         false_negative_margin: float | Own | None = OWN,
+        relative_margin: float | Own | None = OWN,
         num_hard: int | Own | None = OWN,
+        in_batch: bool | Own = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
         direction: Direction | Own = OWN,
@@ -163,7 +171,9 @@ class InfoNCE(LossModule):
             negative_log_prob=negative_log_prob,
             positive_log_prob=self.positive_log_prob if positive_log_prob is OWN else positive_log_prob,
             false_negative_margin=self.false_negative_margin if false_negative_margin is OWN else false_negative_margin,
+            relative_margin=self.relative_margin if relative_margin is OWN else relative_margin,
             num_hard=self.num_hard if num_hard is OWN else num_hard,
+            in_batch=self.in_batch if in_batch is OWN else in_batch,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
             direction=self.direction if direction is OWN else direction,
@@ -1459,6 +1469,141 @@ class M3ELLoss(LossModule):
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GroupedInfoNCE(LossModule):
+    """`grouped_info_nce` as a module with options of its own.
+
+        loss = GroupedInfoNCE(learnable_temperature=True)
+        loss(query, positive, hard_negatives)
+
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
+    holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(grouped_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        *,
+        learnable_temperature: bool = False,
+        max_scale: float | None = None,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `grouped_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        query: Tensor,
+        positive: Tensor,
+        hard_negatives: Tensor | Candidates,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`grouped_info_nce`. An option holds for this call."""
+        return grouped_info_nce(
+            query,
+            positive,
+            hard_negatives,
+            temperature=self.needed("temperature", temperature),
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class GroupedMarginLoss(LossModule):
+    """`grouped_margin_loss` as a module with options of its own.
+
+        loss = GroupedMarginLoss(margin=0.2)
+        loss(query, positive, hard_negatives)
+
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
+    holds for that call.
+
+    Forward must be given margin where the module has none.
+    """
+
+    function = staticmethod(grouped_margin_loss)
+
+    def __init__(
+        self,
+        margin: float | None = None,
+        temperature: float = 1.0,
+        *,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `grouped_margin_loss`."""
+        super().__init__()
+        self.margin = margin
+        self.temperature = temperature
+        self.normalize = normalize
+        self.reduction = reduction
+        self.group = group
+
+    def forward(
+        self,
+        query: Tensor,
+        positive: Tensor,
+        hard_negatives: Tensor | Candidates,
+        *,
+        margin: float | Own = OWN,
+        temperature: float | Tensor | Own = OWN,
+        weights: Tensor | None = None,
+        present: Tensor | None = None,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`grouped_margin_loss`. An option holds for this call."""
+        return grouped_margin_loss(
+            query,
+            positive,
+            hard_negatives,
+            margin=self.required("margin", margin),
+            temperature=self.temperature if temperature is OWN else temperature,
+            weights=weights,
+            present=present,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
             group=self.group if group is OWN else group,
         )
 

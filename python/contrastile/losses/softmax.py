@@ -11,9 +11,10 @@ from torch import Tensor
 from ..literals import Direction, Reduction, TestName
 from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, log_add, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
-from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
+from .common import at_least_one, cross_entropy, paired_dot, upcast
 from .matryoshka import Matryoshka
-from .weights import Counted, direction_weights, keep_present
+from .private import Candidates, private_logits, private_sum
+from .weights import NOWHERE, Counted, direction_weights, keep_present
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Softmax:
     scale: float | Tensor
     counted: Counted
     others: list[Block] = field(default_factory=list)
-    hard: Tensor | None = None
+    hard: Tensor | Candidates | None = None
     row_ids: Tensor | None = None
     col_ids: Tensor | None = None
     row_groups: Tensor | None = None  # candidates of another group are no negatives
@@ -54,26 +55,30 @@ class Softmax:
     col: float = 0.0  # of key -> query, from the same pass
     num_hard: int | None = None  # how many negatives count, the largest
     prefixes: Matryoshka | None = None  # features are whole: the loss is the sum over these
+    relative_margin: float | Tensor | None = None
+    in_batch: bool = True  # False: no other key is a candidate
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
         pairs = Pairs(
-            self.query, [self.key, *(x.features for x in self.others)], self.scale, col_bias=self.col_bias(),
-            keep="other_index", positives="same_index", cols=self.col > 0.0,
-        )  # fmt: skip
-        keep: tuple[TestName, ...] = ("other_index",)
-        if self.row_ids is not None:
-            keep, pairs.row_ids = (*keep, "other_id"), self.row_ids
-            pairs.col_ids = [self.col_ids, *(x.ids for x in self.others)] if self.others else self.col_ids
+            self.query, [x.features for x in self.blocks()], self.scale, col_bias=self.col_bias(), cols=self.col > 0.0
+        )
+        keep: tuple[TestName, ...] = ()
+        if self.in_batch:
+            keep, pairs.positives = ("other_index",), "same_index"
+        ids, groups = ([getattr(x, name) for x in self.blocks()] for name in ("ids", "groups"))
+        if self.row_ids is not None and ids.count(None) < len(ids):
+            keep, pairs.row_ids, pairs.col_ids = (*keep, "other_id"), self.row_ids, ids if self.others else ids[0]
         if self.row_groups is not None:
             keep, pairs.row_groups = (*keep, "same_group"), self.row_groups
-            pairs.col_groups = [self.col_groups, *(x.groups for x in self.others)] if self.others else self.col_groups
-        if len(keep) > 1:
-            pairs.keep = keep
+            pairs.col_groups = groups if self.others else groups[0]
+        if keep:
+            pairs.keep = keep if len(keep) > 1 else keep[0]
         if self.counted.present is not None:
-            keep_present(pairs, self.counted.present, [self.counted.present, *(None for _ in self.others)])
-        if self.margin is not None:
-            limit = (self.scale * (paired_dot(self.query, self.key) + self.margin)).detach()
+            here = [self.counted.present] if self.in_batch else []
+            keep_present(pairs, self.counted.present, [*here, *(None for _ in self.others)])
+        limit = self.limit()
+        if limit is not None:
             pairs.row_high = limit
             if self.col:
                 pairs.col_high = self.of_columns(limit)
@@ -84,17 +89,30 @@ class Softmax:
                 pairs.col_low = self.of_columns(hardest_limit(back.pairs(), self.num_hard, self.engine))
         return pairs
 
+    def blocks(self) -> list[Block]:
+        own = Block(self.key, self.col_ids, self.log_prob, self.col_groups)
+        return [own, *self.others] if self.in_batch else self.others
+
+    def limit(self) -> Tensor | None:
+        """(N,): the z above which a candidate is taken for a false negative."""
+        if self.margin is None and self.relative_margin is None:
+            return None
+        own = paired_dot(self.query, self.key).detach()
+        most = [] if self.margin is None else [own + self.margin]
+        most += [] if self.relative_margin is None else [own - self.relative_margin * own.abs()]
+        least = most[0] if len(most) == 1 else torch.minimum(*most)
+        return (self.scale * least).detach()
+
     def of_columns(self, own: Tensor) -> Tensor:
         """Numbers of the matched keys as ones of all columns: the others have no row of their own, so theirs is 0."""
         return torch.cat([own, *(own.new_zeros(x.features.shape[0]) for x in self.others)]) if self.others else own
 
     def col_bias(self) -> Tensor | None:
-        found = [self.log_prob, *[x.log_prob for x in self.others]]
-        if found.count(None) == len(found):
+        blocks = self.blocks()
+        if all(x.log_prob is None for x in blocks):
             return None
-        blocks = [self.key, *(x.features for x in self.others)]
-        parts = [upcast(b).new_zeros(b.shape[0]) if x is None else -x for x, b in zip(found, blocks, strict=True)]
-        return torch.cat(parts)
+        zeros = [upcast(x.features).new_zeros(x.features.shape[0]) for x in blocks]
+        return torch.cat([zero if x.log_prob is None else -x.log_prob for x, zero in zip(blocks, zeros, strict=True)])
 
     def widened(self) -> Softmax:
         """For terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling."""
@@ -103,11 +121,14 @@ class Softmax:
         return self.changed(upcast(self.query), upcast(self.key), upcast)
 
     def detached_candidates(self) -> Softmax:
-        return self.changed(self.query, self.key.detach(), Tensor.detach)
+        found = self.changed(self.query, self.key.detach(), Tensor.detach)
+        return found if self.hard is None else replace(found, hard=self.hard.detach())
 
     def changed(self, query: Tensor, key: Tensor, change: Callable[[Tensor], Tensor]) -> Softmax:
         others = [replace(x, features=change(x.features)) for x in self.others]
-        return replace(self, query=query, key=key, others=others, hard=None if self.hard is None else change(self.hard))
+        # Candidates are widened as they are read
+        hard = change(self.hard) if isinstance(self.hard, Tensor) else self.hard
+        return replace(self, query=query, key=key, others=others, hard=hard)
 
     def turned(self, scale: float | Tensor) -> Softmax:
         """Key -> query as rows against columns. A bias of a key is constant in its softmax, and other candidates are
@@ -120,31 +141,39 @@ class Softmax:
 
     def one_sum(self) -> bool:
         """Whether the loss has no terms beside the cross entropy of the engine."""
-        return not (self.smoothing or self.spare_positive)
+        return self.in_batch and not (self.smoothing or self.spare_positive)
 
     def loss(self, reduction: Reduction) -> Tensor:
         if self.prefixes is not None:
             return self.widened().over_prefixes(self.prefixes, reduction)
         # a weight would bind a graph to sizes
-        if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
+        if isinstance(self.hard, Tensor) and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
                 return value
-        more_terms = self.smoothing > 0.0 or self.hard is not None
+        more_terms = self.smoothing > 0.0 or self.hard is not None or not self.in_batch
         return (self.widened() if more_terms else self).reduced(reduction)
 
     def over_prefixes(self, prefixes: Matryoshka, reduction: Reduction) -> Tensor:
-        if reduction != "none" and self.one_sum() and self.hard is self.margin is self.num_hard is None:
+        of_scores = (self.hard, self.margin, self.relative_margin, self.num_hard)  # other ones for each prefix
+        if reduction != "none" and self.one_sum() and of_scores.count(None) == len(of_scores):
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = prefixes.at_once(self.pairs(), weights, self.engine)
             if value is not None:
                 return value
         whole = replace(self, prefixes=None)
-        return prefixes.total(lambda cut: whole.changed(cut(self.query), cut(self.key), cut).loss(reduction))
+
+        def of(cut: Callable[[Tensor], Tensor]) -> Tensor:
+            part = whole.changed(cut(self.query), cut(self.key), cut)
+            if isinstance(self.hard, Candidates):
+                part.hard = replace(self.hard, features=cut(self.hard.features))
+            return part.loss(reduction)
+
+        return prefixes.total(of)
 
     def reduced(self, reduction: Reduction) -> Tensor:
-        if reduction == "none" or self.hard is not None or self.spare_positive:
+        if reduction == "none" or self.hard is not None or self.spare_positive or not self.in_batch:
             return self.counted.reduced(self.batch, self.rows(), reduction)
         weight = self.counted.weight(self.batch, reduction, self.query)
         value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
@@ -166,38 +195,43 @@ class Softmax:
 
     def rows(self) -> Tensor:
         """Per-row losses, (N,)."""
+        if not self.in_batch:
+            return self.rows_beside()
         n = self.query.shape[0]
         stats = pair_stats(self.pairs(), self.engine)
         assert stats.row_positives is not None
         others, positive = stats.rows, stats.row_positives
-        if self.hard is not None and self.hard.shape[1]:
-            others = log_add(others, self.hard_logits().logsumexp(1))
+        hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
+        if hard is not None and hard.shape[1]:
+            others = log_add(others, hard.logsumexp(1))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
         rows = self.row * cross_entropy(others, spared)
         if self.col:
             assert stats.cols is not None
             rows = rows + self.col * cross_entropy(stats.cols[:n], positive)
         if self.smoothing > 0.0:
-            rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits())
+            rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
         return rows
 
-    def hard_logits(self) -> Tensor:
-        """(N, K): private negatives never meet another row, so they are N K dot products, not N^2."""
-        assert self.hard is not None
-        scale = self.scale.unsqueeze(-1) if isinstance(self.scale, Tensor) and self.scale.dim() else self.scale
-        return scale * private_dots(upcast(self.query), upcast(self.hard))
+    def rows_beside(self) -> Tensor:
+        """Per-row losses, (N,), of the positives against the other candidates alone, query -> key."""
+        positive = self.scale * paired_dot(self.query, self.key)
+        others = pair_stats(self.pairs(), self.engine).rows if self.others else torch.full_like(positive, NOWHERE)
+        if self.hard is not None and self.hard.shape[1]:
+            others = log_add(others, private_logits(self.hard, self.query, self.scale).logsumexp(1))
+        return cross_entropy(others, positive)
 
-    def mean_logits(self) -> Tensor:
+    def mean_logits(self, hard: Tensor | None = None) -> Tensor:
         """Mean logit over the candidates, of both directions by their weights, (N,): linear in the scores, so no
-        pairs are needed."""
+        pairs are needed. hard: logits of private candidates."""
         count = self.counted.count(self.batch)
-        hard = 0 if self.hard is None else self.hard.shape[1]
         more = [upcast(x.features).sum(0) for x in self.others]
         total = (upcast(self.query) * self.batch.column_sum(self.key, torch.stack(more) if more else None)).sum(1)
-        if self.hard is not None:
-            total = total + (upcast(self.query) * upcast(self.hard).sum(1)).sum(1)
-        candidates = count + self.batch.extra + hard
-        mean = self.row * self.scale * total / at_least_one(candidates)
+        total, candidates = self.scale * total, count + self.batch.extra
+        if self.hard is not None and hard is not None:
+            more_total, more_candidates = private_sum(self.hard, hard)
+            total, candidates = total + more_total, candidates + more_candidates
+        mean = self.row * total / at_least_one(candidates)
         if not self.col:
             return mean
         back = (upcast(self.key) * self.batch.column_sum(self.query)).sum(1)

@@ -3,6 +3,7 @@
 from ..monoid import log_add, softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
 from .autograd import plain_loss
+from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
 from .options import EngineOptions
@@ -13,9 +14,10 @@ from .results import PairStats
 from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "hardest_limit", "matmul"]
+__all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "gathered_dots", "hardest_limit"]
 __all__ += [
     "log_add",
+    "matmul",
     "no_autocast",
     "pair_loss",
     "pair_reduce",

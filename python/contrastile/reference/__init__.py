@@ -13,6 +13,7 @@ from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_con
 from .decoupled import dcl, dclw, dhel
 from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss, softclip_loss
 from .gap import cua, cuaxu
+from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim
 from .margin import cma_loss, margin_info_nce
@@ -56,6 +57,8 @@ __all__ = [
     "gram_loss",
     "gram_volume",
     "gram_volume_matrix",
+    "grouped_info_nce",
+    "grouped_margin_loss",
     "hydra_loss",
     "in_modal_consistency",
     "info_nce",

@@ -60,6 +60,24 @@ def of_present(x: Scalar | None, present: Tensor | None) -> Any:
     return x if x is None or present is None or not isinstance(x, Tensor) or x.dim() == 0 else x[present]
 
 
+def own_candidates(x: Any, normalize: bool, present: Tensor | None = None) -> tuple[Tensor, Tensor, Any]:
+    """Private candidates, a tensor (N, K, D) or `contrastile.Candidates`, of the queries that are there: features
+    (N, K, D), zeros for those that are missing, which ones these are, and what is added to their logits."""
+    if isinstance(x, Tensor):
+        features = unit(of_present(x, present), normalize)
+        return features, torch.zeros(features.shape[:2], dtype=torch.bool, device=features.device), 0.0
+    features, missing, bias = x.features, torch.zeros(x.shape, dtype=torch.bool, device=x.features.device), x.bias
+    if x.index is not None:
+        missing = x.index < 0
+        rows = x.index.long().flatten()
+        features = features.index_select(0, rows.clamp_min(0)).view(*x.index.shape, features.shape[1])
+    elif x.mask is not None:
+        missing = ~x.mask
+    features = torch.where(missing[..., None], torch.zeros_like(features), features)
+    features, missing, bias = (of_present(value, present) for value in (features, missing, bias))
+    return unit(features, normalize), missing, 0.0 if bias is None else bias
+
+
 def two_view_logits(z1: Tensor, z2: Tensor, temperature: Scalar, detach_keys: bool = False) -> tuple[Tensor, Tensor]:
     """Logits of the rows [z1; z2] against each other, (2N, 2N), and of their positives, (2N,)."""
     z = torch.cat([z1, z2])

@@ -1,6 +1,7 @@
 """Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ._dense import (
     masked_logsumexp,
     of_present,
     over_prefixes,
+    own_candidates,
     reduce_rows,
     reduce_views,
     two_view_logits,
@@ -26,7 +28,7 @@ def info_nce(
     temperature: Scalar = 0.07,
     key_temperature: Scalar | None = None,
     negatives: Tensor | None = None,
-    hard_negatives: Tensor | None = None,
+    hard_negatives: Any = None,
     query_ids: Tensor | None = None,
     key_ids: Tensor | None = None,
     negative_ids: Tensor | None = None,
@@ -37,7 +39,9 @@ def info_nce(
     negative_log_prob: Tensor | None = None,
     positive_log_prob: bool = True,
     false_negative_margin: float | None = None,
+    relative_margin: float | None = None,
     num_hard: int | None = None,
+    in_batch: bool = True,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: str = "mean",
@@ -56,13 +60,15 @@ def info_nce(
         c      = [key (M,D) | negatives | hard_negatives[i] (K,D)],   o = i + key_offset
 
     A column of `key` or `negatives`, other than the own key, is not kept if its id equals the
-    row's, if its group does not, or if <q_i, c_j> > <q_i, k_o> + false_negative_margin. With label_smoothing e the loss
+    row's, if its group does not, if <q_i, c_j> > <q_i, k_o> + false_negative_margin, or if <q_i, c_j> > <q_i, k_o> -
+    relative_margin |<q_i, k_o>|; with in_batch=False no other column of key is kept. With label_smoothing e the loss
     is (1-e) loss_i - e mean_j log p_ij. symmetric: with the key -> query direction, whose only
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
-    present: pairs that are not are taken out of the batch. num_hard: of the negatives that are kept, those below the
-    num_hard-th largest of the row are dropped, too. matryoshka: the sum over these prefixes of the features,
-    each unit rows if normalize.
+    present: pairs that are not are taken out of the batch. hard_negatives: (N,K,D), or contrastile.Candidates, of which
+    those that are missing are no candidates and whose bias is added to their logits. num_hard: of the negatives that
+    are kept, those below the num_hard-th largest of the row are dropped, too. matryoshka: the sum over these prefixes
+    of the features, each unit rows if normalize.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy; num_hard: Wang and Liu
@@ -70,11 +76,11 @@ def info_nce(
     """
     if query_ids is None and (key_ids is not None or negative_ids is not None):
         raise ValueError("key_ids and negative_ids need query_ids")
-    _check_smoothing(label_smoothing, query_ids, false_negative_margin)
+    _check_smoothing(label_smoothing, query_ids, relative_margin if false_negative_margin is None else 0.0)
     if present is not None:
         column = torch.ones(len(key), dtype=torch.bool, device=key.device)
         column[key_offset : key_offset + len(query)] = present
-        query, temperature, hard_negatives = (of_present(x, present) for x in (query, temperature, hard_negatives))
+        query, temperature = of_present(query, present), of_present(temperature, present)
         query_ids, query_groups, key_temperature = (
             of_present(x, present) for x in (query_ids, query_groups, key_temperature)
         )
@@ -97,7 +103,10 @@ def info_nce(
         column_groups = query_groups if key_groups is None else key_groups
         if column_groups is not None and negative_groups is not None:
             column_groups = torch.cat([column_groups, negative_groups])
-        removed = _false_negatives(similarity, query_ids, column_ids, false_negative_margin, key_offset)
+        margins = (false_negative_margin, relative_margin)
+        removed = _false_negatives(similarity, query_ids, column_ids, *margins, key_offset)
+        if not in_batch:
+            removed[:, : len(key)] |= ~_diagonal(similarity, key_offset)[:, : len(key)]
         removed = removed | _other_groups(similarity, query_groups, column_groups, key_offset)
         bias = torch.zeros_like(similarity)
         if key_log_prob is not None:
@@ -109,14 +118,15 @@ def info_nce(
         logits = similarity / _of_rows(temperature) + bias
         if hard_negatives is not None:
             hard_negatives = hard_negatives.detach() if detach_keys else hard_negatives
-            hard = torch.einsum("nd,nkd->nk", query, unit(hard_negatives, normalize)) / _of_rows(temperature)
+            own_features, missing, bias = own_candidates(hard_negatives, normalize, present)
+            hard = torch.einsum("nd,nkd->nk", query, own_features) / _of_rows(temperature) + bias
             logits = torch.cat([logits, hard], dim=1)
-            removed = torch.cat([removed, torch.zeros_like(hard, dtype=torch.bool)], dim=1)
+            removed = torch.cat([removed, missing], dim=1)
         removed = removed | _too_easy(logits, removed, num_hard, key_offset)
         losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
     if col:
         similarity = own @ (query.detach() if detach_keys else query).T
-        removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin)
+        removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin, relative_margin)
         removed = removed | _other_groups(similarity, own_groups, query_groups)
         logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
         removed = removed | _too_easy(logits, removed, num_hard)
@@ -222,14 +232,22 @@ def _diagonal(like: Tensor, offset: int = 0) -> Tensor:
 
 
 def _false_negatives(
-    similarity: Tensor, row_ids: Tensor | None, column_ids: Tensor | None, margin: float | None, offset: int = 0
+    similarity: Tensor,
+    row_ids: Tensor | None,
+    column_ids: Tensor | None,
+    margin: float | None,
+    relative: float | None = None,
+    offset: int = 0,
 ) -> Tensor:
     """(N, C) bool: the column leaves the row's denominator. Never the diagonal, the positive."""
     removed = torch.zeros_like(similarity, dtype=torch.bool)
     if row_ids is not None and column_ids is not None:  # columns beyond column_ids have no id
         removed[:, : len(column_ids)] |= row_ids[:, None] == column_ids[None, :]
+    positive = similarity.diagonal(offset)[: len(similarity), None]
     if margin is not None:
-        removed |= similarity > similarity.diagonal(offset)[: len(similarity), None] + margin
+        removed |= similarity > positive + margin
+    if relative is not None:
+        removed |= similarity > positive - relative * positive.abs()
     return removed & ~_diagonal(similarity, offset)
 
 
@@ -248,7 +266,8 @@ def _cross_entropy(logits: Tensor, removed: Tensor, smoothing: float, offset: in
     nll = -log_p.diagonal(offset)[: len(logits)]
     if not smoothing:
         return nll
-    return (1 - smoothing) * nll - smoothing * log_p.mean(dim=1)
+    mean = log_p.masked_fill(removed, 0.0).sum(dim=1) / (~removed).sum(dim=1)
+    return (1 - smoothing) * nll - smoothing * mean
 
 
 def _too_easy(logits: Tensor, removed: Tensor, count: int | None, offset: int = 0) -> Tensor:
