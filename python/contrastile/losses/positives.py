@@ -12,7 +12,7 @@ from torch import Tensor
 from ..literals import PositiveForm, Reduction, TestName
 from ..ops import EngineOptions, Pairs, PairStats, Weights, pair_stats, softplus, weighted_sum
 from ..ranks import GlobalBatch
-from .common import like_statistics, upcast
+from .common import added, like_statistics, upcast
 from .weights import mean_weight, weighed
 
 # of a test of positives, that of negatives
@@ -81,7 +81,7 @@ class ManyPositives:
                 weighted_sum(pairs, Weights(anchors.weight * anchors.share), self.engine)
                 for pairs, anchors in zip(self.softplus_pairs(), self.sides(), strict=True)
             ]
-            return found[0] if len(found) == 1 else found[0] + found[1]
+            return added(found)
         self.pairs.split = entropy = self.form == "in"
         row, row_positive = self.weights(self.rows)
         col, col_positive = (0.0, 0.0) if self.cols is None else map(self.of_columns, self.weights(self.cols))
