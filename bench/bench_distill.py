@@ -20,7 +20,7 @@ import eager
 import lines
 import packages
 from bench_products import Products
-from bench_small import DTYPES, in_turn, one_thread, unit_rows  # noqa: F401
+from bench_small import DTYPES, compared_in, one_thread, unit_rows  # noqa: F401
 from contrastile.benchmark.memory import Usage, in_fresh_process, resident_peak
 from contrastile.benchmark.suite import Skip
 from contrastile.compat import open_clip
@@ -29,14 +29,7 @@ N, QUEUE, D = 1024, 65536, 256
 OF_PRODUCTS, OF_DENSE, OF_OPEN_CLIP, PEAK_MB = 1.3, 1 / 1.6, 1.0, 150
 
 
-def compared(
-    settings: Any, other: str, ours: Callable[[], Any], plain: Callable[[], Any], leaves: list[Tensor], goal: float,
-    rounds: int, **problem: Any,
-) -> None:  # fmt: skip
-    one, two = in_turn(ours, plain, leaves, rounds=rounds, repeats=1)
-    figures = {"ours": round(one), other: round(two), "ratio": round(one / two, 3), "goal": round(goal, 3)}
-    lines.append(settings.out, "distill", **problem, **figures)
-    print(f"{problem}  {one / 1e3:.1f} over {two / 1e3:.1f} ms of {other}: {one / two:.2f} (goal {goal:.2f})")
+compared = partial(compared_in, "distill")
 
 
 # ---- momentum encoders and a queue

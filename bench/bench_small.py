@@ -89,6 +89,17 @@ def in_turn(
     return one, other
 
 
+def compared_in(
+    folder: str, settings: Any, other: str, ours: Callable[[], Any], plain: Callable[[], Any], leaves: list[Tensor],
+    goal: float, rounds: int, **problem: Any,
+) -> None:  # fmt: skip
+    """Two steps in turn, as a line of this folder."""
+    one, two = in_turn(ours, plain, leaves, rounds=rounds, repeats=1)
+    figures = {"ours": round(one), other: round(two), "ratio": round(one / two, 3), "goal": round(goal, 3)}
+    lines.append(settings.out, folder, **problem, **figures)
+    print(f"{problem}  {one / 1e3:.1f} over {two / 1e3:.1f} ms of {other}: {one / two:.2f} (goal {goal:.2f})")
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()

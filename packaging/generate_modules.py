@@ -48,6 +48,7 @@ class Twin:
 
 TEMPERATURE = Learned("temperature", "learnable_temperature")
 SCALE = Learned("logit_scale", "learnable_scale", "1.0 / 0.07")
+BOUNDS = {"temperature": "The largest 1 / temperature", "logit_scale": "The largest value"}
 SCALE_AND_BIAS = Learned("logit_scale", "learnable", "10.0", "logit_bias", "-10.0")
 
 TWINS = (
@@ -240,6 +241,10 @@ class Module:
         ]
         parameters = f"log_{learned.name}" + (f" and {learned.offset}" if learned.offset else "")
         lines.append(f"    {learned.switch}: Whether there are parameters: {parameters}.")
+        lines.append(
+            f"    max_scale: Of a learned {learned.name}: {BOUNDS[learned.name]} (CLIP: 100). forward clamps the"
+        )
+        lines.append("        parameter in place, as CLIP does after a step.")
         return docstring("\n".join([summary, "", "Args:", *lines]))
 
     def constructor(self) -> Iterator[str]:
@@ -249,6 +254,7 @@ class Module:
         if learned is not None:
             yield from [kept(options.pop(name)) for name in (learned.name,) if name in options]
             yield f"{learned.switch}: bool = False"
+            yield "max_scale: float | None = None"
         yield from map(kept, options.values())
 
     def construction(self) -> Iterator[str]:
@@ -261,6 +267,7 @@ class Module:
                 yield f"self.{option.name} = None if {learned.switch} else {option.name}"
         if learned is None:
             return
+        yield f"self.bound(max_scale, {learned.switch}={learned.switch})"
         yield f"if {learned.switch}:"
         yield f'    self.learn("{learned.name}", {start(learned.name, learned.start)})'
         if learned.offset:

@@ -70,6 +70,7 @@ EVERYWHERE = {
     "key_log_prob": Matter(None, -POSITIVE), "negative_log_prob": Matter(None, -POSITIVE, {"negatives": Z}),
     "positive_log_prob": Matter(True, False, {"key_log_prob": -POSITIVE}),
     "key_offset": Matter(0, 1, {"others": (rows(5, N + 2, D), rows(6, N + 2, D))}),
+    "matryoshka": Matter(None, (3, D)), "matryoshka_weights": Matter(None, (0.5, 1.0), {"matryoshka": (3, D)}),
     "generator": Matter(seeded(1), seeded(2), {"permutations": None}),
     "permutations": Matter(*(torch.stack([torch.randperm(N, generator=seeded(s)()) for _ in range(6)]).view(3, 2, N)
                              for s in (1, 2))),

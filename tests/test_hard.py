@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.library import opcheck
 
 import contrastile
 from contrastile import debiased_info_nce, debiased_nt_xent, info_nce, pair_reduce
-from contrastile.ops import hardest
+from contrastile.ops import EngineOptions, Pairs, hardest
+from contrastile.ops.arguments import arguments
+from contrastile.ops.record import packed
+from support.launch import gather_from
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
 
@@ -52,7 +56,7 @@ def test_the_hardest_of_a_bank(count):
 
 
 @pytest.mark.parametrize("options", [{}, {"symmetric": True}, {"negatives": BANK}], ids=str)
-@pytest.mark.parametrize("count", [N + M, 10**12])
+@pytest.mark.parametrize("count", [N + M - 1, 1 << 40])
 def test_no_more_negatives_than_that_are_all_of_them(options, count):
     same(info_nce(QUERY, KEY, num_hard=count, **options), info_nce(QUERY, KEY, **options), QUERY, KEY)
 
@@ -92,6 +96,26 @@ def test_many_blocks_of_columns_and_rows(monkeypatch):
     monkeypatch.setattr(hardest, "COLUMNS", 3)
     monkeypatch.setattr(hardest, "COPIES", 1 << 17)  # one or two rows
     same(info_nce(QUERY, KEY, **options), whole, QUERY, KEY, BANK)
+
+
+def of_ranks(rank):
+    """Rows of this rank, with a bank that every rank brings a part of."""
+    own, bank = slice(*((0, 2), (2, 2), (2, N))[rank]), slice(*((0, 5), (5, M), (M, M))[rank])
+    given = {"negatives": BANK[bank].detach(), "temperature": 0.3, "reduction": "none", "group": "world"}
+    return [info_nce(QUERY[own].detach(), KEY[own].detach(), num_hard=count, **given) for count in (4, 1000)]
+
+
+@pytest.mark.dist
+def test_the_hardest_of_all_ranks():
+    found = [torch.cat(rows) for rows in zip(*gather_from(3, of_ranks), strict=True)]
+    for rows, count in zip(found, (4, 1000), strict=True):
+        given = {"negatives": BANK, "temperature": 0.3, "reduction": "none"}
+        torch.testing.assert_close(rows, info_nce(QUERY, KEY, num_hard=count, **given).detach())
+
+
+def test_the_operator_passes_opcheck():
+    args = arguments(Pairs(QUERY.detach(), [KEY.detach(), BANK.detach()], keep="other_index"), EngineOptions())
+    opcheck(torch.ops.contrastile.hardest.default, (*packed(args), 3), test_utils=("test_schema", "test_faketensor"))
 
 
 @needs_linux

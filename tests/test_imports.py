@@ -35,6 +35,7 @@ ALLOWED = {
     "backends.measured": (),
     "backends.torch_functors": ("spec",),
     "backends.torch_rules": ("spec", "backends.torch_functors"),
+    "backends.torch_pairs": ("monoid", "spec", "backends.products", "backends.torch_functors", "backends.torch_rules"),
     "backends.torch_segments": ("backends.base", "backends.products"),
     "backends.triton_segments": ("backends.triton_device", "triton_kernels"),
     "backends.cuda_segments": ("spec", "backends.base", "backends.products", "backends.native_struct"),
@@ -112,8 +113,7 @@ ALLOWED = {
         "spec",
         "backends.base",
         "backends.products",
-        "backends.torch_functors",
-        "backends.torch_rules",
+        "backends.torch_pairs",
         "backends.torch_segments",
     ),
     "backends": (

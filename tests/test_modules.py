@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import pickle
 
 import pytest
@@ -13,9 +14,8 @@ from contrastile import losses
 from contrastile.catalog import CATALOG, CONSTANTS
 from support.loss_cases import call, default, every_loss, id_of, leaves, required, takes
 
-TWINS = [
-    cls for cls in map(losses.__dict__.get, losses.__all__) if isinstance(cls, type) and issubclass(cls, nn.Module)
-]
+# modules with a state for every sample, and queues, are no function's twin: test_stateful.py, test_queue.py
+TWINS = [cls for cls in map(losses.__dict__.get, losses.__all__) if isinstance(cls, type) and hasattr(cls, "function")]
 every_twin = pytest.mark.parametrize("cls", TWINS, ids=lambda cls: cls.__name__)
 SCALED = ("logit_scale", "logit_bias")  # forward takes them: they belong to the model, not to the loss
 
@@ -200,6 +200,61 @@ def test_a_learned_factor_stays_positive_under_any_update(cls):
         next(module.parameters()).sub_(50.0)
     factor = next(iter(module.learned().values()))
     assert factor > 0
+
+
+def beyond(cls, factor):
+    """A learning module whose scale an optimizer has made `factor` times the bound of 50."""
+    module = cls(**{learnable(cls): True}, max_scale=50.0)
+    parameter = next(module.parameters())
+    name = "temperature" if "temperature" in module.learns else "logit_scale"
+    with torch.no_grad():
+        parameter.fill_(math.log(50.0 * factor) * (-1.0 if name == "temperature" else 1.0))
+    return module, parameter, name
+
+
+@every_learner
+def test_a_learned_scale_comes_back_within_its_bound(cls):
+    """The parameter itself, so that the gradient is that at the bound and may lead away from it."""
+    module, parameter, name = beyond(cls, 2.0)
+    tensors, named = inputs_of(cls), named_of(cls)
+    for _ in range(2):  # a second forward before the first backward
+        loss = module(*tensors, **named)
+    loss.backward()
+    value = 1.0 / 50.0 if name == "temperature" else 50.0
+    assert module.learned()[name].item() == pytest.approx(value) and parameter.grad.isfinite()
+    bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}
+    factor = parameter.detach().exp().requires_grad_()
+    truth = cls.function(*tensors, **{name: factor}, **bias, **named)
+    truth.backward()
+    torch.testing.assert_close(loss, truth)
+    torch.testing.assert_close(parameter.grad, factor.grad * factor.detach())
+    module, parameter, _ = beyond(cls, 0.5)
+    before = parameter.detach().clone()
+    module(*tensors, **named)
+    assert torch.equal(parameter, before)
+
+
+@every_learner
+def test_bounds_of_a_scale_are_refused_by_name(cls):
+    switch = learnable(cls)
+    for bound in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"max_scale must be finite and > 0"):
+            cls(**{switch: True}, max_scale=bound)
+    with pytest.raises(ValueError, match=f"max_scale must not be given without {switch}=True"):
+        cls(max_scale=100.0)
+    name = "temperature" if "temperature" in cls(**{switch: True}).learns else "logit_scale"
+    with pytest.raises(ValueError, match=f"{name} must start within max_scale=10"):
+        cls(**{switch: True, name: 0.05 if name == "temperature" else 20.0}, max_scale=10.0)
+    exact = cls(**{switch: True, name: 0.01 if name == "temperature" else 100.0}, max_scale=100.0)
+    assert "max_scale=100.0" in repr(exact)
+
+
+def test_a_bound_of_a_scale_in_a_compiled_loss():
+    module, parameter, _ = beyond(contrastile.ClipLoss, 2.0)
+    x, y = inputs_of(contrastile.ClipLoss)
+    truth = contrastile.clip_loss(x, y, 50.0)
+    torch.testing.assert_close(torch.compile(module, backend="aot_eager", fullgraph=True)(x, y), truth)
+    assert parameter.exp().item() == pytest.approx(50.0)
 
 
 @every_twin

@@ -308,7 +308,8 @@ def test_the_cross_entropy_of_sets_beyond_one_small_problem(backend):
 
 
 MUTANTS = {
-    "out": (positives, "-anchors.weight * anchors.share", "-anchors.weight", "default"),
+    "out": (positives, "-row * share", "-row", "default"),
+    "out, columns": (positives, "-col * share", "-col", "default"),
     "direction": (positives, "factor * self.weight", "self.weight", "default"),
     "pairs": (positives, "each = each * positives", "each = each * 1", "label sets"),
     "weights": (positives, "each = each * weights", "pass", "queue"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from contrastile import backends
-from contrastile.backends import cpu, torch_rules, torch_tiles
+from contrastile.backends import cpu, torch_pairs, torch_rules
 from support import targets
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default
@@ -68,7 +68,7 @@ def test_an_error_in_plain_torch_is_seen(name, monkeypatch):
     mutant = ModuleType(torch_rules.__name__)
     mutant.__package__ = torch_rules.__package__
     exec(compile(source.replace(old, new), name, "exec"), mutant.__dict__)
-    monkeypatch.setattr(torch_tiles, "rules_of", mutant.rules_of)
+    monkeypatch.setattr(torch_pairs, "rules_of", mutant.rules_of)
     with pytest.raises(AssertionError, match=FAULT):
         check(problem(call), backend="torch")
 

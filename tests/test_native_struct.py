@@ -97,6 +97,19 @@ def test_every_field_has_a_value_in_python(module, request):
         assert {name for _, name in fields(new(module, struct))} <= assigned
 
 
+def stats(module, block):
+    """Of one block; the CPU module takes a list of slices."""
+    module.stats([block] if module is native.cpu else block)
+
+
+def test_a_list_of_slices_is_neither_empty_nor_too_long():
+    if native.cpu is None:
+        pytest.skip("the compiled module is not installed")
+    for count in (0, native.cpu.most_slices + 1):
+        with pytest.raises(ValueError, match="slices"):
+            native.cpu.stats([new(native.cpu, "Block")] * count)
+
+
 def test_numbers_beyond_the_enumerations_are_refused(module):
     """The kernels would take them for others."""
     names = {"reduce", "keep", "positives", "score", "target", "grad_type", "dtype"}
@@ -105,7 +118,7 @@ def test_numbers_beyond_the_enumerations_are_refused(module):
             block = new(module, "Block")
             setattr(block, name, number)
             with pytest.raises(ValueError, match=f"^{name} has no number {number}$"):
-                module.stats(block)
+                stats(module, block)
     if "SmallCall" in module.structs:
         whole = new(module, "SmallCall")
         whole.block.keep = 9999
@@ -116,7 +129,7 @@ def test_numbers_beyond_the_enumerations_are_refused(module):
 def test_another_struct_is_refused(module):
     for wrong in (new(module, "Side"), b""):
         with pytest.raises(TypeError, match="another struct was expected"):
-            module.stats(wrong)
+            stats(module, wrong)
     with pytest.raises(TypeError):
         module.stats(1)
 

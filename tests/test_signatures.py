@@ -30,7 +30,9 @@ def test_forward_and_constructor_together_have_the_functions_arguments(card):
     constructor = inspect.signature(card.module).parameters
     assert [(p.name, p.kind) for p in forward.values()] == [(p.name, p.kind) for p in function.values()]
     options = {name for name, p in forward.items() if p.default is OWN}
-    assert {name for name in constructor if not name.startswith("learnable")} == options
+    of_learning = {name for name in constructor if name.startswith("learnable")}
+    assert constructor.keys() - of_learning - {"max_scale"} == options
+    assert ("max_scale" in constructor) == bool(of_learning)
     for name, p in function.items():
         if name not in options:  # an input
             assert forward[name] == p, name

@@ -331,6 +331,7 @@ def test_cma_as_its_training_loop_has_it():
     expected = (F.cross_entropy(text, OWN) + lam * of_text.mean()) / 2
     expected = expected + (F.cross_entropy(image, OWN) + lam * of_image.mean()) / 2
     same(cma_loss(X, Y, scale, lam=lam), expected, X, Y, scale)
+    same(cma_loss(X, Y, scale, lam=lam, reduction="none").mean(), expected, X, Y, scale)
     same(cma_loss(X, Y, scale, lam=0.0), clip_loss(X, Y, scale), X, Y, scale)
     for bad in (-0.1, 1.5, torch.tensor(0.5)):
         with refuses(ValueError, r"^lam must be a number in \[0, 1\]"):
@@ -355,13 +356,14 @@ small_ids = st.lists(st.integers(-1, 2), min_size=N, max_size=N).map(torch.tenso
 @given(
     small_ids, small_ids, st.none() | small_ids, st.none() | small_ids,
     st.none() | st.lists(st.booleans(), min_size=N, max_size=N).map(torch.tensor),
-    st.lists(st.integers(-1, 2), min_size=M, max_size=M).map(torch.tensor),
+    st.lists(st.integers(-1, 2), min_size=M, max_size=M).map(torch.tensor), st.booleans(),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
-def test_any_groups_ids_and_missing_items(groups, key_groups, ids, key_ids, present, negative_groups):
+def test_any_groups_ids_and_missing_items(groups, key_groups, ids, key_ids, present, negative_groups, apart):
+    """apart: each direction in a pass of its own."""
     options = {"query_groups": groups, "key_groups": key_groups, "query_ids": ids, "present": present}
     options |= {"key_ids": key_ids if ids is not None else None, "temperature": TAU, "symmetric": True}
-    options |= {"negatives": QUEUE, "negative_groups": negative_groups}
+    options |= {"negatives": QUEUE, "negative_groups": negative_groups, "key_temperature": 0.1 if apart else None}
     same(info_nce(X, Y, **options), reference.info_nce(X, Y, **options), X, Y, QUEUE, TAU)
 
 

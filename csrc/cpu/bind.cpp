@@ -72,10 +72,16 @@ static void use_large_pages(uintptr_t data, uintptr_t bytes) {
 #endif
 }
 
-static Block block_of(const py::object& from) {
-  Block block = taken<Block>(from);
-  if (forked) block.threads = 1;
-  return block;
+// Runs a kernel on the structs of a list: one block, or slices.
+static void run(bool (*Kernels::*kernel)(const Block*, int), const py::list& from) {
+  if (from.size() < 1 || from.size() > MOST_SLICES) throw py::value_error("too few or too many slices");
+  std::vector<Block> blocks;
+  for (const auto& x : from) {
+    blocks.push_back(taken<Block>(py::reinterpret_borrow<py::object>(x)));
+    if (forked) blocks.back().threads = 1;
+  }
+  py::gil_scoped_release release;
+  granted((kernels().*kernel)(blocks.data(), (int)blocks.size()));
 }
 
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
@@ -109,16 +115,9 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
       },
       py::arg("b"), py::arg("m"), py::arg("d"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
   m.def("use_large_pages", use_large_pages, py::arg("data"), py::arg("bytes"));
-  m.def("stats", [](const py::object& from) {
-    const Block block = block_of(from);
-    py::gil_scoped_release release;
-    granted(kernels().stats(block));
-  });
-  m.def("score_grad", [](const py::object& from) {
-    const Block block = block_of(from);
-    py::gil_scoped_release release;
-    granted(kernels().score_grad(block));
-  });
+  m.def("stats", [](const py::list& blocks) { run(&Kernels::stats, blocks); });
+  m.def("score_grad", [](const py::list& blocks) { run(&Kernels::score_grad, blocks); });
+  m.attr("most_slices") = MOST_SLICES;
   m.def("small_call", [](const py::object& from) {
     SmallCall problem = taken<SmallCall>(from);
     if (forked) problem.block.threads = 1;

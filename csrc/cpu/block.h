@@ -16,6 +16,10 @@ CT_ENUM(DType, kFloat32, kBFloat16);  // bfloat16 only where native_bf16
   FIELD(int32_t, threads, 1);
 CT_STRUCT_FROM(Block, Pairs, BLOCK_FIELDS);
 
+// Blocks whose features are slices of the same items' features: the scores of each are the sums of the products of all blocks up to
+// it, and its score gradients those of all blocks from it on. They differ in features, scales and limits, statistics and weights.
+constexpr int MOST_SLICES = 16;
+
 // Some columns of a small problem.
 #define SMALL_COLUMNS_FIELDS(FIELD)                                       \
   FIELD(const void*, b, nullptr); /* (m, d) row-major */                  \
@@ -82,9 +86,9 @@ struct Kernels {
   int column_padding;  // packed columns, scores and gradients are padded to a multiple of this
   int64_t (*packed_bytes)(int64_t m, int64_t d, DType);
   void (*pack)(const void* b, int64_t m, int64_t d, DType, void* out, int threads);
-  // false: there was no working memory, and results mean nothing
-  bool (*stats)(const Block&);
-  bool (*score_grad)(const Block&);
+  // of one block, or of slices; false: there was no working memory, and results mean nothing
+  bool (*stats)(const Block*, int count);
+  bool (*score_grad)(const Block*, int count);
   bool (*small_call)(const SmallCall&);
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);

@@ -394,6 +394,11 @@ class Weights:
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive, self.row_mean, self.col_mean]
 
+    def times(self, factor: float) -> Weights:
+        names = ("row", "row_positive", "col", "col_positive", "row_mean", "col_mean")
+        given = zip(names, self.given(), strict=True)
+        return replace(self, **{name: x * factor for name, x in given if x is not None})  # type: ignore[arg-type]
+
     def of_rows(self, start: int, stop: int) -> Weights:
         """Those of some rows, without columns."""
         row, positive, mean = (

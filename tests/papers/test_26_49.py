@@ -402,3 +402,21 @@ def test_49_objective():
 
     tau = torch.linspace(0.05, 0.3, N, dtype=torch.float64)
     check("49", dense, x=rows(N, D), y=rows(N, D, seed=1), tau_x=tau, tau_y=tau.flip(0), rho=6.0)
+
+
+def test_49_isogclr():
+    """The first step; tests/test_stateful.py has those that follow."""
+
+    def dense(x, y, index, samples):
+        S = x @ y.T
+
+        def side(similarity):
+            h = similarity - similarity.diagonal()[:, None]
+            e = (h / 0.125).exp().detach()
+            g = e.sum(1, keepdim=True) / (len(x) - 1)
+            s = 0.2 * 0.0 + 0.8 * g  # the average began at 0
+            return (e / s * h).sum(1) / (len(x) - 1)
+
+        return (side(S) + side(S.T)).mean()
+
+    check("49 iSogCLR", dense, x=rows(N, D), y=rows(N, D, seed=1), index=torch.arange(N) + 3, samples=20)

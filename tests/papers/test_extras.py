@@ -295,3 +295,38 @@ def test_tact():
         "TACT", dense, frozen=("w",), t=2.0 * rows(N, D), v=2.0 * rows(N, D, seed=1), alpha_same=0.5, alpha_cross=2.0,
         w=w,
     )  # fmt: skip
+
+
+def off_positives(x: Tensor) -> Tensor:
+    """Sums over the columns of two views without an item's own two."""
+    return (x * (1.0 - torch.eye(len(x) // 2, dtype=x.dtype).repeat(2, 2))).sum(1)
+
+
+def test_sogclr():
+    """The first step; tests/test_stateful.py has those that follow."""
+
+    def dense(z1, z2, index, samples):
+        views = torch.cat([z1, z2])
+        S = views @ views.T
+        e = (S / 0.125).exp().detach()
+        weights = e / off_positives(e)[:, None]
+        return 2.0 * (off_positives(weights * S) - S.roll(N, 1).diagonal()).mean()
+
+    check("SogCLR", dense, z1=rows(N, D), z2=rows(N, D, seed=1), index=torch.arange(N), samples=20)
+
+
+def test_fastclip():
+    """The first step; tests/test_stateful.py has those that follow."""
+
+    def dense(x, y, index, samples):
+        S = x @ y.T
+
+        def ratio(similarity):
+            h = (similarity - similarity.diagonal()[:, None]) / 0.125
+            mean = off_diagonal(h).exp().sum(1) / (len(x) - 1)
+            return (mean / mean.detach()).mean()
+
+        value = ratio(S) + ratio(S.T)
+        return 0.5 * (value + value.detach())  # features have half the gradient
+
+    check("FastCLIP", dense, x=rows(N, D), y=rows(N, D, seed=1), index=torch.arange(N), samples=20)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from contrastile.backends.base import Backend
-from contrastile.backends.torch_tiles import TorchBackend, affine, dot_products, score_of
+from contrastile.backends.torch_pairs import affine, dot_products, score_of
+from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.spec import (
     NUMBERS,
     PARTNER_TESTS,

@@ -117,13 +117,27 @@ PAPERS = (
     paper(
         "FastCLIP", "FastCLIP",
         "FastCLIP: A Suite of Optimization Techniques to Accelerate CLIP Training with Limited Resources", "2407.01445",
-        not_yet("modules that keep moving averages and temperatures of every sample (v0 to v3)"),
+        exact(
+            "v0 to v3: moving averages of every sample, temperatures of four kinds",
+            """
+            criterion = contrastile.FastCLIP(samples, version="v2", temperature=0.125)
+            loss = criterion(x, y, index)
+            """,
+            TESTS + "test_fastclip",
+        ),
     ),
     paper(
         "SogCLR", "SogCLR (LibAUC)",
         "Provable Stochastic Optimization for Global Contrastive Learning: Small Batch Does Not Harm Performance",
         "2202.12387",
-        not_yet("modules that keep moving averages of every sample"),
+        exact(
+            "moving averages of every sample, two views",
+            """
+            criterion = contrastile.SogCLR(samples, unimodal=True, temperature=0.125)
+            loss = criterion(z1, z2, index)
+            """,
+            TESTS + "test_sogclr",
+        ),
     ),
     paper(
         "PVC", "PVC", "Poly-View Contrastive Learning", "2403.05490",

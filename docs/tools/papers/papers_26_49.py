@@ -223,7 +223,7 @@ PAPERS = (
             """,
             TESTS + "test_42_albef",
         ),
-        not_yet("queues and averaged encoders as modules; hard negatives for the matching head, drawn from the scores"),
+        not_yet("averaged encoders as modules; hard negatives for the matching head, drawn from the scores"),
     ),
     paper(
         "43", "CoDiEmb",
@@ -340,6 +340,14 @@ PAPERS = (
             """,
             TESTS + "test_49_objective",
         ),
-        not_yet("modules that keep moving averages and temperatures of every sample: SogCLR, iSogCLR"),
+        exact(
+            "moving averages and temperatures of every sample (RGCL), as in the official code",
+            """
+            official = dict(include_positive=True, warm_start=False)
+            criterion = contrastile.ISogCLR(samples, temperature=0.125, rho=6.0, **official)
+            loss = criterion(x, y, index)
+            """,
+            TESTS + "test_49_isogclr", "iSogCLR",
+        ),
     ),
 )  # fmt: skip

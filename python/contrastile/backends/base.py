@@ -69,6 +69,7 @@ class Backend(ABC):
     sums_with_score_grad: ClassVar[bool] = (
         False  # score_grad can return a sum's statistics: one product per pair, not two
     )
+    most_slices: int = 0  # blocks that slice_stats and slice_score_grad take at once
 
     @abstractmethod
     def unavailable(self) -> str | None:
@@ -113,6 +114,19 @@ class Backend(ABC):
         second operands have no bound that would tell the factor: their score gradients stay float32."""
         bounded = call.spec.score == Score.DOT and not call.spec.second
         return self.writes_halves and call.dtype == torch.float16 and bounded
+
+    # ---- slices: blocks of the same pairs whose features are one slice of the items' features after the other. The raw
+    # products of a block are then those of its prefix of the features, the sums of the products of all blocks up to it;
+    # scores, if they are kept, are these. Its score gradients, of the features of its slice, are the sums of those of
+    # all prefixes that hold the slice, of all blocks from it on. For one product, Score.DOT, and without a factor.
+
+    def slice_stats(self, blocks: Sequence[PairBlock]) -> list[tuple[SideStats, SideStats | None]]:
+        """`stats` of each prefix."""
+        raise NotImplementedError
+
+    def slice_score_grad(self, blocks: Sequence[PairBlock], needs: Needs) -> list[ScoreGradients]:
+        """`score_grad` of each prefix, but for the sums in grad. Only the last block may have kept scores."""
+        raise NotImplementedError
 
     # ---- shortcuts
 

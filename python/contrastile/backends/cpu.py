@@ -49,6 +49,7 @@ class CpuBackend(Backend):
     def __init__(self) -> None:
         self.module: Any = native.cpu
         self.padding = self.granularity = self.module.column_padding() if self.module else 1
+        self.most_slices = self.module.most_slices if self.module else 0
         self.native_bf16 = bool(self.module and self.module.native_bf16())
 
     def unavailable(self) -> str | None:
@@ -94,24 +95,34 @@ class CpuBackend(Backend):
         )  # fmt: skip
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
-        native_block = self.native_block(block)
-        row, native_block.row = new_stats(self.module, block, block.row)
-        col = None
-        if block.both_sides:
-            col, native_block.col = new_stats(self.module, block, block.col)
-        self.module.stats(native_block)
-        return row, col
+        return self.slice_stats([block])[0]
+
+    def slice_stats(self, blocks: Sequence[PairBlock]) -> list[tuple[SideStats, SideStats | None]]:
+        native, found = [self.native_block(block) for block in blocks], []
+        for x, block in zip(native, blocks, strict=True):
+            row, x.row = new_stats(self.module, block, block.row)
+            col = None
+            if block.both_sides:
+                col, x.col = new_stats(self.module, block, block.col)
+            found.append((row, col))
+        self.module.stats(native)
+        return found
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
-        native_block = self.native_block(block)
-        n, m, dtype = len(block.row), len(block.col), block.row.features.dtype
-        planes = len(block.col.directions) + needs.second
-        grad = block.room.take(planes, n, self.grad_stride(m, dtype), dtype=dtype, device=CPU)
-        set_grad(native_block, grad)
-        result = score_gradients(block, needs, grad)
-        set_weighted_sides(self.module, native_block, block, result)
-        self.module.score_grad(native_block)
-        return result
+        return self.slice_score_grad([block], needs)[0]
+
+    def slice_score_grad(self, blocks: Sequence[PairBlock], needs: Needs) -> list[ScoreGradients]:
+        native, found = [self.native_block(block) for block in blocks], []
+        for x, block in zip(native, blocks, strict=True):
+            n, m, dtype = len(block.row), len(block.col), block.row.features.dtype
+            planes = len(block.col.directions) + needs.second
+            grad = block.room.take(planes, n, self.grad_stride(m, dtype), dtype=dtype, device=CPU)
+            set_grad(x, grad)
+            result = score_gradients(block, needs, grad)
+            set_weighted_sides(self.module, x, block, result)
+            found.append(result)
+        self.module.score_grad(native)
+        return found
 
     def grad_stride(self, columns: int, dtype: torch.dtype) -> int:
         """Elements from one row to the next. A multiple of a page would put a column's elements, which the product

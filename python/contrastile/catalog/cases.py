@@ -76,6 +76,17 @@ def scaled(scale: float, *, bias: float | None = None, equal: str = "", **option
     return make
 
 
+def over_prefixes(maker: CaseMaker) -> CaseMaker:
+    """A case whose loss is the sum over three prefixes of the features, of fewer where there are no more."""
+
+    def make(n: int, d: int, g: Generator, dtype: torch.dtype) -> Case:
+        case, widths = maker(n, d, g, dtype), sorted({(d + 2) // 3, (2 * d + 2) // 3, d})
+        more = {"matryoshka": widths, "matryoshka_weights": [1.0, 0.5, 2.0][: len(widths)]}
+        return replace(case, kwargs={**case.kwargs, **more})
+
+    return make
+
+
 def one_each(n: int, g: Generator, low: float = 0.0, high: float = 2.0) -> Tensor:
     return low + (high - low) * torch.rand(n, generator=g)
 

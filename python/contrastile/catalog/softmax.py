@@ -9,7 +9,7 @@ import torch
 from torch import Generator
 
 from .card import Case, CaseMaker, LossCard
-from .cases import each, one_each, pair, scalar, scaled, unit_rows, with_extras
+from .cases import each, one_each, over_prefixes, pair, scalar, scaled, unit_rows, with_extras
 
 
 def gathered(temperature: float, *names: str, **options: Any) -> CaseMaker:
@@ -121,6 +121,7 @@ CARDS: tuple[LossCard, ...] = (
             "sampled positive": sampled(0.07, "key_log_prob", symmetric=True, positive_log_prob=False),
             "gathered": gathered(0.07, "ids", "key_log_prob", symmetric=True),
             "gathered smoothing": gathered(0.07, symmetric=True, label_smoothing=0.1),
+            "matryoshka": over_prefixes(with_extras(0.07, "negatives", "ids", symmetric=True, normalize=True)),
         },
     ),
     LossCard(
@@ -137,6 +138,7 @@ CARDS: tuple[LossCard, ...] = (
             "text to image": scaled(14.3, direction="cols"),
             "detached": scaled(14.3, detach_keys=True),
             "groups": each(scaled(14.3, equal="groups"), "present"),
+            "matryoshka": over_prefixes(each(scaled(14.3), "weights", "present")),
         },
     ),
     LossCard(
@@ -151,6 +153,7 @@ CARDS: tuple[LossCard, ...] = (
             "sum": each(pair(0.1, direction="sum"), "weights"),
             "detached": each(pair(0.5, detach_keys=True), "present"),
             "detached columns": pair(0.1, direction="cols", detach_keys=True),
+            "matryoshka": over_prefixes(pair(0.1)),
         },
         stacked=True,
     ),

@@ -7,6 +7,7 @@ side) and the columns after it (both sides), so that each unordered pair is comp
 
 from .gradients import gradients
 from .plan import Plan, ScoreStore
+from .prefixes import prefix_sum
 from .scalar import scalar
 from .statistics import Finished, Statistics, StatsAccumulator, finished, finished_side, side_by_side, statistics
 from .value import weighed
@@ -23,6 +24,7 @@ __all__ = [
     "finished",
     "finished_side",
     "gradients",
+    "prefix_sum",
     "scalar",
     "side_by_side",
     "statistics",

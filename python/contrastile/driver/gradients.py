@@ -68,7 +68,13 @@ def width(side: Side) -> int:
 
 def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs: Needs) -> ScoreGradients:
     """Adds one block's share to every accumulator."""
-    backend, part = plan.backend, plan.backend.score_grad(block, needs)
+    part = plan.backend.score_grad(block, needs)
+    add_part(plan, step, grads, block, part)
+    return part
+
+
+def add_part(plan: Plan, step: Step, grads: Gradients, block: PairBlock, part: ScoreGradients) -> None:
+    backend = plan.backend
     targets = targets_of(plan, step, grads, len(block.col.directions))
     for grad, (row, col), (to_row, to_col) in zip(part.grad, block.operands, targets, strict=False):
         if to_row is not None:
@@ -83,7 +89,6 @@ def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs:
         if target is not None:
             assert value is not None, f"{backend.name}: score_grad was asked for {name} and returned none"
             target[here].add_(value)
-    return part
 
 
 def targets_of(

@@ -35,13 +35,15 @@ class Plan:
     Columns are brought into the backend's layout, once for all chunks.
     """
 
-    def __init__(self, call: PairCall, backend: Backend, rows: int | None = None) -> None:
-        """rows: of a chunk; default as many as the backend wants."""
+    def __init__(self, call: PairCall, backend: Backend, rows: int | None = None, beside: int = 1) -> None:
+        """rows: of a chunk; default as many as the backend wants. beside: plans that hold score gradients of the same
+        block at a time."""
         self.call, self.backend = call, backend
+        self.held = call.products * beside
         self.limits = limits(call, backend)
         self.room = Room()
         self.rows = rows or self.chunk_rows()
-        fit = self.limits.workspace // (4 * self.rows * call.products) // backend.granularity
+        fit = self.limits.workspace // (4 * self.rows * self.held) // backend.granularity
         self.columns = max(fit, 1) * backend.granularity
         for block in call.blocks:
             if block.prepared is None:
@@ -65,7 +67,7 @@ class Plan:
 
     def fitting(self, width: int) -> int:
         """Rows of so many scores of every product that fit the workspace."""
-        return self.limits.workspace // (4 * max(width, 1) * self.call.products)
+        return self.limits.workspace // (4 * max(width, 1) * self.held)
 
     def granular(self, rows: int) -> int:
         return max(rows // self.backend.granularity, 1) * self.backend.granularity

@@ -8,6 +8,7 @@ from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_con
 from .decoupled import dcl, dclw, dhel
 from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
+from .feature_queue import FeatureQueue
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .kernel import kcl
@@ -70,6 +71,7 @@ from .pmrl import pmrl_loss, singular_alignment
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
+from .stateful import FastCLIP, ISogCLR, SogCLR
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
@@ -103,9 +105,12 @@ __all__ = [
     "DebiasedNTXent",
     "DinoLoss",
     "DistillInfoNCE",
+    "FastCLIP",
+    "FeatureQueue",
     "GlobalLocalInfoNCE",
     "GramLoss",
     "HydraLoss",
+    "ISogCLR",
     "InModalConsistency",
     "InfoNCE",
     "JointEntropy",
@@ -122,6 +127,7 @@ __all__ = [
     "PrototypeLoss",
     "SigLipLoss",
     "SoftClipLoss",
+    "SogCLR",
     "SupCon",
     "Symile",
     "TriangleLoss",

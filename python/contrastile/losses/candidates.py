@@ -161,6 +161,8 @@ def softmax_groups(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Groups of queries, keys and negatives, checked; none without query_groups. Of a candidate without a group nobody
     could say whether it counts."""
+    if query_groups is key_groups is negative_groups is None:
+        return None, None, None
     if query_groups is not None and negatives is not None and negative_groups is None:
         raise ValueError("query_groups need negative_groups where there are negatives")
     return softmax_ids(query, key, query_groups, key_groups, negative_groups, negatives, "groups")

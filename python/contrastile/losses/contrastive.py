@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -33,6 +34,7 @@ from .common import (
     scale_of,
     unit,
 )
+from .matryoshka import Matryoshka, prefix_facts
 from .softmax import Block, Softmax, softmax_loss
 from .two_views import two_views
 from .weights import Counted
@@ -63,6 +65,8 @@ def info_nce(
     direction: Direction = "mean",
     detach_keys: bool = False,
     key_offset: int = 0,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -113,6 +117,12 @@ def info_nce(
         key_offset: key is (M, D), M >= N, and the key of query i is its row key_offset + i: keys of this process's
             queries among keys gathered from elsewhere. The others are candidates, with symmetric=True no anchors. Not
             with group, which gathers by itself.
+        matryoshka: Widths of prefixes of the features, like (64, 128, 256): the sum of the losses of all prefixes,
+            weighted by matryoshka_weights (numbers, default 1 each). normalize=True makes every prefix unit rows; a
+            prefix of a unit row is none. On the backends cpu and torch the scores of all prefixes come from one
+            product: widths that double take about 1.5 times the time of one loss. There is a pass for each prefix with
+            group, hard_negatives, label_smoothing, a margin, positive_log_prob=False or reduction="none", and on other
+            backends.
         weights: (N,) >= 0, what each pair counts: w_i L_i, "mean" divides their sum by sum w_i (0 where that is 0). No
             gradient.
         present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
@@ -126,13 +136,17 @@ def info_nce(
     Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
     arXiv 2506.05176; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
     (sampled softmax), Yi et al. 2019; temperatures per item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang
-    et al. 2024 (MCL), arXiv 2402.11816.
+    et al. 2024 (MCL), arXiv 2402.11816; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))
     check.same_device("key", key, query.device)
     check_gathered(query, "key", key, key_offset, group)
     counted, n = Counted.of(weights, present, query), query.shape[0]
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, query.shape[1], normalize)
+    normalize = bool(normalize) and prefixes is None  # else prefix by prefix
     check_direction(direction, symmetric, "key_temperature", key_temperature)
     scale = inverse(temperature, query, n, present=counted.present)
     key_scale = None
@@ -172,7 +186,7 @@ def info_nce(
             symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             num_hard=num_hard or 0, key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
-            positive_log_prob=positive_log_prob,
+            positive_log_prob=positive_log_prob, **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -181,6 +195,7 @@ def info_nce(
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
         margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,
+        prefixes=prefixes,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -201,6 +216,8 @@ def clip_loss(
     text_groups: Tensor | None = None,
     direction: Direction = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -221,8 +238,8 @@ def clip_loss(
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
         image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
             query_groups and key_groups of info_nce.
-        label_smoothing, image_ids, text_ids, detach_keys, weights, present, reduction, memory_budget, backend, group:
-            As in info_nce.
+        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, reduction,
+            memory_budget, backend, group: As in info_nce.
 
     Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
     direction.
@@ -231,9 +248,13 @@ def clip_loss(
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("image_features", image_features))
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, image_features.shape[1], normalize)
     image, text = feature_pair(
-        "image_features", image_features, "text_features", text_features, normalize, counted.present
-    )
+        "image_features", image_features, "text_features", text_features, normalize and prefixes is None,
+        counted.present,
+    )  # fmt: skip
     check_direction(direction, True, "text_logit_scale", text_logit_scale)
     smoothing = smoothing_share(label_smoothing)
     if smoothing > 0.0 and image_ids is not None:
@@ -253,13 +274,15 @@ def clip_loss(
         facts=lambda: dict(
             **counted.facts(), image_ids=given(row_ids), image_groups=given(image_groups),
             label_smoothing=given(smoothing or None), text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
+            **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, key_scale)
     problem = Softmax(
-        batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, *groups, smoothing=smoothing
-    )
+        batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, *groups, smoothing=smoothing,
+        prefixes=prefixes,
+    )  # fmt: skip
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale
     return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)
@@ -273,6 +296,8 @@ def nt_xent(
     temperature: float | Tensor = 0.5,
     direction: Direction = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -291,6 +316,7 @@ def nt_xent(
         direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
             adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
         detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
+        matryoshka, matryoshka_weights: As in info_nce.
         weights, present: (N,), of instances, as in info_nce.
         reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
 
@@ -300,8 +326,11 @@ def nt_xent(
     Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys)
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, check.features("z1", z1).shape[1], normalize)
+    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys, prefixes)
     scale = inverse(temperature, views.x)
     if views.batch.total == 0:
         return reduced_empty(0, reduction, views.x, scale)
-    return views.loss(scale, reduction)
+    return views.loss(scale, reduction) if prefixes is None else views.over_prefixes(prefixes, scale, reduction)

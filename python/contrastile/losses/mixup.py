@@ -133,13 +133,14 @@ class Mixup:
         """Sums of targets over the row and over the column of each item."""
         own, other = self.shares.unbind(1)
         given = self.shares.new_zeros(self.batch.total, dtype=torch.float64)
-        given = self.batch.sum(given.index_add(0, self.partner[:, 1], other.double()))
+        # sorted on a GPU, in order on a CPU: equal bits in every run
+        given = self.batch.sum(given.index_put((self.partner[:, 1],), other.double(), accumulate=True))
         given = given[self.batch.offset : self.batch.offset + self.batch.n]
         return own + other, own + given.to(own.dtype)
 
     def loss(self, reduction: Reduction) -> Tensor:
         if reduction == "none":
-            stats = pair_stats(replace(self.pairs(), split=True, counts=True), self.engine)
+            stats = pair_stats(replace(self.pairs(), split=True), self.engine)
             found = [(stats.row_negatives, stats.row_positives_lse), (stats.col_negatives, stats.col_positives_lse)]
             return self.reduced(found, stats, reduction)
         weight = self.counted.weight(self.batch, reduction, self.mixed)
@@ -157,7 +158,7 @@ class Mixup:
             upcast(others[0]), clean if others[1] is self.clean else upcast(others[1]), self.scale, keep="no_partner",
             partner=self.partner, cols=self.col > 0.0,
         )  # fmt: skip
-        own = replace(self.pairs(), a=mixed, b=clean, keep="partner", partner=self.partner, counts=True)
+        own = replace(self.pairs(), a=mixed, b=clean, keep="partner", partner=self.partner)
         outside, stats = pair_stats(rest, self.engine), pair_stats(own, self.engine)
         return self.reduced([(outside.rows, stats.rows), (outside.cols, stats.cols)], stats, reduction)
 
@@ -165,26 +166,20 @@ class Mixup:
         self, found: list[tuple[Tensor | None, Tensor | None]], stats: PairStats, reduction: Reduction
     ) -> Tensor:
         """found: log-sum-exps of negatives and of positives, of rows and of columns."""
-        means = (stats.row_positives, stats.col_positives)
-        counts = (stats.row_positive_count, stats.col_positive_count)
+        sides, means = (self.row, self.col), (stats.row_positives, stats.col_positives)
         parts = [
-            weight * mixture(mass, *pair, mean, count)
-            for weight, mass, pair, mean, count in zip(
-                (self.row, self.col), self.masses(), found, means, counts, strict=True
-            )
+            weight * mixture(mass, *pair, mean)
+            for weight, mass, pair, mean in zip(sides, self.masses(), found, means, strict=True)
             if weight
         ]
         return self.counted.reduced(self.batch, added(parts), reduction)
 
 
-def mixture(
-    mass: Tensor, others: Tensor | None, positives: Tensor | None, mean: Tensor | None, count: Tensor | None
-) -> Tensor:
-    """mass * log-sum-exp - the positives by their shares, from the log-sum-exps of negatives and positives. A single
-    positive is its own log-sum-exp; an item that has none has the loss 0."""
-    assert others is not None and positives is not None and mean is not None and count is not None
-    beyond = torch.where(count == 1, 0.0, mass * positives - mean)
-    return torch.where(mass > 0.0, mass * softplus(others - positives) + beyond, 0.0)
+def mixture(mass: Tensor, others: Tensor | None, positives: Tensor | None, mean: Tensor | None) -> Tensor:
+    """mass * log-sum-exp - the positives by their shares, from the log-sum-exps of negatives and of positives: of a
+    single positive the second part is 0. An item that has none has the loss 0."""
+    assert others is not None and positives is not None and mean is not None
+    return torch.where(mass > 0.0, mass * softplus(others - positives) + (mass * positives - mean), 0.0)
 
 
 def unmixed_pair(

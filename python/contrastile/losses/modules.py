@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
@@ -61,6 +62,7 @@ class InfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         key_temperature: float | None = None,
         positive_log_prob: bool = True,
         false_negative_margin: float | None = None,
@@ -70,6 +72,8 @@ class InfoNCE(LossModule):
         direction: Direction = "mean",
         detach_keys: bool = False,
         key_offset: int = 0,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -81,6 +85,8 @@ class InfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -93,11 +99,14 @@ class InfoNCE(LossModule):
         self.direction = direction
         self.detach_keys = detach_keys
         self.key_offset = key_offset
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -126,6 +135,8 @@ class InfoNCE(LossModule):
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
         key_offset: int | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -158,6 +169,8 @@ class InfoNCE(LossModule):
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
             key_offset=self.key_offset if key_offset is OWN else key_offset,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -191,10 +204,13 @@ class ClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         text_logit_scale: float | None = None,
         label_smoothing: float = 0.0,
         direction: Direction = "mean",
         detach_keys: bool = False,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -206,6 +222,8 @@ class ClipLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -213,11 +231,14 @@ class ClipLoss(LossModule):
         self.label_smoothing = label_smoothing
         self.direction = direction
         self.detach_keys = detach_keys
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -235,6 +256,8 @@ class ClipLoss(LossModule):
         text_groups: Tensor | None = None,
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -256,6 +279,8 @@ class ClipLoss(LossModule):
             text_groups=text_groups,
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -289,6 +314,7 @@ class DistillInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         teacher_temperature: float | None = None,
         alpha: float = 0.4,
         teacher_loss: TeacherLoss = "ce",
@@ -305,6 +331,8 @@ class DistillInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -318,6 +346,7 @@ class DistillInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -395,6 +424,7 @@ class ClipDistillLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         teacher_logit_scale: float | None = None,
         alpha: float = 1.0,
         teacher_loss: TeacherLoss = "ce",
@@ -412,6 +442,8 @@ class ClipDistillLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -426,6 +458,7 @@ class ClipDistillLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -494,6 +527,7 @@ class SoftClipLoss(LossModule):
         temperature: float = 0.125,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         detach_targets: bool = False,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -507,6 +541,8 @@ class SoftClipLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -517,6 +553,7 @@ class SoftClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -574,6 +611,7 @@ class CWCL(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -585,6 +623,8 @@ class CWCL(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -593,6 +633,7 @@ class CWCL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -648,6 +689,7 @@ class HydraLoss(LossModule):
         logit_scale: float = 10.0,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -658,6 +700,8 @@ class HydraLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -665,6 +709,7 @@ class HydraLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -725,6 +770,7 @@ class MarginInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         kind: MarginKind = "cos",
         in_batch: bool = True,
         symmetric: bool = False,
@@ -740,6 +786,8 @@ class MarginInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.margin = margin
@@ -753,6 +801,7 @@ class MarginInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -828,6 +877,7 @@ class CMALoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         lam: float | None = None,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -841,6 +891,8 @@ class CMALoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -851,6 +903,7 @@ class CMALoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -914,6 +967,7 @@ class MixupInfoNCE(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         fixed_points: FixedPoints = "add",
         direction: Direction = "mean",
         normalize: bool = False,
@@ -927,6 +981,8 @@ class MixupInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -937,6 +993,7 @@ class MixupInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1001,6 +1058,7 @@ class M2Mix(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         direction: Direction = "sum",
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1013,6 +1071,8 @@ class M2Mix(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1022,6 +1082,7 @@ class M2Mix(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1081,6 +1142,7 @@ class PrototypeLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.0,
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -1093,6 +1155,8 @@ class PrototypeLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1102,6 +1166,7 @@ class PrototypeLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1161,6 +1226,7 @@ class GlobalLocalInfoNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1172,6 +1238,8 @@ class GlobalLocalInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1180,6 +1248,7 @@ class GlobalLocalInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1237,6 +1306,7 @@ class BlockInfoNCE(LossModule):
         *,
         temperature: float = 1.0,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         same_pair_weight: float = 1.0,
         other_block_weight: float = 1.0,
         direction: Direction = "sum",
@@ -1251,6 +1321,8 @@ class BlockInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.blocks = blocks
@@ -1263,6 +1335,7 @@ class BlockInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1323,6 +1396,7 @@ class M3ELLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         intra_scale: float = 0.8,
         inter_scale: float = 1.0,
         direction: Direction = "mean",
@@ -1337,6 +1411,8 @@ class M3ELLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1348,6 +1424,7 @@ class M3ELLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1408,8 +1485,11 @@ class NTXent(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         direction: Direction = "mean",
         detach_keys: bool = False,
+        matryoshka: Sequence[int] | None = None,
+        matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1421,16 +1501,21 @@ class NTXent(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
         self.direction = direction
         self.detach_keys = detach_keys
+        self.matryoshka = matryoshka
+        self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1442,6 +1527,8 @@ class NTXent(LossModule):
         temperature: float | Tensor | Own = OWN,
         direction: Direction | Own = OWN,
         detach_keys: bool | Own = OWN,
+        matryoshka: Sequence[int] | Own | None = OWN,
+        matryoshka_weights: Sequence[float] | Own | None = OWN,
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
@@ -1457,6 +1544,8 @@ class NTXent(LossModule):
             temperature=self.needed("temperature", temperature),
             direction=self.direction if direction is OWN else direction,
             detach_keys=self.detach_keys if detach_keys is OWN else detach_keys,
+            matryoshka=self.matryoshka if matryoshka is OWN else matryoshka,
+            matryoshka_weights=self.matryoshka_weights if matryoshka_weights is OWN else matryoshka_weights,
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
@@ -1491,6 +1580,7 @@ class SigLipLoss(LossModule):
         logit_bias: float | None = None,
         *,
         learnable: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -1503,6 +1593,8 @@ class SigLipLoss(LossModule):
             logit_scale: Fixed, or where learning starts (None: 10.0).
             logit_bias: Fixed, or where learning starts (None: -10.0).
             learnable: Whether there are parameters: log_logit_scale and logit_bias.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable else logit_scale
@@ -1511,6 +1603,7 @@ class SigLipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable=learnable)
         if learnable:
             self.learn("logit_scale", 10.0 if logit_scale is None else logit_scale)
             self.learn_offset("logit_bias", -10.0 if logit_bias is None else logit_bias)
@@ -1719,6 +1812,7 @@ class SupCon(LossModule):
         temperature: float = 0.1,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         keys_as: KeysAs = "candidates",
         form: PositiveForm = "out",
         per_pair: bool = False,
@@ -1734,6 +1828,8 @@ class SupCon(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.keys_as = keys_as
@@ -1746,6 +1842,7 @@ class SupCon(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1816,6 +1913,7 @@ class MultiPositive(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         form: PositiveForm = "out",
         per_pair: bool = False,
         direction: Direction = "mean",
@@ -1831,6 +1929,8 @@ class MultiPositive(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.form = form
@@ -1843,6 +1943,7 @@ class MultiPositive(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -1925,6 +2026,7 @@ class MILNCE(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         joint: bool = True,
         direction: Direction = "mean",
         normalize: bool = False,
@@ -1938,6 +2040,8 @@ class MILNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1948,6 +2052,7 @@ class MILNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2212,6 +2317,7 @@ class MVInfoNCE(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         negatives: Denominator = "all",
         normalize: bool = False,
         reduction: Reduction = "mean",
@@ -2224,6 +2330,8 @@ class MVInfoNCE(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2233,6 +2341,7 @@ class MVInfoNCE(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2287,6 +2396,7 @@ class MVDHEL(LossModule):
         temperature: float = 0.5,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -2298,6 +2408,8 @@ class MVDHEL(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2306,6 +2418,7 @@ class MVDHEL(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -2981,6 +3094,7 @@ class MultiviewClipLoss(LossModule):
         logit_scale: float | None = None,
         *,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         local_logit_scale: float | None = None,
         local_weight: float | None = None,
         label_smoothing: float = 0.0,
@@ -2997,6 +3111,8 @@ class MultiviewClipLoss(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -3010,6 +3126,7 @@ class MultiviewClipLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 
@@ -3208,6 +3325,7 @@ class GramLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         symmetric: bool = True,
         direction: Direction = "mean",
@@ -3224,6 +3342,8 @@ class GramLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3237,6 +3357,7 @@ class GramLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -3300,6 +3421,7 @@ class TriangleLoss(LossModule):
         temperature: float = 0.07,
         *,
         learnable_temperature: bool = False,
+        max_scale: float | None = None,
         label_smoothing: float = 0.1,
         squared: bool = True,
         symmetric: bool = True,
@@ -3317,6 +3439,8 @@ class TriangleLoss(LossModule):
         Args:
             temperature: Fixed, or where learning starts.
             learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3331,6 +3455,7 @@ class TriangleLoss(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
         if learnable_temperature:
             self.learn("temperature", temperature)
 
@@ -3462,6 +3587,7 @@ class Symile(LossModule):
         *,
         logit_scale: float | None = None,
         learnable_scale: bool = False,
+        max_scale: float | None = None,
         normalize: bool = False,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
@@ -3473,6 +3599,8 @@ class Symile(LossModule):
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
             learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -3482,6 +3610,7 @@ class Symile(LossModule):
         self.memory_budget = memory_budget
         self.backend = backend
         self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
         if learnable_scale:
             self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
 

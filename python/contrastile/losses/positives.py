@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..literals import PositiveForm, Reduction, TestName
-from ..ops import EngineOptions, Pairs, PairStats, Weights, pair_stats, softplus, weighted_sum
+from ..ops import EngineOptions, Pairs, PairStats, Weights, pair_stats, softplus, stat_dtype, weighted_sum
 from ..ranks import GlobalBatch
-from .common import added, like_statistics, upcast
+from .common import added, upcast
 from .weights import mean_weight, weighed
 
 # of a test of positives, that of negatives
@@ -33,7 +33,7 @@ class Anchors:
     ) -> Anchors:  # fmt: skip
         """positives: (n,) how many each has. weights: of anchors. per_pair: they count as often as they have
         positives."""
-        each = has_positive = like_statistics(positives > 0, like)
+        each = has_positive = (positives > 0).to(stat_dtype(like.dtype))
         if weights is not None:
             each = each * weights
         if per_pair:
@@ -57,52 +57,45 @@ class ManyPositives:
     cols: Anchors | None = None  # of the first block of columns; None: they are no anchors
     among: bool = True  # False: positives are no candidates. With rows and form="out" alone
 
-    def __post_init__(self) -> None:
+    def loss(self, reduction: Reduction) -> Tensor:
+        """reduction="none": of rows, then of columns."""
+        pairs, entropy = self.pairs, self.form == "in"
         # positives outside of the rule stay candidates; a rule of indices alone leaves out none
-        self.pairs.keep_positives = self.among and self.pairs.keep not in ("all", "other_index")
-        self.pairs.cols, self.pairs.split = self.cols is not None, False
+        pairs.keep_positives = self.among and pairs.keep not in ("all", "other_index")
+        pairs.cols, pairs.split = self.cols is not None, entropy
+        if self.form == "each" or reduction == "none":
+            return self.of_terms(reduction)
+        row, share = self.rows.weight, self.rows.share
+        weights = Weights(row, 0.0 if entropy else -row * share, cross_entropy=entropy)
+        if self.cols is not None:
+            col, share = self.of_columns(self.cols.weight), self.of_columns(self.cols.share)
+            weights.col, weights.col_positive = col, 0.0 if entropy else -col * share
+        return weighted_sum(pairs, weights, self.engine)
+
+    def of_terms(self, reduction: Reduction) -> Tensor:
+        """What one weighted sum of statistics does not give."""
         if self.form == "each":  # the gradients of both passes meet in float32 and are rounded once
             self.engine.compute_dtype = self.engine.compute_dtype or self.pairs.a.dtype
             self.pairs = with_features(self.pairs, upcast)
+        sides = [self.rows] if self.cols is None else [self.rows, self.cols]
+        if reduction == "none":
+            found = [weighed(anchors.weight, x) for anchors, x in zip(sides, self.losses(), strict=True)]
+            return found[0] if len(found) == 1 else torch.cat(found)
+        found = [
+            weighted_sum(pairs, Weights(anchors.weight * anchors.share), self.engine)
+            for pairs, anchors in zip(self.softplus_pairs(), sides, strict=True)
+        ]
+        return added(found)
 
-    def loss(self, reduction: Reduction) -> Tensor:
-        """reduction="none": of rows, then of columns."""
-        if reduction != "none":
-            return self.total()
-        found = [weighed(anchors.weight, x) for anchors, x in zip(self.sides(), self.losses(), strict=True)]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def sides(self) -> list[Anchors]:
-        return [self.rows] if self.cols is None else [self.rows, self.cols]
-
-    def total(self) -> Tensor:
-        if self.form == "each":
-            found = [
-                weighted_sum(pairs, Weights(anchors.weight * anchors.share), self.engine)
-                for pairs, anchors in zip(self.softplus_pairs(), self.sides(), strict=True)
-            ]
-            return added(found)
-        self.pairs.split = entropy = self.form == "in"
-        row, row_positive = self.weights(self.rows)
-        col, col_positive = (0.0, 0.0) if self.cols is None else map(self.of_columns, self.weights(self.cols))
-        weights = Weights(row, row_positive, col, col_positive, cross_entropy=entropy)
-        return weighted_sum(self.pairs, weights, self.engine)
-
-    def weights(self, anchors: Anchors) -> tuple[Tensor, Tensor | float]:
-        """Of a statistic and of the sum over positives."""
-        return anchors.weight, 0.0 if self.form == "in" else -anchors.weight * anchors.share
-
-    def of_columns(self, x: Any) -> Any:
+    def of_columns(self, x: Tensor) -> Tensor:
         """Numbers of the first block of columns as ones of all: the others are no anchors."""
         blocks = list(self.pairs.b or ())[1:]
-        if not isinstance(x, Tensor) or not blocks:
-            return x
-        return torch.cat([x, *(x.new_zeros(block.shape[0]) for block in blocks)])
+        return torch.cat([x, *(x.new_zeros(block.shape[0]) for block in blocks)]) if blocks else x
 
     def losses(self) -> list[Tensor]:
         if self.form == "each":
             sums = [pair_stats(pairs, self.engine).rows for pairs in self.softplus_pairs()]
-            return [anchors.share * x for anchors, x in zip(self.sides(), sums, strict=True)]
+            return [anchors.share * x for anchors, x in zip((self.rows, self.cols), sums, strict=False) if anchors]
         self.pairs.split = self.among
         stats = pair_stats(self.pairs, self.engine)
         found = [self.of_side(stats, "row", self.rows)]

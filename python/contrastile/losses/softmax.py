@@ -12,6 +12,7 @@ from ..literals import Direction, Reduction, TestName
 from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, log_add, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import added, at_least_one, cross_entropy, paired_dot, private_dots, upcast
+from .matryoshka import Matryoshka
 from .weights import Counted, direction_weights, keep_present
 
 
@@ -52,6 +53,7 @@ class Softmax:
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
     num_hard: int | None = None  # how many negatives count, the largest
+    prefixes: Matryoshka | None = None  # features are whole: the loss is the sum over these
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -121,6 +123,8 @@ class Softmax:
         return not (self.smoothing or self.spare_positive)
 
     def loss(self, reduction: Reduction) -> Tensor:
+        if self.prefixes is not None:
+            return self.widened().over_prefixes(self.prefixes, reduction)
         # a weight would bind a graph to sizes
         if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
@@ -129,6 +133,15 @@ class Softmax:
                 return value
         more_terms = self.smoothing > 0.0 or self.hard is not None
         return (self.widened() if more_terms else self).reduced(reduction)
+
+    def over_prefixes(self, prefixes: Matryoshka, reduction: Reduction) -> Tensor:
+        if reduction != "none" and self.one_sum() and self.hard is self.margin is self.num_hard is None:
+            weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
+            value = prefixes.at_once(self.pairs(), weights, self.engine)
+            if value is not None:
+                return value
+        whole = replace(self, prefixes=None)
+        return prefixes.total(lambda cut: whole.changed(cut(self.query), cut(self.key), cut).loss(reduction))
 
     def reduced(self, reduction: Reduction) -> Tensor:
         if reduction == "none" or self.hard is not None or self.spare_positive:

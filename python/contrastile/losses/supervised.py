@@ -76,10 +76,12 @@ def sup_con(
     NTXentLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
-    check.choice("form", form, FORMS)
-    check.choice("keys_as", keys_as, get_args(KeysAs))
-    if keys_as == "positives" and (keys is None or form != "out"):
-        raise ValueError("keys_as='positives' needs keys and form='out'")
+    if form != "out":
+        check.choice("form", form, FORMS)
+    if alone := keys_as != "candidates":
+        check.choice("keys_as", keys_as, get_args(KeysAs))
+        if keys is None or form != "out":
+            raise ValueError("keys_as='positives' needs keys and form='out'")
     views = one_or_more_views(features, labels)
     k, n, _ = views.shape
     counted = Counted.of(weights, present, views[0])
@@ -92,10 +94,9 @@ def sup_con(
         keys = unit(keys, normalize)
     x = unit(cleaned(x, here), normalize)
     classes = Classes.of(labels, key_labels, n, k, keys, x.device)
-    alone = keys_as == "positives"
     scale, blocks = inverse(temperature, x), [] if keys is None else [keys]
     batches = GlobalBatch.several(
-        engine.ranks, [x.shape[0], *(y.shape[0] for y in blocks)],
+        engine.ranks, [x.shape[0]] if keys is None else [x.shape[0], keys.shape[0]],
         lambda: dict(
             **counted.facts(), detach_keys=bool(detach_keys), keys=given(keys), anchor_mask=given(anchors),
             per_pair=bool(per_pair), label_sets=classes.sets,

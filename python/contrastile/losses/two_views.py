@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ..literals import Direction, Reduction
 from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
 from ..ranks import GlobalBatch
 from .common import cross_entropy, feature_pair, upcast
+from .matryoshka import Matryoshka, prefix_facts
 from .weights import Counted, direction_weights, keep_present
 
 
@@ -69,9 +70,21 @@ class TwoViews:
             others, positive = stats.rows, stats.row_positives
             rows = others - positive if decoupled else cross_entropy(others, positive)
             return self.reduced(rows, reduction, least)
+        return weighted_sum(pairs, self.weights(reduction, least, decoupled), self.engine)
+
+    def weights(self, reduction: Reduction, least: int = 1, decoupled: bool = False) -> Weights:
         weight = self.counted.weight(self.batch, reduction, self.x, self.views, least) * self.factor(reduction)
-        weights = Weights(weight, -weight) if decoupled else Weights(weight, cross_entropy=True)
-        return weighted_sum(pairs, weights, self.engine)
+        return Weights(weight, -weight) if decoupled else Weights(weight, cross_entropy=True)
+
+    def over_prefixes(self, prefixes: Matryoshka, scale: float | Tensor, reduction: Reduction) -> Tensor:
+        """`loss` of the sum over prefixes, whose gradients meet before they are rounded."""
+        wide = replace(self, x=upcast(self.x))
+        self.engine.compute_dtype = self.engine.compute_dtype or self.x.dtype
+        if reduction != "none":
+            value = prefixes.at_once(wide.pairs(scale), wide.weights(reduction), self.engine)
+            if value is not None:
+                return value
+        return prefixes.total(lambda cut: replace(wide, x=cut(wide.x)).loss(scale, reduction))
 
     def reduced(self, rows: Tensor, reduction: Reduction, least: int) -> Tensor:
         return self.counted.reduced(self.batch, rows, reduction, least) * self.factor(reduction)
@@ -90,16 +103,18 @@ def two_views(
     present: Tensor | None = None,
     direction: Direction = "mean",
     detach_keys: bool = False,
+    prefixes: Matryoshka | None = None,
 ) -> TwoViews:
     """From the arguments of a loss of two views."""
     counted = Counted.of(weights, present, check.features("z1", z1))
-    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize, counted.present)
+    z1, z2 = feature_pair("z1", z1, "z2", z2, normalize and prefixes is None, counted.present)
     direction_weights(direction)
     with no_autocast(z1):  # in a float16 region, torch.cat refuses bfloat16
         x = torch.cat([z1, z2])
     batch = GlobalBatch.of(
-        engine.ranks, z1.shape[0], facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys))
-    )
+        engine.ranks, z1.shape[0],
+        facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys), **prefix_facts(prefixes)),
+    )  # fmt: skip
     ids = batch.index(z1.device).repeat(2)
     return TwoViews(x, ids, batch, engine, counted, direction, detach_keys)
 

@@ -191,7 +191,7 @@ class PlainLoss(torch.autograd.Function):
     that want a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, run: Run, again: Again, *wanted: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Run, again: Again | None, *wanted: Tensor) -> Tensor:
         loss, grads = run()
         ctx.again = again
         ctx.save_for_backward(*grads, *wanted)
@@ -205,7 +205,7 @@ class PlainLoss(torch.autograd.Function):
             return (None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
         # one tensor may be two inputs: the gradient of either must not pass through the other
         inputs = [x.view_as(x) for x in saved[half:]]
-        if not torch.is_grad_enabled() or (value := ctx.again(inputs)) is None:
+        if not torch.is_grad_enabled() or ctx.again is None or (value := ctx.again(inputs)) is None:
             return (None, None, *once(scaled, gout, *saved))
         with torch.no_grad():
             known = scaled(gout, *saved)
@@ -225,8 +225,8 @@ class Known(torch.autograd.Function):
         return None, gout
 
 
-def plain_loss(run: Run, again: Again, wanted: Sequence[Tensor]) -> Tensor:
-    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
+def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -> Tensor:
+    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`. again: None: once."""
     # apply without its look for transforms, which check.no_transforms has refused
     value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
     return value
@@ -241,7 +241,7 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    return plain_loss(run, partial(of_statistics, args, weights, needs, extras), wanted) if wanted else run()[0]
+    return plain_loss(run, wanted, partial(of_statistics, args, weights, needs, extras)) if wanted else run()[0]
 
 
 def is_one(gout: Tensor) -> bool:
@@ -303,7 +303,7 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
         if not any(needs):
             return library.loss(args, weights, budget, needs)[0]
         again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
-        return plain_loss(lambda: library.loss(args, weights, budget, needs), again, record.wanted_inputs(args, needs))
+        return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs), again)
     given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if not any(needs):
         return run_loss(args, given, needs)[0]
@@ -323,7 +323,11 @@ def of_statistics(
         *wanted, private = wanted
         extras = extras._replace(private=private)
     args = record.with_inputs(args, needs, wanted)
-    return second_derivatives.weighed(args, weights, extras, stats(args, 0, exact=True))
+    parts = [
+        weight * second_derivatives.weighed(own, weights, extras, stats(own, 0, exact=True))
+        for weight, own in second_derivatives.each_prefix(args)
+    ]
+    return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
 def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:

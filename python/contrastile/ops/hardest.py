@@ -43,6 +43,8 @@ def hardest_limit(pairs: Pairs, count: int, engine: EngineOptions) -> Tensor:
             limit: Tensor = torch.ops.contrastile.hardest.default(*packed(args), count)
             return limit
         sizes = across_ranks.agreed(engine.ranks, args, "pair_reduce", needs_of(args))
+        if count >= across_ranks.columns_of_all(engine.ranks, sizes):
+            return no_limit(args)
         with no_autocast(args.a):
             call = across_ranks.global_call(engine.ranks, args, sizes)
             found = Hardest(count, call.own.rows, across_ranks.columns_of_all(engine.ranks, sizes))
@@ -51,11 +53,17 @@ def hardest_limit(pairs: Pairs, count: int, engine: EngineOptions) -> Tensor:
 
 
 def hardest(args: Arguments, count: int) -> Tensor:
+    if count >= args.m:
+        return no_limit(args)
     with no_autocast(args.a):
         call, _ = build_call(args)
         found = Hardest(count, call.rows, args.m)
         found.see(call)
         return found.limit()
+
+
+def no_limit(args: Arguments) -> Tensor:
+    return args.a.new_full((args.n,), -torch.inf, dtype=stat_dtype(args.a.dtype))
 
 
 def fake_hardest(args: Arguments, count: Any) -> Tensor:

@@ -7,7 +7,7 @@ never cause a recompilation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -66,8 +66,8 @@ def build_call(args: Arguments) -> tuple[PairCall, Backend]:
         )
     spec = args.spec
     if args.square:
-        # the rows' scale already multiplies the score; as columns they bring the rest
-        col = replace(rows, scale=None)
+        # the rows' scale already multiplies the score; as columns they bring the rest, and their norms of a prefix
+        col = replace(rows, scale=vector(args.col_scale))
         return PairCall(spec, rows, [col], None), chosen
     blocks = [converted(block, compute, kind) for block in args.blocks]
     cols = Side(
@@ -186,11 +186,35 @@ def loss(
     args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
 ) -> tuple[Tensor, list[Tensor]]:
     with no_autocast(args.a):
+        if args.prefixes:
+            return prefix_loss(args, weights, budget, needs)
         if (run := small_loss(args, weights, needs)) is not None:
             return run()
         call, backend = build_call(args)
         value, grads = driver.scalar(call, backend, contiguous_weights(args, weights), needed(args, needs), budget)
         return value, [] if grads is None else flat_gradients(args, grads)
+
+
+def prefix_loss(
+    args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    built = [build_call(part) for part in slices(args)]
+    calls, backend = [call for call, _ in built], built[0][1]
+    whole = contiguous_weights(args, weights)
+    each = [whole.times(weight) for weight in args.prefix_weights]
+    value, grads = driver.prefix_sum(calls, backend, each, needed(args, needs), budget, args.a.shape[1])
+    return value, [] if grads is None else flat_gradients(args, grads)
+
+
+def slices(args: Arguments) -> Iterator[Arguments]:
+    """A record for each prefix, whose features are those that the prefix before does not have."""
+    start = 0
+    for index, stop in enumerate(args.prefixes):
+        yield replace(
+            args, a=args.a[:, start:stop], blocks=[block[:, start:stop] for block in args.blocks],
+            scale=args.scale[index], col_scale=None if args.col_scale is None else args.col_scale[index], prefixes=[],
+        )  # fmt: skip
+        start = stop
 
 
 def small_loss(

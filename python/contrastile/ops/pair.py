@@ -326,7 +326,7 @@ def pair_loss(
 
 def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
     """pair_loss for those who have checked their options."""
-    args, given = _weighted(pairs, weights, engine)
+    args, given = weighted(pairs, weights, engine)
     budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
     if engine.ranks is None:
         return autograd.loss(args, given, budget, needs)
@@ -344,11 +344,11 @@ def small_sum(
     """
     if engine.ranks is not None:
         return None
-    args, given = _weighted(pairs, weights, engine)
+    args, given = weighted(pairs, weights, engine)
     return autograd.small_loss(args, given, needs_of(args), SmallExtras(private, sets))
 
 
-def _weighted(pairs: Pairs, weights: Weights, engine: EngineOptions) -> tuple[Arguments, LossWeights]:
+def weighted(pairs: Pairs, weights: Weights, engine: EngineOptions) -> tuple[Arguments, LossWeights]:
     """Both checked."""
     _refuse_idle_weights(pairs, weights)
     if pairs.targets is not None:

@@ -90,6 +90,10 @@ class Arguments:
     target: Annotated[int, Option("int", names=TARGETS, agreed=True)] = 0
     split: Annotated[bool, Option("bool", agreed=True)] = False  # see spec.PairSpec, as the next
     counts: Annotated[bool, Option("bool", agreed=True)] = False
+    # of pair_loss: the sum over these prefixes of the features, in ascending order, with their weights. scale and
+    # col_scale then have a row for each prefix: (P, N), (P, M)
+    prefixes: Annotated[list[int], Option("int[]")] = field(default_factory=list)
+    prefix_weights: Annotated[list[float], Option("float[]")] = field(default_factory=list)
     compute: Annotated[torch.dtype, Option("ScalarType")] = torch.float32  # the type features are multiplied in
     backend: Annotated[str, Option("str")] = "auto"
 

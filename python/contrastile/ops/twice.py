@@ -8,7 +8,7 @@ that is held.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any
@@ -233,7 +233,7 @@ def directions(
     scale, blocks = named["scale"], every[len(record.GRADS) :]
     rows = Vectors(named["a"], None if scale is None else scale.expand(args.n), named["row_bias"])
     if args.square:
-        return rows, Vectors(named["a"], None, named["row_bias"])
+        return rows, Vectors(named["a"], named["col_scale"], named["row_bias"])
     if all(x is None for x in blocks):
         return rows, Vectors(None, named["col_scale"], named["col_bias"])
     of_blocks = [x.new_zeros(x.shape).to(dtype) if y is None else y for x, y in zip(args.blocks, blocks, strict=True)]
@@ -255,6 +255,17 @@ def of_inputs(args: Arguments, rows: Vectors, cols: Vectors) -> list[Tensor | No
     else:
         blocks = cols.features.split([len(x) for x in args.blocks])
     return [*(named.get(name) for name in record.GRADS), *blocks]
+
+
+def each_prefix(args: Arguments) -> Iterator[tuple[float, Arguments]]:
+    """The call of each prefix and its weight; without prefixes the call."""
+    if not args.prefixes:
+        yield 1.0, args
+    for index, (end, weight) in enumerate(zip(args.prefixes, args.prefix_weights, strict=True)):
+        yield weight, replace(
+            args, a=args.a[:, :end], blocks=[x[:, :end] for x in args.blocks], scale=args.scale[index],
+            col_scale=None if args.col_scale is None else args.col_scale[index], prefixes=[], prefix_weights=[],
+        )  # fmt: skip
 
 
 def weighed(args: Arguments, weights: Sequence[Any], extras: SmallExtras, found: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,9 +48,8 @@ class GlobalBatch:
     ) -> list[GlobalBatch]:
         """One for each of several kinds of items, of as many as `counts` says on this rank."""
         ranks = resolve(group)
-        if ranks is None:
-            return [GlobalBatch(None, (n,)) for n in counts]
-        return [GlobalBatch(ranks, sizes) for sizes in zip(*agree(ranks, facts(), counts), strict=True)]
+        everywhere = [counts] if ranks is None else agree(ranks, facts(), counts)
+        return list(map(partial(GlobalBatch, ranks), zip(*everywhere, strict=True)))
 
     @property
     def rank(self) -> int:

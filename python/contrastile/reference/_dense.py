@@ -1,10 +1,13 @@
 """What the dense losses share: masks as -inf, reductions, the 2N x 2N logits of two views."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+F = TypeVar("F", bound=Callable[..., Tensor])
 Scalar = float | Tensor  # a 0-dim tensor may require grad
 
 
@@ -79,3 +82,25 @@ def other_instances(z1: Tensor) -> Tensor:
     """(2N, 2N) bool: the column is neither the row itself nor the other view of its instance."""
     instance = torch.arange(len(z1), device=z1.device).repeat(2)
     return instance[:, None] != instance[None, :]
+
+
+def over_prefixes(*features: str) -> Callable[[F], F]:
+    """Gives a loss its arguments matryoshka and matryoshka_weights: the weighted sum of a call for each prefix of the
+    features that are named here."""
+
+    def decorate(loss: F) -> F:
+        @wraps(loss)
+        def total(*args: Any, matryoshka: Any = None, matryoshka_weights: Any = None, **kwargs: Any) -> Tensor:
+            if matryoshka is None:
+                return loss(*args, **kwargs)
+            given = dict(zip(loss.__code__.co_varnames, args, strict=False)) | kwargs
+            losses = []
+            for m in matryoshka:
+                cut = {name: given[name][..., :m] for name in features if given.get(name) is not None}
+                losses.append(loss(**{**given, **cut}))
+            weights = [1.0] * len(losses) if matryoshka_weights is None else matryoshka_weights
+            return sum((w * x for w, x in zip(weights, losses, strict=True)), torch.zeros_like(losses[0]))
+
+        return total  # type: ignore[return-value]
+
+    return decorate

@@ -1,5 +1,7 @@
 """Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,7 @@ from ._dense import (
     direction_weights,
     masked_logsumexp,
     of_present,
+    over_prefixes,
     reduce_rows,
     reduce_views,
     two_view_logits,
@@ -15,6 +18,7 @@ from ._dense import (
 )  # fmt: skip
 
 
+@over_prefixes("query", "key", "negatives", "hard_negatives")
 def info_nce(
     query: Tensor,
     key: Tensor,
@@ -39,6 +43,8 @@ def info_nce(
     direction: str = "mean",
     detach_keys: bool = False,
     key_offset: int = 0,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -55,7 +61,8 @@ def info_nce(
     columns are the queries, divided by key_temperature (default: the same) and without log_prob; direction says how
     both are joined. positive_log_prob=False: z_io has no log_prob. detach_keys: c is a constant in either direction.
     present: pairs that are not are taken out of the batch. num_hard: of the negatives that are kept, those below the
-    num_hard-th largest of the row are dropped, too.
+    num_hard-th largest of the row are dropped, too. matryoshka: the sum over these prefixes of the features,
+    each unit rows if normalize.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy; num_hard: Wang and Liu
@@ -117,6 +124,7 @@ def info_nce(
     return reduce_rows(losses, reduction, weights, present)
 
 
+@over_prefixes("image_features", "text_features")
 def clip_loss(
     image_features: Tensor,
     text_features: Tensor,
@@ -130,6 +138,8 @@ def clip_loss(
     text_groups: Tensor | None = None,
     direction: str = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
@@ -168,6 +178,7 @@ def clip_loss(
     return reduce_rows(losses, reduction, weights, present)
 
 
+@over_prefixes("z1", "z2")
 def nt_xent(
     z1: Tensor,
     z2: Tensor,
@@ -175,6 +186,8 @@ def nt_xent(
     temperature: Scalar = 0.5,
     direction: str = "mean",
     detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
