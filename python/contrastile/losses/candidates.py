@@ -148,13 +148,15 @@ def softmax_ids(
     key_ids: Tensor | None,
     negative_ids: Tensor | None,
     negatives: Tensor | None,
+    kind: str = "ids",
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Ids of queries, keys and negatives, checked; none without query_ids."""
+    """Ids of queries, keys and negatives, checked; none without query_ids. kind: what the arguments are called."""
+    row_name = f"query_{kind}"
     if negative_ids is not None and (negatives is None or query_ids is None):
-        raise ValueError(f"negative_ids need {'negatives' if negatives is None else 'query_ids'}")
-    rows, cols = pair_ids(query, "query_ids", query_ids, "key_ids", key_ids, key.shape[0])
+        raise ValueError(f"negative_{kind} need {'negatives' if negatives is None else row_name}")
+    rows, cols = pair_ids(query, row_name, query_ids, f"key_{kind}", key_ids, key.shape[0])
     if negative_ids is not None and negatives is not None:
-        negative_ids = check.ids("negative_ids", negative_ids, negatives.shape[0], query.device)
+        negative_ids = check.ids(f"negative_{kind}", negative_ids, negatives.shape[0], query.device)
     return rows, cols, negative_ids
 
 
@@ -170,11 +172,6 @@ def softmax_groups(
     could say whether it counts."""
     if query_groups is key_groups is negative_groups is None:
         return None, None, None
-    if negative_groups is not None and (negatives is None or query_groups is None):
-        raise ValueError(f"negative_groups need {'negatives' if negatives is None else 'query_groups'}")
     if query_groups is not None and negatives is not None and negative_groups is None:
         raise ValueError("query_groups need negative_groups where there are negatives")
-    rows, cols = pair_ids(query, "query_groups", query_groups, "key_groups", key_groups, key.shape[0])
-    if negative_groups is not None and negatives is not None:
-        negative_groups = check.ids("negative_groups", negative_groups, negatives.shape[0], query.device)
-    return rows, cols, negative_groups
+    return softmax_ids(query, key, query_groups, key_groups, negative_groups, negatives, "groups")

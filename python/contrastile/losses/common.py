@@ -142,6 +142,11 @@ def number(name: str, x: float | Tensor, like: Tensor, *, positive: bool = False
     return value.to(like.dtype) if isinstance(value, Tensor) else value
 
 
+def added(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of the directions that are wanted, one or both."""
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
 def upcast(x: Tensor) -> Tensor:
     """x in the type of the statistics: float64 stays, everything else is float32."""
     return x if x.dtype == torch.float64 else x.float()

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..literals import BackendName, Direction, Reduction
 from ..ops import Pairs, check, log_add, pair_stats, softplus
 from ..ranks import GlobalBatch, Group, collective, given
-from .common import cleaned, engine_options, inverse, reduced_empty, unit
+from .common import added, cleaned, engine_options, inverse, reduced_empty, unit
 from .weights import NOWHERE, Counted, direction_weights, keep_present
 
 
@@ -100,5 +100,5 @@ def mil_nce(
         rows = math.log(2.0) + softplus(log_add(others, back) - bag - math.log(2.0))
     else:
         sides = [weight * softplus(x - bag) for weight, x in ((row, others), (col, back)) if weight and x is not None]
-        rows = sides[0] if len(sides) == 1 else sides[0] + sides[1]
+        rows = added(sides)
     return counted.reduced(batch, rows, reduction)

@@ -13,6 +13,7 @@ from ..ops import EngineOptions, Pairs, PairStats, Weights, check, pair_stats, s
 from ..ranks import GlobalBatch, Group, collective, given, one_of
 from .arcs import Share, between, own_share
 from .common import (
+    added,
     cross_entropy,
     engine_options,
     feature_pair,
@@ -171,7 +172,7 @@ class Mixup:
             for weight, mass, pair, mean in zip(sides, self.masses(), found, means, strict=True)
             if weight
         ]
-        return self.counted.reduced(self.batch, parts[0] if len(parts) == 1 else parts[0] + parts[1], reduction)
+        return self.counted.reduced(self.batch, added(parts), reduction)
 
 
 def mixture(mass: Tensor, others: Tensor | None, positives: Tensor | None, mean: Tensor | None) -> Tensor:
@@ -269,4 +270,4 @@ def m2_mix(
             pairs = Pairs(anchor, columns, scale, keep="other_index")
             keep_present(pairs, counted.present, [counted.present])
             parts.append(weight * cross_entropy(pair_stats(pairs, engine).rows, matched))
-    return counted.reduced(batch, parts[0] if len(parts) == 1 else parts[0] + parts[1], reduction)
+    return counted.reduced(batch, added(parts), reduction)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..literals import PositiveForm, Reduction, TestName
 from ..ops import EngineOptions, Pairs, PairStats, Weights, pair_stats, softplus, stat_dtype, weighted_sum
 from ..ranks import GlobalBatch
-from .common import upcast
+from .common import added, upcast
 from .weights import mean_weight, weighed
 
 # of a test of positives, that of negatives
@@ -85,7 +85,7 @@ class ManyPositives:
             weighted_sum(pairs, Weights(anchors.weight * anchors.share), self.engine)
             for pairs, anchors in zip(self.softplus_pairs(), sides, strict=True)
         ]
-        return found[0] if len(found) == 1 else found[0] + found[1]
+        return added(found)
 
     def of_columns(self, x: Tensor) -> Tensor:
         """Numbers of the first block of columns as ones of all: the others are no anchors."""

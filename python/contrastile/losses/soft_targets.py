@@ -11,7 +11,7 @@ from torch import Tensor
 from ..literals import Positives, Reduction, TeacherLoss
 from ..ops import EngineOptions, Pairs, PairStats, Targets, Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch
-from .common import like_statistics, paired_dot, upcast
+from .common import added, like_statistics, paired_dot, upcast
 from .weights import Counted
 
 LOSSES = get_args(TeacherLoss)
@@ -72,7 +72,7 @@ class Distillation:
         for side, weight in self.sides():
             own = self.divergences(stats, side) if self.kind == "kl" else self.cross_entropies(stats, side)
             values.append(weight * (own if right is None else torch.where(right[side] > 0, own, 0.0)))
-        return values[0] if len(values) == 1 else values[0] + values[1]
+        return added(values)
 
     def cross_entropies(self, stats: PairStats, side: str) -> Tensor:
         """Of one direction."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..literals import Direction, Reduction, TestName
 from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, log_add, pair_stats, small_sum, weighted_sum
 from ..ranks import GlobalBatch
-from .common import at_least_one, cross_entropy, paired_dot, upcast
+from .common import added, at_least_one, cross_entropy, paired_dot, upcast
 from .matryoshka import Matryoshka
 from .private import Candidates, private_logits, private_sum
 from .weights import NOWHERE, Counted, direction_weights, keep_present
@@ -263,4 +263,4 @@ def softmax_loss(
         problem.row = row
         parts.insert(0, problem)
     values = [(x.detached_candidates() if detach_keys else x).loss(reduction) for x in parts]
-    return values[0] if len(values) == 1 else values[0] + values[1]
+    return added(values)

@@ -11,6 +11,7 @@ from ..literals import BackendName, Direction, Reduction
 from ..ops import Pairs, check, matmul, pair_stats
 from ..ranks import GlobalBatch, Group, collective, given
 from .common import (
+    added,
     cleaned,
     cross_entropy,
     engine_options,
@@ -182,7 +183,7 @@ def block_info_nce(
             found = [same.clamp_min(NOWHERE), other.clamp_min(NOWHERE) + of_block]
             found.append(rest.logsumexp(dim).T.flatten() + of_pair)
             parts.append(weight * cross_entropy(torch.stack(found).logsumexp(0), matched))
-    return counted.reduced(batch, parts[0] if len(parts) == 1 else parts[0] + parts[1], reduction)
+    return counted.reduced(batch, added(parts), reduction)
 
 
 def versions_of_pairs(x: Tensor, y: Tensor, blocks: int) -> Tensor:
@@ -266,4 +267,4 @@ def m3el_loss(
             own = pair_stats(within, engine).rows
             others = torch.stack([cross, own, torch.zeros_like(own)]).logsumexp(0)
             parts.append(weight * cross_entropy(others, matched))
-    return counted.reduced(batch, parts[0] if len(parts) == 1 else parts[0] + parts[1], reduction)
+    return counted.reduced(batch, added(parts), reduction)

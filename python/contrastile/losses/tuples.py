@@ -12,7 +12,7 @@ from torch import Tensor
 from ..literals import Reduction, ScoreName
 from ..ops import EngineOptions, Pairs, check, pair_stats
 from ..ranks import GlobalBatch
-from .common import at_least_one, cross_entropy, upcast
+from .common import added, at_least_one, cross_entropy, upcast
 from .weights import Counted, keep_present
 
 
@@ -70,7 +70,7 @@ class TupleProblem:
             assert stats.cols is not None
             total = None if stats.col_positives is None else stats.col_positives[own]
             found.append(cols * self.cross_entropy(stats.cols[own], total, self.batch.total))
-        return found[0] if len(found) == 1 else found[0] + found[1]
+        return added(found)
 
     def drop_matched(self, pairs: Pairs, m: int) -> None:
         """The keep rule that leaves every pair but the matched ones and those of samples that take no part."""
@@ -112,7 +112,7 @@ def tuple_loss(
     if col:
         problem = build([anchor.detach(), *others])
         found.append(problem.rows(0.0, col))
-    rows = found[0] if len(found) == 1 else found[0] + found[1]
+    rows = added(found)
     return problem.counted.reduced(problem.batch, rows, reduction)
 
 

@@ -47,7 +47,7 @@ def hardest_limit(pairs: Pairs, count: int, engine: EngineOptions) -> Tensor:
             return no_limit(args)
         with no_autocast(args.a):
             call = across_ranks.global_call(engine.ranks, args, sizes)
-            found = Hardest(count, call.own.rows, across_ranks.columns_of_all(engine.ranks, sizes))
+            found = Hardest(count, call.own.rows)
             sweep.visit(call, found.see)
             return found.limit()
 
@@ -57,7 +57,7 @@ def hardest(args: Arguments, count: int) -> Tensor:
         return no_limit(args)
     with no_autocast(args.a):
         call, _ = build_call(args)
-        found = Hardest(count, call.rows, args.m)
+        found = Hardest(count, call.rows)
         found.see(call)
         return found.limit()
 
@@ -76,11 +76,9 @@ hardest_operator = operator("hardest", hardest, fake_hardest)
 class Hardest:
     """What the columns that were seen so far have."""
 
-    def __init__(self, count: int, rows: Side, columns: int) -> None:
-        """columns: how many there are in all; no more are kept."""
+    def __init__(self, count: int, rows: Side) -> None:
         assert rows.scale is not None
-        self.count = count = min(count, columns)
-        n = len(rows)
+        self.count, n = count, len(rows)
         self.largest = rows.scale.new_full((n, count + 1), -torch.inf)  # z of each row, in falling order
         self.rounding = rows.scale.new_zeros(n)  # by how much a z may be off
 
