@@ -33,6 +33,7 @@ from .common import (
     scale_of,
     unit,
 )
+from .in_batch import InBatch, given_report
 from .matryoshka import Matryoshka, prefix_facts
 from .softmax import Block, Softmax, softmax_loss
 from .two_views import two_views
@@ -65,6 +66,7 @@ def info_nce(
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
+    report: InBatch | None = None,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -115,6 +117,8 @@ def info_nce(
             gradient.
         present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
             does not matter, their gradient is 0. "mean" is over those that are present.
+        report: A contrastile.metrics.InBatch, which the call fills with its in-batch recall and the like. Not with
+            matryoshka.
         reduction: "mean" | "sum" over rows, or "none": (N,).
         memory_budget, backend, group: As in pair_reduce / pair_loss. With a group, log-probabilities, weights and
             present are those of this rank's own items.
@@ -164,6 +168,8 @@ def info_nce(
     )
     if hard_negatives is not None:
         hard_negatives = unit(cleaned(hard_negatives, counted.present), normalize)
+    if report is not None:
+        report = given_report(report, prefixes)
     batch = GlobalBatch.of(
         engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
@@ -171,7 +177,7 @@ def info_nce(
             query_ids=given(query_ids), false_negative_margin=given(margin), symmetric=symmetric,
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
-            positive_log_prob=positive_log_prob, **prefix_facts(prefixes),
+            positive_log_prob=positive_log_prob, report=given(report), **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -179,7 +185,7 @@ def info_nce(
         return reduced_empty(0, reduction, query, key, scale, key_scale, *blocks, hard_negatives)
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, margin, smoothing,
-        own.log_prob, not positive_log_prob, prefixes=prefixes,
+        own.log_prob, not positive_log_prob, prefixes=prefixes, report=report,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -203,6 +209,7 @@ def clip_loss(
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
+    report: InBatch | None = None,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -218,8 +225,8 @@ def clip_loss(
             per pair, in two passes.
         text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
-        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, reduction,
-            memory_budget, backend, group: As in info_nce.
+        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, report,
+            reduction, memory_budget, backend, group: As in info_nce.
 
     Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
     direction.
@@ -244,18 +251,21 @@ def clip_loss(
     key_scale = None
     if text_logit_scale is not None:
         key_scale = scale_of("text_logit_scale", text_logit_scale, image, counted.present)
+    if report is not None:
+        report = given_report(report, prefixes)
     batch = GlobalBatch.of(
         engine.ranks, image.shape[0],
         facts=lambda: dict(
             **counted.facts(), image_ids=given(row_ids), label_smoothing=given(smoothing or None),
-            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys), **prefix_facts(prefixes),
+            text_logit_scale=given(key_scale), detach_keys=bool(detach_keys), report=given(report),
+            **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
         return reduced_empty(0, reduction, image, text, scale, key_scale)
     problem = Softmax(
         batch, engine, image, text, scale, counted, row_ids=row_ids, col_ids=col_ids, smoothing=smoothing,
-        prefixes=prefixes,
+        prefixes=prefixes, report=report,
     )  # fmt: skip
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale

@@ -16,6 +16,7 @@ from .decoupled import dcl, dclw, dhel
 from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
+from .in_batch import InBatch
 from .kernel import KernelName, kcl
 from .multiview import Aggregation, Denominator, mv_dhel, mv_infonce, pvc
 from .pmrl import pmrl_loss
@@ -60,6 +61,7 @@ class InfoNCE(LossModule):
         matryoshka: Sequence[int] | None = None,
         matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
+        report: InBatch | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -84,6 +86,7 @@ class InfoNCE(LossModule):
         self.matryoshka = matryoshka
         self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
+        self.report = report
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
@@ -117,6 +120,7 @@ class InfoNCE(LossModule):
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
+        report: InBatch | Own | None = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -147,6 +151,7 @@ class InfoNCE(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            report=self.report if report is OWN else report,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -184,6 +189,7 @@ class ClipLoss(LossModule):
         matryoshka: Sequence[int] | None = None,
         matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
+        report: InBatch | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -204,6 +210,7 @@ class ClipLoss(LossModule):
         self.matryoshka = matryoshka
         self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
+        self.report = report
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
@@ -228,6 +235,7 @@ class ClipLoss(LossModule):
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
+        report: InBatch | Own | None = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -249,6 +257,7 @@ class ClipLoss(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            report=self.report if report is OWN else report,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,

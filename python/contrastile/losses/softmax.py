@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction
-from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, small_sum, weighted_sum
+from ..ops import EngineOptions, Pairs, Weights, check, pair_stats, reported_sum, small_sum, weighted_sum
 from ..ranks import GlobalBatch
 from .common import at_least_one, cross_entropy, paired_dot, private_dots, upcast
+from .in_batch import InBatch, measured
 from .matryoshka import Matryoshka
 from .weights import Counted, direction_weights, keep_present
 
@@ -50,6 +51,8 @@ class Softmax:
     row: float = 1.0  # weight of the direction query -> key
     col: float = 0.0  # of key -> query, from the same pass
     prefixes: Matryoshka | None = None  # features are whole: the loss is the sum over these
+    report: InBatch | None = None
+    keys: bool = False  # the rows are the keys of the caller's problem
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -99,7 +102,7 @@ class Softmax:
         not the keys'."""
         return replace(
             self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, scale=scale, others=[], hard=None,
-            row_ids=self.col_ids, col_ids=self.row_ids, log_prob=None, spare_positive=False,
+            row_ids=self.col_ids, col_ids=self.row_ids, log_prob=None, spare_positive=False, keys=True,
         )  # fmt: skip
 
     def one_sum(self) -> bool:
@@ -110,7 +113,8 @@ class Softmax:
         if self.prefixes is not None:
             return self.widened().over_prefixes(self.prefixes, reduction)
         # a weight would bind a graph to sizes
-        if self.hard is not None and reduction != "none" and check.plain(self.query) and self.one_sum():
+        small = self.hard is not None and self.report is None
+        if small and reduction != "none" and check.plain(self.query) and self.one_sum():
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
@@ -131,11 +135,21 @@ class Softmax:
         if reduction == "none" or self.hard is not None or self.spare_positive:
             return self.counted.reduced(self.batch, self.rows(), reduction)
         weight = self.counted.weight(self.batch, reduction, self.query)
-        value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
+        if self.report is None:
+            value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
+        else:
+            value, *sides = reported_sum(self.pairs(), self.weights(weight), self.engine)
+            for keys, side in zip((self.keys, True), sides, strict=False):
+                self.tell(keys, *side[: self.query.shape[0]].unbind(1))
         if self.smoothing > 0.0:
             mean = self.counted.reduced(self.batch, self.mean_logits(), reduction)
             value = value - self.smoothing * mean
         return value
+
+    def tell(self, keys: bool, peak: Tensor, others: Tensor, positive: Tensor) -> None:
+        """Fills the report, if there is one."""
+        if self.report is not None:
+            self.report.fill(keys, measured(peak, others, positive, self.counted, self.batch))
 
     def weights(self, weight: float | Tensor) -> Weights:
         rows = self.row * weight
@@ -151,15 +165,23 @@ class Softmax:
     def rows(self) -> Tensor:
         """Per-row losses, (N,)."""
         n = self.query.shape[0]
-        stats = pair_stats(self.pairs(), self.engine)
+        pairs = self.pairs()
+        pairs.split = self.report is not None  # for the largest negatives
+        stats = pair_stats(pairs, self.engine)
         assert stats.row_positives is not None
-        others, positive = stats.rows, stats.row_positives
+        others, positive, peak = stats.rows, stats.row_positives, stats.row_negative_max
         if self.hard is not None and self.hard.shape[1]:
-            others = torch.logaddexp(others, self.hard_logits().logsumexp(1))
+            hard = self.hard_logits()
+            others = torch.logaddexp(others, hard.logsumexp(1))
+            peak = None if peak is None else torch.maximum(peak, hard.amax(1))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
+        if peak is not None:
+            self.tell(self.keys, peak, others, spared)
         rows = self.row * cross_entropy(others, spared)
         if self.col:
             assert stats.cols is not None
+            if stats.col_negative_max is not None:
+                self.tell(True, stats.col_negative_max[:n], stats.cols[:n], positive)
             rows = rows + self.col * cross_entropy(stats.cols[:n], positive)
         if self.smoothing > 0.0:
             rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits())

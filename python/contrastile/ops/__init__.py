@@ -4,7 +4,7 @@ from ..monoid import softplus, stat_dtype
 from .arguments import Pairs
 from .library import no_autocast
 from .options import EngineOptions
-from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
+from .pair import Weights, pair_loss, pair_reduce, pair_stats, reported_sum, row_lse, small_sum, weighted_sum
 from .prefixes import Prefixes, prefix_sum
 from .products import matmul
 from .results import PairStats
@@ -17,6 +17,7 @@ __all__ += [
     "pair_reduce",
     "pair_stats",
     "prefix_sum",
+    "reported_sum",
     "row_lse",
     "segment_max",
     "small_sum",

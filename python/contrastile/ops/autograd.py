@@ -131,15 +131,16 @@ class LossFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
-        loss, grads = run_loss(args, more, needs)
+        loss, grads, reports = run_loss(args, more, needs)
         ctx.needs = needs
         ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
-        return loss
+        ctx.mark_non_differentiable(*reports)
+        return (loss, *reports)
 
     @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gout: Tensor, *others: Tensor) -> tuple[Any, ...]:
         return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
@@ -148,13 +149,16 @@ class PlainLoss(torch.autograd.Function):
     that want a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[[], tuple[Tensor, list[Tensor]]], *wanted: Tensor) -> Tensor:
-        loss, grads = run()
+    def forward(ctx: Any, run: Callable[[], library.Loss], *wanted: Tensor) -> Any:
+        loss, grads, reports = run()
         ctx.save_for_backward(*grads, *wanted)
-        return loss
+        if not reports:
+            return loss
+        ctx.mark_non_differentiable(*reports)
+        return (loss, *reports)
 
     @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gout: Tensor, *others: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         if is_one(gout):
             half = len(saved) // 2
@@ -162,11 +166,10 @@ class PlainLoss(torch.autograd.Function):
         return (None, *once(scaled, gout, *saved))
 
 
-def plain_loss(run: Callable[[], tuple[Tensor, list[Tensor]]], wanted: Sequence[Tensor]) -> Tensor:
-    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`."""
+def plain_loss(run: Callable[[], library.Loss], wanted: Sequence[Tensor]) -> Any:
+    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`; with reports, if there are."""
     # apply without its look for transforms, which check.no_transforms has refused
-    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[no-untyped-call]
-    return value
+    return super(torch.autograd.Function, PlainLoss).apply(run, *wanted)  # type: ignore[no-untyped-call]
 
 
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
@@ -178,7 +181,8 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    return plain_loss(run, wanted) if wanted else run()[0]
+    value: Tensor = plain_loss(lambda: (*run(), []), wanted) if wanted else run()[0]
+    return value
 
 
 def is_one(gout: Tensor) -> bool:
@@ -233,21 +237,22 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     return outputs
 
 
-def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Tensor:
-    """Differentiable pair_loss."""
+def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Any:
+    """Differentiable pair_loss; with args.report, the loss and the reports, which have no gradient."""
     if plain(args.a):
-        if not any(needs):
-            return library.loss(args, weights, budget, needs)[0]
-        return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs))
-    given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
-    if not any(needs):
-        return run_loss(args, given, needs)[0]
-    inputs = tensors_of(args)
-    value: Tensor = LossFunction.apply(record.statics(args), needs, given, *inputs)  # type: ignore[no-untyped-call]
-    return value
+        if any(needs):
+            return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs))
+        value, _, reports = library.loss(args, weights, budget, needs)
+    else:
+        given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
+        if any(needs):
+            value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]
+        else:
+            value, _, reports = run_loss(args, given, needs)
+    return (value, *reports) if args.report else value
 
 
-def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> library.Loss:
     return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
 
 
