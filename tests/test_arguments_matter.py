@@ -150,7 +150,7 @@ EVERYWHERE = {
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
-    "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
+    "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
 HALF_MASK = torch.arange(5).expand(N, 5) < 3
 HERE = {
@@ -255,7 +255,8 @@ BASE: dict[str, dict[str, Any]] = {
 def functions() -> dict[str, Callable[..., Any]]:
     every = {name: getattr(losses, name) for name in losses.__all__ if inspect.isfunction(getattr(losses, name))}
     every |= {name: getattr(contrastile, name) for name in ("pair_reduce", "pair_loss", "row_lse", "segment_max")}
-    return every | {name: getattr(metrics, name) for name in metrics.__all__}
+    figures = {name: getattr(metrics, name) for name in metrics.__all__}
+    return every | {name: figure for name, figure in figures.items() if inspect.isfunction(figure)}
 
 
 FUNCTIONS = functions()
@@ -313,6 +314,7 @@ def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, A
     given = {key: made(value, radius) for key, value in given.items()}
     given = {key: value for key, value in given.items() if value is not None or key not in ("score", "permutations")}
     spy.clear()
+    report = given.get("report")
     try:
         result = call(given)
     except REFUSALS as error:
@@ -325,7 +327,8 @@ def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, A
         torch.autograd.grad(sum(x.sum() for x in differentiable), inputs, allow_unused=True) if differentiable else ()
     )
     learned = [key for key, _ in module.named_parameters()] if isinstance(module, nn.Module) else []
-    return [len(parts), *parts, *(None if g is None else g for g in grads), list(spy), learned]
+    told = [] if report is None else list(vars(report).values())
+    return [len(parts), *parts, *(None if g is None else g for g in grads), list(spy), learned, *told]
 
 
 def differs(first: list[Any], second: list[Any]) -> bool:

@@ -22,6 +22,7 @@ from contrastile import backends
 from contrastile.backends import cuda as cuda_module
 from contrastile.backends import triton as triton_module
 from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
+from contrastile.metrics import InBatch
 from contrastile.ops import basis, gathered, hardest, library, multilinear, segments
 from support.combinations import crossed, each_once
 from support.loss_cases import (
@@ -160,6 +161,15 @@ def test_no_backend_waits_for_the_device(card, backend, dtype, reduction, kernel
     options = {"reduction": reduction} if takes(card, "reduction") else {}
     case = each_tensor(default(card, 900, 16), lambda x: x.to(dtype) if x.dim() > 1 else x)
     watched(card, on("meta", case), backend=backend, **options)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton", "cuda"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_report_does_not_wait_for_the_device(backend, reduction, kernels_left_out):
+    needs(backend)
+    card, report = next(card for card in PAIR_LOSSES if card.name == "clip_loss"), InBatch()
+    watched(card, on("meta", default(card, 900, 16)), backend=backend, reduction=reduction, report=report)
+    assert all(x.is_meta for x in vars(report).values())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=id_of)

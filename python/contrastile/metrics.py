@@ -11,9 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .losses.common import feature_pair, unit, upcast
+from .losses.in_batch import InBatch
 from .ops import check, no_autocast
 
-__all__ = ["centroid_cosine", "centroid_distance", "effective_rank", "linear_separability", "positive_cosine"]
+__all__ = [
+    "InBatch",
+    "centroid_cosine",
+    "centroid_distance",
+    "effective_rank",
+    "linear_separability",
+    "positive_cosine",
+]
 
 
 def centroid_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -390,6 +390,7 @@ class Weights:
     col_mean: Tensor | None = None
     cross_entropy: bool = False
     shares: bool = False  # positives count by their shares
+    seen: list[Any] | None = None  # where finished statistics (driver.Statistics) are put, chunk of rows by chunk
 
     def given(self) -> list[Tensor | None]:
         return [self.row, self.row_positive, self.col, self.col_positive, self.row_mean, self.col_mean]

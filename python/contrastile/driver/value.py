@@ -17,6 +17,8 @@ from .statistics import Finished, Statistics
 def weighed(done: Statistics, weights: Weights) -> tuple[Tensor, Upstream, Upstream | None]:
     """The sum, float64, because a statistic and its positive are large and nearly equal; and what the rows and the
     columns bring to the second sweep: its slopes in all statistics and in the sums over positives."""
+    if weights.seen is not None:
+        weights.seen.append(done)
     split = done.row.positive_stat is not None
     if not (split or weights.cross_entropy):
         row, col = weights.upstream(done.row.stat, None if done.col is None else done.col.stat)

@@ -34,6 +34,7 @@ from .common import (
     scale_of,
     unit,
 )
+from .in_batch import InBatch, given_report
 from .matryoshka import Matryoshka, prefix_facts
 from .private import Candidates, lists_of, prepared, private_candidates
 from .softmax import Block, Softmax, softmax_loss
@@ -73,6 +74,7 @@ def info_nce(
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
+    report: InBatch | None = None,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -135,6 +137,8 @@ def info_nce(
             gradient.
         present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
             does not matter, their gradient is 0. "mean" is over those that are present.
+        report: A contrastile.metrics.InBatch, which the call fills with its in-batch recall and the like. Not with
+            matryoshka.
         reduction: "mean" | "sum" over rows, or "none": (N,).
         memory_budget, backend, group: As in pair_reduce / pair_loss. With a group, log-probabilities, weights and
             present are those of this rank's own items.
@@ -199,6 +203,8 @@ def info_nce(
     )
     if hard_negatives is not None:
         hard_negatives = prepared(hard_negatives, counted.present, normalize)
+    if report is not None:
+        report = given_report(report, prefixes, in_batch)
     batch = GlobalBatch.of(
         engine.ranks, n, sum(x.features.shape[0] for x in others),
         lambda: dict(
@@ -208,7 +214,7 @@ def info_nce(
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             num_hard=num_hard or 0, key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
             positive_log_prob=positive_log_prob, relative_margin=given(relative), in_batch=in_batch,
-            **prefix_facts(prefixes),
+            report=given(report), **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -218,7 +224,7 @@ def info_nce(
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
         margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,
-        relative_margin=relative, in_batch=in_batch, prefixes=prefixes,
+        relative_margin=relative, in_batch=in_batch, prefixes=prefixes, report=report,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
@@ -244,6 +250,7 @@ def clip_loss(
     weights: Tensor | None = None,
     present: Tensor | None = None,
     normalize: bool = False,
+    report: InBatch | None = None,
     reduction: Reduction = "mean",
     memory_budget: int | None = None,
     backend: BackendName = "auto",
@@ -261,8 +268,8 @@ def clip_loss(
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
         image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
             query_groups and key_groups of info_nce.
-        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, reduction,
-            memory_budget, backend, group: As in info_nce.
+        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, report,
+            reduction, memory_budget, backend, group: As in info_nce.
 
     Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
     direction.
@@ -292,11 +299,14 @@ def clip_loss(
     key_scale = None
     if text_logit_scale is not None:
         key_scale = scale_of("text_logit_scale", text_logit_scale, image, counted.present)
+    if report is not None:
+        report = given_report(report, prefixes)
     batch = GlobalBatch.of(
         engine.ranks, image.shape[0],
         facts=lambda: dict(
             **counted.facts(), image_ids=given(row_ids), image_groups=given(image_groups),
             label_smoothing=given(smoothing or None), text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
+            report=given(report),
             **prefix_facts(prefixes),
         ),
     )  # fmt: skip
@@ -304,7 +314,7 @@ def clip_loss(
         return reduced_empty(0, reduction, image, text, scale, key_scale)
     problem = Softmax(
         batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, *groups, smoothing=smoothing,
-        prefixes=prefixes,
+        prefixes=prefixes, report=report,
     )  # fmt: skip
     if key_scale is None and is_per_row(logit_scale, batch):
         key_scale = scale

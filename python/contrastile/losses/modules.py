@@ -21,6 +21,7 @@ from .distill import clip_distill_loss, distill_info_nce
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
+from .in_batch import InBatch
 from .kernel import KernelName, kcl
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
@@ -79,6 +80,7 @@ class InfoNCE(LossModule):
         matryoshka: Sequence[int] | None = None,
         matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
+        report: InBatch | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -108,6 +110,7 @@ class InfoNCE(LossModule):
         self.matryoshka = matryoshka
         self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
+        self.report = report
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
@@ -148,6 +151,7 @@ class InfoNCE(LossModule):
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
+        report: InBatch | Own | None = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -184,6 +188,7 @@ class InfoNCE(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            report=self.report if report is OWN else report,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,
@@ -222,6 +227,7 @@ class ClipLoss(LossModule):
         matryoshka: Sequence[int] | None = None,
         matryoshka_weights: Sequence[float] | None = None,
         normalize: bool = False,
+        report: InBatch | None = None,
         reduction: Reduction = "mean",
         memory_budget: int | None = None,
         backend: BackendName = "auto",
@@ -244,6 +250,7 @@ class ClipLoss(LossModule):
         self.matryoshka = matryoshka
         self.matryoshka_weights = matryoshka_weights
         self.normalize = normalize
+        self.report = report
         self.reduction = reduction
         self.memory_budget = memory_budget
         self.backend = backend
@@ -271,6 +278,7 @@ class ClipLoss(LossModule):
         weights: Tensor | None = None,
         present: Tensor | None = None,
         normalize: bool | Own = OWN,
+        report: InBatch | Own | None = OWN,
         reduction: Reduction | Own = OWN,
         memory_budget: int | Own | None = OWN,
         backend: BackendName | Own = OWN,
@@ -294,6 +302,7 @@ class ClipLoss(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            report=self.report if report is OWN else report,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,

@@ -163,7 +163,8 @@ def stateful_loss(
         wanted, grads = [*wanted, temperature], [*grads, slope]
     if not (torch.is_grad_enabled() and wanted):
         return value
-    return plain_loss(lambda: (value, grads), wanted)
+    loss: Tensor = plain_loss(lambda: (value, grads, []), wanted)
+    return loss
 
 
 @torch.no_grad()

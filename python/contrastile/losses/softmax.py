@@ -9,9 +9,21 @@ import torch
 from torch import Tensor
 
 from ..literals import Direction, Reduction, TestName
-from ..ops import EngineOptions, Pairs, Weights, check, hardest_limit, log_add, pair_stats, small_sum, weighted_sum
+from ..ops import (
+    EngineOptions,
+    Pairs,
+    Weights,
+    check,
+    hardest_limit,
+    log_add,
+    pair_stats,
+    reported_sum,
+    small_sum,
+    weighted_sum,
+)
 from ..ranks import GlobalBatch
 from .common import added, at_least_one, cross_entropy, paired_dot, upcast
+from .in_batch import InBatch, measured
 from .matryoshka import Matryoshka
 from .private import Candidates, private_logits, private_sum
 from .weights import NOWHERE, Counted, direction_weights, keep_present
@@ -57,6 +69,8 @@ class Softmax:
     prefixes: Matryoshka | None = None  # features are whole: the loss is the sum over these
     relative_margin: float | Tensor | None = None
     in_batch: bool = True  # False: no other key is a candidate
+    report: InBatch | None = None
+    keys: bool = False  # the rows are the keys of the caller's problem
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -136,7 +150,7 @@ class Softmax:
         return replace(
             self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, scale=scale, others=[], hard=None,
             row_ids=self.col_ids, col_ids=self.row_ids, row_groups=self.col_groups, col_groups=self.row_groups,
-            log_prob=None, spare_positive=False,
+            log_prob=None, spare_positive=False, keys=True,
         )  # fmt: skip
 
     def one_sum(self) -> bool:
@@ -147,7 +161,9 @@ class Softmax:
         if self.prefixes is not None:
             return self.widened().over_prefixes(self.prefixes, reduction)
         # a weight would bind a graph to sizes
-        if isinstance(self.hard, Tensor) and reduction != "none" and check.plain(self.query) and self.one_sum():
+        few = isinstance(self.hard, Tensor) and reduction != "none" and self.report is None
+        if few and check.plain(self.query) and self.one_sum():
+            assert isinstance(self.hard, Tensor)
             weights = self.weights(self.counted.weight(self.batch, reduction, self.query))
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
@@ -176,11 +192,21 @@ class Softmax:
         if reduction == "none" or self.hard is not None or self.spare_positive or not self.in_batch:
             return self.counted.reduced(self.batch, self.rows(), reduction)
         weight = self.counted.weight(self.batch, reduction, self.query)
-        value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
+        if self.report is None:
+            value = weighted_sum(self.pairs(), self.weights(weight), self.engine)
+        else:
+            value, *sides = reported_sum(self.pairs(), self.weights(weight), self.engine)
+            for keys, side in zip((self.keys, True), sides, strict=False):
+                self.tell(keys, *side[: self.query.shape[0]].unbind(1))
         if self.smoothing > 0.0:
             mean = self.counted.reduced(self.batch, self.mean_logits(), reduction)
             value = value - self.smoothing * mean
         return value
+
+    def tell(self, keys: bool, peak: Tensor, others: Tensor, positive: Tensor) -> None:
+        """Fills the report, if there is one."""
+        if self.report is not None:
+            self.report.fill(keys, measured(peak, others, positive, self.counted, self.batch))
 
     def weights(self, weight: float | Tensor) -> Weights:
         rows = self.row * weight
@@ -198,16 +224,24 @@ class Softmax:
         if not self.in_batch:
             return self.rows_beside()
         n = self.query.shape[0]
-        stats = pair_stats(self.pairs(), self.engine)
+        pairs = self.pairs()
+        pairs.split = self.report is not None  # for the largest negatives
+        stats = pair_stats(pairs, self.engine)
         assert stats.row_positives is not None
-        others, positive = stats.rows, stats.row_positives
+        others, positive, peak = stats.rows, stats.row_positives, stats.row_negative_max
         hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
         if hard is not None and hard.shape[1]:
             others = log_add(others, hard.logsumexp(1))
+            if peak is not None:
+                peak = torch.maximum(peak, hard.masked_fill(hard <= NOWHERE, -torch.inf).amax(1))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
+        if peak is not None:
+            self.tell(self.keys, peak, others, spared)
         rows = self.row * cross_entropy(others, spared)
         if self.col:
             assert stats.cols is not None
+            if stats.col_negative_max is not None:
+                self.tell(True, stats.col_negative_max[:n], stats.cols[:n], positive)
             rows = rows + self.col * cross_entropy(stats.cols[:n], positive)
         if self.smoothing > 0.0:
             rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))

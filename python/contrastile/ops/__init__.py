@@ -7,7 +7,7 @@ from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
 from .options import EngineOptions
-from .pair import Weights, pair_loss, pair_reduce, pair_stats, row_lse, small_sum, weighted_sum
+from .pair import Weights, pair_loss, pair_reduce, pair_stats, reported_sum, row_lse, small_sum, weighted_sum
 from .prefixes import Prefixes, prefix_sum
 from .products import matmul
 from .results import PairStats
@@ -24,6 +24,7 @@ __all__ += [
     "pair_stats",
     "plain_loss",
     "prefix_sum",
+    "reported_sum",
     "row_lse",
     "segment_max",
     "small_sum",

@@ -144,26 +144,28 @@ class GlobalLoss(torch.autograd.Function):
     def forward(
         ctx: Any, ranks: Ranks, sizes: Sequence[Sequence[int]], statics: tuple[Any, ...], needs: list[bool],
         more: tuple[Any, ...], *tensors: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         args = record.restored(statics, tensors)
-        value, grads = run_loss(ranks, sizes, args, more, needs)
+        value, grads, reports = run_loss(ranks, sizes, args, more, needs)
         ctx.needs = needs
         ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
-        return value
+        ctx.mark_non_differentiable(*reports)
+        return (value, *reports)
 
     @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gout: Tensor, *others: Tensor) -> tuple[Any, ...]:
         return (None,) * 5 + record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs)
 
 
 def run_loss(
     ranks: Ranks, sizes: Sequence[Sequence[int]], args: Arguments, more: tuple[Any, ...], needs: list[bool]
-) -> tuple[Tensor, list[Tensor]]:
+) -> library.Loss:
     given_weights, budget = more
     with library.no_autocast(args.a), under_way():
         weights = library.contiguous_weights(args, given_weights)
         value, grads = sweep.scalar(global_call(ranks, args, sizes), weights, record.needed(args, needs), budget)
-        return value, [] if grads is None else record.flat_gradients(args, grads)
+        flat = [] if grads is None else record.flat_gradients(args, grads)
+        return value, flat, library.reports(args, weights)
 
 
 def statistics(ranks: Ranks, args: Arguments, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -179,11 +181,13 @@ def stats(ranks: Ranks, args: Arguments, needs: list[bool], exact: bool) -> tupl
     return outputs
 
 
-def loss(ranks: Ranks, args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Tensor:
+def loss(ranks: Ranks, args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Any:
+    """As autograd.loss."""
     more = (weights, budget)
     sizes = agreed(ranks, args, "pair_loss", needs)
-    if not any(needs):
-        return run_loss(ranks, sizes, args, more, needs)[0]
-    inputs = record.tensors(args)
-    value: Tensor = GlobalLoss.apply(ranks, sizes, record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
-    return value
+    if any(needs):
+        inputs = record.tensors(args)
+        value, *reports = GlobalLoss.apply(ranks, sizes, record.statics(args), needs, more, *inputs)  # type: ignore[no-untyped-call]
+    else:
+        value, _, reports = run_loss(ranks, sizes, args, more, needs)
+    return (value, *reports) if args.report else value

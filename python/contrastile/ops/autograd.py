@@ -169,19 +169,20 @@ class LossFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, statics: tuple[Any, ...], needs: list[bool], more: tuple[Any, ...], *tensors: Tensor | None
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         args = record.restored(statics, tensors)
-        loss, grads = run_loss(args, more, needs)
+        loss, grads, reports = run_loss(args, more, needs)
         ctx.needs = needs
         ctx.save_for_backward(*grads, *record.wanted_inputs(args, needs))
-        return loss
+        ctx.mark_non_differentiable(*reports)
+        return (loss, *reports)
 
     @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gout: Tensor, *others: Tensor) -> tuple[Any, ...]:
         return (None, None, None, *record.by_tensor(once(scaled, gout, *ctx.saved_tensors), ctx.needs))
 
 
-Run = Callable[[], tuple[Tensor, list[Tensor]]]  # the value of a loss and the wanted gradients
+Run = Callable[[], library.Loss]  # the value of a loss, the wanted gradients, and reports
 # the same value of other tensors, which may be differentiated twice; None: it may not
 Again = Callable[[Sequence[Tensor]], Tensor | None]
 
@@ -191,14 +192,17 @@ class PlainLoss(torch.autograd.Function):
     that want a gradient."""
 
     @staticmethod
-    def forward(ctx: Any, run: Run, again: Again | None, *wanted: Tensor) -> Tensor:
-        loss, grads = run()
+    def forward(ctx: Any, run: Run, again: Again | None, *wanted: Tensor) -> Any:
+        loss, grads, reports = run()
         ctx.again = again
         ctx.save_for_backward(*grads, *wanted)
-        return loss
+        if not reports:
+            return loss
+        ctx.mark_non_differentiable(*reports)
+        return (loss, *reports)
 
     @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, gout: Tensor, *others: Tensor) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         half = len(saved) // 2
         if is_one(gout):
@@ -225,11 +229,11 @@ class Known(torch.autograd.Function):
         return None, gout
 
 
-def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -> Tensor:
-    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`. again: None: once."""
+def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -> Any:
+    """The loss of `run`, differentiable with the gradients that it returns, of `wanted`; with reports, if there are.
+    again: None: once."""
     # apply without its look for transforms, which check.no_transforms has refused
-    value: Tensor = super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
-    return value
+    return super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
 
 
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
@@ -241,7 +245,9 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    return plain_loss(run, wanted, partial(of_statistics, args, weights, needs, extras)) if wanted else run()[0]
+    again = partial(of_statistics, args, weights, needs, extras)
+    value: Tensor = plain_loss(lambda: (*run(), []), wanted, again) if wanted else run()[0]
+    return value
 
 
 def is_one(gout: Tensor) -> bool:
@@ -297,19 +303,21 @@ def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     return outputs
 
 
-def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Tensor:
-    """Differentiable pair_loss."""
+def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Any:
+    """Differentiable pair_loss; with args.report, the loss and the reports, which have no gradient."""
     if plain(args.a):
-        if not any(needs):
-            return library.loss(args, weights, budget, needs)[0]
-        again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
-        return plain_loss(lambda: library.loss(args, weights, budget, needs), record.wanted_inputs(args, needs), again)
-    given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
-    if not any(needs):
-        return run_loss(args, given, needs)[0]
-    inputs = tensors_of(args)
-    value: Tensor = LossFunction.apply(record.statics(args), needs, given, *inputs)  # type: ignore[no-untyped-call]
-    return value
+        if any(needs):
+            again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
+            wanted = record.wanted_inputs(args, needs)
+            return plain_loss(lambda: library.loss(args, weights, budget, needs), wanted, again)
+        value, _, reports = library.loss(args, weights, budget, needs)
+    else:
+        given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
+        if any(needs):
+            value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]
+        else:
+            value, _, reports = run_loss(args, given, needs)
+    return (value, *reports) if args.report else value
 
 
 def of_statistics(
@@ -330,7 +338,7 @@ def of_statistics(
     return torch.stack(parts).sum() if len(parts) > 1 else parts[0]
 
 
-def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> tuple[Tensor, list[Tensor]]:
+def run_loss(args: Arguments, more: tuple[Any, ...], needs: list[bool]) -> library.Loss:
     return run_record("pair_loss", library.loss, args, *more, needs)  # type: ignore[no-any-return]
 
 

@@ -40,7 +40,11 @@ LIB.define(
     "Tensor?[] col_gradients, bool[] needs) -> Tensor[]",
     tags=TAGS,
 )
-LIB.define(f"pair_loss({SCHEMA}, Tensor?[] weights, SymInt budget, bool[] needs) -> (Tensor, Tensor[])", tags=TAGS)
+LIB.define(
+    f"pair_loss({SCHEMA}, Tensor?[] weights, SymInt budget, bool[] needs) -> "
+    "(Tensor, Tensor[] gradients, Tensor[] reports)",
+    tags=TAGS,
+)
 
 
 # ---- from operator arguments to a call of the driver ----------------------------------------------------------------
@@ -182,28 +186,41 @@ def upstream_of(
     return up
 
 
-def loss(
-    args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
-) -> tuple[Tensor, list[Tensor]]:
+def loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
     with no_autocast(args.a):
         if args.prefixes:
             return prefix_loss(args, weights, budget, needs)
         if (run := small_loss(args, weights, needs)) is not None:
-            return run()
+            return (*run(), [])
         call, backend = build_call(args)
-        value, grads = driver.scalar(call, backend, contiguous_weights(args, weights), needed(args, needs), budget)
-        return value, [] if grads is None else flat_gradients(args, grads)
+        given = contiguous_weights(args, weights)
+        value, grads = driver.scalar(call, backend, given, needed(args, needs), budget)
+        return value, [] if grads is None else flat_gradients(args, grads), reports(args, given)
 
 
-def prefix_loss(
-    args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]
-) -> tuple[Tensor, list[Tensor]]:
+def reports(args: Arguments, weights: Weights) -> list[Tensor]:
+    """Of rows and of columns, if they have statistics, (n, 3): the largest z, the log-sum-exp, the sum over positives;
+    nothing where nobody asked."""
+    if weights.seen is None:
+        return []
+    done: list[driver.Statistics] = weights.seen
+    none = args.a.new_empty(0, 3, dtype=stat_dtype(args.a.dtype))  # a rank without rows may meet no column
+    rows = torch.cat([none, *(side_report(x.row) for x in done)])
+    return [rows, torch.cat([none, *(side_report(x.col) for x in done if x.col is not None)])] if args.cols else [rows]
+
+
+def side_report(done: driver.Finished) -> Tensor:
+    assert done.numbers.positive is not None
+    return torch.stack([done.stat[:, 0], done.stat.sum(1), done.numbers.positive], 1)
+
+
+def prefix_loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
     built = [build_call(part) for part in slices(args)]
     calls, backend = [call for call, _ in built], built[0][1]
     whole = contiguous_weights(args, weights)
     each = [whole.times(weight) for weight in args.prefix_weights]
     value, grads = driver.prefix_sum(calls, backend, each, needed(args, needs), budget, args.a.shape[1])
-    return value, [] if grads is None else flat_gradients(args, grads)
+    return value, [] if grads is None else flat_gradients(args, grads), []
 
 
 def slices(args: Arguments) -> Iterator[Arguments]:
@@ -220,14 +237,15 @@ def slices(args: Arguments) -> Iterator[Arguments]:
 def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
-    """What does a small call at once, see Backend.small_loss."""
+    """What does a small call at once, see Backend.small_loss. It keeps its statistics to itself."""
     sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
-    if args.second_a is not None or sets:
+    if args.second_a is not None or args.report or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
     return backend.small_loss(args, weights[:4], needs, extras)
 
 
+Loss = tuple[Tensor, list[Tensor], list[Tensor]]  # the weighted sum, its gradients, `reports`
 Weight = float | Tensor  # of all items, or one for each
 # of rows, of their sums over positives, of columns and of theirs, of the means of rows and columns under their targets
 LossWeights = tuple[Weight, Weight | None, Weight | None, Weight | None, Weight | None, Weight | None]
@@ -239,7 +257,8 @@ def contiguous_weights(args: Arguments, weights: Sequence[Weight | None]) -> Wei
         n: None if x is None else x.contiguous()
         for n, x in zip(WEIGHT_NAMES, weight_tensors(args, weights), strict=True)
     }
-    return Weights(**found, cross_entropy=args.cross_entropy, shares=args.share is not None)  # type: ignore[arg-type]
+    seen: list[Any] | None = [] if args.report else None
+    return Weights(**found, cross_entropy=args.cross_entropy, shares=args.share is not None, seen=seen)  # type: ignore[arg-type]
 
 
 def weight_tensors(args: Arguments, weights: Sequence[Weight | None]) -> list[Tensor | None]:
@@ -292,13 +311,14 @@ def fake_stats_backward(args: Arguments, *others: Any) -> list[Tensor]:
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in wanted_inputs(args, needs)]
 
 
-def fake_loss(args: Arguments, *others: Any) -> tuple[Tensor, list[Tensor]]:
+def fake_loss(args: Arguments, *others: Any) -> Loss:
     needs = others[-1]
     # a named backend that cannot run says so here too
     select(args.backend, args.a.device, args.compute, args.n * args.m, args.second)
     dtype = stat_dtype(args.a.dtype)
     grads = [args.a.new_empty(x.shape, dtype=dtype) for x in wanted_inputs(args, needs)]
-    return args.a.new_empty((), dtype=dtype), grads
+    sides = [args.n, *([args.m] if args.cols else [])] if args.report else []
+    return args.a.new_empty((), dtype=dtype), grads, [args.a.new_empty((size, 3), dtype=dtype) for size in sides]
 
 
 # ---- the operators, which take the fields of a record one by one ----------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -324,13 +324,20 @@ def pair_loss(
     return weighted_sum(pairs, weights, EngineOptions.of(memory_budget, backend, group, compute_dtype))
 
 
-def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> Tensor:
-    """pair_loss for those who have checked their options."""
+def weighted_sum(pairs: Pairs, weights: Weights, engine: EngineOptions, report: bool = False) -> Tensor:
+    """pair_loss for those who have checked their options. report: for reported_sum."""
     args, given = weighted(pairs, weights, engine)
+    args.report = report
     budget, needs = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget, needs_of(args)
     if engine.ranks is None:
-        return autograd.loss(args, given, budget, needs)
-    return across_ranks.loss(engine.ranks, args, given, budget, needs)
+        return autograd.loss(args, given, budget, needs)  # type: ignore[no-any-return]
+    return across_ranks.loss(engine.ranks, args, given, budget, needs)  # type: ignore[no-any-return]
+
+
+def reported_sum(pairs: Pairs, weights: Weights, engine: EngineOptions) -> tuple[Tensor, ...]:
+    """weighted_sum, and of rows and, with pairs.cols, of columns what it computes anyway, without gradient, (N, 3): the
+    largest z, the log-sum-exp, the sum over positives."""
+    return cast(tuple[Tensor, ...], weighted_sum(pairs, weights, engine, report=True))
 
 
 def small_sum(

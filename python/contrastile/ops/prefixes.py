@@ -50,4 +50,5 @@ def prefix_sum(pairs: Pairs, weights: Weights, engine: EngineOptions, prefixes: 
     args.prefixes, args.prefix_weights = list(prefixes.ends), list(prefixes.weights)
     args.scale, args.col_scale = prefixes.scale, prefixes.col_scale
     budget = LOSS_BUDGET if engine.memory_budget is None else engine.memory_budget
-    return autograd.loss(args, given, budget, needs_of(args))
+    value: Tensor = autograd.loss(args, given, budget, needs_of(args))
+    return value

@@ -94,6 +94,7 @@ class Arguments:
     # col_scale then have a row for each prefix: (P, N), (P, M)
     prefixes: Annotated[list[int], Option("int[]")] = field(default_factory=list)
     prefix_weights: Annotated[list[float], Option("float[]")] = field(default_factory=list)
+    report: Annotated[bool, Option("bool", agreed=True)] = False  # of pair_loss: its statistics come back, too
     compute: Annotated[torch.dtype, Option("ScalarType")] = torch.float32  # the type features are multiplied in
     backend: Annotated[str, Option("str")] = "auto"
 
