@@ -234,7 +234,8 @@ for module in {card.module for card in CATALOG}:
     options = inspect.signature(module).parameters
     if "max_scale" in options:
         learns = {name: True for name in ("learnable_temperature", "learnable_scale", "learnable") if name in options}
-        start = {"temperature": 0.1} if "temperature" in options else {"logit_scale": 10.0}
+        start = {"temperature": 0.1} if "temperature" in options else {"logit_scale": 10.0, "logit_bias": None}
+        start = {name: x for name, x in start.items() if name in options}
         HERE[module.__name__, "max_scale"] = Matter(None, 5.0, learns | start)
 
 BASE: dict[str, dict[str, Any]] = {

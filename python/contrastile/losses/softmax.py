@@ -43,6 +43,16 @@ class Block:
         return Block(self.features[start:stop], *more)
 
 
+def col_bias(blocks: list[Block]) -> Tensor | None:
+    for block in blocks:
+        if block.log_prob is not None:
+            break
+    else:  # a loop, as it runs in every small call, where a generator would be felt
+        return None
+    zeros = [upcast(x.features).new_zeros(x.features.shape[0]) for x in blocks]
+    return torch.cat([zero if x.log_prob is None else -x.log_prob for x, zero in zip(blocks, zeros, strict=True)])
+
+
 @dataclass
 class Softmax:
     """One softmax problem: rows, column blocks, which pairs count. Arguments are checked before it is made."""
@@ -74,26 +84,28 @@ class Softmax:
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
-        pairs = Pairs(
-            self.query, [x.features for x in self.blocks()], self.scale, col_bias=self.col_bias(), cols=self.col > 0.0
-        )
+        own = [Block(self.key, self.col_ids, self.log_prob, self.col_groups)] if self.in_batch else []
+        blocks = [*own, *self.others]
         keep: tuple[TestName, ...] = ()
+        pairs = Pairs(
+            self.query, [x.features for x in blocks], self.scale, col_bias=col_bias(blocks), cols=self.col > 0.0
+        )
         if self.in_batch:
             keep, pairs.positives = ("other_index",), "same_index"
-        ids, groups = ([getattr(x, name) for x in self.blocks()] for name in ("ids", "groups"))
-        if self.row_ids is not None and ids.count(None) < len(ids):
-            keep, pairs.row_ids, pairs.col_ids = (*keep, "other_id"), self.row_ids, ids if self.others else ids[0]
+        if self.row_ids is not None:
+            ids = [x.ids for x in blocks]
+            if ids.count(None) < len(ids):
+                keep, pairs.row_ids, pairs.col_ids = (*keep, "other_id"), self.row_ids, ids if self.others else ids[0]
         if self.row_groups is not None:
-            keep, pairs.row_groups = (*keep, "same_group"), self.row_groups
+            keep, pairs.row_groups, groups = (*keep, "same_group"), self.row_groups, [x.groups for x in blocks]
             pairs.col_groups = groups if self.others else groups[0]
         if keep:
             pairs.keep = keep if len(keep) > 1 else keep[0]
         if self.counted.present is not None:
             here = [self.counted.present] if self.in_batch else []
             keep_present(pairs, self.counted.present, [*here, *(None for _ in self.others)])
-        limit = self.limit()
-        if limit is not None:
-            pairs.row_high = limit
+        if self.margin is not None or self.relative_margin is not None:
+            pairs.row_high = limit = self.limit()
             if self.col:
                 pairs.col_high = self.of_columns(limit)
         if self.num_hard is not None:
@@ -103,14 +115,8 @@ class Softmax:
                 pairs.col_low = self.of_columns(hardest_limit(back.pairs(), self.num_hard, self.engine))
         return pairs
 
-    def blocks(self) -> list[Block]:
-        own = Block(self.key, self.col_ids, self.log_prob, self.col_groups)
-        return [own, *self.others] if self.in_batch else self.others
-
-    def limit(self) -> Tensor | None:
+    def limit(self) -> Tensor:
         """(N,): the z above which a candidate is taken for a false negative."""
-        if self.margin is None and self.relative_margin is None:
-            return None
         own = paired_dot(self.query, self.key).detach()
         most = [] if self.margin is None else [own + self.margin]
         most += [] if self.relative_margin is None else [own - self.relative_margin * own.abs()]
@@ -120,13 +126,6 @@ class Softmax:
     def of_columns(self, own: Tensor) -> Tensor:
         """Numbers of the matched keys as ones of all columns: the others have no row of their own, so theirs is 0."""
         return torch.cat([own, *(own.new_zeros(x.features.shape[0]) for x in self.others)]) if self.others else own
-
-    def col_bias(self) -> Tensor | None:
-        blocks = self.blocks()
-        if all(x.log_prob is None for x in blocks):
-            return None
-        zeros = [upcast(x.features).new_zeros(x.features.shape[0]) for x in blocks]
-        return torch.cat([zero if x.log_prob is None else -x.log_prob for x, zero in zip(blocks, zeros, strict=True)])
 
     def widened(self) -> Softmax:
         """For terms beside the engine's: their gradients meet in float32 and are rounded once, after cancelling."""
