@@ -22,7 +22,7 @@ for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
         problem.block = block
         product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=1, m=1, n=1, k=d, dtype=0)
         for call in (
-            lambda: _cpu.stats(block), lambda: _cpu.score_grad(block), lambda: _cpu.small_call(problem),
+            lambda: _cpu.stats([block]), lambda: _cpu.score_grad([block]), lambda: _cpu.small_call(problem),
             lambda: _cpu.gemm(**product, threads=threads),
         ):
             try:
