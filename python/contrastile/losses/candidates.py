@@ -63,7 +63,7 @@ def refuse_together(
             raise ValueError(f"{name} must be None with direction='cols': it matters to query -> key alone")
 
 
-def check_in_batch(in_batch: bool, others: object, symmetric: bool, **of_keys: object) -> None:
+def check_in_batch(in_batch: bool, others: object, symmetric: bool, of_keys: dict[str, object]) -> None:
     """others: candidates that are no keys of the batch, or None; of_keys: arguments that matter to the other keys."""
     if not isinstance(in_batch, bool):
         raise TypeError(f"in_batch must be a bool, got {type(in_batch).__name__}")

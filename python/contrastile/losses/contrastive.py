@@ -168,11 +168,14 @@ def info_nce(
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
     if hard_negatives is not None:
         hard_negatives = private_candidates("hard_negatives", hard_negatives, query)
-    check_in_batch(
-        in_batch, hard_negatives if negatives is None else negatives, symmetric, key_ids=key_ids,
-        key_groups=key_groups, key_log_prob=key_log_prob, label_smoothing=label_smoothing or None,
-        query_ids=query_ids if negative_ids is None else None, key_offset=key_offset or None,
-    )  # fmt: skip
+    smoothing = smoothing_share(label_smoothing)
+    if in_batch is not True:
+        check_in_batch(
+            in_batch, hard_negatives if negatives is None else negatives, symmetric, dict(
+                key_ids=key_ids, key_groups=key_groups, key_log_prob=key_log_prob, label_smoothing=smoothing or None,
+                query_ids=query_ids if negative_ids is None else None, key_offset=key_offset or None,
+            ),
+        )  # fmt: skip
     query, key, negatives, hard_negatives = promoted(query, key, negatives, hard_negatives)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     margin: float | Tensor | None = false_negative_margin
@@ -182,13 +185,11 @@ def info_nce(
     if relative is not None:
         relative = check.scalar("relative_margin", relative, device=query.device)
     groups = softmax_groups(query, key, query_groups, key_groups, negative_groups, negatives)
-    smoothing = smoothing_share(label_smoothing)
     key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
     refuse_together(
         direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
         key_log_prob=key_log_prob, false_negative_margin=relative if margin is None else margin,
-        negative_log_prob=negative_log_prob,
-        negatives=negatives, hard_negatives=hard_negatives, num_hard=num_hard,
+        negative_log_prob=negative_log_prob, negatives=negatives, hard_negatives=hard_negatives, num_hard=num_hard,
     )  # fmt: skip
     if not in_batch and key.shape[0] != n:
         raise ValueError(f"key must have {n} rows with in_batch=False, got {key.shape[0]}: others would have no effect")

@@ -80,7 +80,7 @@ def margin_info_nce(
     scale = inverse(temperature, query)
     row, col = direction_weights(direction, symmetric)
     negatives = None if negatives is None else extra_columns("negatives", negatives, query)
-    check_in_batch(in_batch, negatives, col > 0.0, key_ids=key_ids)
+    check_in_batch(in_batch, negatives, col > 0.0, dict(key_ids=key_ids))
     query, key, negatives, _ = promoted(query, key, negatives, None)
     query_ids, key_ids, negative_ids = softmax_ids(query, key, query_ids, key_ids, negative_ids, negatives)
     if not in_batch and query_ids is not None and negative_ids is None:
