@@ -10,7 +10,7 @@ import torch
 from contrastile.catalog import CATALOG, Case, LossCard
 from contrastile.distributed import Ranks
 from contrastile.testing import compare
-from support.loss_cases import make, takes
+from support.loss_cases import FAMILIES, make, takes
 from support.pairing import Pairing
 from support.sharding import SIZES, jointly
 
@@ -49,15 +49,15 @@ def keys(world: int) -> Iterator[tuple[Key, LossCard, dict[str, str], torch.dtyp
 
 
 def quick(world: int, key: Key, card: LossCard) -> bool:
-    """In a world of three both strategies take every loss; its other variants, a type and a reduction, and the smaller
-    worlds are shared out among them."""
+    """In a world of three every variant of every loss meets one strategy by turns, the first loss of each module both;
+    a type or a reduction of each loss, and the smaller worlds of first losses, are shared out, too."""
     strategy, _, variant, how = key
     place, index = CATALOG.index(card), list(card.variants).index(variant)
     turn = place + index + world if how == "float64" else place + HOWS.index(how)
-    mine = strategy == STRATEGIES[turn % 2]
+    mine, first = strategy == STRATEGIES[turn % 2], card in FAMILIES.values()
     if how != "float64":
-        return mine and how in (HOWS[place % 3], HOWS[3 + place % 2])
-    return world < 4 and (mine or (world == FULL and not index))
+        return mine and how == HOWS[place % len(HOWS)]
+    return (mine and world == FULL) or (first and world < 4 and (mine or (world == FULL and not index)))
 
 
 def run(rank: int, world: int, wanted: list[Key]) -> dict[Key, str]:
