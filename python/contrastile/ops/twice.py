@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..backends.base import SmallExtras
 from ..backends.torch_functors import FUNCTORS
+from ..backends.torch_pairs import across, affine
 from ..backends.torch_rules import Masks, sides_of
 from ..monoid import log_add, softplus, stat_dtype
 from ..spec import PairBlock, Reduce, Score, Side
@@ -125,28 +126,20 @@ def along(call: Call, own: Vectors, every: Vectors, rows: Vectors, cols: Vectors
     total, first = own.features.new_zeros(()), 0
     for block in blocks:
         last = first + len(block)
-        row = with_vectors(side.slice(start, start + len(own.features)), own)
-        col = with_vectors(block, every.slice(first, last))
-        mask = call.args.mask
-        part = None if mask is None else mask[start : start + len(row), first:last]
-        pairs = PairBlock(replace(call.args.spec, square=False), row, col, part)
-        total = total + of_pairs(pairs, own, every.slice(first, last), rows, cols.slice(first, last))
+        part, others = side.slice(start, start + len(own.features)), every.slice(first, last)
+        row, col = replace(part, scale=own.scale, bias=own.bias), replace(block, scale=others.scale, bias=others.bias)
+        mask = None if call.args.mask is None else call.args.mask[start : start + len(row), first:last]
+        pairs = PairBlock(call.args.spec, row, col, mask)
+        total = total + of_pairs(pairs, own, others, rows, cols.slice(first, last))
         first = last
     return total
-
-
-def with_vectors(side: Side, x: Vectors) -> Side:
-    return replace(side, weight=x.weight, positive_weight=x.positive_weight)
 
 
 def of_pairs(block: PairBlock, row: Vectors, col: Vectors, row_way: Vectors, col_way: Vectors) -> Tensor:
     assert row.features is not None and col.features is not None and row.scale is not None
     dots = row.features @ col.features.T
     scale = row.scale[:, None] if col.scale is None else row.scale[:, None] * col.scale
-    z = scale * dots
-    for bias in (None if row.bias is None else row.bias[:, None], col.bias):
-        z = z if bias is None else z + bias
-    return (slopes(block, z, row, col) * change(dots, scale, row, col, row_way, col_way)).sum()
+    return (slopes(block, affine(block, dots), row, col) * change(dots, scale, row, col, row_way, col_way)).sum()
 
 
 def change(dots: Tensor, scale: Tensor, row: Vectors, col: Vectors, row_way: Vectors, col_way: Vectors) -> Tensor:
@@ -163,7 +156,7 @@ def change(dots: Tensor, scale: Tensor, row: Vectors, col: Vectors, row_way: Vec
         found = found + dots * (own if col.scale is None else own * col.scale)
     if col_way.scale is not None:
         found = found + dots * row.scale[:, None] * col_way.scale
-    for bias in (None if row_way.bias is None else row_way.bias[:, None], col_way.bias):
+    for bias in (across(row_way.bias, 1), col_way.bias):
         found = found if bias is None else found + bias
     return found
 
