@@ -23,7 +23,7 @@ from .. import backends
 from ..monoid import stat_dtype, widest_dtype
 from . import check
 from .autograd import forward_only, once, run
-from .library import LIB, TAGS, no_autocast
+from .library import LIB, TAGS, no_autocast, register
 
 CHUNK = 128  # samples at a time on a CPU: a few megabytes in float64
 DEVICE_BYTES = 256 << 20  # of vectors at a time elsewhere, where many small kernels cost more than memory does
@@ -165,6 +165,5 @@ for name, implementation, fake in (
     ("basis", basis_forward, fake_basis),
     ("basis_backward", basis_backward, fake_basis_backward),
 ):
-    LIB.impl(name, implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+    register(name, implementation, fake)
 forward_only("basis")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .autograd import forward_only, once, run
-from .library import LIB, TAGS, no_autocast
+from .library import LIB, TAGS, no_autocast, register
 
 # numbers of the bank that are gathered at a time: what a core's cache holds; elsewhere, what keeps a device busy
 GATHERED_CPU, GATHERED = 1 << 18, 1 << 24
@@ -132,6 +132,5 @@ for name, implementation, fake in (
     ("gathered_dots", forward_dots, fake_dots),
     ("gathered_dots_backward", backward_dots, fake_backward),
 ):
-    LIB.impl(name, implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+    register(name, implementation, fake)
 forward_only("gathered_dots")

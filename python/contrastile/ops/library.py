@@ -324,6 +324,12 @@ def fake_loss(args: Arguments, *others: Any) -> Loss:
 # ---- the operators, which take the fields of a record one by one ----------------------------------------------------
 
 
+def register(name: str, implementation: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    """What an operator of LIB runs, and what it is to those that only want shapes."""
+    LIB.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+
+
 def operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
     """Registers both; returns what the operator runs."""
 
@@ -331,8 +337,7 @@ def operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) 
         return lambda *given: function(Arguments(*given[:COUNT]), *given[COUNT:])
 
     implementation = spread(function)
-    LIB.impl(name, implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"contrastile::{name}", spread(fake), lib=LIB)
+    register(name, implementation, spread(fake))
     return implementation
 
 

@@ -23,7 +23,7 @@ from ..monoid import SideStats, finish, merge, neutral, stat_dtype
 from ..spec import Needs, PairCall, PairSpec, PairTest, Reduce, Side, Upstream
 from . import check
 from .autograd import forward_only, once, run
-from .library import LIB, TAGS, converted, no_autocast
+from .library import LIB, TAGS, converted, no_autocast, register
 
 # The true tuple is left out of the statistic and summed apart: margins then need no difference of near-equal numbers
 SPEC = PairSpec(Reduce.LSE, PairTest.OTHER_ID, PairTest.SAME_ID, cols=True)
@@ -298,8 +298,7 @@ def _register() -> None:
         ("tuple_margins", margins_forward, fake_forward),
         ("tuple_margins_backward", margins_backward, fake_backward),
     ):
-        LIB.impl(name, implementation, "CompositeExplicitAutograd")
-        torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+        register(name, implementation, fake)
 
 
 _register()

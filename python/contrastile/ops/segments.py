@@ -20,7 +20,7 @@ from ..literals import BackendName
 from ..monoid import stat_dtype
 from . import check
 from .autograd import forward_only, once, run
-from .library import LIB, TAGS, converted, no_autocast
+from .library import LIB, TAGS, converted, no_autocast, register
 
 MOST_COLUMNS = 2**30  # columns are counted in 32 bits
 LANE = 8  # rows of score gradients start at multiples of 16 bytes
@@ -207,6 +207,5 @@ for name, implementation, fake in (
     ("segment_max", segment_max_forward, fake_forward),
     ("segment_max_backward", segment_max_backward, fake_backward),
 ):
-    LIB.impl(name, implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"contrastile::{name}", fake, lib=LIB)
+    register(name, implementation, fake)
 forward_only("segment_max")
