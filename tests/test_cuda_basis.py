@@ -110,7 +110,7 @@ def compare_with_torch(monkeypatch: pytest.MonkeyPatch, host: HostBackend, xs: l
 @pytest.mark.parametrize("size, dtype", each_once(range(1, 7), DTYPES), ids=lambda x: str(x).removeprefix("torch."))
 def test_values_and_gradients(host, monkeypatch, size, dtype):
     """Where more vectors than dimensions make the last ones dependent, too; every layout and number of directions."""
-    for index, width in enumerate(WIDTHS):
+    for index, width in list(enumerate(WIDTHS))[size % 2 :: 2]:
         samples = (1, 40, 0, 9)[index % 4]
         xs = vectors(size, samples, width, dtype)
         mixed = [laid_out(x, (index + s) % 5) for s, x in enumerate(xs)]

@@ -102,6 +102,7 @@ print(json.dumps(deprecated))
 
 
 @pytest.mark.compat
+@pytest.mark.slow  # imports every package
 def test_modules_that_drop_ins_stand_in_for_are_not_deprecated():
     """What a page tells users to replace is where the package has it today."""
     texts = [*re.findall(r"# was: (.*)", "\n".join(DROPINS.values())), *spans(INDEX)]

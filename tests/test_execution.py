@@ -127,7 +127,10 @@ def grid(threads, *shapes):
 
 
 @needs_cpu_module
-@pytest.mark.parametrize("isa", [] if native.cpu is None else native.cpu.supported_isas())
+# every other test runs the newest
+@pytest.mark.parametrize(
+    "isa", by_default([] if native.cpu is None else native.cpu.supported_isas(), "generic", "avx2")
+)
 def test_every_instruction_set_is_right(isa):
     code = grid(1, (1, 1, 1), (13, 70, 19), (40, 300, 33))
     assert python(code, CONTRASTILE_CPU_ISA=isa) == [isa]

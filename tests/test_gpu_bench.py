@@ -50,6 +50,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> list[record.Record]:
     return record.read(out)
 
 
+@pytest.mark.slow
 def test_every_line_says_what_was_measured_and_with_what(figures):
     assert {x.loss for x in figures} == {"clip_loss", "siglip_loss", "nt_xent", "gram_loss"}
     assert all({y.candidate for y in figures if y.problem == x.problem} >= OURS for x in figures)
@@ -130,6 +131,7 @@ def test_the_linked_folder_holds_the_whole_package(load, tmp_path, monkeypatch):
     assert done.stdout.count(str(tmp_path / "site")) == 2, done.stderr
 
 
+@pytest.mark.slow
 def test_the_table_is_short_and_says_what_was_not_measured(load, figures):
     text = "\n".join(load("table").lines([json.loads(x.line()) for x in figures]))
     assert len(text) < 10_000 and "skipped" in text and "dense" in text

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import contrastile
-from contrastile.catalog import CATALOG
-from support.loss_cases import call, default, gradients
+from support.loss_cases import FAMILIES, call, default, gradients
 
 SOURCE = Path(contrastile.__file__).parents[1]
 LARGE = 530  # more than one thread works on it
@@ -19,7 +18,7 @@ LARGE = 530  # more than one thread works on it
 
 def test_losses_called_from_python_threads_are_right(two_threads):
     """The engine releases the interpreter lock and keeps nothing between calls."""
-    cases = [(card, default(card, n)) for card in CATALOG for n in (20, LARGE)]
+    cases = [(card, default(card, n)) for card in FAMILIES.values() for n in (20, LARGE)]
     expected = [[call(card, case), *gradients(card, case)] for card, case in cases]
     with ThreadPoolExecutor(4) as pool:
         repeated = [(index, pool.submit(gradients, *cases[index])) for _ in range(3) for index in range(len(cases))]

@@ -153,9 +153,11 @@ TRAININGS = (
 
 
 def cases() -> Iterator[Any]:
-    for training in TRAININGS:
-        for strategy in ("gather", "ring"):
-            slow = (training, strategy) == (compiled, "ring")
+    """Each with one strategy by default, in turn."""
+    strategies = ("ring", "gather")
+    for place, training in enumerate(TRAININGS):
+        for strategy in strategies:
+            slow = strategy != strategies[place % 2]
             yield pytest.param(training, strategy, marks=pytest.mark.slow if slow else ())
 
 
