@@ -62,7 +62,7 @@ def gradients(function, *given):
 @every_kind
 @pytest.mark.parametrize("smoothing, reduction", [(0.0, "mean"), (0.2, "none")])
 def test_value_and_every_gradient(kind, smoothing, reduction, monkeypatch):
-    monkeypatch.setattr(gathered, "GATHERED_CPU", 3 * D)  # several parts of each row
+    monkeypatch.setattr(gathered, "AT_A_TIME_CPU", 3)  # several parts of each row
     features, make = KINDS[kind]
     tau = torch.tensor(0.3, dtype=torch.float64)
 
