@@ -101,7 +101,8 @@ CARDS: tuple[LossCard, ...] = (
             "not in batch": with_extras(0.07, "negatives", "hard_negatives", in_batch=False),
             "sides": with_extras(0.07, "negatives", "hard_negatives", query_query=True, key_key=True, key_query=True),
             "symmetric sides": each(
-                with_extras(0.07, "ids", "groups", symmetric=True, query_query=True, key_key=True), "weights", "present"
+                with_extras(0.07, "negatives", "ids", "groups", symmetric=True, query_query=True, key_key=True),
+                "weights", "present",
             ),
             "smoothing": with_extras(0.07, "negatives", "hard_negatives", label_smoothing=0.1),
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),

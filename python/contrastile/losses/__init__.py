@@ -76,7 +76,7 @@ from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
-from .stateful import FastCLIP, ISogCLR, SogCLR
+from .stateful import RGCL, FastCLIP, ISogCLR, SogCLR
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
@@ -99,6 +99,7 @@ __all__ = [
     "MVDHEL",
     "PMRL",
     "PVC",
+    "RGCL",
     "Alignment",
     "BarlowTwinsLoss",
     "BlockInfoNCE",

@@ -1,6 +1,6 @@
 """Candidates of a pair beside the keys of other pairs: those of its own side."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from torch import Tensor
 from ._dense import Scalar
 
 
-@dataclass
-class Side:
+class Side(NamedTuple):
     """Items of one side, with ids and groups or None."""
 
     features: Tensor
