@@ -122,8 +122,8 @@ def info_nce(
             temperature}, the other keys as its key sees them, e^{<k_i, k_j> / temperature}, or the other queries as its
             key sees them, e^{<k_i, q_j> / temperature}. All rows of key are other keys; negatives are not. Ids (of
             queries, of keys), groups and margins hold here, too, and with symmetric=True both directions have the same
-            more terms; key_query is not for it. Each costs 4 (key_query 6) N^2 D FLOP more. Not with label_smoothing,
-            log-probabilities, num_hard or in_batch=False.
+            more terms; key_query is not for it. Each costs 4 (key_query 8) N^2 D FLOP, query -> key 8 then, too. Not with
+            label_smoothing, log-probabilities, num_hard or in_batch=False.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
