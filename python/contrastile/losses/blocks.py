@@ -45,7 +45,9 @@ class Negatives:
     lse: Tensor  # (N,) log-sum-exp of their logits
     peak: Tensor | None = None  # (N,) the largest, where a report wants it
 
-    def joined(self, other: Negatives) -> Negatives:
+    def joined(self, other: Negatives | None) -> Negatives:
+        if other is None:
+            return self
         peak = None if self.peak is None or other.peak is None else torch.maximum(self.peak, other.peak)
         return Negatives(log_add(self.lse, other.lse), peak)
 

@@ -122,7 +122,7 @@ def info_nce(
             temperature}, the other keys as its key sees them, e^{<k_i, k_j> / temperature}, or the other queries as its
             key sees them, e^{<k_i, q_j> / temperature}. All rows of key are other keys; negatives are not. Ids (of
             queries, of keys), groups and margins hold here, too, and with symmetric=True both directions have the same
-            more terms; key_query is not for it. Each costs 4 (key_query 8) N^2 D FLOP, query -> key 8 then, too. Not with
+            more terms; key_query is not for it. Each costs 4 (key_query 8) N^2 D FLOP, query -> key then 8. Not with
             label_smoothing, log-probabilities, num_hard or in_batch=False.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
@@ -194,12 +194,14 @@ def info_nce(
         relative = check.scalar("relative_margin", relative, device=query.device)
     groups = softmax_groups(query, key, query_groups, key_groups, negative_groups, negatives)
     key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
-    sides = further_sides(
-        query_query, key_key, key_query, symmetric, in_batch, dict(
-            label_smoothing=smoothing or None, key_log_prob=key_log_prob, negative_log_prob=negative_log_prob,
-            num_hard=num_hard,
-        ),
-    )  # fmt: skip
+    sides = None
+    if not (query_query is key_key is key_query is False):
+        sides = further_sides(
+            query_query, key_key, key_query, symmetric, in_batch, dict(
+                label_smoothing=smoothing or None, key_log_prob=key_log_prob, negative_log_prob=negative_log_prob,
+                num_hard=num_hard,
+            ),
+        )  # fmt: skip
     refuse_together(
         direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
         key_log_prob=key_log_prob, false_negative_margin=relative if margin is None else margin,

@@ -211,41 +211,37 @@ class Softmax:
         stats, more = pair_stats(pairs, self.engine), self.of_sides()
         positive = stats.row_positives
         assert positive is not None
-        negatives = Negatives(stats.rows, stats.row_negative_max)
+        negatives = Negatives(stats.rows, stats.row_negative_max).joined(more)
         hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
         if hard is not None and hard.shape[1]:
             peak = None if self.report is None else hard.masked_fill(hard <= NOWHERE, -torch.inf).amax(1)
             negatives = negatives.joined(Negatives(hard.logsumexp(1), peak))
-        for found in more:
-            negatives = negatives.joined(found)
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
         self.tell(self.keys, negatives, spared)
         rows = self.row * cross_entropy(negatives.lse, spared)
         if self.col:
             assert stats.cols is not None
             top = stats.col_negative_max
-            negatives = Negatives(stats.cols[:n], None if top is None else top[:n])
-            for found in more:
-                negatives = negatives.joined(found)
+            negatives = Negatives(stats.cols[:n], None if top is None else top[:n]).joined(more)
             self.tell(True, negatives, positive)
             rows = rows + self.col * cross_entropy(negatives.lse, positive)
         if self.smoothing > 0.0:
             rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
         return rows
 
-    def of_sides(self) -> list[Negatives]:
+    def of_sides(self) -> Negatives | None:
         """Of each pair, among queries and among keys."""
         if self.sides is None:
-            return []
+            return None
         rows = Block(self.query, self.row_ids, None, self.row_groups)
         cols = Block(self.key, self.col_ids, None, self.col_groups)
         queries, keys = (cols, rows) if self.keys else (rows, cols)
-        found, split = [], self.report is not None
+        found, split = None, self.report is not None
         for pairs in self.sides.pairs(queries, keys, self.scale, self.counted.present, self.detached, split):
             if self.margin is not None or self.relative_margin is not None:
                 pairs.row_high = self.limit()
             stats = pair_stats(pairs, self.engine)
-            found.append(Negatives(stats.rows, stats.row_negative_max))
+            found = Negatives(stats.rows, stats.row_negative_max).joined(found)
         return found
 
     def rows_beside(self) -> Tensor:
