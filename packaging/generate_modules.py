@@ -54,7 +54,7 @@ SCALE_AND_BIAS = Learned("logit_scale", "learnable", "10.0", "logit_bias", "-10.
 
 TWINS = (
     Twin("InfoNCE", "info_nce", "contrastive", "query, key, negatives=queue", learned=TEMPERATURE),
-    Twin("ClipLoss", "clip_loss", "contrastive", "image_features, text_features", ("logit_scale",), SCALE),
+    Twin("ClipLoss", "clip_loss", "clip", "image_features, text_features", ("logit_scale",), SCALE),
     Twin(
         "DistillInfoNCE", "distill_info_nce", "distill", "query, key, teacher_query, negatives=queue",
         learned=TEMPERATURE,
@@ -87,7 +87,7 @@ TWINS = (
         "GroupedMarginLoss", "grouped_margin_loss", "grouped", "query, positive, hard_negatives",
         ("margin", "temperature"), options="margin=0.2",
     ),
-    Twin("NTXent", "nt_xent", "contrastive", "z1, z2", learned=TEMPERATURE),
+    Twin("NTXent", "nt_xent", "two_views", "z1, z2", learned=TEMPERATURE),
     Twin(
         "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),
         SCALE_AND_BIAS,

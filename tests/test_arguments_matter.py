@@ -67,6 +67,7 @@ EVERYWHERE = {
     "labels": Matter(IDS, OTHER_IDS), "present": Matter(None, torch.arange(N) > 2), "weights": Matter(None, POSITIVE),
     "direction": Matter("mean", "rows", {"symmetric": True}),
     "key_temperature": Matter(None, 0.5, {"symmetric": True}), "text_logit_scale": Matter(None, 3.0),
+    **{name: Matter(False, True) for name in ("query_query", "key_key", "key_query")},
     "key_log_prob": Matter(None, -POSITIVE), "negative_log_prob": Matter(None, -POSITIVE, {"negatives": Z}),
     "positive_log_prob": Matter(True, False, {"key_log_prob": -POSITIVE}),
     "key_offset": Matter(0, 1, {"others": (rows(5, N + 2, D), rows(6, N + 2, D))}),

@@ -21,6 +21,7 @@ NEEDS = {
     "open_clip_loop": ("sklearn",),
     "clip_torchrun": ("sklearn",),
     "momentum_distillation": ("sklearn",),
+    "small_batches": ("sklearn",),
 }
 COMPARED = re.compile(r"^  .*better by +(-?[\d.]+) points, margin (\d+): (reached|MISSED)$", re.MULTILINE)
 

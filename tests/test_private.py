@@ -5,6 +5,7 @@ import torch
 
 import contrastile
 from contrastile import Candidates, info_nce
+from contrastile.losses import private
 from contrastile.ops import gathered
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
@@ -62,7 +63,7 @@ def gradients(function, *given):
 @every_kind
 @pytest.mark.parametrize("smoothing, reduction", [(0.0, "mean"), (0.2, "none")])
 def test_value_and_every_gradient(kind, smoothing, reduction, monkeypatch):
-    monkeypatch.setattr(gathered, "GATHERED_CPU", 3 * D)  # several parts of each row
+    monkeypatch.setattr(gathered, "AT_A_TIME_CPU", 3)  # several parts of each row
     features, make = KINDS[kind]
     tau = torch.tensor(0.3, dtype=torch.float64)
 
@@ -197,6 +198,23 @@ def test_second_derivatives_by_index_are_refused():
 def test_what_does_not_fit_is_named(make, error, words):
     with refuses(error, *words):
         make()
+
+
+def test_an_index_that_nobody_looked_at_is_none_outside_the_bank(monkeypatch):
+    """As on a GPU, where looking would wait: the same value and gradients as -1."""
+    away = INDEX.clone()
+    away[0, 0], away[3, 2], away[4], away[5, 1] = B, -7, B + 100, 2**40
+    none = torch.where((away < 0) | (away >= B), -1, away)
+
+    def loss(index):
+        return lambda query, bank: info_nce(
+            query, Y, hard_negatives=Candidates.of_bank(bank, index), label_smoothing=0.1
+        )
+
+    wanted = gradients(loss(none), X, BANK)
+    monkeypatch.setattr(private.check, "condition", lambda message, holds: None)
+    for one, other in zip(gradients(loss(away), X, BANK), wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("own, words", [

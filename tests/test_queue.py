@@ -100,6 +100,58 @@ def test_moco():
         torch.testing.assert_close(ours, dense)
 
 
+def nnclr(predicted, projected, memory):
+    """Dwibedi et al. 2021: the nearest neighbour of each view in the queue must find the other view's prediction."""
+    total = 0.0
+    for own, other in ((0, 1), (1, 0)):
+        neighbour = memory[(projected[own] @ memory.T).argmax(1)]
+        total = total + F.cross_entropy(neighbour @ predicted[other].T / 0.1, torch.arange(len(neighbour))) / 2
+    return total
+
+
+def interclr(predicted, projected, memory):
+    """The part within images of InterCLR's loss: the key of the other view against the queue."""
+    logits = torch.cat([(predicted[0] * projected[1]).sum(1, keepdim=True), predicted[0] @ memory.T], 1) / 0.2
+    return 0.75 * F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+
+
+def of_queue(name, predicted, projected, memory):
+    """The same in a few calls."""
+    if name == "InterCLR":
+        far = dict(negatives=memory, in_batch=False, temperature=0.2)
+        return 0.75 * contrastile.info_nce(predicted[0], projected[1], **far)
+    total = 0.0
+    for own, other in ((0, 1), (1, 0)):
+        nearest = contrastile.pair_reduce(projected[own], memory, reduce="max").row_argmax
+        total = total + contrastile.info_nce(memory[nearest], predicted[other], temperature=0.1) / 2
+    return total
+
+
+@pytest.mark.parametrize("name", ["NNCLR", "InterCLR"])
+def test_steps_of_methods_with_a_queue(name):
+    """Value and gradients in each of five steps, while the queue goes round, beside a queue that is cut off."""
+    torch.manual_seed(0)
+    queue, encoder = FeatureQueue(10, D, dtype=torch.float64), torch.nn.Linear(6, D).double()
+    predictor = torch.nn.Linear(D, D).double()
+    memory = F.normalize(torch.randn(10, D, dtype=torch.float64), dim=1)
+    queue.enqueue(memory)
+    parameters, losses = [*encoder.parameters(), *predictor.parameters()], []
+    for views in torch.randn(5, 2, 4, 6, dtype=torch.float64):
+        features = encoder(views)
+        predicted, projected = F.normalize(predictor(features), dim=2), F.normalize(features, dim=2).detach()
+        truth = (nnclr if name == "NNCLR" else interclr)(predicted, projected, memory)
+        loss = of_queue(name, predicted, projected, queue.features)
+        torch.testing.assert_close(loss, truth, rtol=1e-12, atol=0)
+        true = torch.autograd.grad(truth, parameters, retain_graph=True)
+        for p, found, wanted in zip(parameters, torch.autograd.grad(loss, parameters), true, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-13)
+            p.data.sub_(found)
+        queue.enqueue(projected[0])
+        memory = torch.cat([memory, projected[0]])[-10:]
+        losses.append(loss.item())
+    assert len(set(losses)) == 5
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_enqueued_before_backward_it_is_right_or_refused(reduction):
     """A scalar loss has formed its gradients; one of rows still reads the queue, and torch sees that it changed."""

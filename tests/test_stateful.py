@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from contrastile import FastCLIP, ISogCLR, SogCLR
+from contrastile import RGCL, FastCLIP, ISogCLR, SogCLR
 from contrastile.distributed import cached_backward
 from support import official_stateful as official
 
@@ -96,6 +96,65 @@ def test_steps_are_those_of_the_official_class(case):
         assert len(t.unique()) > SAMPLES / 2
 
 
+def robust(x, y, unimodal, t, averages, rho, gamma):
+    """RGCL of a batch, dense: t (sides, n); averages: log u before it, (sides, n)."""
+    n, total = len(x), 0.0
+    views = torch.cat([x, y])
+    for side in range(2):
+        if unimodal:
+            own, temperature, old = slice(side * n, (side + 1) * n), t[0], averages[0]
+            s, positive = views[own] @ views.T, (x * y).sum(1)
+            others = ~torch.eye(n, dtype=torch.bool).repeat(1, 2)
+        else:
+            s, temperature, old = (x @ y.T if side == 0 else y @ x.T), t[side], averages[side]
+            s, positive, others = s - s.diagonal()[:, None], 0.0, ~torch.eye(n, dtype=torch.bool)
+        g = (s / temperature[:, None]).masked_fill(~others, -torch.inf).exp().sum(1) / others.sum(1)
+        u = torch.where(old == -torch.inf, g, (1 - gamma) * old.exp() + gamma * g)
+        total = total + (temperature * (u.log() + rho) - positive).mean()
+    return total
+
+
+@pytest.mark.parametrize("unimodal", [False, True])
+def test_the_value_of_rgcl_is_the_objective(unimodal):
+    """In every step; with gamma=1 its derivatives by features and temperatures are what the module follows."""
+    for gamma in (1.0, 0.7):
+        module = RGCL(SAMPLES, unimodal=unimodal, gamma=gamma, temperature=0.3, t_max=0.9, beta=1.0, eta=1e-3, rho=1.0)
+        for _, x, y, index in batches():
+            before = {name: module.state[name][:, index].double() for name in ("log_mean", "temperature")}
+            loss = module(x, y, index)
+            t = before["temperature"].requires_grad_()
+            truth = robust(x, y, unimodal, t, before["log_mean"], 1.0, gamma)
+            torch.testing.assert_close(loss, truth, **EXACT)
+            if gamma == 1.0:
+                *features, slope = torch.autograd.grad(truth, [x, y, t])
+                for f, true in zip(torch.autograd.grad(loss, [x, y]), features, strict=True):
+                    torch.testing.assert_close(f, true, **EXACT)
+                slope = len(index) * slope / (2 if unimodal else 1)  # of both views, where one temperature is meant
+                torch.testing.assert_close(module.state["temperature_slope"][:, index].double(), slope, **EXACT)
+
+
+@pytest.mark.parametrize("unimodal", [False, True])
+def test_rgcl_has_the_steps_of_libauc(unimodal):
+    """GCLoss_v1 and GCLoss_v2 with enable_isogclr=True and their bounds: gradients, averages and temperatures."""
+    start, eta = (0.1, 0.01) if unimodal else (0.04, 0.001)  # lower ones leave averages, float32, too few digits
+    ours, numbers = RGCL(SAMPLES, unimodal=unimodal, temperature=start, eta=eta), dict(gamma=0.9, tau=start, eta=eta)
+    if unimodal:
+        theirs = official.Unimodal(SAMPLES, learn=True, rho=0.3, low=0.05, high=0.7, clip=None, **numbers)
+    else:
+        theirs = official.LibAUC(SAMPLES, learn=True, rho=6.0, low=0.005, high=0.05, **numbers)
+    factor = 1.0 if unimodal else (B - 1) / 2
+    for epoch, x, y, index in batches():
+        theirs.epoch = epoch
+        loss, truth = ours(x, y, index), theirs(x, y, index)
+        for f, t in zip(*(torch.autograd.grad(z, (x, y)) for z in (loss * factor, truth)), strict=True):
+            torch.testing.assert_close(f, t, **EXACT)
+        torch.testing.assert_close(ours.state["log_mean"].double(), theirs.log_mean(), **EXACT)
+        for name, state in (("temperature", theirs.tau), ("temperature_slope", theirs.u)):
+            state = state[None] if unimodal else torch.stack(state)
+            torch.testing.assert_close(ours.state[name].double(), state, **EXACT)
+    assert len(ours.state["temperature"].unique()) > SAMPLES / 2
+
+
 @pytest.mark.parametrize("version", ["v0", "v1", "v3"])
 def test_fastclip_with_one_temperature(version):
     """With the gradient of the temperature, and an optimizer that moves it."""
@@ -125,6 +184,7 @@ MODULES = {
     "SogCLR unimodal": lambda **o: SogCLR(SAMPLES, temperature=0.1, unimodal=True, **o),
     "iSogCLR": lambda **o: ISogCLR(SAMPLES, temperature=0.1, rho=1.0, eta=0.05, **o),
     "iSogCLR unimodal": lambda **o: ISogCLR(SAMPLES, temperature=0.1, rho=1.0, eta=0.05, unimodal=True, **o),
+    "RGCL": lambda **o: RGCL(SAMPLES, temperature=0.1, t_max=0.5, rho=1.0, **o),
     "FastCLIP-v2": lambda **o: FastCLIP(SAMPLES, "v2", temperature=0.1, rho=1.0, **o),
     "FastCLIP-v3": lambda **o: FastCLIP(SAMPLES, "v3", temperature=0.1, **o),
 }

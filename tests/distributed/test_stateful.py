@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from contrastile import FastCLIP, FeatureQueue, ISogCLR, SogCLR
+from contrastile import RGCL, FastCLIP, FeatureQueue, ISogCLR, SogCLR
 from contrastile.distributed import Ranks
 from support.launch import gather_from
 
@@ -21,6 +21,7 @@ SIZES = ((4, 3), (2, 5), (7, 0), (3, 4))  # rows of both ranks in each step
 MODULES = {
     "SogCLR": lambda **o: SogCLR(SAMPLES, temperature=0.1, **o),
     "iSogCLR": lambda **o: ISogCLR(SAMPLES, temperature=0.1, rho=1.0, eta=0.05, **o),
+    "RGCL": lambda **o: RGCL(SAMPLES, temperature=0.1, t_max=0.5, rho=1.0, **o),
     "iSogCLR unimodal": lambda **o: ISogCLR(SAMPLES, temperature=0.1, rho=1.0, eta=0.05, unimodal=True, **o),
     "FastCLIP-v3": lambda **o: FastCLIP(SAMPLES, "v3", temperature=0.1, gamma_epochs=3, **o),
 }

@@ -430,3 +430,18 @@ def test_49_isogclr():
         return (side(S) + side(S.T)).mean()
 
     check("49 iSogCLR", dense, x=rows(N, D), y=rows(N, D, seed=1), index=torch.arange(N) + 3, samples=20)
+
+
+def test_49_rgcl():
+    """The first step, where averages are those of the batch; tests/test_stateful.py has those that follow."""
+
+    def dense(x, y, index, samples):
+        S, others = x @ y.T, ~torch.eye(N, dtype=torch.bool)
+
+        def side(similarity):
+            h = (similarity - similarity.diagonal()[:, None]) / 0.125
+            return (0.125 * ((h.exp() * others).sum(1).div(N - 1).log() + 6.0)).mean()
+
+        return side(S) + side(S.T)
+
+    check("49 RGCL", dense, x=rows(N, D), y=rows(N, D, seed=1), index=torch.arange(N) + 3, samples=20)

@@ -330,3 +330,35 @@ def test_fastclip():
         return 0.5 * (value + value.detach())  # features have half the gradient
 
     check("FastCLIP", dense, x=rows(N, D), y=rows(N, D, seed=1), index=torch.arange(N), samples=20)
+
+
+OWN = torch.eye(N, dtype=torch.bool)
+
+
+def test_gte():
+    def dense(q, d, tau):
+        blocks = [q @ d.T / tau, *((x / tau).masked_fill(OWN, -torch.inf) for x in (q @ q.T, d @ q.T, d @ d.T))]
+        return ce(torch.cat(blocks, 1))
+
+    d = F.normalize(rows(N, D) + 0.9 * rows(N, D, seed=1), dim=1)
+    check("GTE", dense, q=rows(N, D), d=d, tau=number(0.2))
+
+
+def test_qwen3_embedding():
+    """Section 3: the margin masks what is an item of the batch, not the hard negatives of the query."""
+
+    def dense(q, d, hard, tau):
+        own = (q * d).sum(1, keepdim=True)
+        blocks = [(x / tau).masked_fill((x > own + 0.1) | OWN, -torch.inf) for x in (q @ d.T, q @ q.T, d @ d.T)]
+        own, hard = own / tau, torch.einsum("nd,nkd->nk", q, hard) / tau
+        return ce(torch.cat([own, hard, *blocks], 1), torch.zeros(N).long())
+
+    d = F.normalize(rows(N, D) + 0.9 * rows(N, D, seed=1), dim=1)
+    check("Qwen3-Embedding", dense, q=rows(N, D), d=d, hard=rows(N, 3, D, seed=2), tau=number(0.2))
+
+
+def test_nnclr():
+    def dense(z1, p2, queue):
+        return ce(queue[(z1 @ queue.T).argmax(1)] @ p2.T / 0.1)
+
+    check("NNCLR", dense, frozen=("z1", "queue"), z1=rows(N, D), p2=rows(N, D, seed=1), queue=rows(12, D, seed=2))

@@ -115,6 +115,43 @@ PAPERS = (
         ),
     ),
     paper(
+        "GTE", "GTE", "Towards General Text Embeddings with Multi-stage Contrastive Learning", "2308.03281",
+        exact(
+            "the improved contrastive loss: one sum over documents, queries, and both as the document sees them",
+            """
+            sides = dict(query_query=True, key_key=True, key_query=True)
+            loss = contrastile.info_nce(q, d, temperature=tau, **sides)
+            """,
+            TESTS + "test_gte",
+        ),
+    ),
+    paper(
+        "Qwen3-Embedding", "Qwen3-Embedding",
+        "Qwen3 Embedding: Advancing Text Embedding and Reranking Through Foundation Models", "2506.05176",
+        exact(
+            "hard negatives, other documents and queries, documents among documents; probable false negatives are "
+            "masked",
+            """
+            sides = dict(query_query=True, key_key=True, false_negative_margin=0.1)
+            loss = contrastile.info_nce(q, d, temperature=tau, hard_negatives=hard, **sides)
+            """,
+            TESTS + "test_qwen3_embedding",
+        ),
+    ),
+    paper(
+        "NNCLR", "NNCLR",
+        "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
+        "2104.14548",
+        exact(
+            "the nearest neighbour in a queue as the other view's positive, one direction",
+            """
+            nearest = contrastile.pair_reduce(z1, queue, reduce="max").row_argmax
+            loss = contrastile.info_nce(queue[nearest], p2, temperature=0.1)
+            """,
+            TESTS + "test_nnclr",
+        ),
+    ),
+    paper(
         "FastCLIP", "FastCLIP",
         "FastCLIP: A Suite of Optimization Techniques to Accelerate CLIP Training with Limited Resources", "2407.01445",
         exact(

@@ -356,5 +356,13 @@ PAPERS = (
             """,
             TESTS + "test_49_isogclr", "iSogCLR",
         ),
+        exact(
+            "the same with the objective (RGCL) as the value",
+            """
+            criterion = contrastile.RGCL(samples, temperature=0.125, t_max=0.5, rho=6.0)
+            loss = criterion(x, y, index)
+            """,
+            TESTS + "test_49_rgcl", "RGCL",
+        ),
     ),
 )  # fmt: skip

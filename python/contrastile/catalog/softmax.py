@@ -99,6 +99,11 @@ CARDS: tuple[LossCard, ...] = (
             "margin": with_extras(0.07, "negatives", false_negative_margin=0.05, symmetric=True),
             "relative margin": with_extras(0.07, "negatives", relative_margin=0.3, symmetric=True),
             "not in batch": with_extras(0.07, "negatives", "hard_negatives", in_batch=False),
+            "sides": with_extras(0.07, "negatives", "hard_negatives", query_query=True, key_key=True, key_query=True),
+            "symmetric sides": each(
+                with_extras(0.07, "negatives", "ids", "groups", symmetric=True, query_query=True, key_key=True),
+                "weights", "present",
+            ),
             "smoothing": with_extras(0.07, "negatives", "hard_negatives", label_smoothing=0.1),
             "symmetric smoothing": with_extras(0.07, "negatives", label_smoothing=0.1, symmetric=True),
             "hardest": pair(0.3, num_hard=3),

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..literals import BackendName
 from ..losses.common import inverse, log_count, reduced_empty, unit, upcast
-from ..losses.contrastive import nt_xent
 from ..losses.decoupled import dhel, view_energy
 from ..losses.multiview import Mode, mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from ..losses.supervised import sup_con
+from ..losses.two_views import nt_xent
 from ..losses.views import ViewBatch, other_instances
 from ..losses.weights import Counted
 from ..ops import EngineOptions, check, no_autocast, pair_reduce

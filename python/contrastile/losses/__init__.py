@@ -1,7 +1,8 @@
 """Losses, one file per family, and their nn.Module twins."""
 
 from .arcs import slerp
-from .contrastive import clip_loss, info_nce, nt_xent
+from .clip import clip_loss
+from .contrastive import info_nce
 from .cosine import cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
@@ -75,11 +76,12 @@ from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
-from .stateful import FastCLIP, ISogCLR, SogCLR
+from .stateful import RGCL, FastCLIP, ISogCLR, SogCLR
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import mip_similarity, symile_loss
 from .triangle import area, triangle_loss
+from .two_views import nt_xent
 from .uniform import alignment, joint_entropy, uniformity
 from .vocabulary import linear_cross_entropy
 from .volume import gram_loss, gram_volume, gram_volume_matrix
@@ -97,6 +99,7 @@ __all__ = [
     "MVDHEL",
     "PMRL",
     "PVC",
+    "RGCL",
     "Alignment",
     "BarlowTwinsLoss",
     "BlockInfoNCE",

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ..literals import Direction
 from ..ops import check
+from .blocks import Block, Sides
 from .private import Candidates
-from .softmax import Block
 from .weights import constant, direction_weights
 
 
@@ -61,6 +61,28 @@ def refuse_together(
     for name, value in of_queries.items():
         if value is not None:
             raise ValueError(f"{name} must be None with direction='cols': it matters to query -> key alone")
+
+
+def further_sides(
+    query_query: bool, key_key: bool, key_query: bool, symmetric: bool, in_batch: bool, without: dict[str, object]
+) -> Sides | None:
+    """None: no similarities beside those of queries to keys. without: what has no meaning with others, None: not
+    given."""
+    asked = {"query_query": query_query, "key_key": key_key, "key_query": key_query}
+    for name, flag in asked.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
+    names = [name for name, flag in asked.items() if flag]
+    if not names:
+        return None
+    if key_query and symmetric:
+        raise ValueError("key_query must be False with symmetric=True: key -> query has a softmax of its own")
+    if not in_batch:
+        raise ValueError(f"{names[0]} must be False with in_batch=False: no other pair of the batch has candidates")
+    for name, value in without.items():
+        if value is not None:
+            raise ValueError(f"{names[0]} cannot be combined with {name}")
+    return Sides(query_query, key_key, key_query)
 
 
 def check_in_batch(in_batch: bool, others: object, symmetric: bool, of_keys: dict[str, object]) -> None:

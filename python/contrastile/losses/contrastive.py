@@ -1,4 +1,4 @@
-"""Softmax contrastive losses: InfoNCE, CLIP, NT-Xent."""
+"""InfoNCE: the softmax contrastive loss of matched pairs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 from ..literals import BackendName, Direction, Reduction
 from ..ops import check
 from ..ranks import GlobalBatch, Group, collective, given
+from .blocks import Block
 from .candidates import (
     check_direction,
     check_in_batch,
     extra_columns,
+    further_sides,
     log_probs,
     matched_keys,
-    pair_ids,
     promoted,
     refuse_together,
     smoothing_share,
@@ -27,18 +28,15 @@ from .common import (
     check_gathered,
     cleaned,
     engine_options,
-    feature_pair,
     inverse,
     is_per_row,
     reduced_empty,
-    scale_of,
     unit,
 )
 from .in_batch import InBatch, given_report
 from .matryoshka import Matryoshka, prefix_facts
 from .private import Candidates, lists_of, prepared, private_candidates
-from .softmax import Block, Softmax, softmax_loss
-from .two_views import two_views
+from .softmax import Softmax, softmax_loss
 from .weights import Counted
 
 
@@ -64,6 +62,9 @@ def info_nce(
     relative_margin: float | None = None,
     num_hard: int | None = None,
     in_batch: bool = True,
+    query_query: bool = False,
+    key_key: bool = False,
+    key_query: bool = False,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: Direction = "mean",
@@ -117,6 +118,12 @@ def info_nce(
             Not with hard_negatives, label_smoothing or log-probabilities.
         in_batch: False: negatives and hard_negatives alone are candidates, no other key of the batch (MoCo). Not with
             symmetric, label_smoothing, further keys or what keys have: ids, groups, log-probabilities.
+        query_query, key_key, key_query: True adds to the sum of pair i, j != i, the other queries e^{<q_i, q_j> /
+            temperature}, the other keys as its key sees them, e^{<k_i, k_j> / temperature}, or the other queries as its
+            key sees them, e^{<k_i, q_j> / temperature}. All rows of key are other keys; negatives are not. Ids (of
+            queries, of keys), groups and margins hold here, too, and with symmetric=True both directions have the same
+            more terms; key_query is not for it. Each costs 4 (key_query 8) N^2 D FLOP, query -> key then 8. Not with
+            label_smoothing, log-probabilities, num_hard or in_batch=False.
         label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
             torch.nn.functional.cross_entropy. Not with ids or margin.
         symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
@@ -149,7 +156,8 @@ def info_nce(
     arXiv 2506.05176, relative as in NV-Retriever, arXiv 2407.15831; in_batch=False: He et al. 2020 (MoCo), arXiv
     1911.05722; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
     (sampled softmax), Yi et al. 2019; temperatures per item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang
-    et al. 2024 (MCL), arXiv 2402.11816; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
+    et al. 2024 (MCL), arXiv 2402.11816; query_query, key_key, key_query: Li et al. 2023 (GTE), arXiv 2308.03281, eq. 5
+    (all of them), the first two in the Qwen3-Embedding report; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))
@@ -186,6 +194,14 @@ def info_nce(
         relative = check.scalar("relative_margin", relative, device=query.device)
     groups = softmax_groups(query, key, query_groups, key_groups, negative_groups, negatives)
     key_log_prob, negative_log_prob = log_probs(key, key_log_prob, negatives, negative_log_prob)
+    sides = None
+    if not (query_query is key_key is key_query is False):
+        sides = further_sides(
+            query_query, key_key, key_query, symmetric, in_batch, dict(
+                label_smoothing=smoothing or None, key_log_prob=key_log_prob, negative_log_prob=negative_log_prob,
+                num_hard=num_hard,
+            ),
+        )  # fmt: skip
     refuse_together(
         direction, positive_log_prob, label_smoothing=smoothing or None, query_ids=query_ids, query_groups=groups[0],
         key_log_prob=key_log_prob, false_negative_margin=relative if margin is None else margin,
@@ -194,10 +210,13 @@ def info_nce(
     if not in_batch and key.shape[0] != n:
         raise ValueError(f"key must have {n} rows with in_batch=False, got {key.shape[0]}: others would have no effect")
     own, others = matched_keys(Block(key, key_ids, key_log_prob, groups[1]), n, key_offset)
+    further = len(others)
     if negatives is not None:
         others.append(Block(negatives, negative_ids, negative_log_prob, groups[2]))
     if normalize:
         others = [replace(x, features=unit(x.features, True)) for x in others]
+    if sides is not None:
+        sides = replace(sides, further=others[:further])
     query, key = (
         unit(cleaned(query, counted.present), normalize),
         unit(cleaned(own.features, counted.present), normalize),
@@ -215,7 +234,8 @@ def info_nce(
             label_smoothing=given(smoothing or None), key_temperature=given(key_scale), detach_keys=bool(detach_keys),
             num_hard=num_hard or 0, key_log_prob=given(key_log_prob), negative_log_prob=given(negative_log_prob),
             positive_log_prob=positive_log_prob, relative_margin=given(relative), in_batch=in_batch,
-            report=given(report), **prefix_facts(prefixes),
+            query_query=query_query, key_key=key_key, key_query=key_query, report=given(report),
+            **prefix_facts(prefixes),
         ),
     )  # fmt: skip
     if batch.total == 0:
@@ -225,146 +245,8 @@ def info_nce(
     problem = Softmax(
         batch, engine, query, key, scale, counted, others, hard_negatives, query_ids, own.ids, groups[0], own.groups,
         margin, smoothing, own.log_prob, not positive_log_prob, num_hard=num_hard,
-        relative_margin=relative, in_batch=in_batch, prefixes=prefixes, report=report,
+        relative_margin=relative, in_batch=in_batch, prefixes=prefixes, report=report, sides=sides,
     )  # fmt: skip
     if key_scale is None and is_per_row(temperature, batch):
         key_scale = scale
     return softmax_loss(problem, reduction, direction, symmetric, key_scale, detach_keys)
-
-
-@collective
-def clip_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    logit_scale: float | Tensor,
-    *,
-    text_logit_scale: float | Tensor | None = None,
-    label_smoothing: float = 0.0,
-    image_ids: Tensor | None = None,
-    text_ids: Tensor | None = None,
-    image_groups: Tensor | None = None,
-    text_groups: Tensor | None = None,
-    direction: Direction = "mean",
-    detach_keys: bool = False,
-    matryoshka: Sequence[int] | None = None,
-    matryoshka_weights: Sequence[float] | None = None,
-    weights: Tensor | None = None,
-    present: Tensor | None = None,
-    normalize: bool = False,
-    report: InBatch | None = None,
-    reduction: Reduction = "mean",
-    memory_budget: int | None = None,
-    backend: BackendName = "auto",
-    group: Group = None,
-) -> Tensor:
-    """CLIP: the mean of the image -> text and text -> image cross-entropies over the batch.
-
-        L = 1/2N sum_i [ log sum_j e^{z_ij} + log sum_j e^{z_ji} - 2 z_ii ],      z_ij = logit_scale * <image_i, text_j>
-
-    Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient; or (N,), one
-            per pair, in two passes.
-        text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
-        direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
-        image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
-            query_groups and key_groups of info_nce.
-        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, report,
-            reduction, memory_budget, backend, group: As in info_nce.
-
-    Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
-    direction.
-
-    Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
-    """
-    engine = engine_options(reduction, memory_budget, backend, group)
-    counted = Counted.of(weights, present, check.features("image_features", image_features))
-    prefixes = None
-    if matryoshka is not None or matryoshka_weights is not None:
-        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, image_features.shape[1], normalize)
-    image, text = feature_pair(
-        "image_features", image_features, "text_features", text_features, normalize and prefixes is None,
-        counted.present,
-    )  # fmt: skip
-    check_direction(direction, True, "text_logit_scale", text_logit_scale)
-    smoothing = smoothing_share(label_smoothing)
-    if smoothing > 0.0 and image_ids is not None:
-        raise ValueError("label_smoothing cannot be combined with ids")
-    if smoothing > 0.0 and image_groups is not None:
-        raise ValueError("label_smoothing cannot be combined with image_groups: it is spread over all candidates")
-    row_ids, col_ids = pair_ids(image, "image_ids", image_ids, "text_ids", text_ids)
-    groups: tuple[Tensor | None, Tensor | None] = (None, None)
-    if image_groups is not None or text_groups is not None:
-        groups = pair_ids(image, "image_groups", image_groups, "text_groups", text_groups)
-    scale = scale_of("logit_scale", logit_scale, image, counted.present)
-    key_scale = None
-    if text_logit_scale is not None:
-        key_scale = scale_of("text_logit_scale", text_logit_scale, image, counted.present)
-    if report is not None:
-        report = given_report(report, prefixes)
-    batch = GlobalBatch.of(
-        engine.ranks, image.shape[0],
-        facts=lambda: dict(
-            **counted.facts(), image_ids=given(row_ids), image_groups=given(image_groups),
-            label_smoothing=given(smoothing or None), text_logit_scale=given(key_scale), detach_keys=bool(detach_keys),
-            report=given(report),
-            **prefix_facts(prefixes),
-        ),
-    )  # fmt: skip
-    if batch.total == 0:
-        return reduced_empty(0, reduction, image, text, scale, key_scale)
-    problem = Softmax(
-        batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, *groups, smoothing=smoothing,
-        prefixes=prefixes, report=report,
-    )  # fmt: skip
-    if key_scale is None and is_per_row(logit_scale, batch):
-        key_scale = scale
-    return softmax_loss(problem, reduction, direction, True, key_scale, detach_keys)
-
-
-@collective
-def nt_xent(
-    z1: Tensor,
-    z2: Tensor,
-    *,
-    temperature: float | Tensor = 0.5,
-    direction: Direction = "mean",
-    detach_keys: bool = False,
-    matryoshka: Sequence[int] | None = None,
-    matryoshka_weights: Sequence[float] | None = None,
-    weights: Tensor | None = None,
-    present: Tensor | None = None,
-    normalize: bool = False,
-    reduction: Reduction = "mean",
-    memory_budget: int | None = None,
-    backend: BackendName = "auto",
-    group: Group = None,
-) -> Tensor:
-    """NT-Xent (SimCLR): each of the 2N views must find the other view of its instance among the 2N - 1 others.
-
-        L_i = log sum_{j != i} e^{<x_i, x_j> / temperature} - <x_i, x_p(i)> / temperature,      x = [z1; z2]
-
-    Args:
-        z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
-        direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
-            adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
-        detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
-        matryoshka, matryoshka_weights: As in info_nce.
-        weights, present: (N,), of instances, as in info_nce.
-        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
-
-    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once; in one
-    direction 12 N^2 D.
-
-    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
-    """
-    engine = engine_options(reduction, memory_budget, backend, group)
-    prefixes = None
-    if matryoshka is not None or matryoshka_weights is not None:
-        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, check.features("z1", z1).shape[1], normalize)
-    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys, prefixes)
-    scale = inverse(temperature, views.x)
-    if views.batch.total == 0:
-        return reduced_empty(0, reduction, views.x, scale)
-    return views.loss(scale, reduction) if prefixes is None else views.over_prefixes(prefixes, scale, reduction)

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..literals import BackendName, Direction, MarginKind, Reduction
 from ..ops import Weights, check, pair_stats, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given, one_of
+from .blocks import Block
 from .candidates import check_in_batch, extra_columns, pair_ids, promoted, softmax_ids
 from .common import cleaned, cross_entropy, engine_options, feature_pair, inverse, paired_dot, reduced_empty, unit
-from .softmax import Block, Softmax
+from .softmax import Softmax
 from .weights import Counted, direction_weights
 
 KINDS = get_args(MarginKind)

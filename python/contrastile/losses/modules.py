@@ -11,7 +11,8 @@ from ..literals import BackendName, Direction, FixedPoints, KeysAs, MarginKind, 
 from ..ranks import Group
 from .arcs import Share
 from .base import OWN, LossModule, Own
-from .contrastive import clip_loss, info_nce, nt_xent
+from .clip import clip_loss
+from .contrastive import info_nce
 from .cosine import CosineForm, cosine_loss
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decorrelation import barlow_twins_loss, cross_modal_consistency, in_modal_consistency
@@ -38,6 +39,7 @@ from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
 from .triangle import triangle_loss
+from .two_views import nt_xent
 from .uniform import alignment, joint_entropy, uniformity
 from .views import Views
 from .vocabulary import linear_cross_entropy
@@ -72,6 +74,9 @@ class InfoNCE(LossModule):
         relative_margin: float | None = None,
         num_hard: int | None = None,
         in_batch: bool = True,
+        query_query: bool = False,
+        key_key: bool = False,
+        key_query: bool = False,
         label_smoothing: float = 0.0,
         symmetric: bool = False,
         direction: Direction = "mean",
@@ -102,6 +107,9 @@ class InfoNCE(LossModule):
         self.relative_margin = relative_margin
         self.num_hard = num_hard
         self.in_batch = in_batch
+        self.query_query = query_query
+        self.key_key = key_key
+        self.key_query = key_query
         self.label_smoothing = label_smoothing
         self.symmetric = symmetric
         self.direction = direction
@@ -141,6 +149,9 @@ class InfoNCE(LossModule):
         relative_margin: float | Own | None = OWN,
         num_hard: int | Own | None = OWN,
         in_batch: bool | Own = OWN,
+        query_query: bool | Own = OWN,
+        key_key: bool | Own = OWN,
+        key_query: bool | Own = OWN,
         label_smoothing: float | Own = OWN,
         symmetric: bool | Own = OWN,
         direction: Direction | Own = OWN,
@@ -178,6 +189,9 @@ class InfoNCE(LossModule):
             relative_margin=self.relative_margin if relative_margin is OWN else relative_margin,
             num_hard=self.num_hard if num_hard is OWN else num_hard,
             in_batch=self.in_batch if in_batch is OWN else in_batch,
+            query_query=self.query_query if query_query is OWN else query_query,
+            key_key=self.key_key if key_key is OWN else key_key,
+            key_query=self.key_query if key_query is OWN else key_query,
             label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
             symmetric=self.symmetric if symmetric is OWN else symmetric,
             direction=self.direction if direction is OWN else direction,

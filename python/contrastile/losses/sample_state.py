@@ -70,15 +70,20 @@ class SampleState(KeptTensors):
         return self["log_mean"].device
 
     def checked(self, index: Tensor, like: Tensor) -> Tensor:
-        """(N,) int64 on the state's device. A GPU's numbers are not read: one that is out of range fails there."""
+        """(N,) int64 on the state's device. Numbers on a GPU are not read: one that is out of range fails where the
+        state is read first, before anything is written."""
         found = check.ids("index", index, like.shape[0], index.device if isinstance(index, Tensor) else like.device)
-        outside = (found < 0) | (found >= self.samples)
-        if found.device.type == "cpu" and check.plain(found) and bool(outside.any()):
-            place = int(outside.int().argmax())
-            raise ValueError(
-                f"index must be from 0 to {self.samples - 1}, one of samples, got {int(found[place])} at place {place}"
-            )
-        return torch.where(found < 0, self.samples, found).to(self.device)
+        moved = found.to(self.device)
+        seen = moved if moved.device.type == "cpu" else found  # either may be there
+        if seen.device.type == "cpu" and check.plain(seen):
+            outside = (seen < 0) | (seen >= self.samples)
+            if bool(outside.any()):
+                place = int(outside.int().argmax())
+                wrong = int(seen[place])
+                raise ValueError(
+                    f"index must be from 0 to {self.samples - 1}, one of samples, got {wrong} at place {place}"
+                )
+        return torch.where(moved < 0, self.samples, moved)
 
     def of(self, name: str, index: Tensor, like: Tensor) -> Tensor:
         """Numbers of some samples, (sides, N), in like's type and on its device."""

@@ -22,35 +22,12 @@ from ..ops import (
     weighted_sum,
 )
 from ..ranks import GlobalBatch
+from .blocks import Block, Negatives, Sides, col_bias
 from .common import added, at_least_one, cross_entropy, paired_dot, upcast
 from .in_batch import InBatch, measured
 from .matryoshka import Matryoshka
 from .private import Candidates, private_logits, private_sum
 from .weights import NOWHERE, Counted, direction_weights, keep_present
-
-
-@dataclass
-class Block:
-    """Candidates of every query beside the matched keys."""
-
-    features: Tensor  # (M, D)
-    ids: Tensor | None = None
-    log_prob: Tensor | None = None
-    groups: Tensor | None = None
-
-    def part(self, start: int, stop: int) -> Block:
-        more = (None if x is None else x[start:stop] for x in (self.ids, self.log_prob, self.groups))
-        return Block(self.features[start:stop], *more)
-
-
-def col_bias(blocks: list[Block]) -> Tensor | None:
-    for block in blocks:
-        if block.log_prob is not None:
-            break
-    else:  # a loop, as it runs in every small call, where a generator would be felt
-        return None
-    zeros = [upcast(x.features).new_zeros(x.features.shape[0]) for x in blocks]
-    return torch.cat([zero if x.log_prob is None else -x.log_prob for x, zero in zip(blocks, zeros, strict=True)])
 
 
 @dataclass
@@ -81,6 +58,8 @@ class Softmax:
     in_batch: bool = True  # False: no other key is a candidate
     report: InBatch | None = None
     keys: bool = False  # the rows are the keys of the caller's problem
+    sides: Sides | None = None  # candidates among queries and among keys
+    detached: bool = False  # candidates get no gradient
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -134,14 +113,15 @@ class Softmax:
         return self.changed(upcast(self.query), upcast(self.key), upcast)
 
     def detached_candidates(self) -> Softmax:
-        found = self.changed(self.query, self.key.detach(), Tensor.detach)
+        found = replace(self.changed(self.query, self.key.detach(), Tensor.detach), detached=True)
         return found if self.hard is None else replace(found, hard=self.hard.detach())
 
     def changed(self, query: Tensor, key: Tensor, change: Callable[[Tensor], Tensor]) -> Softmax:
         others = [replace(x, features=change(x.features)) for x in self.others]
         # Candidates are widened as they are read
         hard = change(self.hard) if isinstance(self.hard, Tensor) else self.hard
-        return replace(self, query=query, key=key, others=others, hard=hard)
+        sides = None if self.sides is None else self.sides.changed(change)
+        return replace(self, query=query, key=key, others=others, hard=hard, sides=sides)
 
     def turned(self, scale: float | Tensor) -> Softmax:
         """Key -> query as rows against columns. A bias of a key is constant in its softmax, and other candidates are
@@ -154,7 +134,7 @@ class Softmax:
 
     def one_sum(self) -> bool:
         """Whether the loss has no terms beside the cross entropy of the engine."""
-        return self.in_batch and not (self.smoothing or self.spare_positive)
+        return self.in_batch and self.sides is None and not (self.smoothing or self.spare_positive)
 
     def loss(self, reduction: Reduction) -> Tensor:
         if self.prefixes is not None:
@@ -167,7 +147,7 @@ class Softmax:
             value = small_sum(self.pairs(), weights, self.engine, private=self.hard)
             if value is not None:
                 return value
-        more_terms = self.smoothing > 0.0 or self.hard is not None or not self.in_batch
+        more_terms = self.smoothing > 0.0 or self.hard is not None or not self.in_batch or self.sides is not None
         return (self.widened() if more_terms else self).reduced(reduction)
 
     def over_prefixes(self, prefixes: Matryoshka, reduction: Reduction) -> Tensor:
@@ -188,7 +168,8 @@ class Softmax:
         return prefixes.total(of)
 
     def reduced(self, reduction: Reduction) -> Tensor:
-        if reduction == "none" or self.hard is not None or self.spare_positive or not self.in_batch:
+        apart = self.hard is not None or self.sides is not None or self.spare_positive or not self.in_batch
+        if reduction == "none" or apart:
             return self.counted.reduced(self.batch, self.rows(), reduction)
         weight = self.counted.weight(self.batch, reduction, self.query)
         if self.report is None:
@@ -196,16 +177,18 @@ class Softmax:
         else:
             value, *sides = reported_sum(self.pairs(), self.weights(weight), self.engine)
             for keys, side in zip((self.keys, True), sides, strict=False):
-                self.tell(keys, *side[: self.query.shape[0]].unbind(1))
+                peak, lse, positive = side[: self.query.shape[0]].unbind(1)
+                self.tell(keys, Negatives(lse, peak), positive)
         if self.smoothing > 0.0:
             mean = self.counted.reduced(self.batch, self.mean_logits(), reduction)
             value = value - self.smoothing * mean
         return value
 
-    def tell(self, keys: bool, peak: Tensor, others: Tensor, positive: Tensor) -> None:
+    def tell(self, keys: bool, negatives: Negatives, positive: Tensor) -> None:
         """Fills the report, if there is one."""
         if self.report is not None:
-            self.report.fill(keys, measured(peak, others, positive, self.counted, self.batch))
+            assert negatives.peak is not None
+            self.report.fill(keys, measured(negatives.peak, negatives.lse, positive, self.counted, self.batch))
 
     def weights(self, weight: float | Tensor) -> Weights:
         rows = self.row * weight
@@ -225,26 +208,41 @@ class Softmax:
         n = self.query.shape[0]
         pairs = self.pairs()
         pairs.split = self.report is not None  # for the largest negatives
-        stats = pair_stats(pairs, self.engine)
-        assert stats.row_positives is not None
-        others, positive, peak = stats.rows, stats.row_positives, stats.row_negative_max
+        stats, more = pair_stats(pairs, self.engine), self.of_sides()
+        positive = stats.row_positives
+        assert positive is not None
+        negatives = Negatives(stats.rows, stats.row_negative_max).joined(more)
         hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
         if hard is not None and hard.shape[1]:
-            others = log_add(others, hard.logsumexp(1))
-            if peak is not None:
-                peak = torch.maximum(peak, hard.masked_fill(hard <= NOWHERE, -torch.inf).amax(1))
+            peak = None if self.report is None else hard.masked_fill(hard <= NOWHERE, -torch.inf).amax(1)
+            negatives = negatives.joined(Negatives(hard.logsumexp(1), peak))
         spared = positive if self.log_prob is None or not self.spare_positive else positive + self.log_prob
-        if peak is not None:
-            self.tell(self.keys, peak, others, spared)
-        rows = self.row * cross_entropy(others, spared)
+        self.tell(self.keys, negatives, spared)
+        rows = self.row * cross_entropy(negatives.lse, spared)
         if self.col:
             assert stats.cols is not None
-            if stats.col_negative_max is not None:
-                self.tell(True, stats.col_negative_max[:n], stats.cols[:n], positive)
-            rows = rows + self.col * cross_entropy(stats.cols[:n], positive)
+            top = stats.col_negative_max
+            negatives = Negatives(stats.cols[:n], None if top is None else top[:n]).joined(more)
+            self.tell(True, negatives, positive)
+            rows = rows + self.col * cross_entropy(negatives.lse, positive)
         if self.smoothing > 0.0:
             rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
         return rows
+
+    def of_sides(self) -> Negatives | None:
+        """Of each pair, among queries and among keys."""
+        if self.sides is None:
+            return None
+        rows = Block(self.query, self.row_ids, None, self.row_groups)
+        cols = Block(self.key, self.col_ids, None, self.col_groups)
+        queries, keys = (cols, rows) if self.keys else (rows, cols)
+        found, split = None, self.report is not None
+        for pairs in self.sides.pairs(queries, keys, self.scale, self.counted.present, self.detached, split):
+            if self.margin is not None or self.relative_margin is not None:
+                pairs.row_high = self.limit()
+            stats = pair_stats(pairs, self.engine)
+            found = Negatives(stats.rows, stats.row_negative_max).joined(found)
+        return found
 
     def rows_beside(self) -> Tensor:
         """Per-row losses, (N,), of the positives against the other candidates alone, query -> key."""

@@ -1,4 +1,4 @@
-"""SogCLR, iSogCLR and FastCLIP: global contrastive losses for small batches."""
+"""SogCLR, iSogCLR, RGCL and FastCLIP: global contrastive losses for small batches."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ Version: TypeAlias = Literal["v0", "v1", "v2", "v3"]
 STARTS = {"v0": 0.07, "v1": 0.07, "v2": 0.03, "v3": 0.07}
 RHO = {"v0": 0.0, "v1": 0.0, "v2": 7.0, "v3": 6.5}
 ADAM_BOUNDS = (0.01, 1.0)  # of v2's temperatures
+# temperature, t_min, t_max and rho of RGCL: LibAUC's, of two views and of images and texts
+ROBUST = {True: (0.1, 0.05, 0.7, 0.3), False: (0.01, 0.005, 0.05, 6.0)}
 
 
 class SogCLR(GlobalContrast):
@@ -142,6 +144,60 @@ class ISogCLR(GlobalContrast):
         old = self.state["temperature"][:, visits.index]
         self.state.write("temperature_slope", visits, momentum)
         self.state.write("temperature", visits, (old - self.eta * momentum).clamp(self.t_min, self.t_max))
+
+
+class RGCL(ISogCLR):
+    """RGCL: the robust global contrastive loss, minimised by iSogCLR's steps; its value is the objective itself.
+
+        loss = RGCL(samples=len(data))
+        loss(image_features, text_features, index).backward()
+
+        F = 1/n sum_i t_i (log u_i + rho) + (the same of texts),      t_min <= t_i <= t_max
+
+    Value: F over the batch, with the averages u_i after this visit and the temperatures before it. Gradients, averages
+    and temperatures are those of ISogCLR without a clip; with gamma=1 the value is that of the batch alone, and its
+    derivatives are the gradients. With unimodal=True, where u_i is the mean of e^{s_ij / t_i}, F = 1/n sum_i t_i (log
+    u_i + rho) - s_i+ of both views as anchors.
+
+    One temperature for all samples, learned (RGCL-g): FastCLIP(version="v3").
+
+    Args:
+        temperature, t_min, t_max, rho: None: LibAUC's, 0.01, 0.005, 0.05 and 6.0; for two views 0.1, 0.05, 0.7 and 0.3.
+        The rest as in ISogCLR.
+
+    Source: Qiu et al. 2023, arXiv 2305.11965, eq. 6; LibAUC, GCLoss_v1 and GCLoss_v2 with enable_isogclr=True, whose
+    gradients for images and texts are (N - 1) / 2 times these and whose value is a number with those gradients.
+    """
+
+    def __init__(
+        self,
+        samples: int,
+        *,
+        unimodal: bool = False,
+        temperature: float | None = None,
+        t_min: float | None = None,
+        t_max: float | None = None,
+        rho: float | None = None,
+        eta: float = 0.01,
+        beta: float = 0.9,
+        gamma: float = 0.9,
+        gamma_epochs: int = 0,
+        normalize: bool = False,
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        given = zip((temperature, t_min, t_max, rho), ROBUST[bool(unimodal)], strict=True)
+        start, low, high, radius = (official if x is None else x for x, official in given)
+        super().__init__(
+            samples, unimodal=unimodal, temperature=start, t_min=low, t_max=high, rho=radius, eta=eta, beta=beta,
+            clip=None, gamma=gamma, gamma_epochs=gamma_epochs, normalize=normalize, memory_budget=memory_budget,
+            backend=backend, group=group,
+        )  # fmt: skip
+
+    def result(self, step: Step) -> tuple[Tensor, Tensor | None]:
+        logs = step.average if step.anchors.relative else step.average - step.anchors.positive.detach()
+        return step.share * (step.temperature * (logs + self.rho)).sum(), None
 
 
 class FastCLIP(GlobalContrast):

@@ -1,16 +1,17 @@
-"""Two views of the same instances as rows of one batch: what nt_xent, dcl and dclw are made of."""
+"""Two views of the same instances as rows of one batch: NT-Xent, and what dcl and dclw are made of, too."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..literals import Direction, Reduction
+from ..literals import BackendName, Direction, Reduction
 from ..ops import EngineOptions, Pairs, Weights, check, no_autocast, pair_stats, weighted_sum
-from ..ranks import GlobalBatch
-from .common import cross_entropy, feature_pair, upcast
+from ..ranks import GlobalBatch, Group, collective
+from .common import cross_entropy, engine_options, feature_pair, inverse, reduced_empty, upcast
 from .matryoshka import Matryoshka, prefix_facts
 from .weights import Counted, direction_weights, keep_present
 
@@ -130,3 +131,51 @@ def other_view_loss(
 ) -> Tensor:
     """`TwoViews.loss` of rows with ids of any origin."""
     return TwoViews(x, ids, batch, engine, Counted()).loss(scale, reduction, decoupled)
+
+
+@collective
+def nt_xent(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float | Tensor = 0.5,
+    direction: Direction = "mean",
+    detach_keys: bool = False,
+    matryoshka: Sequence[int] | None = None,
+    matryoshka_weights: Sequence[float] | None = None,
+    weights: Tensor | None = None,
+    present: Tensor | None = None,
+    normalize: bool = False,
+    reduction: Reduction = "mean",
+    memory_budget: int | None = None,
+    backend: BackendName = "auto",
+    group: Group = None,
+) -> Tensor:
+    """NT-Xent (SimCLR): each of the 2N views must find the other view of its instance among the 2N - 1 others.
+
+        L_i = log sum_{j != i} e^{<x_i, x_j> / temperature} - <x_i, x_p(i)> / temperature,      x = [z1; z2]
+
+    Args:
+        z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
+        temperature: > 0, float or 0-dim tensor.
+        direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
+            adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
+        detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
+        matryoshka, matryoshka_weights: As in info_nce.
+        weights, present: (N,), of instances, as in info_nce.
+        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
+
+    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once; in one
+    direction 12 N^2 D.
+
+    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
+    """
+    engine = engine_options(reduction, memory_budget, backend, group)
+    prefixes = None
+    if matryoshka is not None or matryoshka_weights is not None:
+        prefixes = Matryoshka.of(matryoshka, matryoshka_weights, check.features("z1", z1).shape[1], normalize)
+    views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys, prefixes)
+    scale = inverse(temperature, views.x)
+    if views.batch.total == 0:
+        return reduced_empty(0, reduction, views.x, scale)
+    return views.loss(scale, reduction) if prefixes is None else views.over_prefixes(prefixes, scale, reduction)

@@ -18,6 +18,7 @@ from ._dense import (
     two_view_logits,
     unit,
 )  # fmt: skip
+from ._sides import Side, with_sides
 
 
 @over_prefixes("query", "key", "negatives", "hard_negatives")
@@ -42,6 +43,9 @@ def info_nce(
     relative_margin: float | None = None,
     num_hard: int | None = None,
     in_batch: bool = True,
+    query_query: bool = False,
+    key_key: bool = False,
+    key_query: bool = False,
     label_smoothing: float = 0.0,
     symmetric: bool = False,
     direction: str = "mean",
@@ -68,7 +72,8 @@ def info_nce(
     present: pairs that are not are taken out of the batch. hard_negatives: (N,K,D), or contrastile.Candidates, of which
     those that are missing are no candidates and whose bias is added to their logits. num_hard: of the negatives that
     are kept, those below the num_hard-th largest of the row are dropped, too. matryoshka: the sum over these prefixes
-    of the features, each unit rows if normalize.
+    of the features, each unit rows if normalize. query_query, key_key, key_query: in either direction the candidates of
+    pair i are also <q_i, q_j>, <k_o, k_j>, <k_o, q_j> of other pairs, by the same rules.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), Eq. 4; margin: Qwen3-Embedding
     (arXiv 2506.05176); label smoothing: the convention of torch.nn.functional.cross_entropy; num_hard: Wang and Liu
@@ -93,6 +98,11 @@ def info_nce(
     own_groups = query_groups if key_groups is None else key_groups[key_offset : key_offset + len(query)]
     row, col = direction_weights(direction) if symmetric else (1.0, 0.0)
     losses = torch.zeros_like(query[:, 0])
+    sides = (
+        Side(query, query_ids, query_groups),
+        Side(key, query_ids if key_ids is None else key_ids, query_groups if key_groups is None else key_groups),
+    )
+    asked, margins = (query_query, key_key, key_query), (false_negative_margin, relative_margin)
 
     if row:
         columns = key if negatives is None else torch.cat([key, unit(negatives, normalize)])
@@ -103,7 +113,6 @@ def info_nce(
         column_groups = query_groups if key_groups is None else key_groups
         if column_groups is not None and negative_groups is not None:
             column_groups = torch.cat([column_groups, negative_groups])
-        margins = (false_negative_margin, relative_margin)
         removed = _false_negatives(similarity, query_ids, column_ids, *margins, key_offset)
         if not in_batch:
             removed[:, : len(key)] |= ~_diagonal(similarity, key_offset)[:, : len(key)]
@@ -123,13 +132,17 @@ def info_nce(
             logits = torch.cat([logits, hard], dim=1)
             removed = torch.cat([removed, missing], dim=1)
         removed = removed | _too_easy(logits, removed, num_hard, key_offset)
+        frozen = (False, detach_keys)
+        logits, removed = with_sides(logits, removed, *sides, key_offset, temperature, asked, margins, frozen)
         losses = losses + row * _cross_entropy(logits, removed, label_smoothing, key_offset)
     if col:
         similarity = own @ (query.detach() if detach_keys else query).T
         removed = _false_negatives(similarity, own_ids, query_ids, false_negative_margin, relative_margin)
         removed = removed | _other_groups(similarity, own_groups, query_groups)
-        logits = similarity / _of_rows(temperature if key_temperature is None else key_temperature)
+        back, frozen = temperature if key_temperature is None else key_temperature, (detach_keys, False)
+        logits = similarity / _of_rows(back)
         removed = removed | _too_easy(logits, removed, num_hard)
+        logits, removed = with_sides(logits, removed, *sides, key_offset, back, asked, margins, frozen)
         losses = losses + col * _cross_entropy(logits, removed, label_smoothing)
     return reduce_rows(losses, reduction, weights, present)
 

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...literals import BackendName
+from ...losses.clip import clip_loss
 from ...losses.common import feature_pair, reduced_empty, unit, upcast
-from ...losses.contrastive import clip_loss, info_nce
+from ...losses.contrastive import info_nce
 from ...ops import check
 from ...ranks import GlobalBatch
 from ..common import gradient_scaled
