@@ -11,8 +11,8 @@ from torch import Tensor
 def bound_of(
     weights: Sequence[Tensor | float | None], scales: Sequence[Sequence[Tensor | None]], like: Tensor
 ) -> Tensor:
-    """No slope is above 1, so no score gradient is above the sum of the largest weights, times the largest scale of
-    each side. Nothing is read back: it stays on the device of `like`."""
+    """No slope is above 1, so no score gradient is above the sum of the largest weights, times the largest of each list
+    of scales. Nothing is read back: it stays on the device of `like`."""
     bound = like.new_zeros((), dtype=torch.float32)
     for weight in weights:
         if isinstance(weight, Tensor):

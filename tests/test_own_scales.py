@@ -1,0 +1,66 @@
+"""own_scales: a scale of its own for the statistics of each side, against the dense oracle of support.oracle."""
+
+import pytest
+import torch
+
+from contrastile import driver
+from contrastile.backends import cpu_small
+from contrastile.spec import Limits
+from support.cases import BACKEND_DTYPES, EXTRAS, make_call
+from support.combinations import crossed, each_once
+from support.oracle import check
+from support.rules import KEEPS, POSITIVES, REDUCES
+
+BACKENDS = ("torch", "cpu")
+SCALES = ("row_scale", "col_scale")
+SHAPES = [(1, 1, 1), (1, 7, 3), (7, 1, 3), (5, 6, 0), (0, 5, 4), (5, 0, 4), (31, 37, 41), (65, 63, 2), (25, 511, 3)]
+
+
+def name(value):
+    return str(value).removeprefix("torch.")
+
+
+def own(n, m, d, dtype=torch.float32, *extras, **options):
+    return make_call(n, m, d, dtype, *SCALES, *extras, cols=True, own_scales=True, **options)
+
+
+def positives_of(reduce, positives):
+    return {} if reduce == "max" else {"positives": positives}
+
+
+@pytest.mark.parametrize(
+    "backend, dtype, reduce, keep, positives", each_once(crossed(BACKEND_DTYPES, REDUCES), KEEPS, POSITIVES), ids=name
+)
+def test_every_reduce_and_rule(backend, dtype, reduce, keep, positives):
+    """With biases, thresholds on both z, a mask and two column blocks at once."""
+    for extras in ((), [x for x in EXTRAS if x not in SCALES]):
+        options = {"reduce": reduce, "keep": keep, "keep_positives": bool(extras)} | positives_of(reduce, positives)
+        check(own(37, 53, 19, dtype, *extras, blocks=2, **options), backend=backend)
+
+
+@pytest.mark.parametrize("n, m, d, backend", each_once(crossed(SHAPES, BACKENDS)))
+def test_shapes(backend, n, m, d):
+    for reduce in ("lse", "softplus"):
+        check(own(n, m, d, positives="same_index", keep="other_index", reduce=reduce), backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_columns_are_the_rows(backend):
+    """b=None: z of rows and of columns differ, so that no pair serves both ways."""
+    check(own(70, None, 9, positives="same_id", keep="other_index"), backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_in_many_pieces(backend, monkeypatch):
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 64, 32))
+    monkeypatch.setattr(cpu_small, "SMALL_PAIRS", 0)
+    for budget in (0, 10_000, 1 << 20):
+        call = own(200, 333, 6, torch.float32, blocks=3, keep="other_id", positives="same_index")
+        check(call, backend=backend, memory_budget=budget)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_positives_apart_and_counts(backend):
+    for extras in ((), ("row_high", "col_low", "mask")):
+        for positives in ("same_index", "same_id"):
+            check(own(40, 60, 8, torch.float32, *extras, positives=positives, split=True, counts=True), backend=backend)
