@@ -102,8 +102,8 @@ class Result:
 
 
 def logits(call: Call, absolute: bool = False) -> Tensor:
-    """z_ij = scale_i * col_scale_j * <a_i, b_j> + row_bias_i + col_bias_j, (2, N, M): as rows and as columns see it; with
-    own_scales each with its own scale alone."""
+    """z_ij = scale_i * col_scale_j * <a_i, b_j> + row_bias_i + col_bias_j, (2, N, M): as rows and as columns see it.
+    own_scales: with the scale of that side alone."""
     a, b = call.a, call.a if call.b is None else torch.cat(call.b)
     scale, col_scale = call.options.get("scale", 1.0), call.options.get("col_scale")
     if not isinstance(scale, Tensor) and absolute:

@@ -90,8 +90,8 @@ def arguments(
         cross_entropy=cross_entropy, cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]),
         offset=bool(pairs.offset),
         split=bool(pairs.split) or (positive_weights and _apart(pairs, keep, positives, cross_entropy)),
-        counts=bool(pairs.counts), own_scales=bool(pairs.own_scales) and _own_scales(pairs), compute=_compute_dtype(engine.compute_dtype, a),
-        backend=engine.backend,
+        counts=bool(pairs.counts), own_scales=bool(pairs.own_scales) and _own_scales(pairs),
+        compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
     if second is not None:
         for name, value in second._asdict().items():
