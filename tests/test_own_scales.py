@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from contrastile import driver
+from contrastile import driver, info_nce
 from contrastile.backends import cpu_small
+from contrastile.losses import softmax
 from contrastile.spec import Limits
 from support.cases import BACKEND_DTYPES, EXTRAS, make_call
 from support.combinations import crossed, each_once
@@ -64,3 +65,54 @@ def test_positives_apart_and_counts(backend):
     for extras in ((), ("row_high", "col_low", "mask")):
         for positives in ("same_index", "same_id"):
             check(own(40, 60, 8, torch.float32, *extras, positives=positives, split=True, counts=True), backend=backend)
+
+
+def features(n, d, g):
+    return torch.nn.functional.normalize(torch.randn(n, d, generator=g, dtype=torch.float64), dim=1).requires_grad_()
+
+
+OPTIONS = {
+    "plain": {},
+    "negatives and ids": {"query_ids": torch.arange(12) // 2, "negatives": 5},
+    "margins": {"false_negative_margin": 0.1, "relative_margin": 0.4},
+    "hardest": {"num_hard": 3, "query_groups": torch.arange(12) % 3},
+    "smoothing": {"label_smoothing": 0.2, "negatives": 5},
+    "private": {"hard_negatives": 4},
+    "logQ": {"key_log_prob": torch.linspace(-2.0, 0.0, 12)},
+    "prefixes": {"matryoshka": (2, 5)},
+}
+
+
+OF_QUERIES = {"negatives": (), "hard_negatives": (12,), "key_log_prob": None}  # of query -> key alone
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_both_directions_are_the_sum_of_each(options, reduction, monkeypatch):
+    """info_nce with other temperatures in each direction: one pass equals a call for each, all gradients too."""
+    g = torch.Generator().manual_seed(5)
+    query, key = features(12, 6, g), features(12, 6, g)
+    temperatures = [(torch.rand(12, generator=g, dtype=torch.float64) * 0.3 + 0.1).requires_grad_() for _ in range(2)]
+    for name, shape in OF_QUERIES.items():
+        if shape is not None and name in options:
+            options = options | {name: torch.randn(*shape, options[name], 6, generator=g, dtype=torch.float64)}
+    leaves = [query, key, *temperatures]
+
+    def value(direction):
+        given = options | ({} if direction == "rows" else {"key_temperature": temperatures[1]})
+        if direction == "cols":
+            given = {name: x for name, x in given.items() if name not in OF_QUERIES}
+        loss = info_nce(
+            query, key, symmetric=True, reduction=reduction, temperature=temperatures[0], direction=direction, **given
+        )
+        return (loss * torch.linspace(0.5, 1.5, loss.numel(), dtype=torch.float64).view(loss.shape)).sum()
+
+    apart, calls = value("rows") + value("cols"), []
+    for name in ("pair_stats", "weighted_sum"):
+        plain = getattr(softmax, name)
+        monkeypatch.setattr(softmax, name, lambda *x, plain=plain: calls.append(plain) or plain(*x))
+    together = value("sum")
+    assert len(calls) == 1 or "matryoshka" in options  # prefixes take a pass for each direction
+    torch.testing.assert_close(together, apart, rtol=1e-12, atol=1e-12)
+    for x, y in zip(torch.autograd.grad(together, leaves), torch.autograd.grad(apart, leaves), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-11)
