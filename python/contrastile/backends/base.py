@@ -154,7 +154,7 @@ class Backend(ABC):
 def fits_at_once(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     """Whether a scalar-mode call is small enough to be done at once on a GPU. Not with float16 slopes that are known
     late: the weights, much larger, would choose the factor against underflow."""
-    if extras.private is not None or extras.sets > 1 or len(args.blocks) > 1 or args.own_scales:
+    if extras.private is not None or extras.sets > 1 or len(args.blocks) > 1:
         return False
     n, m = args.n, args.m
     directions = 1 if args.square or args.blocks[0].dim() == 2 else args.blocks[0].shape[0]

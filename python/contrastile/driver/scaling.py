@@ -19,9 +19,8 @@ def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], g
         yield
         return
     rows, cols = [call.rows.scale], [side.scale for side in call.blocks]
-    scales = [[*rows, *cols]] if call.spec.own_scales else [rows, cols]
     # one bound for the whole call, because blocks add up
-    call.factor = factor = power_of_two(bound_of(weights, scales, call.rows.features))
+    call.factor = factor = power_of_two(bound_of(weights, rows, cols, call.spec.own_scales, call.rows.features))
     try:
         yield
     finally:
