@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from contrastile import driver, info_nce
-from contrastile.backends import cpu_small
+from contrastile.backends import cpu_small, torch_pairs, torch_tiles
+from contrastile.backends.torch_pairs import of_score
 from contrastile.losses import softmax
 from contrastile.spec import Limits
 from support.cases import BACKEND_DTYPES, EXTRAS, make_call
@@ -65,6 +66,26 @@ def test_positives_apart_and_counts(backend):
     for extras in ((), ("row_high", "col_low", "mask")):
         for positives in ("same_index", "same_id"):
             check(own(40, 60, 8, torch.float32, *extras, positives=positives, split=True, counts=True), backend=backend)
+
+
+MUTANTS = {  # a function and what takes its place, on the torch backend
+    "scales of a side": (torch_pairs, "scales", lambda block, dim: [block.row.scale[:, None], block.col.scale]),
+    "z of columns": (torch_pairs, "own_scales", lambda block: False),
+    "slopes of columns": (torch_tiles, "own_scales", lambda block: False),
+    "sums of scales": (
+        torch_pairs,
+        "of_score_by_sides",
+        lambda block, s, g, of_cols, *x: of_score(block, s, g + of_cols, *x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_an_error_is_seen(name, monkeypatch):
+    call = own(20, 30, 6, keep="other_index", positives="same_index")
+    monkeypatch.setattr(*MUTANTS[name])
+    with pytest.raises(AssertionError, match="times the budget"):
+        check(call, backend="torch")
 
 
 def features(n, d, g):
