@@ -31,6 +31,7 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "apart": (EXTRAS[4:], {"positives": "same_id", "split": True, "counts": True}),
     "one apart": ((), {"positives": "same_index"}),
     "own scales": (EXTRAS[:2], {"keep": "other_index", "positives": "same_id", "own_scales": True}),
+    "own scales, near": (EXTRAS[1:2], {"keep": "other_index", "own_scales": True}),  # one base would serve a tile
     "own scales, sums": (EXTRAS[:2], {"reduce": "softplus", "positives": "same_id", "own_scales": True}),
     "own scales, limits": (EXTRAS, {"positives": "same_id", "own_scales": True, "counts": True}),
 }
@@ -107,7 +108,7 @@ NATIVE: dict[str, tuple[str, str, str, str]] = {
         STATS, "outside(x, of_col, rule, col_limits", "outside(x, z, rule, col_limits", "own scales, limits"
     ),
     "columns' terms": (STATS, "+ positives(of_col))", "+ positives(z))", "own scales"),
-    "one base": (SCORE_GRAD, "if (two_logits(x)) return false;", "", "own scales"),
+    "one base": (SCORE_GRAD, "if (two_logits(x)) return false;", "", "own scales, near"),
     "rows' slopes": (SCORE_GRAD, "g * x.row_scale[i] + g_col *", "(g + g_col) * x.row_scale[i] + 0.f *", "own scales"),
     "sum of the rows' scale": (SCORE_GRAD, "sum += times_s(g);", "sum += times_s(g + g_col);", "own scales"),
     "sum of the columns' scale": (SCORE_GRAD, "+ times_s(g_col))", "+ times_s(g + g_col))", "own scales"),
