@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contrastile import driver, info_nce
+from contrastile import driver, info_nce, pair_loss, pair_reduce, row_lse
 from contrastile.backends import cpu_small, torch_pairs, torch_tiles
 from contrastile.backends.torch_pairs import of_score
 from contrastile.losses import softmax
@@ -86,6 +86,43 @@ def test_an_error_is_seen(name, monkeypatch):
     monkeypatch.setattr(*MUTANTS[name])
     with pytest.raises(AssertionError, match="times the budget"):
         check(call, backend="torch")
+
+
+@pytest.mark.parametrize("call", [pair_reduce, pair_loss])
+def test_what_has_no_effect_or_does_not_fit_is_refused(call):
+    x, scale = torch.randn(4, 3), torch.ones(4)
+    for options in ({"cols": True}, {"col_scale": scale}, {"col_scale": scale, "cols": False}):
+        with pytest.raises(ValueError, match=r"^own_scales must not be given without "):
+            call(x, x.clone(), scale=scale, own_scales=True, **options)
+    with pytest.raises(ValueError, match=r"^col_scale must have shape \(4,\), got \(3,\)"):
+        call(x, x.clone(), scale=scale, col_scale=torch.ones(3), cols=True, own_scales=True)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'own_scales'"):
+        row_lse(x, own_scales=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [0.0, -3.0, torch.nan, torch.inf])
+def test_a_scale_of_one_side_is_not_seen_by_the_other(backend, value):
+    """Of any value: no pair of a row enters the columns through the row's scale, nor the other way round."""
+    call = own(20, 30, 6)
+    bad = call.options | {"scale": call.options["scale"].clone().index_fill_(0, torch.tensor(3), value)}
+    found, right = (pair_reduce(call.a, call.b, backend=backend, **x) for x in (bad, call.options))
+    assert torch.equal(found.cols, right.cols)
+    assert torch.equal(found.rows[4:], right.rows[4:]) and not torch.equal(found.rows[3], right.rows[3])
+
+
+def test_on_the_meta_device_and_compiled():
+    """Shapes without values; a compiled call has the bits of an eager one."""
+    call = own(20, 30, 6, keep="other_index", positives="same_index")
+    meta = call.to("meta")
+    assert pair_reduce(meta.a, meta.b, **meta.options).cols.shape == (30,)
+
+    def loss(a, b):
+        stats = pair_reduce(a, b, **call.options)
+        return (stats.rows - stats.row_positives).sum() + (stats.cols - stats.col_positives).sum()
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(call.a, call.b[0]), loss(call.a, call.b[0]))
 
 
 def features(n, d, g):

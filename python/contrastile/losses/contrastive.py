@@ -90,8 +90,7 @@ def info_nce(
             may have more rows, see key_offset.
         temperature: > 0; float, 0-dim tensor or (N,) tensor, one per pair. Dimensionless, divides the similarity.
         key_temperature: That of the key -> query direction, where it is another one: float, 0-dim tensor or (N,), one
-            per matched key. Needs symmetric=True; then, and with a temperature per pair, each direction is a pass of
-            its own.
+            per matched key. Needs symmetric=True. Both directions are one pass all the same, but with matryoshka.
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
         hard_negatives: Private columns of each query, (N, K, D); or Candidates: lists of any length, rows of a bank by
             index, a bias. Holds N K logits.
@@ -264,7 +263,7 @@ def clip_loss(
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
         logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient; or (N,), one
-            per pair, in two passes.
+            per pair.
         text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
         image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
