@@ -12,7 +12,7 @@ from contrastile import driver, pair_loss, pair_reduce
 from contrastile.backends import measured, triton_device, triton_fused, triton_plan
 from contrastile.backends import triton as backend_module
 from contrastile.spec import Limits
-from contrastile.triton_kernels import functors
+from contrastile.triton_kernels import functors, second, slopes
 from contrastile.triton_kernels import fused as kernels
 from support.cases import EXTRAS, lacking, make_call
 from support.combinations import each_once
@@ -234,6 +234,9 @@ SLOPES = {  # name: the reduce that uses it
 }
 
 
+STEPS = {"affine": kernels, "items": kernels, "logit_slope": second, "scaled": slopes}  # and where it is called
+
+
 @cache
 def small(reduce):
     return make_call(
@@ -251,11 +254,11 @@ def test_a_mutated_slope_fails(name, monkeypatch):
         fused(small(SLOPES[name]))
 
 
-@pytest.mark.parametrize("name", ["affine", "logit_slope", "scaled", "items"])
+@pytest.mark.parametrize("name", STEPS)
 def test_a_mutated_step_fails(name, monkeypatch):
-    original = getattr(kernels, name)
+    original = getattr(STEPS[name], name)
     fused(small("lse"))
-    monkeypatch.setattr(kernels, name, lambda *x: original(*x) * 1.001)
+    monkeypatch.setattr(STEPS[name], name, lambda *x: original(*x) * 1.001)
     with pytest.raises(AssertionError):
         fused(small("lse"))
 

@@ -18,7 +18,10 @@ from contrastile.triton_kernels import config, merge, pair, rules, slopes
 from support.blocks import ALL, APART, agree, apart, close, double, nan_in, numbers
 from support.combinations import by_default
 
-QUICK = ["one pair", "index", "index, all rules", "some are dropped", "all are kept", "mirrored", "counts of maxima"]
+QUICK = [
+    "one pair", "index", "index, all rules", "some are dropped", "all are kept", "mirrored", "counts of maxima",
+    "own scales",
+]  # fmt: skip
 
 
 def check(block):
@@ -47,7 +50,7 @@ def test_numbers_that_are_not_finite(name, value):
 FUSED = [x for x in APART if APART[x][0].split and APART[x][0].score == Score.DOT]
 
 
-@pytest.mark.parametrize("name", by_default(FUSED, "index", "some are dropped", "mirrored"))
+@pytest.mark.parametrize("name", by_default(FUSED, "index", "some are dropped", "mirrored", "own scales"))
 def test_gradients_without_score_gradients(name):
     """The same by products with score gradients of torch; a square call has both sides of every pair in its rows."""
     block = apart(name)

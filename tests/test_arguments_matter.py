@@ -86,6 +86,7 @@ EVERYWHERE = {
     "subtitles": Matter(X, rows(10)), "depth": Matter(X, rows(10)),
     # the engine
     "scale": Matter(1.0, 2.0), "col_scale": Matter(None, POSITIVE), "row_bias": Matter(None, POSITIVE),
+    "own_scales": Matter(False, True, {"cols": True, "col_scale": POSITIVE}),
     "col_bias": Matter(None, POSITIVE), "reduce": Matter("lse", "softplus"), "keep": Matter("all", "other_index"),
     "row_ids": Matter(IDS, OTHER_IDS, {"keep": "other_id", "col_ids": IDS}),
     "col_ids": Matter(IDS, OTHER_IDS, {"keep": "other_id", "row_ids": IDS}),

@@ -318,7 +318,7 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
     "dropped positives": (PAIR, "mark.positive && !dropped(x, z, mark, side, k)", "mark.positive", "some are dropped"),
     "marks": (PAIR, "x.split && rule.positive ? rule.drop_from_positives : rule.drop", "rule.drop", "ids"),
     "slope": (SCORE_GRAD, "return side.positive_stat_weight[k] *", "return", "ids"),
-    "columns' slopes": (SCORE_GRAD, "positive_stat_grad<R>(x, x.col, z, mark, j)", "0.f", "ids"),
+    "columns' slopes": (SCORE_GRAD, "positive_grad<R>(x, x.col, col, of_col, pair.mark, share, j)", "0.f", "ids"),
     "positives": (PARTIAL, "apart.add(p.z);", "", "index"),
     "their join": (PARTIAL, "apart.merge(y.apart);", "", "index"),
     "their count": (PARTIAL, "++kept_positives;", "", "index"),
@@ -328,8 +328,15 @@ SPLIT_MUTANTS = {  # and the blocks in which it is seen
     "count of positives": (PARTIAL, "positives += p.mark.positive", "positives += !p.mark.drop", "counts"),
     "strips": (PARTIAL, "visit(kept, p.counts.kept)", "visit(kept, p.counts.positives)", "counts"),
     "partner": (PAIR, "found |= x.partner[k] == x.col_origin + j", "found |= x.partner[k] == j", "partners"),
+    "rows' scale": (PAIR, "row.scale, x.own_scales ? 1.f : col.scale", "row.scale, col.scale", "own scales"),
+    "columns' scale": (PAIR, "affine(x.own_scales ? 1.f : row.scale", "affine(row.scale", "own scales"),
+    "columns' z": (SCORE_GRAD, "pair.z = of_col;", "", "own scales"),
+    "sum of the rows' scale": (SCORE_GRAD, "(x.own_scales ? 1.f : col.scale)", "col.scale", "own scales"),
+    "sum of the columns' scale": (SCORE_GRAD, "x.own_scales ? times_s(other) :", "", "own scales"),
+    "products of own scales": (SCORE_GRAD, "+ other * col.scale :", ":", "own scales"),
+    "columns' positives": (SCORE_GRAD, "x.col, col, of_col, ", "x.col, col, of_row, ", "own scales, sums"),
     "shares add up": (PAIR, "found += x.share[k]", "found = x.share[k]", "partners"),
-    "slopes' share": (SCORE_GRAD, " * share_of(x, i, j)", "", "partners"),
+    "slopes' share": (SCORE_GRAD, "share = share_of(x, i, j)", "share = 1.f", "partners"),
 }  # fmt: skip
 
 

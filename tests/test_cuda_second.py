@@ -224,7 +224,7 @@ MUTANTS = {  # and the blocks in which it is seen
     "gradient of the scale": (SCORE_GRAD, "of_t * u.v[c]", "of_t * pair.t", "affine"),
     "slope of the gate": (SCORE_GRAD, "-0.5f * of_dot", "0.5f * of_dot", "gated"),
     "score in it": (SCORE_GRAD, "* score.s.v[c] * score.slope.v[c];", "* score.slope.v[c];", "gated"),
-    "bias of gated scores": (SCORE_GRAD, "DOT || !function ? g.v[c]", "DOT ? g.v[c]", "gated"),
+    "bias of gated scores": (SCORE_GRAD, "DOT || !function ? both", "DOT ? both", "gated"),
 }  # fmt: skip
 
 

@@ -114,6 +114,7 @@ ALLOWED = {
         "backends.base",
         "backends.products",
         "backends.torch_pairs",
+        "backends.torch_rules",
         "backends.torch_segments",
     ),
     "backends": (
@@ -157,6 +158,7 @@ ALLOWED = {
     "triton_kernels.fused": (
         "triton_kernels.functors",
         "triton_kernels.rules",
+        "triton_kernels.second",
         "triton_kernels.slopes",
         "triton_kernels.tiles",
     ),

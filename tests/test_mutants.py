@@ -30,6 +30,10 @@ CALLS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "limits": (EXTRAS, {"positives": "same_id", "keep_positives": True}),
     "apart": (EXTRAS[4:], {"positives": "same_id", "split": True, "counts": True}),
     "one apart": ((), {"positives": "same_index"}),
+    "own scales": (EXTRAS[:2], {"keep": "other_index", "positives": "same_id", "own_scales": True}),
+    "own scales, near": (EXTRAS[1:2], {"keep": "other_index", "own_scales": True}),  # one base would serve a tile
+    "own scales, sums": (EXTRAS[:2], {"reduce": "softplus", "positives": "same_id", "own_scales": True}),
+    "own scales, limits": (EXTRAS, {"positives": "same_id", "own_scales": True, "counts": True}),
 }
 
 
@@ -83,8 +87,8 @@ NATIVE: dict[str, tuple[str, str, str, str]] = {
     "order": (OF_PAIRS, "words(cols + j) < row[i]", "words(cols + j) <= row[i]", "order"),
     "partners": (OF_PAIRS, "x.partner[i * x.partners + k] - x.col_origin", "x.partner[i * x.partners + k]", "partners"),
     "partners of a tile": (SHARED, "k < (i + rows) * x.partners", "k < i * x.partners + 1", "partners"),
-    "shares": (STATS, "F::positive_term(z) * shares(x, i, t.j + j)", "F::positive_term(z)", "partners"),
-    "slopes of shares": (SCORE_GRAD, "w * shares(x, i, column)", "w", "partners"),
+    "shares": (STATS, "F::positive_term(z) * share", "F::positive_term(z)", "partners"),
+    "slopes of shares": (SCORE_GRAD, "vselect(rule.positive, shares(x, i, column), Vec{})", "splat(1.f)", "partners"),
     "low": (OF_PAIRS, "(z <= limits.low)", "(z <= -limits.low)", "limits"),
     "high": (OF_PAIRS, "(z > limits.high)", "(z > -limits.high)", "limits"),
     "kept positives": (OF_PAIRS, "x.keep_positives ? beyond & ~r.positive : beyond", "beyond", "limits"),
@@ -92,10 +96,23 @@ NATIVE: dict[str, tuple[str, str, str, str]] = {
     "others": (SHARED, "B(drop | positive)", "drop", "apart"),
     "positives": (OF_PAIRS, "outside(x, z, r, limits) | r.drop_from_positives", "r.drop_from_positives", "apart"),
     "columns' positives": (STATS, "same ? zr_positive : zc_positive", "zr_positive", "apart"),
-    "their slopes": (SCORE_GRAD, "g = splat(x.row.positive_stat_weight[i]) *", "g = splat(1.f) *", "apart"),
+    "their slopes": (SCORE_GRAD, "return splat(x.row.positive_stat_weight[i]) *", "return splat(1.f) *", "apart"),
     "their columns' slopes": (SCORE_GRAD, "load(c.positive_stat_weight + j) *", "load(c.weight + j) *", "apart"),
     "counts": (STATS, "row.kept -= ~(beyond | rule.drop)", "row.kept -= ~rule.drop", "apart"),
     "columns' counts": (STATS, "count_columns(part.kept, t.j + j, ~(beyond_column | rule.drop))", "", "apart"),
+    "rows' scale": (OF_PAIRS, "c.scale && !x.own_scales", "c.scale", "own scales"),
+    "columns' scale": (OF_PAIRS, "s * load(c.scale + j)", "s", "own scales"),
+    "columns' z": (STATS, "!two_logits(x) && (t.plain", "(t.plain", "own scales"),
+    "columns' z apart": (STATS, "(limited(x) || x.own_scales)", "limited(x)", "own scales"),
+    "columns' limits": (
+        STATS, "outside(x, of_col, rule, col_limits", "outside(x, z, rule, col_limits", "own scales, limits"
+    ),
+    "columns' terms": (STATS, "+ positives(of_col))", "+ positives(z))", "own scales"),
+    "one base": (SCORE_GRAD, "if (two_logits(x)) return false;", "", "own scales, near"),
+    "rows' slopes": (SCORE_GRAD, "g * x.row_scale[i] + g_col *", "(g + g_col) * x.row_scale[i] + 0.f *", "own scales"),
+    "sum of the rows' scale": (SCORE_GRAD, "sum += times_s(g);", "sum += times_s(g + g_col);", "own scales"),
+    "sum of the columns' scale": (SCORE_GRAD, "+ times_s(g_col))", "+ times_s(g + g_col))", "own scales"),
+    "columns' positives' slopes": (SCORE_GRAD, "F::positive_slope(of_col)", "F::positive_slope(z)", "own scales, sums"),
     "one positive": (ENTROPY, "(double)positive_weight + weight - of_others", "(double)positive_weight", "one apart"),
     "its others": (ENTROPY, "weight == 0.f ? 0.0 : weight * share, rest", "weight, rest", "one apart"),
 }  # fmt: skip
@@ -120,7 +137,7 @@ SECOND: dict[str, tuple[str, str, str, str]] = {
     "dropped": (TARGETS, "vselect(dropped, splat(MASKED), t)", "t", "dropped"),
     "dropped slopes": (TARGETS, "vselect(dropped, Vec{}, PairWeight<T>::weight(t, side.peak, side.log_total))",
                        "PairWeight<T>::weight(t, side.peak, side.log_total)", "dropped"),
-    "dropped by columns": (SCORE_GRAD, "col_target, z, kept, logit", "col_target, z, z, logit", "limits"),
+    "dropped by columns": (SCORE_GRAD, "of_col, kept, logit", "of_col, of_col, logit", "limits"),
     "q": (FUNCTORS, "vexp((t - peak) - log_total); }\n  template <class V> CT_HD static V slope(V q",
           "vexp(t - peak); }\n  template <class V> CT_HD static V slope(V q", "softmax"),
     "q in dz": (TARGETS, "weight * (p - q) + (weight + side.mean) * q", "weight * p", "softmax"),

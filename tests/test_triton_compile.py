@@ -37,6 +37,7 @@ QUICK = [
     ("sm_90", "half", "score_grad", "tests"),
     ("sm_90", "half", "stats", "split"),
     ("sm_90", "half", "score_grad", "split"),
+    ("sm_90", "half", "score_grad", "own scales"),
     ("sm_90", "half", "score_grad", "partners"),
     ("sm_80", "tf32", "score_grad", "siglip"),
     ("sm_90", "half", "score_grad", "softmax"),

@@ -72,7 +72,8 @@ def test_halves(dtype):
     assert [x.dtype for x in found] == [x.dtype for x in leaves(case)]
 
 
-def test_chunks_and_blocks_are_joined(monkeypatch):
+@pytest.mark.parametrize("own_scales", [False, True])
+def test_chunks_and_blocks_are_joined(monkeypatch, own_scales):
     """Every operand that has a gradient, several blocks, thresholds, a mask, positives apart and of both directions."""
     monkeypatch.setattr(contrastile.ops.twice, "CHUNK", 40)
     n, d, generator = 11, 4, torch.Generator().manual_seed(3)
@@ -93,6 +94,7 @@ def test_chunks_and_blocks_are_joined(monkeypatch):
         stats = pair_reduce(
             a, [b, c], scale=scale, col_scale=col_scale, row_bias=row_bias, col_bias=col_bias, positives="same_id",
             row_ids=ids[:n], col_ids=[ids[:n], ids[n:]], mask=mask, row_high=high, split=True, cols=True,
+            own_scales=own_scales,
         )  # fmt: skip
         found = (
             stats.row_negatives,
@@ -104,11 +106,12 @@ def test_chunks_and_blocks_are_joined(monkeypatch):
         return sum(x[x.isfinite()].square().sum() for x in found)
 
     def dense(a, b, c, scale, col_scale, row_bias, col_bias):
-        z = scale[:, None] * col_scale * (a @ torch.cat([b, c]).T) + row_bias[:, None] + col_bias
+        both = (scale[:, None], col_scale) if own_scales else (scale[:, None] * col_scale,) * 2
+        z, z_cols = (x * (a @ torch.cat([b, c]).T) + row_bias[:, None] + col_bias for x in both)
         positive = ids[:n, None] == ids
-        rows, cols = z.masked_fill(~mask | (z > 2.0), -torch.inf), z.masked_fill(~mask, -torch.inf)
+        rows, cols = z.masked_fill(~mask | (z > 2.0), -torch.inf), z_cols.masked_fill(~mask, -torch.inf)
         found = (
-            torch.where(positive, z, 0.0).sum(1), torch.where(positive, z, 0.0).sum(0),
+            torch.where(positive, z, 0.0).sum(1), torch.where(positive, z_cols, 0.0).sum(0),
             rows.masked_fill(positive, -torch.inf).logsumexp(1), cols.masked_fill(positive, -torch.inf).logsumexp(0),
             rows.masked_fill(~positive, -torch.inf).logsumexp(1),
         )  # fmt: skip

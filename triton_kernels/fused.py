@@ -11,16 +11,17 @@ import triton.language as tl
 
 from .functors import DOT
 from .rules import rules
-from .slopes import logit_slope, scaled
+from .second import slopes_of_each
+from .slopes import through_scales
 from .tiles import affine, items
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
 def fused(
     A, B, n, m, d, row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
-    RowUpstream, ColUpstream, Factor, RowGrad, RowBiasGrad, RowScaleGrad,
+    RowUpstream, ColUpstream, Nothing, Factor, RowGrad, RowBiasGrad, RowScaleGrad,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SPLIT: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
+    SPLIT: tl.constexpr, OWN_SCALES: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """A, B: contiguous (n, d) and (m, d), or descriptors of them. RowGrad (parts, n, d), RowBiasGrad,
@@ -35,22 +36,22 @@ def fused(
         j = first_col + tl.arange(0, TILE_COLS)
         b = items(B, first_col, m, d, TMA, TILE_COLS, WIDTH)
         s = tl.dot(a, b.T, input_precision=PRECISION)
-        z = affine(s, Row, Col, i, j, n, m, DOT)
+        z = affine(s, Row, Col, i, j, n, m, DOT, OWN_SCALES, 1)
+        col_z = affine(s, Row, Col, i, j, n, m, DOT, OWN_SCALES, 0) if OWN_SCALES else z
         valid, positive, drop = rules(
             Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
             KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        g = logit_slope(
-            z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+        g, of_cols, _ = slopes_of_each(
+            z, col_z, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream, Nothing,
             first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, OWN_SCALES, 0, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        by_col = scaled(g, Col, j, m, 0)
+        score_gradient, bias, by_col, _ = through_scales(g, of_cols, Row, Col, i, j, n, m, OWN_SCALES)
         if RowBiasGrad is not None:
-            of_bias += tl.sum(g, 1)
+            of_bias += tl.sum(bias, 1)
         if RowScaleGrad is not None:
             of_scale += tl.sum(by_col * s, 1)
-        score_gradient = scaled(by_col, Row, i, n, 1)
         if Factor is not None:  # a power of two, against underflow
             score_gradient *= tl.load(Factor)
         gradient = tl.dot(score_gradient.to(b.dtype), b, gradient, input_precision=PRECISION)

@@ -3,8 +3,9 @@
 Every tile has partial results of its own; the caller adds them up in a fixed order, so two runs give equal bits.
 A and B are contiguous, (n, d) and (directions, m, d) with directions `b_direction` elements apart, or descriptors
 (TMA); SecondA and SecondB are the second operands in the same form, of second_d features (SECOND_TMA, SECOND_EVEN).
-Partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. None: not
-given, not wanted. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the
+Partial statistics of rows are (column tiles, n), of columns (row tiles, m). COLS: also the column side. OWN_SCALES:
+columns see another z than rows, `col_z`, from the same products. None: not given, not wanted; Nothing: an Upstream
+without anything. There is a program for each tile or, PERSISTENT, as many as the device holds at a time: then the
 loads of a program's next tile can begin during the epilogue of this one.
 """
 
@@ -23,8 +24,8 @@ from .rules import (
     share_of,
     side_z,
 )
-from .second import both_logits, products_of, slopes_with_target, store_target
-from .slopes import logit_slope, scaled, with_positives
+from .second import both_logits, products_of, rounded, slopes_of_each, store_target
+from .slopes import through_scales
 from .tiles import across, affine, first_maximum, place, product, score_of, share, vector
 
 
@@ -98,12 +99,12 @@ def store_side_positives(
 
 @triton.jit
 def store_positives(
-    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    z, col_z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
     SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """What positives make up. With the same index there is one a row, in one tile: (1, n), not written elsewhere.
-    Returns z for the statistic: where positives are apart, without them."""
+    Returns z and col_z for the statistic: where positives are apart, without them."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_at, col_at, row_in, col_in = i.to(tl.int64), j.to(tl.int64), i < n, j < m
     here, shift = True, row_origin - col_origin
@@ -122,13 +123,15 @@ def store_positives(
             z, value, positive, drop, Row, RowOut, i, n, row_at, row_in, POSITIVES, KEEP_POSITIVES, KEEP_ALL, ONE, 1
         )  # fmt: skip
         if COLS:
-            value = sum_of_positives(z, positive, Row, Col, i, j, n, m, row_origin, col_origin, REDUCE, 0)
+            value = sum_of_positives(col_z, positive, Row, Col, i, j, n, m, row_origin, col_origin, REDUCE, 0)
             store_side_positives(
-                z, value, positive, drop, Col, ColOut, j, m, col_at, col_in, POSITIVES, KEEP_POSITIVES, KEEP_ALL, ONE, 0
+                col_z, value, positive, drop, Col, ColOut, j, m, col_at, col_in,
+                POSITIVES, KEEP_POSITIVES, KEEP_ALL, ONE, 0,
             )  # fmt: skip
         if SPLIT:
             z = tl.where(positive, float("-inf"), z)
-    return z
+            col_z = tl.where(positive, float("-inf"), col_z)
+    return z, col_z
 
 
 @triton.jit
@@ -162,15 +165,15 @@ def store_partials(
 
 @triton.jit
 def store_stats(
-    z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    z, col_z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, KEEP_ALL: tl.constexpr,
     SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """The tile's partial statistics of rows and, with COLS, of columns; returns their peaks."""
+    """The tile's partial statistics of rows and, with COLS, of columns, whose z is col_z; returns their peaks."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if POSITIVES:
-        z = store_positives(
-            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+        z, col_z = store_positives(
+            z, col_z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, POSITIVES, KEEP_POSITIVES, KEEP_ALL, SPLIT, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
     others = col_origin + j.to(tl.int64)
@@ -181,7 +184,7 @@ def store_stats(
     if COLS:
         others = row_origin + i.to(tl.int64)
         col_peak = store_partials(
-            z, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others, REDUCE, KEEP_POSITIVES, SPLIT, 0
+            col_z, positive, drop, Col, ColOut, j, m, first_row // TILE_ROWS, others, REDUCE, KEEP_POSITIVES, SPLIT, 0
         )  # fmt: skip
     return row_peak, col_peak
 
@@ -192,50 +195,8 @@ def stats(
     row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
     RowOut, ColOut,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
-    COLS: tl.constexpr, SECOND_TMA: tl.constexpr, SECOND_EVEN: tl.constexpr,
-    TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
-    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
-):  # fmt: skip
-    first, last, step = share(n, m, TILE_ROWS, TILE_COLS, PERSISTENT)
-    for tile in tl.range(first, last, step, flatten=PERSISTENT):
-        row_tile, col_tile = place(tile, n, m, TILE_ROWS, TILE_COLS)
-        first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
-        i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-        x, floor, u = products_of(
-            A, B, b_direction, directions, SecondA, SecondB, second_d, Row, Col, first_row, first_col, n, m, d,
-            SCORE, OFFSET, SECOND_TMA, SECOND_EVEN, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
-        )  # fmt: skip
-        z = affine(score_of(x, floor, SCORE), Row, Col, i, j, n, m, SCORE)
-        _, positive, drop = rules(
-            Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
-            KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
-        )  # fmt: skip
-        if TARGET:
-            z, t = both_logits(z, u, Row, i, n)
-        row_peak, col_peak = store_stats(
-            z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
-        )  # fmt: skip
-        if TARGET:
-            store_target(z, t, row_peak, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
-            if COLS:
-                store_target(z, t, col_peak, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
-
-
-@triton.jit
-def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
-    tl.store(Out + part.to(tl.int64) * count + index, tl.sum(x, AXIS), mask=index < count)
-
-
-@triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
-def score_grad(
-    A, B, b_direction, directions, SecondA, SecondB, second_d, n, m, d,
-    row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
-    RowUpstream, ColUpstream, RowOut, ColOut, Grad, grad_stride, grad_direction, Factor,
-    RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad, SecondGrad, SecondScaleGrad,
-    REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
-    SPLIT: tl.constexpr, SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
+    SPLIT: tl.constexpr, OWN_SCALES: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
     COLS: tl.constexpr, SECOND_TMA: tl.constexpr, SECOND_EVEN: tl.constexpr,
     TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
@@ -250,44 +211,83 @@ def score_grad(
             SCORE, OFFSET, SECOND_TMA, SECOND_EVEN, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
         )  # fmt: skip
         s = score_of(x, floor, SCORE)
-        z = affine(s, Row, Col, i, j, n, m, SCORE)
+        z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 1)
+        col_z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 0) if OWN_SCALES else z
+        _, positive, drop = rules(
+            Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
+            KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        if TARGET:
+            z, t = both_logits(z, u, Row, i, n)
+            col_z = rounded(col_z) if OWN_SCALES else z
+        row_peak, col_peak = store_stats(
+            z, col_z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        if TARGET:
+            store_target(z, t, row_peak, positive, drop, Row, RowOut, i, n, col_tile, TARGET, KEEP_POSITIVES, 1)
+            if COLS:
+                store_target(col_z, t, col_peak, positive, drop, Col, ColOut, j, m, row_tile, TARGET, KEEP_POSITIVES, 0)
+
+
+@triton.jit
+def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
+    tl.store(Out + part.to(tl.int64) * count + index, tl.sum(x, AXIS), mask=index < count)
+
+
+@triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
+def score_grad(
+    A, B, b_direction, directions, SecondA, SecondB, second_d, n, m, d,
+    row_origin, col_origin, Row, Col, label_words, Mask, mask_stride,
+    RowUpstream, ColUpstream, Nothing, RowOut, ColOut, Grad, grad_stride, grad_direction, Factor,
+    RowBiasGrad, ColBiasGrad, RowScaleGrad, ColScaleGrad, SecondGrad, SecondScaleGrad,
+    REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    SPLIT: tl.constexpr, OWN_SCALES: tl.constexpr,
+    SCORE: tl.constexpr, OFFSET: tl.constexpr, TARGET: tl.constexpr,
+    COLS: tl.constexpr, SECOND_TMA: tl.constexpr, SECOND_EVEN: tl.constexpr,
+    TMA: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, PERSISTENT: tl.constexpr,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr, DEPTH: tl.constexpr,
+):  # fmt: skip
+    first, last, step = share(n, m, TILE_ROWS, TILE_COLS, PERSISTENT)
+    for tile in tl.range(first, last, step, flatten=PERSISTENT):
+        row_tile, col_tile = place(tile, n, m, TILE_ROWS, TILE_COLS)
+        first_row, first_col = row_tile * TILE_ROWS, col_tile * TILE_COLS
+        i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+        x, floor, u = products_of(
+            A, B, b_direction, directions, SecondA, SecondB, second_d, Row, Col, first_row, first_col, n, m, d,
+            SCORE, OFFSET, SECOND_TMA, SECOND_EVEN, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH,
+        )  # fmt: skip
+        s = score_of(x, floor, SCORE)
+        z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 1)
+        col_z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 0) if OWN_SCALES else z
         valid, positive, drop = rules(
             Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
             KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         if RowOut.total is not None:  # of a sum: its slopes do not need it finished
             store_stats(
-                z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+                z, col_z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0 and Mask is None, SPLIT, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
+        t = u
         if TARGET:
             z, t = both_logits(z, u, Row, i, n)
-            g, of_u = slopes_with_target(
-                z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
-                REDUCE, TARGET, KEEP_POSITIVES,
-            )  # fmt: skip
-            g = with_positives(
-                g, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
-                first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
-            )  # fmt: skip
+            col_z = rounded(col_z) if OWN_SCALES else z
+        g, of_cols, of_u = slopes_of_each(
+            z, col_z, t, valid, positive, drop, Row, Col, RowUpstream, ColUpstream, Nothing,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, OWN_SCALES, TARGET, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        if TARGET:
             if SecondScaleGrad is not None:
                 store_sum(tl.where(valid, of_u * u, 0.0), SecondScaleGrad, i, n, col_tile, 1)
             if Row.second_scale is not None:
                 of_u *= vector(Row.second_scale, i, n, 1)
-        else:
-            g = logit_slope(
-                z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
-                first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
-            )  # fmt: skip
-            of_u = g
-        by_row, by_col = scaled(g, Row, i, n, 1), scaled(g, Col, j, m, 0)
+        grad, bias, by_col, by_row = through_scales(g, of_cols, Row, Col, i, j, n, m, OWN_SCALES)
         if RowScaleGrad is not None:
             store_sum(tl.where(valid, by_col * s, 0.0), RowScaleGrad, i, n, col_tile, 1)
         if ColScaleGrad is not None:
             store_sum(tl.where(valid, by_row * s, 0.0), ColScaleGrad, j, m, row_tile, 0)
-        grad, bias = scaled(by_row, Col, j, m, 0), g
         if SCORE == GATED:
             of_u = grad * gate_derivative(s, floor)
             grad *= floor

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from .functors import AFFINE, GATED, SOFTMAX, inverse_gate
 from .rules import dropped
-from .slopes import side_slope
+from .slopes import logit_slope, side_slope, with_positives
 from .tiles import across, base_of, finite_parts, product, vector, weights_of
 
 
@@ -127,14 +127,78 @@ def slopes_with_target(
     z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
     REDUCE: tl.constexpr, TARGET: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
 ):  # fmt: skip
-    """(dL/dz, dL/dt) from both sides, but for positives; both must stay in float32 until they are whole."""
-    g, of_t = slopes_of_side(
-        z, t, positive, drop, Row, RowUpstream, i, n, REDUCE, TARGET, KEEP_POSITIVES, 1
-    )  # fmt: skip
-    if ColUpstream.weight is not None:
-        of_col, of_col_t = slopes_of_side(
+    """(dL/dz, dL/dt) from the sides that have weights, but for positives; both must stay in float32 until they are
+    whole."""
+    if RowUpstream.weight is None:
+        g, of_t = slopes_of_side(
             z, t, positive, drop, Col, ColUpstream, j, m, REDUCE, TARGET, KEEP_POSITIVES, 0
         )  # fmt: skip
-        g += of_col
-        of_t += of_col_t
+    else:
+        g, of_t = slopes_of_side(
+            z, t, positive, drop, Row, RowUpstream, i, n, REDUCE, TARGET, KEEP_POSITIVES, 1
+        )  # fmt: skip
+        if ColUpstream.weight is not None:
+            of_col, of_col_t = slopes_of_side(
+                z, t, positive, drop, Col, ColUpstream, j, m, REDUCE, TARGET, KEEP_POSITIVES, 0
+            )  # fmt: skip
+            g += of_col
+            of_t += of_col_t
     return g, of_t
+
+
+@triton.jit
+def pair_slopes(
+    z, t, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+    first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
+    TARGET: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """(dL/dz, dL/dt) from the sides that have weights, and from positives; without TARGET the first twice."""
+    if TARGET:
+        i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+        g, of_t = slopes_with_target(
+            z, t, positive, drop, Row, Col, RowUpstream, ColUpstream, i, j, n, m,
+            REDUCE, TARGET, KEEP_POSITIVES,
+        )  # fmt: skip
+        g = with_positives(
+            g, z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+    else:
+        g = logit_slope(
+            z, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        of_t = g
+    return g, of_t
+
+
+@triton.jit
+def slopes_of_each(
+    z, col_z, t, valid, positive, drop, Row, Col, RowUpstream, ColUpstream, Nothing,
+    first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, SPLIT: tl.constexpr,
+    OWN_SCALES: tl.constexpr, TARGET: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """(dL/dz, dL/dcol_z, dL/dt); the second has a meaning with OWN_SCALES, the third with TARGET."""
+    if OWN_SCALES:
+        g, of_t = pair_slopes(
+            z, t, valid, positive, drop, Row, Col, RowUpstream, Nothing,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TARGET, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        of_cols, of_col_t = pair_slopes(
+            col_z, t, valid, positive, drop, Row, Col, Nothing, ColUpstream,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TARGET, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        return g, of_cols, of_t + of_col_t
+    else:
+        g, of_t = pair_slopes(
+            z, t, valid, positive, drop, Row, Col, RowUpstream, ColUpstream,
+            first_row, first_col, n, m, row_origin, col_origin,
+            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TARGET, TILE_ROWS, TILE_COLS,
+        )  # fmt: skip
+        return g, g, of_t

@@ -113,6 +113,17 @@ def with_positives(
 
 
 @triton.jit
+def through_scales(g, of_cols, Row, Col, i, j, n, m, OWN_SCALES: tl.constexpr):
+    """(dL/ds, dL/dz, what times s adds up to the gradient of the rows' scale, and of the columns') from dL/dz; of_cols:
+    with OWN_SCALES that of the columns' z."""
+    if OWN_SCALES:
+        return scaled(g, Row, i, n, 1) + scaled(of_cols, Col, j, m, 0), g + of_cols, g, of_cols
+    else:
+        by_row, by_col = scaled(g, Row, i, n, 1), scaled(g, Col, j, m, 0)
+        return scaled(by_row, Col, j, m, 0), g, by_col, by_row
+
+
+@triton.jit
 def scaled(g, side, index, count, AXIS: tl.constexpr):
     if side.scale is None:
         return g

@@ -159,12 +159,15 @@ def scale_of(side, index, count, AXIS: tl.constexpr):
 
 
 @triton.jit
-def affine(s, Row, Col, i, j, n, m, SCORE: tl.constexpr):
+def affine(s, Row, Col, i, j, n, m, SCORE: tl.constexpr, OWN_SCALES: tl.constexpr, AXIS: tl.constexpr):
+    """z as the statistics along AXIS see it."""
     z = s
-    if Row.scale is not None:
-        z *= scale_of(Row, i, n, 1)
-    if Col.scale is not None:
-        z *= scale_of(Col, j, m, 0)
+    if AXIS == 1 or not OWN_SCALES:
+        if Row.scale is not None:
+            z *= scale_of(Row, i, n, 1)
+    if AXIS == 0 or not OWN_SCALES:
+        if Col.scale is not None:
+            z *= scale_of(Col, j, m, 0)
     if (BIASED >> SCORE) & 1:  # the biases of the others are inside the score
         if Row.bias is not None:
             z += vector(Row.bias, i, n, 1)

@@ -80,6 +80,8 @@ CT_STRUCT(Side, SIDE_FIELDS);
   FIELD(int64_t, col_origin, 0);                                                                                          \
   FIELD(const float*, row_scale, nullptr);                                                                                \
   FIELD(const float*, col_scale, nullptr);                                                                                \
+  /* row_scale is that of the rows' statistics alone, col_scale, which is given, that of the columns' */                  \
+  FIELD(bool, own_scales, false);                                                                                         \
   FIELD(const float*, row_bias, nullptr);                                                                                 \
   FIELD(const float*, col_bias, nullptr);                                                                                 \
   FIELD(Score, score, Score::kDot);                                                                                       \

@@ -115,7 +115,16 @@ CT_HD Marks marks_of(const Pairs& x, int64_t i, int64_t j, int count) {
 }
 
 // One order of operations, so that stats and score_grad see the same bits of z.
-CT_HD float affine(const Item& row, const Item& col, float s) { return fmaf(s * row.scale, col.scale, row.bias) + col.bias; }
+CT_HD float affine(float row_scale, float col_scale, const Item& row, const Item& col, float s) {
+  return fmaf(s * row_scale, col_scale, row.bias) + col.bias;
+}
+// z as rows, and as columns, see it.
+CT_HD float row_z(const Pairs& x, const Item& row, const Item& col, float s) {
+  return affine(row.scale, x.own_scales ? 1.f : col.scale, row, col, s);
+}
+CT_HD float col_z(const Pairs& x, const Item& row, const Item& col, float s) {
+  return affine(x.own_scales ? 1.f : row.scale, col.scale, row, col, s);
+}
 
 // Whether one side drops the pair, by rules or limits; NaN is outside no limit.
 CT_HD bool dropped(const Pairs& x, float z, Mark mark, const Side& side, int64_t k) {

@@ -59,17 +59,31 @@ template <Reduce R, bool TARGET> CT_HD float side_grad(const Pairs& x, const Sid
   return it.weight * p;
 }
 
-// The same of both sides and of positives.
-template <Reduce R, bool TARGET> CT_HD float pair_grad(const Pairs& x, const Item& row, const Item& col,
-                                                       const TargetItem& row_target, const TargetItem& col_target, const Pair& pair,
-                                                       int64_t i, int64_t j, float& of_t) {
-  float g = 0.f;
-  if (x.row.on) g = side_grad<R, TARGET>(x, x.row, row, row_target, pair, i, of_t);
-  if (x.col.on) g += side_grad<R, TARGET>(x, x.col, col, col_target, pair, j, of_t);
+// What the positive gives to dL/dz of one side.
+template <Reduce R>
+CT_HD float positive_grad(const Pairs& x, const Side& side, const Item& it, float z, Mark mark, float share, int64_t k) {
+  const float g = it.positive_weight * share * Functor<R>::positive_slope(z);
+  if constexpr (logarithm<Functor<R>>) return g + positive_stat_grad<R>(x, side, z, mark, k);
+  return g;
+}
+
+// dL/dz by the statistics of rows and by those of columns.
+struct BySide {
+  float row = 0.f, col = 0.f;
+};
+// The same of both sides and of positives; of_col: z as columns see it.
+template <Reduce R, bool TARGET> CT_HD BySide pair_grad(const Pairs& x, const Item& row, const Item& col,
+                                                        const TargetItem& row_target, const TargetItem& col_target, Pair pair,
+                                                        float of_col, int64_t i, int64_t j, float& of_t) {
+  BySide g;
+  const float of_row = pair.z;
+  if (x.row.on) g.row = side_grad<R, TARGET>(x, x.row, row, row_target, pair, i, of_t);
+  pair.z = of_col;
+  if (x.col.on) g.col = side_grad<R, TARGET>(x, x.col, col, col_target, pair, j, of_t);
   if (pair.mark.positive) {
-    g += (row.positive_weight + col.positive_weight) * share_of(x, i, j) * Functor<R>::positive_slope(pair.z);
-    if constexpr (logarithm<Functor<R>>)
-      g += positive_stat_grad<R>(x, x.row, pair.z, pair.mark, i) + positive_stat_grad<R>(x, x.col, pair.z, pair.mark, j);
+    const float share = share_of(x, i, j);
+    g.row += positive_grad<R>(x, x.row, row, of_row, pair.mark, share, i);
+    g.col += positive_grad<R>(x, x.col, col, of_col, pair.mark, share, j);
   }
   return g;
 }
@@ -134,17 +148,17 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     const Scores score = scores<DOT>(x, it, cols.item, i, j, count, vector);
     const bool plain = untouched(x, i, 1, j, QUAD), function = is_distance(x.score);
     const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
-    Quad out, second = {};
-    const Quad g = slopes(i, j, count, it, cols, score.s, plain, marks, second, sum);
+    Quad out, second = {}, of_cols = {};
+    const Quad g = slopes(i, j, count, it, cols, score.s, plain, marks, of_cols, second, sum);
     for (int c = 0; c < QUAD; ++c) {
       const Item& col = cols.item[c];
-      const bool nothing = c >= count || (!plain && g.v[c] == 0.f);  // a dropped pair adds 0, whatever its score is
-      const float gs = nothing ? 0.f : g.v[c] * score.s.v[c];
-      sum.row[OF_SCORE] += gs * col.scale;
-      sum.col[OF_SCORE].v[c] += gs * it.scale;
-      const float ds = g.v[c] * it.scale * col.scale;
+      const float s = score.s.v[c], own = g.v[c], other = of_cols.v[c];
+      const auto times_s = [&](float g) { return c >= count || (!plain && g == 0.f) ? 0.f : g * s; };  // 0 whatever s is
+      sum.row[OF_SCORE] += times_s(own) * (x.own_scales ? 1.f : col.scale);
+      sum.col[OF_SCORE].v[c] += x.own_scales ? times_s(other) : times_s(own) * it.scale;
+      const float ds = x.own_scales ? own * it.scale + other * col.scale : own * it.scale * col.scale, both = own + other;
       out.v[c] = DOT || ds == 0.f ? ds : ds * score.slope.v[c];
-      const float bias = c >= count ? 0.f : DOT || !function ? g.v[c] : out.v[c];
+      const float bias = c >= count ? 0.f : DOT || !function ? both : out.v[c];
       sum.row[OF_GRAD] += bias;
       sum.col[OF_GRAD].v[c] += bias;
     }
@@ -162,9 +176,10 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     }
   }
 
-  // dL/dz; with a target also that of the product of second operands.
+  // dL/dz; under Pairs::own_scales of the rows' z, and of the columns' to of_cols; with a target also that of the product of second
+  // operands.
   CT_HD Quad slopes(int64_t i, int64_t j, int count, const Item& it, const Columns& cols, const Quad& s, bool plain,
-                    const Marks& marks, Quad& second, Totals& sum) const {
+                    const Marks& marks, Quad& of_cols, Quad& second, Totals& sum) const {
     Quad u = {}, g = {};
     Logits logits = {};
     TargetItem target = {};
@@ -176,9 +191,12 @@ template <Reduce R, bool DOT, bool TARGET> struct ScoreGrad {
     for (int c = 0; c < QUAD; ++c) {
       if (TARGET && c >= count) continue;
       const Item& col = cols.item[c];
-      const Pair pair = {affine(it, col, s.v[c]), logits(u.v[c]), marks[c], plain || c >= count};
+      const Pair pair = {row_z(x, it, col, s.v[c]), logits(u.v[c]), marks[c], plain || c >= count};
       float of_t = 0.f;
-      g.v[c] = pair_grad<R, TARGET>(x, it, col, target, cols.target[TARGET ? c : 0], pair, i, j + c, of_t);
+      const BySide by =
+          pair_grad<R, TARGET>(x, it, col, target, cols.target[TARGET ? c : 0], pair, col_z(x, it, col, s.v[c]), i, j + c, of_t);
+      g.v[c] = x.own_scales ? by.row : by.row + by.col;
+      of_cols.v[c] = x.own_scales ? by.col : 0.f;
       if constexpr (TARGET) {
         second.v[c] = of_t * logits.scale;
         sum.row[OF_SECOND] += of_t == 0.f ? 0.f : of_t * u.v[c];

@@ -8,9 +8,10 @@ namespace {
 
 #include "cuda/partial_stats.h"
 
-// visit(c, pair) for each of these pairs, `count` of them from column j on.
-template <class Stats, bool DOT, class Visit> CT_HD void visit_quad(const Pairs& x, const Item& row, const Item* cols, int64_t i,
-                                                                    int64_t j, int count, bool vector, const Visit& visit) {
+// visit(c, pair) for each of these pairs, `count` of them from column j on. COLS: as columns see them.
+template <class Stats, bool DOT, bool COLS, class Visit> CT_HD void visit_quad(const Pairs& x, const Item& row, const Item* cols,
+                                                                               int64_t i, int64_t j, int count, bool vector,
+                                                                               const Visit& visit) {
   constexpr bool TARGET = Stats::extra == Extra::kTarget;
   const Scores score = scores<DOT>(x, row, cols, i, j, count, vector);
   Quad t = {};
@@ -23,7 +24,7 @@ template <class Stats, bool DOT, class Visit> CT_HD void visit_quad(const Pairs&
   const Marks marks = plain ? Marks() : marks_of(x, i, j, count);
   for (int c = 0; c < QUAD; ++c) {
     if (c >= count) continue;
-    const float z = affine(row, cols[c], score.s.v[c]);
+    const float s = score.s.v[c], z = COLS ? col_z(x, row, cols[c], s) : row_z(x, row, cols[c], s);
     visit(c, Pair{z, t.v[c], marks[c], marks[c].positive ? share_of(x, i, j + c) : 0.f, plain});
   }
 }
@@ -58,8 +59,8 @@ template <class Stats, bool DOT> struct StatsRows {
       const int count = count_at(j, x.m);
       Item cols[QUAD];
       for (int c = 0; c < QUAD; ++c) cols[c] = col_item(x, c < count ? j + c : j);
-      visit_quad<Stats, DOT>(x, row, cols, i, j, count, vector,
-                             [&](int c, const Pair& pair) { p.add(x, pair, x.row, i, x.col_origin + j + c); });
+      visit_quad<Stats, DOT, false>(x, row, cols, i, j, count, vector,
+                                    [&](int c, const Pair& pair) { p.add(x, pair, x.row, i, x.col_origin + j + c); });
     }
     return p;
   }
@@ -100,8 +101,8 @@ template <class Stats, bool DOT> struct StatsCols {
     }
     for (int64_t i = first + at.thread / LANES; count && i < last; i += ROW_LANES) {
       const Item row = row_item(x, i);
-      visit_quad<Stats, DOT>(x, row, cols, i, j, count, vector,
-                             [&](int c, const Pair& pair) { p[c].add(x, pair, x.col, j + c, x.row_origin + i); });
+      visit_quad<Stats, DOT, true>(x, row, cols, i, j, count, vector,
+                                   [&](int c, const Pair& pair) { p[c].add(x, pair, x.col, j + c, x.row_origin + i); });
     }
     for (int c = 0; c < QUAD; ++c) to[c] = p[c];
   }

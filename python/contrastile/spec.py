@@ -116,6 +116,7 @@ class PairSpec:
     split: bool = False  # the statistic is that of the others; kept positives have one of their own
     counts: bool = False  # pairs are counted as well
     target: Target = Target.NONE
+    own_scales: bool = False  # a side's scale multiplies the scores in its own statistics alone, not in the other's
 
     @property
     def second(self) -> bool:
@@ -173,7 +174,7 @@ class Side:
 
     features: Tensor  # (n, d); columns of several directions: (t, n, d)
     origin: int = 0  # global index of the first item
-    scale: Tensor | None = None  # (n,) float32, multiplies the score
+    scale: Tensor | None = None  # (n,) float32, multiplies the score, see PairSpec.own_scales
     bias: Tensor | None = None  # (n,)
     ids: Tensor | None = None  # (n,) int64; this and the next three: None of columns that have none
     groups: Tensor | None = None  # (n,) int64

@@ -42,6 +42,8 @@ RULES: dict[str, dict[str, Any]] = {
     "positives apart": {"keep": "other_index", "positives": "same_id", "split": True, "counts": True},
     "partners": {"keep": "no_partner", "positives": ("partner", "other_index")},
     "sum": {"reduce": "softplus", "keep": "no_shared_label", "positives": ("shared_label", "other_index")},
+    "own scales": {"keep": "other_index", "positives": "same_id", "split": True, "own_scales": True},
+    "own scales, maximum": {"reduce": "max", "keep": "other_index", "own_scales": True},
 }  # fmt: skip
 
 
@@ -127,10 +129,11 @@ def run(
 
 def worker(rank: int) -> dict[str, float]:
     found = {}
-    for rule in RULES:
-        for square in (False, True):
+    for rule, options in RULES.items():
+        modes = (True,) if rule == "cross entropy" else (False,) if options.get("reduce") == "max" else (False, True)
+        for square in (False,) if "own_scales" in options else (False, True):
             for strategy in ("gather", "ring"):
-                for mode in {"maximum": (False,), "cross entropy": (True,)}.get(rule, (False, True)):
+                for mode in modes:
                     kind = f"{rule}, {'b=None' if square else 'b'}, {strategy}, {'loss' if mode else 'statistics'}"
                     found[kind] = difference(rule, square, strategy, rank, mode)
     return found

@@ -36,6 +36,7 @@ UNSPECIALISED = (
 SIDES = ("Row", "Col")
 TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
     "Row": Operands, "Col": Operands, "RowUpstream": Upstream, "ColUpstream": Upstream,
+    "Nothing": Upstream,
     "RowOut": Numbers, "ColOut": Numbers, "From": Numbers, "Out": Numbers,
     "RowFrom": Numbers, "ColFrom": Numbers, "RowTo": merge.Finish, "ColTo": merge.Finish,
 }  # fmt: skip
@@ -69,11 +70,12 @@ class Variant:
     split: bool = False
     counts: bool = False
     target: Target = Target.NONE
+    own_scales: bool = False
 
     def spec(self) -> PairSpec:
         return PairSpec(
             self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
-            score=self.score, split=self.split, counts=self.counts, target=self.target,
+            score=self.score, split=self.split, counts=self.counts, target=self.target, own_scales=self.own_scales,
         )  # fmt: skip
 
     def sums(self) -> bool:
@@ -103,6 +105,10 @@ OF_SECOND = (*of_both("LogitWeight"), "SecondGrad", "SecondScaleGrad")  # where 
 VARIANTS = {
     "clip": Variant(
         ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=PairTest.SAME_INDEX
+    ),
+    "own scales": Variant(
+        of_both("Scale", "PositiveWeight", "ScaleGrad"), keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
+        own_scales=True,
     ),
     "siglip": Variant(
         ("RowScale", "RowBias", "RowPositiveWeight", "RowScaleGrad", "RowBiasGrad"), Reduce.SOFTPLUS,
@@ -307,8 +313,8 @@ def build_merge(arch: str, spec: PairSpec, finished: bool) -> Usage:
 def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> dict[str, Any]:
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
-        "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "SCORE": int(variant.score), "OFFSET": 1,
-        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
+        "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "OWN_SCALES": variant.own_scales,
+        "SCORE": int(variant.score), "OFFSET": 1, "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 

@@ -64,13 +64,13 @@ def random_block(spec: PairSpec, n: int, m: int, tiles: int, extras: bool, both:
     if spec.second:
         add_second(spec, *sides)
     block = PairBlock(spec, *sides)
-    z = logits(double(block))
-    for side, peak in zip(sides, (z.amax(1), z.amax(0)), strict=True):
+    z = [logits(double(block), dim) for dim in (1, 0)]
+    for side, peak in zip(sides, (z[0].amax(1), z[1].amax(0)), strict=True):
         side.stat = random_stat(peak)
         side.positive_stat = random_stat(peak) if spec.split else None
     if extras:
         block.mask = torch.rand(n, m + 5)[:, 3 : m + 3] < 0.7
-        for side, x in zip(sides, (z, z.T), strict=True):
+        for side, x in zip(sides, (z[0], z[1].T), strict=True):
             side.low, side.high = -between(-x).float(), between(x).float()
     return block
 
@@ -98,8 +98,9 @@ def random_stat(peak: Tensor) -> Tensor:
     return torch.stack([peak.float() + torch.randn(len(peak)), torch.rand(len(peak)) + 3.0], 1)
 
 
-def logits(block: PairBlock) -> Tensor:
-    return affine(block, score_of(block, dot_products(block, fill=False)))
+def logits(block: PairBlock, dim: int) -> Tensor:
+    """As the statistics along dim see them."""
+    return affine(block, score_of(block, dot_products(block, fill=False)), dim)
 
 
 def double(block: PairBlock) -> PairBlock:
@@ -158,6 +159,13 @@ APART: dict[str, tuple[PairSpec, bool, int, int, int]] = {
     "not counted": (SPLIT(counts=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
     "partners": (SPLIT(keep=PairTest.OTHER_ID, positives=PairTest.PARTNER), True, 65, 131, 1),
     "distances": (SPLIT(positives=PairTest.SAME_ID, score=Score.DISTANCE), True, 37, 70, 3),
+    "own scales": (SPLIT(keep=PairTest.OTHER_ID, positives=PairTest.SAME_INDEX, own_scales=True), True, 67, 131, 1),
+    "own scales, distances": (
+        SPLIT(split=False, positives=PairTest.SAME_ID, score=Score.DISTANCE, own_scales=True), True, 37, 70, 3,
+    ),
+    "own scales, sums": (
+        SPLIT(Reduce.SOFTPLUS, PairTest.OTHER_INDEX, PairTest.SAME_ID, split=False, own_scales=True), True, 65, 70, 1,
+    ),
     "counts": (SPLIT(split=False, positives=PairTest.SAME_ID), True, 37, 70, 1),
     "counts of sums": (SPLIT(Reduce.SOFTPLUS, PairTest.OTHER_INDEX, PairTest.SAME_INDEX, split=False), True, 37, 70, 1),
     "counts of maxima": (SPLIT(Reduce.MAX, PairTest.OTHER_ID, split=False), True, 70, 131, 1),
@@ -172,6 +180,9 @@ RULES = {"keep": PairTest.OTHER_ID, "positives": PairTest.SAME_GROUP, "keep_posi
 SECOND: dict[str, tuple[PairSpec, bool, int, int, int]] = {
     "softmax": (WITH_SECOND(positives=PairTest.SAME_INDEX, target=Target.SOFTMAX), False, 20, 30, 1),
     "softmax, all rules": (WITH_SECOND(target=Target.SOFTMAX, **RULES), True, 35, 70, 1),
+    "softmax, own scales": (WITH_SECOND(target=Target.SOFTMAX, own_scales=True, **RULES), True, 35, 70, 1),
+    "affine, own scales": (WITH_SECOND(target=Target.AFFINE, own_scales=True, **RULES), True, 35, 70, 1),
+    "gated, own scales": (WITH_SECOND(score=Score.GATED, own_scales=True, **RULES), True, 35, 70, 1),
     "softmax of rows": (WITH_SECOND(target=Target.SOFTMAX, cols=False, keep=PairTest.OTHER_INDEX), False, 37, 70, 1),
     "softmax of one pair": (WITH_SECOND(target=Target.SOFTMAX), False, 1, 1, 1),
     "affine": (WITH_SECOND(positives=PairTest.SAME_INDEX, target=Target.AFFINE), False, 20, 30, 1),

@@ -115,9 +115,9 @@ def factors(size: int, low: float, high: float, grid: bool, g: Generator) -> Ten
 
 
 def with_thresholds(call: Call, extras: Iterable[str]) -> Call:
-    z = logits(call.double())
+    rows, cols = logits(call.double())
     limits = {}
-    for side, x in (("row", z), ("col", z.T)):
+    for side, x in (("row", rows), ("col", cols.T)):
         for name, limit in ((f"{side}_low", -between(-x)), (f"{side}_high", between(x))):
             if name in extras:
                 limits[name] = limit.to(call.stat_dtype())

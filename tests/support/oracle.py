@@ -102,16 +102,20 @@ class Result:
 
 
 def logits(call: Call, absolute: bool = False) -> Tensor:
-    """z_ij = scale_i * col_scale_j * <a_i, b_j> + row_bias_i + col_bias_j."""
+    """z_ij = scale_i * col_scale_j * <a_i, b_j> + row_bias_i + col_bias_j, (2, N, M): as rows and as columns see it.
+    own_scales: with the scale of that side alone."""
     a, b = call.a, call.a if call.b is None else torch.cat(call.b)
-    scale = call.options.get("scale", 1.0)
+    scale, col_scale = call.options.get("scale", 1.0), call.options.get("col_scale")
     if not isinstance(scale, Tensor) and absolute:
         scale = abs(scale)
-    z = (scale.unsqueeze(1) if isinstance(scale, Tensor) and scale.dim() else scale) * (a @ b.T)
-    for name, dim in (("col_scale", 0), ("row_bias", 1), ("col_bias", 0)):
+    row = scale.unsqueeze(1) if isinstance(scale, Tensor) and scale.dim() else scale
+    col = 1.0 if col_scale is None else col_scale
+    bias = a.new_zeros(())
+    for name, dim in (("row_bias", 1), ("col_bias", 0)):
         if (x := call.options.get(name)) is not None:
-            z = z * x.unsqueeze(dim) if name == "col_scale" else z + x.unsqueeze(dim)
-    return z
+            bias = bias + x.unsqueeze(dim)
+    both = (row, col) if call.options.get("own_scales") else (row * col, row * col)
+    return torch.stack([(a @ b.T) * scale + bias for scale in both])
 
 
 def operand(call: Call, name: str) -> tuple[Tensor, Tensor]:
@@ -161,7 +165,7 @@ def at_partners(call: Call, values: Tensor, m: int) -> Tensor:
 
 def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which pairs each row keeps, which each column keeps, which are positive."""
-    n, m = z.shape
+    n, m = z.shape[1:]
     none = torch.zeros(n, m, dtype=torch.bool)
     rule, positives = call.options.get("keep", "all"), call.options.get("positives")
     keep = ~none if rule == "all" else passes(call, rule, n, m)
@@ -178,12 +182,12 @@ def rules(call: Call, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def limited(call: Call, z: Tensor, keep: Tensor, positive: Tensor) -> list[Tensor]:
     """What rows keep and what columns keep: low < z <= high."""
     keeps = []
-    for name, dim in (("row", 1), ("col", 0)):
+    for name, dim, own in (("row", 1, z[0]), ("col", 0, z[1])):
         inside = keep
         if (high := call.options.get(f"{name}_high")) is not None:
-            inside = inside & (z <= high.double().unsqueeze(dim))
+            inside = inside & (own <= high.double().unsqueeze(dim))
         if (low := call.options.get(f"{name}_low")) is not None:
-            inside = inside & (z > low.double().unsqueeze(dim))
+            inside = inside & (own > low.double().unsqueeze(dim))
         keeps.append(inside | positive if call.options.get("keep_positives") else inside)
     return keeps
 
@@ -205,20 +209,20 @@ def statistics(call: Call, z: Tensor) -> dict[str, Tensor]:
     reduce = call.options.get("reduce", "lse")
     term = torch.logaddexp(-z, torch.zeros_like(z)) if reduce == "softplus" else z
     if (share := call.options.get("share")) is not None:
-        term = term * at_partners(call, share, z.shape[1])
+        term = term * at_partners(call, share, z.shape[2])
     chosen = torch.where(positive, term, 0.0)
-    found = {"rows": reduced(reduce, z, keep_rows, 1)}
+    found = {"rows": reduced(reduce, z[0], keep_rows, 1)}
     if call.options.get("cols"):
-        found["cols"] = reduced(reduce, z, keep_cols, 0)
+        found["cols"] = reduced(reduce, z[1], keep_cols, 0)
     if call.options.get("positives"):
-        found["row_positives"] = chosen.sum(1)
+        found["row_positives"] = chosen[0].sum(1)
         if call.options.get("cols"):
-            found["col_positives"] = chosen.sum(0)
+            found["col_positives"] = chosen[1].sum(0)
     if call.options.get("split"):
         for side, keep, dim in (("row", keep_rows, 1), ("col", keep_cols, 0)):
             if f"{side}s" in found:
-                found[f"{side}_negatives"] = reduced("lse", z, keep & ~positive, dim)
-                found[f"{side}_positives_lse"] = reduced("lse", z, keep & positive, dim)
+                found[f"{side}_negatives"] = reduced("lse", z[1 - dim], keep & ~positive, dim)
+                found[f"{side}_positives_lse"] = reduced("lse", z[1 - dim], keep & positive, dim)
     return found
 
 
@@ -235,9 +239,9 @@ def largest_negatives(call: Call) -> dict[str, Tensor]:
     call = call.double()
     z = logits(call).detach()
     keep_rows, keep_cols, positive = rules(call, z)
-    found = {"row_negative_max": reduced("max", z, keep_rows & ~positive, 1)}
+    found = {"row_negative_max": reduced("max", z[0], keep_rows & ~positive, 1)}
     if call.options.get("cols"):
-        found["col_negative_max"] = reduced("max", z, keep_cols & ~positive, 0)
+        found["col_negative_max"] = reduced("max", z[1], keep_cols & ~positive, 0)
     return found
 
 
@@ -292,15 +296,15 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
     values, score_gradient = {}, torch.zeros_like(z)
     for name, x in truth.values.items():
         dim = 1 if name.startswith("row") else 0
-        slope = slopes(double, z, name)
+        slope = slopes(double, z, name)  # on the other side 0
         one = 1.0 if name in ("rows", "cols", *APART) and call.options.get("reduce", "lse") == "lse" else 0.0
         finite = torch.where(x.isfinite(), x, 0.0)
-        rounding = low * ((slope * size.detach()).sum(dim) + finite.abs() + one)
-        values[name] = rounding + 2 * z.shape[dim] * SMALLEST[call.stat_dtype()]
+        rounding = low * ((slope * size.detach()).sum((0, 1 + dim)) + finite.abs() + one)
+        values[name] = rounding + 2 * z.shape[1 + dim] * SMALLEST[call.stat_dtype()]
         score_gradient += slope * weights[name].double().abs().unsqueeze(dim)
     fine = low * (1.0 + largest) * score_gradient
     # b=None: what a gets as rows and as columns may be rounded apart
-    rounded = 2 * score_gradient if call.b is None else dz.abs()
+    rounded = 2 * score_gradient if call.b is None else rounded_gradients(call, dz)
     coarse = fine + EPS[call.compute_dtype()] * rounded
     grads = {}
     for kind, error in (("features", coarse), ("vectors", fine)):
@@ -314,8 +318,16 @@ def budget(call: Call, truth: Result, weights: dict[str, Tensor], z: Tensor, dz:
     return Result(values, grads)
 
 
+def rounded_gradients(call: Call, dz: Tensor) -> Tensor:
+    """|dL/dz| as it is rounded: where both sides have one z, once for both."""
+    if call.options.get("own_scales"):
+        return dz.abs()
+    both = dz.sum(0).abs()
+    return torch.stack([both, torch.zeros_like(both)])
+
+
 def slopes(call: Call, z: Tensor, name: str) -> Tensor:
-    """|d statistic / dz|, (N, M)."""
+    """|d statistic / dz|, (2, N, M)."""
     z = z.clone().requires_grad_()
     return torch.autograd.grad(statistics(call, z)[name].sum(), z)[0].abs()
 

@@ -51,8 +51,8 @@ def small_loss(
         "one_scale": scale.dim() == 0, "square": args.square, "block.keep": args.keep,
         "block.positives": args.positives, "block.reduce": args.reduce, "block.keep_positives": args.keep_positives,
         "block.split": args.split, "block.cross_entropy": args.cross_entropy, "block.row.on": True,
-        "block.col.on": args.cols, "block.grad_type": GRAD_TYPES[kind], "loss": loss.data_ptr(),
-        "blocks": len(blocks),
+        "block.col.on": args.cols, "block.own_scales": args.own_scales, "block.grad_type": GRAD_TYPES[kind],
+        "loss": loss.data_ptr(), "blocks": len(blocks),
     }  # fmt: skip
     for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
         values[place], values[count] = block.data_ptr(), block.shape[0]

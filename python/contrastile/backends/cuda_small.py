@@ -27,7 +27,7 @@ def small_loss(backend: Any, args: Any, weights: SmallWeights, needs: Sequence[b
     b = a if square else features(args.blocks[0], args.compute, args.compute)
     (n, m), device, scale = (a.shape[0], b.shape[-2]), a.device, numbers(args.scale)
     narrow = a.dtype == torch.float16 and args.score == Score.DOT
-    factor = power_of_two(bound_of(weights, [[scale], [args.col_scale]], a)) if narrow else None
+    factor = power_of_two(bound_of(weights, [scale], [args.col_scale], args.own_scales, a)) if narrow else None
     row_scale = scale.expand(n).contiguous()
     scores = backend.products([(a, direction) for direction in (b if b.dim() == 3 else b.unsqueeze(0))], None)
     kind = a.dtype if narrow or a.dtype == torch.bfloat16 else torch.float32
@@ -36,7 +36,8 @@ def small_loss(backend: Any, args: Any, weights: SmallWeights, needs: Sequence[b
     values = {
         "directions": scores.shape[0], "n": n, "m": m, "row_scale": row_scale.data_ptr(), "keep": args.keep,
         "positives": args.positives, "reduce": args.reduce, "keep_positives": args.keep_positives,
-        "split": args.split, "cross_entropy": args.cross_entropy, "row.on": True, "col.on": args.cols,
+        "split": args.split, "own_scales": args.own_scales, "cross_entropy": args.cross_entropy,
+        "row.on": True, "col.on": args.cols,
         "scores": scores.data_ptr(), "score_stride": scores.stride(1), "score_direction": scores.stride(0),
         "grad": grad.data_ptr(), "grad_stride": grad.stride(1), "grad_direction": grad.stride(0),
         "grad_type": GRAD_TYPES[kind], "factor": 0 if factor is None else factor.data_ptr(), "loss": loss.data_ptr(),

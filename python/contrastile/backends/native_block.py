@@ -40,7 +40,7 @@ def describe(module: Any, block: PairBlock) -> Any:
     if block.mask is not None:
         x.mask, x.mask_stride = block.mask.data_ptr(), block.mask.stride(0)
     x.keep, x.positives, x.reduce = int(spec.keep), int(spec.positives), int(spec.reduce)
-    x.keep_positives, x.split = spec.keep_positives, spec.split
+    x.keep_positives, x.split, x.own_scales = spec.keep_positives, spec.split, spec.own_scales
     if block.scores is not None:
         set_scores(x, block.scores)
     return x

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +13,14 @@ from ..monoid import SideStats
 from ..spec import FLOOR, NO_GATE, Needs, PairBlock, Score, ScoreGradients, Side, Target
 from .products import float_product, set_float_product
 from .torch_functors import FUNCTORS
-from .torch_rules import rules_of
+from .torch_rules import Rules, rules_of
+
+
+class Logits(NamedTuple):
+    """z of a block's pairs, and their rules, which read it."""
+
+    z: Tensor
+    rules: Rules
 
 
 class Pairs:
@@ -23,15 +32,21 @@ class Pairs:
         self.split = block.spec.split
         self.again, self.dots = block.again, dots
         self.s = score_of(block, self.dots)
-        self.target, z = block.spec.target, affine(block, self.s)
-        self.z = z.clone() if self.target else z  # rules may overwrite theirs
-        self.rules = rules_of(block, z)
-        self.t = target_logits(block, self.dots) if self.target else z
+        self.target = block.spec.target
+        rows = self.logits(block, 1)
+        # by dim, as the statistics along it see them
+        self.sides = {1: rows, 0: self.logits(block, 0) if own_scales(block) else rows}
+        self.t = target_logits(block, self.dots) if self.target else rows.z
         # by dim, from stats for score_grad: base, e^(z - base)
         self.exponentials: dict[int, tuple[Tensor, Tensor]] = {}
 
+    def logits(self, block: PairBlock, dim: int) -> Logits:
+        z = affine(block, self.s, dim)
+        return Logits(z.clone() if self.target else z, rules_of(block, z))  # rules may overwrite theirs
+
     def stats(self, side: Side, other: Side, dim: int) -> SideStats:
-        found, z = SideStats(positive=self.rules.positives(dim)), self.rules.kept(side, dim)
+        rules = self.sides[dim].rules
+        found, z = SideStats(positive=rules.positives(dim)), rules.kept(side, dim)
         if self.traits.arg:
             found.peak, arg = z.max(dim)
             found.arg = torch.where(found.peak == -torch.inf, -1, arg + other.origin)
@@ -45,18 +60,19 @@ class Pairs:
             assert self.functor.term is not None
             found.total = self.functor.term(z).sum(dim)
         if self.split:
-            z = self.rules.kept(side, dim, positives=True)
+            z = rules.kept(side, dim, positives=True)
             found.positive_peak = z.amax(dim)
             found.positive_total = exponential(z, found.positive_peak, dim)[1].sum(dim)
         if self.target:
             assert found.peak is not None
             found = replace(found, **self.target_sums(side, dim, finite_part(found.peak).unsqueeze(dim)))
-        return replace(found, **self.rules.counts(side, dim))
+        return replace(found, **rules.counts(side, dim))
 
     def target_sums(self, side: Side, dim: int, base: Tensor) -> dict[str, Tensor]:
         """base: the largest z, which means of z lie above."""
-        dropped = self.rules.drops(side, dim)
-        z = without(self.z - base, dropped, 0.0)
+        own, rules = self.sides[dim]
+        dropped = rules.drops(side, dim)
+        z = without(own - base, dropped, 0.0)
         if self.target == Target.AFFINE:
             weights = without(self.t, dropped, 0.0)
             return {"weights": weights.sum(dim), "weighted": (weights * z).sum(dim)}
@@ -71,15 +87,15 @@ class Pairs:
     def slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
         """What this side's statistics give to dL/dz: upstream gradients times derivatives; where wanted, to dL/dt."""
         assert side.weight is not None
-        weight = side.weight
+        weight, rules = side.weight, self.sides[dim].rules
         if self.traits.additive:
             assert self.functor.slope is not None
-            slope = self.functor.slope(self.rules.kept(side, dim))
+            slope = self.functor.slope(rules.kept(side, dim))
         else:
             assert side.stat is not None
             peak, log_total = finite_part(side.stat).unbind(1)
             kept = dim in self.exponentials
-            base, slope = self.exponentials.pop(dim) if kept else exponential(self.rules.kept(side, dim), peak, dim)
+            base, slope = self.exponentials.pop(dim) if kept else exponential(rules.kept(side, dim), peak, dim)
             weight = weight * (base - peak - log_total).exp()
         slope.mul_(weight.unsqueeze(dim))
         if side.positive_stat_weight is not None:
@@ -91,9 +107,10 @@ class Pairs:
 
     def target_slopes(self, side: Side, dim: int, second: bool) -> tuple[Tensor, Tensor | None]:
         assert side.mean_weight is not None and side.mean_offset is not None and side.stat is not None
-        dropped = self.rules.drops(side, dim)
+        own, rules = self.sides[dim]
+        dropped = rules.drops(side, dim)
         weight, offset = side.mean_weight.unsqueeze(dim), side.mean_offset.unsqueeze(dim)
-        z = self.z - finite_part(side.stat[:, 0]).unsqueeze(dim)
+        z = own - finite_part(side.stat[:, 0]).unsqueeze(dim)
         if self.target == Target.AFFINE:
             of_z = without(self.t, dropped, 0.0) * weight
             return of_z, without(z * weight + offset, dropped, 0.0) if second else None
@@ -113,7 +130,7 @@ class Pairs:
         """The same of the statistic that kept positives have of their own."""
         assert side.positive_stat is not None and side.positive_stat_weight is not None
         peak, log_total = finite_part(side.positive_stat).unbind(1)
-        base, slope = exponential(self.rules.kept(side, dim, positives=True), peak, dim)
+        base, slope = exponential(self.sides[dim].rules.kept(side, dim, positives=True), peak, dim)
         weight = side.positive_stat_weight * (base - peak - log_total).exp()
         return slope.mul_(weight.unsqueeze(dim))
 
@@ -196,33 +213,64 @@ def across(vector: Tensor | None, dim: int) -> Tensor | None:
     return None if vector is None else vector.unsqueeze(dim)
 
 
-def affine(block: PairBlock, s: Tensor) -> Tensor:
-    """z, in memory of its own."""
+def own_scales(block: PairBlock) -> bool:
+    """Whether columns have another z than rows have."""
+    return block.spec.own_scales and block.both_sides
+
+
+def scales(block: PairBlock, dim: int) -> list[Tensor]:
+    """What multiplies the score in z as the statistics along dim see it."""
+    sides = {1: block.row.scale, 0: block.col.scale}
+    found = [across(scale, own) for own, scale in sides.items() if own == dim or not block.spec.own_scales]
+    return [x for x in found if x is not None]
+
+
+def affine(block: PairBlock, s: Tensor, dim: int) -> Tensor:
+    """z as the statistics along dim see it, in memory of its own."""
     z = s
-    for dim, side in ((1, block.row), (0, block.col)):
-        if (scale := across(side.scale, dim)) is not None:
-            z = z * scale
+    for scale in scales(block, dim):
+        z = z * scale
     if block.spec.biased:
-        for dim, side in ((1, block.row), (0, block.col)):
-            if (bias := across(side.bias, dim)) is not None:
+        for own, side in ((1, block.row), (0, block.col)):
+            if (bias := across(side.bias, own)) is not None:
                 z = z + bias
     return s.clone() if z is s else z
 
 
-def score_gradients(
-    block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, of_t: Tensor | None, needs: Needs
-) -> ScoreGradients:
-    """From dL/dz, whose memory it takes over, and dL/dt."""
+def of_score(block: PairBlock, s: Tensor, g: Tensor, needs: Needs, result: ScoreGradients) -> Tensor:
+    """dL/ds from dL/dz, whose memory it takes over; sets the sums of scales."""
     row_scale, col_scale = across(block.row.scale, 1), across(block.col.scale, 0)
-    result = ScoreGradients(g)
-    if block.spec.biased:
-        set_bias_sums(result, g, needs)
     if needs.row_scale:
         result.row_scale = (g * s if col_scale is None else (g * s).mul_(col_scale)).sum(1)
     by_row = g if row_scale is None else g.mul_(row_scale)
     if needs.col_scale:
         result.col_scale = (by_row * s).sum(0)
-    grad = by_row if col_scale is None else by_row.mul_(col_scale)
+    return by_row if col_scale is None else by_row.mul_(col_scale)
+
+
+def of_score_by_sides(
+    block: PairBlock, s: Tensor, g: Tensor, of_cols: Tensor | None, needs: Needs, result: ScoreGradients
+) -> Tensor:
+    """The same where every side has a scale of its own, from dL/dz of the rows' z and of the columns'."""
+    grads, by_dim = {1: g, 0: torch.zeros_like(g) if of_cols is None else of_cols}, []
+    for name, need, dim in (("row_scale", needs.row_scale, 1), ("col_scale", needs.col_scale, 0)):
+        if need:
+            setattr(result, name, (grads[dim] * s).sum(dim))
+        by_dim += [reduce(torch.mul, scales(block, dim), grads[dim])]
+    return by_dim[0] + by_dim[1]
+
+
+def score_gradients(
+    block: PairBlock, dots: Tensor, s: Tensor, g: Tensor, of_cols: Tensor | None, of_t: Tensor | None, needs: Needs
+) -> ScoreGradients:
+    """From dL/dz, whose memory it takes over, and dL/dt. of_cols: dL/dz of the columns' z, where it is another one."""
+    result = ScoreGradients(g)
+    if block.spec.biased:
+        set_bias_sums(result, g if of_cols is None else g + of_cols, needs)
+    if block.spec.own_scales:
+        grad = of_score_by_sides(block, s, g, of_cols, needs, result)
+    else:
+        grad = of_score(block, s, g, needs, result)
     by_direction = grad.unsqueeze(0)
     if block.spec.score == Score.GATED:
         inverse = inverse_gate(dots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -31,8 +31,8 @@ class Rules(Protocol):
     def positives(self, dim: int) -> Tensor:
         """Sums over positive pairs along dim."""
 
-    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
-        """Adds to dL/dz of the block, whose sides have weights by now, what positives give beside the statistics."""
+    def add_positive_slopes(self, sides: Sequence[tuple[Side, int]], g: Tensor) -> None:
+        """Adds to dL/dz of the block what the positives of these sides, as `sides_of`, give beside the statistics."""
 
 
 def rules_of(block: PairBlock, z: Tensor) -> Rules:
@@ -85,8 +85,8 @@ class Diagonal:
             self.own(sums, dim).copy_(terms)
         return sums
 
-    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
-        for side, dim in sides_of(block):
+    def add_positive_slopes(self, sides: Sequence[tuple[Side, int]], g: Tensor) -> None:
+        for side, dim in sides:
             if len(self.positive_z) and side.positive_weight is not None:
                 weight, slope = self.own(side.positive_weight, dim), self.functor.positive_slope
                 g.diagonal(self.shift).add_(weight if slope is None else weight * slope(self.positive_z))
@@ -140,10 +140,8 @@ class Masks:
     def positives(self, dim: int) -> Tensor:
         return self.z.new_zeros(self.z.shape[1 - dim]) if self.chosen is None else self.chosen.sum(dim)
 
-    def add_positive_slopes(self, block: PairBlock, g: Tensor) -> None:
-        weights = [
-            side.positive_weight.unsqueeze(dim) for side, dim in sides_of(block) if side.positive_weight is not None
-        ]
+    def add_positive_slopes(self, sides: Sequence[tuple[Side, int]], g: Tensor) -> None:
+        weights = [side.positive_weight.unsqueeze(dim) for side, dim in sides if side.positive_weight is not None]
         if self.positive is not None and weights:
             weight, slope = sum(weights[1:], weights[0]), self.functor.positive_slope
             weight = weight if self.share is None else weight * self.share

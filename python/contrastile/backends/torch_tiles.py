@@ -15,7 +15,8 @@ from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import torch_segments
 from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, score_grad_dtype
 from .products import HALVES, add_float_product, mixed_product
-from .torch_pairs import Pairs, dot_products, score_gradients
+from .torch_pairs import Pairs, dot_products, own_scales, score_gradients
+from .torch_rules import sides_of
 
 
 class TorchBackend(Backend):
@@ -79,7 +80,7 @@ def sliced(blocks: Sequence[PairBlock], fill: bool) -> Iterator[Pairs]:
 
 def kept_logits(block: PairBlock) -> Tensor:
     """(n, m): z as the statistics of rows see it, -inf where a pair is dropped."""
-    return Pairs(block, dot_products(block, fill=True)).rules.kept(block.row, 1)
+    return Pairs(block, dot_products(block, fill=True)).sides[1].rules.kept(block.row, 1)
 
 
 def sides_stats(block: PairBlock, pairs: Pairs) -> tuple[SideStats, SideStats | None]:
@@ -89,13 +90,18 @@ def sides_stats(block: PairBlock, pairs: Pairs) -> tuple[SideStats, SideStats | 
 
 def sides_gradients(block: PairBlock, pairs: Pairs, needs: Needs) -> ScoreGradients:
     """In the type of the scores."""
-    g, of_t = pairs.slopes(block.row, 1, needs.second)
+    (g, of_t), of_cols = pairs.slopes(block.row, 1, needs.second), None
     if block.both_sides:
-        of_col, of_col_t = pairs.slopes(block.col, 0, needs.second)
-        g += of_col
+        of_cols, of_col_t = pairs.slopes(block.col, 0, needs.second)
         of_t = of_col_t if of_t is None else of_t if of_col_t is None else of_t.add_(of_col_t)
-    pairs.rules.add_positive_slopes(block, g)
-    return score_gradients(block, pairs.dots, pairs.s, g, of_t, needs)
+    if of_cols is not None and own_scales(block):
+        for (side, dim), of_z in zip(sides_of(block), (g, of_cols), strict=True):
+            pairs.sides[dim].rules.add_positive_slopes([(side, dim)], of_z)
+    else:
+        g = g if of_cols is None else g.add_(of_cols)
+        pairs.sides[1].rules.add_positive_slopes(sides_of(block), g)
+        of_cols = None
+    return score_gradients(block, pairs.dots, pairs.s, g, of_cols, of_t, needs)
 
 
 def rounded(block: PairBlock, result: ScoreGradients) -> ScoreGradients:

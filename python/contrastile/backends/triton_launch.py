@@ -153,7 +153,7 @@ def operand_names() -> list[str]:
 def rule_constants(spec: PairSpec) -> dict[str, Any]:
     return {
         "REDUCE": int(spec.reduce), "KEEP": int(spec.keep), "POSITIVES": int(spec.positives),
-        "KEEP_POSITIVES": spec.keep_positives, "SPLIT": spec.split,
+        "KEEP_POSITIVES": spec.keep_positives, "SPLIT": spec.split, "OWN_SCALES": spec.own_scales,
     }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def upstream(row: Side, col: Side, row_on: bool, col_on: bool) -> dict[str, Any]
         found = {name: getattr(side, name) for name in Upstream._fields if on}
         return Upstream(**{name: None if x is None else x.contiguous() for name, x in found.items()})
 
-    return {"RowUpstream": given(row, row_on), "ColUpstream": given(col, col_on)}
+    return {"RowUpstream": given(row, row_on), "ColUpstream": given(col, col_on), "Nothing": Upstream()}
 
 
 def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:

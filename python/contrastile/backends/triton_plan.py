@@ -130,6 +130,7 @@ class Plan:
         width = -(-m // 16) * 16  # rows begin at multiples of 16 bytes
         fixed = {"grad_stride": width, "grad_direction": n * width, "SecondGrad": None, "SecondScaleGrad": None}
         fixed |= {"RowOut": types.numbers(), "ColOut": types.numbers(), "ColUpstream": types.upstream()}
+        fixed["Nothing"] = types.upstream()
         self.score_grad, self.features = launch.kernel(pair.score_grad, fixed), launch.features
         self.grad_shape, self.m = (*block.col.features.shape[:-2], n, width), m if m < width else None
         self.grad_dtype = block.row.features.dtype if self.narrow else score_grad_dtype(block)
@@ -224,4 +225,6 @@ class Plan:
         return self.one_scale and name == "RowScaleGrad"
 
     def factor(self, given: Given) -> Tensor:
-        return power_of_two(bound_of(given.weights, [[given.row.scale], [given.col.scale]], given.a))
+        return power_of_two(
+            bound_of(given.weights, [given.row.scale], [given.col.scale], self.spec.own_scales, given.a)
+        )

@@ -32,8 +32,8 @@ def small_loss(
     a, b, labels = given.a, given.b, args.row_labels
     facts = (
         args.reduce, args.keep, args.positives, args.keep_positives, args.cols, args.square, args.score, args.offset,
-        args.split, args.cross_entropy, args.scale.dim(), a.shape, b.shape, labels is None or labels.shape[1],
-        a.dtype, a.device, precision(a), *needs,
+        args.split, args.cross_entropy, args.own_scales, args.scale.dim(), a.shape, b.shape,
+        labels is None or labels.shape[1], a.dtype, a.device, precision(a), *needs,
     )  # fmt: skip
     # what a compiled kernel takes for granted of an argument: that it is absent, the value of an integer, that it is
     # one number for all, or where in 16 bytes it begins

@@ -9,17 +9,18 @@ from torch import Tensor
 
 
 def bound_of(
-    weights: Sequence[Tensor | float | None], scales: Sequence[Sequence[Tensor | None]], like: Tensor
-) -> Tensor:
+    weights: Sequence[Tensor | float | None], rows: Sequence[Tensor | None], cols: Sequence[Tensor | None],
+    own_scales: bool, like: Tensor,
+) -> Tensor:  # fmt: skip
     """No slope is above 1, so no score gradient is above the sum of the largest weights, times the largest scale of
-    each side. Nothing is read back: it stays on the device of `like`."""
+    each side, or where these are own ones of both. Nothing is read back: it stays on the device of `like`."""
     bound = like.new_zeros((), dtype=torch.float32)
     for weight in weights:
         if isinstance(weight, Tensor):
             bound = bound + weight.abs().amax() if len(weight) else bound
         elif weight is not None:
             bound = bound + abs(weight)
-    for side in scales:
+    for side in [[*rows, *cols]] if own_scales else [rows, cols]:
         largest = [scale.abs().amax() for scale in side if scale is not None and scale.numel()]
         bound = bound * torch.stack(largest).amax() if largest else bound
     return bound

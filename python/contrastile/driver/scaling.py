@@ -18,9 +18,9 @@ def scaled(call: PairCall, backend: Backend, weights: Sequence[Tensor | None], g
     if not backend.narrow(call):
         yield
         return
-    scales = [[call.rows.scale], [side.scale for side in call.blocks]]
+    rows, cols = [call.rows.scale], [side.scale for side in call.blocks]
     # one bound for the whole call, because blocks add up
-    call.factor = factor = power_of_two(bound_of(weights, scales, call.rows.features))
+    call.factor = factor = power_of_two(bound_of(weights, rows, cols, call.spec.own_scales, call.rows.features))
     try:
         yield
     finally:

@@ -49,7 +49,7 @@ def clip_loss(
     Args:
         image_features, text_features: (N, D), unit rows expected, or normalize=True.
         logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient; or (N,), one
-            per pair, in two passes.
+            per pair.
         text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
         direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
         image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as

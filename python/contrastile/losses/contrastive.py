@@ -91,8 +91,8 @@ def info_nce(
             may have more rows, see key_offset.
         temperature: > 0; float, 0-dim tensor or (N,) tensor, one per pair. Dimensionless, divides the similarity.
         key_temperature: That of the key -> query direction, where it is another one: float, 0-dim tensor or (N,), one
-            per matched key. Needs symmetric=True; then, and with a temperature per pair, each direction is a pass of
-            its own.
+            per matched key. Needs symmetric=True. Both directions are one pass all the same, but not with
+            matryoshka or the blocks of query_query, key_key and key_query.
         negatives: Columns shared by all queries (a queue, other documents), (M, D).
         hard_negatives: Private columns of each query, (N, K, D); or Candidates: lists of any length, rows of a bank by
             index, a bias. Holds N K logits.

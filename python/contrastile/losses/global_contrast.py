@@ -76,19 +76,16 @@ class Step:
 def cross_modal(
     image: Tensor, text: Tensor, temperature: Tensor, include_positive: bool, batch: GlobalBatch, engine: EngineOptions
 ) -> Anchors:
-    """Images among texts, and texts among images. temperature: one number (0-dim): both from one pass; or (2, N)."""
+    """Images among texts, and texts among images, from one pass. temperature: one number (0-dim), or (2, N)."""
     engine.compute_dtype, image, text = image.dtype, wide(image), wide(text)
     keep: Keep = "all" if include_positive else "other_index"
     with torch.enable_grad():
-        if temperature.dim() == 0:
-            scales = [leaf(temperature.reciprocal())]
-            both = pair_stats(Pairs(image, text, scales[0], keep=keep, positives="same_index", cols=True), engine)
-            found = [both.rows, both.cols, both.row_positives, both.col_positives]
-        else:
-            scales = [leaf(t.reciprocal()) for t in temperature]
-            orders = zip(((image, text), (text, image)), scales, strict=True)
-            sides = [pair_stats(Pairs(*x, scale, keep=keep, positives="same_index"), engine) for x, scale in orders]
-            found = [*(x.rows for x in sides), *(x.row_positives for x in sides)]
+        scales = [leaf(t.reciprocal()) for t in (temperature.unbind() if temperature.dim() else [temperature])]
+        pairs = Pairs(image, text, scales[0], keep=keep, positives="same_index", cols=True)
+        if len(scales) > 1:
+            pairs.col_scale, pairs.own_scales = scales[1], True
+        both = pair_stats(pairs, engine)
+        found = [both.rows, both.cols, both.row_positives, both.col_positives]
         lse, positive = torch.stack([x for x in found if x is not None]).view(2, 2, -1)
     return Anchors(lse, positive, [image, text], scales, log_count(batch.total - 1, lse), True)
 

@@ -105,7 +105,7 @@ def margin_info_nce(
     ).widened()  # fmt: skip
     positive = scale * moved(paired_dot(problem.query, problem.key), margin, kind)
     if not row:
-        problem = replace(problem.turned(scale), col=0.0)
+        problem = replace(problem.turned(), col=0.0)
     stats = pair_stats(problem.pairs(), engine)
     rows = (row or col) * cross_entropy(stats.rows, positive)
     if row and col:
@@ -191,7 +191,7 @@ def cma_loss(
         return reduced_empty(0, reduction, image, text, scale)
     problem = Softmax(batch, engine, image, text, scale, counted, [], None, row_ids, col_ids, row=row, col=col)
     if not row:  # text -> image alone: as rows, without the other side's statistics
-        problem, row, col = replace(problem.turned(scale), col=0.0), col, 0.0
+        problem, row, col = replace(problem.turned(), col=0.0), col, 0.0
     pairs = problem.pairs()
     if reduction == "none":
         stats = pair_stats(pairs, engine)

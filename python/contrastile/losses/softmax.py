@@ -60,6 +60,7 @@ class Softmax:
     keys: bool = False  # the rows are the keys of the caller's problem
     sides: Sides | None = None  # candidates among queries and among keys
     detached: bool = False  # candidates get no gradient
+    key_scale: float | Tensor | None = None  # of key -> query; None: scale
 
     def pairs(self) -> Pairs:
         """Every row against the others; its positive apart, so that a converged model's loss keeps its digits."""
@@ -78,29 +79,32 @@ class Softmax:
         if self.row_groups is not None:
             keep, pairs.row_groups, groups = (*keep, "same_group"), self.row_groups, [x.groups for x in blocks]
             pairs.col_groups = groups if self.others else groups[0]
+        if self.key_scale is not None:
+            scales = check.as_tensor("key_scale", self.key_scale, self.key).expand(self.key.shape[0])
+            pairs.col_scale, pairs.own_scales = self.of_columns(scales), True
         if keep:
             pairs.keep = keep if len(keep) > 1 else keep[0]
         if self.counted.present is not None:
             here = [self.counted.present] if self.in_batch else []
             keep_present(pairs, self.counted.present, [*here, *(None for _ in self.others)])
         if self.margin is not None or self.relative_margin is not None:
-            pairs.row_high = limit = self.limit()
+            pairs.row_high = limit = self.limit(self.scale)
             if self.col:
-                pairs.col_high = self.of_columns(limit)
+                pairs.col_high = self.of_columns(limit if self.key_scale is None else self.limit(self.key_scale))
         if self.num_hard is not None:
             pairs.row_low = hardest_limit(pairs, self.num_hard, self.engine)
             if self.col:
-                back = replace(self.turned(self.scale), row=1.0, col=0.0, num_hard=None)
+                back = replace(self.turned(), row=1.0, col=0.0, num_hard=None)
                 pairs.col_low = self.of_columns(hardest_limit(back.pairs(), self.num_hard, self.engine))
         return pairs
 
-    def limit(self) -> Tensor:
+    def limit(self, scale: float | Tensor) -> Tensor:
         """(N,): the z above which a candidate is taken for a false negative."""
         own = paired_dot(self.query, self.key).detach()
         most = [] if self.margin is None else [own + self.margin]
         most += [] if self.relative_margin is None else [own - self.relative_margin * own.abs()]
         least = most[0] if len(most) == 1 else torch.minimum(*most)
-        return (self.scale * least).detach()
+        return (scale * least).detach()
 
     def of_columns(self, own: Tensor) -> Tensor:
         """Numbers of the matched keys as ones of all columns: the others have no row of their own, so theirs is 0."""
@@ -123,13 +127,14 @@ class Softmax:
         sides = None if self.sides is None else self.sides.changed(change)
         return replace(self, query=query, key=key, others=others, hard=hard, sides=sides)
 
-    def turned(self, scale: float | Tensor) -> Softmax:
+    def turned(self) -> Softmax:
         """Key -> query as rows against columns. A bias of a key is constant in its softmax, and other candidates are
         not the keys'."""
         return replace(
-            self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, scale=scale, others=[], hard=None,
-            row_ids=self.col_ids, col_ids=self.row_ids, row_groups=self.col_groups, col_groups=self.row_groups,
-            log_prob=None, spare_positive=False, keys=True,
+            self, batch=replace(self.batch, extra=0), query=self.key, key=self.query, others=[], hard=None,
+            scale=self.scale if self.key_scale is None else self.key_scale, key_scale=None, row_ids=self.col_ids,
+            col_ids=self.row_ids, row_groups=self.col_groups, col_groups=self.row_groups, log_prob=None,
+            spare_positive=False, keys=True,
         )  # fmt: skip
 
     def one_sum(self) -> bool:
@@ -212,6 +217,7 @@ class Softmax:
         positive = stats.row_positives
         assert positive is not None
         negatives = Negatives(stats.rows, stats.row_negative_max).joined(more)
+        back = positive if stats.col_positives is None else stats.col_positives[:n]
         hard = None if self.hard is None else private_logits(self.hard, self.query, self.scale)
         if hard is not None and hard.shape[1]:
             peak = None if self.report is None else hard.masked_fill(hard <= NOWHERE, -torch.inf).amax(1)
@@ -223,10 +229,10 @@ class Softmax:
             assert stats.cols is not None
             top = stats.col_negative_max
             negatives = Negatives(stats.cols[:n], None if top is None else top[:n]).joined(more)
-            self.tell(True, negatives, positive)
-            rows = rows + self.col * cross_entropy(negatives.lse, positive)
+            self.tell(True, negatives, back)
+            rows = rows + self.col * cross_entropy(negatives.lse, back)
         if self.smoothing > 0.0:
-            rows = rows + self.smoothing * ((self.row + self.col) * positive - self.mean_logits(hard))
+            rows = rows + self.smoothing * (self.row * positive + self.col * back - self.mean_logits(hard))
         return rows
 
     def of_sides(self) -> Negatives | None:
@@ -239,7 +245,7 @@ class Softmax:
         found, split = None, self.report is not None
         for pairs in self.sides.pairs(queries, keys, self.scale, self.counted.present, self.detached, split):
             if self.margin is not None or self.relative_margin is not None:
-                pairs.row_high = self.limit()
+                pairs.row_high = self.limit(self.scale)
             stats = pair_stats(pairs, self.engine)
             found = Negatives(stats.rows, stats.row_negative_max).joined(found)
         return found
@@ -266,7 +272,8 @@ class Softmax:
         if not self.col:
             return mean
         back = (upcast(self.key) * self.batch.column_sum(self.query)).sum(1)
-        return mean + self.col * self.scale * back / at_least_one(count)
+        scale = self.scale if self.key_scale is None else self.key_scale
+        return mean + self.col * scale * back / at_least_one(count)
 
 
 def softmax_loss(
@@ -277,21 +284,24 @@ def softmax_loss(
     key_scale: float | Tensor | None = None,
     detach_keys: bool = False,
 ) -> Tensor:
-    """The wanted directions of a problem: both from one pass, unless they differ in more than their weights.
+    """The wanted directions of a problem: both from one pass, unless candidates are detached.
 
     key_scale: of key -> query where it is not that of query -> key: the other way round, or one per row.
     """
     row, col = direction_weights(direction, symmetric)
-    if row and col and key_scale is None and not detach_keys:
+    problem.key_scale = key_scale
+    by_direction = problem.prefixes is not None or problem.sides is not None  # sums that hold for one scale
+    apart = detach_keys or (key_scale is not None and by_direction)
+    if row and col and not apart:
         problem.row, problem.col = row, col
         return problem.loss(reduction)
     if row and col and not detach_keys:  # the gradients of both passes meet before they are rounded
         problem = problem.widened()
     parts = []
     if col:
-        parts.append(replace(problem.turned(problem.scale if key_scale is None else key_scale), row=col))
+        parts.append(replace(problem.turned(), row=col))
     if row:
-        problem.row = row
+        problem.row, problem.key_scale = row, None
         parts.insert(0, problem)
     values = [(x.detached_candidates() if detach_keys else x).loss(reduction) for x in parts]
     return added(values)

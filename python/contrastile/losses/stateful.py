@@ -95,8 +95,8 @@ class ISogCLR(GlobalContrast):
         clip: Bound of a gradient's magnitude, None: no bound (LibAUC). With unimodal=True official values are
             temperature 0.1, t_min 0.05, rho 0.4, clip 3.
 
-    Cost: clip_loss with one logit_scale for each pair, two passes: 12 N^2 D FLOP where the scores of a pass fit
-    memory_budget, else 16. State: 12 bytes for each sample and modality.
+    Cost: that of clip_loss: both directions have their own temperatures in one pass, 6 N^2 D FLOP where the scores fit
+    memory_budget, else 8. State: 12 bytes for each sample and modality.
 
     Source: Qiu et al. 2023, arXiv 2305.11965, algorithm 1; zhqiu/contrastive-learning-iSogCLR, SogCLR_DRO_Loss, which
     is this with include_positive=True, warm_start=False for images and texts.
@@ -228,7 +228,7 @@ class FastCLIP(GlobalContrast):
         gamma, gamma_epochs: As in SogCLR. Official: 0.2 (0.8 for 400 million samples), half of all epochs.
         normalize, memory_budget, backend, group: As in clip_loss.
 
-    Cost: that of clip_loss; v2 that of ISogCLR. State: 4 bytes for each sample and modality; v2 16.
+    Cost: that of clip_loss. State: 4 bytes for each sample and modality; v2 16.
 
     Source: Wei et al. 2024, arXiv 2407.01445; Optimization-AI/fast_clip, FastCLIPLoss and FastCLIPLossIndividual.
     """

@@ -55,6 +55,7 @@ class Pairs:
     counts: bool = False
     targets: Targets | None = None
     gate: tuple[Tensor, Tensor | Sequence[Tensor]] | None = None
+    own_scales: bool = False
 
 
 def arguments(
@@ -89,7 +90,8 @@ def arguments(
         cross_entropy=cross_entropy, cols=bool(pairs.cols) and not square, square=square, score=int(SCORES[score]),
         offset=bool(pairs.offset),
         split=bool(pairs.split) or (positive_weights and _apart(pairs, keep, positives, cross_entropy)),
-        counts=bool(pairs.counts), compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
+        counts=bool(pairs.counts), own_scales=bool(pairs.own_scales) and _own_scales(pairs),
+        compute=_compute_dtype(engine.compute_dtype, a), backend=engine.backend,
     )  # fmt: skip
     if second is not None:
         for name, value in second._asdict().items():
@@ -183,6 +185,12 @@ def _scale(scale: float | Tensor, a: Tensor) -> Tensor:
     if check.is_vector("scale", scale, a.shape[0]):
         return check.vector("scale", scale, a.shape[0], a.device)
     return check.as_tensor("scale", check.scalar("scale", scale), a)
+
+
+def _own_scales(pairs: Pairs) -> bool:
+    if pairs.col_scale is None or not pairs.cols:
+        raise ValueError("own_scales must not be given without col_scale and cols=True: it would have no effect")
+    return True
 
 
 def _limits(vectors: dict[str, Tensor | None], cols: bool) -> dict[str, Tensor | None]:

@@ -37,6 +37,8 @@ def hardest_limit(pairs: Pairs, count: int, engine: EngineOptions) -> Tensor:
     of one product.
     """
     pairs = replace(pairs, positives=None, cols=False, row_low=None, col_low=None, col_high=None)
+    if pairs.own_scales:
+        pairs.own_scales, pairs.col_scale = False, None
     args = arguments(pairs, engine)
     with torch.no_grad():
         if engine.ranks is None:

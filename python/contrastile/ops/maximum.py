@@ -76,10 +76,13 @@ def maximum(args: Arguments, ranks: Ranks | None) -> tuple[Tensor, Tensor, Tenso
     def row(x: Tensor | None) -> Tensor | None:
         return x if x is None or not x.dim() else taken(everywhere.rows(x), col_arg)
 
-    rows = z_of(left, column(right), scale, column(col_scale), row_bias, column(col_bias), row_arg, row_peak)
+    own = args.own_scales
+    scales = [scale, None if own else column(col_scale)]
+    rows = z_of(left, column(right), scales, [row_bias, column(col_bias)], row_arg, row_peak)
     if not args.cols:
         return rows, rows.new_empty(0), *found.integers
-    cols = z_of(row(left), right, row(scale), col_scale, row(row_bias), col_bias, col_arg, col_peak)
+    scales = [None if own else row(scale), col_scale]
+    cols = z_of(row(left), right, scales, [row(row_bias), col_bias], col_arg, col_peak)
     both = Together.apply(rows, cols) if ranks is not None else (rows, cols)  # type: ignore[no-untyped-call]
     return *both, *found.integers
 
@@ -117,15 +120,16 @@ def taken(x: Tensor, index: Tensor) -> Tensor:
 
 
 def z_of(
-    left: Tensor | None, right: Tensor | None, scale: Tensor | None, col_scale: Tensor | None,
-    row_bias: Tensor | None, col_bias: Tensor | None, found: Tensor, peak: Tensor,
+    left: Tensor | None, right: Tensor | None, scales: Sequence[Tensor | None], biases: Sequence[Tensor | None],
+    found: Tensor, peak: Tensor,
 ) -> Tensor:  # fmt: skip
     """The gradient of z of pairs, one for each entry of `found`, with the value that the kernel has seen: it is what
     limits compare."""
-    assert left is not None and right is not None and scale is not None
-    z = (left * right).sum(1) * scale
-    z = z if col_scale is None else z * col_scale
-    for bias in (row_bias, col_bias):
+    assert left is not None and right is not None
+    z = (left * right).sum(1)
+    for scale in scales:
+        z = z if scale is None else z * scale
+    for bias in biases:
         z = z if bias is None else z + bias
     rounding = torch.where(z == peak, 0.0, peak - z).detach()  # of infinities there is no difference
     return torch.where(found < 0, -torch.inf, z + rounding).to(left.dtype)

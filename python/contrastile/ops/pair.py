@@ -50,6 +50,7 @@ def pair_reduce(
     *,
     scale: float | Tensor = 1.0,
     col_scale: Tensor | None = None,
+    own_scales: bool = False,
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: ReduceName = "lse",
@@ -99,7 +100,15 @@ def pair_reduce(
             negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is
             computed once).
         scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
-        col_scale: (M,) per column. row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
+        col_scale: (M,) per column.
+        own_scales: scale is that of the rows' statistics alone and col_scale that of the columns', from one product, as
+            for a temperature of every row and every column:
+
+                z_ij = scale_i * <a_i, b_j> + biases in rows,      z'_ij = col_scale_j * <a_i, b_j> + biases in cols
+
+            col_low, col_high, col_positives, col_negatives and col_targets are those of z'. Needs col_scale and
+            cols=True.
+        row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
             row_bias is of rows only; one tensor given as both keeps z symmetric, so that each pair is computed once.
         reduce: "lse" | "softplus" | "relu" | "max".
         keep: Which pairs enter the statistic: "all", a test or a tuple of tests that must all hold:
@@ -177,7 +186,7 @@ def pair_reduce(
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
         col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
-        keep_positives, cols, score, offset, split, counts, targets, gate,
+        keep_positives, cols, score, offset, split, counts, targets, gate, own_scales,
     )  # fmt: skip
     engine = EngineOptions.of(memory_budget, backend, group, compute_dtype)
     engine.exact_stats = check.statistics_in_float64(stat_dtype)
@@ -234,6 +243,7 @@ ROW_OPTIONS = frozenset(signature(pair_reduce).parameters) - {
     "b",
     "reduce",
     "cols",
+    "own_scales",
     "col_low",
     "col_high",
     "split",
@@ -255,6 +265,7 @@ def pair_loss(
     col_target_weight: float | Tensor = 0.0,
     scale: float | Tensor = 1.0,
     col_scale: Tensor | None = None,
+    own_scales: bool = False,
     row_bias: Tensor | None = None,
     col_bias: Tensor | None = None,
     reduce: ReduceName = "lse",
@@ -315,7 +326,7 @@ def pair_loss(
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
         col_labels, row_order, col_order, partner, share, row_low, row_high, col_low, col_high, mask, positives,
-        keep_positives, cols, score, offset, targets=targets, gate=gate,
+        keep_positives, cols, score, offset, targets=targets, gate=gate, own_scales=own_scales,
     )  # fmt: skip
     weights = Weights(
         row_weight, row_positive_weight, col_weight, col_positive_weight, row_target_weight, col_target_weight,

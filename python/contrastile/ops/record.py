@@ -90,6 +90,7 @@ class Arguments:
     target: Annotated[int, Option("int", names=TARGETS, agreed=True)] = 0
     split: Annotated[bool, Option("bool", agreed=True)] = False  # see spec.PairSpec, as the next
     counts: Annotated[bool, Option("bool", agreed=True)] = False
+    own_scales: Annotated[bool, Option("bool", agreed=True)] = False
     # of pair_loss: the sum over these prefixes of the features, in ascending order, with their weights. scale and
     # col_scale then have a row for each prefix: (P, N), (P, M)
     prefixes: Annotated[list[int], Option("int[]")] = field(default_factory=list)
@@ -117,7 +118,7 @@ class Arguments:
     def spec(self) -> PairSpec:
         return PairSpec(
             Reduce(self.reduce), self.keep, self.positives, self.keep_positives, self.cols, self.square,
-            Score(self.score), self.offset, self.split, self.counts, Target(self.target),
+            Score(self.score), self.offset, self.split, self.counts, Target(self.target), self.own_scales,
         )  # fmt: skip
 
 

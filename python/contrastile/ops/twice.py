@@ -136,36 +136,58 @@ def along(call: Call, own: Vectors, every: Vectors, rows: Vectors, cols: Vectors
 
 
 def of_pairs(block: PairBlock, row: Vectors, col: Vectors, row_way: Vectors, col_way: Vectors) -> Tensor:
-    assert row.features is not None and col.features is not None and row.scale is not None
-    dots = row.features @ col.features.T
-    scale = row.scale[:, None] if col.scale is None else row.scale[:, None] * col.scale
-    return (slopes(block, affine(block, dots), row, col) * change(dots, scale, row, col, row_way, col_way)).sum()
+    assert row.features is not None and col.features is not None
+    dots, total = row.features @ col.features.T, row.features.new_zeros(())
+    for sides in sides_of_one_z(block, row, col):
+        dim = sides[0][0][1]
+        of_z = change(dots, *seen(block, dim, row, col), *seen(block, dim, row_way, col_way))
+        total = total + (slopes(block, affine(block, dots, dim), sides) * of_z).sum()
+    return total
 
 
-def change(dots: Tensor, scale: Tensor, row: Vectors, col: Vectors, row_way: Vectors, col_way: Vectors) -> Tensor:
+Sided = tuple[tuple[Side, int], Vectors]  # a side as torch_rules.sides_of has it, and what may be differentiated
+
+
+def sides_of_one_z(block: PairBlock, row: Vectors, col: Vectors) -> list[list[Sided]]:
+    """The sides that have a statistic, those that see the same z together."""
+    sides = list(zip(sides_of(block), (row, col), strict=False))
+    return [[side] for side in sides] if block.spec.own_scales else [sides]
+
+
+def seen(block: PairBlock, dim: int, row: Vectors, col: Vectors) -> tuple[Vectors, Vectors]:
+    """As the statistics along dim see them: without the scale that is not theirs."""
+    if not block.spec.own_scales:
+        return row, col
+    return (row, replace(col, scale=None)) if dim else (replace(row, scale=None), col)
+
+
+def change(dots: Tensor, row: Vectors, col: Vectors, row_way: Vectors, col_way: Vectors) -> Tensor:
     """Of z along the directions."""
-    assert row.features is not None and col.features is not None and row.scale is not None
+    assert row.features is not None and col.features is not None
+    by_row, by_col = across(row.scale, 1), across(col.scale, 0)
     rows, cols = [], []
     if row_way.features is not None:
         rows, cols = [row_way.features], [col.features]
     if col_way.features is not None:
         rows, cols = [*rows, row.features], [*cols, col_way.features]
-    found = scale * (torch.cat(rows, 1) @ torch.cat(cols, 1).T) if rows else torch.zeros_like(dots)
-    if row_way.scale is not None:
-        own = row_way.scale[:, None]
-        found = found + dots * (own if col.scale is None else own * col.scale)
-    if col_way.scale is not None:
-        found = found + dots * row.scale[:, None] * col_way.scale
+    found = torch.cat(rows, 1) @ torch.cat(cols, 1).T if rows else torch.zeros_like(dots)
+    found = times(times(found, by_row), by_col)
+    for way, other in ((across(row_way.scale, 1), by_col), (across(col_way.scale, 0), by_row)):
+        found = found if way is None else found + times(dots * way, other)
     for bias in (across(row_way.bias, 1), col_way.bias):
         found = found if bias is None else found + bias
     return found
 
 
-def slopes(block: PairBlock, z: Tensor, row: Vectors, col: Vectors) -> Tensor:
+def times(x: Tensor, factor: Tensor | None) -> Tensor:
+    return x if factor is None else x * factor
+
+
+def slopes(block: PairBlock, z: Tensor, sides: Sequence[Sided]) -> Tensor:
     """dL/dz, as TorchBackend.score_grad has it, of tensors that are differentiated."""
     rules, functor = Masks(block, z.detach()), FUNCTORS[block.spec.reduce]
     found = torch.zeros_like(z)
-    for (side, dim), x in zip(sides_of(block), (row, col), strict=False):
+    for (side, dim), x in sides:
         for positives, stat, weight in (False, x.stat, x.weight), (True, x.positive_stat, x.positive_stat_weight):
             if weight is not None:
                 drop = rules.drops(side, dim, positives)
