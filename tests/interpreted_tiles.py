@@ -91,11 +91,26 @@ def test_what_travels_as_tuples_is_what_the_engine_has():
 
 
 def positives_stay(store_positives):
-    def stay(z, *rest):
-        store_positives(z, *rest)
-        return z
+    def stay(z, col_z, *rest):
+        store_positives(z, col_z, *rest)
+        return z, col_z
 
     return stay
+
+
+def of_rows(affine):
+    """z of columns is that of rows."""
+    return lambda *x: affine(*x[:-1], 1)
+
+
+def of_both(through_scales):
+    """The columns' scale gets what the rows' slopes give as well."""
+
+    def through(g, of_cols, *x):
+        grad, bias, by_col, by_row = through_scales(g, of_cols, *x)
+        return grad, bias, by_col, by_row + g
+
+    return through
 
 
 def without(constant):
@@ -134,6 +149,8 @@ MUTANTS = {
     "join": (merge, "joined_sums", zero, "counts"),
     "share": (slopes, "share_of", doubled, "partners"),
     "sums by share": (pair, "share_of", doubled, "partners"),
+    "z of columns": (pair, "affine", of_rows, "own scales"),
+    "sums of own scales": (pair, "through_scales", of_both, "own scales"),
     "join of exponentials": (merge, "joined_exponentials", off, "index"),
 }
 
@@ -144,5 +161,5 @@ def test_an_error_is_seen(name, monkeypatch):
     block = apart(kind)
     check(block)
     monkeypatch.setattr(module, function, mutate(getattr(module, function)))
-    with pytest.raises(AssertionError, match=r"^(row|col|grad)\b"):
+    with pytest.raises(AssertionError, match=r"^(row|col|grad)(\b|_)"):
         check(block)

@@ -96,7 +96,8 @@ class ISogCLR(GlobalContrast):
             temperature 0.1, t_min 0.05, rho 0.4, clip 3.
 
     Cost: that of clip_loss: both directions have their own temperatures in one pass, 6 N^2 D FLOP where the scores fit
-    memory_budget, else 8. State: 12 bytes for each sample and modality.
+    memory_budget, else 8; with unimodal=True 1.5 times the FLOP of nt_xent. State: 12 bytes for each sample and
+    modality.
 
     Source: Qiu et al. 2023, arXiv 2305.11965, algorithm 1; zhqiu/contrastive-learning-iSogCLR, SogCLR_DRO_Loss, which
     is this with include_positive=True, warm_start=False for images and texts.
