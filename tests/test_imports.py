@@ -25,7 +25,8 @@ ALLOWED = {
     "literals": (),
     "monoid": (),
     "spec": ("monoid",),
-    "backends.base": ("monoid", "spec"),
+    "backends.base": ("monoid", "spec", "backends.segments"),
+    "backends.segments": ("spec",),
     "backends.small": (),
     "backends.underflow": (),
     "backends.products": (),
@@ -36,9 +37,15 @@ ALLOWED = {
     "backends.torch_functors": ("spec",),
     "backends.torch_rules": ("spec", "backends.torch_functors"),
     "backends.torch_pairs": ("monoid", "spec", "backends.products", "backends.torch_functors", "backends.torch_rules"),
-    "backends.torch_segments": ("backends.base", "backends.products"),
-    "backends.triton_segments": ("backends.triton_device", "triton_kernels"),
-    "backends.cuda_segments": ("spec", "backends.base", "backends.products", "backends.native_struct"),
+    "backends.torch_segments": ("backends.products", "backends.segments"),
+    "backends.cpu_segments": ("backends.native_block", "backends.native_struct", "backends.segments"),
+    "backends.triton_segments": ("backends.segments", "backends.triton_device", "triton_kernels"),
+    "backends.cuda_segments": (
+        "backends.cuda_basis",
+        "backends.native_struct",
+        "backends.products",
+        "backends.segments",
+    ),
     "backends.cuda_basis": ("backends.native_struct",),
     "backends.triton_device": ("backends.measured", "triton_kernels"),
     "backends.triton_kernel": (),
@@ -87,6 +94,7 @@ ALLOWED = {
         "backends.native_block",
         "backends.cpu_small",
         "backends.cpu_basis",
+        "backends.cpu_segments",
     ),
     "backends.cpu_basis": ("backends.base", "backends.native_block"),
     "backends.cpu_small": (
@@ -122,6 +130,7 @@ ALLOWED = {
         "spec",
         "backends.base",
         "backends.products",
+        "backends.segments",
         "backends.cuda_basis",
         "backends.cuda_segments",
         "backends.cuda_small",
@@ -163,7 +172,7 @@ ALLOWED = {
         "triton_kernels.tiles",
     ),
     "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
-    "triton_kernels.segment_max": ("triton_kernels.tiles",),
+    "triton_kernels.segments": ("triton_kernels.tiles",),
     "driver": ("monoid", "spec", "backends.base", "backends.underflow", "driver"),
     "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
     "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
@@ -180,7 +189,7 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segment_max")
+KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segments")
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},
