@@ -3,6 +3,7 @@
 from ..monoid import log_add, softplus, stat_dtype, widest_dtype
 from .arguments import Pairs
 from .autograd import plain_loss
+from .by_blocks import Block, Statistics, by_blocks, equal_blocks
 from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
@@ -14,8 +15,12 @@ from .results import PairStats
 from .second import Targets
 from .segments import segment_max
 
-__all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "gathered_dots", "hardest_limit"]
+__all__ = ["Block", "EngineOptions", "PairStats", "Pairs", "Prefixes", "Statistics", "Targets", "Weights"]
 __all__ += [
+    "by_blocks",
+    "equal_blocks",
+    "gathered_dots",
+    "hardest_limit",
     "log_add",
     "matmul",
     "no_autocast",

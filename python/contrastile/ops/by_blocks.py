@@ -1,0 +1,104 @@
+"""Scores that are formed by blocks of columns, of which only statistics stay: the backward pass forms them again.
+
+For scores that no kernel of the engine has, in plain torch: a block's statistics are a differentiable function of the
+rows' tensors and of the columns' own part of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .autograd import once
+from .library import no_autocast
+
+
+class Block(NamedTuple):
+    """Some columns of the scores, and the rows of the columns' tensors that they are made of."""
+
+    columns: slice
+    rows: slice
+
+
+class Statistics(NamedTuple):
+    """Of the scores of N rows with some columns."""
+
+    lse: Tensor  # (N,), finite: log-sum-exp over the columns
+    sums: Tensor  # (N, S): sums over the columns
+    cols: Tensor  # (M, C): what each column has of its own
+
+
+# (block, tensors of rows, the columns' tensors cut to the block)
+OfBlock = Callable[[Block, Sequence[Tensor], Sequence[Tensor]], Statistics]
+
+
+def by_blocks(of_block: OfBlock, blocks: Sequence[Block], whole: Sequence[Tensor], cut: Sequence[Tensor]) -> Statistics:
+    """The statistics over all blocks, which are one after the other and have each column once.
+
+    whole: tensors that every block needs; cut: those whose rows belong to columns. Both may require gradients, nothing
+    else that `of_block` uses. One block is plain autograd; of several, none's scores outlive it, and derivatives are
+    once.
+    """
+    if len(blocks) == 1:
+        return of_block(blocks[0], whole, [x[blocks[0].rows] for x in cut])
+    found = ByBlocks.apply(of_block, blocks, len(whole), *whole, *cut)  # type: ignore[no-untyped-call]
+    return Statistics(*found)
+
+
+class ByBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, of_block: OfBlock, blocks: Sequence[Block], count: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        whole, cut = tensors[:count], tensors[count:]
+        every = []
+        with no_autocast(tensors[0]):
+            for block in blocks:
+                every.append(of_block(block, whole, [x[block.rows] for x in cut]))
+        lse = torch.stack([x.lse for x in every]).logsumexp(0)
+        ctx.of_block, ctx.blocks, ctx.count = of_block, blocks, count
+        ctx.save_for_backward(lse, *tensors)
+        return lse, torch.stack([x.sums for x in every]).sum(0), torch.cat([x.cols for x in every])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        needs = list(ctx.needs_input_grad[3:])
+        function = partial(gradients, ctx.of_block, ctx.blocks, ctx.count, needs)
+        found = iter(once(function, *grads, *ctx.saved_tensors))
+        return (None, None, None, *(next(found) if need else None for need in needs))
+
+
+def gradients(
+    of_block: OfBlock, blocks: Sequence[Block], count: int, needs: Sequence[bool], *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """Of the tensors that need one."""
+    of_lse, of_sums, of_cols, lse, *inputs = tensors
+    totals = [torch.zeros_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
+    for block in blocks:
+        parts = [x if place < count else x[block.rows] for place, x in enumerate(inputs)]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(parts, needs, strict=True)]
+        with torch.enable_grad(), no_autocast(inputs[0]):
+            found = of_block(block, leaves[:count], leaves[count:])
+        share = of_lse * (found.lse.detach() - lse).exp()
+        pairs = [
+            (x, g) for x, g in zip(found, (share, of_sums, of_cols[block.columns]), strict=True) if x.requires_grad
+        ]
+        wanted = [(total, leaf, place) for place, (total, leaf) in enumerate(zip(totals, leaves, strict=True))
+                  if total is not None]  # fmt: skip
+        if pairs:
+            given = torch.autograd.grad([x for x, _ in pairs], [leaf for _, leaf, _ in wanted], [g for _, g in pairs],
+                                        allow_unused=True)  # fmt: skip
+            for (total, _, place), grad in zip(wanted, given, strict=True):
+                if grad is not None:
+                    (total if place < count else total[block.rows]).add_(grad)
+    return tuple(x for x in totals if x is not None)
+
+
+def equal_blocks(columns: int, each: int, rows: int = 1) -> list[Block]:
+    """Blocks of `each` columns, of which every one has as many rows of the columns' tensors. No columns: one block."""
+    starts = range(0, max(columns, 1), max(each, 1))
+    return [Block(slice(s, min(s + each, columns)), slice(s * rows, min(s + each, columns) * rows)) for s in starts]
