@@ -103,7 +103,7 @@ CALLS = {
     ),
     "views in a list": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t),
     "maxsim": lambda x, y, t: contrastile.maxsim(*tokens(x, y), document_mask=tokens(x, y)[1][..., 0] > -1).mean() / t,
-    "segment_max": lambda x, y, t: contrastile.segment_max(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
+    "segment_max": lambda x, y, t: contrastile.segment_reduce(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
     "a number": lambda x, y, t: contrastile.nt_xent(x, y, temperature=0.1) * t,
     "rows": lambda x, y, t: contrastile.info_nce(x, y, temperature=t, symmetric=True, reduction="none").square().mean(),
     "itself": lambda x, y, t: contrastile.info_nce(x, x, temperature=t) + contrastile.siglip_loss(y, y, 1 / t),

@@ -166,7 +166,7 @@ NUMBERS = {
     "weight": lambda x, y: contrastile.pair_loss(x, y, row_weight=2 / x.shape[0], cols=True, col_weight=x.shape[0]),
     "logit_bias": lambda x, y: contrastile.siglip_loss(x, y, 10.0, -x.shape[0] / 4),
     "memory_budget": lambda x, y: contrastile.pair_reduce(x, y, memory_budget=4 * x.shape[0]).rows.sum(),
-    "segments": lambda x, y: contrastile.segment_max(x, y, y.shape[0] // 2).sum(),
+    "segments": lambda x, y: contrastile.segment_reduce(x, y, y.shape[0] // 2).sum(),
     "t": lambda x, y: contrastile.kcl(x, y, t=x.shape[0] / 8, gamma=x.shape[0]),
     "label_smoothing": lambda x, y: contrastile.clip_loss(x, y, 5.0, label_smoothing=1 / x.shape[0]),
     "tau_plus": lambda x, y: contrastile.debiased_info_nce(x, y, tau_plus=1 / x.shape[0]),

@@ -285,7 +285,7 @@ def test_maxima_that_are_not_finite(backend, value):
     x = segments.problem(40, segments.RAGGED["primes"], 6)
     x.rows[3, 2], x.cols[12, 1], x.cols[100, 4] = value, value, value
     truth = segments.largest(x.rows @ x.cols.T, x.bounds(), None)
-    found = contrastile.segment_max(x.rows.cuda(), x.cols.cuda(), x.segments.cuda(), backend=backend).cpu()
+    found = contrastile.segment_reduce(x.rows.cuda(), x.cols.cuda(), x.segments.cuda(), backend=backend).cpu()
     torch.testing.assert_close(found, truth, rtol=0.0, atol=0.0, equal_nan=True)
 
 
@@ -294,7 +294,7 @@ def test_maxima_that_are_not_finite(backend, value):
 def test_offsets_that_lead_nowhere_do_no_harm(backend, bounds):
     """They are not looked at, but nothing else in memory is read or written."""
     rows, cols = (torch.randn(n, 16, device="cuda", requires_grad=True) for n in (70, 60))
-    values = contrastile.segment_max(rows, cols, torch.tensor(bounds, device="cuda"), backend=backend)
+    values = contrastile.segment_reduce(rows, cols, torch.tensor(bounds, device="cuda"), backend=backend)
     values.sum().backward()
     torch.cuda.synchronize()
 

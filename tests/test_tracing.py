@@ -17,7 +17,7 @@ OTHERS = {
     "pair_loss": contrastile.pair_loss,
     "pair_reduce": lambda x, y: contrastile.pair_reduce(x, y).rows,
     "row_lse": contrastile.row_lse,
-    "segment_max": lambda x, y: contrastile.segment_max(x, y, 2),
+    "segment_max": lambda x, y: contrastile.segment_reduce(x, y, 2),
     "maxsim": lambda x, y: contrastile.maxsim(x[:, None], y[:, None]),
     "singular_alignment": lambda x, y: contrastile.losses.singular_alignment(x, y),
     "gram_volume": lambda x, y: contrastile.gram_volume(x, y),
@@ -121,7 +121,7 @@ VECTORS = {
     "temperature": lambda v: contrastile.info_nce(X, Y, temperature=v(torch.ones(8))),
     "logit_scale": lambda v: contrastile.clip_loss(X, Y, v(torch.tensor(5.0))),
     "labels": lambda v: contrastile.sup_con(X, v(IDS)),
-    "segments": lambda v: contrastile.segment_max(X, Y, v(torch.tensor([0, 8]))),
+    "segments": lambda v: contrastile.segment_reduce(X, Y, v(torch.tensor([0, 8]))),
     "views": lambda v: contrastile.mv_infonce(v(torch.stack([X, Y]))),
 }
 

@@ -22,5 +22,6 @@ TestName: TypeAlias = Literal[
 ]  # fmt: skip
 Keep: TypeAlias = Literal["all"] | TestName | tuple[TestName, ...]
 Positives: TypeAlias = Literal["kept"] | TestName | tuple[TestName, ...]
+SegmentReduceName: TypeAlias = Literal["max", "lse", "softmax_mean"]
 ScoreName: TypeAlias = Literal["dot", "squared_distance", "distance", "log_distance", "gated"]
 TargetMap: TypeAlias = Literal["softmax", "affine"]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contrastile import segment_max
+from contrastile import segment_reduce
 from contrastile.monoid import stat_dtype
 from contrastile.testing import EPS, SMALLEST
 
@@ -74,7 +74,7 @@ def largest(z: Tensor, bounds: list[int], mask: Tensor | None) -> Tensor:
 def outcome(x: Problem, backend: str, weights: Tensor) -> list[Tensor]:
     """Values and both gradients."""
     rows, cols = (t.detach().requires_grad_() for t in (x.rows, x.cols))
-    values = segment_max(rows, cols, x.segments, mask=x.mask, backend=backend)
+    values = segment_reduce(rows, cols, x.segments, mask=x.mask, backend=backend)
     return [values.detach(), *torch.autograd.grad(values, (rows, cols), weights.to(values))]
 
 
@@ -126,7 +126,7 @@ def check_nan_and_infinity(backend: str, value: float) -> None:
     x = problem(40, RAGGED["primes"], 6)
     x.rows[3, 2], x.cols[12, 1], x.cols[100, 4] = value, value, value
     found, truth = (
-        segment_max(x.rows, x.cols, x.segments, backend=backend),
+        segment_reduce(x.rows, x.cols, x.segments, backend=backend),
         largest(x.rows @ x.cols.T, x.bounds(), None),
     )
     assert torch.equal(found.isnan(), truth.isnan()) and (truth.isnan().any() or value == -torch.inf)

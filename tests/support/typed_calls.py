@@ -44,7 +44,7 @@ def words(x: Tensor) -> None:
     contrastile.alignment(x, x, reduction="max")  # type: ignore[arg-type]
     contrastile.nt_xent(x, x, backend="gpu")  # type: ignore[arg-type]
     contrastile.maxsim(x, x, reduce="max")  # type: ignore[arg-type]
-    contrastile.segment_max(x, x, 1, backend="gpu")  # type: ignore[arg-type]
+    contrastile.segment_reduce(x, x, 1, backend="gpu")  # type: ignore[arg-type]
     contrastile.kcl(x, x, kernel="cauchy")  # type: ignore[arg-type]
     contrastile.mv_infonce([x, x], negatives="n")  # type: ignore[arg-type]
     contrastile.pvc([x, x], aggregation="harmonic")  # type: ignore[arg-type]

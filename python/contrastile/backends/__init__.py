@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from . import measured
-from .base import Backend, BackendUnsupported, Bases, Segments
+from .base import Backend, BackendUnsupported, Bases
 from .cpu import CpuBackend
 from .cuda import CudaBackend
+from .segments import SegmentReduces
 from .torch_tiles import TorchBackend
 from .triton import TritonBackend
 
@@ -62,8 +63,8 @@ def select(name: str, device: torch.device, dtype: torch.dtype, pairs: int, seco
     raise BackendUnsupported(f"backend {name!r} cannot run features of dtype {dtype} on {device}. Backends: {reasons}")
 
 
-def select_segments(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> tuple[Backend, Segments]:
-    """As `select`, among the backends with a kernel for maxima over segments; also that kernel."""
+def select_segments(name: str, device: torch.device, dtype: torch.dtype, pairs: int) -> tuple[Backend, SegmentReduces]:
+    """As `select`, among the backends with reduces over segments; also those."""
     backend = select(name, device, dtype, pairs)
     run = backend.segments()
     if run is None and name == "auto":
@@ -71,7 +72,7 @@ def select_segments(name: str, device: torch.device, dtype: torch.dtype, pairs: 
         run = backend.segments()
     if run is None:
         able = [backend.name for backend in BACKENDS if backend.segments() is not None]
-        raise BackendUnsupported(f"backend {name!r} has no segment_max; {', '.join(able)} have")
+        raise BackendUnsupported(f"backend {name!r} has no segment_reduce; {', '.join(able)} have")
     return backend, run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients
+from .segments import SegmentReduces
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384, kept_chunk=32)  # measured on CPUs
 # Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
@@ -38,8 +39,6 @@ SmallLoss = Callable[[], tuple[Tensor, list[Tensor]]]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]
-# rows, cols, offsets, length of every segment or 0, mask, and where values and arguments go (ops/segments.py).
-Segments = Callable[[Tensor, Tensor, Tensor, int, Tensor | None, Tensor, Tensor], None]
 
 
 class Bases(NamedTuple):
@@ -142,8 +141,8 @@ class Backend(ABC):
         """For gradients that should not come from score gradients in memory."""
         return None
 
-    def segments(self) -> Segments | None:
-        """Maxima over segments of columns."""
+    def segments(self) -> SegmentReduces | None:
+        """Reduces over segments of columns."""
         return None
 
     def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
@@ -171,10 +170,3 @@ def score_grad_dtype(block: PairBlock) -> torch.dtype:
     """What those backends write: bfloat16 as it is, float16 with a factor, else float32."""
     dtype = block.row.features.dtype
     return dtype if dtype == torch.bfloat16 or block.factor is not None else torch.float32
-
-
-def row_chunks(limit: Limits, rows: int, columns: int) -> Iterator[slice]:
-    """Rows whose scores with all columns, at four bytes each, fit the workspace; never very few, so that a product
-    stays one of matrices."""
-    step = max(min(limit.workspace // (4 * max(columns, 1)), limit.max_chunk), 64)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
-from . import cuda_basis, cuda_segments, native
+from . import cuda_basis, native
 from .base import (
     GPU_LIMITS,
     Backend,
     Bases,
-    Segments,
     SmallExtras,
     SmallLoss,
     SmallWeights,
     fits_at_once,
     score_grad_dtype,
 )
+from .cuda_segments import CudaSegments
 from .cuda_small import small_loss
 from .native_block import (
     describe,
@@ -77,8 +77,8 @@ class CudaBackend(Backend):
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
 
-    def segments(self) -> Segments:
-        return partial(cuda_segments.segment_max, self)
+    def segments(self) -> CudaSegments:
+        return CudaSegments(self)
 
     def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
         """For every type of features, whatever backend serves the pairs."""

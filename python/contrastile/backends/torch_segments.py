@@ -1,28 +1,66 @@
-"""Maxima over segments in plain torch: the scores of some rows with all columns at a time."""
+"""Reduces over segments in plain torch: the scores of some rows with all columns at a time.
+
+Scores are (columns, rows), so that what is reduced lies apart and rows side by side.
+"""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .base import Backend, row_chunks
 from .products import float_product
+from .segments import SegmentCall, SegmentReduces, SoftmaxUpstream, row_part
 
 
-def segment_max(
-    backend: Backend, rows: Tensor, cols: Tensor, offsets: Tensor, length: int, mask: Tensor | None,
-    values: Tensor, args: Tensor,
-) -> None:  # fmt: skip
-    """Scores are (columns, rows), so that what is reduced lies apart and rows side by side."""
-    for part in row_chunks(backend.limits(rows.device), len(rows), len(cols)):
-        scores = float_product(cols, rows[part].T)
-        if mask is not None:
-            scores.masked_fill_(~mask[:, None], -torch.inf)
-        best, at = maxima(scores, offsets, length)
-        values[part] = best.T
-        args[part] = torch.where(best == -torch.inf, -1, at).T
+class TorchSegments(SegmentReduces):
+    def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
+        for part in self.chunks(call):
+            best, at = maxima(kept_scores(row_part(call, part)), call.offsets, call.length)
+            values[part] = best.T
+            args[part] = torch.where(best == -torch.inf, -1, at).T
+
+    def softmax(self, call: SegmentCall, sharpness: Tensor, stat: Tensor, mean: Tensor) -> None:
+        for part in self.chunks(call):
+            scores = kept_scores(row_part(call, part))
+            found = softmax(scores, sharpness, call.offsets, call.length)
+            stat[part], mean[part] = (x.T for x in found)
+
+    def score_grad(self, call: SegmentCall, up: SoftmaxUpstream) -> Tensor:
+        z = kept_scores(call)
+        each = partial(spread, columns=len(z), offsets=call.offsets, length=call.length)
+        stat, mean, constant = each(up.stat.T), each(up.mean.T), each(up.constant.T)
+        t = z * up.sharpness
+        none = t == -torch.inf
+        if not call.length:
+            column = torch.arange(len(z), device=z.device)
+            none |= ((column < call.offsets[0]) | (column >= call.offsets[-1]))[:, None]
+        p, apart = torch.exp(t - stat), z - mean
+        if up.variance is not None:
+            squares = (p * apart.square()).masked_fill_(none, 0.0)
+            up.variance.copy_(summed(squares, call.offsets, call.length).T)
+        grad = p * (constant if up.slope is None else each(up.slope.T) * apart + constant)
+        return grad.masked_fill_(none, 0.0).to(call.rows.dtype).T
+
+
+def kept_scores(call: SegmentCall) -> Tensor:
+    """(columns, rows); -inf where the mask drops."""
+    scores = float_product(call.cols, call.rows.T)
+    return scores if call.mask is None else scores.masked_fill_(~call.mask[:, None], -torch.inf)
+
+
+def softmax(z: Tensor, sharpness: Tensor, offsets: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """(S, rows) each. A peak without a number to subtract, -inf or inf, is the last finite number: then the sum is 0 or
+    inf by itself."""
+    t = z * sharpness
+    largest = torch.finfo(t.dtype).max
+    peak = maxima(t, offsets, length)[0].clamp(-largest, largest)
+    p = torch.exp_(t.sub_(spread(peak, len(z), offsets, length)))
+    total = summed(p, offsets, length)
+    mean = summed(p.mul_(z.masked_fill(p == 0, 0.0)), offsets, length) / total
+    return peak + total.log(), mean.masked_fill_(total == 0, -torch.inf)
 
 
 def maxima(scores: Tensor, offsets: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -49,12 +87,23 @@ def all_at_once(scores: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Without reading offsets, in several passes: segment_reduce does not say where its maximum is, so a second one
     finds the first place."""
     column = torch.arange(len(scores), device=scores.device)
-    segment = torch.searchsorted(offsets[1:], column, right=True).clamp_max(len(offsets) - 2)
     best = reduced(scores, "max", offsets)
-    hit = (scores == best[segment]) | scores.isnan()
+    hit = (scores == spread(best, len(scores), offsets, 0)) | scores.isnan()
     # float32 counts to 2^24
     place = column.to(torch.float64 if len(column) > 2**24 else scores.dtype)
     return best, reduced(torch.where(hit, place[:, None], torch.inf), "min", offsets)
+
+
+def spread(x: Tensor, columns: int, offsets: Tensor, length: int) -> Tensor:
+    """(S, rows) to (columns, rows), what a segment has to each of its columns; to those outside segments, anything."""
+    if length:
+        return x.unsqueeze(1).expand(-1, length, -1).reshape(columns, x.shape[1])
+    column = torch.arange(columns, device=x.device)
+    return x[torch.searchsorted(offsets[1:], column, right=True).clamp_max(len(offsets) - 2)]
+
+
+def summed(x: Tensor, offsets: Tensor, length: int) -> Tensor:
+    return x.view(-1, length, x.shape[1]).sum(1) if length else reduced(x, "sum", offsets)
 
 
 def reduced(x: Tensor, how: str, offsets: Tensor) -> Tensor:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
-from . import torch_segments
-from .base import CPU_LIMITS, GPU_LIMITS, Backend, Segments, score_grad_dtype
+from .base import CPU_LIMITS, GPU_LIMITS, Backend, score_grad_dtype
 from .products import HALVES, add_float_product, mixed_product
 from .torch_pairs import Pairs, dot_products, score_gradients
+from .torch_segments import TorchSegments
 
 
 class TorchBackend(Backend):
@@ -42,8 +41,8 @@ class TorchBackend(Backend):
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
-    def segments(self) -> Segments:
-        return partial(torch_segments.segment_max, self)
+    def segments(self) -> TorchSegments:
+        return TorchSegments(self)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         pairs = Pairs(block, dot_products(block, fill=True))

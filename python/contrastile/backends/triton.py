@@ -14,12 +14,10 @@ from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, PairCall, ScoreGradients
-from . import triton_segments
 from .base import (
     GPU_LIMITS,
     Backend,
     FusedGradients,
-    Segments,
     SmallExtras,
     SmallLoss,
     SmallWeights,
@@ -31,6 +29,7 @@ from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_gradients, fits_fused
 from .triton_launch import Launch, outputs, upstream
 from .triton_merge import PartialStats, joined
+from .triton_segments import TritonSegments
 from .triton_small import small_loss
 
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias", "second_scale")
@@ -75,8 +74,8 @@ class TritonBackend(Backend):
             return None
         return partial(small_loss, args, self.compute_dtype(args.compute, args.a.device), weights, needs)
 
-    def segments(self) -> Segments:
-        return triton_segments.segment_max
+    def segments(self) -> TritonSegments:
+        return TritonSegments(self)
 
     def gradients(self, call: PairCall) -> FusedGradients | None:
         return add_gradients if fits_fused(call.rows.features, call) else None

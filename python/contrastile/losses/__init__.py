@@ -13,7 +13,7 @@ from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
-from .late import maxsim
+from .late import maxsim, maxsim_candidates, modality_maxsim
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
@@ -175,9 +175,11 @@ __all__ = [
     "m3el_loss",
     "margin_info_nce",
     "maxsim",
+    "maxsim_candidates",
     "mil_nce",
     "mip_similarity",
     "mixup_info_nce",
+    "modality_maxsim",
     "multi_positive",
     "multilabel_contrastive",
     "multiview_clip_loss",

@@ -13,7 +13,8 @@ from .prefixes import Prefixes, prefix_sum
 from .products import matmul
 from .results import PairStats
 from .second import Targets
-from .segments import segment_max
+from .segment_operators import ordered
+from .segments import offsets_of, own_segment_reduce, segment_reduce
 
 __all__ = ["Block", "EngineOptions", "PairStats", "Pairs", "Prefixes", "Statistics", "Targets", "Weights"]
 __all__ += [
@@ -24,6 +25,9 @@ __all__ += [
     "log_add",
     "matmul",
     "no_autocast",
+    "offsets_of",
+    "ordered",
+    "own_segment_reduce",
     "pair_loss",
     "pair_reduce",
     "pair_stats",
@@ -31,7 +35,7 @@ __all__ += [
     "prefix_sum",
     "reported_sum",
     "row_lse",
-    "segment_max",
+    "segment_reduce",
     "small_sum",
     "softplus",
     "stat_dtype",

@@ -69,7 +69,7 @@ def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:
     usual = type(value) in PLAIN and value.layout is torch.strided and not value.is_nested
     x: Tensor = value if usual else tensor(name, value)
     if x.dim() != ndim:
-        shape = "(N, D)" if ndim == 2 else "(N, K, D)"
+        shape = {2: "(N, D)", 3: "(N, K, D)", 4: "(N, K, L, D)"}[ndim]
         raise ValueError(f"{name} must have shape {shape}, got {tuple(x.shape)}")
     if x.dtype not in FEATURE_DTYPES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {x.dtype}")

@@ -15,7 +15,7 @@ from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss,
 from .gap import cua, cuaxu
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
-from .late import maxsim
+from .late import maxsim, maxsim_candidates, modality_maxsim
 from .margin import cma_loss, margin_info_nce
 from .mixup import m2_mix, mixup_info_nce, slerp
 from .multi_positive import mil_nce, multi_positive
@@ -69,9 +69,11 @@ __all__ = [
     "m3el_loss",
     "margin_info_nce",
     "maxsim",
+    "maxsim_candidates",
     "mil_nce",
     "mip_similarity",
     "mixup_info_nce",
+    "modality_maxsim",
     "multi_positive",
     "multilabel_contrastive",
     "multiview_clip_loss",

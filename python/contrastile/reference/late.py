@@ -1,9 +1,51 @@
-"""Late interaction: scores of sets of token embeddings."""
+"""Late interaction: scores of sets of token embeddings, and the reduces over tokens that they are made of."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from ._dense import unit
+
+
+def over_tokens(z: Tensor, mask: Tensor, reduce: str = "max", sharpness: float | Tensor = 1.0) -> Tensor:
+    """Reduces the last dimension of z where the mask, which broadcasts, is True; -inf where it nowhere is.
+
+        "max"           max_u z_u
+        "lse"           log(sum_u exp(sharpness z_u)) / sharpness
+        "softmax_mean"  sum_u softmax_u(sharpness z_u) z_u
+
+    Of equal numbers the first is the maximum.
+    """
+    if z.shape[-1] == 0:
+        return z.sum(-1) - torch.inf
+    kept = mask.expand(z.shape)
+    none = ~kept.any(-1)
+    z = z.masked_fill(~kept, 0.0)
+    # what is empty gets numbers, lest its gradient be none
+    t = (sharpness * z).masked_fill(~(kept | none.unsqueeze(-1)), -torch.inf)
+    if reduce == "max":
+        found = z.masked_fill(~(kept | none.unsqueeze(-1)), -torch.inf).max(-1).values
+    elif reduce == "lse":
+        found = t.logsumexp(-1) / sharpness
+    elif reduce == "softmax_mean":
+        found = (t.softmax(-1) * z).sum(-1)
+    else:
+        raise ValueError(f"document_reduce must be 'max', 'lse' or 'softmax_mean', got {reduce!r}")
+    return found.masked_fill(none, -torch.inf)
+
+
+def of_queries(best: Tensor, mask: Tensor, reduce: str) -> Tensor:
+    """The sum or the mean over the tokens of queries, dimension 1 of best, whose first two dimensions the mask has."""
+    if reduce not in ("sum", "mean"):
+        raise ValueError(f"reduce must be 'sum' or 'mean', got {reduce!r}")
+    wide = mask.reshape(*mask.shape, *[1] * (best.dim() - 2))
+    total = best.masked_fill(~wide, 0.0).sum(1)
+    return total if reduce == "sum" else total / wide.sum(1).clamp_min(1)
+
+
+def every_token(x: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
 
 
 def maxsim(
@@ -13,9 +55,12 @@ def maxsim(
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
     reduce: str = "sum",
+    document_reduce: str = "max",
+    sharpness: float | Tensor = 1.0,
     normalize: bool = False,
 ) -> Tensor:
-    """The sum (or mean) over the tokens of a query of their largest dot product with a token of a document, (N, M).
+    """The sum (or mean) over the tokens of a query of their largest dot product with a token of a document, (N, M), or
+    of a soft reduce in place of the maximum.
 
         score_nm = sum_t max_u <queries_nt, documents_mu>
 
@@ -23,16 +68,44 @@ def maxsim(
 
     Source: Khattab and Zaharia 2020 (arXiv 2004.12832), eq. 3; "mean": Yao et al. 2022 (arXiv 2111.07783), eq. 4 and 5.
     """
-    if query_mask is None:
-        query_mask = torch.ones(queries.shape[:2], dtype=torch.bool, device=queries.device)
-    products = torch.einsum("ntd,mud->nmtu", unit(queries, normalize), unit(documents, normalize))
-    if document_mask is not None:
-        products = products.masked_fill(~document_mask[None, :, None], -torch.inf)
-    nothing = products.new_full((*products.shape[:3], 1), -torch.inf)
-    largest = torch.cat([products, nothing], dim=3).max(dim=3).values
-    total = largest.masked_fill(~query_mask[:, None], 0.0).sum(dim=2)
-    if reduce == "sum":
-        return total
-    if reduce == "mean":
-        return total / query_mask.sum(dim=1, keepdim=True).clamp_min(1)
-    raise ValueError(f"reduce must be 'sum' or 'mean', got {reduce!r}")
+    products = torch.einsum("ntd,mud->ntmu", unit(queries, normalize), unit(documents, normalize))
+    best = over_tokens(products, every_token(documents, document_mask), document_reduce, sharpness)
+    return of_queries(best, every_token(queries, query_mask), reduce)
+
+
+def modality_maxsim(
+    queries: Tensor,
+    documents: Tensor,
+    modalities: Tensor,
+    num_modalities: int,
+    *,
+    query_mask: Tensor | None = None,
+    reduce: str = "sum",
+    document_reduce: str = "max",
+    sharpness: float | Tensor = 1.0,
+    normalize: bool = False,
+) -> Tensor:
+    """`maxsim` with the tokens of every modality of a document by themselves, (N, M, S).
+
+    Source: Wan et al. 2025 (arXiv 2506.06144), eq. 1 and 2.
+    """
+    products = torch.einsum("ntd,mud->ntmu", unit(queries, normalize), unit(documents, normalize))
+    each = [over_tokens(products, modalities == s, document_reduce, sharpness) for s in range(num_modalities)]
+    return of_queries(torch.stack(each, 3), every_token(queries, query_mask), reduce)
+
+
+def maxsim_candidates(
+    queries: Tensor,
+    documents: Tensor,
+    *,
+    query_mask: Tensor | None = None,
+    document_mask: Tensor | None = None,
+    reduce: str = "sum",
+    document_reduce: str = "max",
+    sharpness: float | Tensor = 1.0,
+    normalize: bool = False,
+) -> Tensor:
+    """`maxsim` of queries (N, T, D) with documents (N, K, U, D) of their own, (N, K)."""
+    products = torch.einsum("ntd,nkud->ntku", unit(queries, normalize), unit(documents, normalize))
+    best = over_tokens(products, every_token(documents, document_mask).unsqueeze(1), document_reduce, sharpness)
+    return of_queries(best, every_token(queries, query_mask), reduce)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.library import opcheck
 
-from contrastile import BackendUnsupported, backends, maxsim, reference, segment_max
+from contrastile import BackendUnsupported, backends, maxsim, reference, segment_reduce
 from contrastile.backends import base, torch_segments
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.catalog import Case
@@ -120,11 +120,11 @@ def test_layouts_and_mixed_types(backend):
         masked = problem(9, [0, 20, 44, 64], 8, extra=3)
         check(replace(masked, mask=bits[1:] if bits.dim() == 1 else bits[:, 1]), backend)
         check(replace(masked, cols=masked.cols[:64], mask=bits[1:65] if bits.dim() == 1 else bits[:64, 1]), backend)
-    values = segment_max(x.rows.bfloat16(), x.cols, x.segments, backend=backend)
+    values = segment_reduce(x.rows.bfloat16(), x.cols, x.segments, backend=backend)
     assert values.dtype == torch.float32
-    assert torch.equal(values, segment_max(x.rows, x.cols, x.segments, backend=backend))
-    same = segment_max(x.cols, x.cols, x.segments, backend=backend)
-    assert torch.equal(same, segment_max(x.cols, x.cols.clone(), x.segments, backend=backend))
+    assert torch.equal(values, segment_reduce(x.rows, x.cols, x.segments, backend=backend))
+    same = segment_reduce(x.cols, x.cols, x.segments, backend=backend)
+    assert torch.equal(same, segment_reduce(x.cols, x.cols.clone(), x.segments, backend=backend))
 
 
 def test_of_equal_columns_the_first_gets_the_gradient(backend):
@@ -137,7 +137,7 @@ def test_real_numbers_are_as_exact_as_their_products(backend):
     bounds = [0, 7, 100, 300]
     truth = largest(rows.double() @ cols.double().T, bounds, None)
     size = (rows.double().abs() @ cols.double().abs().T).amax()
-    found = segment_max(rows, cols, torch.tensor(bounds), backend=backend)
+    found = segment_reduce(rows, cols, torch.tensor(bounds), backend=backend)
     within("values", found, truth, (ROUNDINGS * EPS[torch.float32] * size).expand(truth.shape))
 
 
@@ -167,7 +167,7 @@ def test_float16_score_gradients_neither_underflow_nor_overflow(backend, weight)
     x = problem(20, RAGGED["ragged"], 8, torch.float16)
     weights = torch.linspace(0.5, 1.5, 120).view(20, 6)
     rows = x.rows.clone().requires_grad_()
-    values = segment_max(rows, x.cols, x.segments, backend=backend)
+    values = segment_reduce(rows, x.cols, x.segments, backend=backend)
     ((values * weights * weight).sum() / weight).backward()
     _, expected, _ = outcome(replace(x, rows=x.rows.float(), cols=x.cols.float()), "torch", weights)
     assert (rows.grad - expected).norm() < 2.0**-10 * expected.norm()
@@ -180,11 +180,11 @@ def test_no_grad_and_constant_inputs(backend):
     x = problem(5, RAGGED["ragged"], 4)
     rows, cols = x.rows.clone().requires_grad_(), x.cols.clone().requires_grad_()
     with torch.no_grad():
-        values = segment_max(rows, cols, x.segments, backend=backend)
+        values = segment_reduce(rows, cols, x.segments, backend=backend)
     assert not values.requires_grad
-    both = torch.autograd.grad(segment_max(rows, cols, x.segments, backend=backend).sum(), (rows, cols))
-    (left,) = torch.autograd.grad(segment_max(rows, x.cols, x.segments, backend=backend).sum(), rows)
-    (right,) = torch.autograd.grad(segment_max(x.rows, cols, x.segments, backend=backend).sum(), cols)
+    both = torch.autograd.grad(segment_reduce(rows, cols, x.segments, backend=backend).sum(), (rows, cols))
+    (left,) = torch.autograd.grad(segment_reduce(rows, x.cols, x.segments, backend=backend).sum(), rows)
+    (right,) = torch.autograd.grad(segment_reduce(x.rows, cols, x.segments, backend=backend).sum(), cols)
     assert torch.equal(left, both[0]) and torch.equal(right, both[1])
 
 
@@ -192,11 +192,11 @@ def test_two_backward_passes_and_two_runs_give_equal_bits(backend, monkeypatch):
     g = torch.Generator().manual_seed(3)
     rows, cols = (torch.randn(n, 24, generator=g, requires_grad=True) for n in (70, 197))
     offsets = torch.tensor(RAGGED["primes"])
-    values = segment_max(rows, cols, offsets, backend=backend)
+    values = segment_reduce(rows, cols, offsets, backend=backend)
     first = torch.autograd.grad(values.square().sum(), (rows, cols), retain_graph=True)
     again = torch.autograd.grad(values.square().sum(), (rows, cols))
     monkeypatch.setenv("CONTRASTILE_HOST_ORDER", "reverse")  # the kernel's blocks and threads
-    other = segment_max(rows, cols, offsets, backend=backend)
+    other = segment_reduce(rows, cols, offsets, backend=backend)
     assert torch.equal(values, other)
     third = torch.autograd.grad(other.square().sum(), (rows, cols))
     for x, y, z in zip(first, again, third, strict=True):
@@ -207,9 +207,9 @@ def test_double_backward_is_refused(backend):
     x = problem(5, RAGGED["ragged"], 4)
     for name in ("rows", "cols"):
         leaf = getattr(x, name).clone().requires_grad_()
-        values = segment_max(**(vars(x) | {name: leaf}), backend=backend)
+        values = segment_reduce(**(vars(x) | {name: leaf}), backend=backend)
         (grad,) = torch.autograd.grad(values.sum(), leaf, create_graph=True)
-        (plain,) = torch.autograd.grad(segment_max(**(vars(x) | {name: leaf}), backend=backend).sum(), leaf)
+        (plain,) = torch.autograd.grad(segment_reduce(**(vars(x) | {name: leaf}), backend=backend).sum(), leaf)
         assert torch.equal(grad, plain)
         with pytest.raises(RuntimeError, match="double backward"):
             grad.sum().backward()
@@ -219,7 +219,7 @@ def test_double_backward_is_refused(backend):
 def test_function_transforms_are_refused(transform):
     x = problem(5, RAGGED["ragged"], 4)
     with pytest.raises(RuntimeError, match=r"torch\.func transforms .* are not supported"):
-        TRANSFORMS[transform](lambda rows: segment_max(rows, x.cols, x.segments).sum(), x.rows)
+        TRANSFORMS[transform](lambda rows: segment_reduce(rows, x.cols, x.segments).sum(), x.rows)
 
 
 def test_operators_pass_opcheck(backend):
@@ -229,7 +229,7 @@ def test_operators_pass_opcheck(backend):
                 x = problem(5, RAGGED["ragged"], 4, dtype, masked)
                 outcome(x, backend, torch.ones(5, 6))
         rows = x.rows.clone().requires_grad_()
-        segment_max(rows, x.cols, 67, backend=backend).sum().backward()
+        segment_reduce(rows, x.cols, 67, backend=backend).sum().backward()
     assert {func._opname for func, _ in recorder.calls} == {"segment_max", "segment_max_backward"}
     for func, args in recorder.calls:
         opcheck(func, torch.utils._pytree.tree_map_only(torch.Tensor, lambda t: t.detach().clone(), args))
@@ -254,7 +254,7 @@ def test_autocast_changes_nothing(backend):
 
 def test_what_is_saved_is_one_number_per_value():
     rows, cols = (torch.randn(n, 16, requires_grad=True) for n in (500, 4000))
-    used = saved_bytes(lambda a, b: segment_max(a, b, 40), rows, cols)
+    used = saved_bytes(lambda a, b: segment_reduce(a, b, 40), rows, cols)
     assert used <= 500 * 100 * 4
 
 
@@ -262,7 +262,7 @@ def test_what_is_saved_is_one_number_per_value():
 def test_the_peak_is_far_below_the_scores():
     """Blocks of the workspace's size, whatever the number of rows, and three numbers per value."""
     for segments in ("40", "torch.arange(0, n + 1, 40)"):
-        call = f"contrastile.segment_max(x, y, {segments}, backend='torch').sum()"
+        call = f"contrastile.segment_reduce(x, y, {segments}, backend='torch').sum()"
         assert peak_bytes(call, rows=8000) < 8000 * 8000 * 4 / 3
     assert peak_bytes("(x @ y.T).view(n, -1, 40).amax(2).sum()", rows=4000) > 4000 * 4000 * 4
 
@@ -296,10 +296,10 @@ def test_places_beyond_what_float32_counts():
 def test_auto_takes_torch_on_a_cpu_and_cpu_is_refused(monkeypatch):
     x = problem(5, RAGGED["ragged"], 4)
     with pytest.raises(BackendUnsupported, match=r"'cpu' has no segment_max; torch, triton, cuda have"):
-        segment_max(x.rows, x.cols, x.segments, backend="cpu")
+        segment_reduce(x.rows, x.cols, x.segments, backend="cpu")
     calls = []
     monkeypatch.setattr(TorchBackend, "segments", lambda self: lambda *_: calls.append(1))
-    segment_max(x.rows, x.cols, x.segments)
+    segment_reduce(x.rows, x.cols, x.segments)
     assert calls == [1]
 
 
@@ -317,7 +317,7 @@ def test_a_named_backend_does_the_work_itself(backend, monkeypatch):
 @pytest.mark.parametrize("name", ["triton", "cuda"])
 def test_a_named_backend_that_cannot_run_says_so(name):
     with pytest.raises(BackendUnsupported, match="it needs cuda"):
-        segment_max(exact(3, 4), exact(6, 4), 3, backend=name)
+        segment_reduce(exact(3, 4), exact(6, 4), 3, backend=name)
 
 
 # ---- errors
@@ -350,9 +350,9 @@ WRONG = {
 def test_wrong_arguments_are_named(message):
     rows, cols, segments, *mask = WRONG[message]
     with pytest.raises((TypeError, ValueError), match=message):
-        segment_max(rows, cols, segments, mask=mask[0] if mask else None)
+        segment_reduce(rows, cols, segments, mask=mask[0] if mask else None)
     with pytest.raises(ValueError, match="backend must be one of 'auto', 'cpu'"):
-        segment_max(ROWS, COLS, 3, backend="numpy")
+        segment_reduce(ROWS, COLS, 3, backend="numpy")
 
 
 # ---- a kernel with an error
