@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, Direction, Reduction
-from ..ops import check, matmul, segment_max
+from ..ops import check, matmul, segment_reduce
 from ..ranks import Group, collective
 from .common import cleaned, upcast
 from .contrastive import clip_loss
@@ -94,7 +94,7 @@ def fdt_features(
         pool: "max" over tokens, "mean" or "sum".
         padding: "drop", or "zero": a padded token scores 0, as in the official code, so that no maximum of an item that
             has padding is negative and its mean is over all L.
-        backend: As in segment_max, for "max".
+        backend: As in segment_reduce, for "max".
 
     Returns: (N, D), float32 (float64 for float64 features), not unit.
 
@@ -133,4 +133,4 @@ def largest(tokens: Tensor, codebook: Tensor, mask: Tensor | None, padding: Padd
     n, length, _ = tokens.shape
     segments = length or torch.zeros(n + 1, dtype=torch.int64, device=tokens.device)
     kept = None if mask is None or padding == "zero" else mask.flatten()  # padding is zeros by now
-    return segment_max(codebook, tokens.flatten(0, 1), segments, mask=kept, backend=backend).T
+    return segment_reduce(codebook, tokens.flatten(0, 1), segments, mask=kept, backend=backend).T
