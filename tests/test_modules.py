@@ -70,10 +70,16 @@ def test_modules_have_the_defaults_of_their_functions(card):
         assert theirs[name].default in (ours[name].default, inspect.Parameter.empty), name
 
 
+SIDES = ("_ids", "_labels", "_groups", "_mask", "_offsets")  # what names of tensors end with
+
+
 @every_loss
 def test_modules_take_every_option_of_their_function(card):
     """Tensors go to forward, everything else to the constructor."""
     tensors = {
+        "hard_positives",
+        "modalities",
+        "teacher_scores",
         "negatives",
         "teacher_negatives",
         "weight_features",
@@ -94,7 +100,7 @@ def test_modules_take_every_option_of_their_function(card):
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(("_ids", "_labels", "_groups"))
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(SIDES)
     } - tensors
     assert expected <= set(inspect.signature(card.module).parameters)
 

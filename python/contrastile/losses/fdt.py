@@ -14,7 +14,7 @@ from ..ranks import Group, collective
 from .common import cleaned, upcast
 from .contrastive import clip_loss
 from .sparsemax import sparsemax
-from .tokens import both_there
+from .tokens import both_there, there
 
 OverItem: TypeAlias = Literal["max", "mean", "sum"]
 Padding: TypeAlias = Literal["drop", "zero"]
@@ -120,12 +120,11 @@ def fdt_features(
             count = length if mask is None or padding == "zero" else mask.sum(1, keepdim=True).clamp_min(1)
             total = total / (max(count, 1) if isinstance(count, int) else count)
         scores = matmul(total, vectors.T)
-    if mask is not None:
-        scores = torch.where(mask.any(1, keepdim=True), scores, -torch.inf)
-    elif length == 0:
-        scores = scores - torch.inf
-    share = sparsemax(scores / (math.sqrt(width) * sharpness))
-    return matmul(share, vectors)
+    here = there(tokens, mask)
+    if here is not None:
+        here = here[:, None].expand(scores.shape)
+        scores = torch.where(here, scores, 0.0)
+    return matmul(sparsemax(scores / (math.sqrt(width) * sharpness), mask=here), vectors)
 
 
 def largest(tokens: Tensor, codebook: Tensor, mask: Tensor | None, padding: Padding, backend: BackendName) -> Tensor:

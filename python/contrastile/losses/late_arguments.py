@@ -16,7 +16,7 @@ from .common import like_statistics, number
 from .late import OverTokens, maxsim_candidates
 from .score_contrast import Apart, Columns, Teacher
 
-TeacherLoss: TypeAlias = Literal["kl", "ce", "mse"]
+ScoreLoss: TypeAlias = Literal["kl", "ce", "mse"]
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Lesson:
     """A teacher's scores, and how much they count."""
 
     scores: Tensor  # (N, candidates), divided by the temperature
-    loss: TeacherLoss
+    loss: ScoreLoss
     weight: float | Tensor
 
     @staticmethod
     def of(
-        scores: Tensor | None, loss: TeacherLoss, temperature: float | Tensor, weight: float | Tensor, queries: Tensor
+        scores: Tensor | None, loss: ScoreLoss, temperature: float | Tensor, weight: float | Tensor, queries: Tensor
     ) -> Lesson | None:
-        check.choice("teacher_loss", loss, get_args(TeacherLoss))
+        check.choice("teacher_loss", loss, get_args(ScoreLoss))
         sharp = check.scalar("teacher_temperature", temperature, positive=True, device=queries.device)
         if scores is None:
             alone = {
@@ -138,6 +138,8 @@ def refuse_together(
     document_mask: Tensor | None, given: Mapping[str, object],
 ) -> None:  # fmt: skip
     """given: optional arguments by name."""
+    check.choice("reduce", how.reduce, get_args(OverTokens))
+    check.choice("document_reduce", how.document_reduce, get_args(SegmentReduceName))
     names = [name for name, x in given.items() if x is not None]
     if own and (names or direction != "rows"):
         what = " or ".join(names) or f"direction={direction!r}"

@@ -15,7 +15,7 @@ from ..ranks.facts import Fact
 from .candidates import smoothing_share
 from .common import added, engine_options, inverse, reduced_empty
 from .late import OverTokens, _tokens
-from .late_arguments import Lesson, Scoring, TeacherLoss, checked_tokens, refuse_alone, refuse_together
+from .late_arguments import Lesson, ScoreLoss, Scoring, checked_tokens, refuse_alone, refuse_together
 from .score_contrast import Apart, Columns
 from .token_documents import Documents, LateScores, documents_of, of_all_ranks, only_inside
 from .tokens import both, there
@@ -41,7 +41,7 @@ def late_interaction_info_nce(
     query_ids: Tensor | None = None,
     document_ids: Tensor | None = None,
     teacher_scores: Tensor | None = None,
-    teacher_loss: TeacherLoss = "kl",
+    teacher_loss: ScoreLoss = "kl",
     teacher_temperature: float | Tensor = 1.0,
     teacher_weight: float | Tensor = 1.0,
     label_smoothing: float = 0.0,
@@ -187,8 +187,8 @@ class Problem:
         if batch.total:
             limits = None if top_k is None else retrieval_limits(queries.features, documents.tokens, top_k)
             scores = LateScores(queries, documents, columns.cols_here, self.how, limits)
-            blocks = documents.blocks(queries.features.shape[0], engine.memory_budget)
-            self.found = columns.of(scores.logits, blocks, scores.whole(), [documents.tokens.features])
+            blocks, held = documents.blocks(queries.features.shape[0], engine.memory_budget)
+            self.found = columns.of(scores.logits, blocks, held, scores.whole(), [documents.tokens.features])
         return batch
 
     def teach(self) -> None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ops import Block, Statistics, by_blocks, check, log_add, softplus
+from ..ops import Block, Statistics, by_blocks, check, default_budget, log_add, softplus
 from ..ranks import GlobalBatch
 from .common import added
 from .weights import NOWHERE
 
 # the logits of all rows with the columns of a block, (N, columns)
 Scores = Callable[[Block, Sequence[Tensor], Sequence[Tensor]], Tensor]
-WORKSPACE = 64 << 20  # bytes of scores that are made at a time, and held for backward unless told otherwise
+WORKSPACE = 64 << 20  # bytes of scores that are made at a time
 
 
 @dataclass
@@ -96,11 +96,15 @@ class Columns:
         each = torch.stack(cols, 1) if cols else z.new_zeros(z.shape[1], 0)
         return Statistics(lse(z, kept & ~own, 1), torch.stack(sums, 1), each)
 
-    def of(self, scores: Scores, blocks: Sequence[Block], whole: Sequence[Tensor], cut: Sequence[Tensor]) -> Statistics:
+    def of(
+        self, scores: Scores, blocks: Sequence[Block], held: bool, whole: Sequence[Tensor], cut: Sequence[Tensor]
+    ) -> Statistics:
+        """held: what the blocks make stays for the backward pass."""
+
         def of_block(block: Block, rows: Sequence[Tensor], cols: Sequence[Tensor]) -> Statistics:
             return self.statistics(scores(block, rows, cols), block.columns)
 
-        return by_blocks(of_block, blocks, whole, cut)
+        return by_blocks(of_block, blocks, held, whole, cut)
 
     def losses(self, found: Statistics, row: float, col: float, batch: GlobalBatch) -> Tensor:
         """Both directions of each pair, weighed."""
@@ -152,9 +156,9 @@ def lse(z: Tensor, kept: Tensor, dim: int) -> Tensor:
     return torch.where(kept, z, NOWHERE).logsumexp(dim).clamp_min(NOWHERE)
 
 
-def columns_at_a_time(like: Tensor, columns: int, each: int, budget: int | None) -> int:
-    """Into how many columns blocks are to be cut, of which each takes so many bytes. Where all fit the budget, one
-    block holds them for backward; a graph, which serves batches of any size, always has one."""
-    if not check.plain(like) or columns * each <= (WORKSPACE if budget is None else budget):
-        return columns
+def columns_at_a_time(like: Tensor, columns: int, each: int, budget: int | None) -> int | None:
+    """How many columns a block is to have, of which each takes so many bytes. None: all, which stay for the backward
+    pass, for they fit the budget; so it always is in a graph, which serves batches of any size."""
+    if not check.plain(like) or columns * each <= (4 * default_budget() if budget is None else budget):
+        return None
     return max(WORKSPACE // max(each, 1), 1)

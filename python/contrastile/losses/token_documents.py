@@ -38,19 +38,19 @@ class Documents:
             ends = before[segments]
         return (ends.diff() > 0).view(-1, self.parts).any(1)
 
-    def blocks(self, rows: int, budget: int | None) -> list[Block]:
+    def blocks(self, rows: int, budget: int | None) -> tuple[list[Block], bool]:
         """As many documents at a time as the budget has room for the scores of `rows` query tokens with them: values
-        and columns, eight bytes each."""
+        and columns, eight bytes each; and whether these stay for the backward pass."""
         segments = self.tokens.segments
         each = columns_at_a_time(self.tokens.features, self.count, 8 * rows * self.parts, budget)
         blocks = equal_blocks(self.count, each, 1 if isinstance(segments, Tensor) else segments)
-        if not isinstance(segments, Tensor):
-            return blocks
-        if segments.device.type != "cpu" or not check.plain(segments):  # to look would wait for the device
-            every = slice(0, self.tokens.features.shape[0])
-            return [Block(block.columns, every) for block in blocks]
-        bounds = segments[:: self.parts].tolist()
-        return [Block(x, slice(bounds[x.start], bounds[x.stop])) for x, _ in blocks]
+        if isinstance(segments, Tensor) and (each is None or segments.device.type != "cpu"):
+            every = slice(0, self.tokens.features.shape[0])  # to look at offsets would wait for the device
+            blocks = [x._replace(rows=every) for x in blocks]
+        elif isinstance(segments, Tensor):
+            bounds = segments[:: self.parts].tolist()
+            blocks = [Block(x, slice(bounds[x.start], bounds[x.stop])) for x, _ in blocks]
+        return blocks, each is None
 
     def part(self, block: Block, features: Tensor) -> _Tokens:
         """The documents of a block, of whose tokens these are the features."""

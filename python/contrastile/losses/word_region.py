@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..literals import Direction, Reduction
 from ..ops import Block, check, equal_blocks, matmul
-from ..ranks import GlobalBatch, Group, collective, given, one_of, size_of
+from ..ranks import GlobalBatch, Group, collective, given, size_of
+from ..ranks.facts import Fact
 from .common import cleaned, engine_options, reduced_empty, upcast
 from .score_contrast import Columns, columns_at_a_time
 from .tokens import both_there
@@ -27,7 +28,7 @@ def word_region_loss(
     *,
     region_mask: Tensor | None = None,
     word_mask: Tensor | None = None,
-    ids: Tensor | None = None,
+    class_ids: Tensor | None = None,
     gamma1: float | Tensor = 4.0,
     gamma2: float | Tensor = 5.0,
     gamma3: float | Tensor = 10.0,
@@ -48,7 +49,7 @@ def word_region_loss(
         region_mask: (N, R) bool, word_mask: (N, T) bool, True = there. What is not takes no part, whatever it holds; it
             gets no gradient. A pair of which a side has nothing has loss 0, is not counted in the mean and is nobody's
             candidate.
-        ids: Integers, (N,), the class of each pair: another pair of the same class is no candidate.
+        class_ids: Integers, (N,), the class of each pair: another pair of the same class is no candidate.
         gamma1, gamma2, gamma3, over_words, reduce: As in word_region_scores; float or 0-dim tensor. gamma3 divides as
             a temperature would: 10 is a temperature of 0.1.
         direction: "sum" (both official codes) or "mean" of both; "rows", image -> texts; "cols", text -> images.
@@ -64,7 +65,7 @@ def word_region_loss(
 
     Example:
         >>> regions, words = torch.randn(4, 49, 16), torch.randn(4, 7, 16)
-        >>> loss = word_region_loss(regions, words, ids=torch.tensor([0, 1, 1, 2]))
+        >>> loss = word_region_loss(regions, words, class_ids=torch.tensor([0, 1, 1, 2]))
 
     Source: Xu et al. 2018 (AttnGAN), arXiv 1711.10485, eq. 7 to 13, official code words_loss; Huang et al. 2021
     (GLoRIA), official code local_loss.
@@ -77,17 +78,17 @@ def word_region_loss(
     if words.shape[0] != n:
         raise ValueError(f"words must have shape ({n}, T, D), one text for each image, got {tuple(words.shape)}")
     region_mask, word_mask = masks(regions, words, region_mask, word_mask)
-    if ids is not None:
-        ids = check.ids("ids", ids, n, regions.device)
+    if class_ids is not None:
+        class_ids = check.ids("class_ids", class_ids, n, regions.device)
     here = both_there(regions, words, region_mask, word_mask)
-    facts = dict(word_mask=given(word_mask), region_mask=given(region_mask), ids=given(ids), tokens=size_of(words, 1))
-    facts |= dict(reduce=one_of(reduce, get_args(OverWords)))
-    batch = GlobalBatch.of(engine.ranks, n, facts=lambda: dict(**facts, over_words=bool(over_words), there=given(here)))
+    facts: dict[str, Fact | int] = dict(class_ids=given(class_ids), over_words=over_words, words=size_of(words, 1))
+    facts |= dict(word_mask=given(word_mask), region_mask=given(region_mask), regions=regions.shape[1] > 0)
+    batch = GlobalBatch.of(engine.ranks, n, facts=lambda: facts)
     if batch.total == 0:
         return reduced_empty(0, reduction, regions, words, *gammas, scale)
     columns = Columns(
-        batch.offset, batch.total, here, None if here is None else batch.gather(here.byte()).bool(), ids,
-        None if ids is None else batch.gather(ids), both=col > 0.0,
+        batch.offset, batch.total, here, None if here is None else batch.gather(here.byte()).bool(), class_ids,
+        None if class_ids is None else batch.gather(class_ids), both=col > 0.0,
     )  # fmt: skip
     regions, words = wide(regions, words, region_mask, word_mask)
     words = batch.gather(words)
@@ -99,8 +100,8 @@ def word_region_loss(
         return rows[3] * of_block(rows[0], cols[0], region_mask, own, rows[1], rows[2], over_words, reduce)
 
     each = bytes_of_a_text(whole[0], words)
-    blocks = equal_blocks(batch.total, columns_at_a_time(words, batch.total, each, engine.memory_budget))
-    found = columns.of(scores, blocks, whole, [words])
+    width = columns_at_a_time(words, batch.total, each, engine.memory_budget)
+    found = columns.of(scores, equal_blocks(batch.total, width), width is None, whole, [words])
     return Counted(None, here).reduced(batch, columns.losses(found, row, col, batch), reduction)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..literals import BackendName
 from ..ops import check, matmul, segment_reduce
 from .common import upcast
-from .late import _Tokens, _tokens
+from .late import _Tokens, _tokens, _total
 
 WORKSPACE = 32 << 20  # bytes of scores that are made at a time where only the largest are looked for
 
@@ -71,9 +71,8 @@ def scores_above(queries: _Tokens, documents: _Tokens, limits: Tensor, backend: 
     found = ~(best <= limits[:, None])  # NaN is kept
     if queries.mask is not None:
         found = found & queries.mask[:, None]
-    best = torch.where(found, best, 0.0)
-    shape = (queries.items, queries.features.shape[0] // max(queries.items, 1))
-    return best.unflatten(0, shape).sum(1) / found.unflatten(0, shape).sum(1).clamp_min(1)
+    total = _total(torch.where(found, best, 0.0), queries)
+    return total / _total(found.to(best.dtype), queries).clamp_min(1.0)
 
 
 @torch.no_grad()
@@ -96,5 +95,5 @@ def retrieval_limits(rows: Tensor, documents: _Tokens, top_k: int) -> Tensor:
         found = torch.cat([found, scores], 1).topk(top_k + 1, dim=1).values
     last, following = found[:, -2], found[:, -1]
     middle = torch.where(following == -torch.inf, following, last + 0.5 * (following - last))
-    limits: Tensor = torch.nextafter(middle, following)
+    limits: Tensor = torch.nextafter(middle, torch.full_like(middle, -torch.inf))  # below equals
     return limits

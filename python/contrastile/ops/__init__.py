@@ -8,7 +8,17 @@ from .gathered import gathered_dots
 from .hardest import hardest_limit
 from .library import no_autocast
 from .options import EngineOptions
-from .pair import Weights, pair_loss, pair_reduce, pair_stats, reported_sum, row_lse, small_sum, weighted_sum
+from .pair import (
+    Weights,
+    default_budget,
+    pair_loss,
+    pair_reduce,
+    pair_stats,
+    reported_sum,
+    row_lse,
+    small_sum,
+    weighted_sum,
+)
 from .prefixes import Prefixes, prefix_sum
 from .products import matmul
 from .results import PairStats
@@ -19,6 +29,7 @@ from .segments import offsets_of, own_segment_reduce, segment_reduce
 __all__ = ["Block", "EngineOptions", "PairStats", "Pairs", "Prefixes", "Statistics", "Targets", "Weights"]
 __all__ += [
     "by_blocks",
+    "default_budget",
     "equal_blocks",
     "gathered_dots",
     "hardest_limit",

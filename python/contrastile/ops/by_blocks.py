@@ -36,14 +36,16 @@ class Statistics(NamedTuple):
 OfBlock = Callable[[Block, Sequence[Tensor], Sequence[Tensor]], Statistics]
 
 
-def by_blocks(of_block: OfBlock, blocks: Sequence[Block], whole: Sequence[Tensor], cut: Sequence[Tensor]) -> Statistics:
+def by_blocks(
+    of_block: OfBlock, blocks: Sequence[Block], held: bool, whole: Sequence[Tensor], cut: Sequence[Tensor]
+) -> Statistics:
     """The statistics over all blocks, which are one after the other and have each column once.
 
     whole: tensors that every block needs; cut: those whose rows belong to columns. Both may require gradients, nothing
-    else that `of_block` uses. One block is plain autograd; of several, none's scores outlive it, and derivatives are
-    once.
+    else that `of_block` uses. held: one block, as plain autograd has it; else no block's scores outlive it, and
+    derivatives are once.
     """
-    if len(blocks) == 1:
+    if held:
         return of_block(blocks[0], whole, [x[blocks[0].rows] for x in cut])
     found = ByBlocks.apply(of_block, blocks, len(whole), *whole, *cut)  # type: ignore[no-untyped-call]
     return Statistics(*found)
@@ -98,7 +100,10 @@ def gradients(
     return tuple(x for x in totals if x is not None)
 
 
-def equal_blocks(columns: int, each: int, rows: int = 1) -> list[Block]:
-    """Blocks of `each` columns, of which every one has as many rows of the columns' tensors. No columns: one block."""
-    starts = range(0, max(columns, 1), max(each, 1))
-    return [Block(slice(s, min(s + each, columns)), slice(s * rows, min(s + each, columns) * rows)) for s in starts]
+def equal_blocks(columns: int, each: int | None, rows: int = 1) -> list[Block]:
+    """Blocks of `each` columns, every one of which has `rows` rows of the columns' tensors; None, or no columns: one
+    block."""
+    if each is None or not columns:  # the order of these does not bind a graph to sizes
+        return [Block(slice(0, columns), slice(0, columns * rows))]
+    spans = [(start, min(start + each, columns)) for start in range(0, columns, each)]
+    return [Block(slice(start, end), slice(start * rows, end * rows)) for start, end in spans]

@@ -47,7 +47,7 @@ def word_region_loss(
     *,
     region_mask: Tensor | None = None,
     word_mask: Tensor | None = None,
-    ids: Tensor | None = None,
+    class_ids: Tensor | None = None,
     gamma3: Scalar = 10.0,
     direction: str = "sum",
     reduction: str = "mean",
@@ -73,8 +73,8 @@ def word_region_loss(
         here &= mask.any(dim=1) if mask is not None else torch.full_like(here, x.shape[1] > 0)
     same = torch.eye(n, dtype=torch.bool, device=regions.device)
     keep = here[None] & here[:, None]
-    if ids is not None:
-        keep &= same | (ids[:, None] != ids[None])
+    if class_ids is not None:
+        keep &= same | (class_ids[:, None] != class_ids[None])
     scores = scores.masked_fill(~keep, -torch.inf)[here][:, here]
     row, col = direction_weights(direction)
     own = scores.diagonal()
