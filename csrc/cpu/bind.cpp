@@ -84,6 +84,15 @@ static void run(bool (*Kernels::*kernel)(const Block*, int), const py::list& fro
   granted((kernels().*kernel)(blocks.data(), (int)blocks.size()));
 }
 
+static auto segments(bool (*Kernels::*kernel)(const SegmentScores&)) {
+  return [kernel](const py::object& from) {
+    SegmentScores x = taken<SegmentScores>(from);
+    if (forked) x.threads = 1;
+    py::gil_scoped_release release;
+    granted((kernels().*kernel)(x));
+  };
+}
+
 PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
 #if !defined(_WIN32)
   pthread_atfork(nullptr, nullptr, [] { forked = true; });
@@ -94,6 +103,7 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   structs["SmallColumns"] = layout<SmallColumns>();
   structs["SmallWeight"] = layout<SmallWeight>();
   structs["SmallCall"] = layout<SmallCall>();
+  structs["SegmentScores"] = layout<SegmentScores>();
   m.attr("structs") = structs;
   bind_facts(m);
   m.def("isa", [] { return kernels().isa; });
@@ -124,6 +134,10 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
     py::gil_scoped_release release;
     granted(kernels().small_call(problem));
   });
+  m.def("segment_maxima", segments(&Kernels::segment_maxima));
+  m.def("segment_softmax", segments(&Kernels::segment_softmax));
+  m.def("segment_score_grad", segments(&Kernels::segment_score_grad));
+  m.def("segment_max_gradients", segments(&Kernels::segment_max_gradients));
   m.attr("largest_basis") = LARGEST_BASIS;
   m.def(
       "basis",

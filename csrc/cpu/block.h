@@ -80,6 +80,35 @@ struct Basis {
   int threads;
 };
 
+// Rows and columns, whose scores are reduced over segments of columns: segment s has columns [offsets[s], offsets[s + 1]).
+#define SEGMENT_SCORES_FIELDS(FIELD)                                                                                    \
+  FIELD(const void*, a, nullptr); /* (n, d) row-major, packed by nobody */                                              \
+  FIELD(const void*, b, nullptr); /* (m, d) */                                                                          \
+  FIELD(int64_t, n, 0);                                                                                                 \
+  FIELD(int64_t, m, 0);                                                                                                 \
+  FIELD(int64_t, d, 0);                                                                                                 \
+  FIELD(DType, dtype, DType::kFloat32); /* segment_max_gradients: float32 alone */                                      \
+  FIELD(int32_t, threads, 1);                                                                                           \
+  FIELD(const int64_t*, offsets, nullptr); /* (count + 1), from 0 to at most m, not decreasing */                       \
+  FIELD(int64_t, count, 0);                                                                                             \
+  FIELD(const uint8_t*, mask, nullptr); /* (m,), 0 = the column counts nowhere; null: all count */                      \
+  /* (n, count) each. segment_maxima writes values and the columns they are in, -1 where no score is above -inf; */     \
+  /* segment_softmax the log-sum-exp of sharpness z and the mean of z under its softmax, -inf there */                  \
+  FIELD(float*, values, nullptr);                                                                                       \
+  FIELD(int32_t*, args, nullptr);                                                                                       \
+  FIELD(float, sharpness, 0.f);                                                                                         \
+  FIELD(float*, stat, nullptr);                                                                                         \
+  FIELD(float*, mean, nullptr);                                                                                         \
+  /* segment_score_grad: p (constant + slope (z - mean)) with p = e^(sharpness z - stat), and sum p (z - mean)^2 */     \
+  FIELD(const float*, constant, nullptr); /* of segment_max_gradients: the gradient of values */                        \
+  FIELD(const float*, slope, nullptr);    /* null: 0 */                                                                 \
+  FIELD(float*, variance, nullptr);       /* null: not wanted */                                                        \
+  FIELD(void*, grad, nullptr);            /* (m, grad_stride) in dtype, grad_stride a multiple of column_padding and */ \
+  FIELD(int64_t, grad_stride, 0);         /* at least n */                                                              \
+  FIELD(float*, grad_a, nullptr);         /* segment_max_gradients adds to both, (n, d) and (m, d); null: not wanted */ \
+  FIELD(float*, grad_b, nullptr);
+CT_STRUCT(SegmentScores, SEGMENT_SCORES_FIELDS);
+
 struct Kernels {
   const char* isa;
   bool native_bf16;    // bfloat16 pairs are multiplied directly, with fp32 accumulation
@@ -93,4 +122,8 @@ struct Kernels {
   // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
   bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
   bool (*basis)(const Basis&);
+  bool (*segment_maxima)(const SegmentScores&);
+  bool (*segment_softmax)(const SegmentScores&);
+  bool (*segment_score_grad)(const SegmentScores&);
+  bool (*segment_max_gradients)(const SegmentScores&);
 };

@@ -15,6 +15,7 @@ from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
 from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
 from .cpu_basis import cpu_bases
+from .cpu_segments import CpuSegments
 from .cpu_small import fits, small_loss
 from .native_block import (
     BFLOAT16,
@@ -137,6 +138,9 @@ class CpuBackend(Backend):
             return None
         kind = self.compute_dtype(args.compute, CPU)
         return partial(small_loss, self.module, args, kind, weights, needs, extras)
+
+    def segments(self) -> CpuSegments:
+        return CpuSegments(self)
 
     def bases(self, vectors: Sequence[Tensor]) -> Bases | None:
         return cpu_bases(self.module, vectors)
