@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..literals import BackendName, SegmentReduceName
-from ..ops import check
+from ..ops import check, equal_blocks
 from .common import like_statistics, number
 from .late import OverTokens, maxsim_candidates
 from .score_contrast import Apart, Columns, Teacher
@@ -54,7 +54,7 @@ class Scoring:
             self.queries, documents, query_mask=self.mask, document_mask=mask, reduce=self.reduce,
             document_reduce=self.document_reduce, sharpness=self.sharpness, normalize=self.normalize,
             backend=self.backend,
-        )  # fmt: skip
+        ).reshape(n, count)  # fmt: skip
         ones = torch.full_like(scores, length > 0, dtype=torch.bool)
         here = ones if mask is None else mask.any(2)
         return Apart(torch.where(here, scores, 0.0) * self.scale, here)
@@ -103,7 +103,7 @@ class Lesson:
             )
         if self.loss == "mse":
             return Teacher(self.scores, self.loss)
-        kept, _ = columns.kept(self.scores, slice(0, columns.total))
+        kept, _ = columns.kept(self.scores, equal_blocks(columns.total, None)[0])
         kept = kept if apart is None else torch.cat([kept, apart.here], 1)
         return Teacher(torch.where(kept, self.scores, -torch.inf).log_softmax(1), self.loss)
 

@@ -159,7 +159,7 @@ class Problem:
         self.teach()
         sums = [first[:, 0], first[:, 0], torch.ones_like(first[:, 0])]
         if self.columns.teacher is not None:
-            sums.append(self.columns.teacher.term(first, every.here[:, :1], slice(0, 1)))
+            sums.append(self.columns.teacher.term(first, every.here[:, :1], 0, 1))
         self.found = Statistics(torch.full_like(sums[0], NOWHERE), torch.stack(sums, 1), first.new_zeros(1, 0))
 
     def meet(

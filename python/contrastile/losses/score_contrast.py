@@ -37,8 +37,8 @@ class Teacher:
     target: Tensor  # "mse": logits; else logarithms of probabilities, -inf for what is no candidate
     loss: str
 
-    def term(self, z: Tensor, kept: Tensor, place: slice) -> Tensor:
-        target = self.target[:, place]
+    def term(self, z: Tensor, kept: Tensor, start: int, stop: int | None = None) -> Tensor:
+        target = self.target[:, start:stop]
         if self.loss == "mse":
             return torch.where(kept, z - target, 0.0).square().sum(1)
         return torch.where(kept & (target > -torch.inf), target.exp() * z, 0.0).sum(1)
@@ -67,27 +67,24 @@ class Columns:
     smoothing: float = 0.0  # the share of the target that is spread over all candidates
     teacher: Teacher | None = None
 
-    def own(self, x: Tensor, columns: slice) -> Tensor:
-        rows = torch.arange(self.first, self.first + x.shape[0], device=x.device)
-        return rows[:, None] == torch.arange(columns.start, columns.stop, device=x.device)
-
-    def kept(self, x: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    def kept(self, x: Tensor, block: Block) -> tuple[Tensor, Tensor]:
         """Which columns are a row's candidates, and which one is its own."""
-        own = self.own(x, columns)
+        rows = torch.arange(self.first, self.first + x.shape[0], device=x.device)
+        own = rows[:, None] == torch.arange(block.start, block.stop, device=x.device)
         kept = torch.ones_like(own)
         if self.row_ids is not None and self.col_ids is not None:
-            kept = (self.row_ids[:, None] != self.col_ids[columns]) | own
-        return kept if self.cols_here is None else kept & self.cols_here[columns], own
+            kept = (self.row_ids[:, None] != block.columns(self.col_ids)) | own
+        return kept if self.cols_here is None else kept & block.columns(self.cols_here), own
 
-    def statistics(self, z: Tensor, columns: slice) -> Statistics:
+    def statistics(self, z: Tensor, block: Block) -> Statistics:
         """Sums over a row's candidates: its positive; of all, their logits, their number, and what the teacher needs.
         Of a column: the log-sum-exp over its negatives, then the sum and the number of its candidates."""
-        kept, own = self.kept(z, columns)
+        kept, own = self.kept(z, block)
         sums, cols = [torch.where(own, z, 0.0).sum(1)], []
         if self.smoothing or self.teacher is not None:
             sums += [torch.where(kept, z, 0.0).sum(1), kept.to(z.dtype).sum(1)]
         if self.teacher is not None:
-            sums.append(self.teacher.term(z, kept, columns))
+            sums.append(self.teacher.term(z, kept, block.start, block.stop))
         if self.both:
             here = kept if self.rows_here is None else kept & self.rows_here[:, None]
             cols.append(lse(z, here & ~own, 0))
@@ -102,7 +99,7 @@ class Columns:
         """held: what the blocks make stays for the backward pass."""
 
         def of_block(block: Block, rows: Sequence[Tensor], cols: Sequence[Tensor]) -> Statistics:
-            return self.statistics(scores(block, rows, cols), block.columns)
+            return self.statistics(scores(block, rows, cols), block)
 
         return by_blocks(of_block, blocks, held, whole, cut)
 
@@ -138,7 +135,7 @@ class Columns:
         every, count, term = log_add(found.lse, found.sums[:, 0]), found.sums[:, 2], found.sums[:, 3]
         if negatives is not None:
             every, count = log_add(every, negatives.lse()), count + negatives.here.sum(1)
-            term = term + self.teacher.term(negatives.logits, negatives.here, slice(self.total, None))
+            term = term + self.teacher.term(negatives.logits, negatives.here, self.total)
         return self.teacher.rows(term, every, count)
 
     def column_losses(self, found: Statistics, batch: GlobalBatch) -> Tensor:

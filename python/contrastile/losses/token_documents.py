@@ -45,21 +45,21 @@ class Documents:
         each = columns_at_a_time(self.tokens.features, self.count, 8 * rows * self.parts, budget)
         blocks = equal_blocks(self.count, each, 1 if isinstance(segments, Tensor) else segments)
         if isinstance(segments, Tensor) and (each is None or segments.device.type != "cpu"):
-            every = slice(0, self.tokens.features.shape[0])  # to look at offsets would wait for the device
-            blocks = [x._replace(rows=every) for x in blocks]
+            every = self.tokens.features.shape[0]  # to look at offsets would wait for the device
+            blocks = [x._replace(first=0, last=every) for x in blocks]
         elif isinstance(segments, Tensor):
             bounds = segments[:: self.parts].tolist()
-            blocks = [Block(x, slice(bounds[x.start], bounds[x.stop])) for x, _ in blocks]
+            blocks = [x._replace(first=bounds[x.start], last=bounds[x.stop]) for x in blocks]
         return blocks, each is None
 
     def part(self, block: Block, features: Tensor) -> _Tokens:
         """The documents of a block, of whose tokens these are the features."""
         mask, segments = self.tokens.mask, self.tokens.segments
-        items = (block.columns.stop - block.columns.start) * self.parts
+        items = (block.stop - block.start) * self.parts
         if isinstance(segments, Tensor):
-            start = block.columns.start * self.parts
-            segments = segments[start : start + items + 1] - block.rows.start
-        return _Tokens(features, None if mask is None else mask[block.rows], segments, items)
+            start = block.start * self.parts
+            segments = segments[start : start + items + 1] - block.first
+        return _Tokens(features, None if mask is None else block.rows(mask), segments, items)
 
 
 @dataclass
@@ -92,7 +92,7 @@ class LateScores:
             if self.documents.parts > 1:
                 scores = scores.unflatten(1, (-1, self.documents.parts)).max(2).values
         if self.here is not None:
-            scores = torch.where(self.here[block.columns], scores, 0.0)
+            scores = torch.where(block.columns(self.here), scores, 0.0)
         return scores * whole[1]
 
 

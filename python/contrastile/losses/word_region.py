@@ -96,7 +96,7 @@ def word_region_loss(
     whole = [regions, *(check.as_tensor("gamma", x, words) for x in (*gammas, scale))]
 
     def scores(block: Block, rows: Sequence[Tensor], cols: Sequence[Tensor]) -> Tensor:
-        own = None if word_mask is None else word_mask[block.rows]
+        own = None if word_mask is None else block.rows(word_mask)
         return rows[3] * of_block(rows[0], cols[0], region_mask, own, rows[1], rows[2], over_words, reduce)
 
     each = bytes_of_a_text(whole[0], words)

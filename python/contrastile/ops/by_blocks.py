@@ -18,10 +18,20 @@ from .library import no_autocast
 
 
 class Block(NamedTuple):
-    """Some columns of the scores, and the rows of the columns' tensors that they are made of."""
+    """Some columns of the scores, and the rows of the columns' tensors that they are made of. No slices: a graph's
+    symbols would become numbers in them."""
 
-    columns: slice
-    rows: slice
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    def columns(self, x: Tensor) -> Tensor:
+        """Of what has one for each column."""
+        return x[self.start : self.stop]
+
+    def rows(self, x: Tensor) -> Tensor:
+        return x[self.first : self.last]
 
 
 class Statistics(NamedTuple):
@@ -46,7 +56,7 @@ def by_blocks(
     derivatives are once.
     """
     if held:
-        return of_block(blocks[0], whole, [x[blocks[0].rows] for x in cut])
+        return of_block(blocks[0], whole, [blocks[0].rows(x) for x in cut])
     found = ByBlocks.apply(of_block, blocks, len(whole), *whole, *cut)  # type: ignore[no-untyped-call]
     return Statistics(*found)
 
@@ -60,7 +70,7 @@ class ByBlocks(torch.autograd.Function):
         every = []
         with no_autocast(tensors[0]):
             for block in blocks:
-                every.append(of_block(block, whole, [x[block.rows] for x in cut]))
+                every.append(of_block(block, whole, [block.rows(x) for x in cut]))
         lse = torch.stack([x.lse for x in every]).logsumexp(0)
         ctx.of_block, ctx.blocks, ctx.count = of_block, blocks, count
         ctx.save_for_backward(lse, *tensors)
@@ -81,13 +91,13 @@ def gradients(
     of_lse, of_sums, of_cols, lse, *inputs = tensors
     totals = [torch.zeros_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
     for block in blocks:
-        parts = [x if place < count else x[block.rows] for place, x in enumerate(inputs)]
+        parts = [x if place < count else block.rows(x) for place, x in enumerate(inputs)]
         leaves = [x.detach().requires_grad_(need) for x, need in zip(parts, needs, strict=True)]
         with torch.enable_grad(), no_autocast(inputs[0]):
             found = of_block(block, leaves[:count], leaves[count:])
         share = of_lse * (found.lse.detach() - lse).exp()
         pairs = [
-            (x, g) for x, g in zip(found, (share, of_sums, of_cols[block.columns]), strict=True) if x.requires_grad
+            (x, g) for x, g in zip(found, (share, of_sums, block.columns(of_cols)), strict=True) if x.requires_grad
         ]
         wanted = [(total, leaf, place) for place, (total, leaf) in enumerate(zip(totals, leaves, strict=True))
                   if total is not None]  # fmt: skip
@@ -96,7 +106,7 @@ def gradients(
                                         allow_unused=True)  # fmt: skip
             for (total, _, place), grad in zip(wanted, given, strict=True):
                 if grad is not None:
-                    (total if place < count else total[block.rows]).add_(grad)
+                    (total if place < count else block.rows(total)).add_(grad)
     return tuple(x for x in totals if x is not None)
 
 
@@ -104,6 +114,6 @@ def equal_blocks(columns: int, each: int | None, rows: int = 1) -> list[Block]:
     """Blocks of `each` columns, every one of which has `rows` rows of the columns' tensors; None, or no columns: one
     block."""
     if each is None or not columns:  # the order of these does not bind a graph to sizes
-        return [Block(slice(0, columns), slice(0, columns * rows))]
+        return [Block(0, columns, 0, columns * rows)]
     spans = [(start, min(start + each, columns)) for start in range(0, columns, each)]
-    return [Block(slice(start, end), slice(start * rows, end * rows)) for start, end in spans]
+    return [Block(start, end, start * rows, end * rows) for start, end in spans]
