@@ -94,6 +94,7 @@ def retrieval_limits(rows: Tensor, documents: _Tokens, top_k: int) -> Tensor:
             scores = torch.where(mask[start : start + each], scores, -torch.inf)
         found = torch.cat([found, scores], 1).topk(top_k + 1, dim=1).values
     last, following = found[:, -2], found[:, -1]
-    middle = torch.where(following == -torch.inf, following, last + 0.5 * (following - last))
-    limits: Tensor = torch.nextafter(middle, torch.full_like(middle, -torch.inf))  # below equals
-    return limits
+    # scores that differ by a few roundings are equal
+    least = 8.0 * torch.finfo(rows.dtype).eps * rows.norm(dim=1) * (cols.norm(dim=1).amax() if cols.shape[0] else 0.0)
+    limits: Tensor = torch.where(last - following > 2.0 * least, last + 0.5 * (following - last), following - least)
+    return torch.where(following == -torch.inf, following, limits)
