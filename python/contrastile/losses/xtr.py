@@ -64,11 +64,11 @@ def checked_top_k(top_k: int, name: str = "top_k") -> int:
 
 
 def scores_above(queries: _Tokens, documents: _Tokens, limits: Tensor, backend: BackendName) -> Tensor:
-    """(N, M): the mean over those query tokens whose largest score in a document is above their limit."""
+    """(N, M): the mean over those query tokens whose largest score in a document reaches their limit."""
     best = segment_reduce(
         queries.features, documents.features, documents.segments, mask=documents.mask, backend=backend
     )
-    found = ~(best <= limits[:, None])  # NaN is kept
+    found = ~(best < limits[:, None]) & (best != -torch.inf)  # NaN is kept
     if queries.mask is not None:
         found = found & queries.mask[:, None]
     total = _total(torch.where(found, best, 0.0), queries)
@@ -77,7 +77,7 @@ def scores_above(queries: _Tokens, documents: _Tokens, limits: Tensor, backend: 
 
 @torch.no_grad()
 def retrieval_limits(rows: Tensor, documents: _Tokens, top_k: int) -> Tensor:
-    """What the top_k scores of each row exceed: half way to the next, for kernels round differently; -inf where there
+    """What the top_k scores of each row reach: half way to the next, for kernels round differently; -inf where there
     are no more."""
     rows, cols, mask = upcast(rows.detach()), upcast(documents.features.detach()), documents.mask
     if isinstance(documents.segments, Tensor):
