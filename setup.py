@@ -135,7 +135,7 @@ def cuda_units():
     for arch, code in codes:
         command += ["-gencode", f"arch=compute_{arch},code={code}"]
     bind = [*host_command(), *python_headers(), f'-DCONTRASTILE_CUDA_ARCHS="{";".join(archs)}"']
-    names = ["device", "stats", "score_grad", "small_call", "segment_max", "basis"]
+    names = ["device", "stats", "score_grad", "small_call", "segments", "basis"]
     if ENV.get("CONTRASTILE_CUDA_BASIS") == "0":
         names.remove("basis")
         bind.append("-DCONTRASTILE_CUDA_WITHOUT_BASIS")

@@ -24,9 +24,10 @@ ARCHS = by_default(("80", "90", "100"), "90")
 MOST_REGISTERS = 128  # two blocks of 256 threads on one multiprocessor
 STRICT = "-Werror all-warnings -Xptxas -v,-warn-spills,-warn-lmem-usage,-Werror --keep --keep-dir"
 # reduces x ((rows, columns) x (dot or not), merge) x (with more numbers or not), those of a target; reduces x (dot or
-# not), that of a target, sums joined; types of vectors x (forward, backward)
+# not), that of a target, sums joined; types of vectors x (forward, backward);
+# reduces over segments, types of their score gradients
 KERNELS = {
-    "stats": 4 * (2 + 2 + 1) * 2 + 3, "score_grad": 3 * 2 + 1 + 1, "basis": 4 * 2, "small_call": 1, "segment_max": 1
+    "stats": 4 * (2 + 2 + 1) * 2 + 3, "score_grad": 3 * 2 + 1 + 1, "basis": 4 * 2, "small_call": 1, "segments": 2 + 3
 }  # fmt: skip
 
 

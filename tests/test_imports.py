@@ -40,7 +40,12 @@ ALLOWED = {
     "backends.torch_segments": ("backends.products", "backends.segments"),
     "backends.cpu_segments": ("backends.native_block", "backends.native_struct", "backends.segments"),
     "backends.triton_segments": ("backends.segments", "backends.triton_device", "triton_kernels"),
-    "backends.cuda_segments": ("backends.native_struct", "backends.products", "backends.segments"),
+    "backends.cuda_segments": (
+        "backends.cuda_basis",
+        "backends.native_struct",
+        "backends.products",
+        "backends.segments",
+    ),
     "backends.cuda_basis": ("backends.native_struct",),
     "backends.triton_device": ("backends.measured", "triton_kernels"),
     "backends.triton_kernel": (),
@@ -165,7 +170,7 @@ ALLOWED = {
         "triton_kernels.tiles",
     ),
     "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
-    "triton_kernels.segment_max": ("triton_kernels.tiles",),
+    "triton_kernels.segments": ("triton_kernels.tiles",),
     "driver": ("monoid", "spec", "backends.base", "backends.underflow", "driver"),
     "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
     "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
@@ -182,7 +187,7 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segment_max")
+KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segments")
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},

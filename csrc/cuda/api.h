@@ -55,17 +55,28 @@ CT_STRUCT(VectorSets, VECTOR_SETS_FIELDS);
 
 // Scores of `rows` rows, `stride` columns each, of which segment s has [offsets[s], offsets[s + 1]). Rows start at multiples of
 // 16 bytes, and `stride` is a multiple of 4: what lies behind the last segment is read, not used.
-#define SCORE_SEGMENTS_FIELDS(FIELD)                                                                   \
-  FIELD(int64_t, rows, 0);                                                                             \
-  FIELD(int64_t, stride, 0);                                                                           \
-  FIELD(int64_t, count, 0);                                                                            \
-  FIELD(const float*, scores, nullptr);                                                                \
-  FIELD(const int64_t*, offsets, nullptr); /* (count + 1), from 0 to at most stride, not decreasing */ \
-  /* (stride), 0 = the column is in no maximum; null: all are. At a multiple of 4 bytes */             \
-  FIELD(const uint8_t*, mask, nullptr);                                                                \
-  FIELD(float*, values, nullptr); /* (rows, count), written */                                         \
-  FIELD(int32_t*, args, nullptr); /* the same, the column of each value; -1: no score is above -inf */ \
-  FIELD(void*, stream, nullptr);                                                                       \
+#define SCORE_SEGMENTS_FIELDS(FIELD)                                                                                  \
+  FIELD(int64_t, rows, 0);                                                                                            \
+  FIELD(int64_t, stride, 0);                                                                                          \
+  FIELD(int64_t, count, 0);                                                                                           \
+  FIELD(const float*, scores, nullptr);                                                                               \
+  FIELD(const int64_t*, offsets, nullptr); /* (count + 1), from 0 to at most stride, not decreasing */                \
+  /* (stride), 0 = the column counts nowhere; null: all count. At a multiple of 4 bytes */                            \
+  FIELD(const uint8_t*, mask, nullptr);                                                                               \
+  /* (rows, count) each. segment_maxima writes values, and their columns, -1 where no score is above -inf */          \
+  FIELD(float*, values, nullptr);                                                                                     \
+  FIELD(int32_t*, args, nullptr);                                                                                     \
+  /* segment_softmax writes the log-sum-exp of sharpness z and the mean of z under its softmax, -inf there */         \
+  FIELD(const float*, sharpness, nullptr); /* one number */                                                           \
+  FIELD(float*, stat, nullptr);                                                                                       \
+  FIELD(float*, mean, nullptr);                                                                                       \
+  /* segment_score_grad writes p (constant + slope (z - mean)), p = e^(sharpness z - stat), and sum p (z - mean)^2 */ \
+  FIELD(const float*, constant, nullptr);                                                                             \
+  FIELD(const float*, slope, nullptr); /* null: 0 */                                                                  \
+  FIELD(float*, variance, nullptr);    /* null: not wanted */                                                         \
+  FIELD(void*, grad, nullptr);         /* (rows, stride) in `type`, not kFloat64; may be the scores */                \
+  FIELD(Element, type, Element::kFloat32);                                                                            \
+  FIELD(void*, stream, nullptr);                                                                                      \
   FIELD(int32_t, device, 0);
 CT_STRUCT(ScoreSegments, SCORE_SEGMENTS_FIELDS);
 
@@ -83,4 +94,6 @@ int64_t small_call_workspace(const DeviceBlock&);
 Status small_call(const DeviceBlock&);
 Status basis(const VectorSets&);
 Status basis_backward(const VectorSets&);
-Status segment_max(const ScoreSegments&);
+Status segment_maxima(const ScoreSegments&);
+Status segment_softmax(const ScoreSegments&);
+Status segment_score_grad(const ScoreSegments&);

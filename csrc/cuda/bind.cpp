@@ -68,7 +68,9 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.def("basis", launcher(basis), py::arg("sets"));
   m.def("basis_backward", launcher(basis_backward), py::arg("sets"));
 #endif
-  m.def("segment_max", launcher(segment_max), py::arg("segments"));
+  m.def("segment_maxima", launcher(segment_maxima), py::arg("segments"));
+  m.def("segment_softmax", launcher(segment_softmax), py::arg("segments"));
+  m.def("segment_score_grad", launcher(segment_score_grad), py::arg("segments"));
   m.def("error_name", cuda_error_name, py::arg("code"));
   m.def("error_string", cuda_error_string, py::arg("code"));
 }

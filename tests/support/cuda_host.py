@@ -26,7 +26,7 @@ from support.blocks import agree, numbers
 from support.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ("stats", "score_grad", "small_call", "basis", "segment_max")
+KERNELS = ("stats", "score_grad", "small_call", "basis", "segments")
 SOURCES = (*(f"cuda/{name}.cu" for name in KERNELS), "cuda/bind.cpp")
 LARGEST_GRID = 65535  # blocks along the second axis
 FLAGS = "-std=c++17 -O1 -fPIC -fvisibility=hidden -Wall -Werror -fno-strict-aliasing".split()

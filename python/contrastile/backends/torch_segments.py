@@ -18,21 +18,22 @@ from .segments import SegmentCall, SegmentReduces, SoftmaxUpstream, row_part
 class TorchSegments(SegmentReduces):
     def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
         for part in self.chunks(call):
-            best, at = maxima(kept_scores(row_part(call, part)), call.offsets, call.length)
+            scores = kept(raw_scores(row_part(call, part)), call.mask)
+            best, at = maxima(scores, call.offsets, call.length)
             values[part] = best.T
             args[part] = torch.where(best == -torch.inf, -1, at).T
 
     def softmax(self, call: SegmentCall, sharpness: Tensor, stat: Tensor, mean: Tensor) -> None:
         for part in self.chunks(call):
-            scores = kept_scores(row_part(call, part))
-            found = softmax(scores, sharpness, call.offsets, call.length)
-            stat[part], mean[part] = (x.T for x in found)
+            z = raw_scores(row_part(call, part))
+            t = kept(z * sharpness, call.mask)
+            stat[part], mean[part] = (x.T for x in softmax(z, t, call.offsets, call.length))
 
     def score_grad(self, call: SegmentCall, up: SoftmaxUpstream) -> Tensor:
-        z = kept_scores(call)
+        z = raw_scores(call)
         each = partial(spread, columns=len(z), offsets=call.offsets, length=call.length)
         stat, mean, constant = each(up.stat.T), each(up.mean.T), each(up.constant.T)
-        t = z * up.sharpness
+        t = kept(z * up.sharpness, call.mask)
         none = t == -torch.inf
         if not call.length:
             column = torch.arange(len(z), device=z.device)
@@ -45,16 +46,19 @@ class TorchSegments(SegmentReduces):
         return grad.masked_fill_(none, 0.0).to(call.rows.dtype).T
 
 
-def kept_scores(call: SegmentCall) -> Tensor:
-    """(columns, rows); -inf where the mask drops."""
-    scores = float_product(call.cols, call.rows.T)
-    return scores if call.mask is None else scores.masked_fill_(~call.mask[:, None], -torch.inf)
+def raw_scores(call: SegmentCall) -> Tensor:
+    """(columns, rows)"""
+    return float_product(call.cols, call.rows.T)
 
 
-def softmax(z: Tensor, sharpness: Tensor, offsets: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """(S, rows) each. A peak without a number to subtract, -inf or inf, is the last finite number: then the sum is 0 or
-    inf by itself."""
-    t = z * sharpness
+def kept(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """-inf where the mask drops, in place."""
+    return scores if mask is None else scores.masked_fill_(~mask[:, None], -torch.inf)
+
+
+def softmax(z: Tensor, t: Tensor, offsets: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """(S, rows) each, of z under softmax(t); t is written over. A peak that is no number to subtract, -inf or inf, is
+    the last finite number: then the sum is 0 or inf by itself."""
     largest = torch.finfo(t.dtype).max
     peak = maxima(t, offsets, length)[0].clamp(-largest, largest)
     p = torch.exp_(t.sub_(spread(peak, len(z), offsets, length)))

@@ -8,38 +8,55 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .segments import SegmentCall, SegmentReduces, SoftmaxUpstream
+from .segments import LANE, SegmentCall, SegmentReduces, SoftmaxUpstream
 from .triton_device import architecture, copies_tensors, copyable, described, on_device, precision
 
 FEWEST_COLUMNS = 32  # of a tile
+OPTIONAL = {"reduce": ("Sharpness", "Values", "Args", "Stat", "Mean"), "score_grad": ()}  # arguments of kernels
 
 
 class TritonSegments(SegmentReduces):
     def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
-        from ..triton_kernels import segment_max as kernels
-
-        rows, cols, mask = call.rows, call.cols, call.mask
-        device, count, d = rows.device, values.shape[1], rows.shape[1]
-        how = precision(rows)
-        kind = how if rows.dtype == torch.float32 else "half"
-        tile = tile_for(device, kind, len(cols) // count)
-        tma = copies_tensors(device, kind) and copyable(rows) and copyable(cols)
-        a, b = rows, cols
-        if tma:
-            a, b = described(rows, tile.rows, tile.depth), described(cols.unsqueeze(0), 1, tile.cols, tile.depth)
-        with on_device(device):
-            kernels.segment_max[(-(-len(rows) // tile.rows) * count,)](
-                a, b, call.offsets, None if mask is None else mask.view(torch.uint8), values, args,
-                len(rows), len(cols), d, count,
-                TMA=tma, EVEN=d % tile.depth == 0, PRECISION=how,
-                TILE_ROWS=tile.rows, TILE_COLS=tile.cols, DEPTH=tile.depth, **tile.options(),
-            )  # fmt: skip
+        launch("reduce", call, values.shape[1], Values=values, Args=args)
 
     def softmax(self, call: SegmentCall, sharpness: Tensor, stat: Tensor, mean: Tensor) -> None:
-        raise NotImplementedError
+        launch("reduce", call, stat.shape[1], Sharpness=sharpness, Stat=stat, Mean=mean)
 
     def score_grad(self, call: SegmentCall, up: SoftmaxUpstream) -> Tensor:
-        raise NotImplementedError
+        columns = len(call.cols)
+        # where segments are of one length, every column is in one
+        room = torch.empty if call.length else torch.zeros
+        stride = -(-columns // LANE) * LANE
+        grad = room(len(call.rows), stride, dtype=call.rows.dtype, device=call.rows.device)
+        launch(
+            "score_grad", call, up.stat.shape[1], Sharpness=up.sharpness, Stat=up.stat, Mean=up.mean,
+            Constant=up.constant, Slope=up.slope, Variance=up.variance, Grad=grad, grad_stride=stride,
+        )  # fmt: skip
+        return grad[:, :columns]
+
+
+def launch(name: str, call: SegmentCall, count: int, **given: Any) -> None:
+    """The kernel of this name with these arguments; the others that it takes are None."""
+    from ..triton_kernels import segments as kernels
+
+    rows, cols, mask = call.rows, call.cols, call.mask
+    device, d, how = rows.device, rows.shape[1], precision(rows)
+    kind = how if rows.dtype == torch.float32 else "half"
+    tile = tile_for(device, kind, len(cols) // count)
+    tma = copies_tensors(device, kind) and copyable(rows) and copyable(cols)
+    a, b = rows, cols
+    if tma:
+        a, b = described(rows, tile.rows, tile.depth), described(cols.unsqueeze(0), 1, tile.cols, tile.depth)
+    kernel: Any = getattr(kernels, name)
+    given |= {
+        "A": a, "B": b, "Offsets": call.offsets, "Mask": None if mask is None else mask.view(torch.uint8),
+        "n": len(rows), "m": len(cols), "d": d, "count": count,
+        "TMA": tma, "EVEN": d % tile.depth == 0, "PRECISION": how,
+        "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
+    }  # fmt: skip
+    absent = {argument: None for argument in OPTIONAL[name] if argument not in given}
+    with on_device(device):
+        kernel[(-(-len(rows) // tile.rows) * count,)](**given, **absent, **tile.options())
 
 
 def tile_for(device: torch.device, kind: str, average: int) -> Any:
