@@ -173,7 +173,7 @@ PAPERS = (
             TESTS + "test_61_label_sets", "label sets",
         ),
         exact(
-            "DAMSM, as in the code of AttnGAN: words and regions, sentences and images, other pairs of a class left out",
+            "DAMSM as in AttnGAN's code: words and regions, sentences and images, other pairs of a class left out",
             """
             words = contrastile.word_region_loss(regions, e, word_mask=mask, class_ids=y)
             whole = contrastile.clip_loss(

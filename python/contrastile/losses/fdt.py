@@ -98,7 +98,7 @@ def fdt_features(
 
     Returns: (N, D), float32 (float64 for float64 features), not unit.
 
-    Source: as for fdt_loss.
+    Source: Chen et al. 2023 (FDT), arXiv 2303.14865, eq. 2 to 4.
     """
     check.features("tokens", tokens, ndim=3)
     check.same_width("codebook", check.features("codebook", codebook), "tokens", tokens)

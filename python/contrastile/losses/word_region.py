@@ -135,7 +135,7 @@ def word_region_scores(
     Returns: (N, M), float32 (float64 for float64 features). A pair of which a side has nothing scores 0. Holds N M T
     (3 R + 2 D) numbers for backward; word_region_loss does without.
 
-    Source: as for word_region_loss.
+    Source: Xu et al. 2018 (AttnGAN), arXiv 1711.10485, eq. 7 to 10; Huang et al. 2021 (GLoRIA), official code.
     """
     gammas = checked(regions, words, gamma1, gamma2, over_words, reduce)
     region_mask, word_mask = masks(regions, words, region_mask, word_mask)

@@ -9,11 +9,14 @@ from ._dense import Scalar, unit
 from .contrastive import clip_loss
 
 
-def sparsemax(x: Tensor) -> Tensor:
-    """max(x - t, 0) with t so that rows add up to 1, from sorted scores.
+def sparsemax(x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """max(x - t, 0) with t so that rows add up to 1, from sorted scores; mask: True at those that take part, of which
+    every row has one.
 
     Source: Martins and Astudillo 2016, arXiv 1602.02068, algorithm 1.
     """
+    if mask is not None:
+        x = x.masked_fill(~mask, -torch.inf)
     ordered = x.sort(dim=-1, descending=True).values
     places = torch.arange(1, x.shape[-1] + 1, device=x.device)
     sums = ordered.cumsum(dim=-1)

@@ -1,12 +1,25 @@
 """InfoNCE of late interaction, dense: one query and one document at a time."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ._dense import Scalar, direction_weights, reduce_rows, unit
 from .late import every_token, of_queries, over_tokens
+
+
+def apart(documents: Tensor, mask: Tensor | None, offsets: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Documents one by one, and which of their tokens are there. offsets: of packed ones, (all tokens, D)."""
+    if offsets is None:
+        return documents, every_token(documents, mask)
+    ends = offsets.tolist()
+    spans = list(pairwise(ends))
+    kept = every_token(documents, mask)
+    tokens = pad_sequence([documents[a:b] for a, b in spans], batch_first=True)
+    return tokens, pad_sequence([kept[a:b] for a, b in spans], batch_first=True)
 
 
 def xtr_scores(
@@ -16,6 +29,7 @@ def xtr_scores(
     *,
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
+    document_offsets: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """(N, M): the mean over the query tokens that retrieve a token of the document of the largest of its products; 0
@@ -23,7 +37,7 @@ def xtr_scores(
 
     Source: Lee et al. 2023 (XTR), arXiv 2304.01982, eq. 3.
     """
-    tokens = every_token(documents, document_mask)
+    documents, tokens = apart(documents, document_mask, document_offsets)
     products = torch.einsum("ntd,mud->ntmu", unit(queries, normalize), unit(documents, normalize))
     products = products.masked_fill(~tokens, -torch.inf)
     every = products.flatten(2)
@@ -44,6 +58,7 @@ def late_interaction_info_nce(
     temperature: Scalar = 1.0,
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
+    document_offsets: Tensor | None = None,
     modalities: Tensor | None = None,
     num_modalities: int | None = None,
     hard_negatives: Tensor | None = None,
@@ -71,6 +86,7 @@ def late_interaction_info_nce(
 
     Source: Khattab and Zaharia 2020, arXiv 2004.12832; Santhanam et al. 2022, arXiv 2112.01488, section 3.2.
     """
+    documents, d_mask = apart(documents, document_mask, document_offsets)
     n, own = len(queries), documents.dim() == 4
     q, q_mask = unit(queries, normalize), every_token(queries, query_mask)
 
@@ -87,7 +103,6 @@ def late_interaction_info_nce(
         scores = matrix(lambda i, k: pair(i, x[i, k], mask[i, k]), x.shape[1])
         return torch.where(here, scores, torch.zeros_like(scores)) / temperature, here
 
-    d_mask = every_token(documents, document_mask)
     if modalities is not None:
         assert num_modalities is not None
         d_mask = (modalities >= 0) & (modalities < num_modalities)
@@ -101,22 +116,20 @@ def late_interaction_info_nce(
         def score(i: int, j: int) -> Tensor:
             return pair(i, documents[j], d_mask[j])
 
-    eye = torch.zeros(n, 1 if own else len(documents), dtype=torch.bool, device=queries.device)
     if own:
         logits, kept = of_own(documents, d_mask)
-        eye = torch.zeros_like(kept)
-        eye[:, 0] = True
+        eye = torch.arange(kept.shape[1], device=kept.device).expand(n, -1) == 0
     else:
         if top_k is None:
             scores = matrix(score, len(documents))
         else:
             scores = xtr_scores(
-                queries, documents, top_k, query_mask=query_mask, document_mask=document_mask, normalize=normalize
+                queries, documents, top_k, query_mask=query_mask, document_mask=d_mask, normalize=normalize
             )
         here = d_mask.any(1)
         logits = torch.where(here, scores, torch.zeros_like(scores)) / temperature
         kept = here.expand(n, -1).clone()
-        eye.fill_diagonal_(True)
+        eye = torch.eye(n, len(documents), dtype=torch.bool, device=queries.device)
         if query_ids is not None:
             others = query_ids if document_ids is None else document_ids
             kept &= eye | (query_ids[:, None] != others[None])

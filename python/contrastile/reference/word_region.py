@@ -48,13 +48,13 @@ def word_region_loss(
     region_mask: Tensor | None = None,
     word_mask: Tensor | None = None,
     class_ids: Tensor | None = None,
-    gamma3: Scalar = 10.0,
-    direction: str = "sum",
-    reduction: str = "mean",
     gamma1: Scalar = 4.0,
     gamma2: Scalar = 5.0,
+    gamma3: Scalar = 10.0,
     over_words: bool = True,
     reduce: str = "sum",
+    direction: str = "sum",
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropies of gamma3 times the scores, each image with its text and each text with its image. Other pairs of
     the same class and pairs of which a side has nothing are no candidates; the latter have no loss.
