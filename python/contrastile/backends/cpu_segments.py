@@ -58,7 +58,7 @@ class CpuSegments(SegmentReduces):
         x.threads = threads_for(args.numel() * x.d)
         self.backend.module.segment_max_gradients(x)
 
-    def chunks(self, call: SegmentCall) -> Iterator[slice]:
+    def chunks(self, call: SegmentCall, matrices: int = 1) -> Iterator[slice]:
         step = max(GRADIENT_BYTES // (4 * max(len(call.cols), 1)), GRADIENT_ROWS)
         return (slice(start, start + step) for start in range(0, len(call.rows), step))
 

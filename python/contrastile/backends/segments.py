@@ -52,6 +52,8 @@ class Multiplier(Protocol):
 class SegmentReduces(ABC):
     """Three methods to write. Scores of -inf count as dropped."""
 
+    matrices = 1  # as large as the scores, that soft reduces hold at a time
+
     def __init__(self, backend: Multiplier) -> None:
         self.backend = backend
 
@@ -67,8 +69,8 @@ class SegmentReduces(ABC):
     def score_grad(self, call: SegmentCall, up: SoftmaxUpstream) -> Tensor:
         """(R, C), in the type of the features; 0 outside segments."""
 
-    def chunks(self, call: SegmentCall) -> Iterator[slice]:
-        return row_chunks(self.backend.limits(call.rows.device), len(call.rows), len(call.cols))
+    def chunks(self, call: SegmentCall, matrices: int = 1) -> Iterator[slice]:
+        return row_chunks(self.backend.limits(call.rows.device), len(call.rows), len(call.cols) * matrices)
 
     def add_max_gradients(
         self, call: SegmentCall, args: Tensor, grad: Tensor, rows: Tensor | None, cols: Tensor | None
@@ -81,10 +83,11 @@ class SegmentReduces(ABC):
     def add_softmax_gradients(
         self, call: SegmentCall, up: SoftmaxUpstream, rows: Tensor | None, cols: Tensor | None
     ) -> None:
-        for part in self.chunks(call):
+        for part in self.chunks(call, self.matrices):
             some = row_part(call, part)
-            g = self.score_grad(some, each_sliced(up, part))
-            self.add_products(some, g, None if rows is None else rows[part], cols)
+            own = None if rows is None else rows[part]
+            # no name for score gradients: those of the part before are gone by then
+            self.add_products(some, self.score_grad(some, each_sliced(up, part)), own, cols)
 
     def add_products(self, call: SegmentCall, g: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
         if rows is not None:

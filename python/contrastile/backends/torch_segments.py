@@ -16,6 +16,8 @@ from .segments import SegmentCall, SegmentReduces, SoftmaxUpstream, row_part
 
 
 class TorchSegments(SegmentReduces):
+    matrices = 5
+
     def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
         for part in self.chunks(call):
             scores = kept(raw_scores(row_part(call, part)), call.mask)
@@ -24,7 +26,7 @@ class TorchSegments(SegmentReduces):
             args[part] = torch.where(best == -torch.inf, -1, at).T
 
     def softmax(self, call: SegmentCall, sharpness: Tensor, stat: Tensor, mean: Tensor) -> None:
-        for part in self.chunks(call):
+        for part in self.chunks(call, self.matrices):
             z = raw_scores(row_part(call, part))
             t = kept(z * sharpness, call.mask)
             stat[part], mean[part] = (x.T for x in softmax(z, t, call.offsets, call.length))

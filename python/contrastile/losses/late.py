@@ -172,7 +172,7 @@ def maxsim_candidates(
     Source: as `maxsim`; the candidates of a query: Santhanam et al. 2022 (arXiv 2112.01488), section 3.2.
     """
     q = _tokens("queries", queries, query_mask, None, normalize)
-    n = queries.shape[0]
+    n, count = queries.shape[0], None
     if document_offsets is None:
         check.features("documents", documents, ndim=4)
         if documents.shape[0] != n:
@@ -180,7 +180,7 @@ def maxsim_candidates(
         if document_mask is not None:
             check.bool_mask("document_mask", document_mask, tuple(documents.shape[:3]), documents.device)
             document_mask = document_mask.flatten(0, 1)
-        documents = documents.flatten(0, 1)
+        count, documents = documents.shape[1], documents.flatten(0, 1)
     d = _tokens("documents", documents, document_mask, document_offsets, normalize)
     if d.items % max(n, 1):
         raise ValueError(f"document_offsets must be of equally many documents for {n} queries, got {d.items}")
@@ -191,7 +191,8 @@ def maxsim_candidates(
         q.features, d.features, d.segments, n, mask=d.mask, reduce=document_reduce, sharpness=sharpness,
         keep_argmax=keep_argmax, backend=backend,
     )  # fmt: skip
-    return _over_tokens(best, q, reduce)
+    # without queries the segments do not say how many candidates each has
+    return _over_tokens(best, q, reduce).reshape(n, d.items // max(n, 1) if count is None else count)
 
 
 class _Tokens(NamedTuple):
