@@ -271,7 +271,7 @@ def test_named_and_auto():
         pair_reduce(x.to("meta"), x.to("meta"), backend="triton")
 
 
-# ---- maxima over segments
+# ---- reduces over segments
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,20 @@ def test_maxima_over_ragged_segments(name, dtype):
     """Segments shorter and longer than a tile, that begin anywhere; rows beyond a tile."""
     for n, d, extra in ((5, 7, 0), (37, 40, 11)):
         problem = segments.problem(n, segments.RAGGED[name], d, dtype, d == 40, extra)
-        segments.check(problem, "triton")
+        for way in segments.HOW if name in ("ragged", "primes", "columns before the first") else ("max",):
+            segments.check(segments.how(problem, way), "triton")
+
+
+@pytest.mark.parametrize("way", segments.MORE)
+def test_sharpness_large_and_small(way):
+    segments.check(segments.how(segments.problem(11, segments.RAGGED["ragged"], 7, masked=True), way), "triton")
 
 
 def test_maxima_over_segments_of_one_length():
     for length, count in ((1, 9), (33, 2), (64, 3), (130, 2)):
         problem = segments.problem(6, [length * s for s in range(count + 1)], 5, masked=length > 1)
-        segments.check(replace(problem, segments=length), "triton")
+        for way in ("max", "softmax_mean"):
+            segments.check(segments.how(replace(problem, segments=length), way), "triton")
 
 
 @pytest.mark.parametrize("d", [8, 40, 9], ids=["one step", "several", "rows not aligned"])
@@ -298,15 +305,16 @@ def test_maxima_over_segments_with_tensor_descriptors(d, monkeypatch):
     for dtype in (torch.float32, torch.float16):
         for name in ("ragged", "one long", "primes"):
             problem = segments.problem(37, segments.RAGGED[name], d, dtype, True, 5)
-            segments.check(problem, "triton")
+            segments.check(segments.how(problem, "lse" if name == "primes" else "max"), "triton")
     assert (d % 8 == 0) == all(copied)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_maxima_that_are_not_finite(value):
-    segments.check_nan_and_infinity("triton", value)
-    if value != -torch.inf:
-        segments.check_dropped_columns("triton", value)
+def test_scores_that_are_not_finite(value):
+    for way in segments.HOW:
+        segments.check_nan_and_infinity("triton", value, way)
+        if value != -torch.inf:
+            segments.check_dropped_columns("triton", value, way)
 
 
 def test_the_first_of_equal_columns_and_of_nan():
@@ -325,13 +333,13 @@ def test_a_mutated_maximum_fails(monkeypatch):
     """The last of equals instead of the first."""
     import triton.language as tl
 
-    from contrastile.triton_kernels import segment_max
+    from contrastile.triton_kernels import segments as kernels
 
     def last(z, others, AXIS):
         peak = tl.max(z, AXIS)
         return peak, tl.max(tl.where(z == peak[:, None], others[None, :], -1), AXIS)
 
-    monkeypatch.setattr(segment_max, "first_maximum", last)
+    monkeypatch.setattr(kernels, "first_maximum", last)
     with pytest.raises(AssertionError):
         segments.check_equal_columns("triton")
 

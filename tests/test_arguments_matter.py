@@ -16,7 +16,7 @@ from contrastile import BackendUnsupported, driver, losses, metrics
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
 from contrastile.losses import token_documents, word_region
-from contrastile.ops import multilinear
+from contrastile.ops import multilinear, segment_operators
 from support.loss_cases import default
 
 N, D = 12, 8
@@ -154,16 +154,34 @@ EVERYWHERE = {
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
 HALF_MASK = torch.arange(5).expand(N, 5) < 3
+LATE = ("maxsim", "modality_maxsim", "maxsim_candidates")
 HERE = {
     ("symile_loss", "negatives"): Matter("n", "n_squared", {"permutations": None}),
     ("Symile", "negatives"): Matter("n", "n_squared", {"permutations": None}),
     ("triangle_loss", "key_offset"): Matter(0, 1, {"x": rows(5, N + 2, D), "y": rows(6, N + 2, D)}),
     ("TriangleLoss", "key_offset"): Matter(0, 1, {"x": rows(5, N + 2, D), "y": rows(6, N + 2, D)}),
     ("mip_similarity", "logit_scale"): Matter(1.0, 2.0),
-    ("maxsim", "queries"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)),
-    ("maxsim", "documents"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)),
-    ("maxsim", "query_mask"): Matter(None, HALF_MASK), ("maxsim", "document_mask"): Matter(None, HALF_MASK),
-    ("maxsim", "reduce"): Matter("sum", "mean"), ("segment_max", "mask"): Matter(None, torch.arange(N) % 2 == 0),
+    **{(name, "queries"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)) for name in LATE},
+    **{(name, "query_mask"): Matter(None, HALF_MASK) for name in LATE},
+    **{(name, "reduce"): Matter("sum", "mean") for name in LATE},
+    **{(name, "document_reduce"): Matter("max", "lse") for name in LATE},
+    **{(name, "sharpness"): Matter(1.0, 5.0, {"document_reduce": "lse"}) for name in LATE},
+    **{(name, "keep_argmax"): Matter(True, False) for name in (*LATE, "segment_reduce")},
+    **{(name, "documents"): Matter(rows(1, N, 5, D), rows(2, N, 5, D)) for name in ("maxsim", "modality_maxsim")},
+    ("maxsim", "document_mask"): Matter(None, HALF_MASK),
+    ("maxsim", "query_offsets"): Matter(torch.tensor([0, 5, 9]), torch.tensor([0, 4, 9]), {"queries": rows(1, 9, D)}),
+    ("maxsim", "document_offsets"): Matter(
+        torch.tensor([0, 5, 9]), torch.tensor([0, 4, 9]), {"documents": rows(1, 9, D)}),
+    ("modality_maxsim", "modalities"): Matter(HALF_MASK.long(), 1 - HALF_MASK.long()),
+    ("modality_maxsim", "num_modalities"): Matter(2, 3),
+    ("maxsim_candidates", "documents"): Matter(rows(1, N, 2, 5, D), rows(2, N, 2, 5, D)),
+    ("maxsim_candidates", "document_mask"): Matter(None, HALF_MASK[:, None].expand(N, 2, 5)),
+    ("maxsim_candidates", "document_offsets"): Matter(
+        torch.arange(N + 1), torch.arange(N + 1).clamp_max(N - 1), {"documents": rows(1, N, D)}),
+    ("segment_reduce", "reduce"): Matter("max", "lse"),
+    ("segment_reduce", "sharpness"): Matter(1.0, 5.0, {"reduce": "softmax_mean"}),
+    ("segment_reduce", "segments"): Matter(1, 2),
+    ("segment_reduce", "mask"): Matter(None, torch.arange(N) % 2 == 0),
     ("pairwise_aggregate", "loss"): Matter(contrastile.nt_xent, contrastile.dhel),
     ("pairwise_aggregate", "options"): Matter({"temperature": 0.5}, {"temperature": 0.2}),
     ("row_lse", "options"): Matter({"keep": "all"}, {"keep": "other_index"}),
@@ -175,7 +193,7 @@ HERE = {
     ("kcl", "memory_budget"): Matter(0, 1 << 20, {"kernel": "imq"}),
     ("KCL", "memory_budget"): Matter(0, 1 << 20, {"kernel": "imq"}),
     ("area", "x"): Matter(Y, rows(10)),
-    ("segment_max", "cols"): Matter(Y, Z),
+    ("segment_reduce", "cols"): Matter(Y, Z),
     ("pair_loss", "positives"): Matter("kept", "same_index", {"row_positive_weight": 0.5}),
     ("pair_loss", "share"): Matter(POSITIVE, 2 * POSITIVE, {
         "positives": "partner", "partner": torch.arange(N), "row_positive_weight": 0.5}),
@@ -291,13 +309,17 @@ BASE: dict[str, dict[str, Any]] = {
     "area": {"anchor": X, "x": Y, "y": Z}, "gram_volume": {"modalities": (X, Y, Z)},
     "gram_volume_matrix": {"anchor": X, "others": (Y, Z)}, "singular_alignment": {"modalities": (X, Y, Z)},
     "maxsim": {"queries": rows(1, N, 5, D), "documents": rows(3, N, 5, D)},
+    "modality_maxsim": {
+        "queries": rows(1, N, 5, D), "documents": rows(3, N, 5, D), "modalities": HALF_MASK.long(),
+        "num_modalities": 2},
+    "maxsim_candidates": {"queries": rows(1, N, 5, D), "documents": rows(3, N, 2, 5, D)},
     "mip_similarity": {"candidates": X, "queries": [Y, Z]},
     "pairwise_aggregate": {"views": [X, Y, Z], "loss": contrastile.nt_xent},
     "volume_computation": {"language": X, "inputs": (Y,)},
     "slerp": {"x": X, "y": Y, "share": 0.3},
     "multilabel_contrastive": {"x": X, "y": Y, "labels": torch.eye(N)},
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
-    "segment_max": {"rows": X, "cols": Y, "segments": 4},
+    "segment_reduce": {"rows": X, "cols": Y, "segments": 4},
     "xtr_scores": {"queries": TOKENS, "documents": OTHER_TOKENS, "top_k": 3},
     "fdt_features": {"tokens": TOKENS, "codebook": rows(25, 9, D)},
     "word_region_scores": {"regions": TOKENS, "words": OTHER_TOKENS},
@@ -307,7 +329,7 @@ BASE: dict[str, dict[str, Any]] = {
 
 def functions() -> dict[str, Callable[..., Any]]:
     every = {name: getattr(losses, name) for name in losses.__all__ if inspect.isfunction(getattr(losses, name))}
-    every |= {name: getattr(contrastile, name) for name in ("pair_reduce", "pair_loss", "row_lse", "segment_max")}
+    every |= {name: getattr(contrastile, name) for name in ("pair_reduce", "pair_loss", "row_lse", "segment_reduce")}
     figures = {name: getattr(metrics, name) for name in metrics.__all__}
     return every | {name: figure for name, figure in figures.items() if inspect.isfunction(figure)}
 
@@ -395,9 +417,9 @@ def differs(first: list[Any], second: list[Any]) -> bool:
 
 @pytest.fixture
 def spy(monkeypatch):
-    """Sizes of the buffers of scores that are kept."""
+    """Sizes of the buffers of scores that are kept, and of the columns of maxima."""
     sizes: list[int] = []
-    for place, name in ((driver.Plan, "scores_within"), (multilinear, "new_buffer")):
+    for place, name in ((driver.Plan, "scores_within"), (multilinear, "new_buffer"), (segment_operators, "saved")):
         original = getattr(place, name)
 
         def watched(*args, original=original, **kwargs):

@@ -60,7 +60,7 @@ FUNCTIONS = {  # beside the catalog: of x, y, z (N, D) and a positive number t
     "singular_alignment": lambda x, y, z, t: contrastile.singular_alignment(x, y, z, normalize=True),
     "mip_similarity": lambda x, y, z, t: contrastile.mip_similarity(x, [y, z], logit_scale=t),
     "maxsim": lambda x, y, z, t: contrastile.maxsim(x.view(3, 4, D), y.view(4, 3, D), normalize=True) * t,
-    "segment_max": lambda x, y, z, t: contrastile.segment_reduce(x, y, 4) * t,
+    "segment_reduce": lambda x, y, z, t: contrastile.segment_reduce(x, y, 4, reduce="softmax_mean", sharpness=t) * t,
     "pair_reduce, max": lambda x, y, z, t: contrastile.pair_reduce(x, y, scale=t, reduce="max").rows,
     "rows": lambda x, y, z, t: contrastile.info_nce(
         x, y, hard_negatives=z.view(N, 1, D), temperature=t, label_smoothing=0.1, reduction="none"

@@ -103,7 +103,14 @@ CALLS = {
     ),
     "views in a list": lambda x, y, t: contrastile.mv_infonce([x, y, x + y], temperature=t),
     "maxsim": lambda x, y, t: contrastile.maxsim(*tokens(x, y), document_mask=tokens(x, y)[1][..., 0] > -1).mean() / t,
-    "segment_max": lambda x, y, t: contrastile.segment_reduce(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
+    "segment_reduce, soft": lambda x, y, t: contrastile.segment_reduce(
+        x, y, labels(y), reduce="lse", sharpness=t
+    ).mean(),
+    "maxsim, packed": lambda x, y, t: contrastile.maxsim(
+        x, y, query_offsets=labels(x), document_offsets=labels(y), document_reduce="softmax_mean", sharpness=t
+    ).mean(),
+    "maxsim_candidates": lambda x, y, t: contrastile.maxsim_candidates(x.unsqueeze(1), y[:, None, None]).mean() / t,
+    "segment_reduce": lambda x, y, t: contrastile.segment_reduce(x, y, labels(y), mask=y[:, 0] > -1.0).mean() / t,
     "a number": lambda x, y, t: contrastile.nt_xent(x, y, temperature=0.1) * t,
     "rows": lambda x, y, t: contrastile.info_nce(x, y, temperature=t, symmetric=True, reduction="none").square().mean(),
     "itself": lambda x, y, t: contrastile.info_nce(x, x, temperature=t) + contrastile.siglip_loss(y, y, 1 / t),

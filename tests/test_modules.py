@@ -144,7 +144,7 @@ def test_what_is_learned_is_in_the_state_and_gets_a_gradient(cls):
 @every_learner
 def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     start = 0.2
-    name = "temperature" if "temperature" in inspect.signature(cls).parameters else "logit_scale"
+    name = "temperature" if "learnable_temperature" in inspect.signature(cls).parameters else "logit_scale"
     module = cls(**{learnable(cls): True, name: start})
     factor = torch.tensor(start, requires_grad=True)
     bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}

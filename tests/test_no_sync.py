@@ -23,7 +23,7 @@ from contrastile.backends import cuda as cuda_module
 from contrastile.backends import triton as triton_module
 from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
 from contrastile.metrics import InBatch
-from contrastile.ops import basis, gathered, hardest, library, multilinear, segments
+from contrastile.ops import basis, gathered, hardest, library, multilinear, segment_operators
 from support.combinations import crossed, each_once
 from support.loss_cases import (
     PAIR_LOSSES,
@@ -52,8 +52,10 @@ IMPLEMENTATIONS = {
     "pair_stats_backward": library.pair_stats_backward,
     "basis": basis.basis_forward,
     "basis_backward": basis.basis_backward,
-    "segment_max": segments.segment_max_forward,
-    "segment_max_backward": segments.segment_max_backward,
+    "segment_maxima": segment_operators.maxima,
+    "segment_maxima_backward": segment_operators.maxima_backward,
+    "segment_softmax": segment_operators.softmax,
+    "segment_softmax_backward": segment_operators.softmax_backward,
     "gathered_dots": gathered.forward_dots,
     "gathered_dots_backward": gathered.backward_dots,
     "hardest": hardest.hardest_operator,
@@ -104,7 +106,8 @@ def kernels_left_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         if pytest.importorskip("support.cuda_host").compiler() is None:
             pytest.skip("needs g++ on Linux")
         built = request.getfixturevalue("host").module
-        monkeypatch.setattr(built, "segment_max", lambda x: None)
+        for name in ("segment_maxima", "segment_softmax", "segment_score_grad"):
+            monkeypatch.setattr(built, name, lambda x: None)
         for backend in backends.BACKENDS:
             if isinstance(backend, cuda_module.CudaBackend):
                 monkeypatch.setattr(backend, "module", built)
@@ -178,9 +181,10 @@ def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, m
     """With padding on both sides; also segments of any length, but on `torch`, whose reduction the device has not."""
     needs(backend)
     if backend == "triton":
-        from contrastile.triton_kernels import segment_max as kernels
+        from contrastile.triton_kernels import segments as kernels
 
-        monkeypatch.setattr(kernels, "segment_max", defaultdict(lambda: lambda *args, **options: None))
+        for name in ("reduce", "score_grad"):
+            monkeypatch.setattr(kernels, name, defaultdict(lambda: lambda *args, **options: None))
         monkeypatch.setattr(triton_segments, "architecture", lambda device: "sm_90")
         monkeypatch.setattr(triton_segments, "copies_tensors", lambda device, kind: True)
         monkeypatch.setattr(triton_segments, "on_device", lambda device: nullcontext())
@@ -188,14 +192,22 @@ def test_maxsim_does_not_wait_for_the_device(backend, dtype, kernels_left_out, m
         monkeypatch.setattr(cuda_module.CudaBackend, "place", lambda self, device: (0, 0))
     q, d = (torch.empty(n, 70, 16, dtype=dtype, device="meta", requires_grad=True) for n in (5, 2))
     masks = {name: torch.empty(n, 70, dtype=torch.bool, device="meta") for name, n in (("query", 5), ("document", 2))}
-    with NothingFromTheHost(), Watch():
-        contrastile.maxsim(
-            q, d, query_mask=masks["query"], document_mask=masks["document"], backend=backend
-        ).sum().backward()
-        if backend != "torch":
-            offsets = torch.empty(3, dtype=torch.int64, device="meta")
-            rows, cols = q.flatten(0, 1), d.flatten(0, 1)
-            contrastile.segment_reduce(rows, cols, offsets, backend=backend).sum().backward()
+    own = torch.empty(5, 2, 70, 16, dtype=dtype, device="meta", requires_grad=True)
+    offsets = torch.empty(3, dtype=torch.int64, device="meta")
+    rows, cols = q.flatten(0, 1), d.flatten(0, 1)
+    sharpness = torch.empty((), device="meta", requires_grad=True)
+    soft = {"document_reduce": "softmax_mean", "sharpness": sharpness}
+    for options in ({}, soft):
+        with NothingFromTheHost(), Watch():
+            contrastile.maxsim(
+                q, d, query_mask=masks["query"], document_mask=masks["document"], backend=backend, **options
+            ).sum().backward()
+            contrastile.maxsim_candidates(q, own, backend=backend, **options).sum().backward()
+            if backend != "torch":
+                contrastile.maxsim(q, cols, document_offsets=offsets, backend=backend, **options).sum().backward()
+    if backend != "torch":
+        with NothingFromTheHost(), Watch():
+            contrastile.segment_reduce(rows, cols, offsets, keep_argmax=False, backend=backend).sum().backward()
 
 
 @pytest.mark.parametrize("kind", ["mask", "index"])

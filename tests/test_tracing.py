@@ -17,7 +17,7 @@ OTHERS = {
     "pair_loss": contrastile.pair_loss,
     "pair_reduce": lambda x, y: contrastile.pair_reduce(x, y).rows,
     "row_lse": contrastile.row_lse,
-    "segment_max": lambda x, y: contrastile.segment_reduce(x, y, 2),
+    "segment_reduce": lambda x, y: contrastile.segment_reduce(x, y, 2),
     "maxsim": lambda x, y: contrastile.maxsim(x[:, None], y[:, None]),
     "singular_alignment": lambda x, y: contrastile.losses.singular_alignment(x, y),
     "gram_volume": lambda x, y: contrastile.gram_volume(x, y),

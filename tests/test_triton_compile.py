@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET"):  # it would replace the compiler when the kernels are imported
     pytest.skip("needs TRITON_INTERPRET unset", allow_module_level=True)
 
+from contrastile.backends import triton_segments
 from contrastile.spec import PairSpec, PairTest, Reduce, Target
 from contrastile.triton_kernels import config
 from contrastile.triton_kernels.config import FUSED, TABLE, Tile, architecture, fused_tile
@@ -110,8 +111,9 @@ def segment_cases():
 
 
 @pytest.mark.parametrize("arch, kind, average", list(segment_cases()))
-def test_maxima_over_segments_compile_within_the_device(arch, kind, average):
-    found = aot.build_segment_max(arch, kind, average, masked=average == 128)
+@pytest.mark.parametrize("what", triton_segments.WEIGHTS)
+def test_reduces_over_segments_compile_within_the_device(arch, kind, average, what):
+    found = aot.build_segments(what, arch, kind, average, masked=average == 128)
     assert not list(found.faults(arch, kind)), found
 
 

@@ -16,7 +16,7 @@ from triton.compiler import ASTSource
 
 from contrastile.backends import triton_launch, triton_segments
 from contrastile.spec import NO_TEST, PairSpec, PairTest, Reduce, Score, Target
-from contrastile.triton_kernels import config, fused, merge, pair, segment_max
+from contrastile.triton_kernels import config, fused, merge, pair, segments
 from contrastile.triton_kernels.rules import Numbers, Operands, Upstream
 
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -215,11 +215,13 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     return compiled(function, arch, kind, constants, tile, given)
 
 
-def build_segment_max(arch: str, kind: str, average: int, masked: bool) -> Usage:
-    """Maxima over segments of so many columns."""
-    tile = triton_segments.narrowed(config.tile(arch, kind, 0), average)
+def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:
+    """Maxima over segments of so many columns, the statistic of soft reduces, or its score gradients."""
+    tile = triton_segments.narrowed(config.tile(arch, kind, triton_segments.WEIGHTS[what]), average)
     constants = tile_constants(kind, tile, config.has_tma(arch, kind)) | ({} if masked else {"Mask": None})
-    return compiled(segment_max.segment_max, arch, kind, constants, tile)
+    absent = triton_segments.OPTIONAL[what]
+    function = segments.score_grad if what == "score_grad" else segments.reduce
+    return compiled(function, arch, kind, constants | dict.fromkeys(absent), tile)
 
 
 def compiled(

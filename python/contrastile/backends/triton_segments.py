@@ -12,15 +12,16 @@ from .segments import LANE, SegmentCall, SegmentReduces, SoftmaxUpstream
 from .triton_device import architecture, copies_tensors, copyable, described, on_device, precision
 
 FEWEST_COLUMNS = 32  # of a tile
-OPTIONAL = {"reduce": ("Sharpness", "Values", "Args", "Stat", "Mean"), "score_grad": ()}  # arguments of kernels
+WEIGHTS = {"max": 0, "softmax": 1, "score_grad": 3}  # of epilogues in the table of tiles
+OPTIONAL = {"max": ("Sharpness", "Stat", "Mean"), "softmax": ("Values", "Args"), "score_grad": ()}  # not given
 
 
 class TritonSegments(SegmentReduces):
     def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
-        launch("reduce", call, values.shape[1], Values=values, Args=args)
+        launch("max", call, values.shape[1], Values=values, Args=args)
 
     def softmax(self, call: SegmentCall, sharpness: Tensor, stat: Tensor, mean: Tensor) -> None:
-        launch("reduce", call, stat.shape[1], Sharpness=sharpness, Stat=stat, Mean=mean)
+        launch("softmax", call, stat.shape[1], Sharpness=sharpness, Stat=stat, Mean=mean)
 
     def score_grad(self, call: SegmentCall, up: SoftmaxUpstream) -> Tensor:
         columns = len(call.cols)
@@ -35,36 +36,36 @@ class TritonSegments(SegmentReduces):
         return grad[:, :columns]
 
 
-def launch(name: str, call: SegmentCall, count: int, **given: Any) -> None:
-    """The kernel of this name with these arguments; the others that it takes are None."""
+def launch(what: str, call: SegmentCall, count: int, **given: Any) -> None:
+    """The kernel for `what` with these arguments; the others that it takes are None."""
     from ..triton_kernels import segments as kernels
 
     rows, cols, mask = call.rows, call.cols, call.mask
     device, d, how = rows.device, rows.shape[1], precision(rows)
     kind = how if rows.dtype == torch.float32 else "half"
-    tile = tile_for(device, kind, len(cols) // count)
+    tile = tile_for(device, kind, len(cols) // count, WEIGHTS[what])
     tma = copies_tensors(device, kind) and copyable(rows) and copyable(cols)
     a, b = rows, cols
     if tma:
         a, b = described(rows, tile.rows, tile.depth), described(cols.unsqueeze(0), 1, tile.cols, tile.depth)
-    kernel: Any = getattr(kernels, name)
+    kernel: Any = kernels.score_grad if what == "score_grad" else kernels.reduce
     given |= {
         "A": a, "B": b, "Offsets": call.offsets, "Mask": None if mask is None else mask.view(torch.uint8),
         "n": len(rows), "m": len(cols), "d": d, "count": count,
         "TMA": tma, "EVEN": d % tile.depth == 0, "PRECISION": how,
         "TILE_ROWS": tile.rows, "TILE_COLS": tile.cols, "DEPTH": tile.depth,
     }  # fmt: skip
-    absent = {argument: None for argument in OPTIONAL[name] if argument not in given}
+    absent = {argument: None for argument in OPTIONAL[what]}
     with on_device(device):
         kernel[(-(-len(rows) // tile.rows) * count,)](**given, **absent, **tile.options())
 
 
-def tile_for(device: torch.device, kind: str, average: int) -> Any:
+def tile_for(device: torch.device, kind: str, average: int, weight: int) -> Any:
     """The table's tile, not wider than segments are on average: a tile holds columns of one segment alone."""
     from ..triton_kernels import config
 
     arch = architecture(device)
-    return narrowed(config.INTERPRETER if arch is None else config.tile(arch, kind, 0), average)
+    return narrowed(config.INTERPRETER if arch is None else config.tile(arch, kind, weight), average)
 
 
 def narrowed(tile: Any, average: int) -> Any:

@@ -134,7 +134,12 @@ def maxima(*given: Any) -> tuple[Tensor, Tensor]:
         _, reduces = call.select()
         for item, some in parts(call):
             reduces.maxima(some, values[item], args[item])
-    return values, args if keep else args.new_empty(0, 0)
+    return values, saved(args, keep)
+
+
+def saved(args: Tensor, keep: bool) -> Tensor:
+    """What the backward pass gets of the columns of maxima; nothing: it finds them again."""
+    return args if keep else args.new_empty(0, 0)
 
 
 def maxima_backward(*given: Any) -> list[Tensor]:
