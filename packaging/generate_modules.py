@@ -81,6 +81,12 @@ TWINS = (
     Twin("BlockInfoNCE", "block_info_nce", "structured", "x, y", ("blocks",), TEMPERATURE, "2"),
     Twin("M3ELLoss", "m3el_loss", "structured", "x, y", learned=TEMPERATURE),
     Twin(
+        "LateInteractionInfoNCE", "late_interaction_info_nce", "late_info_nce", "queries, documents",
+        learned=TEMPERATURE,
+    ),
+    Twin("WordRegionLoss", "word_region_loss", "word_region", "regions, words", ("gamma1", "gamma2", "gamma3")),
+    Twin("FDTLoss", "fdt_loss", "fdt", "image_tokens, text_tokens, codebook", ("logit_scale",), SCALE),
+    Twin(
         "GroupedInfoNCE", "grouped_info_nce", "grouped", "query, positive, hard_negatives", learned=TEMPERATURE,
     ),
     Twin(

@@ -15,6 +15,7 @@ import contrastile
 from contrastile import BackendUnsupported, driver, losses, metrics
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
+from contrastile.losses import token_documents, word_region
 from contrastile.ops import multilinear, segment_operators
 from support.loss_cases import default
 
@@ -219,6 +220,52 @@ HERE |= {
     ("mil_nce", "mask"): Matter(None, torch.arange(3).expand(N, 3) < 2),
     **{(name, "direction"): Matter("mean", "rows", {"joint": False}) for name in ("mil_nce", "MILNCE")},
 }
+TOKENS, OTHER_TOKENS = rows(20, N, 5, D), rows(21, N, 5, D)
+OWN, OTHER_OWN = rows(22, N, 2, 5, D), rows(23, N, 2, 5, D)
+TOKEN_MASK = torch.arange(5).expand(N, 5) < 3
+KINDS, OTHER_KINDS = torch.arange(5).expand(N, 5) % 2, torch.arange(5).expand(N, 5) // 3
+FOR_TEACHER = {"teacher_scores": X @ Y.T}
+LATE = {
+    **dict.fromkeys(
+        ("queries", "documents", "regions", "words", "image_tokens", "text_tokens", "tokens"),
+        Matter(TOKENS, OTHER_TOKENS),
+    ),
+    **dict.fromkeys(
+        ("query_mask", "document_mask", "region_mask", "word_mask", "image_mask", "text_mask", "mask"),
+        Matter(None, TOKEN_MASK),
+    ),
+    "document_offsets": Matter(torch.arange(N + 1) * 2, torch.arange(N + 1), {"documents": rows(24, 2 * N, D)}),
+    "modalities": Matter(KINDS, OTHER_KINDS, {"documents": TOKENS, "num_modalities": 2}),
+    "num_modalities": Matter(1, 2, {"documents": TOKENS, "modalities": KINDS}),
+    **dict.fromkeys(("hard_negatives", "hard_positives"), Matter(OWN, OTHER_OWN)),
+    "hard_negative_mask": Matter(None, TOKEN_MASK[:, None].expand(-1, 2, -1), {"hard_negatives": OWN}),
+    "hard_positive_mask": Matter(None, TOKEN_MASK[:, None].expand(-1, 2, -1), {"hard_positives": OWN}),
+    "query_ids": Matter(IDS, OTHER_IDS),
+    "document_ids": Matter(IDS, OTHER_IDS, {"query_ids": IDS}),
+    "class_ids": Matter(None, IDS),
+    "teacher_scores": Matter(X @ Y.T, X @ Z.T),
+    "teacher_loss": Matter("kl", "mse", FOR_TEACHER),
+    "teacher_temperature": Matter(1.0, 2.0, FOR_TEACHER),
+    "teacher_weight": Matter(1.0, 0.5, FOR_TEACHER),
+    "reduce": Matter("sum", "mean"),
+    "document_reduce": Matter("max", "lse"),
+    "direction": Matter("rows", "mean"),
+    "sharpness": Matter(1.0, 2.0, {"document_reduce": "softmax_mean"}),
+    "top_k": Matter(2, 5),
+    "gamma1": Matter(4.0, 2.0),
+    "gamma2": Matter(5.0, 2.0),
+    "gamma3": Matter(10.0, 5.0),
+    "over_words": Matter(True, False),
+    "codebook": Matter(rows(25, 9, D), rows(26, 9, D)),
+    "pool": Matter("max", "mean"),
+    "padding": Matter(
+        "drop", "zero", {"mask": TOKEN_MASK, "image_tokens": TOKENS, "image_mask": TOKEN_MASK, "pool": "mean"}
+    ),
+}
+for name in ("late_interaction_info_nce", "LateInteractionInfoNCE", "word_region_loss", "WordRegionLoss", "fdt_loss",
+             "FDTLoss", "fdt_features", "word_region_scores", "xtr_scores"):  # fmt: skip
+    HERE |= {(name, argument): matter for argument, matter in LATE.items()}
+HERE["sparsemax", "mask"] = Matter(None, X > 0)
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
 for name in ("gram_loss", "GramLoss"):
     HERE[name, "present"] = Matter(None, MISSING)
@@ -254,7 +301,9 @@ for module in {card.module for card in CATALOG}:
     options = inspect.signature(module).parameters
     if "max_scale" in options:
         learns = {name: True for name in ("learnable_temperature", "learnable_scale", "learnable") if name in options}
-        start = {"temperature": 0.1} if "temperature" in options else {"logit_scale": 10.0, "logit_bias": None}
+        start = (
+            {"temperature": 0.1} if "learnable_temperature" in options else {"logit_scale": 10.0, "logit_bias": None}
+        )
         start = {name: x for name, x in start.items() if name in options}
         HERE[module.__name__, "max_scale"] = Matter(None, 5.0, learns | start)
 
@@ -273,6 +322,9 @@ BASE: dict[str, dict[str, Any]] = {
     "multilabel_contrastive": {"x": X, "y": Y, "labels": torch.eye(N)},
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
     "segment_reduce": {"rows": X, "cols": Y, "segments": 4},
+    "xtr_scores": {"queries": TOKENS, "documents": OTHER_TOKENS, "top_k": 3},
+    "fdt_features": {"tokens": TOKENS, "codebook": rows(25, 9, D)},
+    "word_region_scores": {"regions": TOKENS, "words": OTHER_TOKENS},
     "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 
@@ -378,7 +430,16 @@ def spy(monkeypatch):
             return found
 
         monkeypatch.setattr(place, name, watched)
+    for module in (word_region, token_documents):
+        found = module.columns_at_a_time
+        monkeypatch.setattr(module, "columns_at_a_time", lambda *args, found=found: told(sizes, found(*args)))
     return sizes
+
+
+def told(sizes, columns):
+    """Columns at a time; 0: all, which are kept."""
+    sizes.append(columns or 0)
+    return columns
 
 
 def rule(name: str, argument: str) -> Matter:

@@ -14,7 +14,7 @@ from support.refusals import IDS, N, X, Y, refuses
 ENGINES = {"pair_reduce": pair_reduce, "row_lse": row_lse, "pair_loss": pair_loss}
 # one argument holds all features, or they are of different shapes: tests of their own
 ONE_BATCH = {"sup_con", "mv_infonce", "mv_dhel", "pvc", "mil_nce", "prototype_loss", "global_local_info_nce"}
-ONE_BATCH |= {"joint_entropy", "multiview_clip_loss"}
+ONE_BATCH |= {"joint_entropy", "multiview_clip_loss", "late_interaction_info_nce", "word_region_loss", "fdt_loss"}
 PAIRS = {card.name: card.function for card in CATALOG if card.name not in ONE_BATCH} | ENGINES
 PAIRS["triangle_loss"] = lambda anchor, x, **options: contrastile.triangle_loss(anchor, x, x, **options)
 PAIRS |= {

@@ -70,10 +70,16 @@ def test_modules_have_the_defaults_of_their_functions(card):
         assert theirs[name].default in (ours[name].default, inspect.Parameter.empty), name
 
 
+SIDES = ("_ids", "_labels", "_groups", "_mask", "_offsets")  # what names of tensors end with
+
+
 @every_loss
 def test_modules_take_every_option_of_their_function(card):
     """Tensors go to forward, everything else to the constructor."""
     tensors = {
+        "hard_positives",
+        "modalities",
+        "teacher_scores",
         "negatives",
         "teacher_negatives",
         "weight_features",
@@ -94,7 +100,7 @@ def test_modules_take_every_option_of_their_function(card):
     expected = {
         name
         for name, parameter in inspect.signature(card.function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(("_ids", "_labels", "_groups"))
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.endswith(SIDES)
     } - tensors
     assert expected <= set(inspect.signature(card.module).parameters)
 
@@ -138,7 +144,7 @@ def test_what_is_learned_is_in_the_state_and_gets_a_gradient(cls):
 @every_learner
 def test_learning_starts_at_the_constructors_value_and_has_its_gradient(cls):
     start = 0.2
-    name = "temperature" if "temperature" in inspect.signature(cls).parameters else "logit_scale"
+    name = "temperature" if "learnable_temperature" in inspect.signature(cls).parameters else "logit_scale"
     module = cls(**{learnable(cls): True, name: start})
     factor = torch.tensor(start, requires_grad=True)
     bias = {"logit_bias": module.logit_bias.detach()} if hasattr(module, "logit_bias") else {}

@@ -148,7 +148,7 @@ def watched(card: Any, case: Any, **options: Any) -> None:
 
 @every_variant_once("device", ["cpu", "meta"])
 def test_no_loss_waits_for_the_device(card, variant, device):
-    watched(card, on(device, make(card, variant, 9, 6)), **({"backend": "torch"} if card.gemm else {}))
+    watched(card, on(device, make(card, variant, 9, 6)), **({"backend": "torch"} if takes(card, "backend") else {}))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_numbers_are_not_copied_to_the_device(card, variant):
     case = make(card, variant, 9, 6)
     kwargs = {name: number(x) for name, x in case.kwargs.items()}
     case = replace(case, args=tuple(map(number, case.args)), kwargs=kwargs)
-    watched(card, on("meta", case), **({"backend": "torch"} if card.gemm else {}))
+    watched(card, on("meta", case), **({"backend": "torch"} if takes(card, "backend") else {}))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def test_no_loss_hides_its_arguments():
 
 @every_module
 def test_a_call_checks_its_options_once(card, monkeypatch):
+    if not card.gemm:
+        pytest.skip("made of other public functions, which check theirs")
     seen = []
     for name in ("backend", "budget"):
         found = getattr(check, name)

@@ -11,6 +11,7 @@ import curves
 import geometry
 import memory
 import pairs
+import tokens
 from palette import FAINT, INK, PAPER
 
 FIGURES: dict[str, Callable[[], plt.Figure]] = {
@@ -19,6 +20,9 @@ FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "candidates": pairs.candidates,
     "mixup": pairs.mixup,
     "structured": pairs.structured,
+    "late-interaction": tokens.late_interaction,
+    "word-regions": tokens.word_regions,
+    "codebook": tokens.codebook,
     "distillation": pairs.distillation,
     "soft-targets": pairs.soft_targets,
     "sigmoid": pairs.sigmoid,

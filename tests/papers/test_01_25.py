@@ -271,6 +271,25 @@ def test_10_clamr():
     )  # fmt: skip
 
 
+def test_10_hard_positives():
+    def dense(E_q, E_d, modality, query_mask, M, label):
+        E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
+        scores = torch.einsum("bqd,csd->bcqs", E_q, E_d)
+        each = [scores.masked_fill(modality[None, :, None] != m, -torch.inf).amax(3).sum(2) for m in range(M + 1)]
+        place = torch.arange(len(E_q))
+        labelled = torch.stack(each)[label, place, place].diag()
+        logits = torch.where(torch.eye(len(E_q), dtype=torch.bool), labelled, torch.stack(each).amax(0))
+        return ce(logits / query_mask.sum(1, keepdim=True) / 0.02)
+
+    n = 4
+    query_mask = torch.arange(4) < torch.tensor([4, 2, 3, 1])[:, None]
+    modality = torch.tensor([[1, 1, 2, 2, 3, 3], [1, 2, 2, 3, 0, 0], [2, 2, 3, 3, 3, 0], [1, 1, 1, 2, 3, 3]])
+    check(
+        "10 hard positives", dense, magnitude=50.0, E_q=rows(n, 4, D), E_d=rows(n, 6, D, seed=1), modality=modality,
+        query_mask=query_mask, M=3, label=torch.tensor([1, 3, 2, 1]),
+    )  # fmt: skip
+
+
 def test_11_cosine():
     def dense(rendering, prompt):
         return cosine_distance(rendering, prompt.detach())

@@ -334,6 +334,27 @@ def test_45_m3el():
     )  # fmt: skip
 
 
+def test_45_tokens():
+    def dense(query, keys, value, entity_cls, gain, shift, mention, entity):
+        local = []
+        for m in range(len(keys)):
+            row = []
+            for e in range(len(query)):
+                attended = (query[e] @ keys[m].T / D**0.5).softmax(1) @ value[m]
+                normed = F.layer_norm(attended.mean(0), (D,), gain, shift)
+                row.append((entity_cls[e] * normed).sum())
+            local.append(torch.stack(row))
+        return ce(0.5 * (torch.stack(local) + mention @ entity.T))
+
+    n = 4
+    check(
+        "45 tokens", dense, query=2.0 * rows(n, 3, D), keys=2.0 * rows(n, 5, D, seed=1),
+        value=2.0 * rows(n, 5, D, seed=2), entity_cls=rows(n, D, seed=3), gain=1.0 + rows(D, seed=4),
+        shift=rows(D, seed=5),
+        mention=2.0 * rows(n, D, seed=6), entity=2.0 * rows(n, D, seed=7),
+    )  # fmt: skip
+
+
 def per_positive(logits: Tensor, y: Tensor, y2: Tensor, y_k: Tensor) -> Tensor:
     """Each positive against the negatives alone; the mean over all of them."""
     own, partner = y[:, None] == y_k[None], y2[:, None] == y_k[None]

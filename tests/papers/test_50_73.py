@@ -34,6 +34,18 @@ def test_52_anchors():
     check("52", dense, b=b, s_v=s_v, s_t=s_t, z1=z1, z2=z2)
 
 
+def test_53_clips():
+    def dense(t, clips, mask, beta, tau):
+        cosines = torch.einsum("id,jkd->ijk", t, clips)
+        weights = (beta * cosines).masked_fill(~mask, -torch.inf).softmax(2)
+        return clip((weights * cosines).sum(2) / tau)
+
+    mask = torch.arange(4) < torch.tensor([4, 3, 1, 4, 2, 4, 1, 3])[:, None]
+    check(
+        "53", dense, t=rows(N, D), clips=rows(N, 4, D, seed=1), mask=mask, beta=number(5.0), tau=number(0.07),
+    )  # fmt: skip
+
+
 def test_54_contrast():
     def dense(z0, z1, y):
         Z, label = F.normalize(torch.cat([z0, z1]), dim=1), y.repeat(2)
@@ -96,11 +108,23 @@ def test_58_clip():
     check("58", dense, image=rows(N, D), text=rows(N, D, seed=1), s=number(14.0))
 
 
+def sparsemax(z):
+    """Between bounds that close in on the threshold: what is above it adds up to 1."""
+    low, high = z.detach().amax(1, keepdim=True) - 1.0, z.detach().amax(1, keepdim=True)
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        more = (z.detach() - middle).clamp_min(0).sum(1, keepdim=True) > 1.0
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    support = z.detach() > high
+    threshold = (torch.where(support, z, 0.0).sum(1, keepdim=True) - 1.0) / support.sum(1, keepdim=True)
+    return torch.where(support, z - threshold, 0.0)
+
+
 def test_59_fdt():
     def dense(q_I, q_T, mask, C, T, s):
         def grounded(q, kept):
             a = torch.einsum("bld,kd->blk", q, C) / D**0.5 * kept[..., None]
-            v = (a.amax(1) / T).softmax(1) @ C
+            v = sparsemax(a.amax(1) / T) @ C
             return v / v.norm(dim=1, keepdim=True)  # the official code adds 1e-10
 
         image = grounded(q_I, torch.ones_like(q_I[..., 0]))
@@ -109,7 +133,7 @@ def test_59_fdt():
     mask = torch.arange(5) < torch.tensor([5, 3, 4, 5, 1, 2, 5, 3])[:, None]
     check(
         "59", dense, q_I=2.0 * rows(N, 4, D), q_T=2.0 * rows(N, 5, D, seed=1), mask=mask, C=2.0 * rows(12, D, seed=2),
-        T=0.5, s=number(14.0),
+        T=number(0.5), s=number(14.0),
     )  # fmt: skip
 
 
@@ -161,6 +185,36 @@ def test_61_label_sets():
         [[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0]], dtype=torch.bool
     )
     check("61 label sets", dense, x=rows(N, D), y=rows(N, D, seed=1), labels=labels)
+
+
+def attended(regions: Tensor, words: Tensor, over_words: bool) -> Tensor:
+    """log sum_t e^(5 cos) of words (T, D) with what they find in the regions (R, D) of one image."""
+    products = regions @ words.T
+    attention = products.softmax(1) if over_words else products
+    context = (4.0 * attention).softmax(0).T @ regions
+    return (5.0 * F.cosine_similarity(context, words, dim=1)).exp().sum().log()
+
+
+def word_scores(regions: Tensor, words: Tensor, mask: Tensor, over_words: bool = True) -> Tensor:
+    return 10.0 * torch.stack(
+        [torch.stack([attended(v, w[kept], over_words) for w, kept in zip(words, mask, strict=True)]) for v in regions]
+    )
+
+
+LENGTHS = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4, 2, 4, 3])[:, None]
+
+
+def test_61_words():
+    def dense(regions, e, mask, y, image, sentence):
+        same = (y[:, None] == y[None]) & ~torch.eye(len(y), dtype=torch.bool)
+        whole = 10.0 * F.cosine_similarity(image[:, None], sentence[None], dim=2)
+        scores = [x.masked_fill(same, -torch.inf) for x in (word_scores(regions, e, mask), whole)]
+        return sum(ce(x) + ce(x.T) for x in scores)
+
+    check(
+        "61 words", dense, magnitude=40.0, regions=2.0 * rows(N, 5, D), e=2.0 * rows(N, 4, D, seed=1), mask=LENGTHS,
+        y=CLASSES, image=2.0 * rows(N, D, seed=2), sentence=2.0 * rows(N, D, seed=3),
+    )  # fmt: skip
 
 
 def test_62_modality_pairs():
@@ -264,6 +318,13 @@ def test_72_levels():
 
     owner = torch.tensor([0, 0, 1, 2, 2, 2, 4, 5, 6, 6, 7])  # volume 3 has no sentence
     check("72", dense, v=rows(N, D), report=rows(N, D, seed=1), sentences=rows(11, D, seed=2), owner=owner)
+
+
+def test_72_words():
+    check(
+        "72 words", lambda regions, words, mask: clip(word_scores(regions, words, mask, over_words=False)),
+        magnitude=40.0, regions=rows(N, 5, D), words=rows(N, 4, D, seed=1), mask=LENGTHS,
+    )  # fmt: skip
 
 
 def test_73_moments():

@@ -176,13 +176,26 @@ PAPERS = (
             "official code",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
-            each = [contrastile.maxsim(E_q, E_d, document_mask=modality == m) for m in range(M + 1)]
-            scores = torch.stack(each).amax(0) / query_mask.sum(1, keepdim=True)
-            loss = F.cross_entropy(scores / 0.02, torch.arange(len(E_q)))
+            options = dict(query_mask=query_mask, reduce="mean", temperature=0.02)
+            loss = contrastile.late_interaction_info_nce(
+                E_q, E_d, modalities=modality, num_modalities=M + 1, **options
+            )
             """,
             TESTS + "test_10_clamr",
         ),
-        not_yet("the same from one pass over all modalities"),
+        exact(
+            "the official code's variant with hard positives, documents by their labelled modality alone",
+            """
+            E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
+            options = dict(query_mask=query_mask, reduce="mean", temperature=0.02)
+            labelled = (modality == label[:, None])[:, None]
+            loss = contrastile.late_interaction_info_nce(
+                E_q, E_d, hard_positives=E_d[:, None], hard_positive_mask=labelled, modalities=modality,
+                num_modalities=M + 1, **options
+            )
+            """,
+            TESTS + "test_10_hard_positives", "hard positives",
+        ),
     ),
     paper(
         "11", "XBind", "Any-to-3D Generation via Hybrid Diffusion Supervision", "2411.14715",

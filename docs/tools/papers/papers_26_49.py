@@ -47,14 +47,12 @@ PAPERS = (
         block(
             "CLIP over the best of several query outputs",
             """
-            scores = contrastile.maxsim(t[:, None], q).T / tau
-            each = torch.arange(len(t))
-            loss = F.cross_entropy(scores, each, label_smoothing=0.1)
-            loss = 0.5 * (loss + F.cross_entropy(scores.T, each, label_smoothing=0.1))
+            loss = contrastile.late_interaction_info_nce(
+                t[:, None], q, temperature=tau, label_smoothing=0.1, direction="mean"
+            )
             """,
             TESTS + "test_29_best_query",
         ),
-        not_yet("the same without the scores of all pairs"),
     ),
     paper(
         "30", "1-to-K",
@@ -283,7 +281,17 @@ PAPERS = (
             """,
             TESTS + "test_45_m3el",
         ),
-        not_yet("the attention between the tokens of a mention and of an entity in its matching scores"),
+        exact(
+            "matching scores from attention between tokens of an entity and of a mention, whole vectors beside; in "
+            "plain torch, which holds the attention of all pairs",
+            """
+            scores = torch.einsum("etd,mud->emtu", query, keys) / query.shape[2] ** 0.5
+            context = torch.einsum("emu,mud->emd", scores.softmax(3).mean(2), value)
+            local = (entity_cls[:, None] * F.layer_norm(context, context.shape[2:], gain, shift)).sum(2).T
+            loss = F.cross_entropy(0.5 * (local + mention @ entity.T), torch.arange(len(mention)))
+            """,
+            TESTS + "test_45_tokens", "tokens",
+        ),
     ),
     paper(
         "46", "Hydra and SimLAP", "Rethinking Positive Pairs in Contrastive Learning", "2410.18200",

@@ -41,7 +41,16 @@ PAPERS = (
         "53", "CoLLAP",
         "CoLLAP: Contrastive Long-form Language-Audio Pretraining with Musical Temporal Structure Augmentation",
         "2410.02271",
-        not_yet("scores of texts and songs as a softmax-weighted mean over clips"),
+        block(
+            "texts and songs by a softmax-weighted mean over clips, whose sharpness is learned",
+            """
+            options = dict(document_reduce="softmax_mean", sharpness=beta, document_mask=mask)
+            loss = contrastile.late_interaction_info_nce(
+                t[:, None], clips, temperature=tau, direction="mean", **options
+            )
+            """,
+            TESTS + "test_53_clips",
+        ),
     ),
     paper(
         "54", "MCR", "Balancing Multimodal Training Through Game-Theoretic Regularization", "2411.07335",
@@ -113,20 +122,13 @@ PAPERS = (
         "Revisiting Multimodal Representation in Contrastive Learning: From Patch and Token Embeddings to Finite "
         "Discrete Tokens", "2303.14865",
         exact(
-            "the best token of every code, a softmax over the codebook (an option of the official code) and CLIP; "
-            "padding scores 0, as there",
+            "the best token of every code, sparsemax over the codebook and CLIP; padding scores 0, as in the official "
+            "code",
             """
-            def grounded(tokens):
-                best = contrastile.maxsim(C[:, None], tokens).T / C.shape[1] ** 0.5 / T
-                return F.normalize(best.softmax(1) @ C, dim=1)
-
-
-            text = q_T * mask[..., None]
-            loss = contrastile.clip_loss(grounded(q_I), grounded(text), s)
+            loss = contrastile.fdt_loss(q_I, q_T, C, s, text_mask=mask, temperature=T, padding="zero")
             """,
             TESTS + "test_59_fdt",
         ),
-        not_yet("sparsemax over the codebook, the default"),
     ),
     paper(
         "60", "CompA", "CompA: Addressing the Gap in Compositional Reasoning in Audio-Language Models", "2310.08753",
@@ -170,7 +172,17 @@ PAPERS = (
             """,
             TESTS + "test_61_label_sets", "label sets",
         ),
-        not_yet("scores of words and regions (DAMSM)"),
+        exact(
+            "DAMSM as in AttnGAN's code: words and regions, sentences and images, other pairs of a class left out",
+            """
+            words = contrastile.word_region_loss(regions, e, word_mask=mask, class_ids=y)
+            whole = contrastile.clip_loss(
+                image, sentence, 10.0, image_ids=y, text_ids=y, normalize=True, direction="sum"
+            )
+            loss = words + whole
+            """,
+            TESTS + "test_61_words", "words",
+        ),
     ),
     paper(
         "62", "modality pairs",
@@ -291,7 +303,11 @@ PAPERS = (
             """,
             TESTS + "test_72_levels",
         ),
-        not_yet("scores of words and regions"),
+        block(
+            "words of a report against regions of its volume",
+            "loss = contrastile.word_region_loss(regions, words, word_mask=mask, over_words=False, direction='mean')",
+            TESTS + "test_72_words", "words",
+        ),
     ),
     paper(
         "73", "UMT-VHD",

@@ -60,6 +60,7 @@ class LossCard:
     pairs: str = "N²"  # how many pairs there are, where they are not those of the batch
     stacked: bool = False  # all k views are rows of one matrix: k N rows for a batch of N
     forward: int = 0  # of gemm; 0: a third where scores serve the gradients at once, else a quarter
+    words: str = ""  # the cost, where it is not gemm that says it
     copies: float = 3.0  # of 16-dimensional features: no more bytes than these are held for backward
 
     @property
@@ -73,7 +74,9 @@ class LossCard:
     @property
     def cost(self) -> str:
         """Forward and backward, in words."""
-        return " ".join(filter(None, (str(self.gemm), self.times, f"{self.pairs}D"))) if self.gemm else "no pairs"
+        if not self.gemm:
+            return self.words or "no pairs"
+        return " ".join(filter(None, (str(self.gemm), self.times, f"{self.pairs}D")))
 
     def flop(self, n: int, d: int, k: int, backward: bool = True) -> float:
         """Of the products over all pairs, for k tensors of features (N, D) each."""

@@ -9,12 +9,14 @@ from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_con
 from .decoupled import dcl, dclw, dhel
 from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
+from .fdt import fdt_features, fdt_loss
 from .feature_queue import FeatureQueue
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim, maxsim_candidates, modality_maxsim
+from .late_info_nce import late_interaction_info_nce
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
@@ -42,6 +44,7 @@ from .modules import (
     DebiasedNTXent,
     DinoLoss,
     DistillInfoNCE,
+    FDTLoss,
     GlobalLocalInfoNCE,
     GramLoss,
     GroupedInfoNCE,
@@ -50,6 +53,7 @@ from .modules import (
     InfoNCE,
     InModalConsistency,
     JointEntropy,
+    LateInteractionInfoNCE,
     LinearCrossEntropy,
     M2Mix,
     M3ELLoss,
@@ -66,6 +70,7 @@ from .modules import (
     Symile,
     TriangleLoss,
     Uniformity,
+    WordRegionLoss,
 )
 from .multi_positive import multi_positive
 from .multilabel import LowRank, multilabel_contrastive
@@ -76,6 +81,7 @@ from .private import Candidates
 from .prototypes import prototype_loss
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
+from .sparsemax import sparsemax
 from .stateful import RGCL, FastCLIP, ISogCLR, SogCLR
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
@@ -86,6 +92,8 @@ from .uniform import alignment, joint_entropy, uniformity
 from .vocabulary import linear_cross_entropy
 from .volume import gram_loss, gram_volume, gram_volume_matrix
 from .volume_computation import volume_computation, volume_computation3, volume_computation4, volume_computation5
+from .word_region import word_region_loss, word_region_scores
+from .xtr import xtr_scores
 
 __all__ = [
     "CUA",
@@ -113,6 +121,7 @@ __all__ = [
     "DebiasedNTXent",
     "DinoLoss",
     "DistillInfoNCE",
+    "FDTLoss",
     "FastCLIP",
     "FeatureQueue",
     "GlobalLocalInfoNCE",
@@ -124,6 +133,7 @@ __all__ = [
     "InModalConsistency",
     "InfoNCE",
     "JointEntropy",
+    "LateInteractionInfoNCE",
     "LinearCrossEntropy",
     "LowRank",
     "M2Mix",
@@ -142,6 +152,7 @@ __all__ = [
     "Symile",
     "TriangleLoss",
     "Uniformity",
+    "WordRegionLoss",
     "alignment",
     "area",
     "barlow_twins_loss",
@@ -162,6 +173,8 @@ __all__ = [
     "dhel",
     "dino_loss",
     "distill_info_nce",
+    "fdt_features",
+    "fdt_loss",
     "global_local_info_nce",
     "gram_loss",
     "gram_volume",
@@ -173,6 +186,7 @@ __all__ = [
     "info_nce",
     "joint_entropy",
     "kcl",
+    "late_interaction_info_nce",
     "linear_cross_entropy",
     "m2_mix",
     "m3el_loss",
@@ -197,6 +211,7 @@ __all__ = [
     "singular_alignment",
     "slerp",
     "softclip_loss",
+    "sparsemax",
     "sup_con",
     "symile_loss",
     "triangle_loss",
@@ -205,4 +220,7 @@ __all__ = [
     "volume_computation3",
     "volume_computation4",
     "volume_computation5",
+    "word_region_loss",
+    "word_region_scores",
+    "xtr_scores",
 ]

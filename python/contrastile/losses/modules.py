@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from torch import Generator, Tensor
 
-from ..literals import BackendName, Direction, FixedPoints, KeysAs, MarginKind, PositiveForm, Reduction, TeacherLoss
+from ..literals import (
+    BackendName,
+    Direction,
+    FixedPoints,
+    KeysAs,
+    MarginKind,
+    PositiveForm,
+    Reduction,
+    SegmentReduceName,
+    TeacherLoss,
+)
 from ..ranks import Group
 from .arcs import Share
 from .base import OWN, LossModule, Own
@@ -19,11 +29,15 @@ from .decorrelation import barlow_twins_loss, cross_modal_consistency, in_modal_
 from .decoupled import dcl, dclw, dhel
 from .dino import dino_loss
 from .distill import clip_distill_loss, distill_info_nce
+from .fdt import OverItem, Padding, fdt_loss
 from .gap import cua, cuaxu
 from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .in_batch import InBatch
 from .kernel import KernelName, kcl
+from .late import OverTokens
+from .late_arguments import ScoreLoss
+from .late_info_nce import late_interaction_info_nce
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
@@ -44,6 +58,7 @@ from .uniform import alignment, joint_entropy, uniformity
 from .views import Views
 from .vocabulary import linear_cross_entropy
 from .volume import gram_loss
+from .word_region import OverWords, word_region_loss
 
 
 class InfoNCE(LossModule):
@@ -1489,6 +1504,312 @@ class M3ELLoss(LossModule):
             weights=weights,
             present=present,
             normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class LateInteractionInfoNCE(LossModule):
+    """`late_interaction_info_nce` as a module with options of its own.
+
+        loss = LateInteractionInfoNCE(learnable_temperature=True)
+        loss(queries, documents)
+
+    forward takes queries, documents, and by name query_mask, document_mask, document_offsets, modalities,
+    hard_negatives, hard_negative_mask, hard_positives, hard_positive_mask, query_ids, document_ids, teacher_scores. An
+    option that is given to forward holds for that call.
+
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
+    be given it then.
+    """
+
+    function = staticmethod(late_interaction_info_nce)
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        learnable_temperature: bool = False,
+        max_scale: float | None = None,
+        num_modalities: int | None = None,
+        teacher_loss: ScoreLoss = "kl",
+        teacher_temperature: float = 1.0,
+        teacher_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        direction: Direction = "rows",
+        reduce: OverTokens = "sum",
+        document_reduce: SegmentReduceName = "max",
+        sharpness: float = 1.0,
+        top_k: int | None = None,
+        normalize: bool = False,
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `late_interaction_info_nce`.
+
+        Args:
+            temperature: Fixed, or where learning starts.
+            learnable_temperature: Whether there are parameters: log_temperature.
+            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
+        """
+        super().__init__()
+        self.temperature = None if learnable_temperature else temperature
+        self.num_modalities = num_modalities
+        self.teacher_loss = teacher_loss
+        self.teacher_temperature = teacher_temperature
+        self.teacher_weight = teacher_weight
+        self.label_smoothing = label_smoothing
+        self.direction = direction
+        self.reduce = reduce
+        self.document_reduce = document_reduce
+        self.sharpness = sharpness
+        self.top_k = top_k
+        self.normalize = normalize
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        self.bound(max_scale, learnable_temperature=learnable_temperature)
+        if learnable_temperature:
+            self.learn("temperature", temperature)
+
+    def forward(
+        self,
+        queries: Tensor,
+        documents: Tensor,
+        *,
+        temperature: float | Tensor | Own = OWN,
+        query_mask: Tensor | None = None,
+        document_mask: Tensor | None = None,
+        document_offsets: Tensor | None = None,
+        modalities: Tensor | None = None,
+        num_modalities: int | Own | None = OWN,
+        hard_negatives: Tensor | None = None,
+        hard_negative_mask: Tensor | None = None,
+        hard_positives: Tensor | None = None,
+        hard_positive_mask: Tensor | None = None,
+        query_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        teacher_scores: Tensor | None = None,
+        teacher_loss: ScoreLoss | Own = OWN,
+        teacher_temperature: float | Tensor | Own = OWN,
+        teacher_weight: float | Tensor | Own = OWN,
+        label_smoothing: float | Own = OWN,
+        direction: Direction | Own = OWN,
+        reduce: OverTokens | Own = OWN,
+        document_reduce: SegmentReduceName | Own = OWN,
+        sharpness: float | Tensor | Own = OWN,
+        top_k: int | Own | None = OWN,
+        normalize: bool | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`late_interaction_info_nce`. An option holds for this call."""
+        return late_interaction_info_nce(
+            queries,
+            documents,
+            temperature=self.needed("temperature", temperature),
+            query_mask=query_mask,
+            document_mask=document_mask,
+            document_offsets=document_offsets,
+            modalities=modalities,
+            num_modalities=self.num_modalities if num_modalities is OWN else num_modalities,
+            hard_negatives=hard_negatives,
+            hard_negative_mask=hard_negative_mask,
+            hard_positives=hard_positives,
+            hard_positive_mask=hard_positive_mask,
+            query_ids=query_ids,
+            document_ids=document_ids,
+            teacher_scores=teacher_scores,
+            teacher_loss=self.teacher_loss if teacher_loss is OWN else teacher_loss,
+            teacher_temperature=self.teacher_temperature if teacher_temperature is OWN else teacher_temperature,
+            teacher_weight=self.teacher_weight if teacher_weight is OWN else teacher_weight,
+            label_smoothing=self.label_smoothing if label_smoothing is OWN else label_smoothing,
+            direction=self.direction if direction is OWN else direction,
+            reduce=self.reduce if reduce is OWN else reduce,
+            document_reduce=self.document_reduce if document_reduce is OWN else document_reduce,
+            sharpness=self.sharpness if sharpness is OWN else sharpness,
+            top_k=self.top_k if top_k is OWN else top_k,
+            normalize=self.normalize if normalize is OWN else normalize,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            backend=self.backend if backend is OWN else backend,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class WordRegionLoss(LossModule):
+    """`word_region_loss` as a module with options of its own.
+
+        loss = WordRegionLoss()
+        loss(regions, words)
+
+    forward takes regions, words, and by name region_mask, word_mask, class_ids. An option that is given to forward
+    holds for that call.
+    """
+
+    function = staticmethod(word_region_loss)
+
+    def __init__(
+        self,
+        gamma1: float = 4.0,
+        gamma2: float = 5.0,
+        gamma3: float = 10.0,
+        *,
+        over_words: bool = True,
+        reduce: OverWords = "sum",
+        direction: Direction = "sum",
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        group: Group = None,
+    ) -> None:
+        """The options are those of `word_region_loss`."""
+        super().__init__()
+        self.gamma1 = gamma1
+        self.gamma2 = gamma2
+        self.gamma3 = gamma3
+        self.over_words = over_words
+        self.reduce = reduce
+        self.direction = direction
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.group = group
+
+    def forward(
+        self,
+        regions: Tensor,
+        words: Tensor,
+        *,
+        region_mask: Tensor | None = None,
+        word_mask: Tensor | None = None,
+        class_ids: Tensor | None = None,
+        gamma1: float | Tensor | Own = OWN,
+        gamma2: float | Tensor | Own = OWN,
+        gamma3: float | Tensor | Own = OWN,
+        over_words: bool | Own = OWN,
+        reduce: OverWords | Own = OWN,
+        direction: Direction | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`word_region_loss`. An option holds for this call."""
+        return word_region_loss(
+            regions,
+            words,
+            region_mask=region_mask,
+            word_mask=word_mask,
+            class_ids=class_ids,
+            gamma1=self.gamma1 if gamma1 is OWN else gamma1,
+            gamma2=self.gamma2 if gamma2 is OWN else gamma2,
+            gamma3=self.gamma3 if gamma3 is OWN else gamma3,
+            over_words=self.over_words if over_words is OWN else over_words,
+            reduce=self.reduce if reduce is OWN else reduce,
+            direction=self.direction if direction is OWN else direction,
+            reduction=self.reduction if reduction is OWN else reduction,
+            memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
+            group=self.group if group is OWN else group,
+        )
+
+    if TYPE_CHECKING:  # torch says that a call takes and returns anything
+        __call__ = forward
+
+
+class FDTLoss(LossModule):
+    """`fdt_loss` as a module with options of its own.
+
+        loss = FDTLoss(learnable_scale=True)
+        loss(image_tokens, text_tokens, codebook)
+
+    forward takes image_tokens, text_tokens, codebook, and by name image_mask, text_mask. An option that is given to
+    forward holds for that call.
+
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
+    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    """
+
+    function = staticmethod(fdt_loss)
+
+    def __init__(
+        self,
+        logit_scale: float | None = None,
+        *,
+        learnable_scale: bool = False,
+        max_scale: float | None = None,
+        temperature: float = 1.0,
+        pool: OverItem = "max",
+        padding: Padding = "drop",
+        direction: Direction = "mean",
+        reduction: Reduction = "mean",
+        memory_budget: int | None = None,
+        backend: BackendName = "auto",
+        group: Group = None,
+    ) -> None:
+        """The options are those of `fdt_loss`.
+
+        Args:
+            logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
+            learnable_scale: Whether there are parameters: log_logit_scale.
+            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
+                parameter in place, as CLIP does after a step.
+        """
+        super().__init__()
+        self.logit_scale = None if learnable_scale else logit_scale
+        self.temperature = temperature
+        self.pool = pool
+        self.padding = padding
+        self.direction = direction
+        self.reduction = reduction
+        self.memory_budget = memory_budget
+        self.backend = backend
+        self.group = group
+        self.bound(max_scale, learnable_scale=learnable_scale)
+        if learnable_scale:
+            self.learn("logit_scale", 1.0 / 0.07 if logit_scale is None else logit_scale)
+
+    def forward(
+        self,
+        image_tokens: Tensor,
+        text_tokens: Tensor,
+        codebook: Tensor,
+        logit_scale: float | Tensor | Own = OWN,
+        *,
+        image_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        temperature: float | Tensor | Own = OWN,
+        pool: OverItem | Own = OWN,
+        padding: Padding | Own = OWN,
+        direction: Direction | Own = OWN,
+        reduction: Reduction | Own = OWN,
+        memory_budget: int | Own | None = OWN,
+        backend: BackendName | Own = OWN,
+        group: Group | Own = OWN,
+    ) -> Tensor:
+        """`fdt_loss`. An option holds for this call."""
+        return fdt_loss(
+            image_tokens,
+            text_tokens,
+            codebook,
+            logit_scale=self.needed("logit_scale", logit_scale),
+            image_mask=image_mask,
+            text_mask=text_mask,
+            temperature=self.temperature if temperature is OWN else temperature,
+            pool=self.pool if pool is OWN else pool,
+            padding=self.padding if padding is OWN else padding,
+            direction=self.direction if direction is OWN else direction,
             reduction=self.reduction if reduction is OWN else reduction,
             memory_budget=self.memory_budget if memory_budget is OWN else memory_budget,
             backend=self.backend if backend is OWN else backend,

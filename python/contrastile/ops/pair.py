@@ -440,3 +440,8 @@ def _default_budget(args: Arguments) -> int:
     columns = sum(x.shape[:-1].numel() for x in (*args.blocks, *args.second_blocks)) if args.blocks else args.n
     size = stat_dtype(args.a.dtype).itemsize * args.n * columns
     return STATS_BUDGET if size <= STATS_BUDGET else 0
+
+
+def default_budget() -> int:
+    """Bytes of a small problem's scores, which may stay for the backward pass."""
+    return STATS_BUDGET

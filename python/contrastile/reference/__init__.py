@@ -12,10 +12,12 @@ from .debiased import debiased_info_nce, debiased_nt_xent
 from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
 from .distill import clip_distill_loss, cwcl_loss, distill_info_nce, hydra_loss, softclip_loss
+from .fdt import fdt_features, fdt_loss, sparsemax
 from .gap import cua, cuaxu
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim, maxsim_candidates, modality_maxsim
+from .late_info_nce import late_interaction_info_nce, xtr_scores
 from .margin import cma_loss, margin_info_nce
 from .mixup import m2_mix, mixup_info_nce, slerp
 from .multi_positive import mil_nce, multi_positive
@@ -31,6 +33,7 @@ from .symile import mip_similarity, symile_loss
 from .uniform import alignment, joint_entropy, uniformity
 from .vocabulary import dino_loss, linear_cross_entropy
 from .volume import area, gram_loss, gram_volume, gram_volume_matrix, triangle_loss
+from .word_region import word_region_loss, word_region_scores
 
 __all__ = [
     "alignment",
@@ -53,6 +56,8 @@ __all__ = [
     "dhel",
     "dino_loss",
     "distill_info_nce",
+    "fdt_features",
+    "fdt_loss",
     "global_local_info_nce",
     "gram_loss",
     "gram_volume",
@@ -64,6 +69,7 @@ __all__ = [
     "info_nce",
     "joint_entropy",
     "kcl",
+    "late_interaction_info_nce",
     "linear_cross_entropy",
     "m2_mix",
     "m3el_loss",
@@ -88,8 +94,12 @@ __all__ = [
     "singular_alignment",
     "slerp",
     "softclip_loss",
+    "sparsemax",
     "sup_con",
     "symile_loss",
     "triangle_loss",
     "uniformity",
+    "word_region_loss",
+    "word_region_scores",
+    "xtr_scores",
 ]
