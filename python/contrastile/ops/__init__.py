@@ -13,9 +13,11 @@ from .products import matmul
 from .results import PairStats
 from .second import Targets
 from .segments import segment_max
+from .stream import Stream, tiles
 
 __all__ = ["EngineOptions", "PairStats", "Pairs", "Prefixes", "Targets", "Weights", "gathered_dots", "hardest_limit"]
 __all__ += [
+    "Stream",
     "log_add",
     "matmul",
     "no_autocast",
@@ -30,6 +32,7 @@ __all__ += [
     "small_sum",
     "softplus",
     "stat_dtype",
+    "tiles",
     "weighted_sum",
     "widest_dtype",
 ]
