@@ -2,5 +2,6 @@
 
 from .largest import TopK, topk
 from .placing import ranks
+from .sampling import sample_negatives, semi_hard_negatives
 
-__all__ = ["TopK", "ranks", "topk"]
+__all__ = ["TopK", "ranks", "sample_negatives", "semi_hard_negatives", "topk"]

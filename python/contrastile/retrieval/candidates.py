@@ -48,6 +48,10 @@ class Candidates:
     scale: float | Tensor = 1.0
 
     def stream(self) -> tuple[Pairs, Stream]:
+        pairs, engine = self.pairs()
+        return pairs, Stream(arguments(pairs, engine), engine.ranks)
+
+    def pairs(self) -> tuple[Pairs, EngineOptions]:
         """Checked. Columns of a gallery that is None are the queries; none of them is its own candidate."""
         check.choice("score", self.score, SCORES)
         query, engine = check.features("query", self.query), EngineOptions.of(None, "torch", self.group)
@@ -61,8 +65,9 @@ class Candidates:
         else:
             self.set_tuples(pairs)
             engine.compute_dtype = query.dtype
-        pairs.row_low, pairs.row_high = (limit(n, x, query) for n, x in (("low", self.low), ("high", self.high)))
-        return pairs, Stream(arguments(pairs, engine), engine.ranks)
+        limits = (limit(name, x, query) for name, x in (("low", self.low), ("high", self.high)))
+        pairs.row_low, pairs.row_high = (None if x is None else x * self.scale for x in limits)
+        return pairs, engine
 
     def columns(self, pairs: Pairs) -> list[Tensor]:
         """Of dot products, in blocks."""
