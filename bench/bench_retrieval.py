@@ -1,7 +1,7 @@
 """Retrieval on large galleries: over the matrix products of the scores alone, and peak memory beside the inputs.
 
-CPU time of one thread, two sides in turn. Products: all scores in blocks of 128 rows, none of them kept. Goals: topk 1.3 of
-the products, 200 MB; ranks 200 MB.
+CPU time of one thread, two sides in turn. Products: all scores in blocks of 128 rows, none of them kept. Goals: `topk`
+1.3 of the products, 200 MB; `ranks` 200 MB.
 """
 
 from __future__ import annotations

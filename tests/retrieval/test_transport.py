@@ -43,19 +43,21 @@ def test_the_plan_is_the_official_codes(eps, iterations):
         torch.testing.assert_close(plan.sum(0), torch.full((M,), 1.0 / M, dtype=torch.float64), rtol=1e-9, atol=0.0)
 
 
-def official_loss():
-    """SwALIPLoss with full gradients, and one process."""
+def official_loss(detach_keys=False):
+    """SwALIPLoss in one process, also with full gradients."""
     total = 0.0
     for x, y in ((IMAGES, TEXTS), (TEXTS, IMAGES)):
         for a in range(2):
             for b in range(2):
                 target = official_sinkhorn(x[1 - a] @ y[1 - b].T, 0.05, 3).detach()
-                total = total - (target * F.log_softmax(SCALE * x[a] @ y[b].T, 1)).sum(1).mean() / 2
+                keys = y[b].detach() if detach_keys else y[b]
+                total = total - (target * F.log_softmax(SCALE * x[a] @ keys.T, 1)).sum(1).mean() / 2
     return total / 4
 
 
-def test_the_swapped_prediction_is_the_official_codes():
-    value, expected = swapped_prediction_loss(IMAGES, TEXTS, SCALE), official_loss()
+@pytest.mark.parametrize("detach_keys", [False, True])
+def test_the_swapped_prediction_is_the_official_codes(detach_keys):
+    value, expected = swapped_prediction_loss(IMAGES, TEXTS, SCALE, detach_keys=detach_keys), official_loss(detach_keys)
     torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-13)
     leaves = [*IMAGES, *TEXTS, SCALE]
     for own, true in zip(*(torch.autograd.grad(x, leaves) for x in (value, expected)), strict=True):

@@ -91,7 +91,7 @@ def invgc(gallery: Tensor, bank: Tensor, rate: float, *, group: Group = None) ->
         rate: > 0, to be tuned.
         group: Both are this rank's share.
 
-    Returns: (N, D), unit rows in the gallery's type.
+    Returns: (N, D), unit rows in the gallery's type, with gradients to both.
 
     Example:
         >>> invgc(torch.eye(3), torch.eye(3)[:2], 0.5).shape
@@ -116,7 +116,8 @@ def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
 
     Args: gallery: T, (N, D), unit rows. bank: G, (M, D). rate: > 0. k: >= 1; the official code takes a hundredth of M.
 
-    Returns: (N, D), unit rows in the gallery's type. Cost 2 N M D FLOP, O(N k + (N + M) D) memory.
+    Returns: (N, D), unit rows in the gallery's type, with gradients to both. Cost 2 N M D FLOP, O(N k + (N + M) D)
+    memory.
 
     Example:
         >>> local_adj(torch.eye(3), torch.eye(3)[:2], 0.5, k=1).shape
@@ -126,17 +127,17 @@ def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
     """
     t, g = pair(gallery, bank)
     step = positive("rate", rate) / k
-    found = topk(t.detach(), g.detach(), k)
-    weight = torch.where(found.indices < 0, 0.0, found.values)
-    moved = t.new_zeros(t.shape)
-    if g.shape[0]:
-        for part in torch.arange(t.shape[0], device=t.device).split(max((1 << 22) // max(k * g.shape[1], 1), 1)):
-            moved[part] = torch.einsum("nk,nkd->nd", weight[part], g.detach()[found.indices[part].clamp_min(0)])
-    return unit(t.detach() - step * moved, True).to(gallery.dtype)
+    found = topk(t, g, k)
+    row, which = (found.indices >= 0).nonzero(as_tuple=True)
+    places = torch.stack([row, found.indices[row, which]])
+    nearest = torch.sparse_coo_tensor(
+        places, found.values[row, which], (t.shape[0], g.shape[0]), check_invariants=False
+    )
+    return unit(t - step * torch.sparse.mm(nearest, g), True).to(gallery.dtype)
 
 
 def pair(gallery: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-    t, g = (upcast(check.features(name, x).detach()) for name, x in (("gallery", gallery), ("bank", bank)))
+    t, g = (upcast(check.features(name, x)) for name, x in (("gallery", gallery), ("bank", bank)))
     check.same_width("bank", g, "gallery", t)
     check.same_device("bank", g, t.device)
     return t, g

@@ -54,7 +54,7 @@ def querybank_topk(query: Tensor, gallery: Tensor, bank: Tensor, k: int, *, beta
         query: (N, D). gallery: (M, D). bank: (B, D), B >= 1. k: >= 1.
         beta: As in `inverted_softmax_bias`. hubs: >= 1.
 
-    Returns: TopK of s', without gradient. Cost: 4 N M D + 4 B M D FLOP.
+    Returns: TopK of s'; biases have no gradient. Cost: 4 N M D + 4 B M D FLOP.
 
     Example:
         >>> gallery, query = torch.nn.functional.normalize(torch.randn(2, 5, 8), dim=2)
@@ -62,7 +62,6 @@ def querybank_topk(query: Tensor, gallery: Tensor, bank: Tensor, k: int, *, beta
 
     Source: Bogolin et al. 2022 (QB-Norm), arXiv 2112.12777.
     """
-    query, gallery, bank = (x.detach() for x in (query, gallery, bank))
     bias = inverted_softmax_bias(gallery, bank, beta=beta)
     plain = topk(query, gallery, k)
     active = torch.isin(plain.indices[:, 0], topk(bank, gallery, hubs).indices) & (plain.indices[:, 0] >= 0)

@@ -80,6 +80,7 @@ def swapped_prediction_loss(
     *,
     eps: float = 0.05,
     iterations: int = 3,
+    detach_keys: bool = False,
     group: Group = None,
 ) -> Tensor:
     """SwALIP: of two views of images and of texts, each pair predicts the assignment of the pair of the other views.
@@ -92,10 +93,10 @@ def swapped_prediction_loss(
         images, texts: Two tensors each, (N, D), unit rows.
         logit_scale: > 0, float or 0-dim tensor (the exponential of the learned parameter).
         eps, iterations: As in `sinkhorn_potentials`.
+        detach_keys: The official code's gather: each direction gives gradient to its queries alone.
         group: As in clip_loss.
 
-    Returns: A 0-dim tensor, nats. CLIP-rocket adds 0.2 of it to its other terms. Gradients reach queries and keys; the
-    official code detaches keys that it gathers.
+    Returns: A 0-dim tensor, nats. CLIP-rocket adds 0.2 of it to its other terms.
 
     Cost: (96 + 32 iterations) N^2 D FLOP, forward and backward: 8 cross entropies with soft targets and as many plans;
     O(N D) memory.
@@ -113,8 +114,9 @@ def swapped_prediction_loss(
         for first in range(2):
             for second in range(2):
                 query, key = assignment(x[1 - first], y[1 - second], eps, iterations, group)
+                found = y[second].detach() if detach_keys else y[second]
                 total = total + distill_info_nce(
-                    x[first], y[second], query, key, temperature=1.0 / scale, teacher_temperature=eps, alpha=1.0,
+                    x[first], found, query, key, temperature=1.0 / scale, teacher_temperature=eps, alpha=1.0,
                     group=group,
                 )  # fmt: skip
     return total / 8.0
