@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..losses.common import unit, upcast
-from ..ops import check, matmul
+from ..ops import check, matmul, no_autocast
 from ..ranks import GlobalBatch, Group, collective
 from .largest import topk
 from .transport import positive
@@ -133,7 +133,8 @@ def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
     nearest = torch.sparse_coo_tensor(
         places, found.values[row, which], (t.shape[0], g.shape[0]), check_invariants=False
     )
-    return unit(t - step * torch.sparse.mm(nearest, g), True).to(gallery.dtype)
+    with no_autocast(t):
+        return unit(t - step * torch.sparse.mm(nearest, g), True).to(gallery.dtype)
 
 
 def pair(gallery: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:

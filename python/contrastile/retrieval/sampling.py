@@ -67,7 +67,8 @@ def sample_negatives(
         row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, mask, group: As in `topk`.
 
     Returns:
-        (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN.
+        (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN
+        or inf.
 
     Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again
     whenever draws fell so often on columns that a row already has that it is short of k.
