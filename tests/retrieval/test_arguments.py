@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_every_argument_is_known(name):
     documented = inspect.getdoc(FUNCTIONS[name])
     assert all(x in documented for x in names)
     assert "Source:" in documented or name in ("topk", "ranks")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_example_runs(name):
+    torch.manual_seed(0)
+    names = {"torch": torch, **{x: getattr(retrieval, x) for x in retrieval.__all__}}
+    (example,) = doctest.DocTestFinder(recurse=False).find(FUNCTIONS[name], name, globs=names)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted and not result.failed
 
 
 @pytest.mark.parametrize("name, argument", [(name, x) for name, found in MATTERS.items() for x in found])

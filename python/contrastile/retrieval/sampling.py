@@ -124,6 +124,11 @@ def semi_hard_negatives(
 
     Cost: 6 N M D FLOP, O(N (pool + k) + (N + M) D) memory.
 
+    Example:
+        >>> bank = torch.nn.functional.normalize(torch.randn(50, 8), dim=1)
+        >>> semi_hard_negatives(bank[:4], bank, 5, pool=20).shape
+        torch.Size([4, 5])
+
     Source: Xie et al. 2020 (InterCLR), arXiv 2008.11702; official code open-mmlab/mmselfsup, branch 0.x,
         mmselfsup/models/memories/interclr_memory.py.
     """
