@@ -230,7 +230,7 @@ PAPERS = (
         exact(
             "drawing them with equal probabilities from the semi-hard pool, without those of the same pseudo label",
             """
-            others = dict(keep="other_id", row_ids=labels[:len(q)], col_ids=labels)
+            others = dict(keep="other_id", row_ids=labels[: len(q)], col_ids=labels)
             draw = dict(pool=9, generator=torch.Generator().manual_seed(seed))
             drawn = contrastile.retrieval.semi_hard_negatives(q, bank, 4, **others, **draw)
             own = contrastile.Candidates.of_bank(bank, drawn)
