@@ -9,7 +9,7 @@ from torch.library import opcheck
 
 import contrastile
 from contrastile import debiased_info_nce, debiased_nt_xent, info_nce, pair_reduce
-from contrastile.ops import EngineOptions, Pairs, hardest
+from contrastile.ops import EngineOptions, Pairs, hardest, stream
 from contrastile.ops.arguments import arguments
 from contrastile.ops.record import packed
 from support.launch import gather_from
@@ -94,7 +94,7 @@ def test_many_blocks_of_columns_and_rows(monkeypatch):
     options = {"negatives": BANK, "num_hard": K, "symmetric": True, "false_negative_margin": 0.2}
     whole = info_nce(QUERY, KEY, **options)
     monkeypatch.setattr(hardest, "COLUMNS", 3)
-    monkeypatch.setattr(hardest, "COPIES", 1 << 17)  # one or two rows
+    monkeypatch.setattr(stream, "COPIES", 1 << 17)  # one or two rows
     same(info_nce(QUERY, KEY, **options), whole, QUERY, KEY, BANK)
 
 

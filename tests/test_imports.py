@@ -180,7 +180,8 @@ ALLOWED = {
     "reference": ("reference",),  # written from the papers, so that it can be wrong only by itself
     "distributed": ("ops", "ranks", "distributed"),
     "compat": ("literals", "losses", "ops", "ranks", "reference", "compat"),
-    "metrics": ("losses", "ops"),
+    "retrieval": ("literals", "losses", "monoid", "ops", "ranks", "retrieval", "spec"),
+    "metrics": ("losses", "ops", "retrieval"),
     "catalog": ("losses", "reference", "catalog"),
     "testing": ("catalog",),
     "benchmark": ("",),

@@ -98,14 +98,19 @@ def triangle_loss(
 
 
 def areas(tensors: list[Tensor], key_offset: int, squared: bool) -> tuple[Columns, Tensor]:
-    """The lines that x and y make, and the scores of the matched triangles."""
+    """The columns, and the scores of the matched triangles."""
     anchor, x, y = tensors
+    own = slice(key_offset, key_offset + anchor.shape[0])
+    size = area(anchor, x[own], y[own])
+    return lines(x, y, squared), 2.0 * size.square() if squared else size
+
+
+def lines(x: Tensor, y: Tensor, squared: bool) -> Columns:
+    """The lines that x and y make."""
     left, right = upcast(x), upcast(y)
     (direction,), (side,) = basis([right - left], 1)
     point = left - (left * direction).sum(1, keepdim=True) * direction  # of the line, the nearest to 0
-    own = slice(key_offset, key_offset + anchor.shape[0])
-    size = area(anchor, x[own], y[own])
     directions, norm = torch.stack([point, direction]), point.square().sum(1)
     if squared:
-        return Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True), 2.0 * size.square()
-    return Columns(directions, 0.5 * side, norm, "distance", offset=True), size
+        return Columns(directions, 0.5 * side.square(), norm, "squared_distance", offset=True)
+    return Columns(directions, 0.5 * side, norm, "distance", offset=True)

@@ -152,9 +152,11 @@ def volumes(tensors: list[Tensor], key_offset: int, present: Tensor | None) -> t
         if present is not None:  # a missing modality is a zero vector: no direction, and it counts as a factor of 1
             lengths = torch.where(torch.cat([present[:, 1:], present[:, :1]], 1).T, lengths, 1.0)
         factor = product(lengths[:-1])
-        volume = factor * lengths[-1]
-    else:
-        directions, lengths = basis(others, len(others))
-        factor = product(lengths)
-        volume = product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
-    return Columns(directions, factor, None, "distance", offset=False), volume
+        return Columns(directions, factor, None, "distance", offset=False), factor * lengths[-1]
+    return spans(others), product(basis([*(x[key_offset : key_offset + n] for x in others), anchor], 0)[1])
+
+
+def spans(others: list[Tensor]) -> Columns:
+    """What the tuples span."""
+    directions, lengths = basis(others, len(others))
+    return Columns(directions, product(lengths), None, "distance", offset=False)

@@ -25,9 +25,11 @@ from .results import PairStats
 from .second import Targets
 from .segment_operators import ordered
 from .segments import offsets_of, own_segment_reduce, segment_reduce
+from .stream import Stream, tiles
 
 __all__ = ["Block", "EngineOptions", "PairStats", "Pairs", "Prefixes", "Statistics", "Targets", "Weights"]
 __all__ += [
+    "Stream",
     "by_blocks",
     "default_budget",
     "equal_blocks",
@@ -50,6 +52,7 @@ __all__ += [
     "small_sum",
     "softplus",
     "stat_dtype",
+    "tiles",
     "weighted_sum",
     "widest_dtype",
 ]

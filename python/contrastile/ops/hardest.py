@@ -1,30 +1,23 @@
-"""Where the hardest columns of every row end: the largest scores, a block of rows and columns at a time.
-
-Plain torch on every backend: torch.topk of a block costs a fraction of its product.
-"""
+"""Where the hardest columns of every row end: the largest scores, a tile of rows and columns at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backends.torch_tiles import TorchBackend, kept_logits
 from ..monoid import stat_dtype
-from ..ranks import sweep
-from ..spec import PairBlock, PairCall, Side
-from . import across_ranks
+from ..spec import PairCall, Side
 from .arguments import Pairs, arguments
-from .library import LIB, TAGS, build_call, no_autocast, operator
+from .library import LIB, TAGS, operator
 from .options import EngineOptions
-from .record import SCHEMA, Arguments, needs_of, packed
+from .record import SCHEMA, Arguments, packed
+from .stream import Stream, tiles
 
 ROUNDINGS = 8  # in units of |a| |b|, by how many two computations of one dot product may differ
 COLUMNS = 4096  # of a block; more where each row keeps many
-COPIES = 4  # of a block's scores at a time: products, scaled, masked
 
 LIB.define(f"hardest({SCHEMA}, SymInt count) -> Tensor", tags=TAGS)
 
@@ -44,24 +37,21 @@ def hardest_limit(pairs: Pairs, count: int, engine: EngineOptions) -> Tensor:
         if engine.ranks is None:
             limit: Tensor = torch.ops.contrastile.hardest.default(*packed(args), count)
             return limit
-        sizes = across_ranks.agreed(engine.ranks, args, "pair_reduce", needs_of(args))
-        if count >= across_ranks.columns_of_all(engine.ranks, sizes):
+        stream = Stream(args, engine.ranks)
+        if count >= stream.columns:
             return no_limit(args)
-        with no_autocast(args.a):
-            call = across_ranks.global_call(engine.ranks, args, sizes)
-            found = Hardest(count, call.own.rows)
-            sweep.visit(call, found.see)
-            return found.limit()
+        found = Hardest(count, stream.call.rows)
+        stream.visit(found.see)
+        return found.limit()
 
 
 def hardest(args: Arguments, count: int) -> Tensor:
     if count >= args.m:
         return no_limit(args)
-    with no_autocast(args.a):
-        call, _ = build_call(args)
-        found = Hardest(count, call.rows)
-        found.see(call)
-        return found.limit()
+    stream = Stream(args, None)
+    found = Hardest(count, stream.call.rows)
+    stream.visit(found.see)
+    return found.limit()
 
 
 def no_limit(args: Arguments) -> Tensor:
@@ -85,19 +75,13 @@ class Hardest:
         self.rounding = rows.scale.new_zeros(n)  # by how much a z may be off
 
     def see(self, call: PairCall) -> None:
-        width, start = max(COLUMNS, 4 * self.count), 0
-        scores = TorchBackend().limits(self.largest.device).workspace // (self.largest.dtype.itemsize * COPIES)
+        for tile in tiles(call, max(COLUMNS, 4 * self.count)):
+            z = tile.logits()
+            both = torch.cat([self.largest[tile.rows], z.topk(min(self.count + 1, z.shape[1])).values], 1)
+            self.largest[tile.rows] = both.topk(self.count + 1).values
         for side in call.blocks:
-            for low, high in spans(len(side), width):
-                for first, last in spans(len(call.rows), max(scores // width, 1)):
-                    mask = None if call.mask is None else call.mask[first:last, start + low : start + high]
-                    block = PairBlock(call.spec, call.rows.slice(first, last), side.slice(low, high), mask)
-                    found = kept_logits(block).topk(min(self.count + 1, high - low)).values
-                    both = torch.cat([self.largest[first:last], found], 1)
-                    self.largest[first:last] = both.topk(self.count + 1).values
             if len(side):
                 self.rounding = torch.maximum(self.rounding, rounding(call.rows, side))
-            start += len(side)
 
     def limit(self) -> Tensor:
         last, following = self.largest[:, -2:].unbind(1)
@@ -112,7 +96,3 @@ def rounding(rows: Side, side: Side) -> Tensor:
     length = torch.linalg.vector_norm(rows.features, dim=1, dtype=kind)
     found: Tensor = rows.scale.abs() * length * longest * (ROUNDINGS * torch.finfo(kind).eps)
     return found
-
-
-def spans(size: int, width: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + width, size)) for start in range(0, size, width))
