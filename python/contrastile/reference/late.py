@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -54,7 +56,7 @@ def padded(x: Tensor, mask: Tensor | None, offsets: Tensor | None) -> tuple[Tens
     if offsets is None:
         return x, kept
     bounds = offsets.tolist()
-    items = [x[i:j] for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
+    items = [x[i:j] for i, j in pairwise(bounds)]
     longest = max([0, *map(len, items)])
     out = x.new_zeros(len(items), longest, x.shape[-1])
     inside = torch.zeros(len(items), longest, dtype=torch.bool, device=x.device)
