@@ -647,6 +647,7 @@ def test_all_names_are_exported():
     variants = {"mv_infonce_across", "pvc_arithmetic", "uniformity_two_sides", *(f"kcl_{name}" for name in KERNELS)}
     elsewhere = {"area", "gram_loss", "gram_volume", "gram_volume_matrix", "triangle_loss"}  # tests/test_<name>.py
     elsewhere |= {"pmrl_loss", "singular_alignment", "symile_loss", "mip_similarity", "maxsim"}
+    elsewhere |= {"maxsim_candidates", "modality_maxsim"}
     elsewhere |= {
         "clip_distill_loss",
         "cwcl_loss",

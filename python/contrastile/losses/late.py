@@ -233,12 +233,18 @@ def _over_tokens(best: Tensor, queries: _Tokens, reduce: OverTokens) -> Tensor:
 
 
 def _total(x: Tensor, queries: _Tokens) -> Tensor:
+    """Of every query's rows of x."""
     segments = queries.segments
-    if isinstance(segments, Tensor):
-        sums: Tensor = torch.segment_reduce(x, "sum", offsets=segments, axis=0, unsafe=True)
-        return sums
-    found: Tensor = x.unflatten(0, (queries.items, segments)).sum(1)
-    return found
+    if not isinstance(segments, Tensor):
+        found: Tensor = x.unflatten(0, (queries.items, segments)).sum(1)
+        return found
+    token = torch.arange(x.shape[0], device=x.device)
+    owner = torch.searchsorted(segments, token, right=True) - 1
+    owner = torch.where((owner < 0) | (owner >= queries.items), queries.items, owner)  # a row more, for nobody's
+    zeros = x.new_zeros(queries.items + 1, x.shape[1])
+    if x.device.type == "cpu":
+        return zeros.index_add(0, owner, x)[: queries.items]
+    return zeros.index_put((owner,), x, accumulate=True)[: queries.items]  # index_add adds in any order there
 
 
 def _sorted_by_modality(modalities: Tensor, count: int, documents: Tensor) -> tuple[Tensor, Tensor]:

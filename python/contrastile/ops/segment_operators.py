@@ -239,8 +239,11 @@ def ordered(name: str, offsets: Tensor, columns: int) -> Tensor:
     """Offsets that do not decrease or leave the columns, whatever came; on a CPU, where reading them is free, others
     are refused."""
     possible = offsets.clamp(0, columns).cummax(0).values
-    message = f"{name} must be offsets from 0 to {columns} that do not decrease, got"
-    check.condition(lambda: f"{message} {offsets.tolist()}", possible == offsets)
+
+    def message() -> str:
+        return f"{name} must be offsets from 0 to {columns} that do not decrease, got {offsets.tolist()}"
+
+    check.condition(message, possible == offsets)
     return possible
 
 
