@@ -169,6 +169,8 @@ def test_packed_items_score_as_padded_ones(document_reduce, reduce):
     expected = [padded[0], packed(padded[1], of_queries)[0], packed(padded[2], of_documents)[0]]
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y)
+    dense = reference.maxsim(rows, cols, query_offsets=row_offsets, document_offsets=col_offsets, **options)
+    torch.testing.assert_close(dense, scores)
     half = maxsim(q, cols, query_mask=masks[0], document_offsets=col_offsets, **options)
     torch.testing.assert_close(half, padded[0])
     # tokens that a mask drops, and those outside all items
@@ -214,6 +216,7 @@ def test_candidates_are_the_diagonal_of_all(document_reduce):
     mask = (torch.arange(7) < torch.tensor(lengths)[:, None]).view(4, 3, 7)
     cols.requires_grad_(), d.requires_grad_()
     found = maxsim_candidates(q, cols, document_offsets=offsets, **options)
+    torch.testing.assert_close(reference.maxsim_candidates(q, cols, document_offsets=offsets, **options), found)
     expected = maxsim_candidates(q, d, document_mask=mask, **options)
     torch.testing.assert_close(found, expected)
     found, expected = (x.masked_fill(x == -torch.inf, 0.0).square().sum() for x in (found, expected))

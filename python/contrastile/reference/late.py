@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -48,12 +50,30 @@ def every_token(x: Tensor, mask: Tensor | None) -> Tensor:
     return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device) if mask is None else mask
 
 
+def padded(x: Tensor, mask: Tensor | None, offsets: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(items, tokens, D) and which are tokens, of items that lie one after the other where there are offsets."""
+    kept = every_token(x, mask)
+    if offsets is None:
+        return x, kept
+    bounds = offsets.tolist()
+    items = [x[i:j] for i, j in pairwise(bounds)]
+    longest = max([0, *map(len, items)])
+    out = x.new_zeros(len(items), longest, x.shape[-1])
+    inside = torch.zeros(len(items), longest, dtype=torch.bool, device=x.device)
+    for k, item in enumerate(items):
+        out[k, : len(item)] = item
+        inside[k, : len(item)] = kept[bounds[k] : bounds[k + 1]]
+    return out, inside
+
+
 def maxsim(
     queries: Tensor,
     documents: Tensor,
     *,
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
+    query_offsets: Tensor | None = None,
+    document_offsets: Tensor | None = None,
     reduce: str = "sum",
     document_reduce: str = "max",
     sharpness: float | Tensor = 1.0,
@@ -68,9 +88,10 @@ def maxsim(
 
     Source: Khattab and Zaharia 2020 (arXiv 2004.12832), eq. 3; "mean": Yao et al. 2022 (arXiv 2111.07783), eq. 4 and 5.
     """
-    products = torch.einsum("ntd,mud->ntmu", unit(queries, normalize), unit(documents, normalize))
-    best = over_tokens(products, every_token(documents, document_mask), document_reduce, sharpness)
-    return of_queries(best, every_token(queries, query_mask), reduce)
+    q, of_query = padded(unit(queries, normalize), query_mask, query_offsets)
+    d, of_document = padded(unit(documents, normalize), document_mask, document_offsets)
+    best = over_tokens(torch.einsum("ntd,mud->ntmu", q, d), of_document, document_reduce, sharpness)
+    return of_queries(best, of_query, reduce)
 
 
 def modality_maxsim(
@@ -100,12 +121,15 @@ def maxsim_candidates(
     *,
     query_mask: Tensor | None = None,
     document_mask: Tensor | None = None,
+    document_offsets: Tensor | None = None,
     reduce: str = "sum",
     document_reduce: str = "max",
     sharpness: float | Tensor = 1.0,
     normalize: bool = False,
 ) -> Tensor:
     """`maxsim` of queries (N, T, D) with documents (N, K, U, D) of their own, (N, K)."""
-    products = torch.einsum("ntd,nkud->ntku", unit(queries, normalize), unit(documents, normalize))
-    best = over_tokens(products, every_token(documents, document_mask).unsqueeze(1), document_reduce, sharpness)
+    q, (d, kept) = unit(queries, normalize), padded(unit(documents, normalize), document_mask, document_offsets)
+    if document_offsets is not None:
+        d, kept = (x.unflatten(0, (len(q), len(x) // max(len(q), 1))) for x in (d, kept))
+    best = over_tokens(torch.einsum("ntd,nkud->ntku", q, d), kept.unsqueeze(1), document_reduce, sharpness)
     return of_queries(best, every_token(queries, query_mask), reduce)
