@@ -227,6 +227,16 @@ def test_blocks_of_texts_change_nothing(monkeypatch):
     same(found, reference.word_region_loss(v, w, **options), v, w, gamma)
 
 
+def test_gradients_of_blocks_in_half_precision_are_rounded_once(few_columns):
+    """Those of queries, which every block adds to, but for what each block's own product rounds."""
+    q, d = (x.detach().bfloat16() for x in (tokens(N, T), tokens(40, U, seed=1)))
+    leaf, wide = q.clone().requires_grad_(), q.double().requires_grad_()
+    late_interaction_info_nce(leaf, d, memory_budget=0).backward()
+    reference.late_interaction_info_nce(wide, d.double()).backward()
+    error = (leaf.grad.double() - wide.grad).abs().max()
+    assert error <= 2.0**-8 * wide.grad.abs().max()
+
+
 def test_blocks_are_differentiated_once(few_columns):
     q, d = tokens(N, T), tokens(M, U, seed=1)
     loss = late_interaction_info_nce(q, d, memory_budget=0)

@@ -10,7 +10,7 @@ INTRODUCTION = """\
 # Papers
 
 What the package offers of {numbered} papers on multimodal and multi-view contrast, and of works that they build on. Of
-the {numbered}, {exact} have exact code, {blocks} building blocks alone, {none} have no objective, and {missing} are
+the {numbered}, {exact} have exact code, {blocks} building blocks alone, {none} have no objective, and {missing} {are}
 still missing.
 
 - **exact**: the code is the paper's formula, or that of its official code where the two differ. The test named beside
@@ -43,7 +43,12 @@ def page(groups: dict[str, tuple[Paper, ...]]) -> str:
     most = Counter(min((x.status for x in paper.offers), key=ORDER.index) for paper in numbered)
     exact, blocks, none, missing = (most[x] for x in ORDER)
     text = INTRODUCTION.format(
-        numbered=len(numbered), exact=exact, blocks=blocks, none=none, missing=missing
+        numbered=len(numbered),
+        exact=exact,
+        blocks=blocks,
+        none=none,
+        missing=missing,
+        are="is" if missing == 1 else "are",
     ) + "".join(map(row, papers))
     for title, some in groups.items():
         text += f"\n## {title}\n\n" + "\n".join(map(section, some))

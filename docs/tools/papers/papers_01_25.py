@@ -179,10 +179,8 @@ PAPERS = (
             "official code",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
-            options = dict(query_mask=query_mask, reduce="mean", temperature=0.02)
-            loss = contrastile.late_interaction_info_nce(
-                E_q, E_d, modalities=modality, num_modalities=M + 1, **options
-            )
+            options = dict(modalities=modality, num_modalities=M + 1, reduce="mean", temperature=0.02)
+            loss = contrastile.late_interaction_info_nce(E_q, E_d, query_mask=query_mask, **options)
             """,
             TESTS + "test_10_clamr",
         ),
@@ -190,12 +188,9 @@ PAPERS = (
             "the official code's variant with hard positives, documents by their labelled modality alone",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
-            options = dict(query_mask=query_mask, reduce="mean", temperature=0.02)
-            labelled = (modality == label[:, None])[:, None]
-            loss = contrastile.late_interaction_info_nce(
-                E_q, E_d, hard_positives=E_d[:, None], hard_positive_mask=labelled, modalities=modality,
-                num_modalities=M + 1, **options
-            )
+            options = dict(modalities=modality, num_modalities=M + 1, reduce="mean", temperature=0.02)
+            own = dict(hard_positives=E_d[:, None], hard_positive_mask=(modality == label[:, None])[:, None])
+            loss = contrastile.late_interaction_info_nce(E_q, E_d, query_mask=query_mask, **own, **options)
             """,
             TESTS + "test_10_hard_positives", "hard positives",
         ),

@@ -47,9 +47,8 @@ PAPERS = (
         block(
             "CLIP over the best of several query outputs",
             """
-            loss = contrastile.late_interaction_info_nce(
-                t[:, None], q, temperature=tau, label_smoothing=0.1, direction="mean"
-            )
+            options = dict(label_smoothing=0.1, direction="mean")
+            loss = contrastile.late_interaction_info_nce(t[:, None], q, temperature=tau, **options)
             """,
             TESTS + "test_29_best_query",
         ),

@@ -48,10 +48,8 @@ PAPERS = (
         block(
             "texts and songs by a softmax-weighted mean over clips, whose sharpness is learned",
             """
-            options = dict(document_reduce="softmax_mean", sharpness=beta, document_mask=mask)
-            loss = contrastile.late_interaction_info_nce(
-                t[:, None], clips, temperature=tau, direction="mean", **options
-            )
+            options = dict(document_reduce="softmax_mean", sharpness=beta, document_mask=mask, direction="mean")
+            loss = contrastile.late_interaction_info_nce(t[:, None], clips, temperature=tau, **options)
             """,
             TESTS + "test_53_clips",
         ),
@@ -180,9 +178,8 @@ PAPERS = (
             "DAMSM as in AttnGAN's code: words and regions, sentences and images, other pairs of a class left out",
             """
             words = contrastile.word_region_loss(regions, e, word_mask=mask, class_ids=y)
-            whole = contrastile.clip_loss(
-                image, sentence, 10.0, image_ids=y, text_ids=y, normalize=True, direction="sum"
-            )
+            options = dict(image_ids=y, text_ids=y, normalize=True, direction="sum")
+            whole = contrastile.clip_loss(image, sentence, 10.0, **options)
             loss = words + whole
             """,
             TESTS + "test_61_words", "words",
@@ -319,7 +316,10 @@ PAPERS = (
         ),
         block(
             "words of a report against regions of its volume",
-            "loss = contrastile.word_region_loss(regions, words, word_mask=mask, over_words=False, direction='mean')",
+            """
+            options = dict(over_words=False, direction="mean")
+            loss = contrastile.word_region_loss(regions, words, word_mask=mask, **options)
+            """,
             TESTS + "test_72_words", "words",
         ),
     ),

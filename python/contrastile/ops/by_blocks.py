@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..monoid import stat_dtype
 from .autograd import once
 from .library import no_autocast
 
@@ -89,7 +90,11 @@ def gradients(
 ) -> tuple[Tensor, ...]:
     """Of the tensors that need one."""
     of_lse, of_sums, of_cols, lse, *inputs = tensors
-    totals = [torch.zeros_like(x) if need else None for x, need in zip(inputs, needs, strict=True)]
+    # what every block adds to is rounded once
+    kinds = [stat_dtype(x.dtype) if place < count else x.dtype for place, x in enumerate(inputs)]
+    totals = [
+        torch.zeros_like(x, dtype=kind) if need else None for x, kind, need in zip(inputs, kinds, needs, strict=True)
+    ]
     for block in blocks:
         parts = [x if place < count else block.rows(x) for place, x in enumerate(inputs)]
         leaves = [x.detach().requires_grad_(need) for x, need in zip(parts, needs, strict=True)]
@@ -107,7 +112,7 @@ def gradients(
             for (total, _, place), grad in zip(wanted, given, strict=True):
                 if grad is not None:
                     (total if place < count else block.rows(total)).add_(grad)
-    return tuple(x for x in totals if x is not None)
+    return tuple(total.to(x.dtype) for total, x in zip(totals, inputs, strict=True) if total is not None)
 
 
 def equal_blocks(columns: int, each: int | None, rows: int = 1) -> list[Block]:
