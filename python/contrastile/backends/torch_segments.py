@@ -16,7 +16,7 @@ from .segments import SegmentCall, SegmentReduces, SoftmaxUpstream, row_part
 
 
 class TorchSegments(SegmentReduces):
-    matrices = 5
+    matrices = 8  # z, t, p, z - mean, the gradient, and three numbers of segments spread over columns
 
     def maxima(self, call: SegmentCall, values: Tensor, args: Tensor) -> None:
         for part in self.chunks(call):
