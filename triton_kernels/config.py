@@ -2,9 +2,9 @@
 
 Chosen by reasoning and by what compiles without spills (tests/test_triton_compile.py); none has been timed on a device.
 The epilogues hold several tile-sized float32 values at once, so a tile belongs to a weight of the epilogue: 1 for
-`score_grad`, 1 more where that also stores statistics, or where `stats` stores more numbers than peaks and totals, 2
-more for ids, groups, labels, an order, limits, a mask or distances. float32 products without TF32 run on the ordinary
-cores: small tiles.
+`score_grad`, 1 more where that also stores statistics, where `stats` stores more numbers than peaks and totals, or
+where columns have another z than rows, 2 more for ids, groups, labels, an order, limits, a mask or distances. float32
+products without TF32 run on the ordinary cores: small tiles.
 """
 
 from __future__ import annotations

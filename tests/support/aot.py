@@ -210,7 +210,7 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
     """The kernel with the table's tile, or another; the fused one needs it."""
     score_grad = kernel == "score_grad"
     level = variant.rule_level()
-    more = variant.sums() if score_grad else triton_launch.more_numbers(variant.spec(), level)
+    more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
     second = variant.spec().second
     tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)

@@ -49,7 +49,7 @@ class Launch:
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
         level = rule_level(block)
-        more = more_numbers(block.spec, level) if needs is None else needs.stats
+        more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
         self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
@@ -176,10 +176,10 @@ def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
 
 
 def more_numbers(spec: PairSpec, level: int) -> bool:
-    """Whether the statistics of a tile take more registers than peaks and totals, for rules of this level. Positives of
-    which all are kept, one an item, are apart at no cost."""
+    """Whether the statistics of a tile take more registers than peaks and totals of one z, for rules of this level.
+    Positives of which all are kept, one an item, are apart at no cost."""
     at_no_cost = spec.positives == PairTest.SAME_INDEX and spec.keep == NO_TEST and level == 0
-    return spec.counts or (spec.split and not at_no_cost)
+    return spec.counts or spec.own_scales or (spec.split and not at_no_cost)
 
 
 def rule_level(x: PairBlock | PairCall) -> int:
