@@ -199,6 +199,17 @@ HERE |= {
     ("mil_nce", "mask"): Matter(None, torch.arange(3).expand(N, 3) < 2),
     **{(name, "direction"): Matter("mean", "rows", {"joint": False}) for name in ("mil_nce", "MILNCE")},
 }
+HERE |= {
+    ("retrieval_ranks", "gallery"): Matter(Y, Z),
+    ("mean_rank_variance", "ranks"): Matter(1 + IDS[:, None], torch.eye(3).long() + 1),
+    ("retrieval_ranks", "positives"): Matter("same_id", "other_id", {"row_ids": IDS, "col_ids": IDS}),
+    ("retrieval_ranks", "empty_target_action"): Matter(
+        "skip", "neg", {"keep": "other_id", "row_ids": IDS, "col_ids": OTHER_IDS}
+    ),
+    ("retrieval_ranks", "keep"): Matter("all", "other_index", {"positives": "same_id", "row_ids": IDS, "col_ids": IDS}),
+    ("retrieval_ranks", "score"): Matter("volume", "squared_area", {"gallery": (Y, Z)}),
+    ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
+}
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
 for name in ("gram_loss", "GramLoss"):
     HERE[name, "present"] = Matter(None, MISSING)
@@ -249,6 +260,7 @@ BASE: dict[str, dict[str, Any]] = {
     "multilabel_contrastive": {"x": X, "y": Y, "labels": torch.eye(N)},
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
+    "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 
@@ -321,6 +333,8 @@ def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, A
     except REFUSALS as error:
         return [str(error)]
     module = given.get("module")
+    if isinstance(result, metrics.RetrievalRanks):
+        result = result.ranks, result.reciprocal_rank()
     parts = [x for x in (result if isinstance(result, tuple) else (result,)) if x is not None]
     inputs = leaves(list(given.values()))
     differentiable = [x for x in parts if isinstance(x, Tensor) and x.requires_grad]

@@ -19,6 +19,20 @@ def test_1_inversion():
     check("1", lambda u, f: cosine_distance(u, f), u=rows(N, D), f=rows(N, D, seed=1))
 
 
+def test_1_retrieval():
+    def dense(f, labels):
+        figures = []
+        for i, label in enumerate(labels):
+            others = torch.arange(len(f)) != i
+            right = (labels == label)[others][(f @ f[i])[others].argsort(descending=True)].double()
+            precision, count = right.cumsum(0) / torch.arange(1, len(f)), int(right.sum())
+            average = [(precision * right)[:k].sum() / max(min(count, k), 1) for k in (len(f), count + 1)]
+            figures.append(torch.stack([*average, right[:count].sum() / max(count, 1), right[0]]))
+        return torch.stack(figures).mean(0)
+
+    check("1 retrieval", dense, f=rows(N, D), labels=torch.tensor([0, 1, 0, 2, 1, 0, 3, 1]))
+
+
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     z = torch.cat([a, b])
     return ce(off_diagonal(z @ z.T / temperature), torch.arange(len(z)).roll(len(a)))

@@ -61,6 +61,16 @@ def test_30_one_to_k():
     check("30", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3, tau=number(0.07))
 
 
+def test_30_mean_rank_variance():
+    def dense(v, t, K):
+        scores = (t @ v.T).view(len(v), K, len(v))
+        own = torch.stack([scores[i, :, i] for i in range(len(v))])
+        places = 1.0 + (scores > own[:, :, None]).sum(2).double()
+        return (places - places.mean(1, keepdim=True)).square().mean()
+
+    check("30 MRV", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3)
+
+
 def test_31_sepclr():
     def align(x, y):
         return (x - y).square().sum(1).mean()

@@ -20,7 +20,17 @@ PAPERS = (
             """,
             TESTS + "test_1_slip", "SLIP",
         ),
-        not_yet("retrieval metrics that leave the query out: recall@1, mAP, precision@R"),
+        exact(
+            "its figures of retrieval within a modality, which leave the query out (but not in the cut-off of AP@R)",
+            """
+            found = contrastile.metrics.retrieval_ranks(
+                f, None, positives="same_id", row_ids=labels, empty_target_action="neg"
+            )
+            at_r = found.average_precision(found.positives + 1)
+            loss = torch.stack([found.average_precision(), at_r, found.r_precision(), found.hit_rate(1)])
+            """,
+            TESTS + "test_1_retrieval", "retrieval",
+        ),
     ),
     paper(
         "2", "CUA and CUAXU", "It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap",

@@ -72,7 +72,16 @@ PAPERS = (
             """,
             TESTS + "test_30_one_to_k",
         ),
-        not_yet("hard negatives for the matching head, drawn from the scores; the mean rank variance"),
+        exact(
+            "the mean rank variance of K languages",
+            """
+            image = torch.arange(len(v))
+            options = dict(positives="same_id", row_ids=image.repeat_interleave(K), col_ids=image)
+            loss = contrastile.metrics.mean_rank_variance(contrastile.retrieval.ranks(t, v, **options).view(-1, K))
+            """,
+            TESTS + "test_30_mean_rank_variance", "MRV",
+        ),
+        not_yet("hard negatives for the matching head, drawn from the scores"),
     ),
     paper(
         "31", "SepCLR", "Separating common from salient patterns with Contrastive Representation Learning",
