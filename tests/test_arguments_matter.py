@@ -150,6 +150,7 @@ EVERYWHERE = {
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
+    "unbiased": Matter(True, False), "eps": Matter(0.0, 0.1),
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
 HALF_MASK = torch.arange(5).expand(N, 5) < 3
@@ -208,6 +209,14 @@ HERE |= {
     ),
     ("retrieval_ranks", "keep"): Matter("all", "other_index", {"positives": "same_id", "row_ids": IDS, "col_ids": IDS}),
     ("retrieval_ranks", "score"): Matter("volume", "squared_area", {"gallery": (Y, Z)}),
+    ("cka", "kernel"): Matter("linear", "rbf"),
+    ("cka", "rbf_sigma"): Matter(1.0, 2.0, {"kernel": "rbf"}),
+    **{(name, "k"): Matter(3, 4) for name in ("cknna", "mutual_knn", "cycle_knn")},
+    **{
+        (name, "normalize"): Matter(False, True, {"x": POSITIVE[:, None] ** 3 * X, "y": X, "k": 3})
+        for name in ("mutual_knn", "cycle_knn")
+    },
+    **{(name, z): Matter(X, Z, {"x": X, "y": X, "k": 3}) for name in ("mutual_knn", "cycle_knn") for z in "xy"},
     ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
 }
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3

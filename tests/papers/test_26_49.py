@@ -21,6 +21,37 @@ def test_26_lco_emb():
     check("26", dense, magnitude=34.0, a=rows(N, D), p=rows(N, D, seed=1), n=rows(N, D, seed=2))
 
 
+def test_26_kernel_alignment():
+    """Analysis/kernel_alignment.py."""
+
+    def hsic(K, L, unbiased):
+        m = len(K)
+        if not unbiased:
+            H = torch.eye(m, dtype=K.dtype) - 1 / m
+            return torch.trace(K @ H @ L @ H)
+        K, L = (x - torch.diag(x.diagonal()) for x in (K, L))
+        found = (K * L.T).sum() + K.sum() * L.sum() / ((m - 1) * (m - 2)) - 2 * (K @ L).sum() / (m - 2)
+        return found / (m * (m - 3))
+
+    def cka(K, L, unbiased):
+        return hsic(K, L, unbiased) / ((hsic(K, K, unbiased) * hsic(L, L, unbiased)).sqrt() + 1e-6)
+
+    def dense(A, B, k):
+        A, B = F.normalize(A, dim=1), F.normalize(B, dim=1)
+        K, L = A @ A.T, B @ B.T
+        first, second = (x.masked_fill(torch.eye(N, dtype=torch.bool), -1e8).topk(k).indices for x in (K, L))
+        a, b = (torch.zeros(N, N, dtype=K.dtype).scatter(1, x, 1.0) for x in (first, second))
+        mutual = ((a * b).sum(1) / k).mean()
+        cycle = (first[second] == torch.arange(N)[:, None, None]).flatten(1).any(1).to(K.dtype).mean()
+        squares = ((x[:, None] - x).square().sum(2) for x in (A, B))
+        kernels = cka(K, L, False), cka(K, L, True), cka(*((-x / 2).exp() for x in squares), False)
+        own = hsic(a * K, a * K, True) * hsic(b * L, b * L, True)
+        near = hsic(a * b * K, a * b * L, True) / (own.sqrt() + 1e-6)
+        return torch.stack([mutual, cycle, *kernels, near])
+
+    check("26 metrics", dense, A=rows(N, D), B=rows(N, D, seed=1), k=3)
+
+
 def test_27_topology():
     def dense(predicted, target):
         return (predicted @ predicted.T - target @ target.T).square().sum() / len(target)

@@ -12,7 +12,17 @@ PAPERS = (
             "loss = contrastile.info_nce(a, p, temperature=0.03, negatives=n)",
             TESTS + "test_26_lco_emb",
         ),
-        not_yet("its metrics: mutual nearest neighbours, CKA"),
+        exact(
+            "its metrics: shared nearest neighbours, CKA and CKNNA of the features of two modalities",
+            """
+            A, B = F.normalize(A, dim=1), F.normalize(B, dim=1)
+            knn = contrastile.metrics.mutual_knn(A, B, k=k), contrastile.metrics.cycle_knn(A, B, k=k)
+            options = [dict(), dict(unbiased=True), dict(kernel="rbf", rbf_sigma=1.0)]
+            kernels = [contrastile.metrics.cka(A, B, eps=1e-6, **each) for each in options]
+            loss = torch.stack([*knn, *kernels, contrastile.metrics.cknna(A, B, k=k, eps=1e-6)])
+            """,
+            TESTS + "test_26_kernel_alignment", "metrics",
+        ),
     ),
     paper(
         "27", "Diffusion-Link",

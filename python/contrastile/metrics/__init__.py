@@ -8,7 +8,9 @@ from .embedding import (
     linear_separability,
     positive_cosine,
 )
+from .kernels import cka, cknna, cycle_knn, mutual_knn
 from .retrieved import RetrievalRanks, mean_rank_variance, retrieval_ranks
 
-__all__ = ["InBatch", "RetrievalRanks", "centroid_cosine", "centroid_distance", "effective_rank", "linear_separability"]
-__all__ += ["mean_rank_variance", "positive_cosine", "retrieval_ranks"]
+__all__ = ["InBatch", "RetrievalRanks", "centroid_cosine", "centroid_distance", "cka", "cknna", "cycle_knn"]
+__all__ += ["effective_rank", "linear_separability", "mean_rank_variance", "mutual_knn", "positive_cosine"]
+__all__ += ["retrieval_ranks"]
