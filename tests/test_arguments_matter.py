@@ -217,6 +217,8 @@ HERE |= {
         for name in ("mutual_knn", "cycle_knn")
     },
     **{(name, z): Matter(X, Z, {"x": X, "y": X, "k": 3}) for name in ("mutual_knn", "cycle_knn") for z in "xy"},
+    **{("modality_integration_rate", name): Matter([X, Y], [X, Z]) for name in ("vision", "text")},
+    ("modality_integration_rate", "mode"): Matter("exact", "fast"),
     ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
 }
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
@@ -270,6 +272,7 @@ BASE: dict[str, dict[str, Any]] = {
     "pair_reduce": {"a": X, "b": Y}, "pair_loss": {"a": X, "b": Y}, "row_lse": {"a": X, "b": Y},
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
+    "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
     "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 

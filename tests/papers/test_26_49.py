@@ -159,6 +159,31 @@ def positive_pairs(scores: Tensor) -> Tensor:
     return own.masked_fill(torch.eye(k, dtype=torch.bool)[:, :, None], 0.0)
 
 
+def test_35_modality_integration_rate():
+    """mir.py and mir_util.py, mode "accurate"; the root by eigenvalues of the product instead of scipy."""
+
+    def cleaned(data):
+        norms = data.norm(dim=-1)
+        data = data.clone()
+        data[(norms - norms.median()).abs() > 3 * norms.std()] = data.median(0).values
+        return data
+
+    def dense(vision, text):
+        total = 0.0
+        for v, t in zip(vision, text, strict=True):
+            scale = 1.0 / t.norm(dim=-1).mean()
+            v, t = cleaned(scale * v), cleaned(scale * t)
+            first, second = torch.cov(v.T), torch.cov(t.T)
+            root = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
+            total = total + (v.mean(0) - t.mean(0)).square().sum() + first.trace() + second.trace() - 2 * root
+        return total.log10()
+
+    layers = [[rows(20, D, seed=seed) * (1.0 + 0.1 * seed) for seed in pair] for pair in ((0, 1), (2, 3))]
+    vision, text = zip(*layers, strict=True)
+    vision[0][3] *= 9.0  # an outlier
+    check("35", dense, vision=list(vision), text=list(text))
+
+
 def test_36_mv_infonce():
     def dense(U):
         scores = every_pair(U)

@@ -140,7 +140,11 @@ PAPERS = (
     paper(
         "35", "MIR", "Deciphering Cross-Modal Alignment in Large Vision-Language Models with Modality Integration Rate",
         "2410.07167",
-        not_yet("its metric, a Frechet distance over the layers of a language model"),
+        exact(
+            "its metric, from the hidden states of a language model, in the official code's accurate mode",
+            "loss = contrastile.metrics.modality_integration_rate(vision, text)",
+            TESTS + "test_35_modality_integration_rate",
+        ),
     ),
     paper(
         "36", "MV-InfoNCE and MV-DHEL", "A Principled Framework for Multi-View Contrastive Learning", "2507.06979",

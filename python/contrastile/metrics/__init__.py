@@ -8,9 +8,10 @@ from .embedding import (
     linear_separability,
     positive_cosine,
 )
+from .frechet import frechet_distance, modality_integration_rate
 from .kernels import cka, cknna, cycle_knn, mutual_knn
 from .retrieved import RetrievalRanks, mean_rank_variance, retrieval_ranks
 
 __all__ = ["InBatch", "RetrievalRanks", "centroid_cosine", "centroid_distance", "cka", "cknna", "cycle_knn"]
-__all__ += ["effective_rank", "linear_separability", "mean_rank_variance", "mutual_knn", "positive_cosine"]
-__all__ += ["retrieval_ranks"]
+__all__ += ["effective_rank", "frechet_distance", "linear_separability", "mean_rank_variance"]
+__all__ += ["modality_integration_rate", "mutual_knn", "positive_cosine", "retrieval_ranks"]
