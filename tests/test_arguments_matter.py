@@ -150,6 +150,7 @@ EVERYWHERE = {
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
+    "negative_features": Matter(Z, Y), "conditional": Matter(False, True),
     "unbiased": Matter(True, False), "eps": Matter(0.0, 0.1),
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -219,6 +220,8 @@ HERE |= {
     **{(name, z): Matter(X, Z, {"x": X, "y": X, "k": 3}) for name in ("mutual_knn", "cycle_knn") for z in "xy"},
     **{("modality_integration_rate", name): Matter([X, Y], [X, Z]) for name in ("vision", "text")},
     ("modality_integration_rate", "mode"): Matter("exact", "fast"),
+    ("set_similarity", "reduce"): Matter("max_mean", "mean"),
+    **{(name, "temperature"): Matter(0.3, 0.5) for name in ("mcm_score", "neg_label_score")},
     ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
 }
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
@@ -273,7 +276,7 @@ BASE: dict[str, dict[str, Any]] = {
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
-    "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
+    "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 
 

@@ -213,6 +213,10 @@ def test_6_neg_label():
     check("6 NegLabel", dense, magnitude=100.0, X=rows(N, D), Y_id=rows(5, D, seed=1), Y_neg=rows(9, D, seed=2))
 
 
+def test_6_mcm():
+    check("6 MCM", lambda X, Y_id: (X @ Y_id.T).softmax(1).amax(1), X=rows(N, D), Y_id=rows(5, D, seed=1))
+
+
 def test_7_symile():
     def dense(a, b, c, permutations, s):
         every, n = (a, b, c), len(a)
@@ -327,6 +331,14 @@ def test_13_hard_simple():
 
 def test_13_uniformity():
     check("13 uniformity", lambda f: uniformity(f), f=rows(N, D))
+
+
+def test_13_tolerance():
+    def dense(f, labels):
+        f, other = F.normalize(f, dim=1), ~torch.eye(len(f), dtype=torch.bool)
+        return (f @ f.T * (labels[:, None] == labels))[other].mean()
+
+    check("13 tolerance", dense, f=rows(N, D), labels=LABELS)
 
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3, 1])
@@ -524,3 +536,11 @@ def test_24_original_neg():
         return mixed_clip(logits, lam * one + (1 - lam) * back)
 
     check("24 original_neg", dense, magnitude=100.0, X=rows(N, D), Y=rows(N, D, seed=1), lam=0.3)
+
+
+def test_25_similarities():
+    def dense(x, y):
+        z = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+        return torch.stack([z.amax(1).mean(), z.mean(), z.max(), z.min()])
+
+    check("25", dense, x=rows(N, D), y=rows(5, D, seed=1))

@@ -137,11 +137,13 @@ PAPERS = (
         ),
         exact(
             "the score of an image, the share that known classes have of all texts",
-            """
-            known = contrastile.row_lse(X, Y_id, scale=100.0)
-            loss = (known - contrastile.row_lse(X, [Y_id, Y_neg], scale=100.0)).exp()
-            """,
+            "loss = contrastile.metrics.neg_label_score(X, Y_id, Y_neg)",
             TESTS + "test_6_neg_label", "NegLabel",
+        ),
+        exact(
+            "the score of an image, its largest probability among the known classes",
+            "loss = contrastile.metrics.mcm_score(X, Y_id)",
+            TESTS + "test_6_mcm", "MCM",
         ),
     ),
     paper(
@@ -237,7 +239,11 @@ PAPERS = (
             "loss = contrastile.uniformity(f, t=2.0)",
             TESTS + "test_13_uniformity", "uniformity",
         ),
-        not_yet("tolerance as a metric"),
+        exact(
+            "equation 11, over pairs of different items",
+            "loss = contrastile.metrics.tolerance(f, labels)",
+            TESTS + "test_13_tolerance", "tolerance",
+        ),
     ),
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",
@@ -399,6 +405,13 @@ PAPERS = (
     paper(
         "25", "IMA", "Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs",
         "2405.16700",
-        no_objective("measures similarities of tokens inside frozen language models; nothing is trained"),
+        exact(
+            "the cosines of two sets of tokens in a frozen model: the mean of the largest ones, mean, largest and smallest",
+            """
+            similarity = contrastile.metrics.set_similarity
+            loss = torch.stack([similarity(x, y, reduce=each) for each in ("max_mean", "mean", "max", "min")])
+            """,
+            TESTS + "test_25_similarities",
+        ),
     ),
 )  # fmt: skip
