@@ -276,7 +276,8 @@ BASE: dict[str, dict[str, Any]] = {
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
-    "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
+    "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X},
+    "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 
 

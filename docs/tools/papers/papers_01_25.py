@@ -406,7 +406,7 @@ PAPERS = (
         "25", "IMA", "Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs",
         "2405.16700",
         exact(
-            "the cosines of two sets of tokens in a frozen model: the mean of the largest ones, mean, largest and smallest",
+            "the cosines of two sets of tokens in a frozen model: the mean of the largest, mean, largest and smallest",
             """
             similarity = contrastile.metrics.set_similarity
             loss = torch.stack([similarity(x, y, reduce=each) for each in ("max_mean", "mean", "max", "min")])
