@@ -151,6 +151,7 @@ EVERYWHERE = {
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
     "negative_features": Matter(Z, Y), "conditional": Matter(False, True),
+    "scores": Matter(POSITIVE, -POSITIVE), "grades": Matter(IDS, -IDS),
     "unbiased": Matter(True, False), "eps": Matter(0.0, 0.1),
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -276,6 +277,7 @@ BASE: dict[str, dict[str, Any]] = {
     "segment_max": {"rows": X, "cols": Y, "segments": 4},
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
+    **{name: {"scores": POSITIVE, "grades": IDS} for name in ("pro_loss", "pearson_loss", "rank_kl_loss")},
     "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X},
     "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip

@@ -269,17 +269,10 @@ PAPERS = (
             TESTS + "test_43_retrieval", "retrieval",
         ),
         exact(
-            "PRO, whose logits are products of two numbers a row, Pearson and RankKL",
+            "PRO, Pearson and RankKL",
             """
-            z, weight, one = x / 0.05, y - y.min(), torch.ones_like(y)
-            lower = dict(keep="lower_order", row_order=y, col_order=y)
-            others = contrastile.row_lse(torch.stack([y, one], 1), torch.stack([z, -y * z], 1), **lower)
-            pro = F.softplus(others - weight * z)[weight > 0].mean()
-            _, place, count = y.unique(return_inverse=True, return_counts=True)
-            rank = (count.cumsum(0) - (count + 1).to(x.dtype) / 2)[place]  # from 0, ties share theirs
-            target = (rank / (len(y) - 1) / 0.05).softmax(0)
-            rank_kl = F.kl_div(z.log_softmax(0), target, reduction="batchmean")
-            loss = 0.5 * pro + 2 * (1 - torch.corrcoef(torch.stack([x, y]))[0, 1]) + 5 * rank_kl
+            rank_kl = contrastile.rank_kl_loss(x, y, temperature=0.05)
+            loss = 0.5 * contrastile.pro_loss(x, y, temperature=0.05) + 2 * contrastile.pearson_loss(x, y) + 5 * rank_kl
             """,
             TESTS + "test_43_similarity", "similarity",
         ),

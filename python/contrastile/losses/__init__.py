@@ -14,6 +14,7 @@ from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim
+from .listwise import pearson_loss, pro_loss, rank_kl_loss
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
@@ -185,9 +186,12 @@ __all__ = [
     "mv_infonce",
     "nt_xent",
     "pairwise_aggregate",
+    "pearson_loss",
     "pmrl_loss",
+    "pro_loss",
     "prototype_loss",
     "pvc",
+    "rank_kl_loss",
     "siglip_loss",
     "singular_alignment",
     "slerp",
