@@ -152,6 +152,7 @@ EVERYWHERE = {
     # metrics
     "negative_features": Matter(Z, Y), "conditional": Matter(False, True),
     "scores": Matter(POSITIVE, -POSITIVE), "grades": Matter(IDS, -IDS),
+    "logits": Matter(X, Z), "other_logits": Matter(Y, Z), "teacher_scores": Matter(Y, Z),
     "unbiased": Matter(True, False), "eps": Matter(0.0, 0.1),
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
@@ -223,6 +224,13 @@ HERE |= {
     ("modality_integration_rate", "mode"): Matter("exact", "fast"),
     ("set_similarity", "reduce"): Matter("max_mean", "mean"),
     **{(name, "temperature"): Matter(0.3, 0.5) for name in ("mcm_score", "neg_label_score")},
+    ("dcd_loss", "scores"): Matter(X, Z),
+    ("dcd_loss", "alpha"): Matter(0.2, 0.6),
+    ("dcd_loss", "per_sample"): Matter(False, True),
+    ("teacher_hard_negatives", "teacher_scores"): Matter(X, Z),
+    ("teacher_hard_negatives", "k"): Matter(3, 4),
+    ("project_conflicting", "gradients"): Matter([X, Y], [X, Z]),
+    ("project_conflicting", "per_row"): Matter(False, True),
     ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
 }
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
@@ -278,6 +286,7 @@ BASE: dict[str, dict[str, Any]] = {
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
     **{name: {"scores": POSITIVE, "grades": IDS} for name in ("pro_loss", "pearson_loss", "rank_kl_loss")},
+    "dcd_loss": {"scores": X, "teacher_scores": Y}, "project_conflicting": {"gradients": [X, Y]},
     "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X},
     "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip

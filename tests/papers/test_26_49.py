@@ -60,7 +60,10 @@ def test_27_topology():
 
 
 def test_28_dcd():
-    def dense(scores, teacher):
+    def dense(scores, teacher, K):
+        kept = teacher.argsort(1, descending=True)[:, : K + 1]
+        columns = [[0, *([c for c in own if c != 0][:K])] for own in kept.tolist()]
+        scores, teacher = scores.gather(1, torch.tensor(columns)), teacher.gather(1, kept)
         p = teacher.softmax(1)
         entropy = (p * p.log()).sum(1)
         h = entropy / entropy.sum()
@@ -71,7 +74,7 @@ def test_28_dcd():
         bce = F.softplus(scores) - right * scores
         return 0.2 * d_loss + 0.8 * (h * bce.mean(1)).sum()
 
-    check("28", dense, frozen=("teacher",), scores=3.0 * rows(N, 8), teacher=3.0 * rows(N, 8, seed=1))
+    check("28", dense, frozen=("teacher",), scores=3.0 * rows(N, 8), teacher=3.0 * rows(N, 8, seed=1), K=4)
 
 
 def test_29_best_query():
@@ -457,11 +460,20 @@ def asymmetric_nce(v: Tensor, t: Tensor) -> Tensor:
     return (every - own).mean()
 
 
+def test_48_realignment():
+    def dense(g_va, g_vt):
+        dot = (g_va * g_vt).sum()
+        assert dot < 0
+        return g_va - dot / g_vt.square().sum() * g_vt + g_vt - dot / g_va.square().sum() * g_va
+
+    check("48 realignment", dense, g_va=rows(N, D), g_vt=rows(N, D, seed=1) - 0.5 * rows(N, D))
+
+
 def test_48_base_losses():
     def dense(v, t, a):
         return (asymmetric_nce(v, t) + asymmetric_nce(v, a[:, None])) / 2
 
-    check("48", dense, v=rows(N, D), t=rows(N, 3, D, seed=1), a=rows(N, D, seed=2))
+    check("48 base losses", dense, v=rows(N, D), t=rows(N, 3, D, seed=1), a=rows(N, D, seed=2))
 
 
 def test_49_objective():

@@ -37,18 +37,14 @@ PAPERS = (
     paper(
         "28", "DCD", "Dynamic Contrastive Distillation for Image-Text Retrieval", "2207.01426",
         exact(
-            "distillation of given scores, the true text first, in plain torch: there is no matrix of pairs (the "
-            "entropies that weight the first term have no effect in the official code)",
+            "distillation of given scores, the true text first, among the columns that a teacher finds hard, whose "
+            "sorted scores the official code takes; its weights of the first term have no effect",
             """
-            p = teacher.softmax(1)
-            entropy = (p * p.log()).sum(1)
-            right = F.one_hot(torch.zeros(len(p), dtype=torch.long), p.shape[1]).to(p.dtype)
-            each = F.binary_cross_entropy_with_logits(scores, right, reduction="none").mean(1)
-            loss = 0.2 * F.mse_loss(scores, teacher) + 0.8 * (entropy / entropy.sum() * each).sum()
+            columns = contrastile.teacher_hard_negatives(teacher, K)
+            loss = contrastile.dcd_loss(scores.gather(1, columns), teacher.topk(K + 1).values, alpha=0.2)
             """,
             TESTS + "test_28_dcd",
         ),
-        not_yet("the choice of hard negatives by a teacher"),
     ),
     paper(
         "29", "CoAVT",
@@ -344,9 +340,13 @@ PAPERS = (
             vt = contrastile.mil_nce(v, t, temperature=0.07)
             loss = 0.5 * (vt + contrastile.mil_nce(v, a[:, None], temperature=0.07))
             """,
-            TESTS + "test_48_base_losses",
+            TESTS + "test_48_base_losses", "base losses",
         ),
-        not_yet("the projection of gradients that disagree"),
+        block(
+            "its realignment: the gradients of both, each without what points against the other",
+            "loss = sum(contrastile.project_conflicting([g_va, g_vt]))",
+            TESTS + "test_48_realignment", "realignment",
+        ),
     ),
     paper(
         "49", "iSogCLR",

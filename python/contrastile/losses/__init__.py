@@ -74,6 +74,7 @@ from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .private import Candidates
 from .prototypes import prototype_loss
+from .score_rows import dcd_loss, js_divergence, project_conflicting, teacher_hard_negatives
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
 from .stateful import FastCLIP, ISogCLR, SogCLR
@@ -153,6 +154,7 @@ __all__ = [
     "cua",
     "cuaxu",
     "cwcl_loss",
+    "dcd_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
@@ -170,6 +172,7 @@ __all__ = [
     "in_modal_consistency",
     "info_nce",
     "joint_entropy",
+    "js_divergence",
     "kcl",
     "linear_cross_entropy",
     "m2_mix",
@@ -189,6 +192,7 @@ __all__ = [
     "pearson_loss",
     "pmrl_loss",
     "pro_loss",
+    "project_conflicting",
     "prototype_loss",
     "pvc",
     "rank_kl_loss",
@@ -198,6 +202,7 @@ __all__ = [
     "softclip_loss",
     "sup_con",
     "symile_loss",
+    "teacher_hard_negatives",
     "triangle_loss",
     "uniformity",
     "volume_computation",

@@ -88,7 +88,7 @@ def set_similarity(x: Tensor, y: Tensor, *, reduce: SetReduce = "max_mean", norm
         if z.shape[0] < 1:
             raise ValueError(f"{name} must have at least 1 row, got 0")
     if reduce == "mean":
-        return torch.dot(upcast(x).mean(0), upcast(y).mean(0))
+        return (upcast(x).mean(0) * upcast(y).mean(0)).sum()
     sign = -1.0 if reduce == "min" else 1.0
     best = pair_reduce(x, y, scale=sign, reduce="max").rows
     return best.mean() if reduce == "max_mean" else sign * best.max()

@@ -25,6 +25,7 @@ from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .prototypes import prototype_loss
+from .score_rows import dcd_loss, js_divergence, project_conflicting, teacher_hard_negatives
 from .sigmoid import siglip_loss
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
@@ -47,6 +48,7 @@ __all__ = [
     "cua",
     "cuaxu",
     "cwcl_loss",
+    "dcd_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
@@ -64,6 +66,7 @@ __all__ = [
     "in_modal_consistency",
     "info_nce",
     "joint_entropy",
+    "js_divergence",
     "kcl",
     "linear_cross_entropy",
     "m2_mix",
@@ -83,6 +86,7 @@ __all__ = [
     "pearson_loss",
     "pmrl_loss",
     "pro_loss",
+    "project_conflicting",
     "prototype_loss",
     "pvc",
     "rank_kl_loss",
@@ -92,6 +96,7 @@ __all__ = [
     "softclip_loss",
     "sup_con",
     "symile_loss",
+    "teacher_hard_negatives",
     "triangle_loss",
     "uniformity",
 ]
