@@ -25,12 +25,12 @@ FLAGS = [torch.rand(size, 70, generator=G) < 0.03 for size in (N, M)]
 
 @pytest.fixture(params=["one tile", "many tiles", "one by one"])
 def tiling(request, monkeypatch):
+    monkeypatch.setattr(every_place, "FEW", M if request.param == "one by one" else 0)
     if request.param == "many tiles":
         monkeypatch.setattr(every_place, "COLUMNS", 7)
+        monkeypatch.setattr(every_place, "SEARCHED", 20)
         monkeypatch.setattr(placing, "COLUMNS", 7)
         monkeypatch.setattr(stream, "COPIES", 1 << 18)  # a few rows
-    if request.param == "one by one":
-        monkeypatch.setattr(every_place, "FEW", M)
 
 
 def found_by(scores, positive):

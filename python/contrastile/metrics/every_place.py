@@ -11,7 +11,8 @@ from ..retrieval.largest import COLUMNS
 from ..retrieval.placing import Places
 from ..spec import PairCall
 
-FEW = 4  # positives of a row that are compared with all scores one after the other; more are searched for
+SEARCHED = 1 << 19  # scores at a time: places are int64, and several copies
+FEW = 24  # positives of a row that are compared with all scores one after the other; more are searched for
 
 
 class EveryPlace(Places):
@@ -22,12 +23,13 @@ class EveryPlace(Places):
         self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, columns, scores of positives
 
     def find_in(self, tile: Tile) -> None:
-        positive = tile.positive()
-        if positive is None or not (rows := positive.sum(1, dtype=torch.int32).nonzero()[:, 0]).numel():
+        if (positive := tile.positive()) is None:
             return
-        z = tile.logits()[rows]
-        place, column = (positive[rows] & (z != -torch.inf)).nonzero().unbind(1)
-        self.found.append((rows[place] + tile.rows.start, column + tile.start, z[place, column]))
+        row, column = positive.nonzero().unbind(1)
+        if row.numel():
+            score = tile.logits()[row, column]
+            kept = score != -torch.inf
+            self.found.append((row[kept] + tile.rows.start, column[kept] + tile.start, score[kept]))
 
     def settle(self) -> None:
         """All positives of a row beside each other, best first; those that are NaN last. Between both sweeps."""
@@ -56,18 +58,23 @@ class EveryPlace(Places):
         twice = ((self.score[:, 1:] == self.score[:, :-1]) & (self.score[:, 1:] != -torch.inf)).any(1)
         for tile in tiles(call, COLUMNS):
             z, score, column = tile.logits(), self.score[tile.rows], self.column[tile.rows] - tile.start
-            self.ahead[tile.rows] += ahead(z, score, column, twice[tile.rows])
+            own = (z, score, column, twice[tile.rows])
+            height = max(SEARCHED // max(z.shape[1], 1), 1)
+            parts = zip(*(x.split(height) for x in own), strict=True)
+            self.ahead[tile.rows] += torch.cat([ahead(*part) for part in parts])
 
 
 def ahead(z: Tensor, score: Tensor, column: Tensor, twice: Tensor) -> Tensor:
     """(n, P): how many candidates come before each positive. score falls along its rows; columns count from the
     tile's first."""
-    wanted, nan = -score, z.isnan()
-    behind = -z.masked_fill(nan, torch.inf)
-    after = torch.searchsorted(wanted, behind, right=True).masked_fill_(nan, 0)  # the first positive it is ahead of
-    equal = (torch.searchsorted(wanted, behind) < after) & (z != -torch.inf)
-    before = score.new_zeros(score.shape[0], score.shape[1] + 1, dtype=torch.int64)
-    before = before.scatter_add_(1, after, torch.ones_like(after))[:, :-1].cumsum(1)
+    n, count = score.shape
+    nan = z.isnan()
+    after = torch.searchsorted(-score, -z.masked_fill(nan, torch.inf), right=True)  # the first positive it is ahead of
+    after.masked_fill_(nan, 0)
+    equal = (score.gather(1, (after - 1).clamp_min_(0)) == z) & (z != -torch.inf)
+    after += (count + 1) * torch.arange(n, device=z.device).unsqueeze(1)
+    found = torch.bincount(after.flatten(), minlength=n * (count + 1)).view(n, count + 1)
+    before = found[:, :-1].cumsum(1)
     own = ((column >= 0) & (column < z.shape[1])).sum(1)
     index = torch.arange(z.shape[1], device=z.device)
     for row in (twice | (equal.sum(1) > own)).nonzero()[:, 0].tolist():
