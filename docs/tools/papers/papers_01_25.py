@@ -23,9 +23,8 @@ PAPERS = (
         exact(
             "its figures of retrieval within a modality, which leave the query out (but not in the cut-off of AP@R)",
             """
-            found = contrastile.metrics.retrieval_ranks(
-                f, None, positives="same_id", row_ids=labels, empty_target_action="neg"
-            )
+            options = dict(positives="same_id", row_ids=labels, empty_target_action="neg")
+            found = contrastile.metrics.retrieval_ranks(f, None, **options)
             at_r = found.average_precision(found.positives + 1)
             loss = torch.stack([found.average_precision(), at_r, found.r_precision(), found.hit_rate(1)])
             """,
