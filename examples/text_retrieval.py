@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import contrastile
 from common import Rival, options, progress, save_plot, verdict
+from contrastile.retrieval import mine_hard_negatives, ranks
 
 NOT_EVERYWHERE = {"distutils", "idlelib", "lib2to3", "tkinter", "turtledemo"}  # parts some installations lack
 HELD_OUT = 500
@@ -134,9 +135,9 @@ class Pairs:
 @torch.no_grad()
 def mine(towers: nn.ModuleList, pairs: Pairs) -> Tensor:
     """(N, HARDEST) wrong documents that each query of the training set finds most similar."""
-    scores = towers[0](pairs.queries) @ towers[1](pairs.documents).T
-    scores[pairs.ids[:, None] == pairs.ids] = -torch.inf  # the right one, and those with the same docstring
-    return scores.topk(HARDEST).indices
+    own, ids = torch.arange(len(pairs.ids)), pairs.ids  # equal ids: the right one, and those with the same docstring
+    query, document = towers[0](pairs.queries), towers[1](pairs.documents)
+    return mine_hard_negatives(query, document, own, HARDEST, row_ids=ids, col_ids=ids).indices
 
 
 def train(towers: nn.ModuleList, pairs: Pairs, args: argparse.Namespace) -> list[float]:
@@ -168,9 +169,8 @@ def train(towers: nn.ModuleList, pairs: Pairs, args: argparse.Namespace) -> list
 @torch.no_grad()
 def evaluate(towers: nn.ModuleList, pairs: Pairs) -> tuple[float, float]:
     """MRR and recall@1 of the right document for each query."""
-    scores = towers[0](pairs.queries) @ towers[1](pairs.documents).T
-    ranks = 1 + (scores > scores.diag()[:, None]).sum(1)
-    return (1 / ranks).mean().item(), (ranks == 1).float().mean().item()
+    place = ranks(towers[0](pairs.queries), towers[1](pairs.documents))
+    return (1 / place).mean().item(), (place == 1).float().mean().item()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,6 +20,7 @@ NEEDS = {
     "simclr_digits": ("sklearn",),
     "open_clip_loop": ("sklearn",),
     "clip_torchrun": ("sklearn",),
+    "mined_negatives": ("matplotlib",),
     "momentum_distillation": ("sklearn",),
 }
 COMPARED = re.compile(r"^  .*better by +(-?[\d.]+) points, margin (\d+): (reached|MISSED)$", re.MULTILINE)

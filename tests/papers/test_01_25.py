@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from support.papers import ce, check, clip, number, off_diagonal, rows, soft_ce
+from support.papers import ce, check, clip, number, off_diagonal, rows, soft_ce, wrong_of
 
 N, D = 8, 6
 
@@ -187,6 +187,13 @@ def test_4_fine_tuning():
     )  # fmt: skip
 
 
+def test_4_matching():
+    def dense(f_I, f_T, tau, seed):
+        return (f_I * f_T[wrong_of((f_I @ f_T.T / tau).softmax(1), seed)]).sum(1)
+
+    check("4 matching", dense, f_I=rows(N, D), f_T=rows(N, D, seed=1), tau=number(0.07), seed=3)
+
+
 def test_5_cwcl():
     def dense(p, q, s):
         w = (0.5 * p @ p.T + 0.5).detach()
@@ -260,6 +267,15 @@ def test_8_gram():
         return 0.5 * (ce(rows_of, smoothing=0.1) + ce(columns_of, smoothing=0.1))
 
     check("8", dense, t=rows(N, D), v=rows(N, D, seed=1), a=rows(N, D, seed=2), tau=number(0.07))
+
+
+def test_8_matching():
+    def dense(t, v, a, tau, seed):
+        wrong = wrong_of((-volumes(t, v, a) / tau).softmax(1) + 1e-4, seed)
+        return (t * v[wrong]).sum(1)
+
+    t, v, a = rows(N, D), rows(N, D, seed=1), rows(N, D, seed=2)
+    check("8 matching", dense, t=t, v=v, a=a, tau=number(0.07), seed=3)
 
 
 def test_9_more():
@@ -421,6 +437,14 @@ def test_18_invgc():
     check("18", dense, T=rows(N, D), G=rows(11, D, seed=1), r=1.5)
 
 
+def test_18_local_adj():
+    def dense(T, G, r, k):
+        best = (T @ G.T).topk(k, 1)
+        return F.normalize(T - r / k * (best.values[:, :, None] * G[best.indices]).sum(1), dim=1)
+
+    check("18 LocalAdj", dense, T=rows(N, D), G=rows(11, D, seed=1), r=1.5, k=3)
+
+
 PERM = torch.tensor([2, 1, 5, 0, 7, 3, 6, 4])  # 1 and 6 stay where they are
 SHARE = torch.tensor([0.3, 1.0, 0.6, 1.0, 0.1, 0.8, 0.45, 1.0], dtype=torch.float64)
 
@@ -478,6 +502,15 @@ def test_22_fg_clip_2():
         t=rows(7, D, seed=4), t_neg=rows(7, 10, D, seed=5), s=number(10.0), b=number(-8.0), s_r=number(14.0),
         s_h=number(12.0), delta=1.5,
     )  # fmt: skip
+
+
+def test_22_tic():
+    def dense(z, k):
+        s = (z @ z.T).masked_fill(torch.eye(len(z), dtype=torch.bool), 0.0)
+        return s.masked_fill(s > 0.95, 0.0).topk(k, 1).values.exp().sum(1).log().mean()
+
+    z = F.normalize(rows(N, D)[[0, 0, 1, 2, 3, 4, 5, 6]] + 0.02 * rows(N, D, seed=1), dim=1)
+    check("22 TIC", dense, z=z, k=4)
 
 
 def test_23_teminal():

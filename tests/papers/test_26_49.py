@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from support.papers import ce, check, clip, number, off_diagonal, rows, soft_ce
+from support.papers import ce, check, clip, drawn, number, off_diagonal, rows, soft_ce, wrong_of
 
 N, D = 8, 6
 
@@ -103,6 +103,15 @@ def test_30_mean_rank_variance():
         return (places - places.mean(1, keepdim=True)).square().mean()
 
     check("30 MRV", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3)
+
+
+def test_30_matching():
+    def dense(v, t, K, tau, seed):
+        own = torch.eye(len(v), dtype=torch.bool).repeat_interleave(K, 1)
+        weights = ((v @ t.T / tau).softmax(1) + 1e-5).masked_fill(own, 0.0)
+        return (v * t[drawn(weights.detach(), seed)[:, 0]]).sum(1)
+
+    check("30 matching", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3, tau=number(0.07), seed=4)
 
 
 def test_31_sepclr():
@@ -318,6 +327,29 @@ def test_41_arc(m):
     beyond = (q * positive).sum(1) > math.cos(m if m < 0 else math.pi - m)
     assert 0 < beyond.sum() < N  # both sides of where the formula changes
     check("41 arc", dense, frozen=("bank",), q=q, positive=positive, bank=rows(11, D, seed=2), m=m)
+
+
+def test_41_semi_hard():
+    def dense(q, positive, bank, labels, seed):
+        """Draws of the pool until there are four different ones, equal labels drawn anew."""
+        pool = torch.zeros(len(q), len(bank)).scatter_(1, (q @ bank.T).topk(9, 1).indices, 1.0)
+        lots = drawn(pool.masked_fill(labels[: len(q), None] == labels, 0.0), seed, 8)
+        index = torch.stack([torch.tensor(list(dict.fromkeys(own))[:4]) for own in lots.tolist()])
+        logits = torch.cat([(q * positive).sum(1, keepdim=True), torch.einsum("nd,nkd->nk", q, bank[index])], 1) / 0.2
+        return ce(logits, torch.zeros(len(q), dtype=torch.long))
+
+    labels = torch.arange(30) % 7
+    check(
+        "41 semi-hard", dense, frozen=("bank", "positive"), q=rows(N, D), positive=rows(N, D, seed=1),
+        bank=rows(30, D, seed=2), labels=labels, seed=1,
+    )  # fmt: skip
+
+
+def test_42_matching():
+    def dense(v, w, tau, seed):
+        return (v * w[wrong_of((v @ w.T / tau).softmax(1), seed)]).sum(1)
+
+    check("42 matching", dense, v=rows(N, D), w=rows(N, D, seed=1), tau=number(0.07), seed=2)
 
 
 def test_42_albef():

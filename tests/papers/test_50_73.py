@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from support.papers import ce, check, clip, number, off_diagonal, rows
+from support.papers import ce, check, clip, number, off_diagonal, rows, wrong_of
 
 N, D = 8, 6
 CAPTIONS = torch.tensor([[3, 1, 7, 0], [2, 2, 0, 0], [9, 5, 4, 6]])  # 0 is padding
@@ -32,6 +32,16 @@ def test_52_anchors():
 
     b, s_v, s_t, z1, z2 = (rows(N, D, seed=seed) for seed in range(5))
     check("52", dense, b=b, s_v=s_v, s_t=s_t, z1=z1, z2=z2)
+
+
+def test_52_graph():
+    def dense(f, e):
+        graph = torch.zeros(len(f), len(f), dtype=f.dtype)
+        graph.scatter_(1, off_diagonal(F.normalize(f, dim=1) @ F.normalize(f, dim=1).T).topk(3, 1).indices, 1.0)
+        degree = graph.sum(1)
+        return (graph / (degree[:, None] * degree).sqrt()).detach() @ e
+
+    check("52 graph", dense, f=3.0 * rows(N, D), e=rows(N, 5, seed=1))
 
 
 def test_54_contrast():
@@ -193,6 +203,14 @@ def test_63_weighted():
 
     h, positive, negative = (3.0 * rows(N, D, seed=seed) for seed in range(3))
     check("63 weighted", dense, h=h, positive=positive, negative=negative, W=1.5)
+
+
+def test_63_propensity():
+    def dense(h, surface, seed):
+        weights = (h @ h.T / 0.05).softmax(1) / (surface @ surface.T / 0.5).exp()
+        return (h * h[wrong_of(weights, seed)]).sum(1)
+
+    check("63 propensity", dense, h=rows(N, D), surface=rows(N, 4, seed=1), seed=6)
 
 
 def test_66_gopro():

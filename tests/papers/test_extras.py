@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from support.papers import ce, check, clip, number, off_diagonal, rows
+from support.papers import ce, check, clip, number, off_diagonal, rows, wrong_of
 
 N, D = 8, 6
 
@@ -31,6 +31,15 @@ def test_x1_areas():
     check("x1 areas", dense, t=rows(N, D), v=rows(N, D, seed=1), a=rows(N, D, seed=2), tau=number(0.07))
 
 
+def test_x1_matching():
+    def dense(t, v, a, tau, seed):
+        wrong = wrong_of((-doubled_squared_areas(t, v, a) / tau).softmax(1) + 1e-4, seed)
+        return (t * v[wrong]).sum(1)
+
+    t, v, a = rows(N, D), rows(N, D, seed=1), rows(N, D, seed=2)
+    check("x1 matching", dense, t=t, v=v, a=a, tau=number(0.07), seed=3)
+
+
 def test_x2_gram():
     def dense(t, v, a, tau):
         every = torch.stack([t[:, None].expand(-1, len(v), -1), *(x[None].expand(len(t), -1, -1) for x in (v, a))], 2)
@@ -50,6 +59,13 @@ def test_x3_pmrl():
     common = rows(N, D, seed=3)  # so that one direction leads
     z1, z2, z3 = (F.normalize(rows(N, D, seed=seed) + common, dim=1) for seed in range(3))
     check("x3", dense, z1=z1, z2=z2, z3=z3)
+
+
+def test_x3_matching():
+    def dense(t, fused, seed):
+        return (t * fused[wrong_of((t @ fused.T / 0.1).softmax(1) + 1e-4, seed)]).sum(1)
+
+    check("x3 matching", dense, t=rows(N, D), fused=rows(N, D, seed=1), seed=5)
 
 
 def test_x4_confu():
@@ -275,6 +291,17 @@ def test_inverted_softmax():
         return (20.0 * q @ g.T).exp() / (20.0 * bank @ g.T).exp().sum(0)
 
     check("DBNorm", dense, q=rows(N, D), g=rows(7, D, seed=1), bank=rows(11, D, seed=2))
+
+
+def test_dynamic_inverted_softmax():
+    def dense(q, g, bank):
+        s = q @ g.T
+        bias = (20.0 * bank @ g.T).logsumexp(0).detach() / 20.0
+        active = torch.isin(s.argmax(1), (bank @ g.T).argmax(1))
+        assert 0 < active.sum() < len(q)
+        return torch.where(active[:, None], s - bias, s).topk(3, 1).values
+
+    check("DBNorm dynamic", dense, frozen=("bank",), q=rows(N, D), g=rows(7, D, seed=1), bank=rows(3, D, seed=2))
 
 
 def test_tact():

@@ -134,9 +134,10 @@ def test_nobody_to_draw(n, m):
     assert torch.equal(drawn, torch.full((n, 2), -1))
 
 
-def test_a_row_of_nan_draws_nothing():
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_without_finite_scores_draws_nothing(value):
     query = QUERY.clone()
-    query[2] = torch.nan
+    query[2] = value
     drawn = sample_negatives(query, KEY, 3, generator=seeded())
     assert (drawn[2] == -1).all() and (drawn[[0, 1, 3]] >= 0).all()
 

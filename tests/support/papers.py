@@ -115,6 +115,18 @@ def number(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
+def drawn(weights: Tensor, seed: int, count: int = 1) -> Tensor:
+    """Columns of each row by the inverse of its cumulative weights, (N, count)."""
+    lots = torch.rand(len(weights), count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    sums = weights.double().cumsum(1)
+    return torch.searchsorted(sums, lots * sums[:, -1:], right=True)
+
+
+def wrong_of(weights: Tensor, seed: int) -> Tensor:
+    """One other column of each row, (N,): official code puts the own weight at 0."""
+    return drawn(weights.detach().clone().fill_diagonal_(0.0), seed)[:, 0]
+
+
 def ce(logits: Tensor, labels: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Cross entropy of rows; by default row i is of class i."""
     labels = torch.arange(logits.shape[0]) if labels is None else labels

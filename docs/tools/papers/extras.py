@@ -17,7 +17,16 @@ PAPERS = (
             "loss = contrastile.triangle_loss(t, v, a, temperature=tau, label_smoothing=0.1, squared=False)",
             TESTS + "test_x1_areas", "areas",
         ),
-        not_yet("negatives for the matching head, drawn from the areas"),
+        exact(
+            "the matching head's wrong pair of each text, drawn by the softmax of the training logit with 1e-4 added",
+            """
+            draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
+            options = dict(score="squared_area", temperature=tau)
+            wrong = contrastile.retrieval.sample_negatives(t, (v, a), **options, **draw)[:, 0]
+            loss = (t * v[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_x1_matching", "matching",
+        ),
     ),
     paper(
         "x2", "GRAM, as in its README", "Gramian Multimodal Representation Learning and Alignment", "2412.11959",
@@ -36,7 +45,16 @@ PAPERS = (
             "loss = contrastile.pmrl_loss(z1, z2, z3, singular_temperature=0.05, instance_temperature=0.1)",
             TESTS + "test_x3_pmrl",
         ),
-        not_yet("negatives for the matching head"),
+        block(
+            "the matching head's wrong sample of each text, drawn by the softmax of cosines with what the others are "
+            "fused to",
+            """
+            draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
+            wrong = contrastile.retrieval.sample_negatives(t, fused, temperature=0.1, **draw)[:, 0]
+            loss = (t * fused[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_x3_matching", "matching",
+        ),
     ),
     paper(
         "x4", "ConFu and TriCLIP",
@@ -239,7 +257,12 @@ PAPERS = (
             "loss = (20 * q @ g.T - contrastile.row_lse(g, bank, scale=20.0)).exp()",
             TESTS + "test_inverted_softmax",
         ),
-        not_yet("the dynamic forms, which choose columns by top-k"),
+        exact(
+            "QBNorm: only queries whose best item is the best of some query of the bank are normalised; scores are "
+            "logarithms over 20",
+            "loss = contrastile.retrieval.querybank_topk(q, g, bank, 3).values",
+            TESTS + "test_dynamic_inverted_softmax", "dynamic",
+        ),
     ),
     paper(
         "TACT", "TACT", "Test of Time: Instilling Video-Language Models with a Sense of Time", "2301.02074",

@@ -74,21 +74,8 @@ PAPERS = (
         ),
         exact(
             "targets from three rounds of Sinkhorn between the other views, as potentials of the rows and columns of a "
-            "matrix that is not held",
-            """
-            def swap(x, y, other_x, other_y):  # x finds y as the plan between the other views says
-                x2, y2, f = other_x.detach(), other_y.detach(), torch.zeros(len(x), dtype=x.dtype)
-                for _ in range(3):
-                    g = -contrastile.row_lse(y2, x2, scale=20.0, col_bias=f)
-                    f = -contrastile.row_lse(x2, y2, scale=20.0, col_bias=g)
-                plan = contrastile.Targets(F.pad(20 * x2, (0, 1), value=1.0), torch.cat([y2, g[:, None]], 1))
-                found = contrastile.pair_reduce(x, y.detach(), scale=s_h, targets=plan)
-                return (found.rows - found.row_targets).mean()
-
-
-            views = [(h_I[a], h_T[b], h_I[1 - a], h_T[1 - b]) for a in (0, 1) for b in (0, 1)]
-            loss = sum(0.5 * (swap(x, y, u, v) + swap(y, x, v, u)) for x, y, u, v in views) / 4
-            """,
+            "matrix that is not held; keys are gathered without gradient",
+            "loss = contrastile.retrieval.swapped_prediction_loss(h_I, h_T, s_h, detach_keys=True)",
             TESTS + "test_3_swalip", "SwALIP",
         ),
     ),
@@ -116,7 +103,15 @@ PAPERS = (
             """,
             TESTS + "test_4_fine_tuning", "fine-tuning",
         ),
-        not_yet("hard negatives for the matching head, drawn from the scores"),
+        block(
+            "the matching head's wrong text of each image, drawn from the softmax of scores as in ALBEF",
+            """
+            draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
+            wrong = contrastile.retrieval.sample_negatives(f_I, f_T, temperature=tau, **draw)[:, 0]
+            loss = (f_I * f_T[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_4_matching", "matching",
+        ),
     ),
     paper(
         "5", "CWCL", "CWCL: Cross-Modal Transfer with Continuously Weighted Contrastive Loss", "2309.14580",
@@ -166,7 +161,15 @@ PAPERS = (
             "loss = contrastile.gram_loss(t, v, a, temperature=tau, label_smoothing=0.1, detach_keys=True)",
             TESTS + "test_8_gram",
         ),
-        not_yet("negatives for the matching head, drawn from the volumes"),
+        exact(
+            "the matching head's wrong tuple of each text, drawn by the softmax of minus the volume with 1e-4 added",
+            """
+            draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
+            wrong = contrastile.retrieval.sample_negatives(t, (v, a), score="volume", temperature=tau, **draw)[:, 0]
+            loss = (t * v[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_8_matching", "matching",
+        ),
     ),
     paper(
         "9", "MoRE",
@@ -301,14 +304,14 @@ PAPERS = (
         "18", "InvGC", "InvGC: Robust Cross-Modal Retrieval by Inverse Graph Convolution", "2310.13276",
         exact(
             "the moved gallery, from products of D x D instead of all similarities",
-            """
-            every = G.sum(0)
-            mean = (T.sum(0) @ every) / (len(T) * len(G))
-            loss = F.normalize(T - r / len(G) * (T @ (G.T @ G) - mean * every), dim=1)  # the new gallery
-            """,
+            "loss = contrastile.retrieval.invgc(T, G, r)  # the new gallery",
             TESTS + "test_18_invgc",
         ),
-        not_yet("LocalAdj, which takes the top k of each row"),
+        exact(
+            "LocalAdj, which takes the top k of each row",
+            "loss = contrastile.retrieval.local_adj(T, G, r, k=k)",
+            TESTS + "test_18_local_adj", "LocalAdj",
+        ),
     ),
     paper(
         "19", "M3CoL",
@@ -362,7 +365,11 @@ PAPERS = (
             """,
             TESTS + "test_22_fg_clip_2",
         ),
-        not_yet("TIC, the repulsion of the ten most similar texts"),
+        exact(
+            "TIC, the repulsion of the k most similar texts; those above 0.95, and the text itself, stay as zeros",
+            "loss = contrastile.retrieval.topk_repulsion_loss(z, k, below=0.95, fill=True)",
+            TESTS + "test_22_tic", "TIC",
+        ),
     ),
     paper(
         "23", "TeminAL",

@@ -87,7 +87,17 @@ PAPERS = (
             """,
             TESTS + "test_30_mean_rank_variance", "MRV",
         ),
-        not_yet("hard negatives for the matching head, drawn from the scores"),
+        exact(
+            "the matching head's wrong text of each image, drawn by the softmax of scores with 1e-5 added",
+            """
+            image, text = torch.arange(len(v)), torch.arange(len(v)).repeat_interleave(K)
+            others = dict(keep="other_id", row_ids=image, col_ids=text, floor=1e-5)
+            draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
+            wrong = contrastile.retrieval.sample_negatives(v, t, temperature=tau, **others, **draw)[:, 0]
+            loss = (v * t[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_30_matching", "matching",
+        ),
     ),
     paper(
         "31", "SepCLR", "Separating common from salient patterns with Contrastive Representation Learning",
@@ -235,7 +245,17 @@ PAPERS = (
             """,
             TESTS + "test_41_by_index", "by index",
         ),
-        not_yet("drawing them from the semi-hard pool"),
+        exact(
+            "drawing them with equal probabilities from the semi-hard pool, without those of the same pseudo label",
+            """
+            others = dict(keep="other_id", row_ids=labels[: len(q)], col_ids=labels)
+            draw = dict(pool=9, generator=torch.Generator().manual_seed(seed))
+            drawn = contrastile.retrieval.semi_hard_negatives(q, bank, 4, **others, **draw)
+            own = contrastile.Candidates.of_bank(bank, drawn)
+            loss = contrastile.grouped_info_nce(q, positive, own, temperature=0.2)
+            """,
+            TESTS + "test_41_semi_hard", "semi-hard",
+        ),
     ),
     paper(
         "42", "ALBEF", "Align before Fuse: Vision and Language Representation Learning with Momentum Distillation",
@@ -249,7 +269,16 @@ PAPERS = (
             """,
             TESTS + "test_42_albef",
         ),
-        not_yet("averaged encoders as modules; hard negatives for the matching head, drawn from the scores"),
+        exact(
+            "the matching head's wrong text of each image, drawn from the softmax of scores",
+            """
+            draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
+            wrong = contrastile.retrieval.sample_negatives(v, w, temperature=tau, **draw)[:, 0]
+            loss = (v * w[wrong]).sum(1)  # what the head is given of both
+            """,
+            TESTS + "test_42_matching", "matching",
+        ),
+        not_yet("averaged encoders as modules"),
     ),
     paper(
         "43", "CoDiEmb",

@@ -35,7 +35,11 @@ PAPERS = (
             """,
             TESTS + "test_52_anchors",
         ),
-        not_yet("graphs of nearest neighbours"),
+        block(
+            "a graph of nearest neighbours by cosine, normalised by the roots of degrees, passes embeddings on",
+            "loss = torch.sparse.mm(contrastile.retrieval.knn_graph(f, 3), e)",
+            TESTS + "test_52_graph", "graph",
+        ),
     ),
     paper(
         "53", "CoLLAP",
@@ -201,7 +205,17 @@ PAPERS = (
             """,
             TESTS + "test_63_weighted", "weighted",
         ),
-        not_yet("drawing pairs by inverse propensity"),
+        block(
+            "a pair of each sentence, drawn by semantic similarity over a propensity, the exponential of how alike the "
+            "surfaces are: one product of both features",
+            """
+            query, key = torch.cat([h / 0.05, -surface / 0.5], 1), torch.cat([h, surface], 1)
+            draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
+            drawn = contrastile.retrieval.sample_negatives(query, key, **draw)[:, 0]
+            loss = (h * h[drawn]).sum(1)  # of what was drawn
+            """,
+            TESTS + "test_63_propensity", "propensity",
+        ),
     ),
     paper(
         "64", "QCRD", "QCRD: Quality-guided Contrastive Rationale Distillation for Large Language Models", "2405.13014",

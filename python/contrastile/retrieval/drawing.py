@@ -68,16 +68,9 @@ class Drawing:
         """(N, k) columns, independent of each other."""
         totals = Totals(self)
         self.stream.visit(totals.see)
-        self.left, chosen = totals.choose(self.uniform(k))
+        self.left, chosen = totals.choose(uniform(self.batch, k, self.generator, self.device))
         self.stream.visit(chosen.see)
         return chosen.index
-
-    def uniform(self, k: int) -> Tensor:
-        """Of this rank's rows. All ranks draw those of all, and take the first rank's."""
-        device = torch.device("cpu") if self.generator is None else self.generator.device
-        size = self.batch.total, k
-        every = torch.rand(size, generator=self.generator, dtype=torch.float64, device=device).to(self.device)
-        return self.batch.from_first(every)[self.batch.offset :][: self.batch.n]
 
     def weights(self, tile: Tile) -> Tensor:
         """Logs of weights; -inf of what must not be drawn."""
@@ -105,23 +98,23 @@ class Totals:
                 self.of_block[tile.start] = total.new_full((self.drawing.batch.n,), -torch.inf)
             self.of_block[tile.start][tile.rows] = base.double() + total.log()
 
-    def choose(self, uniform: Tensor) -> tuple[Tensor, Chosen]:
+    def choose(self, lots: Tensor) -> tuple[Tensor, Chosen]:
         """Which rows have candidates, and by numbers of [0, 1) a block of columns for each draw."""
         starts = sorted(self.of_block)
         if not starts:
-            none = torch.full_like(uniform, -1, dtype=torch.int64)
-            return none.any(1) & False, Chosen(self.drawing, none, uniform, none)
+            none = torch.full_like(lots, -1, dtype=torch.int64)
+            return none.any(1) & False, Chosen(self.drawing, none, lots, none)
         logs = torch.stack([self.of_block[start] for start in starts], 1)
         peak = logs.amax(1, keepdim=True)
         some = (peak > -torch.inf) & (peak < torch.inf)  # neither empty nor NaN
         weight = torch.where(some, logs - peak, 0.0).exp()
         sums = weight.cumsum(1)
-        target = uniform * sums[:, -1:]
+        target = lots * sums[:, -1:]
         last = weight.shape[1] - 1 - (weight > 0).flip(1).int().argmax(1, keepdim=True)  # that may be drawn
         block = torch.minimum(torch.searchsorted(sums, target, right=True), last)
         own = weight.gather(1, block)
         share = (target - sums.gather(1, block) + own) / own
-        first = torch.tensor(starts, device=uniform.device)[block]
+        first = torch.tensor(starts, device=lots.device)[block]
         return some[:, 0], Chosen(self.drawing, first.masked_fill(~some, -1), share, torch.full_like(block, -1))
 
 
@@ -146,3 +139,11 @@ class Chosen:
             # the first sum above the target: a column of no weight has the sum of the one before
             found = torch.searchsorted(sums, target, right=True) + tile.start
             self.index[tile.rows] = torch.where(here, found, self.index[tile.rows])
+
+
+def uniform(batch: GlobalBatch, k: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """(N, k) numbers of [0, 1) in float64, of this rank's rows. All ranks draw those of all, and take the first
+    rank's."""
+    source = torch.device("cpu") if generator is None else generator.device
+    every = torch.rand(batch.total, k, generator=generator, dtype=torch.float64, device=source).to(device)
+    return batch.from_first(every)[batch.offset :][: batch.n]

@@ -67,7 +67,8 @@ def sample_negatives(
         row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, mask, group: As in `topk`.
 
     Returns:
-        (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN.
+        (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN
+        or inf.
 
     Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again
     whenever draws fell so often on columns that a row already has that it is short of k.
@@ -122,6 +123,11 @@ def semi_hard_negatives(
     Returns: (N, k) int64; -1 where the pool has no candidate left.
 
     Cost: 6 N M D FLOP, O(N (pool + k) + (N + M) D) memory.
+
+    Example:
+        >>> bank = torch.nn.functional.normalize(torch.randn(50, 8), dim=1)
+        >>> semi_hard_negatives(bank[:4], bank, 5, pool=20).shape
+        torch.Size([4, 5])
 
     Source: Xie et al. 2020 (InterCLR), arXiv 2008.11702; official code open-mmlab/mmselfsup, branch 0.x,
         mmselfsup/models/memories/interclr_memory.py.
