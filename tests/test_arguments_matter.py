@@ -153,6 +153,10 @@ EVERYWHERE = {
     "prototypes": Matter(X, Z), "teacher_prototypes": Matter(rows(15, N, D + 3), rows(16, N, D + 3)),
     "center": Matter(None, POSITIVE), "student_temperature": Matter(0.1, 0.2),
     # metrics
+    "negative_features": Matter(Z, Y), "conditional": Matter(False, True),
+    "scores": Matter(POSITIVE, -POSITIVE), "grades": Matter(IDS, -IDS),
+    "logits": Matter(X, Z), "other_logits": Matter(Y, Z), "teacher_scores": Matter(Y, Z),
+    "unbiased": Matter(True, False), "eps": Matter(0.0, 0.1),
     "report": Matter(None, metrics.InBatch()), "train_fraction": Matter(0.2, 0.8), "penalty": Matter(1.0, 1000.0),
 }  # fmt: skip
 HALF_MASK = torch.arange(5).expand(N, 5) < 3
@@ -266,6 +270,36 @@ for name in ("late_interaction_info_nce", "LateInteractionInfoNCE", "word_region
              "FDTLoss", "fdt_features", "word_region_scores", "xtr_scores"):  # fmt: skip
     HERE |= {(name, argument): matter for argument, matter in LATE.items()}
 HERE["sparsemax", "mask"] = Matter(None, X > 0)
+HERE |= {
+    ("retrieval_ranks", "gallery"): Matter(Y, Z),
+    ("mean_rank_variance", "ranks"): Matter(1 + IDS[:, None], torch.eye(3).long() + 1),
+    ("retrieval_ranks", "positives"): Matter("same_id", "other_id", {"row_ids": IDS, "col_ids": IDS}),
+    ("retrieval_ranks", "empty_target_action"): Matter(
+        "skip", "neg", {"keep": "other_id", "row_ids": IDS, "col_ids": OTHER_IDS}
+    ),
+    ("retrieval_ranks", "keep"): Matter("all", "other_index", {"positives": "same_id", "row_ids": IDS, "col_ids": IDS}),
+    ("retrieval_ranks", "score"): Matter("volume", "squared_area", {"gallery": (Y, Z)}),
+    ("cka", "kernel"): Matter("linear", "rbf"),
+    ("cka", "rbf_sigma"): Matter(1.0, 2.0, {"kernel": "rbf"}),
+    **{(name, "k"): Matter(3, 4) for name in ("cknna", "mutual_knn", "cycle_knn")},
+    **{
+        (name, "normalize"): Matter(False, True, {"x": POSITIVE[:, None] ** 3 * X, "y": X, "k": 3})
+        for name in ("mutual_knn", "cycle_knn")
+    },
+    **{(name, z): Matter(X, Z, {"x": X, "y": X, "k": 3}) for name in ("mutual_knn", "cycle_knn") for z in "xy"},
+    **{("modality_integration_rate", name): Matter([X, Y], [X, Z]) for name in ("vision", "text")},
+    ("modality_integration_rate", "mode"): Matter("exact", "fast"),
+    ("set_similarity", "reduce"): Matter("max_mean", "mean"),
+    **{(name, "temperature"): Matter(0.3, 0.5) for name in ("mcm_score", "neg_label_score")},
+    ("dcd_loss", "scores"): Matter(X, Z),
+    ("dcd_loss", "alpha"): Matter(0.2, 0.6),
+    ("dcd_loss", "per_sample"): Matter(False, True),
+    ("teacher_hard_negatives", "teacher_scores"): Matter(X, Z),
+    ("teacher_hard_negatives", "k"): Matter(3, 4),
+    ("project_conflicting", "gradients"): Matter([X, Y], [X, Z]),
+    ("project_conflicting", "per_row"): Matter(False, True),
+    ("retrieval_ranks", "mask"): Matter(None, rows(7, N, N) > 0),
+}
 MISSING = torch.rand(N, 3, generator=seeded(0)()) > 0.3
 for name in ("gram_loss", "GramLoss"):
     HERE[name, "present"] = Matter(None, MISSING)
@@ -325,7 +359,12 @@ BASE: dict[str, dict[str, Any]] = {
     "xtr_scores": {"queries": TOKENS, "documents": OTHER_TOKENS, "top_k": 3},
     "fdt_features": {"tokens": TOKENS, "codebook": rows(25, 9, D)},
     "word_region_scores": {"regions": TOKENS, "words": OTHER_TOKENS},
-    "effective_rank": {"x": X}, "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
+    "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
+    "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
+    **{name: {"scores": POSITIVE, "grades": IDS} for name in ("pro_loss", "pearson_loss", "rank_kl_loss")},
+    "dcd_loss": {"scores": X, "teacher_scores": Y}, "project_conflicting": {"gradients": [X, Y]},
+    "tolerance": {"x": X, "labels": IDS}, "effective_rank": {"x": X},
+    "linear_separability": {"x": rows(1, 60, D), "y": rows(2, 60, D)},
 }  # fmt: skip
 
 
@@ -397,6 +436,8 @@ def outcome(name: str, call: Callable[[dict[str, Any]], Any], given: dict[str, A
     except REFUSALS as error:
         return [str(error)]
     module = given.get("module")
+    if isinstance(result, metrics.RetrievalRanks):
+        result = result.ranks, result.reciprocal_rank()
     parts = [x for x in (result if isinstance(result, tuple) else (result,)) if x is not None]
     inputs = leaves(list(given.values()))
     differentiable = [x for x in parts if isinstance(x, Tensor) and x.requires_grad]

@@ -168,7 +168,7 @@ def test_overlapping_sets_have_the_accuracy_of_the_best_plane():
 def test_the_fit_is_the_minimum():
     g = torch.Generator().manual_seed(3)
     x, y = (F.normalize(torch.randn(60, 5, generator=g, dtype=torch.float64), dim=1) for _ in range(2))
-    fitted = metrics.fit_logistic(x, y, 1.0).requires_grad_()
+    fitted = metrics.embedding.fit_logistic(x, y, 1.0).requires_grad_()
     z, label = torch.cat([x, y]), torch.cat([-torch.ones(60), torch.ones(60)]).double()
     loss = F.softplus(-label * (z @ fitted[:-1] + fitted[-1])).sum() + 0.5 * fitted[:-1].square().sum()
     loss.backward()

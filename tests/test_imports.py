@@ -181,7 +181,7 @@ ALLOWED = {
     "distributed": ("ops", "ranks", "distributed"),
     "compat": ("literals", "losses", "ops", "ranks", "reference", "compat"),
     "retrieval": ("literals", "losses", "monoid", "ops", "ranks", "retrieval", "spec"),
-    "metrics": ("losses", "ops", "retrieval"),
+    "metrics": ("literals", "losses", "metrics", "ops", "ranks", "retrieval", "spec"),
     "catalog": ("losses", "reference", "catalog"),
     "testing": ("catalog",),
     "benchmark": ("",),

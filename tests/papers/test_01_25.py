@@ -19,6 +19,20 @@ def test_1_inversion():
     check("1", lambda u, f: cosine_distance(u, f), u=rows(N, D), f=rows(N, D, seed=1))
 
 
+def test_1_retrieval():
+    def dense(f, labels):
+        figures = []
+        for i, label in enumerate(labels):
+            others = torch.arange(len(f)) != i
+            right = (labels == label)[others][(f @ f[i])[others].argsort(descending=True)].double()
+            precision, count = right.cumsum(0) / torch.arange(1, len(f)), int(right.sum())
+            average = [(precision * right)[:k].sum() / max(min(count, k), 1) for k in (len(f), count + 1)]
+            figures.append(torch.stack([*average, right[:count].sum() / max(count, 1), right[0]]))
+        return torch.stack(figures).mean(0)
+
+    check("1 retrieval", dense, f=rows(N, D), labels=torch.tensor([0, 1, 0, 2, 1, 0, 3, 1]))
+
+
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     z = torch.cat([a, b])
     return ce(off_diagonal(z @ z.T / temperature), torch.arange(len(z)).roll(len(a)))
@@ -206,6 +220,10 @@ def test_6_neg_label():
     check("6 NegLabel", dense, magnitude=100.0, X=rows(N, D), Y_id=rows(5, D, seed=1), Y_neg=rows(9, D, seed=2))
 
 
+def test_6_mcm():
+    check("6 MCM", lambda X, Y_id: (X @ Y_id.T).softmax(1).amax(1), X=rows(N, D), Y_id=rows(5, D, seed=1))
+
+
 def test_7_symile():
     def dense(a, b, c, permutations, s):
         every, n = (a, b, c), len(a)
@@ -348,6 +366,14 @@ def test_13_hard_simple():
 
 def test_13_uniformity():
     check("13 uniformity", lambda f: uniformity(f), f=rows(N, D))
+
+
+def test_13_tolerance():
+    def dense(f, labels):
+        f, other = F.normalize(f, dim=1), ~torch.eye(len(f), dtype=torch.bool)
+        return (f @ f.T * (labels[:, None] == labels))[other].mean()
+
+    check("13 tolerance", dense, f=rows(N, D), labels=LABELS)
 
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 0, 3, 1])
@@ -562,3 +588,11 @@ def test_24_original_neg():
         return mixed_clip(logits, lam * one + (1 - lam) * back)
 
     check("24 original_neg", dense, magnitude=100.0, X=rows(N, D), Y=rows(N, D, seed=1), lam=0.3)
+
+
+def test_25_similarities():
+    def dense(x, y):
+        z = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T
+        return torch.stack([z.amax(1).mean(), z.mean(), z.max(), z.min()])
+
+    check("25", dense, x=rows(N, D), y=rows(5, D, seed=1))

@@ -21,6 +21,37 @@ def test_26_lco_emb():
     check("26", dense, magnitude=34.0, a=rows(N, D), p=rows(N, D, seed=1), n=rows(N, D, seed=2))
 
 
+def test_26_kernel_alignment():
+    """Analysis/kernel_alignment.py."""
+
+    def hsic(K, L, unbiased):
+        m = len(K)
+        if not unbiased:
+            H = torch.eye(m, dtype=K.dtype) - 1 / m
+            return torch.trace(K @ H @ L @ H)
+        K, L = (x - torch.diag(x.diagonal()) for x in (K, L))
+        found = (K * L.T).sum() + K.sum() * L.sum() / ((m - 1) * (m - 2)) - 2 * (K @ L).sum() / (m - 2)
+        return found / (m * (m - 3))
+
+    def cka(K, L, unbiased):
+        return hsic(K, L, unbiased) / ((hsic(K, K, unbiased) * hsic(L, L, unbiased)).sqrt() + 1e-6)
+
+    def dense(A, B, k):
+        A, B = F.normalize(A, dim=1), F.normalize(B, dim=1)
+        K, L = A @ A.T, B @ B.T
+        first, second = (x.masked_fill(torch.eye(N, dtype=torch.bool), -1e8).topk(k).indices for x in (K, L))
+        a, b = (torch.zeros(N, N, dtype=K.dtype).scatter(1, x, 1.0) for x in (first, second))
+        mutual = ((a * b).sum(1) / k).mean()
+        cycle = (first[second] == torch.arange(N)[:, None, None]).flatten(1).any(1).to(K.dtype).mean()
+        squares = ((x[:, None] - x).square().sum(2) for x in (A, B))
+        kernels = cka(K, L, False), cka(K, L, True), cka(*((-x / 2).exp() for x in squares), False)
+        own = hsic(a * K, a * K, True) * hsic(b * L, b * L, True)
+        near = hsic(a * b * K, a * b * L, True) / (own.sqrt() + 1e-6)
+        return torch.stack([mutual, cycle, *kernels, near])
+
+    check("26 metrics", dense, A=rows(N, D), B=rows(N, D, seed=1), k=3)
+
+
 def test_27_topology():
     def dense(predicted, target):
         return (predicted @ predicted.T - target @ target.T).square().sum() / len(target)
@@ -29,7 +60,10 @@ def test_27_topology():
 
 
 def test_28_dcd():
-    def dense(scores, teacher):
+    def dense(scores, teacher, K):
+        kept = teacher.argsort(1, descending=True)[:, : K + 1]
+        columns = [[0, *([c for c in own if c != 0][:K])] for own in kept.tolist()]
+        scores, teacher = scores.gather(1, torch.tensor(columns)), teacher.gather(1, kept)
         p = teacher.softmax(1)
         entropy = (p * p.log()).sum(1)
         h = entropy / entropy.sum()
@@ -40,7 +74,7 @@ def test_28_dcd():
         bce = F.softplus(scores) - right * scores
         return 0.2 * d_loss + 0.8 * (h * bce.mean(1)).sum()
 
-    check("28", dense, frozen=("teacher",), scores=3.0 * rows(N, 8), teacher=3.0 * rows(N, 8, seed=1))
+    check("28", dense, frozen=("teacher",), scores=3.0 * rows(N, 8), teacher=3.0 * rows(N, 8, seed=1), K=4)
 
 
 def test_29_best_query():
@@ -59,6 +93,16 @@ def test_30_one_to_k():
         return 0.5 * (i2t + t2i) / K
 
     check("30", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3, tau=number(0.07))
+
+
+def test_30_mean_rank_variance():
+    def dense(v, t, K):
+        scores = (t @ v.T).view(len(v), K, len(v))
+        own = torch.stack([scores[i, :, i] for i in range(len(v))])
+        places = 1.0 + (scores > own[:, :, None]).sum(2).double()
+        return (places - places.mean(1, keepdim=True)).square().mean()
+
+    check("30 MRV", dense, v=rows(N, D), t=rows(N * 3, D, seed=1), K=3)
 
 
 def test_30_matching():
@@ -125,6 +169,31 @@ def positive_pairs(scores: Tensor) -> Tensor:
     k, n = scores.shape[:2]
     own = scores[:, torch.arange(n), :, torch.arange(n)].permute(1, 2, 0).exp()
     return own.masked_fill(torch.eye(k, dtype=torch.bool)[:, :, None], 0.0)
+
+
+def test_35_modality_integration_rate():
+    """mir.py and mir_util.py, mode "accurate"; the root by eigenvalues of the product instead of scipy."""
+
+    def cleaned(data):
+        norms = data.norm(dim=-1)
+        data = data.clone()
+        data[(norms - norms.median()).abs() > 3 * norms.std()] = data.median(0).values
+        return data
+
+    def dense(vision, text):
+        total = 0.0
+        for v, t in zip(vision, text, strict=True):
+            scale = 1.0 / t.norm(dim=-1).mean()
+            v, t = cleaned(scale * v), cleaned(scale * t)
+            first, second = torch.cov(v.T), torch.cov(t.T)
+            root = torch.linalg.eigvals(first @ second).real.clamp_min(0).sqrt().sum()
+            total = total + (v.mean(0) - t.mean(0)).square().sum() + first.trace() + second.trace() - 2 * root
+        return total.log10()
+
+    layers = [[rows(20, D, seed=seed) * (1.0 + 0.1 * seed) for seed in pair] for pair in ((0, 1), (2, 3))]
+    vision, text = zip(*layers, strict=True)
+    vision[0][3] *= 9.0  # an outlier
+    check("35", dense, vision=list(vision), text=list(text))
 
 
 def test_36_mv_infonce():
@@ -444,11 +513,20 @@ def asymmetric_nce(v: Tensor, t: Tensor) -> Tensor:
     return (every - own).mean()
 
 
+def test_48_realignment():
+    def dense(g_va, g_vt):
+        dot = (g_va * g_vt).sum()
+        assert dot < 0
+        return g_va - dot / g_vt.square().sum() * g_vt + g_vt - dot / g_va.square().sum() * g_va
+
+    check("48 realignment", dense, g_va=rows(N, D), g_vt=rows(N, D, seed=1) - 0.5 * rows(N, D))
+
+
 def test_48_base_losses():
     def dense(v, t, a):
         return (asymmetric_nce(v, t) + asymmetric_nce(v, a[:, None])) / 2
 
-    check("48", dense, v=rows(N, D), t=rows(N, 3, D, seed=1), a=rows(N, D, seed=2))
+    check("48 base losses", dense, v=rows(N, D), t=rows(N, 3, D, seed=1), a=rows(N, D, seed=2))
 
 
 def test_49_objective():

@@ -68,6 +68,8 @@ def converted(x: Any, dtype: torch.dtype) -> Any:
 def outcome(function: Callable[..., Tensor], inputs: Inputs, frozen: tuple[str, ...]) -> Outcome:
     own = {name: leaf(x, name not in frozen) for name, x in inputs.items()}
     value = function(**own)
+    if not value.requires_grad:  # a metric
+        return Outcome(value, {})
     (value * torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).reshape(value.shape)).sum().backward()
     grads = {name: torch.zeros_like(x) if x.grad is None else x.grad for name, x in leaves(own)}
     return Outcome(value.detach(), grads)

@@ -1,6 +1,6 @@
 """Papers 1 to 25."""
 
-from .row import block, exact, no_objective, not_yet, paper
+from .row import block, exact, no_objective, paper
 
 TESTS = "tests/papers/test_01_25.py::"
 
@@ -20,7 +20,16 @@ PAPERS = (
             """,
             TESTS + "test_1_slip", "SLIP",
         ),
-        not_yet("retrieval metrics that leave the query out: recall@1, mAP, precision@R"),
+        exact(
+            "its figures of retrieval within a modality, which leave the query out (but not in the cut-off of AP@R)",
+            """
+            options = dict(positives="same_id", row_ids=labels, empty_target_action="neg")
+            found = contrastile.metrics.retrieval_ranks(f, None, **options)
+            at_r = found.average_precision(found.positives + 1)
+            loss = torch.stack([found.average_precision(), at_r, found.r_precision(), found.hit_rate(1)])
+            """,
+            TESTS + "test_1_retrieval", "retrieval",
+        ),
     ),
     paper(
         "2", "CUA and CUAXU", "It's Not a Modality Gap: Characterizing and Addressing the Contrastive Gap",
@@ -122,11 +131,13 @@ PAPERS = (
         ),
         exact(
             "the score of an image, the share that known classes have of all texts",
-            """
-            known = contrastile.row_lse(X, Y_id, scale=100.0)
-            loss = (known - contrastile.row_lse(X, [Y_id, Y_neg], scale=100.0)).exp()
-            """,
+            "loss = contrastile.metrics.neg_label_score(X, Y_id, Y_neg)",
             TESTS + "test_6_neg_label", "NegLabel",
+        ),
+        exact(
+            "the score of an image, its largest probability among the known classes",
+            "loss = contrastile.metrics.mcm_score(X, Y_id)",
+            TESTS + "test_6_mcm", "MCM",
         ),
     ),
     paper(
@@ -238,7 +249,11 @@ PAPERS = (
             "loss = contrastile.uniformity(f, t=2.0)",
             TESTS + "test_13_uniformity", "uniformity",
         ),
-        not_yet("tolerance as a metric"),
+        exact(
+            "equation 11, over pairs of different items",
+            "loss = contrastile.metrics.tolerance(f, labels)",
+            TESTS + "test_13_tolerance", "tolerance",
+        ),
     ),
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",
@@ -404,6 +419,13 @@ PAPERS = (
     paper(
         "25", "IMA", "Implicit Multimodal Alignment: On the Generalization of Frozen LLMs to Multimodal Inputs",
         "2405.16700",
-        no_objective("measures similarities of tokens inside frozen language models; nothing is trained"),
+        exact(
+            "the cosines of two sets of tokens in a frozen model: the mean of the largest, mean, largest and smallest",
+            """
+            similarity = contrastile.metrics.set_similarity
+            loss = torch.stack([similarity(x, y, reduce=each) for each in ("max_mean", "mean", "max", "min")])
+            """,
+            TESTS + "test_25_similarities",
+        ),
     ),
 )  # fmt: skip

@@ -12,7 +12,17 @@ PAPERS = (
             "loss = contrastile.info_nce(a, p, temperature=0.03, negatives=n)",
             TESTS + "test_26_lco_emb",
         ),
-        not_yet("its metrics: mutual nearest neighbours, CKA"),
+        exact(
+            "its metrics: shared nearest neighbours, CKA and CKNNA of the features of two modalities",
+            """
+            A, B = F.normalize(A, dim=1), F.normalize(B, dim=1)
+            knn = contrastile.metrics.mutual_knn(A, B, k=k), contrastile.metrics.cycle_knn(A, B, k=k)
+            options = [dict(), dict(unbiased=True), dict(kernel="rbf", rbf_sigma=1.0)]
+            kernels = [contrastile.metrics.cka(A, B, eps=1e-6, **each) for each in options]
+            loss = torch.stack([*knn, *kernels, contrastile.metrics.cknna(A, B, k=k, eps=1e-6)])
+            """,
+            TESTS + "test_26_kernel_alignment", "metrics",
+        ),
     ),
     paper(
         "27", "Diffusion-Link",
@@ -27,18 +37,14 @@ PAPERS = (
     paper(
         "28", "DCD", "Dynamic Contrastive Distillation for Image-Text Retrieval", "2207.01426",
         exact(
-            "distillation of given scores, the true text first, in plain torch: there is no matrix of pairs (the "
-            "entropies that weight the first term have no effect in the official code)",
+            "distillation of given scores, the true text first, among the columns that a teacher finds hard, whose "
+            "sorted scores the official code takes; its weights of the first term have no effect",
             """
-            p = teacher.softmax(1)
-            entropy = (p * p.log()).sum(1)
-            right = F.one_hot(torch.zeros(len(p), dtype=torch.long), p.shape[1]).to(p.dtype)
-            each = F.binary_cross_entropy_with_logits(scores, right, reduction="none").mean(1)
-            loss = 0.2 * F.mse_loss(scores, teacher) + 0.8 * (entropy / entropy.sum() * each).sum()
+            columns = contrastile.teacher_hard_negatives(teacher, K)
+            loss = contrastile.dcd_loss(scores.gather(1, columns), teacher.topk(K + 1).values, alpha=0.2)
             """,
             TESTS + "test_28_dcd",
         ),
-        not_yet("the choice of hard negatives by a teacher"),
     ),
     paper(
         "29", "CoAVT",
@@ -70,6 +76,15 @@ PAPERS = (
             TESTS + "test_30_one_to_k",
         ),
         exact(
+            "the mean rank variance of K languages",
+            """
+            image = torch.arange(len(v))
+            options = dict(positives="same_id", row_ids=image.repeat_interleave(K), col_ids=image)
+            loss = contrastile.metrics.mean_rank_variance(contrastile.retrieval.ranks(t, v, **options).view(-1, K))
+            """,
+            TESTS + "test_30_mean_rank_variance", "MRV",
+        ),
+        exact(
             "the matching head's wrong text of each image, drawn by the softmax of scores with 1e-5 added",
             """
             image, text = torch.arange(len(v)), torch.arange(len(v)).repeat_interleave(K)
@@ -80,7 +95,6 @@ PAPERS = (
             """,
             TESTS + "test_30_matching", "matching",
         ),
-        not_yet("the mean rank variance"),
     ),
     paper(
         "31", "SepCLR", "Separating common from salient patterns with Contrastive Representation Learning",
@@ -129,7 +143,11 @@ PAPERS = (
     paper(
         "35", "MIR", "Deciphering Cross-Modal Alignment in Large Vision-Language Models with Modality Integration Rate",
         "2410.07167",
-        not_yet("its metric, a Frechet distance over the layers of a language model"),
+        exact(
+            "its metric, from the hidden states of a language model, in the official code's accurate mode",
+            "loss = contrastile.metrics.modality_integration_rate(vision, text)",
+            TESTS + "test_35_modality_integration_rate",
+        ),
     ),
     paper(
         "36", "MV-InfoNCE and MV-DHEL", "A Principled Framework for Multi-View Contrastive Learning", "2507.06979",
@@ -273,17 +291,10 @@ PAPERS = (
             TESTS + "test_43_retrieval", "retrieval",
         ),
         exact(
-            "PRO, whose logits are products of two numbers a row, Pearson and RankKL",
+            "PRO, Pearson and RankKL",
             """
-            z, weight, one = x / 0.05, y - y.min(), torch.ones_like(y)
-            lower = dict(keep="lower_order", row_order=y, col_order=y)
-            others = contrastile.row_lse(torch.stack([y, one], 1), torch.stack([z, -y * z], 1), **lower)
-            pro = F.softplus(others - weight * z)[weight > 0].mean()
-            _, place, count = y.unique(return_inverse=True, return_counts=True)
-            rank = (count.cumsum(0) - (count + 1).to(x.dtype) / 2)[place]  # from 0, ties share theirs
-            target = (rank / (len(y) - 1) / 0.05).softmax(0)
-            rank_kl = F.kl_div(z.log_softmax(0), target, reduction="batchmean")
-            loss = 0.5 * pro + 2 * (1 - torch.corrcoef(torch.stack([x, y]))[0, 1]) + 5 * rank_kl
+            rank_kl = contrastile.rank_kl_loss(x, y, temperature=0.05)
+            loss = 0.5 * contrastile.pro_loss(x, y, temperature=0.05) + 2 * contrastile.pearson_loss(x, y) + 5 * rank_kl
             """,
             TESTS + "test_43_similarity", "similarity",
         ),
@@ -365,9 +376,13 @@ PAPERS = (
             vt = contrastile.mil_nce(v, t, temperature=0.07)
             loss = 0.5 * (vt + contrastile.mil_nce(v, a[:, None], temperature=0.07))
             """,
-            TESTS + "test_48_base_losses",
+            TESTS + "test_48_base_losses", "base losses",
         ),
-        not_yet("the projection of gradients that disagree"),
+        block(
+            "its realignment: the gradients of both, each without what points against the other",
+            "loss = sum(contrastile.project_conflicting([g_va, g_vt]))",
+            TESTS + "test_48_realignment", "realignment",
+        ),
     ),
     paper(
         "49", "iSogCLR",

@@ -17,6 +17,7 @@ from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim, maxsim_candidates, modality_maxsim
 from .late_info_nce import late_interaction_info_nce
+from .listwise import pearson_loss, pro_loss, rank_kl_loss
 from .margin import cma_loss, margin_info_nce
 from .mil_nce import mil_nce
 from .mixup import m2_mix, mixup_info_nce
@@ -79,6 +80,7 @@ from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .private import Candidates
 from .prototypes import prototype_loss
+from .score_rows import dcd_loss, js_divergence, project_conflicting, teacher_hard_negatives
 from .sigmoid import siglip_loss
 from .similarity import cwcl_loss, softclip_loss
 from .sparsemax import sparsemax
@@ -166,6 +168,7 @@ __all__ = [
     "cua",
     "cuaxu",
     "cwcl_loss",
+    "dcd_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
@@ -185,6 +188,7 @@ __all__ = [
     "in_modal_consistency",
     "info_nce",
     "joint_entropy",
+    "js_divergence",
     "kcl",
     "late_interaction_info_nce",
     "linear_cross_entropy",
@@ -204,9 +208,13 @@ __all__ = [
     "mv_infonce",
     "nt_xent",
     "pairwise_aggregate",
+    "pearson_loss",
     "pmrl_loss",
+    "pro_loss",
+    "project_conflicting",
     "prototype_loss",
     "pvc",
+    "rank_kl_loss",
     "siglip_loss",
     "singular_alignment",
     "slerp",
@@ -214,6 +222,7 @@ __all__ = [
     "sparsemax",
     "sup_con",
     "symile_loss",
+    "teacher_hard_negatives",
     "triangle_loss",
     "uniformity",
     "volume_computation",

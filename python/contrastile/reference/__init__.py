@@ -18,6 +18,7 @@ from .grouped import grouped_info_nce, grouped_margin_loss
 from .kernel import kcl
 from .late import maxsim, maxsim_candidates, modality_maxsim
 from .late_info_nce import late_interaction_info_nce, xtr_scores
+from .listwise import pearson_loss, pro_loss, rank_kl_loss
 from .margin import cma_loss, margin_info_nce
 from .mixup import m2_mix, mixup_info_nce, slerp
 from .multi_positive import mil_nce, multi_positive
@@ -26,6 +27,7 @@ from .multiview import mv_dhel, mv_infonce, pairwise_aggregate, pvc
 from .multiview_clip import multiview_clip_loss
 from .pmrl import pmrl_loss, singular_alignment
 from .prototypes import prototype_loss
+from .score_rows import dcd_loss, js_divergence, project_conflicting, teacher_hard_negatives
 from .sigmoid import siglip_loss
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
@@ -49,6 +51,7 @@ __all__ = [
     "cua",
     "cuaxu",
     "cwcl_loss",
+    "dcd_loss",
     "dcl",
     "dclw",
     "debiased_info_nce",
@@ -68,6 +71,7 @@ __all__ = [
     "in_modal_consistency",
     "info_nce",
     "joint_entropy",
+    "js_divergence",
     "kcl",
     "late_interaction_info_nce",
     "linear_cross_entropy",
@@ -87,9 +91,13 @@ __all__ = [
     "mv_infonce",
     "nt_xent",
     "pairwise_aggregate",
+    "pearson_loss",
     "pmrl_loss",
+    "pro_loss",
+    "project_conflicting",
     "prototype_loss",
     "pvc",
+    "rank_kl_loss",
     "siglip_loss",
     "singular_alignment",
     "slerp",
@@ -97,6 +105,7 @@ __all__ = [
     "sparsemax",
     "sup_con",
     "symile_loss",
+    "teacher_hard_negatives",
     "triangle_loss",
     "uniformity",
     "word_region_loss",

@@ -1,4 +1,4 @@
-"""How two sets of embeddings lie to each other, and how much of their space one set fills. Diagnostics, not losses.
+"""How two sets of embeddings lie to each other, and how much of their space one set fills.
 
 `contrastile.alignment` and `contrastile.uniformity` are losses and metrics in one; these are metrics alone. Rows are
 normalised where it says so, computed in float32 (float64 for float64 features).
@@ -10,18 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .losses.common import feature_pair, unit, upcast
-from .losses.in_batch import InBatch
-from .ops import check, no_autocast
-
-__all__ = [
-    "InBatch",
-    "centroid_cosine",
-    "centroid_distance",
-    "effective_rank",
-    "linear_separability",
-    "positive_cosine",
-]
+from ..losses.common import feature_pair, unit, upcast
+from ..ops import check, no_autocast
 
 
 def centroid_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,241 @@
+"""Whether two sets of embeddings, of any widths, have the same geometry: centred kernel alignment and neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from ..losses.common import unit, upcast
+from ..ops import check, row_lse, stat_dtype
+from ..retrieval.candidates import count
+from ..retrieval.largest import topk
+
+CkaKernel: TypeAlias = Literal["linear", "rbf"]
+
+
+def cka(
+    x: Tensor,
+    y: Tensor,
+    *,
+    kernel: CkaKernel = "linear",
+    rbf_sigma: float = 1.0,
+    unbiased: bool = False,
+    eps: float = 0.0,
+) -> Tensor:
+    """Centred kernel alignment: how alike the similarities within x are to those within y, in [0, 1].
+
+        HSIC(K, L) / (sqrt(HSIC(K, K) HSIC(L, L)) + eps),      K of the rows of x, L of those of y
+        biased    HSIC = tr(K H L H),  H = 1 - 1/N
+        unbiased  HSIC = [ tr(K~ L~) + sum K~ sum L~ / ((N-1)(N-2)) - 2 sum (K~ L~) / (N-2) ] / (N (N-3)),
+                  K~: K without its diagonal; it may be negative, and so may the alignment be
+
+    Args:
+        x, y: (N, D), (N, E): row i of both is the same item. Not normalised here. N >= 1, unbiased N >= 4.
+        kernel: "linear": K_ij = <x_i, x_j>. "rbf": K_ij = e^{-|x_i - x_j|^2 / (2 rbf_sigma^2)}.
+        rbf_sigma: > 0, a length. No effect with "linear".
+        unbiased: See above.
+        eps: >= 0; 1e-6 in the code of the Platonic representation hypothesis.
+
+    Returns: A 0-dim tensor with gradient; NaN if all rows of x or of y are equal and eps = 0. Computed in float64.
+    Cost: "linear": N D E FLOP, O(D E) memory. "rbf": 4 N^2 (D + E) FLOP in float64, O(N (D + E)) memory.
+
+    Example:
+        >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        >>> turned = x @ torch.linalg.qr(x.T @ x).Q * 3.0
+        >>> round(cka(x, turned).item(), 6)
+        1.0
+
+    Source: Kornblith et al. 2019, arXiv 1905.00414; unbiased: Song et al. 2012, equation 5; official code
+        minyoungg/platonic-rep, metrics.py (Huh et al. 2024, arXiv 2405.07987), as LCO-Emb, arXiv 2510.11693, uses it.
+    """
+    check.choice("kernel", kernel, get_args(CkaKernel))
+    least, sigma = number("eps", eps, 0.0), number("rbf_sigma", rbf_sigma, 0.0)
+    if sigma == 0.0:
+        raise ValueError("rbf_sigma must be > 0, got 0")
+    x, y = matched(x, y, 4 if unbiased else 1)
+    kind, (x, y) = stat_dtype(x.dtype), (z.double() - z.double().mean(0) for z in (x, y))
+    sums = linear_sums if kernel == "linear" else lambda a, b: rbf_sums(a, b, sigma, unbiased)
+    both, first, second = (hsic(sums(a, b), unbiased) for a, b in ((x, y), (x, x), (y, y)))
+    return alignment(both, first, second, least).to(kind)
+
+
+def cknna(x: Tensor, y: Tensor, *, k: int = 10, unbiased: bool = True, eps: float = 0.0) -> Tensor:
+    """Centred kernel nearest-neighbour alignment: linear cka of the pairs alone that are neighbours in both sets.
+
+        K_ij = <x_i, x_j>, L_ij = <y_i, y_j>  where j is among the k largest of row i in K and in L; else 0
+
+    with the quotient of `cka`, whose denominator takes the neighbours of one set each.
+
+    Args:
+        x, y: (N, D), (N, E), N >= 4; matched rows, not normalised here.
+        k: 2 <= k < N neighbours of an item. It is not its own neighbour, but for unbiased=False, where it may be.
+        unbiased, eps: As in cka.
+
+    Returns: A 0-dim tensor with gradient through the kernels, computed in float64 from neighbours in the features'
+        type; NaN without common neighbours if eps = 0.
+    Cost: 2 N^2 (D + E) FLOP, O(N (k + D + E)) memory.
+
+    Source: Huh et al. 2024 (Platonic representation hypothesis), arXiv 2405.07987, appendix A; official code
+        minyoungg/platonic-rep, metrics.py, with eps=1e-6.
+    """
+    least = number("eps", eps, 0.0)
+    x, y = matched(x, y, 4)
+    neighbours_of_each(k, x, 2)
+    indices = [topk(z.detach(), None if unbiased else z.detach(), k).indices for z in (x, y)]
+    kind, (x, y) = stat_dtype(x.dtype), (x.double(), y.double())
+    sets = list(zip((x, y), indices, strict=True))
+
+    def of(first: int, second: int) -> Tensor:
+        (a, nearest), (b, other) = sets[first], sets[second]
+        return hsic(neighbour_sums(a, b, nearest, among(nearest, other)), unbiased)
+
+    return alignment(of(0, 1), of(0, 0), of(1, 1), least).to(kind)
+
+
+def mutual_knn(x: Tensor, y: Tensor, *, k: int = 10, normalize: bool = True) -> Tensor:
+    """The share of an item's k nearest neighbours in x that are among its k nearest in y, in [0, 1].
+
+        mean_i |kNN_x(i) n kNN_y(i)| / k
+
+    Args:
+        x, y: (N, D), (N, E): row i of both is the same item.
+        k: 1 <= k < N. An item is not its own neighbour; of equal similarities the lowest index is the nearer.
+        normalize: Neighbours by the cosine; False: by the dot product.
+
+    Returns: A 0-dim tensor, without gradient. Unrelated sets have k / (N - 1). Rows with NaN: as topk orders them.
+    Cost: 2 N^2 (D + E) FLOP, O(N (k + D + E)) memory.
+
+    Example:
+        >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        >>> mutual_knn(x, -2.0 * x, k=5).item()
+        1.0
+
+    Source: Huh et al. 2024, arXiv 2405.07987, section 2; official code minyoungg/platonic-rep, metrics.py; LCO-Emb,
+        arXiv 2510.11693, Analysis/kernel_alignment.py, k = 10.
+    """
+    first, second = neighbours(x, y, k, normalize)
+    return among(first, second).to(stat_dtype(x.dtype)).mean()
+
+
+def cycle_knn(x: Tensor, y: Tensor, *, k: int = 10, normalize: bool = True) -> Tensor:
+    """The share of items that are among the neighbours in x of one of their own neighbours in y.
+
+        mean_i [ i in kNN_x(j) for some j in kNN_y(i) ]
+
+    Args, cost: As in mutual_knn. Not symmetric. Returns a 0-dim tensor, without gradient.
+
+    Source: Huh et al. 2024, arXiv 2405.07987, appendix A; official code minyoungg/platonic-rep, metrics.py.
+    """
+    first, second = neighbours(x, y, k, normalize)
+    own = torch.arange(len(first), device=first.device).unsqueeze(1)
+    back = [(first[column] == own).any(1) for column in second.unbind(1)]
+    return torch.stack(back).any(0).to(stat_dtype(x.dtype)).mean()
+
+
+def matched(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Items of two sets, of any widths, at least in float32."""
+    check.features("x", x)
+    check.same_device("y", check.features("y", y), x.device)
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(f"y must have the rows of x, {x.shape[0]}, got {y.shape[0]}")
+    if x.shape[0] < least:
+        raise ValueError(f"x must have at least {least} rows, got {x.shape[0]}")
+    return upcast(x), upcast(y)
+
+
+def number(name: str, x: float, least: float) -> float:
+    value = check.scalar(name, x)
+    if isinstance(value, Tensor) or value < least:
+        raise ValueError(f"{name} must be a number >= {least:g}, got {x}")
+    return value
+
+
+# ---- sums over pairs, from which HSIC follows
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of two kernels over N items, with their diagonals or without."""
+
+    n: int
+    product: Tensor  # sum_ij K_ij L_ji
+    rows: tuple[Tensor, Tensor]  # (N,): sums of the rows of K, of L
+    columns: tuple[Tensor, Tensor]  # and of their columns
+    diagonals: tuple[Tensor, Tensor] | None = None  # (N,), to be left out where they are not wanted
+
+
+def hsic(sums: Sums, unbiased: bool) -> Tensor:
+    n, product, rows, columns = sums.n, sums.product, sums.rows, sums.columns
+    if unbiased and sums.diagonals is not None:
+        product = product - (sums.diagonals[0] * sums.diagonals[1]).sum()
+        rows, columns = (tuple(map(torch.sub, x, sums.diagonals)) for x in (rows, columns))  # type: ignore[assignment]
+    total = rows[0].sum() * rows[1].sum()
+    across = (columns[0] * rows[1]).sum()  # 1' K L 1
+    if unbiased:
+        value: Tensor = product + total / ((n - 1) * (n - 2)) - 2.0 * across / (n - 2)
+        return value / (n * (n - 3))
+    return product - (across + (columns[1] * rows[0]).sum()) / n + total / (n * n)
+
+
+def alignment(both: Tensor, first: Tensor, second: Tensor, eps: float) -> Tensor:
+    return both / ((first * second).sqrt() + eps)
+
+
+def linear_sums(x: Tensor, y: Tensor) -> Sums:
+    """Of centred rows: the sums of K's rows are then 0."""
+    zero = x.new_zeros(x.shape[0])
+    diagonals = x.square().sum(1), y.square().sum(1)
+    return Sums(len(x), (x.T @ y).square().sum(), (zero, zero), (zero, zero), diagonals)
+
+
+def rbf_sums(x: Tensor, y: Tensor, sigma: float, unbiased: bool) -> Sums:
+    """A product of two such kernels is the kernel of the features beside each other."""
+    x, y = x / sigma, y / sigma
+    first, second, both = (row_sums(z, unbiased) for z in (x, y, torch.cat([x, y], 1)))
+    return Sums(len(x), both.sum(), (first, second), (first, second))
+
+
+def row_sums(x: Tensor, others: bool) -> Tensor:
+    """sum_j e^{-|x_i - x_j|^2 / 2}, (N,)."""
+    bias = -0.5 * x.square().sum(1)
+    return row_lse(x, keep="other_index" if others else "all", row_bias=bias, col_bias=bias).exp()
+
+
+def neighbour_sums(x: Tensor, y: Tensor, index: Tensor, kept: Tensor) -> Sums:
+    """Of dot products of those neighbours, index (N, k), that are kept."""
+    first, second = (torch.where(kept, at(z, index), 0.0) for z in (x, y))
+    own = torch.arange(len(x), device=x.device).unsqueeze(1)
+    # a pair counts in K_ij L_ji where each of both has the other
+    mutual = [((index[column] == own) & kept[column]).any(1) for column in index.unbind(1)]
+    product = (first * second * torch.stack(mutual, 1)).sum()
+    columns = [z.new_zeros(len(z)).index_add(0, index.flatten(), z.flatten()) for z in (first, second)]
+    return Sums(len(x), product, (first.sum(1), second.sum(1)), (columns[0], columns[1]))
+
+
+def at(x: Tensor, index: Tensor) -> Tensor:
+    """<x_i, x_j>, (N, k), for j at the index."""
+    return torch.stack([(x * x[column]).sum(1) for column in index.unbind(1)], 1)
+
+
+# ---- neighbours
+
+
+def neighbours(x: Tensor, y: Tensor, k: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """(N, k) indices of both."""
+    x, y = matched(x.detach(), y.detach(), 0)
+    neighbours_of_each(k, x, 1)
+    first, second = (topk(unit(z, normalize), None, k).indices for z in (x, y))
+    return first, second
+
+
+def neighbours_of_each(k: int, x: Tensor, least: int) -> None:
+    if not least <= count("k", k) < max(x.shape[0], 1):
+        raise ValueError(f"k must be >= {least} and less than the number of items, {x.shape[0]}, got {k}")
+
+
+def among(index: Tensor, other: Tensor) -> Tensor:
+    """(N, k) bool: whether an entry is in the same row of the other."""
+    return torch.stack([(column.unsqueeze(1) == other).any(1) for column in index.unbind(1)], 1)
