@@ -314,6 +314,21 @@ def test_scores_of_pylate_itself():
     torch.testing.assert_close(maxsim_candidates(q, own), scores.colbert_kd_scores(q, own))
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_scores_of_sentence_transformers(reduce):
+    util = pytest.importorskip("sentence_transformers.util", reason="sentence-transformers is not installed")
+    if not hasattr(util, "maxsim"):
+        pytest.skip("sentence-transformers before 6 has no scores of token sets")
+    theirs = util.maxsim if reduce == "sum" else util.mean_maxsim
+    q, d = (x.float().requires_grad_() for x in (tokens(3, 5, 8, 1), tokens(4, 7, 8, 2)))
+    masks = token_mask(3, 5, 1), token_mask(4, 7, 2)
+    ours = maxsim(q, d, query_mask=masks[0], document_mask=masks[1], reduce=reduce)
+    expected = theirs(q, d, a_mask=masks[0], b_mask=masks[1])
+    torch.testing.assert_close(ours, expected)
+    for x, y in zip(*(torch.autograd.grad(z.square().sum(), (q, d)) for z in (ours, expected)), strict=True):
+        torch.testing.assert_close(x, y)
+
+
 # ---- memory
 
 

@@ -54,7 +54,7 @@ class Scoring:
             self.queries, documents, query_mask=self.mask, document_mask=mask, reduce=self.reduce,
             document_reduce=self.document_reduce, sharpness=self.sharpness, normalize=self.normalize,
             backend=self.backend,
-        ).reshape(n, count)  # fmt: skip
+        )  # fmt: skip
         ones = torch.full_like(scores, length > 0, dtype=torch.bool)
         here = ones if mask is None else mask.any(2)
         return Apart(torch.where(here, scores, 0.0) * self.scale, here)
