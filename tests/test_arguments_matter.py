@@ -15,7 +15,7 @@ import contrastile
 from contrastile import BackendUnsupported, driver, losses, metrics
 from contrastile.catalog import CATALOG
 from contrastile.distributed import Ranks
-from contrastile.losses import token_documents, word_region
+from contrastile.losses import cross_attention, token_documents, word_region
 from contrastile.ops import multilinear, segment_operators
 from support.loss_cases import default
 
@@ -269,6 +269,15 @@ LATE = {
 for name in ("late_interaction_info_nce", "LateInteractionInfoNCE", "word_region_loss", "WordRegionLoss", "fdt_loss",
              "FDTLoss", "fdt_features", "word_region_scores", "xtr_scores"):  # fmt: skip
     HERE |= {(name, argument): matter for argument, matter in LATE.items()}
+NORM = {"gain": (rows(27, D), rows(28, D)), "shift": (None, rows(29, D))}
+HERE |= {
+    **{("cross_attention_scores", name): Matter(*pair) for name, pair in NORM.items()},
+    ("cross_attention_scores", "items"): Matter(X, Z),
+    **{("cross_attention_scores", name): Matter(TOKENS, OTHER_TOKENS) for name in ("queries", "keys", "values")},
+    **{("cross_attention_scores", name): Matter(None, TOKEN_MASK) for name in ("query_mask", "key_mask")},
+    ("cross_attention_scores", "eps"): Matter(1e-5, 1.0),
+    ("cross_attention_scores", "memory_budget"): Matter(0, 1 << 20),
+}
 HERE["sparsemax", "mask"] = Matter(None, X > 0)
 HERE |= {
     ("retrieval_ranks", "gallery"): Matter(Y, Z),
@@ -359,6 +368,7 @@ BASE: dict[str, dict[str, Any]] = {
     "xtr_scores": {"queries": TOKENS, "documents": OTHER_TOKENS, "top_k": 3},
     "fdt_features": {"tokens": TOKENS, "codebook": rows(25, 9, D)},
     "word_region_scores": {"regions": TOKENS, "words": OTHER_TOKENS},
+    "cross_attention_scores": {"items": X, "queries": TOKENS, "keys": OTHER_TOKENS, "values": TOKENS},
     "retrieval_ranks": {"query": X, "gallery": Y}, "mean_rank_variance": {},
     "modality_integration_rate": {"vision": [X, Y], "text": [Y, Z]},
     **{name: {"scores": POSITIVE, "grades": IDS} for name in ("pro_loss", "pearson_loss", "rank_kl_loss")},
@@ -471,7 +481,7 @@ def spy(monkeypatch):
             return found
 
         monkeypatch.setattr(place, name, watched)
-    for module in (word_region, token_documents):
+    for module in (cross_attention, word_region, token_documents):
         found = module.columns_at_a_time
         monkeypatch.setattr(module, "columns_at_a_time", lambda *args, found=found: told(sizes, found(*args)))
     return sizes

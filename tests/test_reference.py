@@ -657,7 +657,7 @@ def test_all_names_are_exported():
         "softclip_loss",
     }  # test_distill.py
     elsewhere |= {"mil_nce", "multi_positive", "fdt_features", "fdt_loss", "late_interaction_info_nce", "sparsemax"}
-    elsewhere |= {"word_region_loss", "word_region_scores", "xtr_scores"}
+    elsewhere |= {"cross_attention_scores", "word_region_loss", "word_region_scores", "xtr_scores"}
     elsewhere |= {"m2_mix", "mixup_info_nce", "slerp"}  # test_mixup.py
     elsewhere |= {"block_info_nce", "cma_loss", "global_local_info_nce", "m3el_loss", "margin_info_nce"}
     elsewhere |= {"pearson_loss", "pro_loss", "rank_kl_loss"}  # test_listwise.py

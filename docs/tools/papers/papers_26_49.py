@@ -322,12 +322,10 @@ PAPERS = (
             TESTS + "test_45_m3el",
         ),
         exact(
-            "matching scores from attention between tokens of an entity and of a mention, whole vectors beside; in "
-            "plain torch, which holds the attention of all pairs",
+            "matching scores from attention between tokens of an entity and of a mention, whole vectors beside",
             """
-            scores = torch.einsum("etd,mud->emtu", query, keys) / query.shape[2] ** 0.5
-            context = torch.einsum("emu,mud->emd", scores.softmax(3).mean(2), value)
-            local = (entity_cls[:, None] * F.layer_norm(context, context.shape[2:], gain, shift)).sum(2).T
+            norm = dict(gain=gain, shift=shift)
+            local = contrastile.cross_attention_scores(entity_cls, query, keys, value, **norm).T
             loss = F.cross_entropy(0.5 * (local + mention @ entity.T), torch.arange(len(mention)))
             """,
             TESTS + "test_45_tokens", "tokens",

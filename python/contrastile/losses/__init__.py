@@ -4,6 +4,7 @@ from .arcs import slerp
 from .clip import clip_loss
 from .contrastive import info_nce
 from .cosine import cosine_loss
+from .cross_attention import cross_attention_scores
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
@@ -163,6 +164,7 @@ __all__ = [
     "clip_loss",
     "cma_loss",
     "cosine_loss",
+    "cross_attention_scores",
     "cross_correlation",
     "cross_modal_consistency",
     "cua",

@@ -8,6 +8,7 @@ for an oracle. An empty batch gives 0 with zero gradients.
 
 from .contrastive import clip_loss, info_nce, nt_xent
 from .cosine import cosine_loss
+from .cross_attention import cross_attention_scores
 from .debiased import debiased_info_nce, debiased_nt_xent
 from .decorrelation import barlow_twins_loss, cross_correlation, cross_modal_consistency, in_modal_consistency
 from .decoupled import dcl, dclw, dhel
@@ -46,6 +47,7 @@ __all__ = [
     "clip_loss",
     "cma_loss",
     "cosine_loss",
+    "cross_attention_scores",
     "cross_correlation",
     "cross_modal_consistency",
     "cua",
