@@ -182,6 +182,32 @@ def test_the_average_precision_of_scikit_learn():
     assert found.average_precision().item() == pytest.approx(mean(each), rel=1e-12)
 
 
+@pytest.mark.parametrize("action", ["skip", "neg"])
+def test_the_retrieval_metrics_of_torchmetrics(action):
+    theirs = pytest.importorskip("torchmetrics.retrieval", reason="torchmetrics is not installed")
+    g = torch.Generator().manual_seed(4)
+    x, y = torch.randn(17, 6, generator=g).double(), torch.randn(23, 6, generator=g).double()
+    ids = torch.randint(0, 7, (17,), generator=g), torch.randint(0, 6, (23,), generator=g)
+    own = retrieval_ranks(
+        x, y, positives="same_id", row_ids=ids[0], col_ids=ids[1], empty_target_action=action
+    )  # fmt: skip
+    # its recall leaves out positives whose score is not above 0
+    scores = (x @ y.T).exp().flatten(), (ids[0][:, None] == ids[1]).flatten(), torch.arange(17).repeat_interleave(23)
+    pairs = {
+        f"{name}@{k}": (getattr(own, name)(k), getattr(theirs, kind)(empty_target_action=action, top_k=k))
+        for name, kind in (
+            ("hit_rate", "RetrievalHitRate"), ("recall", "RetrievalRecall"), ("precision", "RetrievalPrecision")
+        ) for k in (1, 3, 10)
+    }  # fmt: skip
+    pairs["r_precision"] = own.r_precision(), theirs.RetrievalRPrecision(empty_target_action=action)
+    pairs["reciprocal_rank"] = own.reciprocal_rank(), theirs.RetrievalMRR(empty_target_action=action)
+    pairs["average_precision"] = own.average_precision(), theirs.RetrievalMAP(empty_target_action=action)
+    for name, (value, metric) in pairs.items():
+        torch.testing.assert_close(
+            float(value), float(metric(scores[0], scores[1], indexes=scores[2])), rtol=1e-6, atol=0.0, msg=name
+        )
+
+
 def test_the_variance_of_ranks():
     places = torch.tensor([[1, 4, 1], [2, 2, 2]])
     assert mean_rank_variance(places).item() == pytest.approx((4.0 + 1.0 + 1.0) / 3 / 2)
