@@ -388,3 +388,78 @@ def test_refusals_of_words_and_codes():
             contrastile.fdt_loss(*args, 5.0, **options)
     with refuses(TypeError, "^top_k must be an int"):
         xtr_scores(Q, DOCS, 2.0)
+
+
+# ---- what no item has
+
+
+def small_norms(*shape: int) -> Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+@pytest.mark.parametrize("value", [torch.nan, 1e5])
+def test_a_token_of_no_document_decides_nothing_of_what_is_retrieved(value):
+    q, d, offsets = small_norms(2, 3, 64), small_norms(41, 64), torch.arange(41)
+    plain = xtr_scores(q, d, 1, document_offsets=offsets)
+    d[40] = value
+    assert torch.equal(xtr_scores(q, d, 1, document_offsets=offsets), plain)
+
+
+def test_a_long_document_token_takes_no_others_along():
+    q, d = small_norms(2, 3, 64), small_norms(40, 1, 64)
+    d[7] *= 1e5
+    found = (xtr_scores(q, d, 5) != 0).sum(1)
+    assert torch.equal(found, (xtr_scores(q.double(), d.double(), 5) != 0).sum(1)) and found.max() <= 15
+
+
+def test_top_k_beyond_all_tokens_retrieves_all():
+    q, d = small_norms(2, 3, 8), small_norms(5, 2, 8)
+    assert torch.equal(xtr_scores(q, d, 10**9), xtr_scores(q, d, 10))
+
+
+@pytest.mark.parametrize("memory_budget", [None, 0])
+def test_tokens_outside_of_offsets_may_hold_anything(memory_budget):
+    q, d = small_norms(2, 3, 8).requires_grad_(), small_norms(9, 8)
+    d[8] = torch.nan
+    options = dict(document_offsets=torch.tensor([0, 4, 8]), memory_budget=memory_budget)
+    for backend in ("torch", "auto"):
+        loss = late_interaction_info_nce(q, d, backend=backend, **options)
+        assert torch.autograd.grad(loss, q)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("lost", ["query", "document", "all documents"])
+@pytest.mark.parametrize("teacher_loss", ["kl", "ce", "mse"])
+def test_a_teacher_s_scores_of_queries_that_are_not_counted(lost, teacher_loss):
+    q, d = small_norms(3, 4, 8).requires_grad_(), small_norms(3, 5, 8)
+    teacher = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    queries, documents = torch.ones(3, 4, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+    if lost == "query":
+        queries[2], teacher[2] = False, torch.nan
+    elif lost == "document":
+        documents[2], teacher[2] = False, -torch.inf
+    else:
+        documents[:] = False
+    t = torch.tensor(0.1, requires_grad=True)
+    loss = late_interaction_info_nce(
+        q, d, temperature=t, query_mask=queries, document_mask=documents, teacher_scores=teacher,
+        teacher_loss=teacher_loss,
+    )  # fmt: skip
+    assert loss.isfinite() and all(x.isfinite().all() for x in torch.autograd.grad(loss, (q, t)))
+
+
+def test_a_teacher_that_is_nan_gives_a_nan_loss():
+    q, d = small_norms(3, 4, 8), small_norms(3, 5, 8)
+    for teacher_loss in ("kl", "ce", "mse"):
+        scores = torch.full((3, 3), torch.nan)
+        assert late_interaction_info_nce(q, d, teacher_scores=scores, teacher_loss=teacher_loss).isnan()
+
+
+def test_label_smoothing_beside_a_teacher_alone_is_refused():
+    q, d, scores = small_norms(3, 4, 8), small_norms(3, 5, 8), torch.randn(3, 3)
+    with pytest.raises(ValueError, match="label_smoothing needs teacher_weight"):
+        late_interaction_info_nce(q, d, teacher_scores=scores, label_smoothing=0.1)
+    found = [
+        late_interaction_info_nce(q, d, teacher_scores=scores, teacher_weight=0.5, label_smoothing=x)
+        for x in (0.0, 0.5)
+    ]
+    assert found[0] != found[1]

@@ -349,3 +349,27 @@ def test_the_peak_is_a_tenth_of_the_dense_one(document_reduce, keep_argmax):
     dense = f"(lambda z: {DENSE[document_reduce]})(torch.einsum('ntd,mud->nmtu', q, d)).sum(2)"
     ours, theirs = (peak_bytes(CALL.format(x), rows=11520) for x in (OURS.format(options), dense))
     assert ours < theirs / 10
+
+
+# ---- padding of every kind
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("document_reduce", ["max", "lse", "softmax_mean"])
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_padding_among_modalities_and_outside_of_offsets_may_hold_anything(normalize, document_reduce, backend):
+    q, d = tokens(2, 3, 8, 1), tokens(2, 3, 8, 2)
+    kinds, options = torch.tensor([[0, 1, -1], [0, 1, 1]]), dict(document_reduce=document_reduce, backend=backend)
+    found = []
+    for value in (0.5, torch.nan):
+        x, y = q.clone().requires_grad_(), d.clone()
+        y[0, 2] = value
+        y.requires_grad_()
+        score = modality_maxsim(x, y, kinds, 2, normalize=normalize, **options)
+        flat, offsets = torch.cat([y[0, 2:], y[1], y[0, 2:]]), torch.tensor([1, 2, 4])
+        packed = maxsim(x, flat, document_offsets=offsets, normalize=normalize, **options)
+        turned = maxsim(flat, x, query_offsets=offsets, normalize=normalize, **options)
+        grads = torch.autograd.grad(score.sum() + packed.sin().sum() + turned.cos().sum(), (x, y))
+        found.append([score, packed, turned, *grads])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert not found[0][-1][0, 2].any()

@@ -479,3 +479,13 @@ def test_an_error_in_the_kernel_is_seen(name, tmp_path, monkeypatch, request):
     monkeypatch.setattr(backends, "BACKENDS", (mutant,))
     with pytest.raises(AssertionError):
         check_everything()
+
+
+def test_a_narrow_sharpness_gets_a_gradient_that_is_rounded_once():
+    x, y = (torch.randn(4, 8, generator=torch.Generator().manual_seed(s)) for s in (1, 2))
+    grads = []
+    for dtype in (torch.bfloat16, torch.float64):
+        sharpness = torch.tensor(128.0, dtype=dtype, requires_grad=True)
+        values = segment_reduce(x.to(torch.promote_types(x.dtype, dtype)), y, 4, reduce="lse", sharpness=sharpness)
+        grads.append(torch.autograd.grad(values.sum(), sharpness)[0].double())
+    torch.testing.assert_close(grads[0], grads[1], rtol=2**-8, atol=0.0)

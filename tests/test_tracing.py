@@ -13,6 +13,8 @@ from support.loss_cases import call, default, each_tensor, every_loss
 
 X, Y, Z = torch.nn.functional.normalize(torch.randn(3, 8, 4, generator=torch.Generator().manual_seed(0)), dim=2)
 IDS = torch.arange(8) // 2
+OF_ONE_SET = ("anisotropy", "effective_rank", "wasserstein_uniformity")
+OF_OTHER_THINGS = (*OF_ONE_SET, "InBatch", "RetrievalRanks", "mean_rank_variance")  # numbers of ranks
 OTHERS = {
     "pair_loss": contrastile.pair_loss,
     "pair_reduce": lambda x, y: contrastile.pair_reduce(x, y).rows,
@@ -26,8 +28,12 @@ OTHERS = {
     "volume_computation": contrastile.losses.volume_computation,
     "mip_similarity": lambda x, y: contrastile.mip_similarity(x, [y, Z]),
     "pairwise_aggregate": lambda x, y: contrastile.pairwise_aggregate([x, y], contrastile.nt_xent),
-    **{name: getattr(metrics, name) for name in metrics.__all__ if name not in ("effective_rank", "InBatch")},
+    **{name: getattr(metrics, name) for name in metrics.__all__ if name not in OF_OTHER_THINGS},
+    "anisotropy": lambda x, y: metrics.anisotropy(x),
     "effective_rank": lambda x, y: metrics.effective_rank(x),
+    "wasserstein_uniformity": lambda x, y: metrics.wasserstein_uniformity(x),
+    "neg_label_score": lambda x, y: metrics.neg_label_score(x, y, Z),
+    "modality_integration_rate": lambda x, y: metrics.modality_integration_rate([x], [y]),
 }
 on_others = pytest.mark.parametrize("function", OTHERS.values(), ids=OTHERS)
 REFUSED = r"contrastile: torch\.{} is not supported; use torch\.export or torch\.compile.*contrastile\.reference"

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..literals import BackendName, SegmentReduceName
 from ..ops import check, offsets_of, ordered, own_segment_reduce, segment_reduce
 from ..ranks import Group, collective
-from .common import unit
+from .common import cleaned, unit
 
 OverTokens: TypeAlias = Literal["sum", "mean"]
 
@@ -121,14 +121,13 @@ def modality_maxsim(
     query tokens, and counts padding of documents as a modality whose score is 0.
     """
     q = _tokens("queries", queries, query_mask, None, normalize)
-    d = _tokens("documents", documents, None, None, normalize)
+    d = _by_modality(documents, modalities, num_modalities, normalize)
     check.same_width("documents", documents, "queries", queries)
     check.same_device("documents", documents, queries.device)
     check.choice("reduce", reduce, get_args(OverTokens))
-    order, offsets = _sorted_by_modality(modalities, num_modalities, documents)
     best = segment_reduce(
-        q.features, d.features.index_select(0, order), offsets, reduce=document_reduce, sharpness=sharpness,
-        keep_argmax=keep_argmax, backend=backend, group=group,
+        q.features, d.features, d.segments, reduce=document_reduce, sharpness=sharpness, keep_argmax=keep_argmax,
+        backend=backend, group=group,
     )  # fmt: skip
     scores: Tensor = _over_tokens(best, q, reduce).unflatten(1, (best.shape[1] // num_modalities, num_modalities))
     return scores
@@ -198,7 +197,7 @@ def maxsim_candidates(
 class _Tokens(NamedTuple):
     """Tokens of all items, one item after the other."""
 
-    features: Tensor  # (all tokens, D), padding as zeros, which also keeps its numbers out of every gradient
+    features: Tensor  # (all tokens, D), zeros for padding and what no item has: its numbers reach no gradient
     mask: Tensor | None  # (all tokens,)
     segments: int | Tensor  # what segment_reduce takes: tokens of every item, or offsets
     items: int
@@ -209,15 +208,24 @@ def _tokens(name: str, x: Tensor, mask: Tensor | None, offsets: Tensor | None, n
     one = name.removesuffix("s").replace("querie", "query")
     if mask is not None:
         check.bool_mask(f"{one}_mask", mask, tuple(x.shape[:-1]), x.device)
-        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-    x = unit(x, normalize)
     if offsets is not None:
-        bounds, _ = offsets_of(f"{one}_offsets", offsets, x)
-        return _Tokens(x, mask, ordered(f"{one}_offsets", bounds, x.shape[0]), len(bounds) - 1)
+        bounds = ordered(f"{one}_offsets", offsets_of(f"{one}_offsets", offsets, x)[0], x.shape[0])
+        inside = _inside(bounds, x)
+        some = mask if inside is None else inside if mask is None else mask & inside
+        return _Tokens(unit(cleaned(x, some), normalize), mask, bounds, len(bounds) - 1)
+    x = unit(cleaned(x, mask), normalize)
     items, length = x.shape[:2]
     flat = None if mask is None else mask.flatten()
     segments = length or torch.zeros(items + 1, dtype=torch.int64, device=x.device)
     return _Tokens(x.flatten(0, 1), flat, segments, items)
+
+
+def _inside(bounds: Tensor, x: Tensor) -> Tensor | None:
+    """(all tokens,): which ones lie in an item; None: all, where offsets can be read."""
+    if x.device.type == "cpu" and check.plain(x) and bounds[[0, -1]].tolist() == [0, x.shape[0]]:
+        return None
+    place = torch.arange(x.shape[0], device=x.device)
+    return (place >= bounds[0]) & (place < bounds[-1])
 
 
 def _over_tokens(best: Tensor, queries: _Tokens, reduce: OverTokens) -> Tensor:
@@ -247,8 +255,9 @@ def _total(x: Tensor, queries: _Tokens) -> Tensor:
     return zeros.index_put((owner,), x, accumulate=True)[: queries.items]  # index_add adds in any order there
 
 
-def _sorted_by_modality(modalities: Tensor, count: int, documents: Tensor) -> tuple[Tensor, Tensor]:
-    """An order of all document tokens by document and modality, padding last, and where each modality begins."""
+def _by_modality(documents: Tensor, modalities: Tensor, count: int, normalize: bool) -> _Tokens:
+    """Tokens of all documents, each modality of a document an item; padding comes last, in none."""
+    check.features("documents", documents, ndim=3)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"num_modalities must be an int >= 1, got {count!r}")
     if check.tensor("modalities", modalities).shape != documents.shape[:2]:
@@ -256,6 +265,8 @@ def _sorted_by_modality(modalities: Tensor, count: int, documents: Tensor) -> tu
     kind = check.ids("modalities", modalities.flatten(), modalities.numel(), documents.device)
     items = documents.shape[0]
     owner = torch.arange(items, device=kind.device).repeat_interleave(documents.shape[1])
-    place = torch.where((kind >= 0) & (kind < count), owner * count + kind, items * count)
-    found, order = place.sort(stable=True)
-    return order, torch.searchsorted(found, torch.arange(items * count + 1, device=kind.device))
+    known = (kind >= 0) & (kind < count)
+    found, order = torch.where(known, owner * count + kind, items * count).sort(stable=True)
+    bounds = torch.searchsorted(found, torch.arange(items * count + 1, device=kind.device))
+    x = unit(cleaned(documents.flatten(0, 1), known), normalize)
+    return _Tokens(x.index_select(0, order), None, bounds, items * count)

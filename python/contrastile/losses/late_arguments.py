@@ -94,18 +94,20 @@ class Lesson:
         known = like_statistics(scores.detach(), queries) / sharp
         return Lesson(known, loss, number("teacher_weight", weight, known))
 
-    def teacher(self, columns: Columns, apart: Apart | None) -> Teacher:
-        """For candidates that are columns, then those of each query alone."""
+    def teacher(self, columns: Columns, apart: Apart | None, here: Tensor | None) -> Teacher:
+        """For candidates that are columns, then those of each query alone. here: (N,), which queries take part; the
+        scores of others may be anything."""
         count = columns.total + (0 if apart is None else apart.here.shape[1])
         if self.scores.shape[1] != count:
             raise ValueError(
                 f"teacher_scores must have a column for each of {count} candidates, got {self.scores.shape[1]}"
             )
         if self.loss == "mse":
-            return Teacher(self.scores, self.loss)
+            return Teacher(self.scores if here is None else torch.where(here[:, None], self.scores, 0.0), self.loss)
         kept, _ = columns.kept(self.scores, equal_blocks(columns.total, None)[0])
         kept = kept if apart is None else torch.cat([kept, apart.here], 1)
-        return Teacher(torch.where(kept, self.scores, -torch.inf).log_softmax(1), self.loss)
+        target = torch.where(kept, self.scores, -torch.inf).log_softmax(1)
+        return Teacher(target if here is None else torch.where(here[:, None], target, -torch.inf), self.loss)
 
     def blended(self, contrast: Tensor, taught: Tensor) -> Tensor:
         if not isinstance(self.weight, Tensor) and self.weight == 1.0:
@@ -135,7 +137,7 @@ def refuse_alone(name: str, value: object, given: Mapping[str, object]) -> None:
 
 def refuse_together(
     own: bool, how: Scoring, direction: str, smoothing: float, teacher_scores: Tensor | None,
-    document_mask: Tensor | None, given: Mapping[str, object],
+    teacher_weight: float | Tensor, document_mask: Tensor | None, given: Mapping[str, object],
 ) -> None:  # fmt: skip
     """given: optional arguments by name."""
     check.choice("reduce", how.reduce, get_args(OverTokens))
@@ -148,6 +150,8 @@ def refuse_together(
         raise ValueError(f"teacher_scores and hard_positives need direction='rows', got {direction!r}")
     if direction == "cols" and "hard_negatives" in names:
         raise ValueError("hard_negatives must be None with direction='cols': it would have no effect")
+    if smoothing and teacher_scores is not None and not isinstance(teacher_weight, Tensor) and teacher_weight == 1.0:
+        raise ValueError("label_smoothing needs teacher_weight < 1 beside teacher_scores: it would have no effect")
     if "hard_positives" in names and (smoothing or teacher_scores is not None):
         raise ValueError("hard_positives cannot be combined with label_smoothing or teacher_scores")
     if "modalities" in names and (document_mask is not None or "document_offsets" in names):

@@ -79,7 +79,7 @@ def late_interaction_info_nce(
             document_ids default to query_ids where M = N.
         teacher_scores: Scores of a teacher, divided by teacher_temperature (> 0): (N, candidates), those of documents
             (of all ranks), then of hard_negatives; no gradient. Then L_i is (1 - teacher_weight) L_i + teacher_weight
-            D_i; with teacher_weight 1 the contrast is not in the loss.
+            D_i; with teacher_weight 1 the contrast is not in the loss, and label_smoothing is refused.
         teacher_loss: D_i over the candidates of query i, p_i the softmax of the teacher's scores: "kl", KL(p_i ||
             softmax z_i); "ce", its cross-entropy; "mse", the mean of (z_ij - t_ij)².
         label_smoothing: In [0, 1), as in torch.nn.functional.cross_entropy, over the candidates there are.
@@ -119,7 +119,7 @@ def late_interaction_info_nce(
         document_offsets=document_offsets, modalities=modalities, hard_negatives=hard_negatives
     )
     options |= dict(hard_positives=hard_positives, query_ids=query_ids, top_k=top_k)
-    refuse_together(own, how, direction, smoothing, teacher_scores, document_mask, options)
+    refuse_together(own, how, direction, smoothing, teacher_scores, teacher_weight, document_mask, options)
     lesson = Lesson.of(teacher_scores, teacher_loss, teacher_temperature, teacher_weight, queries)
     facts: dict[str, Fact | int] = {name: given(x) for name, x in options.items()}
     facts |= dict(query_mask=given(query_mask), document_mask=given(document_mask), teacher=given(teacher_scores))
@@ -193,7 +193,7 @@ class Problem:
 
     def teach(self) -> None:
         if self.lesson is not None:
-            self.columns.teacher = self.lesson.teacher(self.columns, self.negatives)
+            self.columns.teacher = self.lesson.teacher(self.columns, self.negatives, self.here)
 
     def rows(self, row: float, col: float, batch: GlobalBatch) -> Tensor:
         """The loss of each query."""

@@ -41,7 +41,7 @@ class Teacher:
         target = self.target[:, start:stop]
         if self.loss == "mse":
             return torch.where(kept, z - target, 0.0).square().sum(1)
-        return torch.where(kept & (target > -torch.inf), target.exp() * z, 0.0).sum(1)
+        return torch.where(kept & (target != -torch.inf), target.exp() * z, 0.0).sum(1)
 
     def rows(self, term: Tensor, every: Tensor, count: Tensor) -> Tensor:
         """From the sum of all terms, the log-sum-exp over all candidates and how many they are."""
@@ -49,7 +49,7 @@ class Teacher:
             return term / count.clamp_min(1)
         if self.loss == "ce":
             return every - term
-        known = torch.where(self.target > -torch.inf, self.target.exp() * self.target, 0.0).sum(1)
+        known = torch.where(self.target != -torch.inf, self.target.exp() * self.target, 0.0).sum(1)
         return every - term + known
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..ops import Block, check, equal_blocks, segment_reduce
 from ..ranks import GlobalBatch
-from .late import _over_tokens, _sorted_by_modality, _Tokens, _tokens
+from .late import _by_modality, _over_tokens, _Tokens, _tokens
 from .late_arguments import Scoring
 from .score_contrast import columns_at_a_time
 from .xtr import scores_above
@@ -103,14 +103,9 @@ def documents_of(
     """This rank's, from the arguments of a loss."""
     if (modalities is None) != (count is None):
         raise ValueError("modalities and num_modalities must be given together")
-    tokens = _tokens("documents", documents, mask, offsets, normalize)
     if modalities is None or count is None:
-        return Documents(tokens)
-    order, bounds = _sorted_by_modality(modalities, count, documents)
-    # padding comes last, outside of all segments, and may hold anything
-    inside = torch.arange(order.shape[0], device=order.device) < bounds[-1]
-    features = torch.where(inside[:, None], tokens.features.index_select(0, order), 0.0)
-    return Documents(_Tokens(features, None, bounds, len(bounds) - 1), count)
+        return Documents(_tokens("documents", documents, mask, offsets, normalize))
+    return Documents(_by_modality(documents, modalities, count, normalize), count)
 
 
 def of_all_ranks(mine: Documents, parts: GlobalBatch, tokens: GlobalBatch) -> Documents:

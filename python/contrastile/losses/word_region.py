@@ -45,7 +45,8 @@ def word_region_loss(
         S = gamma3 * word_region_scores(regions, words),   L_i = CE(S_i., i) + CE(S_.i, i)
 
     Args:
-        regions: (N, R, D) features of image regions, of any norm. words: (N, T, D), those of text i belong to image i.
+        regions: (N, R, D) features of image regions, of any norm whose square is finite. words: (N, T, D), those of
+            text i belong to image i.
         region_mask: (N, R) bool, word_mask: (N, T) bool, True = there. What is not takes no part, whatever it holds; it
             gets no gradient. A pair of which a side has nothing has loss 0, is not counted in the mean and is nobody's
             candidate.

@@ -80,21 +80,26 @@ def retrieval_limits(rows: Tensor, documents: _Tokens, top_k: int) -> Tensor:
     """What the top_k scores of each row reach: half way to the next, for kernels round differently; -inf where there
     are no more."""
     rows, cols, mask = upcast(rows.detach()), upcast(documents.features.detach()), documents.mask
+    if check.plain(rows):  # a graph serves any number of columns
+        top_k = min(top_k, max(cols.shape[0], 1))
     if isinstance(documents.segments, Tensor):
         place = torch.arange(cols.shape[0], device=cols.device)
         inside = (place >= documents.segments[0]) & (place < documents.segments[-1])
         mask = inside if mask is None else mask & inside
     each = max(WORKSPACE // (max(rows.shape[0], 1) * rows.element_size()), top_k + 1)
-    if not check.plain(rows):  # a graph serves any number of columns
+    if not check.plain(rows):
         each = cols.shape[0]
     found = rows.new_full((rows.shape[0], top_k + 1), -torch.inf)
+    place = torch.zeros(found.shape, dtype=torch.int64, device=rows.device)
     for start in range(0, cols.shape[0], max(each, 1)):
         scores = matmul(rows, cols[start : start + each].T)
         if mask is not None:
             scores = torch.where(mask[start : start + each], scores, -torch.inf)
-        found = torch.cat([found, scores], 1).topk(top_k + 1, dim=1).values
+        found, at = torch.cat([found, scores], 1).topk(top_k + 1, dim=1)
+        place = torch.where(at > top_k, start + at - (top_k + 1), place.gather(1, at.clamp_max(top_k)))
     last, following = found[:, -2], found[:, -1]
     # scores that differ by a few roundings are equal
-    least = 8.0 * torch.finfo(rows.dtype).eps * rows.norm(dim=1) * (cols.norm(dim=1).amax() if cols.shape[0] else 0.0)
+    lengths = cols.norm(dim=1)[place[:, -2:]].amax(1) if cols.shape[0] else 0.0
+    least = 8.0 * torch.finfo(rows.dtype).eps * rows.norm(dim=1) * lengths
     limits: Tensor = torch.where(last - following > 2.0 * least, last + 0.5 * (following - last), following - least)
     return torch.where(following == -torch.inf, following, limits)

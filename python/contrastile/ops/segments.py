@@ -150,19 +150,24 @@ def reduced(call: Call, reduce: SegmentReduceName, sharpness: float | Tensor, ke
     if reduce == "max":
         largest: Tensor = MaximaFunction.apply(*call, keep_argmax)  # type: ignore[no-untyped-call]
         return largest
-    stat, mean = softmax_statistic(call, sharpness)
+    number = sharpness_of(call, sharpness)
+    stat, mean = softmax_statistic(call, number)
     if reduce == "softmax_mean":
         return mean
     # an empty segment must not make 0 * inf of the gradient of the sharpness
     none = stat == -torch.inf
-    found: Tensor = (stat.masked_fill(none, 0.0) / sharpness).masked_fill(none, -torch.inf)
+    found: Tensor = (stat.masked_fill(none, 0.0) / number).masked_fill(none, -torch.inf)
     return found
 
 
-def softmax_statistic(call: Call, sharpness: float | Tensor) -> tuple[Tensor, Tensor]:
+def sharpness_of(call: Call, sharpness: float | Tensor) -> Tensor:
+    """0-dim, in the type of statistics: parts of its gradient cancel, and must be added before they are rounded."""
+    return check.as_tensor("sharpness", sharpness, call.rows).to(call.kind).reshape(())
+
+
+def softmax_statistic(call: Call, sharpness: Tensor) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of sharpness z and the mean of z under its softmax."""
-    number = check.as_tensor("sharpness", sharpness, call.rows).to(call.kind).reshape(())
-    both: tuple[Tensor, Tensor] = SoftmaxFunction.apply(*call, number)  # type: ignore[no-untyped-call]
+    both: tuple[Tensor, Tensor] = SoftmaxFunction.apply(*call, sharpness)  # type: ignore[no-untyped-call]
     return both
 
 
