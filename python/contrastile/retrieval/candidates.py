@@ -65,7 +65,7 @@ class Candidates:
         else:
             self.set_tuples(pairs)
             engine.compute_dtype = query.dtype
-        limits = (limit(name, x, query) for name, x in (("low", self.low), ("high", self.high)))
+        limits = between(self.low, self.high, query)
         pairs.row_low, pairs.row_high = (None if x is None else x * self.scale for x in limits)
         return pairs, engine
 
@@ -115,6 +115,16 @@ def never_itself(keep: Keep) -> Keep:
         return "other_index"
     names = keep if isinstance(keep, tuple) else (keep,)
     return names if "other_index" in names else (*names, "other_index")
+
+
+def between(
+    low: float | Tensor | None, high: float | Tensor | None, query: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both thresholds of each query, checked under the names that users know."""
+    least, most = limit("low", low, query), limit("high", high, query)
+    if least is not None and most is not None:
+        check.condition("low must not be above high", ~(least > most))
+    return least, most
 
 
 def limit(name: str, x: float | Tensor | None, query: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ from ..literals import Keep, TestName
 from ..ops import check, gathered_dots, stat_dtype
 from ..ops.rules import PerBlock, by_row
 from ..ranks import GlobalBatch, Group, collective
-from .candidates import Candidates, count
+from .candidates import Candidates, between, count
 from .drawing import uniform
 from .largest import best
 from .placing import EachPlace
@@ -98,15 +98,20 @@ def mine_hard_negatives(
     partner = by_row("positives", positives, query.shape[0], query.device)
     if partner.dtype not in check.ID_DTYPES:
         raise TypeError(f"positives must be a tensor of integers, got {partner.dtype}")
+    partner = partner.long()  # -1 is 255 in uint8
     if group is None:  # else the engine knows how many documents there are
         inside = (partner >= -1) & (partner < corpus.shape[0])
         check.condition(f"positives must lie in [-1, {corpus.shape[0]}), -1 for none", inside)
     rule: tuple[TestName, ...] = ("no_partner",) if row_ids is None else ("no_partner", "other_id")
+    low, high = between(low, high, query)
+    if margin is not None:
+        away = distance("margin", margin)
+        most = below(lowest_positive(query, corpus, partner, group), away, margin_of)
+        most = most if high is None else torch.minimum(most, high)
+        high = most if low is None else torch.maximum(most, low)  # nothing is above low and at most low
     wanted = Candidates(
         query, corpus, "dot", rule, row_ids, col_ids, partner=partner, low=low, high=high, mask=mask, group=group
     )
-    if margin is not None:
-        wanted.high = below(lowest_positive(query, corpus, partner, group), margin, margin_of, wanted.high)
     values, index = best(wanted, skip + pool)
     values, index = values[:, skip:], index[:, skip:]
     if choice == "random":
@@ -127,14 +132,17 @@ def lowest_positive(query: Tensor, corpus: Tensor, partner: Tensor, group: Group
     return torch.where(found.column < 0, torch.inf, found.score).amin(1)
 
 
-def below(score: Tensor, margin: float, margin_of: str, high: float | Tensor | None) -> Tensor:
-    """The highest score a negative may have."""
-    value = check.scalar("margin", margin)
+def distance(name: str, x: float) -> float:
+    value = check.scalar(name, x)
     if isinstance(value, Tensor) or value < 0.0:
-        raise ValueError(f"margin must be a number >= 0, got {margin}")
-    away = value * score.abs() if margin_of == "relative" else value
-    most = torch.where(score == torch.inf, score, score - away)
-    return most if high is None else torch.minimum(most, torch.as_tensor(high, dtype=score.dtype, device=score.device))
+        raise ValueError(f"{name} must be a number >= 0, got {x}")
+    return value
+
+
+def below(score: Tensor, margin: float, margin_of: str) -> Tensor:
+    """The highest score a negative may have."""
+    away = margin * score.abs() if margin_of == "relative" else margin
+    return torch.where(score.abs() == torch.inf, score, score - away)
 
 
 def chosen(index: Tensor, k: int, generator: torch.Generator | None, group: Group) -> Tensor:
