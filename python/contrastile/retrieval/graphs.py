@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses.common import unit, upcast
 from ..ops import check, matmul, no_autocast
 from ..ranks import GlobalBatch, Group, collective
+from .candidates import count
 from .largest import topk
 from .transport import positive
 
@@ -126,19 +128,21 @@ def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
     Source: Jian et al. 2023, arXiv 2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval, InvGC/InvGC.py.
     """
     t, g = pair(gallery, bank)
-    step = positive("rate", rate) / k
+    step = positive("rate", rate) / count("k", k)
     found = topk(t, g, k)
-    row, which = (found.indices >= 0).nonzero(as_tuple=True)
-    places = torch.stack([row, found.indices[row, which]])
-    nearest = torch.sparse_coo_tensor(
-        places, found.values[row, which], (t.shape[0], g.shape[0]), check_invariants=False
-    )
+    if not g.shape[0]:
+        return unit(t, True).to(gallery.dtype)
+    missing = found.indices < 0  # another of the row's own stands there with weight 0
+    index = torch.where(missing, found.indices.amax(1, keepdim=True).clamp_min(0), found.indices)
+    weights = found.values.masked_fill(missing, 0.0)
     with no_autocast(t):
-        return unit(t - step * torch.sparse.mm(nearest, g), True).to(gallery.dtype)
+        common = F.embedding_bag(index, g, per_sample_weights=weights, mode="sum")
+        return unit(t - step * common, True).to(gallery.dtype)
 
 
 def pair(gallery: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     t, g = (upcast(check.features(name, x)) for name, x in (("gallery", gallery), ("bank", bank)))
     check.same_width("bank", g, "gallery", t)
     check.same_device("bank", g, t.device)
-    return t, g
+    kind = torch.promote_types(t.dtype, g.dtype)
+    return t.to(kind), g.to(kind)
