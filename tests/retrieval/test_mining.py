@@ -99,6 +99,25 @@ def test_a_low_above_what_the_margin_leaves_gives_none():
     assert torch.equal(found, expected(drop=SCORES <= low, limit=lowest() - 0.3))
 
 
+@pytest.mark.parametrize("options", [{}, {"margin": 0.1}, {"high": 1.0}, {"low": -0.5}])
+def test_nan_is_no_negative(options):
+    corpus = torch.cat([CORPUS, torch.full((1, D), torch.nan, dtype=torch.float64)])
+    plain = mine_hard_negatives(QUERY, CORPUS, POSITIVES, K, **options)
+    found = mine_hard_negatives(QUERY, corpus, POSITIVES, K, **options)
+    assert torch.equal(found.indices, plain.indices) and torch.equal(found.scores, plain.scores)
+    positives = POSITIVES.clone()
+    positives[1, 0] = M
+    own = mine_hard_negatives(QUERY, corpus, positives, K, **options).indices
+    assert own[1].eq(-1).all() == ("margin" in options) and torch.equal(own[2:], plain.indices[2:])
+
+
+def test_without_a_margin_copies_of_the_positive_stay():
+    generator = torch.Generator().manual_seed(0)
+    query, corpus = (torch.randn(200, 96, generator=generator) for _ in range(2))
+    found = mine_hard_negatives(query, torch.cat([corpus, corpus]), torch.arange(200), 400, margin=0.0).indices
+    assert (found == torch.arange(200, 400).unsqueeze(1)).any(1).all()
+
+
 def test_positives_of_any_integer_type():
     for dtype in (torch.uint8, torch.int8, torch.int32):
         found = mine_hard_negatives(QUERY, CORPUS, POSITIVES.clamp_min(0).to(dtype), K, margin=0.1)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, TestName
-from ..ops import check, gathered_dots, stat_dtype
+from ..ops import check
 from ..ops.rules import PerBlock, by_row
 from ..ranks import GlobalBatch, Group, collective
 from .candidates import Candidates, between, count
 from .drawing import uniform
-from .largest import best
+from .largest import best, numbers
 from .placing import EachPlace
 
 MarginOf: TypeAlias = Literal["absolute", "relative"]
@@ -52,7 +52,8 @@ def mine_hard_negatives(
         s_ij = <query_i, corpus_j>,   j is no positive of i, and s_ij <= s_i - margin   (relative: s_i - margin |s_i|)
 
     s_i is the lowest score of the query's positives: what comes too near to it is often a positive that nobody has
-    marked. Of what is left, in the order of `topk`, the first `skip` are passed over, and k of the next `pool` taken.
+    marked. With margin=0 exact copies of that positive stay. Of what is left, in the order of `topk`, the first `skip`
+    are passed over, and k of the next `pool` taken.
 
     Args:
         query: (N, D). corpus: (M, D). Normalise both for cosines.
@@ -60,7 +61,8 @@ def mine_hard_negatives(
         k: >= 1 negatives for each query.
         row_ids, col_ids: (N,), (M,) integers: documents with the query's id are no negatives either, as copies of the
             right one.
-        margin: >= 0; None: none. Queries without positives have none.
+        margin: >= 0; None: none. Queries without positives have none. One for which it leaves nothing above low gets
+            no negative.
         margin_of: "absolute", in units of scores; "relative", a share of the positive's score: 0.05 asks for at most
             95 % of it, as TopK-PercPos does.
         low, high: A number or (N,): low < s_ij <= high.
@@ -71,11 +73,12 @@ def mine_hard_negatives(
         group: Queries and corpus are this rank's share, as in `topk`; indices, also those of positives, count through
             all ranks.
 
-    Returns: Mined(indices, scores), (N, k), the highest scores first. No gradient.
+    Returns: Mined(indices, scores), (N, k), the highest scores first. No gradient. A document whose score is NaN is
+        never a negative, and with a margin a query that has a positive of NaN gets none.
 
     Raises: ValueError: a margin without any positive named, a pool smaller than k.
 
-    Cost: 2 N M D FLOP, with group and a margin 4; O(N (skip + pool) + (N + M) D) memory.
+    Cost: 2 N M D FLOP, with a margin 4; O(N (skip + pool) + (N + M) D) memory.
 
     Example:
         >>> query, corpus = torch.eye(2), torch.tensor([[1.0, 0.0], [0.9, 0.5], [0.0, 1.0]])
@@ -112,7 +115,7 @@ def mine_hard_negatives(
     wanted = Candidates(
         query, corpus, "dot", rule, row_ids, col_ids, partner=partner, low=low, high=high, mask=mask, group=group
     )
-    values, index = best(wanted, skip + pool)
+    values, index = best(wanted, skip + pool, numbers)
     values, index = values[:, skip:], index[:, skip:]
     if choice == "random":
         place = chosen(index, k, generator, group)
@@ -121,15 +124,13 @@ def mine_hard_negatives(
 
 
 def lowest_positive(query: Tensor, corpus: Tensor, partner: Tensor, group: Group) -> Tensor:
-    """(N,): inf without a positive."""
-    if group is None:
-        score = gathered_dots(query.to(stat_dtype(query.dtype)), corpus, partner)
-        return torch.where(partner < 0, torch.inf, score).amin(1)
+    """(N,): inf without a positive, -inf with one of NaN. Read from tiles as those of the candidates are, so that
+    copies of a positive have its score bit by bit."""
     keep: Keep = "all"
     _, stream = Candidates(query, corpus, "dot", keep, partner=partner, group=group, positives="partner").stream()
     found = EachPlace(stream.call)
     stream.visit(found.find)
-    return torch.where(found.column < 0, torch.inf, found.score).amin(1)
+    return torch.where(partner < 0, torch.inf, found.score).amin(1)
 
 
 def distance(name: str, x: float) -> float:
