@@ -79,6 +79,21 @@ def test_points_go_to_the_nearest_centre():
         kmeans_assign(points, centers[:0])
 
 
+def test_points_far_from_the_origin_go_to_the_nearest_centre():
+    points, centers = (torch.randn(size, 8, generator=G) + 1000.0 for size in (500, 20))
+    assert torch.equal(kmeans_assign(points, centers)[0], torch.cdist(points.double(), centers.double()).argmin(1))
+
+
+def test_no_point_goes_to_a_centre_that_is_no_number():
+    points = torch.tensor([[1.0], [5.0], [torch.nan]])
+    centers = torch.tensor([[torch.nan], [0.0], [torch.inf], [3e38], [6.0]])
+    labels, square = kmeans_assign(points, centers[[0, 1, 2, 4]])
+    assert labels.tolist() == [1, 3, -1]
+    assert square[:2].tolist() == [1.0, 1.0] and square[2].isnan()
+    labels, square = kmeans_assign(points, centers[3:])  # both are 1.5e38 away from their mean
+    assert labels.eq(-1).all() and square.isnan().all()
+
+
 # ---- gallery convolutions
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from ..losses.common import unit, upcast
 from ..ops import check, matmul, no_autocast
 from ..ranks import GlobalBatch, Group, collective
-from .candidates import count
-from .largest import topk
+from .candidates import Candidates, count
+from .largest import best, numbers, topk
 from .transport import positive
 
 GraphScaling: TypeAlias = Literal["symmetric", "row", "none"]
@@ -64,7 +64,10 @@ def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     Args: x: (N, D). centers: (C, D), C >= 1.
 
     Returns: labels (N,) int64, and squared distances (N,), float32 (float64 for float64 points). No gradient. Cost
-    2 N C D FLOP, O((N + C) D) memory. Of unit rows the labels are those of the largest cosine.
+    2 N C D FLOP, O((N + C) D) memory. Of unit rows the labels are those of the largest cosine. Products are those of
+    points less the mean of the centres. A centre with NaN, or so far from that mean that its squared distance
+    overflows, gets no points; a point that no centre is left for, as one with NaN, has the label -1 and the distance
+    NaN.
 
     Example:
         >>> kmeans_assign(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.9], [0.3]]))[0].tolist()
@@ -76,8 +79,12 @@ def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     if not centers.shape[0]:
         raise ValueError("centers must hold at least one row, got none")
     check.same_width("centers", centers, "x", x)
-    labels = topk(x, centers, 1, col_bias=-0.5 * centers.square().sum(1)).indices[:, 0]
-    return labels, (x - centers[labels]).square().sum(1)
+    check.same_device("centers", centers, x.device)
+    middle = centers.nan_to_num(0.0, 0.0, 0.0).mean(0)  # far from the origin products would leave no digits
+    x, centers = x - middle, centers - middle
+    found = best(Candidates(x, centers, col_bias=-0.5 * centers.square().sum(1)), 1, numbers).indices[:, 0]
+    square = (x - centers[found.clamp_min(0)]).square().sum(1)
+    return found, square.masked_fill(found < 0, torch.nan)
 
 
 @collective
