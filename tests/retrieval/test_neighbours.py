@@ -195,6 +195,11 @@ def test_only_queries_at_hubs_are_normalised(hubs):
     torch.testing.assert_close(found.values, scores.topk(3, 1).values)
 
 
+def test_how_many_hubs_is_named():
+    with refuses(ValueError, "^hubs must be >= 1"):
+        querybank_topk(X, GALLERY, BANK, 3, hubs=0)
+
+
 # ---- TIC
 
 

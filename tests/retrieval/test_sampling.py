@@ -205,6 +205,9 @@ def test_the_law_of_gram():
     [
         ({"k": 0}, ValueError, ["k", ">= 1"]),
         ({"temperature": 0.0}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.tensor(0.0)}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.full((len(QUERY),), torch.nan)}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.ones(len(QUERY) + 1)}, ValueError, ["temperature", rf"\({len(QUERY)},\)"]),
         ({"floor": -1.0}, ValueError, ["floor", ">= 0"]),
         ({"generator": 5}, TypeError, ["generator", "torch.Generator", "int"]),
         ({"score": "cosine"}, ValueError, ["score", "cosine"]),

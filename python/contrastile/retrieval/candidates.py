@@ -63,8 +63,7 @@ class Candidates:
         if self.score == "dot":
             pairs.b, pairs.col_bias = self.columns(pairs), self.col_bias
         else:
-            self.set_tuples(pairs)
-            engine.compute_dtype = query.dtype
+            engine.compute_dtype = self.set_tuples(pairs)
         limits = between(self.low, self.high, query)
         pairs.row_low, pairs.row_high = (None if x is None else x * self.scale for x in limits)
         return pairs, engine
@@ -88,8 +87,8 @@ class Candidates:
             check.same_device(name, block, self.query.device)
         return blocks
 
-    def set_tuples(self, pairs: Pairs) -> None:
-        """Minus the volume or area of every query with the tuples of the gallery."""
+    def set_tuples(self, pairs: Pairs) -> torch.dtype:
+        """Minus the volume or area of every query with the tuples of the gallery. The type that all of them have."""
         if self.col_bias is not None:
             raise ValueError(f"col_bias must be None with score={self.score!r}")
         others = [] if self.gallery is None else listed(self.gallery)
@@ -104,6 +103,7 @@ class Candidates:
         pairs.a, pairs.b, pairs.scale = wide, columns.directions, -1.0 * self.scale
         pairs.col_scale, pairs.row_bias, pairs.col_bias = columns.factor, wide.square().sum(1), columns.norm
         pairs.score, pairs.offset = columns.score, columns.offset
+        return query.dtype
 
 
 def listed(gallery: Tensor | Sequence[Tensor]) -> list[Tensor]:
