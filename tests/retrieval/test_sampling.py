@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,34 @@ def test_the_first_draws_without_replacement_follow_the_law_of_exclusion():
     drawn = sample_negatives(query, key, 2, keep="all", generator=seeded(1))
     law = p[:, None] * p / (1.0 - p[:, None])
     assert abs(distance(drawn[:, 0] * 4 + drawn[:, 1], law.fill_diagonal_(0.0).flatten())) < 4.0
+
+
+def test_what_rounds_leave_open_follows_the_law_of_exclusion(monkeypatch):
+    monkeypatch.setattr(drawing, "ROUNDS", 1)
+    p = torch.softmax(-torch.arange(4.0, dtype=torch.float64), 0)
+    query, key = torch.ones(MANY, 1, dtype=torch.float64), p.log().unsqueeze(1)
+    drawn = sample_negatives(query, key, 4, keep="all", generator=seeded(1))
+    orders = torch.tensor(list(permutations(range(4))))
+    q = p[orders]
+    law = (q / (1.0 - q.cumsum(1) + q)).prod(1)
+    powers = 4 ** torch.arange(4)
+    outcome = torch.searchsorted((orders * powers.flip(0)).sum(1), (drawn * powers.flip(0)).sum(1))
+    assert torch.equal(orders[outcome], drawn)
+    assert abs(distance(outcome, law)) < 4.0
+
+
+def test_peaked_scores_take_few_sweeps(monkeypatch):
+    seen, visit = [], stream.Stream.visit
+    monkeypatch.setattr(stream.Stream, "visit", lambda self, see: (seen.append(1), visit(self, see))[1])
+    options = {"temperature": 1e-3, "generator": seeded()}
+    drawn = sample_negatives(QUERY, KEY, 30, **options)
+    assert len(seen) == 2 * drawing.ROUNDS + 1
+    assert all(len(set(own) - {-1}) == 30 for own in drawn.tolist())
+    for columns in (7, M):
+        monkeypatch.setattr("contrastile.retrieval.largest.COLUMNS", columns)
+        monkeypatch.setattr(drawing, "COLUMNS", columns)
+        monkeypatch.setattr(stream, "COPIES", 1 << 16)
+        assert torch.equal(sample_negatives(QUERY, KEY, 30, **(options | {"generator": seeded()})), drawn)
 
 
 def test_without_replacement_all_columns_differ_and_the_rest_is_missing(tiling):

@@ -110,11 +110,14 @@ def best(wanted: Candidates, k: int, keys: Callable[[Tile], Tensor] = Tile.logit
 class Largest:
     """The best of the columns that were seen so far."""
 
-    def __init__(self, call: PairCall, k: int, keys: Callable[[Tile], Tensor]) -> None:
+    def __init__(
+        self, call: PairCall, k: int, keys: Callable[[Tile], Tensor], dtype: torch.dtype | None = None
+    ) -> None:
+        """dtype: of the keys; None: of scores."""
         self.keys = keys
         n, device = len(call.rows), call.rows.features.device
         self.k, self.width = k, max(COLUMNS, 4 * k)
-        self.values = torch.full((n, k), -torch.inf, dtype=stat_dtype(call.dtype), device=device)
+        self.values = torch.full((n, k), -torch.inf, dtype=dtype or stat_dtype(call.dtype), device=device)
         self.index = torch.full((n, k), -1, device=device)
 
     def see(self, call: PairCall) -> None:

@@ -70,8 +70,10 @@ def sample_negatives(
         (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN
         or inf.
 
-    Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again
-    whenever draws fell so often on columns that a row already has that it is short of k.
+    Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again if
+    draws fell so often on columns that a row already has that it is short of k, and half as much if it still is: the
+    order of log probabilities plus Gumbel numbers, hashed from a seed of the row and the column's index, then is that
+    of all draws that are left.
 
     Example:
         >>> query = torch.eye(4)
