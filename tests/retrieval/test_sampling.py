@@ -195,6 +195,7 @@ def of_ranks(rank, strategy):
     return (
         sample_negatives(*pair, 6, temperature=0.3, floor=1e-3, generator=seeded(5 + rank), group=group),
         sample_negatives(*pair, 6, replacement=True, generator=seeded(5 + rank), group=group),
+        sample_negatives(*pair, 30, temperature=1e-3, generator=seeded(5 + rank), group=group),
         semi_hard_negatives(*pair, 6, pool=10, generator=seeded(5 + rank), group=group),
     )
 
@@ -206,6 +207,7 @@ def test_ranks_draw_what_one_process_draws(strategy):
     expected = (
         sample_negatives(QUERY, KEY, 6, temperature=0.3, floor=1e-3, generator=seeded(5)),
         sample_negatives(QUERY, KEY, 6, replacement=True, generator=seeded(5)),
+        sample_negatives(QUERY, KEY, 30, temperature=1e-3, generator=seeded(5)),
         semi_hard_negatives(QUERY, KEY, 6, pool=10, generator=seeded(5)),
     )
     assert all(map(torch.equal, found, expected))
