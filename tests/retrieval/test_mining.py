@@ -91,6 +91,41 @@ def test_few_queries_and_documents(n, m):
     assert torch.equal(found.indices, torch.full((n, 2), -1))
 
 
+def test_a_low_above_what_the_margin_leaves_gives_none():
+    low = lowest().sort().values[2].item() - 0.2
+    found = mine_hard_negatives(QUERY, CORPUS, POSITIVES, K, margin=0.3, low=low).indices
+    none = lowest() - 0.3 <= low
+    assert 0 < none.sum() < N and found[none].eq(-1).all()
+    assert torch.equal(found, expected(drop=SCORES <= low, limit=lowest() - 0.3))
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": 0.1}, {"high": 1.0}, {"low": -0.5}])
+def test_nan_is_no_negative(options):
+    corpus = torch.cat([CORPUS, torch.full((1, D), torch.nan, dtype=torch.float64)])
+    plain = mine_hard_negatives(QUERY, CORPUS, POSITIVES, K, **options)
+    found = mine_hard_negatives(QUERY, corpus, POSITIVES, K, **options)
+    assert torch.equal(found.indices, plain.indices) and torch.equal(found.scores, plain.scores)
+    positives = POSITIVES.clone()
+    positives[1, 0] = M
+    own = mine_hard_negatives(QUERY, corpus, positives, K, **options).indices
+    assert own[1].eq(-1).all() == ("margin" in options) and torch.equal(own[2:], plain.indices[2:])
+
+
+def test_without_a_margin_copies_of_the_positive_stay():
+    generator = torch.Generator().manual_seed(0)
+    query, corpus = (torch.randn(200, 96, generator=generator) for _ in range(2))
+    found = mine_hard_negatives(query, torch.cat([corpus, corpus]), torch.arange(200), 400, margin=0.0).indices
+    assert (found == torch.arange(200, 400).unsqueeze(1)).any(1).all()
+
+
+def test_positives_of_any_integer_type():
+    for dtype in (torch.uint8, torch.int8, torch.int32):
+        found = mine_hard_negatives(QUERY, CORPUS, POSITIVES.clamp_min(0).to(dtype), K, margin=0.1)
+        assert torch.equal(
+            found.indices, mine_hard_negatives(QUERY, CORPUS, POSITIVES.clamp_min(0), K, margin=0.1).indices
+        )
+
+
 SHARES = ((0, 4, 0, 30), (4, 4, 30, 30), (4, N, 30, M))
 
 
@@ -126,6 +161,9 @@ def test_ranks_mine_what_one_process_mines():
         ({"positives": torch.full((N,), M)}, ValueError, ["positives", "lie in"]),
         ({"positives": POSITIVES[:3]}, ValueError, ["positives", "shape"]),
         ({"positives": POSITIVES.double()}, TypeError, ["positives", "integers"]),
+        ({"low": 1.0, "high": 0.5, "margin": 0.1}, ValueError, ["low", "above high"]),
+        ({"margin": 0.1, "high": torch.ones(N + 1)}, ValueError, ["high", f"({N},)"]),
+        ({"margin": 0.1, "high": "a"}, TypeError, ["high", "number"]),
         ({"row_ids": IDS[:N]}, ValueError, ["row_ids", "together"]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastile import area
 from contrastile.retrieval import (
@@ -78,6 +79,21 @@ def test_points_go_to_the_nearest_centre():
         kmeans_assign(points, centers[:0])
 
 
+def test_points_far_from_the_origin_go_to_the_nearest_centre():
+    points, centers = (torch.randn(size, 8, generator=G) + 1000.0 for size in (500, 20))
+    assert torch.equal(kmeans_assign(points, centers)[0], torch.cdist(points.double(), centers.double()).argmin(1))
+
+
+def test_no_point_goes_to_a_centre_that_is_no_number():
+    points = torch.tensor([[1.0], [5.0], [torch.nan]])
+    centers = torch.tensor([[torch.nan], [0.0], [torch.inf], [3e38], [6.0]])
+    labels, square = kmeans_assign(points, centers[[0, 1, 2, 4]])
+    assert labels.tolist() == [1, 3, -1]
+    assert square[:2].tolist() == [1.0, 1.0] and square[2].isnan()
+    labels, square = kmeans_assign(points, centers[3:])  # both are 1.5e38 away from their mean
+    assert labels.eq(-1).all() and square.isnan().all()
+
+
 # ---- gallery convolutions
 
 
@@ -112,6 +128,49 @@ def test_gallery_convolutions_of_nothing():
         invgc(GALLERY, BANK, 0.0)
 
 
+class Largest(TorchDispatchMode):
+    """Numbers of the largest tensor that an operator makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        found = made if isinstance(made, (list, tuple)) else [made]
+        self.numbers = max([self.numbers, *(x.numel() for x in found if isinstance(x, torch.Tensor))])
+        return made
+
+
+def test_the_gradient_of_a_local_convolution_holds_no_matrix_of_scores():
+    gallery, bank = (torch.randn(size, 4, generator=G).requires_grad_() for size in (150, 200))
+    value = local_adj(gallery, bank, 0.5, k=3).pow(3).sum()
+    with Largest() as seen:
+        value.backward()
+    assert 0 < seen.numbers <= 150 * 3 * 4
+    assert bank.grad.any() and gallery.grad.any()
+
+
+def test_a_bank_of_fewer_points_than_k():
+    leaves = GALLERY, BANK[:3]
+    found, true = local_adj(*leaves, 0.8, k=5), F.normalize(GALLERY - 0.16 * GALLERY @ BANK[:3].T @ BANK[:3], dim=1)
+    torch.testing.assert_close(found, true)
+    for own, expected in zip(
+        *(torch.autograd.grad(x.pow(3).sum(), (GALLERY, BANK)) for x in (found, true)), strict=True
+    ):
+        torch.testing.assert_close(own, expected)
+
+
+@pytest.mark.parametrize("k, error", [(0, ValueError), ("a", TypeError)])
+def test_how_many_neighbours_is_named(k, error):
+    with refuses(error, "^k must be"):
+        local_adj(GALLERY, BANK, 0.5, k=k)
+
+
+def test_a_bank_of_another_type():
+    own = invgc(GALLERY.detach().float(), BANK.detach(), 0.8)
+    assert own.dtype == torch.float32
+    torch.testing.assert_close(own, invgc(GALLERY.detach(), BANK.detach(), 0.8).float())
+
+
 # ---- normalised by a bank of queries
 
 
@@ -134,6 +193,11 @@ def test_only_queries_at_hubs_are_normalised(hubs):
     found = querybank_topk(X, GALLERY, BANK, 3, hubs=hubs)
     assert torch.equal(found.indices, scores.topk(3, 1).indices)
     torch.testing.assert_close(found.values, scores.topk(3, 1).values)
+
+
+def test_how_many_hubs_is_named():
+    with refuses(ValueError, "^hubs must be >= 1"):
+        querybank_topk(X, GALLERY, BANK, 3, hubs=0)
 
 
 # ---- TIC

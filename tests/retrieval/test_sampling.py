@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -69,6 +71,34 @@ def test_the_first_draws_without_replacement_follow_the_law_of_exclusion():
     drawn = sample_negatives(query, key, 2, keep="all", generator=seeded(1))
     law = p[:, None] * p / (1.0 - p[:, None])
     assert abs(distance(drawn[:, 0] * 4 + drawn[:, 1], law.fill_diagonal_(0.0).flatten())) < 4.0
+
+
+def test_what_rounds_leave_open_follows_the_law_of_exclusion(monkeypatch):
+    monkeypatch.setattr(drawing, "ROUNDS", 1)
+    p = torch.softmax(-torch.arange(4.0, dtype=torch.float64), 0)
+    query, key = torch.ones(MANY, 1, dtype=torch.float64), p.log().unsqueeze(1)
+    drawn = sample_negatives(query, key, 4, keep="all", generator=seeded(1))
+    orders = torch.tensor(list(permutations(range(4))))
+    q = p[orders]
+    law = (q / (1.0 - q.cumsum(1) + q)).prod(1)
+    powers = 4 ** torch.arange(4)
+    outcome = torch.searchsorted((orders * powers.flip(0)).sum(1), (drawn * powers.flip(0)).sum(1))
+    assert torch.equal(orders[outcome], drawn)
+    assert abs(distance(outcome, law)) < 4.0
+
+
+def test_peaked_scores_take_few_sweeps(monkeypatch):
+    seen, visit = [], stream.Stream.visit
+    monkeypatch.setattr(stream.Stream, "visit", lambda self, see: (seen.append(1), visit(self, see))[1])
+    options = {"temperature": 1e-3, "generator": seeded()}
+    drawn = sample_negatives(QUERY, KEY, 30, **options)
+    assert len(seen) == 2 * drawing.ROUNDS + 1
+    assert all(len(set(own) - {-1}) == 30 for own in drawn.tolist())
+    for columns in (7, M):
+        monkeypatch.setattr("contrastile.retrieval.largest.COLUMNS", columns)
+        monkeypatch.setattr(drawing, "COLUMNS", columns)
+        monkeypatch.setattr(stream, "COPIES", 1 << 16)
+        assert torch.equal(sample_negatives(QUERY, KEY, 30, **(options | {"generator": seeded()})), drawn)
 
 
 def test_without_replacement_all_columns_differ_and_the_rest_is_missing(tiling):
@@ -165,6 +195,7 @@ def of_ranks(rank, strategy):
     return (
         sample_negatives(*pair, 6, temperature=0.3, floor=1e-3, generator=seeded(5 + rank), group=group),
         sample_negatives(*pair, 6, replacement=True, generator=seeded(5 + rank), group=group),
+        sample_negatives(*pair, 30, temperature=1e-3, generator=seeded(5 + rank), group=group),
         semi_hard_negatives(*pair, 6, pool=10, generator=seeded(5 + rank), group=group),
     )
 
@@ -176,6 +207,7 @@ def test_ranks_draw_what_one_process_draws(strategy):
     expected = (
         sample_negatives(QUERY, KEY, 6, temperature=0.3, floor=1e-3, generator=seeded(5)),
         sample_negatives(QUERY, KEY, 6, replacement=True, generator=seeded(5)),
+        sample_negatives(QUERY, KEY, 30, temperature=1e-3, generator=seeded(5)),
         semi_hard_negatives(QUERY, KEY, 6, pool=10, generator=seeded(5)),
     )
     assert all(map(torch.equal, found, expected))
@@ -205,6 +237,9 @@ def test_the_law_of_gram():
     [
         ({"k": 0}, ValueError, ["k", ">= 1"]),
         ({"temperature": 0.0}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.tensor(0.0)}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.full((len(QUERY),), torch.nan)}, ValueError, ["temperature", "> 0"]),
+        ({"temperature": torch.ones(len(QUERY) + 1)}, ValueError, ["temperature", rf"\({len(QUERY)},\)"]),
         ({"floor": -1.0}, ValueError, ["floor", ">= 0"]),
         ({"generator": 5}, TypeError, ["generator", "torch.Generator", "int"]),
         ({"score": "cosine"}, ValueError, ["score", "cosine"]),

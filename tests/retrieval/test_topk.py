@@ -322,3 +322,11 @@ def test_bad_input_is_named(call, error, words):
 def test_scores_of_all_pairs_are_not_held_to_retrieve():
     found = "contrastile.retrieval.topk(x, y, 10).values.sum()"
     assert peak_bytes(f"({found} + contrastile.retrieval.ranks(x, y)[0])", rows=3000) < 0.6 * 3000 * 3000 * 4
+
+
+@pytest.mark.parametrize("score", ["volume", "area", "squared_area"])
+def test_tuples_of_a_wider_type_than_the_query(score):
+    wide, query = (GALLERY.detach(), OTHER.detach()), QUERY.detach().float()
+    found, expected = topk(query, wide, K, score=score), topk(query.double(), wide, K, score=score)
+    assert found.values.dtype == torch.float64
+    assert torch.equal(found.indices, expected.indices) and torch.equal(found.values, expected.values)

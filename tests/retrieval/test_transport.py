@@ -112,6 +112,8 @@ def test_ranks_have_the_plan_of_one_process():
         (lambda: sinkhorn_potentials(ROWS, COLS, iterations=0), ["iterations", ">= 1"]),
         (lambda: sinkhorn_potentials(ROWS, COLS[:, :2]), ["b", "width"]),
         (lambda: swapped_prediction_loss(IMAGES[:1], TEXTS, 1.0), ["images", "two views"]),
+        (lambda: swapped_prediction_loss(IMAGES, [x[:, 1:] for x in TEXTS], 1.0), [r"texts\[0\]", r"images\[0\]"]),
+        (lambda: swapped_prediction_loss([IMAGES[0], IMAGES[1][1:]], TEXTS, 1.0), [r"images\[1\]", r"images\[0\]"]),
     ],
 )
 def test_bad_input_is_named(call, words):

@@ -63,9 +63,8 @@ class Candidates:
         if self.score == "dot":
             pairs.b, pairs.col_bias = self.columns(pairs), self.col_bias
         else:
-            self.set_tuples(pairs)
-            engine.compute_dtype = query.dtype
-        limits = (limit(name, x, query) for name, x in (("low", self.low), ("high", self.high)))
+            engine.compute_dtype = self.set_tuples(pairs)
+        limits = between(self.low, self.high, query)
         pairs.row_low, pairs.row_high = (None if x is None else x * self.scale for x in limits)
         return pairs, engine
 
@@ -88,8 +87,8 @@ class Candidates:
             check.same_device(name, block, self.query.device)
         return blocks
 
-    def set_tuples(self, pairs: Pairs) -> None:
-        """Minus the volume or area of every query with the tuples of the gallery."""
+    def set_tuples(self, pairs: Pairs) -> torch.dtype:
+        """Minus the volume or area of every query with the tuples of the gallery. The type that all of them have."""
         if self.col_bias is not None:
             raise ValueError(f"col_bias must be None with score={self.score!r}")
         others = [] if self.gallery is None else listed(self.gallery)
@@ -104,6 +103,7 @@ class Candidates:
         pairs.a, pairs.b, pairs.scale = wide, columns.directions, -1.0 * self.scale
         pairs.col_scale, pairs.row_bias, pairs.col_bias = columns.factor, wide.square().sum(1), columns.norm
         pairs.score, pairs.offset = columns.score, columns.offset
+        return query.dtype
 
 
 def listed(gallery: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -115,6 +115,16 @@ def never_itself(keep: Keep) -> Keep:
         return "other_index"
     names = keep if isinstance(keep, tuple) else (keep,)
     return names if "other_index" in names else (*names, "other_index")
+
+
+def between(
+    low: float | Tensor | None, high: float | Tensor | None, query: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Both thresholds of each query, checked under the names that users know."""
+    least, most = limit("low", low, query), limit("high", high, query)
+    if least is not None and most is not None:
+        check.condition("low must not be above high", ~(least > most))
+    return least, most
 
 
 def limit(name: str, x: float | Tensor | None, query: Tensor) -> Tensor | None:

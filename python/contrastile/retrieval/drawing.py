@@ -11,7 +11,9 @@ from ..ops import Stream, tiles
 from ..ops.stream import Tile
 from ..ranks import GlobalBatch
 from ..spec import PairCall
-from .largest import COLUMNS
+from .largest import COLUMNS, Largest
+
+ROUNDS = 2  # of draws with replacement, before what rows are short of is drawn at once
 
 
 @dataclass
@@ -45,12 +47,13 @@ class Drawing:
             return self.drawn(k)
         # draws with replacement are draws without it, once what came before is taken out of them
         self.found, known = self.found.new_full((self.batch.n, k), -1), self.found.new_zeros(self.batch.n)
-        while True:
+        for _ in range(ROUNDS):
             fresh = self.drawn(2 * k)
-            left = self.left  # rows that had a candidate
             known = self.add(fresh, known, k)
-            if not bool(self.batch.sum((left & (known < k)).sum())):
+            if not bool(self.batch.sum((self.left & (known < k)).sum())):  # left: rows that had a candidate
                 return self.found
+        self.add(self.raced(k), known, k)
+        return self.found
 
     def add(self, drawn: Tensor, known: Tensor, k: int) -> Tensor:
         """Appends the first draws of new columns to those a row has; how many it has then."""
@@ -71,6 +74,14 @@ class Drawing:
         self.left, chosen = totals.choose(uniform(self.batch, k, self.generator, self.device))
         self.stream.visit(chosen.see)
         return chosen.index
+
+    def raced(self, k: int) -> Tensor:
+        """(N, k) different columns, in the order of draws without replacement: that of log weights plus independent
+        Gumbel numbers."""
+        seeds = (uniform(self.batch, 1, self.generator, self.device) * 2.0**53).long()
+        best = Largest(self.stream.call, k, lambda tile: self.weights(tile) + gumbel(seeds, tile), torch.float64)
+        self.stream.visit(best.see)
+        return best.index.masked_fill((best.values == -torch.inf) | ~self.left.unsqueeze(1), -1)
 
     def weights(self, tile: Tile) -> Tensor:
         """Logs of weights; -inf of what must not be drawn."""
@@ -139,6 +150,26 @@ class Chosen:
             # the first sum above the target: a column of no weight has the sum of the one before
             found = torch.searchsorted(sums, target, right=True) + tile.start
             self.index[tile.rows] = torch.where(here, found, self.index[tile.rows])
+
+
+def gumbel(seeds: Tensor, tile: Tile) -> Tensor:
+    """(n, m) float64, a function of the row's seed and the global index of the column alone: SplitMix64, whose 64 bits
+    int64 holds."""
+    columns = torch.arange(tile.start, tile.start + len(tile.block.col), device=seeds.device)
+    x = seeds[tile.rows] + (columns + 1) * signed(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ shifted(x, shift)) * signed(factor)
+    u = (shifted(x ^ shifted(x, 31), 12).double() + 0.5) * 2.0**-52  # neither 0 nor 1
+    return u.log_().neg_().log_().neg_()
+
+
+def signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
+
+
+def shifted(x: Tensor, by: int) -> Tensor:
+    """To the right, with zeros from the left."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
 
 
 def uniform(batch: GlobalBatch, k: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..losses.common import unit, upcast
 from ..ops import check, matmul, no_autocast
 from ..ranks import GlobalBatch, Group, collective
-from .largest import topk
+from .candidates import Candidates, count
+from .largest import best, numbers, topk
 from .transport import positive
 
 GraphScaling: TypeAlias = Literal["symmetric", "row", "none"]
@@ -62,7 +64,10 @@ def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     Args: x: (N, D). centers: (C, D), C >= 1.
 
     Returns: labels (N,) int64, and squared distances (N,), float32 (float64 for float64 points). No gradient. Cost
-    2 N C D FLOP, O((N + C) D) memory. Of unit rows the labels are those of the largest cosine.
+    2 N C D FLOP, O((N + C) D) memory. Of unit rows the labels are those of the largest cosine. Products are those of
+    points less the mean of the centres. A centre with NaN, or so far from that mean that its squared distance
+    overflows, gets no points; a point that no centre is left for, as one with NaN, has the label -1 and the distance
+    NaN.
 
     Example:
         >>> kmeans_assign(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.9], [0.3]]))[0].tolist()
@@ -74,8 +79,12 @@ def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     if not centers.shape[0]:
         raise ValueError("centers must hold at least one row, got none")
     check.same_width("centers", centers, "x", x)
-    labels = topk(x, centers, 1, col_bias=-0.5 * centers.square().sum(1)).indices[:, 0]
-    return labels, (x - centers[labels]).square().sum(1)
+    check.same_device("centers", centers, x.device)
+    middle = centers.nan_to_num(0.0, 0.0, 0.0).mean(0)  # far from the origin products would leave no digits
+    x, centers = x - middle, centers - middle
+    found = best(Candidates(x, centers, col_bias=-0.5 * centers.square().sum(1)), 1, numbers).indices[:, 0]
+    square = (x - centers[found.clamp_min(0)]).square().sum(1)
+    return found, square.masked_fill(found < 0, torch.nan)
 
 
 @collective
@@ -126,19 +135,21 @@ def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
     Source: Jian et al. 2023, arXiv 2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval, InvGC/InvGC.py.
     """
     t, g = pair(gallery, bank)
-    step = positive("rate", rate) / k
+    step = positive("rate", rate) / count("k", k)
     found = topk(t, g, k)
-    row, which = (found.indices >= 0).nonzero(as_tuple=True)
-    places = torch.stack([row, found.indices[row, which]])
-    nearest = torch.sparse_coo_tensor(
-        places, found.values[row, which], (t.shape[0], g.shape[0]), check_invariants=False
-    )
+    if not g.shape[0]:
+        return unit(t, True).to(gallery.dtype)
+    missing = found.indices < 0  # another of the row's own stands there with weight 0
+    index = torch.where(missing, found.indices.amax(1, keepdim=True).clamp_min(0), found.indices)
+    weights = found.values.masked_fill(missing, 0.0)
     with no_autocast(t):
-        return unit(t - step * torch.sparse.mm(nearest, g), True).to(gallery.dtype)
+        common = F.embedding_bag(index, g, per_sample_weights=weights, mode="sum")
+        return unit(t - step * common, True).to(gallery.dtype)
 
 
 def pair(gallery: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     t, g = (upcast(check.features(name, x)) for name, x in (("gallery", gallery), ("bank", bank)))
     check.same_width("bank", g, "gallery", t)
     check.same_device("bank", g, t.device)
-    return t, g
+    kind = torch.promote_types(t.dtype, g.dtype)
+    return t.to(kind), g.to(kind)

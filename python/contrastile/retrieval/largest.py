@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from ..literals import Keep
 from ..ops import stat_dtype, tiles
 from ..ops.record import needs_of
 from ..ops.rules import PerBlock
+from ..ops.stream import Tile
 from ..ranks import Group, collective
 from ..spec import PairCall
 from .candidates import Candidates, Gallery, RetrievalScore, count
@@ -53,7 +55,8 @@ def topk(
         s_ij = <query_i, gallery_j> + col_bias_j,      values_i = the k largest kept s_ij, best first
 
     Equal scores come in the order of their index, and of those that compete for the last place the lowest index is
-    taken; NaN is larger than every number. Where fewer than k candidates are left the rest is -inf with index -1.
+    taken; NaN is larger than every number and passes low and high. Where fewer than k candidates are left the rest is
+    -inf with index -1.
 
     Args:
         query: (N, D), float32 | bfloat16 | float16 | float64; not normalised here.
@@ -92,10 +95,11 @@ def topk(
     return best(wanted, k)
 
 
-def best(wanted: Candidates, k: int) -> TopK:
+def best(wanted: Candidates, k: int, keys: Callable[[Tile], Tensor] = Tile.logits) -> TopK:
+    """keys: What of a tile is compared, -inf where there is no candidate."""
     count("k", k)
     pairs, stream = wanted.stream()
-    found = Largest(stream.call, k)
+    found = Largest(stream.call, k, keys)
     stream.visit(found.see)
     values, index = found.values, found.index.masked_fill_(found.values == -torch.inf, -1)
     if any(needs_of(stream.args)):
@@ -106,20 +110,30 @@ def best(wanted: Candidates, k: int) -> TopK:
 class Largest:
     """The best of the columns that were seen so far."""
 
-    def __init__(self, call: PairCall, k: int) -> None:
+    def __init__(
+        self, call: PairCall, k: int, keys: Callable[[Tile], Tensor], dtype: torch.dtype | None = None
+    ) -> None:
+        """dtype: of the keys; None: of scores."""
+        self.keys = keys
         n, device = len(call.rows), call.rows.features.device
         self.k, self.width = k, max(COLUMNS, 4 * k)
-        self.values = torch.full((n, k), -torch.inf, dtype=stat_dtype(call.dtype), device=device)
+        self.values = torch.full((n, k), -torch.inf, dtype=dtype or stat_dtype(call.dtype), device=device)
         self.index = torch.full((n, k), -1, device=device)
 
     def see(self, call: PairCall) -> None:
         for tile in tiles(call, self.width):
-            values, index = top(tile.logits(), self.k)
+            values, index = top(self.keys(tile), self.k)
             values = torch.cat([self.values[tile.rows], values], 1)
             index, order = torch.cat([self.index[tile.rows], index + tile.start], 1).sort(1)
             values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
             self.values[tile.rows] = values[:, : self.k]
             self.index[tile.rows] = index.gather(1, order[:, : self.k])
+
+
+def numbers(tile: Tile) -> Tensor:
+    """Scores, of which one that is NaN is no candidate."""
+    z = tile.logits()
+    return z.masked_fill_(z.isnan(), -torch.inf)
 
 
 def top(z: Tensor, k: int) -> tuple[Tensor, Tensor]:

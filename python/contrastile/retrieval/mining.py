@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, TestName
-from ..ops import check, gathered_dots, stat_dtype
+from ..ops import check
 from ..ops.rules import PerBlock, by_row
 from ..ranks import GlobalBatch, Group, collective
-from .candidates import Candidates, count
+from .candidates import Candidates, between, count
 from .drawing import uniform
-from .largest import best
+from .largest import best, numbers
 from .placing import EachPlace
 
 MarginOf: TypeAlias = Literal["absolute", "relative"]
@@ -52,7 +52,8 @@ def mine_hard_negatives(
         s_ij = <query_i, corpus_j>,   j is no positive of i, and s_ij <= s_i - margin   (relative: s_i - margin |s_i|)
 
     s_i is the lowest score of the query's positives: what comes too near to it is often a positive that nobody has
-    marked. Of what is left, in the order of `topk`, the first `skip` are passed over, and k of the next `pool` taken.
+    marked. With margin=0 exact copies of that positive stay. Of what is left, in the order of `topk`, the first `skip`
+    are passed over, and k of the next `pool` taken.
 
     Args:
         query: (N, D). corpus: (M, D). Normalise both for cosines.
@@ -60,7 +61,8 @@ def mine_hard_negatives(
         k: >= 1 negatives for each query.
         row_ids, col_ids: (N,), (M,) integers: documents with the query's id are no negatives either, as copies of the
             right one.
-        margin: >= 0; None: none. Queries without positives have none.
+        margin: >= 0; None: none. Queries without positives have none. One for which it leaves nothing above low gets
+            no negative.
         margin_of: "absolute", in units of scores; "relative", a share of the positive's score: 0.05 asks for at most
             95 % of it, as TopK-PercPos does.
         low, high: A number or (N,): low < s_ij <= high.
@@ -71,11 +73,12 @@ def mine_hard_negatives(
         group: Queries and corpus are this rank's share, as in `topk`; indices, also those of positives, count through
             all ranks.
 
-    Returns: Mined(indices, scores), (N, k), the highest scores first. No gradient.
+    Returns: Mined(indices, scores), (N, k), the highest scores first. No gradient. A document whose score is NaN is
+        never a negative, and with a margin a query that has a positive of NaN gets none.
 
     Raises: ValueError: a margin without any positive named, a pool smaller than k.
 
-    Cost: 2 N M D FLOP, with group and a margin 4; O(N (skip + pool) + (N + M) D) memory.
+    Cost: 2 N M D FLOP, with a margin 4; O(N (skip + pool) + (N + M) D) memory.
 
     Example:
         >>> query, corpus = torch.eye(2), torch.tensor([[1.0, 0.0], [0.9, 0.5], [0.0, 1.0]])
@@ -98,16 +101,21 @@ def mine_hard_negatives(
     partner = by_row("positives", positives, query.shape[0], query.device)
     if partner.dtype not in check.ID_DTYPES:
         raise TypeError(f"positives must be a tensor of integers, got {partner.dtype}")
+    partner = partner.long()  # -1 is 255 in uint8
     if group is None:  # else the engine knows how many documents there are
         inside = (partner >= -1) & (partner < corpus.shape[0])
         check.condition(f"positives must lie in [-1, {corpus.shape[0]}), -1 for none", inside)
     rule: tuple[TestName, ...] = ("no_partner",) if row_ids is None else ("no_partner", "other_id")
+    low, high = between(low, high, query)
+    if margin is not None:
+        away = distance("margin", margin)
+        most = below(lowest_positive(query, corpus, partner, group), away, margin_of)
+        most = most if high is None else torch.minimum(most, high)
+        high = most if low is None else torch.maximum(most, low)  # nothing is above low and at most low
     wanted = Candidates(
         query, corpus, "dot", rule, row_ids, col_ids, partner=partner, low=low, high=high, mask=mask, group=group
     )
-    if margin is not None:
-        wanted.high = below(lowest_positive(query, corpus, partner, group), margin, margin_of, wanted.high)
-    values, index = best(wanted, skip + pool)
+    values, index = best(wanted, skip + pool, numbers)
     values, index = values[:, skip:], index[:, skip:]
     if choice == "random":
         place = chosen(index, k, generator, group)
@@ -116,25 +124,26 @@ def mine_hard_negatives(
 
 
 def lowest_positive(query: Tensor, corpus: Tensor, partner: Tensor, group: Group) -> Tensor:
-    """(N,): inf without a positive."""
-    if group is None:
-        score = gathered_dots(query.to(stat_dtype(query.dtype)), corpus, partner)
-        return torch.where(partner < 0, torch.inf, score).amin(1)
+    """(N,): inf without a positive, -inf with one of NaN. Read from tiles as those of the candidates are, so that
+    copies of a positive have its score bit by bit."""
     keep: Keep = "all"
     _, stream = Candidates(query, corpus, "dot", keep, partner=partner, group=group, positives="partner").stream()
     found = EachPlace(stream.call)
     stream.visit(found.find)
-    return torch.where(found.column < 0, torch.inf, found.score).amin(1)
+    return torch.where(partner < 0, torch.inf, found.score).amin(1)
 
 
-def below(score: Tensor, margin: float, margin_of: str, high: float | Tensor | None) -> Tensor:
-    """The highest score a negative may have."""
-    value = check.scalar("margin", margin)
+def distance(name: str, x: float) -> float:
+    value = check.scalar(name, x)
     if isinstance(value, Tensor) or value < 0.0:
-        raise ValueError(f"margin must be a number >= 0, got {margin}")
-    away = value * score.abs() if margin_of == "relative" else value
-    most = torch.where(score == torch.inf, score, score - away)
-    return most if high is None else torch.minimum(most, torch.as_tensor(high, dtype=score.dtype, device=score.device))
+        raise ValueError(f"{name} must be a number >= 0, got {x}")
+    return value
+
+
+def below(score: Tensor, margin: float, margin_of: str) -> Tensor:
+    """The highest score a negative may have."""
+    away = margin * score.abs() if margin_of == "relative" else margin
+    return torch.where(score.abs() == torch.inf, score, score - away)
 
 
 def chosen(index: Tensor, k: int, generator: torch.Generator | None, group: Group) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops import check, row_lse
 from ..ranks import Group, collective
+from .candidates import count
 from .largest import TopK, topk
 from .transport import positive
 
@@ -62,6 +63,7 @@ def querybank_topk(query: Tensor, gallery: Tensor, bank: Tensor, k: int, *, beta
 
     Source: Bogolin et al. 2022 (QB-Norm), arXiv 2112.12777.
     """
+    count("hubs", hubs)
     bias = inverted_softmax_bias(gallery, bank, beta=beta)
     plain = topk(query, gallery, k)
     active = torch.isin(plain.indices[:, 0], topk(bank, gallery, hubs).indices) & (plain.indices[:, 0] >= 0)

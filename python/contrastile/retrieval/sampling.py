@@ -70,8 +70,10 @@ def sample_negatives(
         (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN
         or inf.
 
-    Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again
-    whenever draws fell so often on columns that a row already has that it is short of k.
+    Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again if
+    draws fell so often on columns that a row already has that it is short of k, and half as much if it still is: the
+    order of log probabilities plus Gumbel numbers, hashed from a seed of the row and the column's index, then is that
+    of all draws that are left.
 
     Example:
         >>> query = torch.eye(4)
@@ -86,7 +88,7 @@ def sample_negatives(
     least = check.scalar("floor", floor)
     if isinstance(least, Tensor) or least < 0.0:
         raise ValueError(f"floor must be a number >= 0, got {floor}")
-    scale = inverse(temperature, query, query.shape[0])
+    scale = inverse(above_zero(temperature, query), query, query.shape[0])
     wanted = Candidates(
         query, key, score, keep, row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, low, high,
         col_bias, mask, group, None, scale.detach() if isinstance(scale, Tensor) else scale,
@@ -139,6 +141,15 @@ def semi_hard_negatives(
         every = replace(pairs, keep="all", row_ids=None, col_ids=None)
         pairs.row_low = hardest_limit(every, pool, engine)
         return drawn(pairs, engine, Weigh(uniform=True), k, replacement, generator)
+
+
+def above_zero(temperature: float | Tensor, query: Tensor) -> float | Tensor:
+    """A tensor's values are looked at on the CPU alone."""
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1:
+            check.vector("temperature", temperature, query.shape[0], query.device)
+        check.condition("temperature must be finite and > 0", (temperature > 0.0) & (temperature < torch.inf))
+    return temperature
 
 
 def lse_of_all(pairs: Pairs, engine: EngineOptions) -> Tensor:

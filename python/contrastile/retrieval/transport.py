@@ -108,15 +108,20 @@ def swapped_prediction_loss(
     Source: Fini et al. 2023, arXiv 2305.08675; official code facebookresearch/clip-rocket, losses.py (SwALIPLoss).
     """
     sides = [two("images", images), two("texts", texts)]
-    scale = check.scalar("logit_scale", logit_scale, positive=True, device=sides[0][0].device)
-    total = upcast(sides[0][0]).new_zeros(())
+    first = sides[0][0]
+    for name, views in zip(("images", "texts"), sides, strict=True):
+        for index, view in enumerate(views):
+            check.same_shape(f"{name}[{index}]", view, "images[0]", first)
+            check.same_device(f"{name}[{index}]", view, first.device)
+    scale = check.scalar("logit_scale", logit_scale, positive=True, device=first.device)
+    total = upcast(first).new_zeros(())
     for x, y in (sides, sides[::-1]):
-        for first in range(2):
-            for second in range(2):
-                query, key = assignment(x[1 - first], y[1 - second], eps, iterations, group)
-                found = y[second].detach() if detach_keys else y[second]
+        for one in range(2):
+            for other in range(2):
+                query, key = assignment(x[1 - one], y[1 - other], eps, iterations, group)
+                found = y[other].detach() if detach_keys else y[other]
                 total = total + distill_info_nce(
-                    x[first], found, query, key, temperature=1.0 / scale, teacher_temperature=eps, alpha=1.0,
+                    x[one], found, query, key, temperature=1.0 / scale, teacher_temperature=eps, alpha=1.0,
                     group=group,
                 )  # fmt: skip
     return total / 8.0
@@ -130,6 +135,8 @@ def assignment(a: Tensor, b: Tensor, eps: float, iterations: int, group: Group) 
 
 
 def two(name: str, views: Sequence[Tensor]) -> Sequence[Tensor]:
+    if not isinstance(views, (Tensor, list, tuple)):
+        raise TypeError(f"{name} must be two tensors, got {type(views).__name__}")
     if len(views) != 2:
         raise ValueError(f"{name} must be two views, got {len(views)}")
     return [check.features(f"{name}[{index}]", x) for index, x in enumerate(views)]
