@@ -11,6 +11,7 @@ from contrastile import alignment, clip_loss, cua, cuaxu, metrics, uniformity
 from contrastile.catalog import Case
 from support.loss_cases import id_of, usable
 from support.pairing import assert_agreement
+from support.refusals import refuses
 
 FULL = usable("cpu", (torch.float32, torch.float64))
 on_full_precision = pytest.mark.parametrize("backend, dtype", FULL, ids=id_of)
@@ -180,6 +181,16 @@ def test_separability_is_repeatable_and_takes_a_generator():
     assert metrics.linear_separability(x, y) == metrics.linear_separability(x, y)
     found = {metrics.linear_separability(x, y, generator=torch.Generator().manual_seed(i)) for i in range(5)}
     assert len(found) > 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_separability_of_what_is_not_finite(value):
+    x, y = unit_pair(20, 4)
+    undefined = x.clone()
+    undefined[2, 1] = value
+    for name, given in (("x", (undefined, y)), ("y", (x, undefined))):
+        with refuses(ValueError, name, "finite"):
+            metrics.linear_separability(*given)
 
 
 def test_metrics_work_wherever_gradients_are_off():

@@ -62,6 +62,25 @@ def test_the_divergence_of_predictions_that_exclude_each_other():
     assert js_divergence(SCORES, SCORES + 3.0).item() == pytest.approx(0.0, abs=1e-15)
 
 
+def test_the_divergence_where_no_prediction_has_a_class():
+    """It is that of the other classes."""
+    x, y = (z.index_fill(1, torch.tensor([2]), -torch.inf) for z in (SCORES, TEACHER))
+    others = [0, 1, 3, 4, 5]
+    own, true = (outcome(js_divergence, {}, a, b) for a, b in ((x, y), (SCORES[:, others], TEACHER[:, others])))
+    torch.testing.assert_close(own[0], true[0], rtol=1e-12, atol=0.0)
+    for grad, expected in zip(own[1:], true[1:], strict=True):
+        torch.testing.assert_close(grad[:, others], expected, rtol=1e-12, atol=1e-16)
+        assert not grad[:, 2].any()
+
+
+def test_the_divergence_stays_in_its_range():
+    x = torch.randn(2000, K, generator=G)
+    near = (x + 1e-4 * torch.randn(x.shape, generator=G)).requires_grad_()
+    rows = js_divergence(x, near, reduction="none")
+    assert rows.min() == 0.0
+    assert torch.autograd.grad(rows.sum(), near)[0].any(1).all()  # also of rows whose value is clamped
+
+
 def test_columns_that_a_teacher_finds_hard():
     for k in (1, 3, K - 1):
         assert torch.equal(teacher_hard_negatives(TEACHER, k), reference.teacher_hard_negatives(TEACHER, k))
@@ -86,6 +105,14 @@ def test_gradients_that_agree_or_vanish():
     for other in (first.clone(), torch.zeros(5)):
         assert all(map(torch.equal, project_conflicting([first, other]), [first, other]))
     assert not any(x.any() for x in project_conflicting([first, -first]))
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-25, 1e25])
+def test_gradients_whose_squares_are_no_numbers(size):
+    first, second = torch.tensor([1.0, 2.0]), torch.tensor([-size, 0.0])
+    assert torch.equal(project_conflicting([first, second])[0], torch.tensor([0.0, 2.0]))
+    assert torch.equal(project_conflicting([second, first])[1], torch.tensor([0.0, 2.0]))
+    assert [x.shape for x in project_conflicting([torch.ones(3, 0)] * 2, per_row=True)] == [(3, 0)] * 2
 
 
 @pytest.mark.parametrize(

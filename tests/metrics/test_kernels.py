@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrastile.metrics import cka, cknna, cycle_knn, mutual_knn
+from contrastile.metrics import cka, cknna, cycle_knn, kernels, mutual_knn
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
 
@@ -70,6 +70,23 @@ def test_centred_kernel_alignment(kernel, sigma, without_bias):
 
 
 @pytest.mark.parametrize("without_bias", [False, True])
+@pytest.mark.parametrize("size, sigma", [(1e-5, 1.0), (1.0, 1e4), (8.0, 1.0)])
+def test_kernels_that_are_nearly_constant(size, sigma, without_bias, monkeypatch):
+    """Beside the dense formula of kernels minus 1, without which that has no digits either; of far rows without it."""
+    monkeypatch.setattr(kernels, "PAIRS", 4 * N)
+    hsic = unbiased if without_bias else biased
+
+    def dense(x, y):
+        logs = (-(size * z[:, None] - size * z).square().sum(2) / (2.0 * sigma**2) for z in (x, y))
+        return aligned(hsic, *(z.exp() if size > 1.0 else z.expm1() for z in logs), 0.0)
+
+    def ours(x, y):
+        return cka(size * x, size * y, kernel="rbf", rbf_sigma=sigma, unbiased=without_bias)
+
+    assert_alike(ours, dense)
+
+
+@pytest.mark.parametrize("without_bias", [False, True])
 @pytest.mark.parametrize("k", [2, 6, N - 1])
 def test_alignment_of_neighbours(k, without_bias):
     hsic = unbiased if without_bias else biased
@@ -110,7 +127,10 @@ def test_unrelated_sets_show_the_bias():
 
 def test_small_and_equal_inputs():
     assert cka(X[:1], Y[:1]).isnan() and cka(X[:1], Y[:1], eps=1e-6) == 0.0
-    assert cka(torch.ones(5, 2), Y[:5].float()).isnan()  # no direction is left
+    for kernel in ("linear", "rbf"):  # no direction is left
+        for n in (5, 7):
+            equal = torch.full((n, 2), 0.1, dtype=torch.float64)
+            assert cka(equal, Y[:n], kernel=kernel).isnan() and cka(Y[:n], equal, kernel=kernel, unbiased=True).isnan()
     assert mutual_knn(torch.ones(5, 2), torch.ones(5, 2), k=2) == 1.0  # by index
     assert cka(torch.zeros(7, 1), torch.zeros(7, 1), eps=1.0) == 0.0
     assert cka(X.bfloat16(), Y.bfloat16()).item() == pytest.approx(cka(X, Y).item(), abs=0.01)
@@ -138,6 +158,13 @@ def test_small_and_equal_inputs():
 def test_refusals(call, words):
     with refuses(ValueError, *words):
         call()
+
+
+def test_what_is_no_tensor():
+    for call in (mutual_knn, cycle_knn):
+        for given, name in (((None, Y), "x"), ((X, None), "y")):
+            with refuses(TypeError, name, "Tensor"):
+                call(*given)
 
 
 @needs_linux

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contrastile.metrics import every_place, mean_rank_variance, retrieval_ranks
 from contrastile.ops import stream
@@ -80,6 +81,39 @@ def test_within_a_modality_no_item_finds_itself(tiling):
 def test_equal_rows_come_by_their_index(tiling):
     alike = torch.ones(M, D, dtype=torch.float64)
     assert torch.equal(retrieval_ranks(QUERY, alike, **IDS).ranks, dense_ranks(QUERY @ alike.T, SAME))
+
+
+class Operators(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_equal_scores_cost_no_step_for_each_row():
+    counts = []
+    for size in (20, 100):  # of one tile
+        with Operators() as operators:
+            found = retrieval_ranks(
+                torch.ones(size, D), torch.ones(60, D), positives="same_id",
+                row_ids=torch.zeros(size, dtype=torch.int64), col_ids=torch.arange(60) % 2,
+            )  # fmt: skip
+        counts.append(operators.count)
+        assert torch.equal(found.ranks, torch.arange(1, 60, 2).expand(size, 30))
+    assert counts[0] == counts[1]
+
+
+def test_positives_that_are_found_share_a_few_blocks_of_memory():
+    found = every_place.Found.of(torch.zeros(3))
+    blocks = set()
+    for step in range(100):
+        found.add(torch.tensor([step, step]), torch.tensor([0, 1]), torch.tensor([0.5, step]))
+        blocks.add(found.held[0].data_ptr())
+    row, column, score = found.all()
+    assert row.tolist() == [i // 2 for i in range(200)] and column.tolist() == [0, 1] * 100
+    assert torch.equal(score.view(100, 2), torch.stack([torch.full((100,), 0.5), torch.arange(100.0)], 1))
+    assert len(blocks) <= 8
 
 
 @pytest.mark.parametrize("undefined", [[1, 2, 30], [0]])

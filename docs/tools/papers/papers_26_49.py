@@ -29,7 +29,7 @@ PAPERS = (
         "Diffusion-Link: Diffusion Probabilistic Model for Bridging the Audio-Text Modality Gap",
         "2510.11330",
         block(
-            "the similarities within the predicted batch are those of the target batch",
+            "relational MSE: the similarities within the predicted batch are those of the target batch",
             "loss = contrastile.in_modal_consistency(predicted, target)",
             TESTS + "test_27_topology",
         ),

@@ -84,6 +84,7 @@ def pearson_loss(scores: Tensor, grades: Tensor, *, group: Group = None) -> Tens
     if not len(found.scores):
         return zero(found.scores)
     x, y = found.scores, found.grades - found.grades.mean()
+    x = x - x[0].detach()  # the mean of equal scores need not be one of them
     u, v = unit((x - x.mean())[None], True)[0], unit(y[None], True)[0].to(x.dtype)
     lost = 0.5 * (1.0 - u.detach().square().sum().round())  # of a list without direction
     same = (found.grades == found.grades[0]).all()
@@ -128,6 +129,8 @@ class Graded:
                 raise ValueError(f"{name} must have shape (N,), got {tuple(x.shape)}")
             check.same_device(name, x, scores.device)
         check.same_shape("grades", grades, "scores", scores)
+        if grades.is_complex():
+            raise TypeError(f"grades must be real numbers, got {grades.dtype}")
         if scores.dtype not in check.FEATURE_DTYPES:
             raise TypeError(f"scores must be float32, bfloat16, float16 or float64, got {scores.dtype}")
         if grades.requires_grad:

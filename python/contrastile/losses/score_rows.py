@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import get_args
 
@@ -98,7 +99,8 @@ def js_divergence(
         logits, other_logits: (N, C); both have a gradient. A logit of -inf is a class without probability.
         reduction: "mean" | "sum" | "none", over rows. A loss that pushes predictions apart has it with a minus.
 
-    Returns: float32 (float64 for float64 logits); an empty batch gives 0. In logs, so that no probability is clamped.
+    Returns: float32 (float64 for float64 logits); an empty batch gives 0. In logs, so that no probability is clamped;
+    what rounding leaves outside of [0, log 2] is clamped in value, not in gradient.
     Cost: O(N C).
 
     Source: Lin 1991; MCR, arXiv 2411.07335, official code kkontras/MCR, which clamps probabilities at 1e-20.
@@ -110,8 +112,12 @@ def js_divergence(
     if batch.total == 0:
         return reduced_empty(0, reduction, x, y)
     log_p, log_q = x.log_softmax(1), y.log_softmax(1)
+    nowhere = torch.maximum(log_p, log_q) == -torch.inf  # logaddexp has NaN for a gradient there
+    least = torch.finfo(x.dtype).min
+    log_p, log_q = log_p.masked_fill(nowhere, least), log_q.masked_fill(nowhere, least)
     middle = torch.logaddexp(log_p, log_q) - torch.full_like(log_p[:1, :1], 2.0).log()
     rows = 0.5 * (relative_entropy(log_p, middle) + relative_entropy(log_q, middle))
+    rows = rows + (rows.clamp(0.0, math.log(2.0)) - rows).detach()
     return batch.reduced(rows, reduction)
 
 
@@ -157,15 +163,23 @@ def project_conflicting(gradients: Sequence[Tensor], *, per_row: bool = False) -
         given.append(upcast(x))
     if per_row and given[0].dim() != 2:
         raise ValueError(f"gradients must have shape (N, D) with per_row=True, got {tuple(given[0].shape)}")
-    flat = given if per_row else [x.reshape(1, -1) for x in given]
+    flat, sizes = zip(*(scaled(x if per_row else x.reshape(1, -1)) for x in given), strict=True)
     found = []
     for own, x in enumerate(flat):
         for other, y in enumerate(flat):
             if other != own:
                 dot = (x * y).sum(1, keepdim=True)
                 x = torch.where(dot < 0, x - dot / y.square().sum(1, keepdim=True) * y, x)
-        found.append(x.reshape(given[own].shape))
+        found.append((x * sizes[own]).reshape(given[own].shape))
     return tuple(found)
+
+
+def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows by a power of two each, which rounds nothing, so that their squares neither vanish nor overflow."""
+    largest = F.pad(x.detach().abs(), (0, 1)).amax(1, keepdim=True)  # of a width of 0, 0
+    most = math.frexp(torch.finfo(x.dtype).max)[1] - 2  # of which the inverse is a normal number, too
+    size = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent.clamp(-most, most))
+    return x / size, size
 
 
 def score_rows(name: str, x: Tensor, other: str, y: Tensor) -> tuple[Tensor, Tensor]:

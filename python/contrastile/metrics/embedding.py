@@ -73,6 +73,8 @@ def linear_separability(
 
     Returns: The accuracy over both rows of the remaining pairs, a float. No gradient.
 
+    Raises: ValueError: also for features that are not finite.
+
     Source: Contrastive-gap paper, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, src/evaluator.py.
     """
     fraction, weight = check.scalar("train_fraction", train_fraction), check.scalar("penalty", penalty)
@@ -81,6 +83,9 @@ def linear_separability(
     if isinstance(weight, Tensor) or weight < 0.0:
         raise ValueError(f"penalty must be a number >= 0, got {penalty}")
     x, y = unit_pair(x, y, least=2)
+    for name, z in (("x", x), ("y", y)):
+        if not z.isfinite().all():  # no fit, and an accuracy that would look like one
+            raise ValueError(f"{name} must be finite")
     n = x.shape[0]
     order = torch.randperm(n, generator=generator or torch.Generator().manual_seed(0)).to(x.device)
     count = min(max(int(fraction * n), 1), n - 1)

@@ -20,7 +20,7 @@ class EveryPlace(Places):
 
     def __init__(self, call: PairCall) -> None:
         super().__init__(call, 0)
-        self.found: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, columns, scores of positives
+        self.found = Found.of(self.score)
 
     def find_in(self, tile: Tile) -> None:
         if (positive := tile.positive()) is None:
@@ -29,13 +29,13 @@ class EveryPlace(Places):
         if row.numel():
             score = tile.logits()[row, column]
             kept = score != -torch.inf
-            self.found.append((row[kept] + tile.rows.start, column[kept] + tile.start, score[kept]))
+            self.found.add(row[kept] + tile.rows.start, column[kept] + tile.start, score[kept])
 
     def settle(self) -> None:
         """All positives of a row beside each other, best first; those that are NaN last. Between both sweeps."""
-        if not self.found:
+        row, column, score = self.found.all()
+        if not row.numel():
             return
-        row, column, score = (torch.cat(x) for x in zip(*self.found, strict=True))
         nan = score.isnan()
         score = score.masked_fill(nan, -torch.inf)
         order = column.argsort()
@@ -54,7 +54,7 @@ class EveryPlace(Places):
     def count(self, call: PairCall) -> None:
         if self.score.shape[1] <= FEW:
             return super().count(call)
-        # several positives of equal scores: they are ahead of each other
+        # several positives of equal scores: some are ahead of others
         twice = ((self.score[:, 1:] == self.score[:, :-1]) & (self.score[:, 1:] != -torch.inf)).any(1)
         for tile in tiles(call, COLUMNS):
             z, score, column = tile.logits(), self.score[tile.rows], self.column[tile.rows] - tile.start
@@ -64,21 +64,52 @@ class EveryPlace(Places):
             self.ahead[tile.rows] += torch.cat([ahead(*part) for part in parts])
 
 
+class Found:
+    """Rows, columns and scores of positives, in memory of their own that doubles: small tensors that outlive a tile
+    would lie between those of the tiles, whose memory the allocator could then not use again."""
+
+    def __init__(self, *held: Tensor) -> None:
+        self.held, self.count = held, 0
+
+    @staticmethod
+    def of(score: Tensor) -> Found:
+        size = max(score.shape[0], 1)
+        index = score.new_empty(size, dtype=torch.int64)
+        return Found(index, index.clone(), score.new_empty(size))
+
+    def add(self, *more: Tensor) -> None:
+        count = self.count + len(more[0])
+        if count > len(self.held[0]):
+            size = max(count, 2 * len(self.held[0]))
+            self.held = tuple(torch.cat([x[: self.count], x.new_empty(size - self.count)]) for x in self.held)
+        for x, new in zip(self.held, more, strict=True):
+            x[self.count : count] = new
+        self.count = count
+
+    def all(self) -> list[Tensor]:
+        return [x[: self.count] for x in self.held]
+
+
 def ahead(z: Tensor, score: Tensor, column: Tensor, twice: Tensor) -> Tensor:
-    """(n, P): how many candidates come before each positive. score falls along its rows; columns count from the
-    tile's first."""
+    """(n, P): how many candidates come before each positive. score falls along its rows, column rises where it is
+    equal; columns count from the tile's first."""
     n, count = score.shape
     nan = z.isnan()
     after = torch.searchsorted(-score, -z.masked_fill(nan, torch.inf), right=True)  # the first positive it is ahead of
     after.masked_fill_(nan, 0)
     equal = (score.gather(1, (after - 1).clamp_min_(0)) == z) & (z != -torch.inf)
+    own = ((column >= 0) & (column < z.shape[1])).sum(1)
+    if (rows := (twice | (equal.sum(1) > own)).nonzero()[:, 0]).numel():
+        after[rows] = torch.where(equal[rows], among_equals(score[rows], column[rows], after[rows]), after[rows])
     after += (count + 1) * torch.arange(n, device=z.device).unsqueeze(1)
     found = torch.bincount(after.flatten(), minlength=n * (count + 1)).view(n, count + 1)
-    before = found[:, :-1].cumsum(1)
-    own = ((column >= 0) & (column < z.shape[1])).sum(1)
-    index = torch.arange(z.shape[1], device=z.device)
-    for row in (twice | (equal.sum(1) > own)).nonzero()[:, 0].tolist():
-        place = equal[row].nonzero()[:, 0]
-        tied = z[row, place] == score[row].unsqueeze(1)
-        before[row] += (tied & (index[place] < column[row].unsqueeze(1))).sum(1)
-    return before
+    return found[:, :-1].cumsum(1)
+
+
+def among_equals(score: Tensor, column: Tensor, after: Tensor) -> Tensor:
+    """The first positive that a candidate is ahead of, (n, m), where positives of its score end at `after`."""
+    m = after.shape[1]
+    first = torch.searchsorted(-score, -score)  # of the same score
+    place = (m + 2) * first + column.clamp(-1, m) + 1
+    wanted = (m + 2) * first.gather(1, (after - 1).clamp_min(0)) + torch.arange(1, m + 1, device=after.device)
+    return torch.searchsorted(place, wanted, right=True)

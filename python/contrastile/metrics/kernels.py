@@ -7,13 +7,15 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..losses.common import unit, upcast
-from ..ops import check, row_lse, stat_dtype
+from ..ops import check, stat_dtype
 from ..retrieval.candidates import count
 from ..retrieval.largest import topk
 
 CkaKernel: TypeAlias = Literal["linear", "rbf"]
+PAIRS = 1 << 18  # of rows, whose kernels are held at a time
 
 
 def cka(
@@ -40,7 +42,8 @@ def cka(
         eps: >= 0; 1e-6 in the code of the Platonic representation hypothesis.
 
     Returns: A 0-dim tensor with gradient; NaN if all rows of x or of y are equal and eps = 0. Computed in float64.
-    Cost: "linear": N D E FLOP, O(D E) memory. "rbf": 4 N^2 (D + E) FLOP in float64, O(N (D + E)) memory.
+    Cost: "linear": N D E FLOP, O(D E) memory. "rbf": 2 N^2 (D + E) FLOP in float64, and three times
+        that backward; O(N (D + E)) memory.
 
     Example:
         >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
@@ -56,9 +59,9 @@ def cka(
     if sigma == 0.0:
         raise ValueError("rbf_sigma must be > 0, got 0")
     x, y = matched(x, y, 4 if unbiased else 1)
-    kind, (x, y) = stat_dtype(x.dtype), (z.double() - z.double().mean(0) for z in (x, y))
-    sums = linear_sums if kernel == "linear" else lambda a, b: rbf_sums(a, b, sigma, unbiased)
-    both, first, second = (hsic(sums(a, b), unbiased) for a, b in ((x, y), (x, x), (y, y)))
+    kind, (x, y) = stat_dtype(x.dtype), (centred(z.double()) for z in (x, y))
+    sums = linear_sums(x, y) if kernel == "linear" else rbf_sums(x / sigma, y / sigma, unbiased)
+    both, first, second = (hsic(z, unbiased) for z in sums)
     return alignment(both, first, second, least).to(kind)
 
 
@@ -184,24 +187,59 @@ def alignment(both: Tensor, first: Tensor, second: Tensor, eps: float) -> Tensor
     return both / ((first * second).sqrt() + eps)
 
 
-def linear_sums(x: Tensor, y: Tensor) -> Sums:
-    """Of centred rows: the sums of K's rows are then 0."""
+def centred(x: Tensor) -> Tensor:
+    """Equal rows become zeros: their mean need not be one of them."""
+    x = x - x[0].detach()
+    return x - x.mean(0)
+
+
+def linear_sums(x: Tensor, y: Tensor) -> list[Sums]:
+    """K with L, K with K, L with L, of centred rows: the sums of the kernels' rows are then 0."""
     zero = x.new_zeros(x.shape[0])
-    diagonals = x.square().sum(1), y.square().sum(1)
-    return Sums(len(x), (x.T @ y).square().sum(), (zero, zero), (zero, zero), diagonals)
+    return [
+        Sums(len(x), (a.T @ b).square().sum(), (zero, zero), (zero, zero), (a.square().sum(1), b.square().sum(1)))
+        for a, b in ((x, y), (x, x), (y, y))
+    ]
 
 
-def rbf_sums(x: Tensor, y: Tensor, sigma: float, unbiased: bool) -> Sums:
-    """A product of two such kernels is the kernel of the features beside each other."""
-    x, y = x / sigma, y / sigma
-    first, second, both = (row_sums(z, unbiased) for z in (x, y, torch.cat([x, y], 1)))
-    return Sums(len(x), both.sum(), (first, second), (first, second))
+def rbf_sums(x: Tensor, y: Tensor, unbiased: bool) -> list[Sums]:
+    """As linear_sums, for sigma = 1; backward computes the kernels again. unbiased: without diagonals."""
+    sides, n = [Rbf.of(x), Rbf.of(y)], len(x)
+
+    def of_rows(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        a, b = (side.rows(start, stop, unbiased) for side in sides)
+        return torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]), torch.stack([a.sum(1), b.sum(1)])
+
+    step = max(PAIRS // n, 1)
+    parts = [
+        checkpoint(of_rows, start, min(start + step, n), use_reentrant=False, preserve_rng_state=False)
+        for start in range(0, n, step)
+    ]
+    products = torch.stack([product for product, _ in parts]).sum(0)
+    first, second = torch.cat([rows for _, rows in parts], 1)
+    pairs = (first, second), (first, first), (second, second)  # kernels are symmetric
+    return [Sums(n, product, rows, rows) for product, rows in zip(products, pairs, strict=True)]
 
 
-def row_sums(x: Tensor, others: bool) -> Tensor:
-    """sum_j e^{-|x_i - x_j|^2 / 2}, (N,)."""
-    bias = -0.5 * x.square().sum(1)
-    return row_lse(x, keep="other_index" if others else "all", row_bias=bias, col_bias=bias).exp()
+@dataclass(frozen=True)
+class Rbf:
+    """K_ij = e^{-|x_i - x_j|^2 / 2}, or K - 1, which is centred alike: digits of whichever is smaller are kept."""
+
+    x: Tensor
+    bias: Tensor
+    close: Tensor  # bool: K - 1
+
+    @staticmethod
+    def of(x: Tensor) -> Rbf:
+        bias = -0.5 * x.square().sum(1)
+        return Rbf(x, bias, bias.detach().mean() > -0.5)  # half the mean of |x_i - x_j|^2 / 2
+
+    def rows(self, start: int, stop: int, others: bool) -> Tensor:
+        logs = self.x[start:stop] @ self.x.T + self.bias[start:stop, None] + self.bias
+        k = torch.where(self.close, logs.expm1(), logs.exp())
+        if others:
+            k.diagonal(start).zero_()
+        return k
 
 
 def neighbour_sums(x: Tensor, y: Tensor, index: Tensor, kept: Tensor) -> Sums:
@@ -225,9 +263,9 @@ def at(x: Tensor, index: Tensor) -> Tensor:
 
 def neighbours(x: Tensor, y: Tensor, k: int, normalize: bool) -> tuple[Tensor, Tensor]:
     """(N, k) indices of both."""
-    x, y = matched(x.detach(), y.detach(), 0)
+    x, y = matched(x, y, 0)
     neighbours_of_each(k, x, 1)
-    first, second = (topk(unit(z, normalize), None, k).indices for z in (x, y))
+    first, second = (topk(unit(z.detach(), normalize), None, k).indices for z in (x, y))
     return first, second
 
 

@@ -57,7 +57,7 @@ def retrieval_ranks(
             `retrieval.topk`.
 
     Returns: RetrievalRanks. A candidate whose score is NaN is ahead of all numbers; a positive whose score is NaN is
-        the last of the candidates. No gradient.
+        the last of the candidates, a place that all such positives of a query share. No gradient.
 
     Raises: ValueError, TypeError: what pair_reduce refuses; a query without a positive, if asked to.
 
