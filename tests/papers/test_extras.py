@@ -222,6 +222,22 @@ def test_damsm_sentences():
     check("DAMSM", dense, cnn=3.0 * rows(N, D), rnn=3.0 * rows(N, D, seed=1), classes=CLASSES)
 
 
+def test_damsm_words():
+    def fits(regions, words):
+        context = (4.0 * (regions @ words.T).softmax(1)).softmax(0).T @ regions
+        return (5.0 * F.cosine_similarity(context, words, dim=1)).logsumexp(0)
+
+    def dense(regions, e, mask, classes):
+        texts = [words[kept] for words, kept in zip(e, mask, strict=True)]
+        S = 10.0 * torch.stack([torch.stack([fits(image, words) for words in texts]) for image in regions])
+        S = S.masked_fill((classes[:, None] == classes[None]).fill_diagonal_(False), -torch.inf)
+        return ce(S) + ce(S.T)
+
+    mask = torch.arange(4) < torch.tensor([4, 2, 3, 1, 4, 2, 4, 3])[:, None]
+    e = 2.0 * rows(N, 4, D, seed=1)
+    check("DAMSM words", dense, magnitude=40.0, regions=2.0 * rows(N, 5, D), e=e, mask=mask, classes=CLASSES)
+
+
 def test_t2i_cl():
     def dense(c1, c2):
         z = torch.cat([c1, c2])

@@ -237,7 +237,11 @@ PAPERS = (
             """,
             TESTS + "test_damsm_sentences",
         ),
-        not_yet("its words: scores of words and regions"),
+        exact(
+            "its words with the regions of images",
+            "loss = contrastile.word_region_loss(regions, e, word_mask=mask, class_ids=classes)",
+            TESTS + "test_damsm_words", "words",
+        ),
     ),
     paper(
         "T2I_CL", "T2I_CL", "Improving Text-to-Image Synthesis Using Contrastive Learning", "2107.02423",
