@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from contrastile.metrics import cka, cknna, cycle_knn, kernels, mutual_knn
+from contrastile.metrics import cka, cknna, cycle_knn, mutual_knn
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
 
@@ -73,7 +73,7 @@ def test_centred_kernel_alignment(kernel, sigma, without_bias):
 @pytest.mark.parametrize("size, sigma", [(1e-5, 1.0), (1.0, 1e4), (8.0, 1.0)])
 def test_kernels_that_are_nearly_constant(size, sigma, without_bias, monkeypatch):
     """Beside the dense formula of kernels minus 1, without which that has no digits either; of far rows without it."""
-    monkeypatch.setattr(kernels, "PAIRS", 4 * N)
+    monkeypatch.setattr("contrastile.metrics.kernels.PAIRS", 4 * N)
     hsic = unbiased if without_bias else biased
 
     def dense(x, y):
