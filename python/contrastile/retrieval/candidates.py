@@ -143,7 +143,3 @@ def count(name: str, x: int) -> int:
     if x < 1:
         raise ValueError(f"{name} must be >= 1, got {x}")
     return x
-
-
-def empty_index(query: Tensor, k: int) -> Tensor:
-    return torch.full((query.shape[0], k), -1, device=query.device)
