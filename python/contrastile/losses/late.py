@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from ..literals import BackendName, SegmentReduceName
-from ..ops import check, offsets_of, ordered, own_segment_reduce, segment_reduce
+from ..ops import check, own_segment_reduce, segment_reduce
 from ..ranks import Group, collective
-from .common import cleaned, unit
-
-OverTokens: TypeAlias = Literal["sum", "mean"]
+from .tokens import OverTokens, by_modality, over_tokens, tokens_of
 
 
 @collective
@@ -67,8 +64,8 @@ def maxsim(
 
     Source: Khattab and Zaharia 2020 (arXiv 2004.12832), eq. 3; "mean": Yao et al. 2022 (arXiv 2111.07783), eq. 4 and 5.
     """
-    q = _tokens("queries", queries, query_mask, query_offsets, normalize)
-    d = _tokens("documents", documents, document_mask, document_offsets, normalize)
+    q = tokens_of("queries", queries, query_mask, query_offsets, normalize)
+    d = tokens_of("documents", documents, document_mask, document_offsets, normalize)
     check.same_width("documents", documents, "queries", queries)
     check.same_device("documents", documents, queries.device)
     check.choice("reduce", reduce, get_args(OverTokens))
@@ -76,7 +73,7 @@ def maxsim(
         q.features, d.features, d.segments, mask=d.mask, reduce=document_reduce, sharpness=sharpness,
         keep_argmax=keep_argmax, backend=backend, group=group,
     )  # fmt: skip
-    return _over_tokens(best, q, reduce)
+    return over_tokens(best, q, reduce)
 
 
 @collective
@@ -120,8 +117,8 @@ def modality_maxsim(
     Source: Wan et al. 2025 (arXiv 2506.06144), eq. 1 and 2. The official code (meetdavidwan/clamr) takes means over
     query tokens, and counts padding of documents as a modality whose score is 0.
     """
-    q = _tokens("queries", queries, query_mask, None, normalize)
-    d = _by_modality(documents, modalities, num_modalities, normalize)
+    q = tokens_of("queries", queries, query_mask, None, normalize)
+    d = by_modality(documents, modalities, num_modalities, normalize)
     check.same_width("documents", documents, "queries", queries)
     check.same_device("documents", documents, queries.device)
     check.choice("reduce", reduce, get_args(OverTokens))
@@ -129,7 +126,7 @@ def modality_maxsim(
         q.features, d.features, d.segments, reduce=document_reduce, sharpness=sharpness, keep_argmax=keep_argmax,
         backend=backend, group=group,
     )  # fmt: skip
-    scores: Tensor = _over_tokens(best, q, reduce).unflatten(1, (best.shape[1] // num_modalities, num_modalities))
+    scores: Tensor = over_tokens(best, q, reduce).unflatten(1, (best.shape[1] // num_modalities, num_modalities))
     return scores
 
 
@@ -170,7 +167,7 @@ def maxsim_candidates(
 
     Source: as `maxsim`; the candidates of a query: Santhanam et al. 2022 (arXiv 2112.01488), section 3.2.
     """
-    q = _tokens("queries", queries, query_mask, None, normalize)
+    q = tokens_of("queries", queries, query_mask, None, normalize)
     n, count = queries.shape[0], None
     if document_offsets is None:
         check.features("documents", documents, ndim=4)
@@ -180,7 +177,7 @@ def maxsim_candidates(
             check.bool_mask("document_mask", document_mask, tuple(documents.shape[:3]), documents.device)
             document_mask = document_mask.flatten(0, 1)
         count, documents = documents.shape[1], documents.flatten(0, 1)
-    d = _tokens("documents", documents, document_mask, document_offsets, normalize)
+    d = tokens_of("documents", documents, document_mask, document_offsets, normalize)
     if d.items % max(n, 1):
         raise ValueError(f"document_offsets must be of equally many documents for {n} queries, got {d.items}")
     check.same_width("documents", documents, "queries", queries)
@@ -191,82 +188,4 @@ def maxsim_candidates(
         keep_argmax=keep_argmax, backend=backend,
     )  # fmt: skip
     # without queries the segments do not say how many candidates each has
-    return _over_tokens(best, q, reduce).reshape(n, d.items // max(n, 1) if count is None else count)
-
-
-class _Tokens(NamedTuple):
-    """Tokens of all items, one item after the other."""
-
-    features: Tensor  # (all tokens, D), zeros for padding and what no item has: its numbers reach no gradient
-    mask: Tensor | None  # (all tokens,)
-    segments: int | Tensor  # what segment_reduce takes: tokens of every item, or offsets
-    items: int
-
-
-def _tokens(name: str, x: Tensor, mask: Tensor | None, offsets: Tensor | None, normalize: bool) -> _Tokens:
-    check.features(name, x, ndim=3 if offsets is None else 2)
-    one = name.removesuffix("s").replace("querie", "query")
-    if mask is not None:
-        check.bool_mask(f"{one}_mask", mask, tuple(x.shape[:-1]), x.device)
-    if offsets is not None:
-        bounds = ordered(f"{one}_offsets", offsets_of(f"{one}_offsets", offsets, x)[0], x.shape[0])
-        inside = _inside(bounds, x)
-        some = mask if inside is None else inside if mask is None else mask & inside
-        return _Tokens(unit(cleaned(x, some), normalize), mask, bounds, len(bounds) - 1)
-    x = unit(cleaned(x, mask), normalize)
-    items, length = x.shape[:2]
-    flat = None if mask is None else mask.flatten()
-    segments = length or torch.zeros(items + 1, dtype=torch.int64, device=x.device)
-    return _Tokens(x.flatten(0, 1), flat, segments, items)
-
-
-def _inside(bounds: Tensor, x: Tensor) -> Tensor | None:
-    """(all tokens,): which ones lie in an item; None: all, where offsets can be read."""
-    if x.device.type == "cpu" and check.plain(x) and bounds[[0, -1]].tolist() == [0, x.shape[0]]:
-        return None
-    place = torch.arange(x.shape[0], device=x.device)
-    return (place >= bounds[0]) & (place < bounds[-1])
-
-
-def _over_tokens(best: Tensor, queries: _Tokens, reduce: OverTokens) -> Tensor:
-    """(tokens, M) to (N, M). Padding adds nothing, also where a document is empty."""
-    mask = queries.mask
-    if mask is not None:
-        best = best.masked_fill(~mask.unsqueeze(1), 0.0)
-    total = _total(best, queries)
-    if reduce == "sum":
-        return total
-    ones = mask if mask is not None else torch.ones(best.shape[0], dtype=torch.bool, device=best.device)
-    return total / _total(ones.to(best.dtype).unsqueeze(1), queries).clamp_min(1.0)
-
-
-def _total(x: Tensor, queries: _Tokens) -> Tensor:
-    """Of every query's rows of x."""
-    segments = queries.segments
-    if not isinstance(segments, Tensor):
-        found: Tensor = x.unflatten(0, (queries.items, segments)).sum(1)
-        return found
-    token = torch.arange(x.shape[0], device=x.device)
-    owner = torch.searchsorted(segments, token, right=True) - 1
-    owner = torch.where((owner < 0) | (owner >= queries.items), queries.items, owner)  # a row more, for nobody's
-    zeros = x.new_zeros(queries.items + 1, x.shape[1])
-    if x.device.type == "cpu":
-        return zeros.index_add(0, owner, x)[: queries.items]
-    return zeros.index_put((owner,), x, accumulate=True)[: queries.items]  # index_add adds in any order there
-
-
-def _by_modality(documents: Tensor, modalities: Tensor, count: int, normalize: bool) -> _Tokens:
-    """Tokens of all documents, each modality of a document an item; padding comes last, in none."""
-    check.features("documents", documents, ndim=3)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"num_modalities must be an int >= 1, got {count!r}")
-    if check.tensor("modalities", modalities).shape != documents.shape[:2]:
-        raise ValueError(f"modalities must have shape {tuple(documents.shape[:2])}, got {tuple(modalities.shape)}")
-    kind = check.ids("modalities", modalities.flatten(), modalities.numel(), documents.device)
-    items = documents.shape[0]
-    owner = torch.arange(items, device=kind.device).repeat_interleave(documents.shape[1])
-    known = (kind >= 0) & (kind < count)
-    found, order = torch.where(known, owner * count + kind, items * count).sort(stable=True)
-    bounds = torch.searchsorted(found, torch.arange(items * count + 1, device=kind.device))
-    x = unit(cleaned(documents.flatten(0, 1), known), normalize)
-    return _Tokens(x.index_select(0, order), None, bounds, items * count)
+    return over_tokens(best, q, reduce).reshape(n, d.items // max(n, 1) if count is None else count)

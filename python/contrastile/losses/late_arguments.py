@@ -13,8 +13,9 @@ from torch import Tensor
 from ..literals import BackendName, SegmentReduceName
 from ..ops import check, equal_blocks
 from .common import like_statistics, number
-from .late import OverTokens, maxsim_candidates
+from .late import maxsim_candidates
 from .score_contrast import Apart, Columns, Teacher
+from .tokens import OverTokens
 
 ScoreLoss: TypeAlias = Literal["kl", "ce", "mse"]
 

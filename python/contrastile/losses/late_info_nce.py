@@ -14,11 +14,10 @@ from ..ranks import GlobalBatch, Group, collective, given, size_of
 from ..ranks.facts import Fact
 from .candidates import smoothing_share
 from .common import added, engine_options, inverse, reduced_empty
-from .late import OverTokens, _tokens
 from .late_arguments import Lesson, ScoreLoss, Scoring, checked_tokens, refuse_alone, refuse_together
 from .score_contrast import Apart, Columns
 from .token_documents import Documents, LateScores, documents_of, of_all_ranks, only_inside
-from .tokens import both, there
+from .tokens import OverTokens, both, there, tokens_of
 from .weights import NOWHERE, Counted, direction_weights
 from .xtr import checked_top_k, retrieval_limits
 
@@ -167,7 +166,7 @@ class Problem:
         facts: Mapping[str, Fact | int],
     ) -> GlobalBatch:  # fmt: skip
         """The documents of all ranks."""
-        queries = _tokens("queries", self.how.queries, self.how.mask, None, self.how.normalize)
+        queries = tokens_of("queries", self.how.queries, self.how.mask, None, self.how.normalize)
         if mine.count < queries.items:
             raise ValueError(f"documents must be those of {queries.items} queries, or more, got {mine.count}")
         mine = mine if engine.ranks is None else only_inside(mine)

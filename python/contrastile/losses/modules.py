@@ -35,7 +35,6 @@ from .gated import hydra_loss
 from .grouped import grouped_info_nce, grouped_margin_loss
 from .in_batch import InBatch
 from .kernel import KernelName, kcl
-from .late import OverTokens
 from .late_arguments import ScoreLoss
 from .late_info_nce import late_interaction_info_nce
 from .margin import cma_loss, margin_info_nce
@@ -52,6 +51,7 @@ from .similarity import cwcl_loss, softclip_loss
 from .structured import block_info_nce, global_local_info_nce, m3el_loss
 from .supervised import sup_con
 from .symile import Sampling, symile_loss
+from .tokens import OverTokens
 from .triangle import triangle_loss
 from .two_views import nt_xent
 from .uniform import alignment, joint_entropy, uniformity

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..ops import Block, check, equal_blocks, segment_reduce
 from ..ranks import GlobalBatch
-from .late import _by_modality, _over_tokens, _Tokens, _tokens
 from .late_arguments import Scoring
 from .score_contrast import columns_at_a_time
+from .tokens import Tokens, by_modality, over_tokens, tokens_of
 from .xtr import scores_above
 
 
@@ -20,7 +20,7 @@ from .xtr import scores_above
 class Documents:
     """All documents that a query meets, their tokens one after the other."""
 
-    tokens: _Tokens
+    tokens: Tokens
     parts: int = 1  # segments of each document, of which the best one is its score
 
     @property
@@ -52,21 +52,21 @@ class Documents:
             blocks = [x._replace(first=bounds[x.start], last=bounds[x.stop]) for x in blocks]
         return blocks, each is None
 
-    def part(self, block: Block, features: Tensor) -> _Tokens:
+    def part(self, block: Block, features: Tensor) -> Tokens:
         """The documents of a block, of whose tokens these are the features."""
         mask, segments = self.tokens.mask, self.tokens.segments
         items = (block.stop - block.start) * self.parts
         if isinstance(segments, Tensor):
             start = block.start * self.parts
             segments = segments[start : start + items + 1] - block.first
-        return _Tokens(features, None if mask is None else block.rows(mask), segments, items)
+        return Tokens(features, None if mask is None else block.rows(mask), segments, items)
 
 
 @dataclass
 class LateScores:
     """How queries and documents are scored."""
 
-    queries: _Tokens
+    queries: Tokens
     documents: Documents
     here: Tensor | None  # (M,): which documents have a token
     how: Scoring
@@ -88,7 +88,7 @@ class LateScores:
                 reduce=self.how.document_reduce, sharpness=whole[2] if len(whole) > 2 else self.how.sharpness,
                 backend=self.how.backend,
             )  # fmt: skip
-            scores = _over_tokens(best, queries, self.how.reduce)
+            scores = over_tokens(best, queries, self.how.reduce)
             if self.documents.parts > 1:
                 scores = scores.unflatten(1, (-1, self.documents.parts)).max(2).values
         if self.here is not None:
@@ -104,8 +104,8 @@ def documents_of(
     if (modalities is None) != (count is None):
         raise ValueError("modalities and num_modalities must be given together")
     if modalities is None or count is None:
-        return Documents(_tokens("documents", documents, mask, offsets, normalize))
-    return Documents(_by_modality(documents, modalities, count, normalize), count)
+        return Documents(tokens_of("documents", documents, mask, offsets, normalize))
+    return Documents(by_modality(documents, modalities, count, normalize), count)
 
 
 def of_all_ranks(mine: Documents, parts: GlobalBatch, tokens: GlobalBatch) -> Documents:
@@ -118,7 +118,7 @@ def of_all_ranks(mine: Documents, parts: GlobalBatch, tokens: GlobalBatch) -> Do
         segments = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
     if mask is not None:
         mask = tokens.gather(mask.byte()).bool()
-    return Documents(_Tokens(tokens.gather(mine.tokens.features), mask, segments, parts.total), mine.parts)
+    return Documents(Tokens(tokens.gather(mine.tokens.features), mask, segments, parts.total), mine.parts)
 
 
 def only_inside(documents: Documents) -> Documents:
@@ -128,5 +128,5 @@ def only_inside(documents: Documents) -> Documents:
         return documents
     first, last = tokens.segments[[0, -1]].tolist()
     mask = None if tokens.mask is None else tokens.mask[first:last]
-    inside = _Tokens(tokens.features[first:last], mask, tokens.segments - first, tokens.items)
+    inside = Tokens(tokens.features[first:last], mask, tokens.segments - first, tokens.items)
     return Documents(inside, documents.parts)

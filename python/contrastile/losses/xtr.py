@@ -8,7 +8,7 @@ from torch import Tensor
 from ..literals import BackendName
 from ..ops import check, matmul, segment_reduce
 from .common import upcast
-from .late import _Tokens, _tokens, _total
+from .tokens import Tokens, tokens_of, total_of
 
 WORKSPACE = 32 << 20  # bytes of scores that are made at a time where only the largest are looked for
 
@@ -47,8 +47,8 @@ def xtr_scores(
     Source: Lee et al. 2023 (XTR), arXiv 2304.01982, eq. 3. The official score has 0 in the place of what is not
     retrieved, so that a negative maximum counts as 0; this one counts it.
     """
-    q = _tokens("queries", queries, query_mask, None, normalize)
-    d = _tokens("documents", documents, document_mask, document_offsets, normalize)
+    q = tokens_of("queries", queries, query_mask, None, normalize)
+    d = tokens_of("documents", documents, document_mask, document_offsets, normalize)
     check.same_width("documents", documents, "queries", queries)
     check.same_device("documents", documents, queries.device)
     limits = retrieval_limits(q.features, d, checked_top_k(top_k))
@@ -63,7 +63,7 @@ def checked_top_k(top_k: int, name: str = "top_k") -> int:
     return top_k
 
 
-def scores_above(queries: _Tokens, documents: _Tokens, limits: Tensor, backend: BackendName) -> Tensor:
+def scores_above(queries: Tokens, documents: Tokens, limits: Tensor, backend: BackendName) -> Tensor:
     """(N, M): the mean over those query tokens whose largest score in a document reaches their limit."""
     best = segment_reduce(
         queries.features, documents.features, documents.segments, mask=documents.mask, backend=backend
@@ -71,12 +71,12 @@ def scores_above(queries: _Tokens, documents: _Tokens, limits: Tensor, backend: 
     found = ~(best < limits[:, None]) & (best != -torch.inf)  # NaN is kept
     if queries.mask is not None:
         found = found & queries.mask[:, None]
-    total = _total(torch.where(found, best, 0.0), queries)
-    return total / _total(found.to(best.dtype), queries).clamp_min(1.0)
+    total = total_of(torch.where(found, best, 0.0), queries)
+    return total / total_of(found.to(best.dtype), queries).clamp_min(1.0)
 
 
 @torch.no_grad()
-def retrieval_limits(rows: Tensor, documents: _Tokens, top_k: int) -> Tensor:
+def retrieval_limits(rows: Tensor, documents: Tokens, top_k: int) -> Tensor:
     """What the top_k scores of each row reach: half way to the next, for kernels round differently; -inf where there
     are no more."""
     rows, cols, mask = upcast(rows.detach()), upcast(documents.features.detach()), documents.mask
