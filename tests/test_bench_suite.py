@@ -40,8 +40,8 @@ def test_every_candidate_beside_a_package_is_right(key: tuple[str, str], mode: s
     assert all("missing" in why or "cannot be imported" in why or "has no" in why for why in missing)
 
 
-@pytest.mark.parametrize("key", eager.FASTER, ids=" ".join)
-def test_the_dense_form_that_is_measured_is_the_reference(key: tuple[str, str]) -> None:
+@pytest.mark.parametrize("key", [x for x in eager.FASTER if x not in FIRST.values()], ids=" ".join)
+def test_the_dense_form_beside_no_package_is_the_reference(key: tuple[str, str]) -> None:
     problem = Problem(key[0], 24, 16, torch.float32, variant=key[1], suite="suite")
     (found,) = Meter(seconds=0.001).measure(problem, ["dense"])
     assert found.outcome == "ok", found.why

@@ -24,6 +24,7 @@ _DTYPES = {
 }  # fmt: skip
 _HEADERS = ("N", "candidate", "ms", "TFLOP/s", "of GEMM", "of chunk GEMM", "peak MB", "error", "")
 _KEY = """
+ms              median; on a CPU with one thread, CPU time of the process
 TFLOP/s         of the operations that the package's method needs, for every candidate
 of GEMM         that rate over the rate of one large square matrix product, measured in the same turns
 of chunk GEMM   the same over products with the shapes of the package's blocks
