@@ -6,14 +6,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
 from contrastile.benchmark.measure import Meter
 from contrastile.benchmark.problem import BOTH, MODES
-from contrastile.benchmark.record import NO_TIME, OK, Record
+from contrastile.benchmark.record import NO_TIME, OK, Record, read
 from contrastile.benchmark.suite import card
 
 HERE = Path(__file__).parent
@@ -33,6 +33,7 @@ class Settings:
     out: Path
     meter: Meter
     part: tuple[int, int]  # of how many
+    known: set[tuple[Any, ...]]  # problems and candidates not to run again
     measured: list[Record] = field(default_factory=list)
 
     def wanted(self, names: list[str]) -> list[str]:
@@ -49,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--modes", default=BOTH, help=f"with --loss: {','.join(MODES)}")
     group.addoption("--threads", type=int, default=1, help="with one, times are CPU time; with more, wall-clock time")
     group.addoption("--part", default="1/1", help="as 1/2 and 2/2: shares of the plan, for processes side by side")
+    group.addoption("--resume", action="store_true", help="problems that the file of --out has are not run again")
     group.addoption("--minutes", type=float, default=60.0, help="problems that would begin later are not run")
     group.addoption("--step-seconds", type=float, default=30.0, help="candidates that would take longer are skipped")
     group.addoption("--out", type=Path, default=Path("build/bench/cpu.jsonl"), help="lines are appended to this file")
@@ -68,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         out=option("--out"),
         meter=Meter(1.0, option("--step-seconds"), time.monotonic() + 60 * option("--minutes")),
         part=(int(part), int(parts)),
+        known={(*x.problem, x.candidate) for x in read(option("--out")) if x.outcome != NO_TIME and option("--resume")},
     )
 
 

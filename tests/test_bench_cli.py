@@ -242,6 +242,14 @@ def test_where_memory_is_not_measured_it_is_foretold_by_what_another_mode_took(m
     assert small.outcome == "ok" and small.peak_bytes is None
 
 
+@pytest.mark.parametrize("card", by_default(CATALOG, suite.card("mixup_info_nce")), ids=lambda x: x.name)
+def test_every_loss_can_be_measured(card):
+    """Also one with an argument that may have no gradient."""
+    problem = Problem(card.name, 24, 16, torch.float32)
+    found = Meter(seconds=0.01).measure(problem, ["contrastile torch", "dense"])
+    assert {x.candidate: x.why for x in found} == {"contrastile torch": None, "dense": None}
+
+
 def test_what_would_take_too_long_is_skipped():
     meter = Meter(step_seconds=60.0)
     with pytest.raises(Skip, match="would take about 200 s a step"):

@@ -23,7 +23,7 @@ from contrastile.catalog import Case, LossCard
 from contrastile.testing import HALF, comparable, compare
 
 from .precision import tf32
-from .problem import BOTH, Problem, is_features, leaf
+from .problem import BOTH, Problem, is_features, with_leaves
 from .suite import Candidate, Loss
 
 CHECK_FLOP = {"cpu": 2e9, "cuda": 1e14}
@@ -50,11 +50,12 @@ class Found:
 def found(loss: Loss, case: Case, dtype: torch.dtype | None, backward: bool) -> Found:
     """dtype: of the computation, if not the case's."""
 
-    def prepare(x: Any) -> Any:
-        wide = x.to(dtype) if dtype and isinstance(x, Tensor) and x.dtype.is_floating_point else x
-        return leaf(wide) if backward else wide
+    def converted(x: Any) -> Any:
+        return x.to(dtype) if dtype and isinstance(x, Tensor) and x.dtype.is_floating_point else x
 
-    args, kwargs = [prepare(x) for x in case.args], {name: prepare(x) for name, x in case.kwargs.items()}
+    kwargs = {name: converted(x) for name, x in case.kwargs.items()}
+    case = replace(case, args=tuple(map(converted, case.args)), kwargs=kwargs)
+    args, kwargs = with_leaves(case) if backward else (list(case.args), case.kwargs)
     with torch.set_grad_enabled(backward):
         value = loss(*args, **kwargs)
     if backward:

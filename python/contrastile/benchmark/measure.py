@@ -23,7 +23,7 @@ from .record import FAILED, NO_MEMORY, NO_TIME, OK, REFUSED, SKIPPED, Record
 from .suite import COMPILED, Candidate, Skip
 
 WARM_UP_ROWS = 32
-LADDER = (128, 512)  # batches whose memory and time foretell those of larger ones
+LADDER = (128, 256)  # batches whose memory and time foretell those of larger ones
 FREE_SHARE = 0.7  # of the memory that is free, at most
 
 
@@ -86,6 +86,12 @@ class Meter:
 
     def tried(self, problem: Problem, candidate: Candidate, memory: bool) -> tuple[Record, Step | None]:
         """The first steps: does it run, does it fit, is it right, what memory does it take."""
+        record, step = self.outcome(problem, candidate, memory)
+        if step is None:
+            gc.collect()  # what an exception's frames still hold
+        return record, step
+
+    def outcome(self, problem: Problem, candidate: Candidate, memory: bool) -> tuple[Record, Step | None]:
         try:
             candidate.make(problem)
             peak = self.peak_on_cpu(problem, candidate, memory) if problem.device == "cpu" else None
@@ -102,8 +108,6 @@ class Meter:
             return self.record(problem, candidate, outcome=NO_MEMORY, why="CUDA out of memory"), None
         except Exception as error:  # other packages raise what they like
             return self.record(problem, candidate, outcome=FAILED, why=described(error)), None
-        finally:
-            gc.collect()  # what an exception's frames still hold
 
     def time(self, problem: Problem, records: dict[str, Record], steps: dict[str, Step]) -> None:
         """Adds times to the records of the candidates that have a step."""
