@@ -103,8 +103,7 @@ def summary(records: Sequence[Record]) -> str:
 def of_machine(machine: str, records: Sequence[Record]) -> str:
     both = [x for x in records if x.mode == BOTH]
     (n, d, dtype), _ = Counter(map(setting, both or records)).most_common(1)[0]
-    usual = [x for x in records if setting(x) == (n, d, dtype)]
-    parts = [f"### {machine}: N = {n:,}, D = {d}, {dtype}\n\n{usual_table(usual)}"]
+    parts = [f"### {machine}: N = {n:,}, D = {d}, {dtype}\n\n{usual_table(records, (n, d, dtype))}"]
     views: list[tuple[str, Callable[[Record], bool], Callable[[Record], str]]] = [
         ("batch", lambda x: (x.d, x.dtype) == (d, dtype), lambda x: f"N = {x.n:,}"),
         ("width", lambda x: (x.n, x.dtype) == (n, dtype), lambda x: f"D = {x.d:,}"),
@@ -116,11 +115,14 @@ def of_machine(machine: str, records: Sequence[Record]) -> str:
     return "\n".join(parts)
 
 
-def usual_table(records: Sequence[Record]) -> str:
-    """A row for each loss, in the setting that most losses were measured in."""
+def usual_table(records: Sequence[Record], usual: Setting) -> str:
+    """A row for each loss, in the setting that most were measured in; where a loss was not, in the first it has."""
     rows = []
-    for loss, found in grouped(records, loss_of).items():
-        modes = grouped(found, lambda x: x.mode)
+    for name, of_loss in grouped(records, loss_of).items():
+        settings = grouped(of_loss, setting)
+        chosen = usual if usual in settings else next(iter(settings))
+        loss = name if chosen == usual else f"{name}, N = {chosen[0]:,}, D = {chosen[1]}, {chosen[2]}"
+        modes = grouped(settings[chosen], lambda x: x.mode)
         both, mine = modes.get(BOTH, []), ours(modes.get(BOTH, []))
         best = against(both, package)
         cells = [shown(against(both, dense)), shown(against(modes.get(FORWARD, []), dense))]

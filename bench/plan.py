@@ -21,8 +21,8 @@ HEADLINE = [
 CUBIC = ("symile_loss", "n_squared")  # its work grows with N^3
 COMPILED = HEADLINE[:4]  # a compilation takes seconds for each shape
 CARDS = [(card.name, "default") for card in CATALOG]
-SETS = [("late_interaction_info_nce", "default"), ("word_region_loss", "default")]  # of tokens, for each item
-APART = (*HEADLINE, *SETS, CUBIC)
+SMALLER = [(x, "default") for x in ("late_interaction_info_nce", "word_region_loss", "hydra_loss")]  # dense: huge
+APART = (*HEADLINE, *SMALLER, CUBIC)
 OTHERS = [x for x in dict.fromkeys([*PEERS, *CARDS, ("gram_loss", "four")]) if x not in APART]
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 WIDTHS = (128, 1024)  # beside 512
@@ -47,8 +47,8 @@ def whole() -> Iterator[Entry]:
     yield from series(HEADLINE, (1024,), FP32)
     yield from series(HEADLINE, (1024,), FP32, mode=FORWARD, memory=False, dropins=False)
     yield from series(OTHERS, (1024,), FP32)
-    yield from series(SETS, (128,), FP32)
-    yield from series(SETS, (128,), FP32, mode=FORWARD, memory=False, dropins=False)
+    yield from series(SMALLER, (256,), FP32)
+    yield from series(SMALLER, (256,), FP32, mode=FORWARD, memory=False, dropins=False)
     yield from series(HEADLINE, (64, 256), FP32)
     yield from series(HEADLINE, (1024,), BF16)
     yield from series(HEADLINE, (4096,), FP32, dropins=False)
@@ -58,7 +58,7 @@ def whole() -> Iterator[Entry]:
         yield from series(HEADLINE, (1024,), FP32, d, memory=False, dropins=False)
     for dtype in (BF16, FP16):
         yield from series(OTHERS, (1024,), dtype, dropins=False)
-        yield from series(SETS, (128,), dtype, dropins=False)
+        yield from series(SMALLER, (256,), dtype, dropins=False)
     yield from series([CUBIC], (64,), FP32)
     yield from series(COMPILED, (1024, 4096), FP32, compiled=True)
     yield from series(HEADLINE[:1], (16_384,), FP32, dropins=False)

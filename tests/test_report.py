@@ -90,6 +90,8 @@ def test_the_summary_has_round_numbers_and_marks_what_is_lost(report, sample):
     assert "| clip_loss | 1 ms, 4 MB | 80% | x 3.1, memory x 3.0 | x 1.2 | open_clip ClipLoss: x 2.0 |" in summary
     assert "| loss | N = 64 | N = 1,024 | N = 4,096 |\n| --- | --- | --- | --- |\n" in summary
     assert "| clip_loss | x 2.0 | x 3.1, memory x 3.0 | x 30, memory x 32 |" in summary
+    small = replace(sample[0], loss="other_loss", n=128)
+    assert "| other_loss, N = 128, D = 8, float32 | 1 ms, 0.1 MB | 80% |  |  |  |" in report.page([*sample, small])[0]
     lost = [replace(x, ms=0.9 * x.ms, peak_bytes=10**6) if x.candidate == "dense" and x.ms else x for x in sample]
     lost = [replace(x, ms=0.5) if (x.candidate, x.n) == ("dense", 1024) and x.ms else x for x in lost]
     assert "| **x 0.5**, memory **x 0.2** |" in report.page(lost)[0]
