@@ -19,7 +19,7 @@ HEADLINE = [
     ("gram_loss", "default"), ("symile_loss", "drawn"), ("mv_infonce", "default"), ("sup_con", "ten classes"),
 ]  # fmt: skip
 CUBIC = ("symile_loss", "n_squared")  # its work grows with N^3
-COMPILED = HEADLINE[:4]  # a compilation takes seconds for each shape
+TO_COMPILE = HEADLINE[:4]  # a compilation takes seconds for each shape
 CARDS = [(card.name, "default") for card in CATALOG]
 SMALLER = [(x, "default") for x in ("late_interaction_info_nce", "word_region_loss", "hydra_loss")]  # dense: huge
 APART = (*HEADLINE, *SMALLER, CUBIC)
@@ -60,7 +60,7 @@ def whole() -> Iterator[Entry]:
         yield from series(OTHERS, (1024,), dtype, dropins=False)
         yield from series(SMALLER, (256,), dtype, dropins=False)
     yield from series([CUBIC], (64,), FP32)
-    yield from series(COMPILED, (1024, 4096), FP32, compiled=True)
+    yield from series(TO_COMPILE, (1024, 4096), FP32, compiled=True)
     yield from series(HEADLINE[:1], (16_384,), FP32, dropins=False)
 
 

@@ -93,7 +93,7 @@ def collected(folder: Path) -> list[Record]:
             found += read(path)
         except ValueError as error:
             print(f"{path.name} is left out: {error}", file=sys.stderr)
-    return sorted(found, key=lambda x: (machine_of(x), x.loss, x.variant != "default", x.variant))
+    return sorted(found, key=lambda x: (machine_of(x), x.loss, x.variant != "default", x.variant, x.d, x.n))
 
 
 def write(results: Path, docs: Path) -> None:
