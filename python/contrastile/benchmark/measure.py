@@ -23,7 +23,7 @@ from .record import FAILED, NO_MEMORY, NO_TIME, OK, REFUSED, SKIPPED, Record
 from .suite import COMPILED, Candidate, Skip
 
 WARM_UP_ROWS = 32
-LADDER = (128, 256, 1024)  # batches whose memory and time foretell those of larger ones
+LADDER = (256, 1024)  # batches whose memory and time foretell those of larger ones
 FREE_SHARE = 0.7  # of the memory that is free, at most
 
 
