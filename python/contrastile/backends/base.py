@@ -50,7 +50,15 @@ class Bases(NamedTuple):
 
 
 class BackendUnsupported(RuntimeError):
-    """A backend named by the caller cannot run this call; the message says why, for every backend."""
+    """The backend you named cannot run this call; the message gives a reason for every backend.
+
+    Example:
+        >>> try:
+        ...     clip_loss(torch.randn(4, 8), torch.randn(4, 8), 10.0, backend="cuda")
+        ... except BackendUnsupported as error:
+        ...     print("refused")
+        refused
+    """
 
 
 class Backend(ABC):
