@@ -136,7 +136,10 @@ $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-compat.txt -e '.[$*]'
 	touch $@
 
-$(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS) $(NATIVE)
+# pages are read from the source: nothing is compiled for them
+$(VENV)/.installed-docs: export CONTRASTILE_CPU = 0
+$(VENV)/.installed-docs: export CONTRASTILE_CUDA = 0
+$(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-docs.txt -e '.[docs]'
 	touch $@
 

@@ -1,25 +1,39 @@
-"""What mkdocs does here besides its plugins: formulas become MathML, figures get a twin for dark pages, and a page that
-loads anything from elsewhere fails the build."""
+"""What mkdocs does here besides its plugins: formulas become MathML in the font that the site brings, figures get a twin
+for dark pages, the changelog and the version join the site, and a page that loads anything from elsewhere fails the
+build."""
 
 import html
 import re
 import sys
 from pathlib import Path
 
+from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
-sys.path.append(str(Path(__file__).parents[1] / "figures"))
-from palette import DARK  # the colours of figures, light -> dark
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "docs/figures"))
+from palette import DARK  # the colors of figures, light -> dark
+
+DRAWN = set(map(chr, TTFont(ROOT / "docs/fonts/math.woff").getBestCmap()))
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FIGURE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[\w-]+)\.svg" ?/?>')
 LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
 
 
+def on_config(config):
+    (version,) = re.findall(
+        r'^__version__ = "(.*)"$', (ROOT / "python/contrastile/__init__.py").read_text(), re.MULTILINE
+    )
+    config.site_name += f" {version}"
+    return config
+
+
 def on_files(files, config):
-    """figures/x-dark.svg for every figures/x.svg: the same drawing, other colours."""
+    """CHANGELOG.md as a page; figures/x-dark.svg for every figures/x.svg: the same drawing, other colors."""
+    files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text()))
     for file in files.media_files():
         if file.src_uri.startswith("figures/") and file.src_uri.endswith(".svg"):
             name = file.src_uri.removesuffix(".svg") + "-dark.svg"
@@ -42,6 +56,8 @@ def mathml(tag, formula, page):
     result = convert(formula, display="block" if tag == "div" else "inline")
     if "\\" in result:  # what the converter does not know, it leaves as it is
         raise PluginError(f"{page.file.src_uri}: not all of {formula!r} became MathML: {result}")
+    if missing := set(html.unescape(re.sub(r"<[^>]*>", "", result))) - DRAWN:
+        raise PluginError(f"{page.file.src_uri}: docs/tools/math_font.py does not know {missing} of {formula!r}")
     return f'<div class="formula">{result}</div>' if tag == "div" else result
 
 
