@@ -1,6 +1,7 @@
-"""What mkdocs does here besides its plugins: formulas become MathML in the font that the site brings, figures get a twin
-for dark pages, the changelog and the version join the site, and a page that loads anything from elsewhere fails the
-build."""
+"""What mkdocs does here besides its plugins.
+
+Formulas become MathML in the font that the site brings, figures get a twin for dark pages, the changelog and the version
+join the site, and a page that loads anything from elsewhere fails the build."""
 
 import html
 import re
@@ -14,7 +15,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "docs/figures"))
-from palette import DARK  # the colors of figures, light -> dark
+from palette import DARK  # noqa: E402 - the colors of figures, light -> dark
 
 DRAWN = set(map(chr, TTFont(ROOT / "docs/fonts/math.woff").getBestCmap()))
 
