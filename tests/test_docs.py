@@ -41,6 +41,15 @@ def test_every_python_block_runs_in_order(page, capsys):
             exec(compile(block, page, "exec"), scope)
 
 
+def test_the_notebook_prints_what_it_shows(capsys):
+    """Its cells in order, in one namespace."""
+    scope: dict[str, object] = {}
+    for cell in json.loads((DOCS / "quickstart.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "quickstart.ipynb", "exec"), scope)
+            assert capsys.readouterr().out == "".join(line for x in cell["outputs"] for line in x["text"])
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
 def test_blocks_that_are_not_run_are_python_all_the_same(page):
     """A program of another package, or a script with a data set: marked py instead of python."""

@@ -1,9 +1,10 @@
 """What mkdocs does here besides its plugins.
 
-Formulas become MathML in the font that the site brings, figures get a twin for dark pages, the changelog and the version
-join the site, and a page that loads anything from elsewhere fails the build."""
+Formulas become MathML in the font that the site brings, figures get a twin for dark pages, the changelog, the version and
+the notebook join the site, and a page that loads anything from elsewhere fails the build."""
 
 import html
+import json
 import re
 import sys
 from pathlib import Path
@@ -33,13 +34,29 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """CHANGELOG.md as a page; figures/x-dark.svg for every figures/x.svg: the same drawing, other colors."""
+    """CHANGELOG.md and notebooks as pages; figures/x-dark.svg for every figures/x.svg: the same drawing, other colors."""
     files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text()))
+    for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        name = file.src_uri.removesuffix(".ipynb") + ".md"
+        files.append(File.generated(config, name, content="\n\n".join(cells(json.loads(file.content_string)))))
     for file in files.media_files():
         if file.src_uri.startswith("figures/") and file.src_uri.endswith(".svg"):
             name = file.src_uri.removesuffix(".svg") + "-dark.svg"
             files.append(File.generated(config, name, content=darkened(file.content_string)))
     return files
+
+
+def cells(notebook):
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        yield text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for output in cell.get("outputs", ()):
+            yield f"```text\n{''.join(output['text'])}```"
+
+
+def on_page_markdown(markdown, **_):
+    """Links to a notebook lead to its page; the file is what other readers of the folder see."""
+    return markdown.replace(".ipynb)", ".md)")
 
 
 def darkened(svg):
