@@ -1,7 +1,7 @@
 """What mkdocs does here besides its plugins.
 
-Formulas become MathML in the font that the site brings, figures get a twin for dark pages, the changelog, the version and
-the notebook join the site, and a page that loads anything from elsewhere fails the build."""
+Formulas become MathML in the font that the site brings, figures get a twin for dark pages, the changelog, the version
+and the notebook join the site, and a page that loads anything from elsewhere fails the build."""
 
 import html
 import json
@@ -34,7 +34,7 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """CHANGELOG.md and notebooks as pages; figures/x-dark.svg for every figures/x.svg: the same drawing, other colors."""
+    """CHANGELOG.md and notebooks as pages; figures/x-dark.svg for every figures/x.svg, in other colors."""
     files.append(File.generated(config, "changelog.md", content=(ROOT / "CHANGELOG.md").read_text()))
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         name = file.src_uri.removesuffix(".ipynb") + ".md"

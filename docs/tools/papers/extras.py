@@ -18,7 +18,7 @@ PAPERS = (
             TESTS + "test_x1_areas", "areas",
         ),
         exact(
-            "the matching head's negative pair for each text, drawn from the softmax of the training logit with 1e-4 added",
+            "a negative pair for each text, for the matching head: drawn from the softmax of the training logit plus 1e-4",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             options = dict(score="squared_area", temperature=tau)
@@ -46,8 +46,8 @@ PAPERS = (
             TESTS + "test_x3_pmrl",
         ),
         block(
-            "the matching head's negative sample for each text, drawn from the softmax of cosines with what the others are "
-            "fused to",
+            "a negative sample for each text, for the matching head: drawn from the softmax of cosines with the fusion of "
+            "the others",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(t, fused, temperature=0.1, **draw)[:, 0]
