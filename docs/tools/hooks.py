@@ -22,6 +22,7 @@ DRAWN = set(map(chr, TTFont(ROOT / "docs/fonts/math.woff").getBestCmap()))
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FIGURE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[\w-]+)\.svg" ?/?>')
+NAMED = re.compile(r"(<mi>(?:arccos|cos|exp|log|max|min|sin)</mi>)(?=<m(?!o[ >]|space))")  # log u, not logu
 LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
 
 
@@ -72,6 +73,7 @@ def on_page_content(content, page, **_):
 
 def mathml(tag, formula, page):
     result = convert(formula, display="block" if tag == "div" else "inline")
+    result = NAMED.sub(r'\1<mspace width="0.17em"/>', result)
     if "\\" in result:  # what the converter does not know, it leaves as it is
         raise PluginError(f"{page.file.src_uri}: not all of {formula!r} became MathML: {result}")
     if missing := set(html.unescape(re.sub(r"<[^>]*>", "", result))) - DRAWN:

@@ -18,7 +18,7 @@ PAPERS = (
             TESTS + "test_x1_areas", "areas",
         ),
         exact(
-            "a negative pair for each text, for the matching head: drawn from the softmax of the training logit plus 1e-4",
+            "a negative pair per text, for the matching head: drawn from the softmax of the training logit plus 1e-4",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             options = dict(score="squared_area", temperature=tau)
@@ -46,7 +46,7 @@ PAPERS = (
             TESTS + "test_x3_pmrl",
         ),
         block(
-            "a negative sample for each text, for the matching head: drawn from the softmax of cosines with the fusion of "
+            "a negative sample per text, for the matching head: drawn from the softmax of cosines with the fusion of "
             "the others",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))

@@ -162,7 +162,7 @@ PAPERS = (
             TESTS + "test_8_gram",
         ),
         exact(
-            "a negative tuple for each text, for the matching head: drawn from the softmax of minus the volume plus 1e-4",
+            "a negative tuple per text, for the matching head: drawn from the softmax of minus the volume plus 1e-4",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(t, (v, a), score="volume", temperature=tau, **draw)[:, 0]

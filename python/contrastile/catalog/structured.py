@@ -121,7 +121,7 @@ CARDS: tuple[LossCard, ...] = (
         copies=4.5,
     ),
     LossCard(
-        "prototype_loss", "classes with a vector each", "arXiv 1811.12649", "normalised softmax", 6,
+        "prototype_loss", "classes with a vector each", "arXiv 1811.12649", "normalized softmax", 6,
         {
             "default": classes(0.07),
             "smoothing": classes(0.05, few=True, label_smoothing=0.1),
