@@ -43,7 +43,7 @@ def markdown(docstring):
             section, margin = "", 0
             lines.append(escaped(line))
         elif indent >= margin + 4:  # a formula
-            lines.append(line if section == "Args" else line[margin:])
+            lines.append(line[4:] if section == "Args" else line[margin:])
         else:
             within_list = margin == 8 or (indent and not section)
             lines.append(("    " if within_list else "") + escaped(line.strip()))

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
@@ -22,7 +23,9 @@ DRAWN = set(map(chr, TTFont(ROOT / "docs/fonts/math.woff").getBestCmap()))
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 FIGURE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[\w-]+)\.svg" ?/?>')
-NAMED = re.compile(r"(<mi>(?:arccos|cos|exp|log|max|min|sin)</mi>)(?=<m(?!o[ >]|space))")  # log u, not logu
+FUNCTIONS = ("arccos", "cos", "exp", "log", "max", "min", "sin")
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+ElementTree.register_namespace("", MATHML.strip("{}"))
 LOADED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*(?:src|href)="(?:https?:)?//[^"]*"')
 
 
@@ -72,13 +75,52 @@ def on_page_content(content, page, **_):
 
 
 def mathml(tag, formula, page):
-    result = convert(formula, display="block" if tag == "div" else "inline")
-    result = NAMED.sub(r'\1<mspace width="0.17em"/>', result)
+    if tag == "span":
+        return converted(formula, "inline", page)
+    parts = [converted(part, "block", page) for part in between_gaps(formula)]
+    return '<div class="formula">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"
+
+
+def between_gaps(formula):
+    """What \\qquad separates, which may stand below each other where the page is narrow."""
+    pieces = re.split(r"\\qquad", formula)
+    parts = [""]
+    for piece in pieces:
+        whole = parts[-1].count("{") == parts[-1].count("}")
+        parts = [*parts, piece] if whole else [*parts[:-1], parts[-1] + r"\qquad" + piece]
+    return [part for part in parts if part.strip()]
+
+
+def converted(formula, display, page):
+    result = convert(formula, display=display)
     if "\\" in result:  # what the converter does not know, it leaves as it is
         raise PluginError(f"{page.file.src_uri}: not all of {formula!r} became MathML: {result}")
     if missing := set(html.unescape(re.sub(r"<[^>]*>", "", result))) - DRAWN:
         raise PluginError(f"{page.file.src_uri}: docs/tools/math_font.py does not know {missing} of {formula!r}")
-    return f'<div class="formula">{result}</div>' if tag == "div" else result
+    root = ElementTree.fromstring(result)
+    for parent in list(root.iter()):
+        limits_below(parent)
+        spaced(parent)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def limits_below(node):
+    """The converter puts those of a sum within brackets beside it."""
+    name = node.tag.removeprefix(MATHML)
+    if name in ("msub", "msubsup") and node[0].text in ("∑", "∏"):
+        node.tag = MATHML + {"msub": "munder", "msubsup": "munderover"}[name]
+
+
+def spaced(parent):
+    """s cos x, not scosx: space around named functions, unless an operator brings it."""
+    children = list(parent)
+    for before, function, after in zip([None, *children], children, [*children[1:], None], strict=False):
+        if function.tag == MATHML + "mi" and function.text in FUNCTIONS:
+            place = list(parent).index(function)
+            if after is not None and after.tag not in (MATHML + "mo", MATHML + "mspace"):
+                parent.insert(place + 1, ElementTree.Element(MATHML + "mspace", width="0.17em"))
+            if before is not None and before.tag not in (MATHML + "mo", MATHML + "mspace"):
+                parent.insert(place, ElementTree.Element(MATHML + "mspace", width="0.17em"))
 
 
 def on_post_page(output, page, **_):
