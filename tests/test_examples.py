@@ -51,8 +51,8 @@ def test_every_example_is_run_here_and_listed_in_the_readme():
 RUNS = [*((name, ()) for name in NEEDS), ("simclr_digits", ("--loss", "sup_con"))]
 
 
-# make examples runs all of them
-@pytest.mark.parametrize("example", by_default(RUNS, ("open_clip_loop", ())), ids=lambda x: " ".join((x[0], *x[1])))
+@pytest.mark.slow  # make examples runs all of them
+@pytest.mark.parametrize("example", RUNS, ids=lambda x: " ".join((x[0], *x[1])))
 def test_example_beats_its_rivals_by_the_stated_margins(example):
     name, flags = example
     done = run(name, *flags)
@@ -64,11 +64,12 @@ def test_example_beats_its_rivals_by_the_stated_margins(example):
 
 
 @pytest.mark.dist
-def test_torchrun_trains_on_the_batch_of_two_processes():
+@pytest.mark.parametrize("steps, reached", [(1, 0), pytest.param(300, 2, marks=pytest.mark.slow)])
+def test_torchrun_trains_on_the_batch_of_two_processes(steps, reached):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    done = run("clip_torchrun", launcher=launcher)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 processes" in done.stdout and done.stdout.count("reached") == 2
+    done = run("clip_torchrun", "--steps", steps, launcher=launcher)
+    assert done.returncode == (not reached), done.stdout + done.stderr
+    assert "2 processes" in done.stdout and done.stdout.count("reached") == reached
 
 
 @pytest.mark.parametrize("name", by_default(NEEDS, "open_clip_loop"))

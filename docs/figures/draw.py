@@ -12,6 +12,7 @@ import geometry
 import memory
 import pairs
 import tokens
+import training
 from palette import FAINT, INK, PAPER
 
 FIGURES: dict[str, Callable[[], plt.Figure]] = {
@@ -39,6 +40,7 @@ FIGURES: dict[str, Callable[[], plt.Figure]] = {
     "gap": geometry.gap,
     "decorrelation": columns.decorrelation,
     "vocabulary": columns.vocabulary,
+    "parity": training.parity,
 }
 LOOK = {
     "svg.fonttype": "path",

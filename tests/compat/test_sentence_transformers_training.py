@@ -93,7 +93,7 @@ RANKING = {
     "hard": {"hardness_mode": "hard_negatives", "hardness_strength": 5.0},
     "hardness everywhere": {"directions": ALL, "hardness_mode": "all_negatives", "hardness_strength": 9.0},
 }
-QUICK = ("plain", "hardness everywhere", "gist", "cached, all directions", "cached gist in matryoshka")
+QUICK = ("hardness everywhere", "cached gist in matryoshka")
 
 
 def slow_but_for_some(names):
