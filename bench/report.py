@@ -20,7 +20,7 @@ DROPIN = "drop-in for "
 NOISE_BYTES = 1 << 20  # differences of peak memory below are pages that a process happens to hold
 DRAWN = ("float32", "bfloat16", "float16", "tf32")
 
-INTRODUCTION = (Path(__file__).parent / "report_head.md").read_text()
+HEAD, METHOD = (Path(__file__).parent / "report_head.md").read_text().split("\n---\n")
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Comparison:
 def page(records: Sequence[Record]) -> tuple[str, dict[str, dict[str, list[Record]]]]:
     """The text, and for each plot its file's name and the records under each title."""
     if not records:
-        return INTRODUCTION + "\nThere are no results yet.\n", {}
+        return HEAD + "\nThere are no results yet.\n" + METHOD, {}
     figures: dict[str, dict[str, list[Record]]] = {}
-    parts = [INTRODUCTION, lost_section(records)]
+    parts = [HEAD, summary_section(records)]
     for machine, found in grouped(records, machine_of).items():
         parts.append(machine_section(machine, found))
         for loss, of_loss in grouped(found, loss_of).items():
@@ -63,7 +63,44 @@ def page(records: Sequence[Record]) -> tuple[str, dict[str, dict[str, list[Recor
                 figures[name] = panels
             image = f"![Time and memory of {loss} against N](benchmarks/{name})\n\n" if panels else ""
             parts.append(f"### {loss}\n\n{image}{loss_tables(of_loss)}")
-    return "\n".join(parts), figures
+    return "\n".join([*parts, lost_section(records), METHOD]), figures
+
+
+# ---- summary
+
+
+def summary_section(records: Sequence[Record]) -> str:
+    """Our fastest backend at the largest size at which plain torch was timed, too."""
+    rows = []
+    for series in grouped(records, lambda x: (machine_of(x), loss_of(x), x.dtype, x.mode)).values():
+        timed = [found for found in grouped(series, problem_of).values() if against_dense(found) is not None]
+        if series[0].mode == BOTH and timed:
+            largest = max(timed, key=lambda found: found[0].n)
+            dense = against_dense(largest)
+            other = max(comparisons(largest), key=lambda x: 1.0 / (x.other.ms or 1.0))
+            name = "plain torch" if other.other is dense.other else other.other.candidate
+            rows.append(
+                [loss_of(dense.ours), f"{dense.ours.n:,}", dense.ours.dtype, cell(dense.ours), faster(dense),
+                 smaller(dense), f"{name}: {faster(other)}"]
+            )  # fmt: skip
+    text = (
+        "## Summary\n\nForward and backward at the largest size that plain torch was timed at, too. Above 1, this "
+        "package is faster or smaller.\n\n"
+    )
+    heads = ["loss", "N", "type", "time, peak memory", "times faster than plain torch", "times smaller"]
+    return text + table([*heads, "the fastest other, and times faster than it"], rows)
+
+
+def against_dense(problem: Sequence[Record]) -> Comparison | None:
+    return next((x for x in comparisons(problem) if x.other.candidate == "dense"), None)
+
+
+def faster(x: Comparison) -> str:
+    return f"{x.time:.2g}×"
+
+
+def smaller(x: Comparison) -> str:
+    return "" if x.memory is None else f"{x.memory:.2g}×"
 
 
 # ---- where we lose
@@ -74,9 +111,9 @@ def lost_section(records: Sequence[Record]) -> str:
     lost = [x for x in every if x.lost]
     text = (
         "## Where we lose\n\n"
-        f"Of {len(every)} comparisons, these {len(lost)} have another candidate that is faster, or smaller by over a "
-        "megabyte, than the\nfastest backend of this package (for a package with a drop-in, also: than the drop-in). "
-        "Numbers are theirs over ours; below 1 we lose.\n\n"
+        f"Of {len(every)} comparisons, these {len(lost)} have another candidate that is faster than the fastest "
+        "backend of this package, or smaller\nby over a megabyte. For a package with a drop-in, the drop-in is compared, "
+        "too. Numbers are theirs divided by ours; below 1 we lose.\n\n"
     )
     rows = [
         [
@@ -125,11 +162,12 @@ def limit_table(records: Sequence[Record]) -> str:
         if last.candidate.startswith("contrastile ") and last.of_gemm and last.mode == BOTH:
             rate = f"{last.tflops:.3g}"
             rows.append(
-                [loss_of(last), f"{last.n:,}", last.dtype, last.candidate, rate, percent(last.of_gemm),
-                 percent(last.of_chunk_gemm)]
+                [loss_of(last), f"{last.n:,}", last.dtype, last.candidate, rate, times(last.of_gemm),
+                 times(last.of_chunk_gemm)]
             )  # fmt: skip
     heads = ["loss", "N", "type", "candidate", "TFLOP/s", "of GEMM", "of chunk GEMM"]
-    return f"Forward and backward at the largest N, against the limit:\n\n{table(heads, rows)}"
+    text = "The rate of a loss's operations, forward and backward at the largest N, against that of matrix products:"
+    return f"{text}\n\n{table(heads, rows)}"
 
 
 def loss_tables(records: Sequence[Record]) -> str:
@@ -152,8 +190,13 @@ def cell(r: Record | None) -> str:
         return ""
     if r.ms is None:
         return r.outcome
-    peak = "" if r.peak_bytes is None else f", {max(r.peak_bytes, 0) / 1e6:,.1f} MB"
-    return f"{r.ms:,.4g} ms{peak}"
+    peak = "" if r.peak_bytes is None else f", {rounded(max(r.peak_bytes, 0) / 1e6)} MB"
+    return f"{rounded(r.ms)} ms{peak}"
+
+
+def rounded(value: float) -> str:
+    """To three digits, no more than the measurement has."""
+    return f"{float(f'{value:.3g}'):,g}"
 
 
 def note(r: Record) -> str:
@@ -167,8 +210,8 @@ def growth(series: Sequence[Record]) -> str:
     return ", ".join(f"{name} N^{value:.1f}" for name, value in named if value is not None)
 
 
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.0%}"
+def times(share: float | None) -> str:
+    return "" if share is None else f"{share:.2f}×"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -86,6 +86,14 @@ def test_every_case_that_is_lost_is_named_and_no_other(report, sample):
     assert "Of 4 comparisons, these 3" in report.page(sample)[0]
 
 
+def test_the_summary_is_of_the_largest_size_with_plain_torch(report, sample, blank):
+    dense = [made(blank, "dense", "dense torch", n, 3.0, mb) for n, mb in ((64, 0.1), (4096, 40.0))]
+    section = report.page([*sample, *dense])[0].partition("## Summary")[2].partition("\n## ")[0]
+    (row,) = [x for x in section.splitlines() if x.startswith("| clip")]
+    assert row == "| clip_loss | 4,096 | float32 | 16 ms, 16 MB | 0.19× | 2.5× | plain torch: 0.19× |"
+    assert "## Summary" in report.page(sample)[0] and "0.19" not in report.page(sample)[0]
+
+
 def test_equal_results_give_equal_files(report, sample, tmp_path):
     results = write(tmp_path, sample)
     for folder in ("a", "b"):
@@ -99,7 +107,7 @@ def test_equal_results_give_equal_files(report, sample, tmp_path):
 def test_tables_have_every_size_growth_and_what_was_not_measured(report, sample):
     text = report.page(sample)[0]
     assert "|  | N = 64 | N = 1,024 | N = 4,096 | growth |" in text
-    assert "| contrastile cpu | 1 ms, 0.1 MB | 1 ms, 4.0 MB | 16 ms, 16.0 MB | time N^0." in text
+    assert "| contrastile cpu | 1 ms, 0.1 MB | 1 ms, 4 MB | 16 ms, 16 MB | time N^0." in text
     assert "| dense |  | skipped |  |  |" in text and "- dense, N = 1,024: skipped, would take" in text
     tables = [x for x in text.splitlines() if x.startswith("|")]
     assert len(tables) > 10 and all(x.count("|") >= 5 for x in tables)

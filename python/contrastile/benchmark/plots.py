@@ -46,19 +46,20 @@ PANELS: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
 
 
 def save(groups: dict[str, Sequence[Record]], path: Path) -> None:
-    """A row of panels for each title and its records; the file's ending says the format."""
+    """A column of panels, two for each title, narrow enough for a phone; the file's ending says the format."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # one file for one set of figures: ids in it come from a salt, not from chance
     with rc_context({"svg.hashsalt": "contrastile", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        figure = Figure(figsize=(11.0, 4.2 * len(groups) + 0.5), dpi=110, layout="constrained")  # no display, no pyplot
+        count = len(groups) * len(PANELS)
+        figure = Figure(figsize=(5.4, 3.3 * count + 1.0), dpi=110, layout="constrained")  # no display, no pyplot
         FigureCanvasAgg(figure)
-        grid = figure.subplots(len(groups), len(PANELS), squeeze=False)
-        for row, (title, records) in zip(grid, groups.items(), strict=True):
-            for panel, (label, figure_of) in zip(row, PANELS, strict=True):
-                draw(panel, f"{title}\n{label}", series(records, figure_of))
+        panels = iter(figure.subplots(count, 1, squeeze=False)[:, 0])
+        for title, records in groups.items():
+            for label, figure_of in PANELS:
+                draw(next(panels), f"{title}\n{label}", series(records, figure_of))
         legend(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -90,12 +91,14 @@ def draw(panel: Axes, title: str, lines: Series) -> None:
 
 
 def scale(panel: Axes, ticks: list[int]) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
-    panel.set_xticks(ticks, [f"{n:,}" for n in ticks])
+    panel.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=9)
     panel.xaxis.set_minor_locator(NullLocator())
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300.0 * low else (1.0,)))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("batch N", color=GREY)
@@ -111,6 +114,6 @@ def legend(figure: Figure) -> None:
         handles, labels = panel.get_legend_handles_labels()
         entries.update(dict(zip(labels, handles, strict=True)))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9,
+        entries.values(), entries.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9,
         handlelength=3.5, labelcolor=GREY,
     )  # fmt: skip
