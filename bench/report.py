@@ -112,8 +112,8 @@ def lost_section(records: Sequence[Record]) -> str:
     text = (
         "## Where we lose\n\n"
         f"Of {len(every)} comparisons, these {len(lost)} have another candidate that is faster than the fastest "
-        "backend of this package, or smaller\nby over a megabyte. For a package with a drop-in, the drop-in is compared, "
-        "too. Numbers are theirs divided by ours; below 1 we lose.\n\n"
+        "backend of this package, or smaller\nby over a megabyte. For a package with a drop-in, the drop-in is "
+        "compared, too. Numbers are theirs divided by ours; below 1 we lose.\n\n"
     )
     rows = [
         [
