@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,6 +183,20 @@ def test_docstrings_keep_every_word_as_markdown(tools):
         shown = re.sub(r"\\([*_$])", r"\1", pages.markdown(text)).replace("&lt;", "<")
         shown = re.sub(r"\[arXiv [\d.]+\]\((.*?)\)", r"\1", shown).replace("```pycon", "")
         assert marks.sub("", shown).split() == marks.sub("", text).split(), name
+
+
+def test_formulas_of_the_site_are_as_they_were_written(tools):
+    """Sums have their limits below, functions have room, and parts may stand below each other; all of it has glyphs."""
+    pytest.importorskip("latex2mathml", reason="comes with make docs")
+    pytest.importorskip("mkdocs", reason="comes with make docs")
+    hooks = importlib.import_module("hooks")
+    formula = r"L = s \cos x + \left( \log \sum_j e^{z_j} \right), \qquad z_j = \langle a, b_j \rangle"
+    shown = hooks.mathml("div", formula, page=None)
+    assert shown.count("<math") == 2 and "<munder><mo>∑</mo><mi>j</mi></munder>" in shown
+    assert re.search(r"<mi>s</mi><mspace [^>]*/><mi>cos</mi><mspace [^>]*/><mi>x</mi>", shown)
+    assert hooks.mathml("span", "z_j", page=None).count("<math") == 1
+    with pytest.raises(Exception, match=r"math_font.py does not know \{'☃'\}"):
+        hooks.mathml("span", "☃", page=types.SimpleNamespace(file=types.SimpleNamespace(src_uri="x.md")))
 
 
 def test_figures_are_those_the_pages_show_and_can_be_drawn(tmp_path):
