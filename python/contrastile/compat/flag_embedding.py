@@ -66,6 +66,8 @@ def of_group(
 ) -> Tensor:  # fmt: skip
     check.choice("kd_loss_type", kind, KINDS)
     size = group_size(q_reps, p_reps, ("q_reps", "p_reps"))
+    if targets is not None and not q_reps.shape[0]:
+        size = check.tensor("teacher_targets", targets).shape[-1]  # groups of nothing have any size
     if targets is None:
         return local(q_reps, p_reps, size, scale)[0] if alone else everywhere(q_reps, p_reps, scale, engine, group)
     shape = (q_reps.shape[0], size)
