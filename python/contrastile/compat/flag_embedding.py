@@ -120,7 +120,7 @@ def patch(model: Any, *, memory_budget: int | None = None, backend: BackendName 
     refuse_unified(model)
     names = {"no_in_batch_neg": (True, False), "in_batch_neg": (False, False), "cross_device_neg": (False, True)}
     made = {name: partial(of_model, model, memory_budget, backend, *flags) for name, flags in names.items()}
-    return InstancePatch(model, **{f"_compute_{name}_loss": method for name, method in made.items()})
+    return InstancePatch(model, {f"_compute_{name}_loss": method for name, method in made.items()})
 
 
 def refuse_unified(model: Any) -> None:

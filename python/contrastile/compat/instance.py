@@ -1,9 +1,9 @@
-"""Methods of one object, replaced and given back: for trainers' models that compute their loss inside themselves."""
+"""What one object or module has, replaced and given back: for packages whose models compute their loss themselves."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,19 +13,26 @@ Self = TypeVar("Self", bound="InstancePatch")
 class InstancePatch:
     """What patch() replaced. undo() gives the object its class's methods back; it is also a context manager."""
 
-    def __init__(self, target: Any, **methods: Callable[..., Any]) -> None:
-        for name in methods:
-            if name in vars(target):
-                raise ValueError(f"{name} of this {type(target).__name__} is wrapped or patched already")
+    def __init__(self, target: Any, methods: Mapping[str, Callable[..., Any]], replace: bool = False) -> None:
+        """replace: the target, a module, has these names itself."""
+        for name, method in methods.items():
+            if (name in vars(target)) != replace or vars(target).get(name) is method:
+                state = "missing" if replace and name not in vars(target) else "wrapped or patched already"
+                raise ValueError(f"{name} of this {type(target).__name__} is {state}")
         self.target = target
         self.methods = methods
+        self.before = {name: vars(target)[name] for name in methods} if replace else {}
         for name, method in methods.items():
             setattr(target, name, method)
 
     def undo(self) -> None:
         """Of this patch alone: what has been replaced since stays."""
         for name, method in self.methods.items():
-            if vars(self.target).get(name) is method:
+            if vars(self.target).get(name) is not method:
+                continue
+            if name in self.before:
+                setattr(self.target, name, self.before[name])
+            else:
                 delattr(self.target, name)
 
     def __enter__(self: Self) -> Self:

@@ -81,7 +81,7 @@ def patch(model: Any, *, memory_budget: int | None = None, backend: BackendName 
     """
     EngineOptions.of(memory_budget, backend)
     written_in("tevatron", model, METHODS)
-    return InstancePatch(model, forward=partial(forward, model, memory_budget, backend))
+    return InstancePatch(model, {"forward": partial(forward, model, memory_budget, backend)})
 
 
 def forward(model: Any, memory_budget: int | None, backend: BackendName, query: Any = None, passage: Any = None) -> Any:
