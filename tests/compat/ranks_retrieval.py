@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,6 +20,7 @@ from support.standins import load
 
 from .group_formulas import NEMO, contrast, contrast_of_all, gathered_with_own, grouped_rows, groups, infonce
 from .ranks_worker import Both, case, own, refusing, uneven
+from .token_models import tokens
 
 SIZE, N = 3, 5
 
@@ -175,3 +178,84 @@ def refused_by_retrieval(name: str) -> str:
     }
     q, _ = groups(n=2 * N)
     return refusing(losses[name], *q.chunk(2))
+
+
+# ---- tokens: the packages' losses gather, scores are ours
+
+
+def gathering(package: str, module: Any, score: Any) -> Any:
+    """A loss of embeddings that the package's class computes across ranks, for a model that gives them back."""
+
+    class Model(torch.nn.Module):
+        skiplist: tuple[int, ...] = ()
+        do_query_expansion = False
+
+        def forward(self, features: Any, task: Any = None) -> Any:
+            return {"token_embeddings": features["x"], "attention_mask": features["attention_mask"]}
+
+    name = "Contrastive" if package == "pylate" else "MultiVectorMultipleNegativesRankingLoss"
+    options = {"score_metric": score} if package == "pylate" else {"similarity_fct": score}
+    loss = getattr(module, name)(Model(), gather_across_devices=True, **options)
+
+    def of(*tokens: Tensor) -> Tensor:
+        features = []
+        for x in tokens:
+            there = torch.arange(x.shape[1]) < 2 + torch.arange(len(x))[:, None] % (x.shape[1] - 1)
+            features.append({"x": x, "attention_mask": there.long(), "input_ids": torch.ones(x.shape[:2]).long()})
+        return loss(features)
+
+    return of
+
+
+@case("multi_vector", ("pylate",), ("sentence_transformers",))
+def tokens_everywhere(package: str) -> Both:
+    pytest.importorskip("sentence_transformers")
+    if package == "pylate":
+        ours: Any = import_module("contrastile.compat.pylate").ColBERTScores()
+        theirs = load("pylate.scores", ("pylate",)).ColBERTScores()
+        module = load("pylate.losses", ("pylate",))
+    else:
+        ours = import_module("contrastile.compat.sentence_transformers.multi_vector").colbert_scores
+        theirs = dense_scores
+        module = import_module("sentence_transformers.multi_vector_encoder.losses")
+    n = 3 * dist.get_world_size()
+    given = own(Case((tokens(n, 3, 6), tokens(n, 4, 6, seed=1)), {}, 10.0))
+    return Both(gathering(package, module, ours), gathering(package, module, theirs), given)
+
+
+def in_order(grad: Tensor) -> Tensor:
+    """torch's all_gather over gloo sends gradients with wrong strides back in the wrong order."""
+    return grad.contiguous()
+
+
+def dense_scores(q: Tensor, d: Tensor, queries_mask: Tensor, documents_mask: Tensor) -> Tensor:
+    """sentence-transformers' formula in the embeddings' type; it rounds to float32."""
+    d.register_hook(in_order)
+    z = torch.einsum("qtd,mnud->qmntu", q, d).masked_fill(~documents_mask[None, :, :, None].bool(), -torch.inf)
+    return (z.amax(-1) * queries_mask[:, None, None]).sum(-1).flatten(1)
+
+
+@case("colpali_engine", ("BiEncoderLoss",), ("ColbertLoss",), ("BiSigmoidLoss",))
+def colpali_everywhere(name: str) -> Both:
+    """Documents gathered by the trainer, and the number of the first own one."""
+    with patch.dict(os.environ, {"COLPALI_SCORES_BACKEND": "torch"}):
+        kind = "late_interaction" if "Colbert" in name else "bi_encoder"
+        theirs = load(f"colpali_engine.loss.{kind}_losses", ("colpali_engine",))
+    ours = import_module("contrastile.compat.colpali_engine")
+    options = {"normalize_scores": False} if "Colbert" in name else {}
+    shape = (3,) if "Colbert" in name else ()
+
+    def of(module: Any) -> Any:
+        loss = getattr(module, name)(temperature=0.5, **options)
+
+        def call(q: Tensor, d: Tensor) -> Tensor:
+            every = torch.cat(torch.distributed.nn.all_gather(d))
+            every.register_hook(in_order)
+            with patch.dict(os.environ, {"COLPALI_SCORES_BACKEND": "torch"}):
+                return loss(q, every, offset=len(q) * dist.get_rank())
+
+        return call
+
+    n = N * dist.get_world_size()
+    given = own(Case((tokens(n, *shape, 6), tokens(n, *shape, 6, seed=1)), {}, 10.0))
+    return Both(of(ours), of(theirs), given)
