@@ -103,7 +103,8 @@ def guided_loss(
     engine = EngineOptions.of(budget, backend)  # all columns are here: no ranks
     problem = Guided(batch, rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
     rows_at_a_time = budget // (4 * sum(map(len, columns)))
-    return sum_of_blocks(problem.loss, batch.n, rows_at_a_time, anchor, positive, *negatives)
+    value: Tensor = sum_of_blocks(problem.loss, batch.n, rows_at_a_time, anchor, positive, *negatives)
+    return value
 
 
 def unit_rows(x: Tensor) -> Tensor:

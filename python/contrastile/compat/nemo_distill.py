@@ -93,7 +93,8 @@ def one_way(
 
     budget = LOSS_BUDGET if memory_budget is None else memory_budget
     rows = budget // (4 * max(len(columns) if in_batch else 1, 1))
-    return sum_of_blocks(share, batch.n, rows, student.queries, columns, student.hard, scale)
+    value: Tensor = sum_of_blocks(share, batch.n, rows, student.queries, columns, student.hard, scale)
+    return value
 
 
 def scores(side: Side, here: slice, in_batch: bool) -> Tensor:

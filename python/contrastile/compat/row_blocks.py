@@ -39,6 +39,7 @@ class BlockSums(torch.autograd.Function):
         return None, None, *(next(grads) if need else None for need in ctx.needs)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # a backward pass within a forward pass cannot be traced
 def sum_of_blocks(function: Callable[..., Tensor], n: int, rows: int, *tensors: Tensor) -> Tensor:
     """The sum of function(start, stop, *tensors) over blocks of so many of n rows. A scalar, differentiable once."""
     blocks = row_blocks(n, rows)

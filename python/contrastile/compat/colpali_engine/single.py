@@ -12,7 +12,7 @@ from torch import Tensor
 from ...literals import BackendName, ReduceName
 from ...losses import info_nce
 from ...losses.common import paired_dot, private_dots, upcast
-from ...ops import EngineOptions, Pairs, check, log_add, pair_stats, softplus
+from ...ops import EngineOptions, Pairs, check, log_add, matmul, pair_stats, softplus
 from ..common import autocast_features
 from .options import Loss, alone, mean, mixed, own_documents, weight_of_batch
 
@@ -121,7 +121,7 @@ class BiPairedEncoderLoss(BiEncoderLoss):
                 queries, documents, temperature=self.temperature, symmetric=True, memory_budget=self.memory_budget,
                 backend=self.backend,
             )  # fmt: skip
-        scores = self.filtered(upcast(queries) @ upcast(documents).T, own) / self.temperature
+        scores = self.filtered(matmul(upcast(queries), upcast(documents).T), own) / self.temperature
         return 0.5 * mean(sum_of_both(scores, own))
 
 
