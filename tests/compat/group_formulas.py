@@ -1,15 +1,12 @@
 """What trainers of retrieval models compute of passages in groups, as their code has it, with all scores at once.
 
 GradCache and tevatron have no wheel to compare with, ms-swift imports half of its trainers with a loss: these are their
-formulas. FlagEmbedding's and NeMo Automodel's own files are loaded where they are installed.
+formulas. FlagEmbedding's and NeMo Automodel's own files are loaded, by group_models.py.
 """
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-
-NEMO = ("nemo_automodel", "nemo_automodel.components", "nemo_automodel.components.loss")
-FLAG = ("FlagEmbedding", "FlagEmbedding.abc", "FlagEmbedding.abc.finetune", "FlagEmbedding.abc.finetune.embedder")
 
 
 def gathered_with_own(x):

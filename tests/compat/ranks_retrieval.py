@@ -18,7 +18,8 @@ from contrastile.compat.common import gradient_scaled
 from contrastile.testing import Case
 from support.standins import load
 
-from .group_formulas import NEMO, contrast, contrast_of_all, gathered_with_own, grouped_rows, groups, infonce
+from .group_formulas import contrast, contrast_of_all, gathered_with_own, grouped_rows, groups, infonce
+from .group_models import doubled, embedder, nemo
 from .ranks_worker import Both, case, own, refusing, uneven
 from .token_models import tokens
 
@@ -46,21 +47,6 @@ def grad_cache_targets() -> Both:
     return Both(ours, partial(contrast_of_all, target=target), own(batch()))
 
 
-@case("grad_cache-uneven")
-def grad_cache_uneven() -> Both:
-    """A group of passages is an item; each rank has the loss of all, and of it the gradient of its own rows."""
-
-    def ours(q: Tensor, p: Tensor) -> Tensor:
-        value = grad_cache.DistributedContrastiveLoss(SIZE - 1)(q, p.flatten(0, 1))
-        return gradient_scaled(value, float(dist.get_world_size()))
-
-    def whole(n: int) -> Case:
-        q, p = batch(n=n).args
-        return Case((q, p.unflatten(0, (n, SIZE))), {}, 20.0)
-
-    return uneven(ours, lambda q, p: contrast(q, p.flatten(0, 1)), whole)
-
-
 @case("tevatron", ("classes",), ("model",))
 def tevatron_everywhere(kind: str) -> Both:
     world = dist.get_world_size()
@@ -73,8 +59,6 @@ def tevatron_everywhere(kind: str) -> Both:
 
 @case("flag_embedding", (None,), ("kl_div",), ("m3_kd_loss",))
 def flag_embedding_everywhere(kind: str | None) -> Both:
-    from .test_group_layouts import embedder
-
     model = embedder(kd_loss_type=kind or "kl_div", negatives_cross_device=True)
     generator = torch.Generator().manual_seed(dist.get_rank())
     targets = torch.randn(N, SIZE, generator=generator, dtype=torch.float64).softmax(1) if kind else None
@@ -87,7 +71,7 @@ def flag_embedding_everywhere(kind: str | None) -> Both:
 
 @case("nemo_automodel", ("q2d", True), ("symmetric", True), ("d2q", False))
 def nemo_everywhere(direction: str, learned: bool) -> Both:
-    theirs = load("nemo_automodel.components.loss.infonce", NEMO)
+    theirs = nemo()
     mask = (torch.arange(N * SIZE).view(N, SIZE) + dist.get_rank()) % 3 > 0
     options = {"direction": direction, "learnable_temperature": learned}
 
@@ -107,9 +91,7 @@ def nemo_everywhere(direction: str, learned: bool) -> Both:
 
 @case("nemo_automodel-distill", ("kl",), ("mse",))
 def nemo_distill_everywhere(divergence: str) -> Both:
-    from .test_group_layouts import doubled
-
-    theirs = load("nemo_automodel.components.loss.infonce", NEMO)
+    theirs = nemo()
     teacher = own(Case(tuple(x[::SIZE] if i else x for i, x in enumerate(batch(1.0).args)), {}, 1.0)).args
     options = {"divergence": divergence, "direction": "symmetric", "temperature": 0.3}
     ours = nemo_automodel.InfoNCEDistillLoss(**options)
@@ -163,6 +145,63 @@ def swift_everywhere(further: bool) -> Both:
         return gradient_scaled(infonce(torch.cat(parts), torch.cat(every), **options), float(len(every)))
 
     return Both(ours, theirs, Case((grouped_rows(labels, seed=dist.get_rank()),), {}, 10.0))
+
+
+def uneven_losses() -> dict[str, tuple[Any, Any, bool]]:
+    """Ours of this rank's groups (n, D) and (n, g, D), that of the whole batch, and whether a rank gets the gradient of
+    the global loss, not W times that."""
+    share = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+    def m3(q: Tensor, p: Tensor, everywhere: bool = False) -> Tensor:
+        return flag_embedding.group_loss(
+            q, p.flatten(0, 1), share.expand(len(q), SIZE), kd_loss_type="m3_kd_loss",
+            negatives_cross_device=everywhere,
+        )  # fmt: skip
+
+    def swift(q: Tensor, p: Tensor) -> Tensor:
+        rows, labels = torch.cat([q[:, None], p], 1).flatten(0, 1), torch.tensor([1, 0, 0] * len(q))
+        with patch.dict(os.environ, {"INFONCE_TEMPERATURE": "1.0"}):
+            return ms_swift.InfonceLoss()({"last_hidden_state": rows}, labels)
+
+    def nemo_loss(cross: bool) -> Any:
+        loss = nemo_automodel.InfoNCELoss(0.5, direction="symmetric", cross_device_negatives=cross)
+        return lambda q, p: loss(q, p[:, 0], p[:, 1:])
+
+    def nemo_groups(q: Tensor, p: Tensor) -> Tensor:
+        return nemo_automodel.grouped_loss(q, p.flatten(0, 1), SIZE, preserve_grad=True)
+
+    def cached(q: Tensor, p: Tensor) -> Tensor:
+        return grad_cache.DistributedContrastiveLoss(SIZE - 1)(q, p.flatten(0, 1))
+
+    def alone(q: Tensor, p: Tensor) -> Tensor:
+        return contrast(q, p.flatten(0, 1))
+
+    return {
+        "grad_cache": (cached, alone, True),
+        "flag_embedding": (partial(m3, everywhere=True), m3, True),
+        "nemo_automodel": (nemo_loss(True), nemo_loss(False), False),
+        "nemo_automodel-groups": (nemo_groups, alone, False),
+        "ms_swift": (swift, alone, False),
+    }
+
+
+UNEVEN = ("grad_cache", "flag_embedding", "nemo_automodel", "nemo_automodel-groups", "ms_swift")
+
+
+@case("retrieval-uneven", *((name,) for name in UNEVEN))
+def retrieval_uneven(name: str) -> Both:
+    """A query with its passages is an item; one rank has none."""
+    loss, theirs, own_gradient = uneven_losses()[name]
+
+    def ours(q: Tensor, p: Tensor) -> Tensor:
+        value: Tensor = loss(q, p)
+        return gradient_scaled(value, float(dist.get_world_size())) if own_gradient else value
+
+    def whole(n: int) -> Case:
+        q, p = batch(1.0, n=n).args
+        return Case((q, p.unflatten(0, (n, SIZE))), {}, 20.0)
+
+    return uneven(ours, theirs, whole)
 
 
 @case("refused", ("grad_cache",), ("flag_embedding",), ("ms_swift",), ("nemo_automodel",))

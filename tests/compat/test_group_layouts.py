@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import types
 from functools import partial
 
 import numpy as np
@@ -14,11 +13,11 @@ from torch import nn
 from contrastile.compat import flag_embedding, grad_cache, ms_swift, nemo_automodel, tevatron
 from contrastile.testing import Case
 from support.pairing import assert_agreement
-from support.standins import load
 
-from .group_formulas import FLAG, NEMO, contrast, grouped_rows, groups, infonce
-
-T = 0.1
+from .dropins import assert_saves_rows
+from .group_formulas import contrast, grouped_rows, groups, infonce
+from .group_models import TEMPERATURE as T
+from .group_models import doubled, embedder, encoder_model, nemo
 
 
 def case(*tensors, size=10.0, **named):
@@ -66,50 +65,6 @@ def test_grad_cache_refuses_what_it_cannot_take():
     for given in ((p,), (q, p, p)):
         with pytest.raises(ValueError, match=r"query_closure|one or two"):
             closure(*given)
-
-
-def encoder_model():
-    """A model as tevatron's modules have it, found under their name."""
-    module = types.ModuleType("tevatron.retriever.modeling.encoder")
-    module.__dict__.update(nn=nn, F=F, torch=torch, types=types)
-    exec(
-        """
-class EncoderOutput(types.SimpleNamespace):
-    pass
-
-class EncoderModel(nn.Module):
-    def __init__(self, temperature=1.0):
-        super().__init__()
-        self.encoder, self.temperature, self.is_ddp = nn.Linear(8, 6).double(), temperature, False
-
-    def forward(self, query=None, passage=None):
-        q = self.encode_query(query) if query else None
-        p = self.encode_passage(passage) if passage else None
-        loss = scores = None
-        if q is not None and p is not None:
-            scores = self.compute_similarity(q, p)
-            if self.training:
-                target = torch.arange(len(q)) * (len(p) // len(q))
-                loss = self.compute_loss(scores / self.temperature, target)
-        return EncoderOutput(loss=loss, scores=scores, q_reps=q, p_reps=p)
-
-    def encode_query(self, x):
-        return F.normalize(self.encoder(x["x"]), dim=1)
-
-    encode_passage = encode_query
-
-    def compute_similarity(self, q, p):
-        return q @ p.T
-
-    def compute_loss(self, scores, target):
-        return F.cross_entropy(scores, target)
-
-    def _dist_gather_tensor(self, t):
-        return t
-""",
-        module.__dict__,
-    )
-    return module.EncoderModel(T)
 
 
 def steps(model, loss, count=4):
@@ -171,35 +126,6 @@ def test_tevatron_classes():
 # ---- FlagEmbedding
 
 
-def embedder(**options):
-    """FlagEmbedding's own base class, with the score and loss that its embedders have."""
-    pytest.importorskip("transformers")
-    module = load("FlagEmbedding.abc.finetune.embedder.AbsModeling", FLAG)
-
-    class Embedder(module.AbsEmbedderModel):
-        def encode(self, features):
-            x = self.model(features)
-            return [x[:, :m] for m in self.mrl_dims] if self.use_mrl else x
-
-        def compute_score(self, q_reps, p_reps):
-            return (self._compute_similarity(q_reps, p_reps) / self.temperature).view(q_reps.size(0), -1)
-
-        def _compute_similarity(self, q_reps, p_reps):
-            return q_reps @ p_reps.T
-
-        def compute_loss(self, scores, target):
-            return F.cross_entropy(scores, target)
-
-        def save(self, output_dir):
-            raise NotImplementedError
-
-    for method in vars(Embedder).values():
-        if callable(method):
-            method.__module__ = "FlagEmbedding.finetune.embedder"  # as the embedders' own
-    torch.manual_seed(0)
-    return Embedder(nn.Linear(8, 6).double(), temperature=T, **options)
-
-
 TEACHER = torch.linspace(-2.0, 3.0, 21, dtype=torch.float64).view(7, 3)[:, [1, 0, 2]].softmax(1)
 
 
@@ -253,10 +179,6 @@ def test_embedders_with_other_scores_are_refused():
 # ---- NeMo Automodel
 
 
-def nemo():
-    return load("nemo_automodel.components.loss.infonce", NEMO)
-
-
 def with_hard(d=8, k=3, seed=0):
     q, p = groups(size=k + 1, d=d, seed=seed)
     p = p.view(7, k + 1, d)
@@ -299,18 +221,6 @@ def test_distillation_of_nemo(divergence, direction, monkeypatch):
     if direction == "q2d":
         alone = {"use_in_batch_negatives": False}
         assert_agreement(partial(found, **alone), partial(true, **alone), given)
-
-
-def doubled(module):
-    """Their distillation makes float32 of everything; the truth is wanted in float64."""
-    code = module.infonce_distill_loss.__code__
-    assert "float" in code.co_names
-    names = tuple("double" if name == "float" else name for name in code.co_names)
-    twin = types.FunctionType(
-        code.replace(co_names=names), module.infonce_distill_loss.__globals__, None,
-        module.infonce_distill_loss.__defaults__,
-    )  # fmt: skip
-    return types.SimpleNamespace(infonce_distill_loss=twin)
 
 
 def test_modules_of_nemo():
@@ -442,10 +352,10 @@ def test_ms_swift_refuses_what_would_have_no_effect(monkeypatch):
 # ---- all of them
 
 
-def every_loss(monkeypatch):
-    labels = torch.tensor([1, 0, 0] * 4)
+def every_loss(monkeypatch, rows=4):
+    labels = torch.tensor([1, 0, 0] * rows)
 
-    def rows(q, p):
+    def with_queries(q, p):
         return torch.cat([q[:, None], p.view(len(q), 3, p.shape[1])], 1).flatten(0, 1)
 
     return {
@@ -458,7 +368,7 @@ def every_loss(monkeypatch):
         "NeMo groups": lambda q, p: nemo_automodel.grouped_loss(q, p, 3),
         "NeMo": lambda q, p: nemo_automodel.infonce_loss(q, p[::3]),
         "NeMo distillation": lambda q, p: nemo_automodel.infonce_distill_loss(q, p[::3], p[::3], q),
-        "ms-swift": lambda q, p: swift(monkeypatch)(rows(q, p), labels[: 3 * len(q)]),
+        "ms-swift": lambda q, p: swift(monkeypatch)(with_queries(q, p), labels[: 3 * len(q)]),
     }
 
 
@@ -480,3 +390,13 @@ def test_edges_of_all(monkeypatch):
             torch.testing.assert_close(loss(q.T.contiguous().T, p), loss(q, p), msg=name)
         with pytest.raises((ValueError, TypeError)):
             loss(q.long(), p.long())
+
+
+@pytest.mark.parametrize("name", ["GradCache", "FlagEmbedding m3", "NeMo groups", "ms-swift"])
+def test_memory_grows_with_rows(name, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+
+    def batch(n):
+        return [torch.randn(rows, 8, generator=g) for rows in (n, 3 * n)]
+
+    assert_saves_rows(every_loss(monkeypatch, rows=1024)[name], batch, monkeypatch)
