@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -215,6 +217,11 @@ def refused_by_retrieval(name: str) -> str:
         "ms_swift": swift,
         "nemo_automodel": nemo_automodel.InfoNCELoss(),
     }
+    if name == "ms_swift":
+        parallel = SimpleNamespace(sequence_parallel=SimpleNamespace(dp_group=object()))
+        with patch.dict(sys.modules, {"swift.sequence_parallel": parallel}):
+            with pytest.raises(NotImplementedError, match="sequence_parallel_size must be 1"):
+                swift(*groups())
     q, _ = groups(n=2 * N)
     return refusing(losses[name], *q.chunk(2))
 

@@ -349,6 +349,20 @@ def test_ms_swift_refuses_what_would_have_no_effect(monkeypatch):
         ms_swift.InfonceLoss(None, trainer)
 
 
+@pytest.mark.parametrize("name", ["GradCache", "ms-swift"])
+def test_training(name, monkeypatch):
+    ours = every_loss(monkeypatch, rows=7)[name]
+
+    def theirs(q, p):
+        return contrast(q, p, temperature=1.0 if name == "GradCache" else T)
+
+    def values(loss):
+        torch.manual_seed(2)
+        return steps(nn.Linear(8, 6).double(), lambda model, q, p: loss(model(q), model(p)))
+
+    torch.testing.assert_close(values(ours), values(theirs), rtol=1e-10, atol=0.0)
+
+
 # ---- all of them
 
 

@@ -10,6 +10,7 @@ where each document is.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -96,8 +97,17 @@ class InfonceLoss:
         0 for each hard negative; queries have none. A scalar, float32 (float64 for float64 rows)."""
         options = Options.read()
         ranks = ranks_of() if options.use_batch else None
+        if ranks is not None:
+            refuse_sequence_parallel()
         loss = in_groups(outputs["last_hidden_state"], labels, options, self.engine, group=ranks)
         return mean_value(loss, ranks)
+
+
+def refuse_sequence_parallel() -> None:
+    """Its ranks have the same rows, which would be gathered several times."""
+    package = sys.modules.get("swift.sequence_parallel")
+    if getattr(getattr(package, "sequence_parallel", None), "dp_group", None) is not None:
+        raise NotImplementedError("sequence_parallel_size must be 1: the default group has ranks with the same rows")
 
 
 @dataclass(frozen=True)
