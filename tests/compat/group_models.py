@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from contrastile.compat import ms_swift
+from contrastile.testing import Case
 from support.standins import load
+
+from .group_formulas import groups
 
 TEMPERATURE = 0.1
 NEMO = ("nemo_automodel", "nemo_automodel.components", "nemo_automodel.components.loss")
@@ -101,3 +105,32 @@ def doubled(module):
         module.infonce_distill_loss.__defaults__,
     )  # fmt: skip
     return types.SimpleNamespace(infonce_distill_loss=twin)
+
+
+def case(*tensors, size=10.0, **named):
+    return Case(tensors, named, size)
+
+
+def steps(model, loss, count=4):
+    """Losses of a few steps of training."""
+    optimizer, found = torch.optim.SGD(model.parameters(), lr=0.02), []
+    for _ in range(count):
+        value = loss(model, *groups())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        found.append(value.detach())
+    assert found[-1] < found[0]
+    return torch.stack(found)
+
+
+def swift(monkeypatch, t=TEMPERATURE, batch=True, margin=None, qq=False, dd=False, hard=None, **engine):
+    values = {
+        "TEMPERATURE": t, "USE_BATCH": batch, "MASK_FAKE_NEGATIVE": margin is not None, "FAKE_NEG_MARGIN": margin,
+        "INCLUDE_QQ": qq, "INCLUDE_DD": dd, "HARD_NEGATIVES": hard,
+    }  # fmt: skip
+    for name, value in values.items():
+        if value is not None:
+            monkeypatch.setenv(f"INFONCE_{name}", str(value))
+    loss = ms_swift.InfonceLoss(**engine)
+    return lambda rows, labels: loss({"last_hidden_state": rows}, labels)
