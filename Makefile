@@ -151,7 +151,7 @@ $(VENV)/.installed-packaging: $(VENV)/.created packaging/requirements.txt
 	$(PIP) install -q -r packaging/requirements.txt
 	touch $@
 
-# the packages tests/peers and tests/compat compare with, without their own dependencies (2 MB)
+# the packages tests/peers and tests/compat compare with, without their own dependencies (6 MB)
 $(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
 	$(PIP) install -q --no-deps -r requirements-peers.txt
 	touch $@

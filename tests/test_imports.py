@@ -196,7 +196,10 @@ EXTENDED = {
     "contrastile.compat.lightly": {"lightly"},
     "contrastile.compat.pml_reducers": {"pytorch_metric_learning"},
     "contrastile.compat.pytorch_metric_learning": {"pytorch_metric_learning"},
-    "contrastile.compat.sentence_transformers": {"sentence_transformers"},
+    **{
+        f"contrastile.compat.sentence_transformers.{name}": {"sentence_transformers"}
+        for name in ("gor", "guided", "ranking")
+    },
 }
 REGISTRY = "contrastile.backends"  # lists all backends
 REQUIRED = {"torch", "contrastile"} | sys.stdlib_module_names

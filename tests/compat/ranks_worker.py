@@ -836,3 +836,6 @@ def refused_world_size(_: str) -> str:
         with pytest.raises(ValueError, match="world_size and rank must be those of the process group"):
             module.ClipLoss(**wrong)(*two_views(N, D), 1.0)
     return ""
+
+
+from . import ranks_retrieval  # noqa: E402, F401  # more cases
