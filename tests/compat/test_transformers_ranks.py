@@ -44,8 +44,8 @@ def on_a_rank(rank, sizes, names):
 @pytest.mark.dist
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_learn_from_the_global_batch(world):
-    """Uneven parts of a batch have, in the mean, the unpatched model's loss and gradients of the whole batch; a report is
-    of all ranks."""
+    """Uneven parts of a batch have, in the mean, the unpatched model's loss and gradients of the whole batch. A report
+    is of all ranks."""
     names = NAMES if world == 2 else NAMES[:1]
     ranks = gather_from(world, on_a_rank, PARTS[world], names)
     for name in names:
@@ -91,8 +91,8 @@ def test_reports_that_nobody_could_read_are_refused():
         patch(several, report=InBatch())
     with pytest.raises(ValueError, match="report must be None with SiglipModel: its loss has no softmax"):
         patch(tiny("SiglipModel"), report=InBatch())
-    with pytest.raises(TypeError, match="report must be a contrastile.metrics.InBatch, got bool"):
+    with pytest.raises(TypeError, match=r"report must be a contrastile\.metrics.InBatch, got bool"):
         patch(tiny("CLIPModel"), report=True)
     model = tiny("CLIPModel")
-    with patch(model, group="world"), pytest.raises(ValueError, match="group needs .*init_process_group"):
+    with patch(model, group="world"), pytest.raises(ValueError, match=r"group needs .*init_process_group"):
         model(**batch("CLIPModel"), return_loss=True)
