@@ -581,6 +581,39 @@ def metric_training(name: str, efficient: bool, references: str) -> str:
     return "" if mine[0] > 0.0 and mine[1].any() else "nothing to learn"
 
 
+# ---- LibAUC
+
+
+def two_steps(ours: bool, name: str, **options: Any) -> Loss:
+    """The second step's weights come from the averages of all ranks' first."""
+    module = load("libauc.losses.contrastive", ("libauc", "libauc.losses"))
+    if ours:
+        module = import_module("contrastile.compat.libauc")
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        made = getattr(module, name)(N=40, tau=0.2, gamma=0.7, distributed=True, **options)
+        total, index = x.new_zeros(()), torch.arange(N) + N * dist.get_rank()
+        for epoch in range(2):
+            made.adjust_gamma(epoch)
+            value = made(x.roll(epoch, 1), y, index)
+            total = total + (value[0] if isinstance(value, tuple) else value)
+        return total
+
+    return loss
+
+
+@case("libauc-GCLoss_v1", (False,), (True,))
+def libauc_views(learns: bool) -> Both:
+    options = {"device": "cpu", "enable_isogclr": learns}
+    return Both(*(two_steps(ours, "GCLoss_v1", **options) for ours in (True, False)), own(features()), kernels=True)
+
+
+@case("libauc-GCLoss_v2", (False,), (True,))
+def libauc_texts(learns: bool) -> Both:
+    options = {"enable_isogclr": learns, "tau_max": 0.5, **rank_size()}
+    return Both(*(two_steps(ours, "GCLoss_v2", **options) for ours in (True, False)), own(features()), kernels=True)
+
+
 # ---- packages whose kernels run in Triton's interpreter
 
 
