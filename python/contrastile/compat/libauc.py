@@ -20,6 +20,13 @@ SCHEMES = ("global_constant", "individual_learnable", "global_learnable")
 Temperatures = tuple[Tensor, Tensor] | None  # means over the batch, of images and of texts
 
 
+class ByRow(SogCLR):
+    """SogCLR with its temperature once for each row: across ranks the value is then that of a rank's own rows."""
+
+    def temperatures(self, index: Tensor, like: Tensor) -> Tensor:
+        return super().temperatures(index, like).expand(len(self.state["log_mean"]), len(index))
+
+
 class Undivided(GlobalContrast):
     """GCLoss_v2 does not divide by the number of negatives, and halves the sum of both sides."""
 
@@ -28,6 +35,10 @@ class Undivided(GlobalContrast):
 
 
 class UndividedSogCLR(Undivided, SogCLR):
+    pass
+
+
+class UndividedByRow(Undivided, ByRow):
     pass
 
 
@@ -133,7 +144,7 @@ class GCLoss_v1(Averaging):
         if enable_isogclr:
             self.averages = ISogCLR(N, t_min=tau_min, t_max=tau_max, rho=rho, eta=eta, beta=beta, clip=None, **options)
         else:
-            self.averages = SogCLR(N, **options)
+            self.averages = (ByRow if distributed else SogCLR)(N, **options)
 
     def forward(self, hidden1: Tensor, hidden2: Tensor, index: Tensor) -> Tensor:
         return self.averaged(hidden1, hidden2, index, "world" if self.distributed else None)
@@ -221,7 +232,7 @@ class GCLoss_v2(Averaging):
                 N, t_min=tau_min, t_max=tau_max, rho=rho, eta=eta, beta=beta, clip=None, **options
             )
         else:
-            self.averages = UndividedSogCLR(N, **options)
+            self.averages = (UndividedByRow if distributed else UndividedSogCLR)(N, **options)
 
     @property
     def group(self) -> Group:
