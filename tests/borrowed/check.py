@@ -54,7 +54,9 @@ def compared(package: str, without: Outcomes, with_them: Outcomes) -> Result:
 
 def listed(package: str, test: str) -> str | None:
     """The key of differences.py that a test falls under."""
-    return next((key for key in DIFFERENCES.get(package, {}) if test == key or test.startswith((f"{key}[", f"{key}::"))), None)
+    return next(
+        (key for key in DIFFERENCES.get(package, {}) if test == key or test.startswith((f"{key}[", f"{key}::"))), None
+    )
 
 
 def run(package: Package, checkout: Path, replace: bool) -> Outcomes:
@@ -69,11 +71,10 @@ def run(package: Package, checkout: Path, replace: bool) -> Outcomes:
         command = [sys.executable, "-m", "pytest", "-p", "borrowed.plugin", "-p", "no:cacheprovider", "-q", *files]
         command += ["-c", str(settings), "--rootdir", str(checkout), "--package", package.folder]
         command += ["--outcomes", str(outcomes), *(["--replace"] if replace else [])]
-        quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        added = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))} | dict(package.environment)
         done = subprocess.run(
-            command, cwd=checkout, env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            command, cwd=checkout, env=os.environ | added, capture_output=True, text=True, check=False
+        )
         if not outcomes.exists():
             raise RuntimeError(f"{package.folder}'s tests did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
         found: Outcomes = json.loads(outcomes.read_text())
@@ -102,7 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     there = {name: package.checkout(given.peers.resolve()) for name, package in PACKAGES.items()}
     if not any(there.values()):
         known = ", ".join(package.repository for package in PACKAGES.values())
-        parser.error(f"{given.peers} has no checkout of {known}. Wheels and source distributions have no tests: clone one")
+        parser.error(
+            f"{given.peers} has no checkout of {known}. Wheels and source distributions have no tests: clone one"
+        )
     wrong = 0
     for name, checkout in there.items():
         if checkout is None:
