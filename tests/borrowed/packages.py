@@ -18,7 +18,7 @@ class Package:
     source: str = "."  # where the checkout has the module
     tests: str = "tests"
     missing: tuple[str, ...] = ()  # modules that get a stand-in where they are missing: no loss needs them
-    left_out: tuple[str, ...] = ()  # files that take minutes and compare no loss
+    left_out: tuple[str, ...] = ()  # files that take minutes, or start processes without the plugin
     environment: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -60,7 +60,8 @@ PACKAGES = {
             | names("pytorch_metric_learning.utils.distributed", "DistributedLossWrapper",
                     ours="pytorch_metric_learning"),
             source="src", missing=("torchvision", "faiss", "record_keeper", "tensorboard"),
-            left_out=("test_key_checking.py", "test_metric_loss_only.py"), environment=(("TEST_DEVICE", "cpu"),),
+            left_out=("test_key_checking.py", "test_metric_loss_only.py", "test_distributed.py"),
+            environment=(("TEST_DEVICE", "cpu"), ("TEST_DTYPES", "float32,float64")),
         ),
         Package(
             "lightly-ai/lightly", "lightly",
