@@ -1,4 +1,4 @@
-# make demo | examples | test | test-skipped | test-all | sanitize | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | sanitize | compat | compat-peers | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -19,8 +19,8 @@ EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-first \
-	gpu-sanitize sanitize lint format wheel wheel-check clean
+.PHONY: demo examples test test-skipped test-all compat compat-packages compat-peers docs docs-serve figures bench report gpu \
+	gpu-first gpu-sanitize sanitize lint format wheel wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -52,6 +52,10 @@ sanitize: $(VENV)/.installed-dev
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages
 	$(BIN)/python -m pytest tests/compat -n auto --dist loadfile
+
+# the packages' own tests with the drop-ins in place. PEERS: a folder of checkouts of their repositories, or one of them
+compat-peers: compat-packages
+	PYTHONPATH=tests $(BIN)/python -m borrowed.check $(if $(PEERS),"$(PEERS)",$(error PEERS=folder of checkouts, see docs/dropins/README.md))
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
