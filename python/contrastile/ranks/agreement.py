@@ -26,6 +26,9 @@ from .group import Ranks, resolve
 FACTS, SIZES, TEXT = 48, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1
 F = TypeVar("F", bound=Callable[..., Any])
+OUTSIDE = (
+    "contrastile: with group= the ranks compare sizes first, which no graph can hold; Ranks(sizes=...) promises them"
+)
 KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of
 
 
@@ -61,10 +64,14 @@ def differentiable(name: str, value: Any) -> list[str]:
     return []
 
 
-def agree(ranks: Ranks, facts: Mapping[str, Fact | int], sizes: Sequence[int]) -> list[list[int]]:
-    """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
+def agree(ranks: Ranks, asked: Callable[[], Mapping[str, Fact | int]], sizes: Sequence[int]) -> list[list[int]]:
+    """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed.
+    asked: the facts, for which nobody asks where sizes are promised."""
+    if ranks.sizes is not None:
+        return ranks.promised(sizes)
     if len(sizes) > SIZES:
         raise ValueError(f"b must hold at most {SIZES - 1} column blocks with group, got {len(sizes) - 1}")
+    facts = asked()
     call, known_facts = OUTERMOST.get() or Call(), {name: fact(value) for name, value in facts.items()}
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
     message[1] = crc32("|".join((call.name, *facts)).encode())
@@ -150,10 +157,15 @@ def collective(function: F) -> F:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("group") is None:
+        group = kwargs.get("group")
+        if group is None:
             return function(*args, **kwargs)
-        ranks = resolve(kwargs["group"])
+        if torch.compiler.is_compiling() and not (isinstance(group, Ranks) and group.sizes):
+            torch._dynamo.graph_break(OUTSIDE)
+        ranks = resolve(group)
         assert ranks is not None
+        if ranks.sizes is not None:  # nobody waits to be told
+            return function(*args, **kwargs)
         try:
             with outermost(function, args, kwargs):
                 return function(*args, **kwargs)
