@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ..backends import select
-from ..ranks import Ranks, agree, given, one_of, size_of, some_of, sweep, under_way
+from ..ranks import Ranks, agree, given, in_graph, one_of, size_of, some_of, sweep, under_way
 from ..ranks.agreement import known
 from ..ranks.facts import Fact
-from ..ranks import in_graph
 from ..ranks.global_call import GlobalCall, global_call_of
 from ..ranks.group import STRATEGIES
 from . import library, record
@@ -251,7 +250,7 @@ def operator(name: str, schema: str, implementation: Callable[..., Any], fake: C
 
     before, after = schema.split(")", 1)
     in_graph.register(
-        name, f"({in_graph.RANKS}, int[] sizes, {record.SCHEMA}{before}){after}",
+        name, f"({in_graph.RANKS}, SymInt[] sizes, {record.SCHEMA}{before}){after}",
         in_graph.of_ranks(restored), in_graph.of_ranks(shapes),
     )  # fmt: skip
 

@@ -18,10 +18,11 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from . import communication
+from . import communication, sharded
 from .communication import RankError
 from .facts import Fact, fact, listed
 from .group import Ranks, resolve
+from .sharded import OwnRows
 
 FACTS, SIZES, TEXT = 48, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1
@@ -155,20 +156,25 @@ def under_way() -> Iterator[None]:
 def collective(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
 
+    of_rows = OwnRows(function)
+
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        run: Callable[..., Any] = function
+        if sharded.among(args, kwargs):
+            run, kwargs["group"] = of_rows, of_rows.group(args, kwargs)
         group = kwargs.get("group")
         if group is None:
-            return function(*args, **kwargs)
+            return run(*args, **kwargs)
         if torch.compiler.is_compiling() and not (isinstance(group, Ranks) and group.sizes):
             torch._dynamo.graph_break(OUTSIDE)
         ranks = resolve(group)
         assert ranks is not None
         if ranks.sizes is not None:  # nobody waits to be told
-            return function(*args, **kwargs)
+            return run(*args, **kwargs)
         try:
             with outermost(function, args, kwargs):
-                return function(*args, **kwargs)
+                return run(*args, **kwargs)
         except Exception as error:
             if not getattr(error, KNOWN, False):
                 report_failure(ranks, known(error))

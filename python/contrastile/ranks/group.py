@@ -35,8 +35,8 @@ class Ranks:
         sizes: A promise that saves the exchange of sizes and options before each call: the number of items of every
             rank, one or more each, in the order of ranks. torch.compile needs it for one graph. Whatever else ranks
             bring (views, keys, negatives, padded tokens) is the same multiple of the items on all ranks or, where all
-            sizes are equal, as many on each; options and which tensors require gradients are equal, too. A rank refuses a
-            promise that its own tensors break. What it cannot see makes the others wait or compute another loss, and
+            sizes are equal, as many on each; options and which tensors require gradients are equal, too. A rank refuses
+            a promise that its own tensors break. What it cannot see makes the others wait or compute another loss, and
             a rank that fails cannot tell them. None: ranks compare first.
 
     Example:
@@ -85,9 +85,10 @@ class Ranks:
     def promised(self, counts: Sequence[int]) -> list[list[int]]:
         """What every rank has, from `sizes` and what this one has."""
         assert self.sizes is not None
-        own, equal = self.sizes[self.rank], len(set(self.sizes)) == 1
+        own = self.sizes[self.rank]
+        equal = all(size == own for size in self.sizes)  # no set: it would bind a graph to these sizes
         found = []
-        for place, count in enumerate(map(int, counts)):  # a graph is of these sizes
+        for place, count in enumerate(counts):
             if count % own == 0:
                 found.append([count // own * size for size in self.sizes])
             elif place and (equal or self.replicated_negatives):

@@ -32,7 +32,8 @@ def handle(ranks: Ranks) -> tuple[str, int, bool]:
 
 
 def ranks_of(group: str, strategy: int, replicated_negatives: bool) -> Ranks:
-    found = dist.distributed_c10d._resolve_process_group(group) if group else WORLD
+    named: Any = dist.distributed_c10d  # torch's own functional collectives look up names there
+    found = named._resolve_process_group(group) if group else WORLD
     return Ranks(found, STRATEGIES[strategy], replicated_negatives)
 
 
@@ -87,7 +88,7 @@ def fake_scatter(ranks: Ranks, x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 for name, more, implementation, fake in (
     ("ranks_sum", "Tensor x", all_reduce, fake_sum),
-    ("ranks_gather", "Tensor x, int[] sizes", all_gather, fake_gather),
-    ("ranks_scatter", "Tensor x, int[] sizes", reduce_scatter, fake_scatter),
+    ("ranks_gather", "Tensor x, SymInt[] sizes", all_gather, fake_gather),
+    ("ranks_scatter", "Tensor x, SymInt[] sizes", reduce_scatter, fake_scatter),
 ):
     register(name, f"({RANKS}, {more}) -> Tensor", of_ranks(implementation), of_ranks(fake))
