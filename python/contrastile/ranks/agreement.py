@@ -167,7 +167,8 @@ def collective(function: F) -> F:
         if group is None:
             return run(*args, **kwargs)
         if torch.compiler.is_compiling() and not (isinstance(group, Ranks) and group.sizes):
-            torch._dynamo.graph_break(OUTSIDE)
+            torch._dynamo.graph_break(msg=OUTSIDE)
+            return torch._dynamo.disable(call)(*args, **kwargs)
         ranks = resolve(group)
         assert ranks is not None
         if ranks.sizes is not None:  # nobody waits to be told
