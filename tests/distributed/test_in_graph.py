@@ -32,12 +32,14 @@ CARDS = {card.name: card for card in CATALOG}
 Key = tuple[str, str]
 
 
-def cases() -> Iterator[Any]:
-    for world in SIZES:
-        for card in CATALOG:
-            for variant in card.variants:
-                if offered(card, variant):
-                    yield world, (card.name, variant)
+def cases() -> Iterator[tuple[int, Key]]:
+    """Every variant on two ranks, the first of each loss on three."""
+    for card in CATALOG:
+        for index, variant in enumerate(card.variants):
+            if offered(card, variant):
+                yield 2, (card.name, variant)
+                if not index:
+                    yield 3, (card.name, variant)
 
 
 def wrong(rank: int, world: int, key: Key) -> str:
@@ -46,7 +48,8 @@ def wrong(rank: int, world: int, key: Key) -> str:
     sizes, place = SIZES[world], CATALOG.index(card) + list(card.variants).index(key[1])
     case = make(card, key[1], sum(sizes), WIDTH, torch.float64)
     rows = [case.versions * size for size in sizes]
-    ranks = Ranks(strategy=STRATEGIES[place % 2], replicated_negatives=world == 3, sizes=rows)
+    whole = world == 3 or any(isinstance(x, Tensor) and x.dim() and len(x) % world for x in case.kwargs.values())
+    ranks = Ranks(strategy=STRATEGIES[place % 2], replicated_negatives=whole, sizes=rows)
     torch._dynamo.reset()
     compiled = Pairing(torch.compile(card.function, backend="aot_eager", fullgraph=True), card.reference)
     try:
