@@ -182,9 +182,12 @@ class Problem:
         queries = tokens_of("queries", self.how.queries, self.how.mask, None, self.how.normalize)
         if mine.count < queries.items:
             raise ValueError(f"documents must be those of {queries.items} queries, or more, got {mine.count}")
-        mine = mine if engine.ranks is None else only_inside(mine)
+        if engine.ranks is not None:
+            if isinstance(mine.tokens.segments, Tensor):
+                engine.ranks.refuse_promise("packed documents")
+            mine = only_inside(mine)
         sizes = [queries.items, mine.count, mine.tokens.items, mine.tokens.features.shape[0]]
-        batch, each, parts, tokens = GlobalBatch.several(engine.ranks, sizes, facts=lambda: facts)
+        batch, each, parts, tokens = GlobalBatch.several(engine.ranks, sizes, lambda: facts, queries.items)
         documents = of_all_ranks(mine, parts, tokens)
         columns = self.columns
         columns.first, columns.total, columns.cols_here = each.offset, each.total, documents.here()

@@ -129,6 +129,7 @@ def multi_positive(
             query_labels=given(query_labels), query_groups=given(query_groups), detach_keys=bool(detach_keys),
             per_pair=bool(per_pair), negatives=given(negatives), negative_ids=given(negative_ids),
         ),
+        query.shape[0],
     )  # fmt: skip
     if batches[0].total == 0 or sum(x.total for x in batches[1:]) == 0:
         size = sum(batch.n for batch, wanted in zip(batches, (row, col), strict=False) if wanted)

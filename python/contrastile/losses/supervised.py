@@ -115,6 +115,7 @@ def sup_con(
             **counted.facts(), detach_keys=bool(detach_keys), keys=given(keys), anchor_mask=given(anchors),
             per_pair=bool(per_pair), label_sets=classes.sets,
         ),
+        n,
     )  # fmt: skip
     if batches[0].total == 0:
         return reduced_empty(0, reduction, x, scale, *blocks).reshape(shape if reduction == "none" else ())

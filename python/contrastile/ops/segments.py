@@ -87,6 +87,8 @@ def segment_reduce(
     call = prepared(rows, cols, offsets, length, mask, 1, backend)
     checked_options(reduce, sharpness, keep_argmax, cols.device)
     ranks = resolve(group)
+    if ranks is not None and not length:
+        ranks.refuse_promise("segments of different lengths")
     counts = [offsets.shape[0] - 1]
     if ranks is not None:
         call, counts = of_all_ranks(group, call, reduce)
