@@ -31,6 +31,14 @@ def test_star_import_gives_what_all_says():
     assert set(contrastile.__all__) <= namespace.keys()
 
 
+def test_completion_offers_what_users_call():
+    offered = {name for name in dir(contrastile) if not name.startswith("_")}
+    assert offered == {*contrastile.__all__, "catalog", "compat", "testing"}
+    assert {"__version__", "__doc__", "__path__"} <= set(dir(contrastile))
+    with pytest.raises(AttributeError, match="module 'contrastile' has no attribute 'clip_los'"):
+        contrastile.clip_los  # noqa: B018
+
+
 FUNCTIONS = {name: getattr(contrastile, name) for name in contrastile.__all__}
 FUNCTIONS = {name: x for name, x in FUNCTIONS.items() if inspect.isfunction(x)}
 
