@@ -1,4 +1,4 @@
-# make demo | examples | test | test-skipped | test-all | sanitize | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | fuzz | sanitize | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -19,7 +19,7 @@ EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-first \
+.PHONY: demo examples test test-skipped test-all fuzz compat compat-packages docs docs-serve figures bench report gpu gpu-first \
 	gpu-sanitize sanitize lint format wheel wheel-check clean
 .DELETE_ON_ERROR:
 
@@ -44,6 +44,12 @@ test-skipped: $(VENV)/.installed-peers
 # every combination and every drop-in
 test-all: compat-packages $(VENV)/.installed-docs lint
 	$(PYTEST) --run-slow
+
+# random calls of every loss against float64, the smallest that is wrong printed; 100,000 take an hour on two cores
+CASES ?= 100000
+SEED ?= 0
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz.py --cases $(CASES) --seed $(SEED)
 
 # csrc with AddressSanitizer and UndefinedBehaviorSanitizer, at small size; needs g++ on Linux
 sanitize: $(VENV)/.installed-dev
