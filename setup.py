@@ -53,6 +53,7 @@ KERNEL = ["-fno-exceptions", "-fno-rtti"]  # their tables are shared symbols
 AVX2 = [*KERNEL, "-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512".split()]
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
+NEONBF16 = [*KERNEL, "-march=armv8.2-a+bf16"]
 NVCC_FLAGS = """-std=c++17 -O3 -DNDEBUG --expt-relaxed-constexpr
     -Xcompiler -fPIC,-fvisibility=hidden -Xfatbin -compress-all
     -cudart static -Wno-deprecated-gpu-targets""".split()
@@ -90,6 +91,11 @@ def accepts(*flags):
         return capture(*CXX, *flags, str(source), "-o", f"{source}.out").returncode == 0
 
 
+def target():
+    """The processor that the C++ compiler makes code for, which may not be this one."""
+    return (capture(*CXX, "-dumpmachine").stdout or platform.machine()).strip().partition("-")[0].lower()
+
+
 def host_command():
     openmp = "-fopenmp" if accepts("-fopenmp") else "-Wno-unknown-pragmas"
     return [*CXX, *HOST_FLAGS, openmp, f"-I{CSRC}"]
@@ -102,12 +108,16 @@ def python_headers():  # for bind.cpp alone, so that kernel objects serve every 
 def cpu_units():
     """(source, compile command) of each file; a kernel file has an instruction set of its own."""
     command, isa = host_command(), {"bind.cpp": python_headers(), "kernel_generic.cpp": KERNEL}
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    machine = target()
+    if machine in ("x86_64", "amd64"):
         command.append("-DCONTRASTILE_X86=1")
         isa |= {"kernel_avx2.cpp": AVX2, "kernel_avx512.cpp": AVX512}
         if accepts(*AVX512BF16):  # gcc >= 10, clang >= 9
             command.append("-DCONTRASTILE_AVX512BF16=1")
             isa["kernel_avx512bf16.cpp"] = AVX512BF16
+    if machine in ("aarch64", "arm64") and accepts(*NEONBF16):  # gcc >= 10, clang >= 11
+        command.append("-DCONTRASTILE_NEONBF16=1")
+        isa["kernel_neonbf16.cpp"] = NEONBF16
     return [(CSRC / "cpu" / name, [*command, *flags]) for name, flags in isa.items()]
 
 
