@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -69,6 +70,33 @@ def test_kernel_objects_serve_every_python() -> None:
     """A release compiles them once for all Pythons."""
     own = set(setup.python_headers())
     assert {source.stem for source, command in setup.cpu_units() if own & set(command)} == {"bind"}
+
+
+@pytest.mark.parametrize(
+    "machine, kernels",
+    [
+        ("x86_64-linux-gnu", {"generic", "avx2", "avx512", "avx512bf16"}),
+        ("aarch64-linux-gnu", {"generic", "neonbf16"}),
+        ("arm64-apple-darwin24.1.0", {"generic", "neonbf16"}),
+        ("riscv64-linux-gnu", {"generic"}),
+    ],
+)
+def test_kernels_are_those_of_the_compiler_s_processor(machine, kernels, monkeypatch) -> None:
+    """Which need not be the machine that compiles."""
+    monkeypatch.setattr(setup, "capture", lambda *_: subprocess.CompletedProcess((), 0, f"{machine}\n", ""))
+    units = dict(setup.cpu_units())
+    assert {path.stem.removeprefix("kernel_") for path in units} == kernels | {"bind"}
+    assert ("-DCONTRASTILE_NEONBF16=1" in units[setup.CSRC / "cpu/bind.cpp"]) == ("neonbf16" in kernels)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    None in map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64")),
+    reason="needs a compiler for ARM and an emulator",
+)
+def test_kernels_of_arm_do_what_those_of_this_machine_do(tmp_path: Path) -> None:
+    done = run(sys.executable, ROOT / "tests/native/arm.py", tmp_path / "arm")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def test_object_name_follows_all_that_the_object_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
