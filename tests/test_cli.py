@@ -279,14 +279,9 @@ def test_memory_probe_sees_the_dense_matrix():
 def test_quick_selftest_passes_for_the_losses_it_knows(monkeypatch, capsys):
     names = ("info_nce", "siglip_loss", "uniformity")
     monkeypatch.setattr(selftest, "CATALOG", [card for card in selftest.CATALOG if card.name in names])
-    assert main(["selftest", "--quick"]) == 0
-    printed = capsys.readouterr().out
-    assert (
-        re.search(r"^torch\s+float64\s+3\s+3\s+\S+\s+\w+$", printed, re.MULTILINE)
-        and "siglip_loss  torch" not in printed
-    )
     assert main(["selftest", "--quick", "--verbose"]) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"^torch\s+float64\s+3\s+3\s+\S+\s+\w+$", printed, re.MULTILINE)
     assert all(re.search(rf"^{x}\s+torch\s+float64\s+\S+\s+ok$", printed, re.MULTILINE) for x in names)
 
 
@@ -307,7 +302,7 @@ def test_selftest_reports_failures_and_errors(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^FAIL clip_loss, torch, float32: .*broken on purpose", printed, re.MULTILINE)
     assert "FAIL dcl, torch, float32: 1 x 7: wrong on purpose" in printed
-    assert "FAIL info_nce" not in printed
+    assert not re.search(r"^(FAIL )?info_nce", printed, re.MULTILINE)
 
 
 def test_table_aligns_text_left_and_figures_right():

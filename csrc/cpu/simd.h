@@ -127,7 +127,7 @@ CT_HD void store_bf16(uint16_t* p, Vec v) {
   memcpy(p, &h, sizeof h);
 }
 CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) { return (Vec)vbfdotq_f32((float32x4_t)acc, (bfloat16x8_t)a, (bfloat16x8_t)b); }
-#elif defined(CONTRASTILE_BF16_BY_HAND)  // what tests/native/arm.py compares other machines with
+#elif defined(CONTRASTILE_LIKE_ARM)  // what tests/native/arm.py compares other machines with
 #define CT_BF16_PAIRS 1
 CT_HD void store_bf16(uint16_t* p, Vec v) {
   for (int k = 0; k < W; ++k) {

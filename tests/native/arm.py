@@ -39,7 +39,7 @@ def build_module(folder: Path) -> Path:
     """The native module of this machine, with the generic kernel alone."""
     setup = load_script("setup.py")
     output = folder / "_cpu.so"
-    command = [*setup.CXX, *setup.HOST_FLAGS, "-fopenmp", "-DCONTRASTILE_BF16_BY_HAND", f"-I{setup.CSRC}"]
+    command = [*setup.CXX, *setup.HOST_FLAGS, "-fopenmp", "-DCONTRASTILE_LIKE_ARM", f"-I{setup.CSRC}"]
     sources = [setup.CSRC / "cpu/bind.cpp", setup.CSRC / "cpu/kernel_generic.cpp"]
     run(*command, *setup.python_headers(), "-shared", *sources, "-o", output)
     return output

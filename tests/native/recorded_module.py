@@ -43,7 +43,10 @@ data_ptr = torch.Tensor.data_ptr
 def watched_data_ptr(x: torch.Tensor) -> int:
     if x.device.type == "cpu" and x.numel():
         storage = x.untyped_storage()
-        seen[storage.data_ptr(), storage.nbytes()] = TYPES.get(x.dtype, 0)
+        start, size = storage.data_ptr(), storage.nbytes()
+        for other in [(first, length) for first, length in seen if first < start + size and start < first + length]:
+            del seen[other]  # memory that was given back
+        seen[start, size] = TYPES.get(x.dtype, 0)
     return data_ptr(x)
 
 
