@@ -1,4 +1,5 @@
-# make demo | examples | test | test-skipped | test-all | sanitize | compat | compat-peers | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | fuzz | sanitize | arm | compat | compat-peers | docs | figures | bench | report | lint | format |
+#   wheel | wheels | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -19,8 +20,8 @@ EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test test-skipped test-all compat compat-packages compat-peers docs docs-serve figures bench report gpu \
-	gpu-first gpu-sanitize sanitize lint format wheel wheel-check clean
+.PHONY: demo examples test test-skipped test-all fuzz compat compat-packages compat-peers docs docs-serve figures bench \
+	report gpu gpu-first gpu-sanitize sanitize arm lint format wheel wheels wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -45,9 +46,19 @@ test-skipped: $(VENV)/.installed-peers
 test-all: compat-packages $(VENV)/.installed-docs lint
 	$(PYTEST) --run-slow
 
+# random calls of every loss against float64, the smallest that is wrong printed; 100,000 take an hour on two cores
+CASES ?= 100000
+SEED ?= 0
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python tests/fuzz.py --cases $(CASES) --seed $(SEED)
+
 # csrc with AddressSanitizer and UndefinedBehaviorSanitizer, at small size; needs g++ on Linux
 sanitize: $(VENV)/.installed-dev
 	$(BIN)/python tests/native/sanitize.py build/sanitize
+
+# the kernels of 64-bit ARM under an emulator; needs g++-aarch64-linux-gnu and qemu-user
+arm: $(VENV)/.installed-dev
+	$(BIN)/python tests/native/arm.py build/arm
 
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages
@@ -125,6 +136,11 @@ wheel: $(VENV)/.installed-packaging
 # installs what make wheel left, in every way a user does, in an environment with torch alone
 wheel-check: $(VENV)/.created
 	$(BIN)/python packaging/check_install.py $(WHEELS)
+
+# the same for several Pythons, in dist/cpu, without torch; their kernels are compiled once
+PYTHONS ?= $(shell for v in 10 11 12 13 14; do command -v python3.$$v; done)
+wheels:
+	$(firstword $(PYTHONS)) packaging/wheels.py dist/cpu $(PYTHONS)
 
 # the environment stays; the next make reinstalls the package into it
 clean:

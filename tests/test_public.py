@@ -30,6 +30,14 @@ def test_star_import_gives_what_all_says():
     assert set(contrastile.__all__) <= namespace.keys()
 
 
+def test_completion_offers_what_users_call():
+    offered = {name for name in dir(contrastile) if not name.startswith("_")}
+    assert offered == {*contrastile.__all__, "catalog", "compat", "testing"}
+    assert {"__version__", "__doc__", "__path__"} <= set(dir(contrastile))
+    with pytest.raises(AttributeError, match="module 'contrastile' has no attribute 'clip_los'"):
+        contrastile.clip_los  # noqa: B018
+
+
 @pytest.mark.parametrize("name", reference.__all__)
 def test_references_have_their_functions_arguments(name):
     engine = ("memory_budget", "backend", "group", "report", "keep_argmax")  # no part of the value

@@ -10,7 +10,7 @@ dense_rows), gradients of scale, temperature and bias included.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,7 +23,7 @@ from contrastile.catalog import Case, LossCard
 from contrastile.testing import HALF, comparable, compare
 
 from .precision import tf32
-from .problem import Problem, is_features, leaf
+from .problem import Problem, is_features, leaves
 from .suite import Candidate, Loss
 
 CHECK_FLOP = {"cpu": 5e10, "cuda": 1e14}
@@ -50,17 +50,17 @@ class Found:
 def found(loss: Loss, case: Case, dtype: torch.dtype | None, backward: bool) -> Found:
     """dtype: of the computation, if not the case's."""
 
-    def prepare(x: Any) -> Any:
-        wide = x.to(dtype) if dtype and isinstance(x, Tensor) and x.dtype.is_floating_point else x
-        return leaf(wide) if backward else wide
+    def wide(x: Any) -> Any:
+        return x.to(dtype) if dtype and isinstance(x, Tensor) and x.dtype.is_floating_point else x
 
-    args, kwargs = [prepare(x) for x in case.args], {name: prepare(x) for name, x in case.kwargs.items()}
+    case = replace(case, args=tuple(map(wide, case.args)), kwargs={name: wide(x) for name, x in case.kwargs.items()})
+    args, kwargs = leaves(case) if backward else (case.args, case.kwargs)
     with torch.set_grad_enabled(backward):
         value = loss(*args, **kwargs)
     if backward:
         value.backward()
-    leaves = [x for x in args if is_features(x)]
-    grads = tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in leaves) if backward else ()
+    features = [x for x in args if is_features(x)]
+    grads = tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in features) if backward else ()
     return Found(float(value.detach()), grads)
 
 

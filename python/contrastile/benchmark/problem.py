@@ -113,6 +113,12 @@ def leaf(x: Any) -> Any:
     return x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.dtype.is_floating_point else x
 
 
+def leaves(case: Case) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments of a call that is differentiated: all tensors of floating type but those that are constants."""
+    args = [x if case.constant(place) else leaf(x) for place, x in enumerate(case.args)]
+    return args, {name: x if case.constant(name) else leaf(x) for name, x in case.kwargs.items()}
+
+
 def stepper(loss: Loss, cases: Sequence[Case], backward: bool) -> Step:
     """Does one forward pass, and one backward, on one case after the other."""
     if not backward:
@@ -125,7 +131,7 @@ def stepper(loss: Loss, cases: Sequence[Case], backward: bool) -> Step:
 
         return forward
 
-    prepared = [([leaf(x) for x in c.args], {name: leaf(x) for name, x in c.kwargs.items()}) for c in cases]
+    prepared = [leaves(case) for case in cases]
 
     def both(index: int) -> Tensor:
         args, kwargs = prepared[index % len(prepared)]

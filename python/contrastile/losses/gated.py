@@ -84,6 +84,8 @@ def hydra_loss(
     # gradients of features that are in both products meet in float32 and are rounded once
     engine.compute_dtype = torch.promote_types(x.dtype, columns.dtype)
     x, gate, columns = upcast(x), upcast(gate), upcast(columns)
+    if engine.compute_dtype == torch.float16:
+        columns = near_one(columns)
     pairs = Pairs(
         gated_rows(x, gate), columns, scale, score="gated", gate=(gate.square(), columns.square()),
         keep=("other_id", "other_group"), row_ids=labels, col_ids=of_columns, row_groups=partners,
@@ -104,6 +106,16 @@ def hydra_loss(
     if reduction == "sum":
         return total
     return total / batch.sum(found.row_kept.sum()).clamp_min(1)
+
+
+def near_one(keys: Tensor) -> Tensor:
+    """Each key divided by a power of two, which changes none of its cosines, so that its largest element is from 1/2 to
+    1: squares of others may leave the range of float16."""
+    if not keys.numel():
+        return keys
+    largest = keys.detach().abs().amax(1, keepdim=True)
+    exponent = torch.frexp(largest.nan_to_num(1.0, 1.0)).exponent
+    return torch.ldexp(keys, -exponent)
 
 
 def gated_rows(x: Tensor, gate: Tensor) -> Tensor:

@@ -207,7 +207,8 @@ def of_block(
         attention = torch.where(region_mask[:, None], attention, NOWHERE)
     context = matmul(attention.softmax(2), regions).view(n, m, t, d)
     lengths = torch.linalg.vector_norm(context, dim=3) * torch.linalg.vector_norm(words, dim=2)
-    cosine = gamma2 * ((context * words).sum(3) / lengths.clamp_min(EPS))
+    lengths = lengths.masked_fill(lengths == 0.0, torch.inf).clamp_min(EPS)  # the cosine with a zero vector is constant
+    cosine = gamma2 * ((context * words).sum(3) / lengths)
     if word_mask is not None:
         cosine = torch.where(word_mask, cosine, NOWHERE)
     value: Tensor = cosine.logsumexp(2) if t else cosine.sum(2)
