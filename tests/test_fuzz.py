@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import torch
 
-import fuzz
+from support import fuzz
 from contrastile.catalog import CATALOG, LossCard
 
 CASES, SEED = 2000, 26
