@@ -46,7 +46,7 @@ test-skipped: $(VENV)/.installed-peers
 test-all: compat-packages $(VENV)/.installed-docs lint
 	$(PYTEST) --run-slow
 
-# random calls of every loss against float64, the smallest that is wrong printed; 100,000 take an hour on two cores
+# random calls of every loss against float64, the smallest that is wrong printed; 100,000 take half an hour of processor time
 CASES ?= 100000
 SEED ?= 0
 fuzz: $(VENV)/.installed-dev
