@@ -30,7 +30,7 @@ from .autograd import (
     side_gradients,
     tensors_of,
 )
-from .check import FEATURE_DTYPES, condition, plain
+from .check import FEATURE_DTYPES, condition
 from .record import FIELDS, GRADS, Arguments, words_of
 from .rules import MOST_BLOCKS
 
@@ -39,7 +39,7 @@ FUNCTIONS = ("pair_loss", "pair_reduce")
 
 def agreed(ranks: Ranks, args: Arguments, function: str, needs: Sequence[bool]) -> list[list[int]]:
     """Rows and columns of every rank. What this rank refuses, it refuses before it meets the others."""
-    if plain(args.a):
+    if not torch.compiler.is_compiling():
         ranks.check_device(args.a.device)
         select(args.backend, args.a.device, args.compute, 0, args.second)
     counts = [args.a.shape[0], *(block.shape[-2] for block in args.blocks)]
