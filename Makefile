@@ -50,7 +50,7 @@ test-all: compat-packages $(VENV)/.installed-docs lint
 CASES ?= 100000
 SEED ?= 0
 fuzz: $(VENV)/.installed-dev
-	$(BIN)/python -m support.fuzz --cases $(CASES) --seed $(SEED)
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz --cases $(CASES) --seed $(SEED)
 
 # csrc with AddressSanitizer and UndefinedBehaviorSanitizer, at small size; needs g++ on Linux
 sanitize: $(VENV)/.installed-dev

@@ -75,8 +75,8 @@ def test_keyword_arguments_of_a_loss_page_are_those_of_its_losses(page):
             assert set(KEYWORD.findall(code)) <= known, code
 
 
-def test_every_command_is_on_the_page_of_the_api():
-    named = re.findall(r"^python -m contrastile (\w+)", PAGES["docs/api.md"], re.MULTILINE)
+def test_every_command_is_on_the_page_of_the_command_line():
+    named = re.findall(r"^\| `(\w+)` \|", PAGES["docs/command-line.md"], re.MULTILINE)
     assert sorted(named) == sorted(_COMMANDS)
 
 

@@ -6,8 +6,8 @@ from dataclasses import fields, replace
 
 import torch
 
-from support import fuzz
 from contrastile.catalog import CATALOG, LossCard
+from support import fuzz
 
 CASES, SEED = 2000, 26
 
