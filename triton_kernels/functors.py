@@ -4,6 +4,8 @@
 the same for a positive pair. A kernel picks them by the constant of its reduce or score: one kernel serves all.
 """
 
+import math
+
 import triton
 import triton.language as tl
 
@@ -15,6 +17,27 @@ GATED = tl.constexpr(4)
 BIASED = tl.constexpr(1 << 0 | 1 << 4)  # scores that biases are added to, a bit for each
 SOFTMAX, AFFINE = tl.constexpr(1), tl.constexpr(2)  # values equal spec.Target
 NO_GATE = tl.constexpr(1e-24)  # spec.NO_GATE
+LOG2E, LN2 = tl.constexpr(math.log2(math.e)), tl.constexpr(math.log(2.0))
+LARGEST = tl.constexpr(3.4e38)
+
+
+@triton.jit
+def base_of_powers(peak):
+    """base with e^(z - peak) = power(z, base) times rounding_of_base(peak): one fused operation a pair and the
+    exponential. Of no peak, -inf, one whose powers of -inf are 0."""
+    return tl.minimum(peak * -LOG2E, LARGEST)
+
+
+@triton.jit
+def rounding_of_base(peak):
+    """1 of a peak that is not finite."""
+    x = LN2 * tl.fma(peak, LOG2E, peak * -LOG2E)  # far below 1
+    return tl.where(tl.abs(peak) < float("inf"), 1.0 - x + 0.5 * x * x, 1.0)
+
+
+@triton.jit
+def power(z, base):
+    return tl.exp2(tl.fma(z, LOG2E, base))
 
 
 @triton.jit
@@ -74,9 +97,9 @@ def relu_slope(z):
 
 
 @triton.jit
-def lse_slope(z, peak):
-    """Times the total: who weighs slopes divides the weights by it, one number an item instead of one a pair."""
-    return tl.exp(z - peak)
+def lse_slope(z, base):
+    """Times numbers of the item by which its weight is divided, once instead of a pair at a time, see slopes.py."""
+    return power(z, base)
 
 
 @triton.jit
@@ -133,13 +156,13 @@ def term(z, REDUCE: tl.constexpr):
 
 
 @triton.jit
-def slope(z, peak, REDUCE: tl.constexpr):
+def slope(z, base, REDUCE: tl.constexpr):
     if REDUCE == SOFTPLUS:
         return softplus_slope(z)
     elif REDUCE == RELU:
         return relu_slope(z)
     else:
-        return lse_slope(z, peak)
+        return lse_slope(z, base)
 
 
 @triton.jit

@@ -51,7 +51,7 @@ def vector(X, index, count, AXIS: tl.constexpr):
 @triton.jit
 def weights_of(X, index, inside):
     """X at these indices, or X where it is one number for all; outside 0."""
-    x = tl.to_tensor(X)  # the interpreter has Python's numbers
+    x = X + tl.full([], 0, tl.int32)  # the interpreter has Python's numbers
     if x.dtype.is_ptr():
         return tl.load(x + index, mask=inside, other=0.0)
     else:
