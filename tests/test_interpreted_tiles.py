@@ -1,4 +1,5 @@
-"""The tests of interpreted_functors.py and interpreted_tiles.py. A file of its own, so that processes share out what takes minutes."""
+"""The tests of interpreted_functors.py and interpreted_tiles.py. A file of its own, so that processes share out what
+takes minutes."""
 
 from __future__ import annotations
 
