@@ -38,25 +38,43 @@ def concerned(
 
 
 @triton.jit
+def few_facts(ASKED: tl.constexpr, Row, Col, i, j, n, m, row_origin, col_origin, NONE: tl.constexpr):
+    """Facts as `facts_of` has them, of an index and of one partner a row: one comparison each, which no pair outside
+    the block passes. NONE: what stands for no column; another number makes a compiler compare again, where it would
+    keep a predicate for each pair instead, and run out of registers."""
+    nothing = no_pair(i, j)
+    index, partner = nothing, nothing
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        index = same_index(i, j, n, m, row_origin - col_origin, NONE)
+    if (PARTNER | NO_PARTNER) & ASKED:
+        partner = are_partners(Row, Col, 0, i, j, n, m, row_origin, col_origin, NONE)
+    return index, nothing, nothing, nothing, nothing, partner
+
+
+@triton.jit
 def few_rules(
     Row, Col, i, j, n, m, row_origin, col_origin,
-    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
-    """(positive, drop) as `rules` has them, but `drop` says nothing of pairs outside the block. Rows have one partner,
-    no pair outside has a fact, so that facts take one comparison."""
-    ASKED: tl.constexpr = KEEP | POSITIVES
-    nothing = no_pair(i, j)
-    index, partner, every = nothing, nothing, nothing == 0
-    if (SAME_INDEX | OTHER_INDEX) & ASKED:
-        index = same_index(i, j, n, m, row_origin - col_origin)
-    if (PARTNER | NO_PARTNER) & ASKED:
-        partner = are_partners(Row, Col, 0, i, j, n, m, row_origin, col_origin)
-    facts = index, nothing, nothing, nothing, nothing, partner
-    positive = holds(POSITIVES, every, facts) if POSITIVES else nothing
+    """(positive, drop) as `rules` has them, but `drop` says nothing of pairs outside the block. AGAIN: `drop` compares
+    again."""
+    every = no_pair(i, j) == 0
+    positive = no_pair(i, j)
+    if POSITIVES:
+        facts = few_facts(POSITIVES, Row, Col, i, j, n, m, row_origin, col_origin, -1)
+        positive = holds(POSITIVES, every, facts)
+    facts = few_facts(KEEP, Row, Col, i, j, n, m, row_origin, col_origin, -2 if AGAIN else -1)
     keep = holds(KEEP, every, facts)
     if KEEP_POSITIVES:
         keep = keep | positive
     return positive, keep == 0
+
+
+@triton.jit
+def outside(x, rows, cols, value):
+    """x, or `value` where the row or the column is not one of these. One after the other: a row shares a predicate, and
+    so does a column."""
+    return tl.where(cols[None, :], tl.where(rows[:, None], x, value), value)
 
 
 @triton.jit
@@ -82,22 +100,18 @@ def store_lean_stats(
     row_tile, col_tile = first_row // TILE_ROWS, first_col // TILE_COLS
     if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
         positive, drop = few_rules(
-            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
+            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, True
         )  # fmt: skip
-        kept = z
-        if KEEP:
-            kept = tl.where(drop, float("-inf"), kept)
-        if SPLIT:
-            kept = tl.where(positive, float("-inf"), kept)
-        # one after the other: the tile's rows share a predicate of their own, and so do its columns
-        kept = tl.where((i < n)[:, None], kept, float("-inf"))
-        kept = tl.where((j < m)[None, :], kept, float("-inf"))
         if POSITIVES:
             store_positives(
                 z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0, SPLIT, False, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        z = kept
+        if KEEP:
+            z = tl.where(drop, float("-inf"), z)
+        if SPLIT:
+            z = tl.where(positive, float("-inf"), z)
+        z = outside(z, i < n, j < m, float("-inf"))
     elif POSITIVES and not SAME_INDEX & POSITIVES:
         store_nothing(RowOut, i, n, col_tile)
         if COLS:
@@ -109,22 +123,19 @@ def store_lean_stats(
 
 @triton.jit
 def lean_slopes(
-    z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+    z, s, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SPLIT: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """dL/dz from the sides that have weights, and from positives; 0 in columns outside the block, which sums of rows
-    meet."""
+    """(dL/dz from the sides that have weights, and from positives, 0 outside the block; s, 0 in columns outside, which
+    sums of rows meet)."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-    if RowUpstream.weight is None:
-        g = weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
-    else:
-        g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
-        if ColUpstream.weight is not None:
-            g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
+    g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
+    if ColUpstream.weight is not None:
+        g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
     if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
         positive, drop = few_rules(
-            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
+            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES, False
         )  # fmt: skip
         if KEEP:
             g = tl.where(drop, 0.0, g)
@@ -134,5 +145,6 @@ def lean_slopes(
                 first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        g = tl.where((j < m)[None, :], g, 0.0)
-    return g
+        g = outside(g, i < n, j < m, 0.0)
+        s = tl.where((j < m)[None, :], s, 0.0)
+    return g, s

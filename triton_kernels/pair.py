@@ -102,8 +102,8 @@ def score_grad(
         z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 1)
         col_z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 0) if OWN_SCALES else z
         if LEAN:
-            g = lean_slopes(
-                z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+            g, s = lean_slopes(
+                z, s, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
             of_cols, of_u = g, g

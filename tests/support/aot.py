@@ -125,6 +125,10 @@ VARIANTS = {
         ("RowScale", "ColBias", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad", "ColBiasGrad"),
         positives=PairTest.SAME_INDEX,
     ),
+    "info_nce": Variant(
+        ("RowScale", "RowPositiveWeight", "RowScaleGrad"), keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
+        cols=False,
+    ),
     "nt_xent": Variant(
         ("RowScale", "RowPartner", "RowPartners", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"),
         keep=PairTest.OTHER_INDEX | PairTest.NO_PARTNER, positives=PairTest.PARTNER,
@@ -221,6 +225,11 @@ class Usage:
     code: str = field(repr=False)  # disassembled
     capped: bool = False  # registers are
 
+    def programs(self, warps: int) -> int:
+        """How many fit a multiprocessor of sm_90 at a time."""
+        registers = -(-self.registers // 8) * 8 * 32 * warps
+        return min((64 * KIB) // registers, 228 * KIB // (self.shared + KIB))
+
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         recent = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
         allowed = CAPPED if self.capped else SPILLS.get(kind, 0)
@@ -238,20 +247,25 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
-    score_grad = kernel == "score_grad"
-    level = variant.rule_level()
-    if variant.lean():
-        more = triton_launch.takes_more(variant.block())
-    else:
-        more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
-    second, lean = variant.spec().second, variant.lean()
-    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second, lean))
+    tile = tile or tile_of(kernel, arch, kind, variant)
+    second = variant.spec().second
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
     constants |= {} if second else {"second_d": None, "SECOND_TMA": False}
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile, given)
+
+
+def tile_of(kernel: str, arch: str, kind: str, variant: Variant) -> config.Tile:
+    """As the backend chooses it from the table."""
+    score_grad = kernel == "score_grad"
+    level, second, lean = variant.rule_level(), variant.spec().second, variant.lean()
+    if lean:
+        more = triton_launch.takes_more(variant.block())
+    else:
+        more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
+    return config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second, lean))
 
 
 def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:
