@@ -6,14 +6,16 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from contrastile import spec
-from contrastile.backends import triton_fused, triton_launch
+import contrastile
+from contrastile import driver, spec
+from contrastile.backends import base, triton_fused, triton_launch
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.backends.triton import TritonBackend
 from contrastile.backends.triton_fused import fused_tile
 from contrastile.monoid import NUMBERS
-from contrastile.spec import Gradients, PairSpec, PairTest, Reduce, Score, Target
+from contrastile.spec import Gradients, Limits, PairSpec, PairTest, Reduce, Score, Target
 from contrastile.triton_kernels import config, lean, merge, pair, partials, rules, slopes
 from support.blocks import ALL, APART, agree, apart, close, double, nan_in, numbers, random_block
 from support.combinations import by_default
@@ -145,6 +147,30 @@ def test_lean_epilogues(name, scale, looked_at):
 def test_lean_epilogues_of_numbers_that_are_not_finite(value):
     block = nan_in(lean_block("clip", 0.5), value)
     close(numbers(TritonBackend(), block), numbers(TorchBackend(), block))
+
+
+def view(n, seed):
+    return F.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(seed)), dim=1).requires_grad_()
+
+
+@pytest.mark.parametrize("name", ["clip_loss", "info_nce", "nt_xent", "prototype_loss"])
+@pytest.mark.parametrize("small", by_default((True, False), False))
+def test_losses_that_are_lean(name, small, monkeypatch):
+    """All their blocks: chunks of rows, squares, and what lies beside them; and at once."""
+    asked, is_lean = [], triton_launch.is_lean
+    monkeypatch.setattr(triton_launch, "is_lean", lambda block: asked.append(is_lean(block)) or asked[-1])
+    monkeypatch.setattr(base, "SMALL_PAIRS", 1 << 20 if small else -1)
+    monkeypatch.setattr(TritonBackend, "granularity", 32)
+    monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 128, 64, 64, 32))
+    x, y, labels = view(70, 0), view(70, 1), torch.arange(70) * 7 % 70
+    given = (x, y, *{"prototype_loss": [labels], "clip_loss": [10.0]}.get(name, []))
+    found = []
+    for backend in ("triton", "torch"):
+        loss = getattr(contrastile, name)(*given, backend=backend)
+        found.append([loss, *torch.autograd.grad(loss, (x, y))])
+    assert asked and all(asked)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_not_lean():
