@@ -27,6 +27,7 @@ class TwoViews:
     counted: Counted
     direction: Direction = "mean"
     detach_keys: bool = False
+    partner: Tensor | None = None  # (2N,) where the other view of each is; None: ids say it
 
     def __post_init__(self) -> None:
         self.row, self.col = direction_weights(self.direction)
@@ -41,9 +42,14 @@ class TwoViews:
         """The anchors against all views of other instances; the other view of their own is the positive."""
         x, present = self.x, self.counted.present
         if self.views == 2:
-            pairs = Pairs(x, None, scale, keep="other_id", positives=("same_id", "other_index"), row_ids=self.ids)
+            pairs = Pairs(x, None, scale)
+            if self.partner is None:
+                pairs.keep, pairs.positives, pairs.row_ids = "other_id", ("same_id", "other_index"), self.ids
+            else:
+                pairs.keep, pairs.positives = ("other_index", "no_partner"), "partner"
+                pairs.partner, pairs.mutual = self.partner, True
             if self.detach_keys:
-                pairs.b, pairs.col_ids = x.detach(), self.ids
+                pairs.b, pairs.col_ids = x.detach(), pairs.row_ids
             here = None if present is None else present.repeat(2)
             keep_present(pairs, here, [here] if self.detach_keys else [])
             return pairs
@@ -116,8 +122,10 @@ def two_views(
         engine.ranks, z1.shape[0],
         facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys), **prefix_facts(prefixes)),
     )  # fmt: skip
-    ids = batch.index(z1.device).repeat(2)
-    return TwoViews(x, ids, batch, engine, counted, direction, detach_keys)
+    index, partner = batch.index(z1.device), None
+    if engine.ranks is None:  # which kernels find with less work than an id
+        partner = torch.cat([index + batch.n, index])
+    return TwoViews(x, index.repeat(2), batch, engine, counted, direction, detach_keys, partner)
 
 
 def other_view_loss(
