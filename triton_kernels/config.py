@@ -97,7 +97,7 @@ SECOND = {arch: _SECOND for arch in TABLE} | {
 }
 # the same of lean epilogues of distances: `stats`, `score_grad`
 DISTANCES = {arch: {kind: tiles[2:] for kind, tiles in kinds.items()} for arch, kinds in TABLE.items()}
-DISTANCES["sm_90"]["half"] = (Tile(64, 128, 64, 4, 3),) * 2
+DISTANCES["sm_90"]["half"] = (Tile(64, 128, 64, 4, 3), Tile(64, 128, 64, 4, 3, registers=255))
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)

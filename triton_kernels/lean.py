@@ -63,10 +63,10 @@ def few_rules(
 
 
 @triton.jit
-def inside_of(x, i, j, n, m, other):
-    """x, and `other` outside the block. One after the other: the tile's rows share a predicate of their own, and so do
-    its columns."""
-    return tl.where((j < m)[None, :], tl.where((i < n)[:, None], x, other), other)
+def outside(x, rows, cols, value):
+    """x, or `value` where the row or the column is not one of these. One after the other: a row shares a predicate, and
+    so does a column."""
+    return tl.where(cols[None, :], tl.where(rows[:, None], x, value), value)
 
 
 @triton.jit
@@ -91,7 +91,7 @@ def store_sums_of_kept(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if concerned(KEEP, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
         _, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, 0, False)
-        kept = inside_of(tl.where(drop, 0.0, z), i, j, n, m, 0.0)
+        kept = outside(tl.where(drop, 0.0, z), i < n, j < m, 0.0)
         of_rows, of_cols = tl.sum(kept, 1), tl.sum(kept, 0)
     else:
         of_rows, of_cols = tl.sum(z, 1), tl.sum(z, 0)
@@ -133,7 +133,7 @@ def store_lean_stats(
             y = tl.where(drop, nothing, y)
         if SPLIT:
             y = tl.where(positive, nothing, y)
-        y = inside_of(y, i, j, n, m, nothing)
+        y = outside(y, i < n, j < m, nothing)
         if FEW:
             store_positives(
                 z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
@@ -178,5 +178,5 @@ def lean_slopes(
                 first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, FEW, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        g = inside_of(g, i, j, n, m, 0.0)
+        g = outside(g, i < n, j < m, 0.0)
     return g

@@ -244,15 +244,19 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
-    score_grad = kernel == "score_grad"
-    second, weight = variant.spec().second, triton_launch.weight_of(variant.block(), score_grad, variant.sums())
-    tile = tile or config.tile(arch, kind, weight)
+    tile = tile or tile_of(kernel, arch, kind, variant)
+    second = variant.spec().second
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
     constants |= {} if second else {"second_d": None, "SECOND_TMA": False}
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile, given)
+
+
+def tile_of(kernel: str, arch: str, kind: str, variant: Variant) -> config.Tile:
+    """As the backend chooses it from the table."""
+    return config.tile(arch, kind, triton_launch.weight_of(variant.block(), kernel == "score_grad", variant.sums()))
 
 
 def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:

@@ -209,11 +209,13 @@ def weight_of(block: PairBlock, score_grad: bool, stats: bool) -> int:
 
     spec, level, lean = block.spec, rule_level(block), is_lean(block)
     if lean and not spec.biased:
-        return config.OF_DISTANCES + score_grad
-    if lean and not spec.reduce.traits.additive:
-        return config.weight_of(score_grad, takes_more(block), False, lean=True)
-    more = stats or spec.own_scales if score_grad else more_numbers(spec, level)
-    return config.weight_of(score_grad, more, level > 0, spec.second)
+        weight = config.OF_DISTANCES + score_grad
+    elif lean and not spec.reduce.traits.additive:
+        weight = config.weight_of(score_grad, takes_more(block), False, lean=True)
+    else:
+        more = stats or spec.own_scales if score_grad else more_numbers(spec, level)
+        weight = config.weight_of(score_grad, more, level > 0, spec.second)
+    return int(weight)
 
 
 def more_numbers(spec: PairSpec, level: int) -> bool:
