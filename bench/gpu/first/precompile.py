@@ -75,3 +75,5 @@ def compile_levers(look: Look, name: str) -> None:
     for tile in block.TILES[name].values():
         with block.tiled(tile):
             block.kernel(name, chunk)()
+    with block.general():
+        block.kernel(name, chunk)()
