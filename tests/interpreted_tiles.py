@@ -188,7 +188,7 @@ def test_what_is_not_lean():
         *(
             replace(block, spec=replace(block.spec, **changes))
             for changes in (
-                {"reduce": Reduce.SOFTPLUS}, {"score": Score.DISTANCE}, {"split": True}, {"counts": True},
+                {"reduce": Reduce.MAX}, {"score": Score.DISTANCE}, {"split": True}, {"counts": True},
                 {"own_scales": True}, {"target": Target.SOFTMAX}, {"keep": PairTest.SAME_INDEX},
                 {"keep": PairTest.OTHER_ID}, {"positives": PairTest.KEPT}, {"positives": PairTest.OTHER_INDEX},
                 {"positives": PairTest.SAME_ID},

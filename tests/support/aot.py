@@ -74,11 +74,13 @@ class Variant:
     counts: bool = False
     target: Target = Target.NONE
     own_scales: bool = False
+    offset: bool = True
 
     def spec(self) -> PairSpec:
         return PairSpec(
             self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
             score=self.score, split=self.split, counts=self.counts, target=self.target, own_scales=self.own_scales,
+            offset=self.offset,
         )  # fmt: skip
 
     def sums(self) -> bool:
@@ -160,6 +162,10 @@ VARIANTS = {
     "distance": Variant(
         ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
         score=Score.DISTANCE, positives=PairTest.KEPT,
+    ),
+    "gram": Variant(
+        ("RowScale", "ColScale", "RowBias", *of_both("PositiveWeight", "ScaleGrad"), "RowBiasGrad"),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.KEPT, score=Score.DISTANCE, offset=False,
     ),
     "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, PairTest.SAME_ID),
     "split": Variant(
@@ -259,13 +265,7 @@ def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile
 
 def tile_of(kernel: str, arch: str, kind: str, variant: Variant) -> config.Tile:
     """As the backend chooses it from the table."""
-    score_grad = kernel == "score_grad"
-    level, second, lean = variant.rule_level(), variant.spec().second, variant.lean()
-    if lean:
-        more = triton_launch.takes_more(variant.block())
-    else:
-        more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
-    return config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second, lean))
+    return config.tile(arch, kind, triton_launch.weight_of(variant.block(), kernel == "score_grad", variant.sums()))
 
 
 def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:
@@ -363,8 +363,8 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "OWN_SCALES": variant.own_scales,
-        "SCORE": int(variant.score), "OFFSET": 1, "LEAN": variant.lean(), "TARGET": int(variant.target),
-        "SECOND_TMA": tma, "SECOND_EVEN": True,
+        "SCORE": int(variant.score), "OFFSET": int(variant.offset), "LEAN": variant.lean(),
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
