@@ -8,6 +8,7 @@ from typing import Any
 from .results import ABOUT_STAGES, Record
 
 GAIN = 0.03  # a share of the time below which a lever is noise
+CHUNK = 5632  # rows that backends/waves.py takes at once at the size of stage `ceilings`
 LONG = 'then the long form, a part a command: make gpu PARTS="build test", PARTS="build tune", PARTS="build bench"'
 
 
@@ -92,13 +93,13 @@ def lever(records: Sequence[Record]) -> list[str]:
 
 def chunk(records: Sequence[Record]) -> list[str]:
     rates = {x["rows"]: x["tflops"] for x in good(records, "ceilings", "rows", "tflops") if x["item"] == "dA"}
-    if 4096 not in rates:
+    if CHUNK not in rates:
         return []
     rows = max(rates, key=lambda n: rates[n])
     lines = []
-    if rates[rows] > (1 + GAIN) * rates[4096]:
+    if rates[rows] > (1 + GAIN) * rates[CHUNK]:
         lines.append(
-            f"chunks of {rows} rows: dA at {rates[rows]:.0f} instead of {rates[4096]:.0f} TFLOP/s (base.GPU_LIMITS)"
+            f"chunks of {rows} rows: dA at {rates[rows]:.0f} instead of {rates[CHUNK]:.0f} TFLOP/s (backends/waves.py)"
         )
     if any(not x["in_place"] for x in good(records, "ceilings", "in_place")):
         lines.append("addmm does not add in place here: dB pays for a second matrix (products.add_float_product)")

@@ -15,16 +15,16 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, PairCall, ScoreGradients
 from .base import (
-    GPU_LIMITS,
     Backend,
     FusedGradients,
     SmallExtras,
     SmallLoss,
     SmallWeights,
     fits_at_once,
+    gpu_limits,
     score_grad_dtype,
 )
-from .products import add_float_product
+from .products import add_float_product, set_float_product
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_gradients, fits_fused
 from .triton_launch import Launch, outputs, upstream
@@ -61,7 +61,11 @@ class TritonBackend(Backend):
         return None if interpreting() else old_device(device)
 
     def limits(self, device: torch.device) -> Limits:
-        return GPU_LIMITS
+        return gpu_limits(device, 1 << 30)
+
+    def pair_bytes(self, call: PairCall) -> int:
+        """Of a score gradient, see score_grad_dtype."""
+        return 2 if call.dtype == torch.bfloat16 or self.narrow(call) else 4
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         # the interpreter computes with the bits of bfloat16 as if they were integers
@@ -82,6 +86,9 @@ class TritonBackend(Backend):
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
+
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        set_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         return joined(self.stats_tiles(block))
