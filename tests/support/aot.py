@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,7 @@ class Usage:
     tensor_cores: int  # instructions
     copies: int  # instructions of the tensor copy engine
     negations: int  # in PTX, of float32: what a difference leaves that is contracted with a product
+    code: str = field(repr=False)  # disassembled
 
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         recent = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
@@ -371,7 +372,7 @@ def usage(built: Any, arch: str) -> Usage:
         stack = max(stack, 4 * len(re.findall(r"\bSTL\b", text)))
     found = re.findall(TENSOR_CORES.get(arch, r"\bHMMA"), text)
     copies, negations = re.findall(r"\bUTMALDG", text), re.findall(r"\bneg\.f32", built.asm.get("ptx", ""))
-    return Usage(registers, stack, built.metadata.shared, len(found), len(copies), len(negations))
+    return Usage(registers, stack, built.metadata.shared, len(found), len(copies), len(negations), text)
 
 
 def tool(name: str, *arguments: str) -> str:
