@@ -8,6 +8,7 @@ import torch
 
 from contrastile.benchmark.clock import Step
 from contrastile.benchmark.problem import Problem, stepper
+from model import blocks, counts, cycles
 
 from . import plan
 from .look import Look, milliseconds, peak_megabytes
@@ -36,7 +37,19 @@ def timed(look: Look, work: Workload, backend: str, repeats: int) -> dict[str, A
     ms = milliseconds(lambda: step(0), repeats)
     fresh = stepper(loss, [asked.case(0)], backward=True)  # without the gradients of the steps before
     found = {"ms": ms, "tflops": asked.flop / ms / 1e9, "megabytes": peak_megabytes(lambda: fresh(0))}
-    return found | ({"kernels": kernels(look, step)} if backend == "triton" else {})
+    if backend == "triton":
+        found |= {"kernels": kernels(look, step), "predicted": predicted(look, work)}
+    return found
+
+
+def predicted(look: Look, work: Workload) -> dict[str, Any]:
+    """Milliseconds, from least to most, of a step and of its parts: what the model of bench/gpu/model says."""
+    rows = work.n * (2 if work.name == "nt_xent" else 1)  # of both views
+    asked = blocks.Problem(work.name, rows, work.d, 3 if work.variant == "four" else 1)
+    device = cycles.device_of(look.results.device)
+    found = cycles.predict(asked, device, counts.stored())
+    parts = {"total": found.total, **found._asdict()}
+    return {"device": device.name} | {name: [round(1e3 * x, 2) for x in seconds] for name, seconds in parts.items()}
 
 
 def kernels(look: Look, step: Step) -> list[dict[str, Any]]:

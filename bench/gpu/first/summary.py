@@ -106,8 +106,16 @@ def losses(found: list[Record]) -> list[str]:
             lines.append(f"{name}: {bad(x)}")
             continue
         lines.append(f"{name}: {x['ms']:.2f} ms, {x['tflops']:.0f} TFLOP/s, {x['megabytes']:.0f} MB")
+        if "predicted" in x:
+            lines.append(f"    {expected(x['predicted'])}")
         lines += [f"    {k['ms']:9.3f} ms {k['calls']:4d} x {k['name'][:60]}" for k in x.get("kernels", ())[:6]]
     return lines
+
+
+def expected(x: Record) -> str:
+    """What the model predicted."""
+    said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in x.items() if name != "device" and high > 0]
+    return f"predicted for an {x['device']}, ms: {', '.join(said)}"
 
 
 def levers(found: list[Record]) -> list[str]:
