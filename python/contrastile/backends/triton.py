@@ -69,7 +69,7 @@ class TritonBackend(Backend):
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         # the interpreter computes with the bits of bfloat16 as if they were integers
-        return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
+        return torch.float32 if dtype == torch.bfloat16 and interpreting() else dtype
 
     def small_loss(
         self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
