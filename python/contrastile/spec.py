@@ -301,7 +301,8 @@ class PairBlock:
     row: Side
     col: Side
     mask: Tensor | None = None  # (n, m) bool
-    # (t, n, padded m) float32 raw products, in the order of `operands`: stats fills it, score_grad reads it
+    # (t, n, padded m) float32 raw products, in the order of `operands`, or what else Backend.saved_dtype says: stats
+    # fills it, score_grad reads it
     scores: Tensor | None = None
     factor: Tensor | None = None  # see PairCall
     again: bool = False  # score_grad of this very block follows its stats

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ..monoid import SideStats
+from ..monoid import SideStats, stat_dtype
 from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients
 from .segments import SegmentReduces
 
@@ -113,6 +113,14 @@ class Backend(ABC):
     def pair_bytes(self, call: PairCall) -> int:
         """What a product of a pair of a block takes of the workspace."""
         return 4
+
+    def saved_dtype(self, call: PairCall) -> torch.dtype | None:
+        """Of what stats leaves in block.scores for score_grad, where a call has room for it; None: nothing."""
+        return stat_dtype(call.dtype) if self.saves_scores else None
+
+    def saved_width(self, columns: int) -> int:
+        """Of a row of block.scores."""
+        return -(-columns // self.padding) * self.padding
 
     def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         """out (p, d) = x (p, q) @ y (q, d), whatever it holds, as `accumulate`."""

@@ -27,6 +27,9 @@ from .base import (
 from .products import add_float_product, set_float_product
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_gradients, fits_fused
+from .triton_kept import keeps, kept_width
+from .triton_kept import score_grad as kept_score_grad
+from .triton_kept import stats_tiles as kept_stats_tiles
 from .triton_launch import Launch, outputs, upstream
 from .triton_merge import PartialStats, joined
 from .triton_segments import TritonSegments
@@ -63,6 +66,13 @@ class TritonBackend(Backend):
     def limits(self, device: torch.device) -> Limits:
         return gpu_limits(device, 1 << 30)
 
+    def saved_dtype(self, call: PairCall) -> torch.dtype | None:
+        """Exponentials of lean calls; raw scores would need four bytes."""
+        return torch.bfloat16 if keeps(call) else None
+
+    def saved_width(self, columns: int) -> int:
+        return kept_width(columns)
+
     def pair_bytes(self, call: PairCall) -> int:
         """Of a score gradient, see score_grad_dtype."""
         return 2 if call.dtype == torch.bfloat16 or self.narrow(call) else 4
@@ -96,12 +106,16 @@ class TritonBackend(Backend):
     def stats_tiles(self, block: PairBlock) -> list[PartialStats]:
         from ..triton_kernels import pair
 
+        if block.scores is not None:
+            return kept_stats_tiles(block)
         launch = Launch(block)
         found = launch.partials()
         launch.run(pair.stats, outputs(found))
         return found
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
+        if block.scores is not None:
+            return kept_score_grad(block, needs)
         result, found = self.score_grad_tiles(block, needs)
         if found:
             result.row_stats, result.col_stats = joined(found)

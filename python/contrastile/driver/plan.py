@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..backends import waves
 from ..backends.base import Backend
-from ..monoid import stat_dtype
 from ..spec import Limits, PairBlock, PairCall, Room
 
 
@@ -121,28 +120,34 @@ class Plan:
 
     # ---- scores saved from statistics to score gradients
 
-    def padded(self, columns: int) -> int:
-        return -(-columns // self.backend.padding) * self.backend.padding
+    @property
+    def keeps_more(self) -> bool:
+        """Whether what is saved is held beside score gradients, not in their place."""
+        return not self.backend.saves_scores and self.backend.saved_dtype(self.call) is not None
 
     def width(self) -> int:
         """Scores of one row with all columns, padded block by block."""
-        return sum(self.padded(len(block)) for block in self.call.blocks) * self.call.products
+        return sum(self.backend.saved_width(len(block)) for block in self.call.blocks) * self.call.products
 
     def step_scores(self, step: Step) -> int:
-        return self.call.products * (step.stop - step.start) * self.padded(step.last - step.first)
+        return self.call.products * (step.stop - step.start) * self.backend.saved_width(step.last - step.first)
 
     def scores_within(self, budget: int) -> Tensor | None:
         """Memory for scores saved between two sweeps, at most `budget` bytes."""
-        if budget <= 0:
+        dtype = self.backend.saved_dtype(self.call)
+        if budget <= 0 or dtype is None:
             return None
-        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.products
-        return self.memory(min(budget // stat_dtype(self.call.dtype).itemsize, len(self.call.rows) * width))
+        if self.keeps_more:
+            every = sum(self.step_scores(step) for step in self.steps())
+        else:
+            width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.products
+            every = len(self.call.rows) * width
+        return self.memory(min(budget // dtype.itemsize, every))
 
     def memory(self, size: int) -> Tensor | None:
         """For so many scores; None for a backend that keeps none."""
-        if not self.backend.saves_scores:
-            return None
-        return self.backend.memory(size, stat_dtype(self.call.dtype), self.call.rows.features.device)
+        dtype = self.backend.saved_dtype(self.call)
+        return None if dtype is None else self.backend.memory(size, dtype, self.call.rows.features.device)
 
 
 class ScoreStore:
@@ -158,7 +163,8 @@ class ScoreStore:
             return None
         part = self.buffer[self.used : self.used + size]
         self.used += size
-        return part.view(plan.call.products, step.stop - step.start, plan.padded(step.last - step.first))
+        width = plan.backend.saved_width(step.last - step.first)
+        return part.view(plan.call.products, step.stop - step.start, width)
 
 
 def columns_before(call: PairCall, index: int) -> int:

@@ -34,6 +34,8 @@ def scalar(
         return one_sweep(plan, weights, needs)
     if backend.gradients(call) is not None:
         return two_sweeps(plan, weights, needs, budget)
+    if plan.keeps_more:
+        return two_sweeps(plan, weights, needs, budget)
     if (step := plan.only_step()) is not None:
         return one_block(plan, step, weights, needs)
     both = call.spec.cols or call.spec.square
