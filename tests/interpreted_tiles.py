@@ -14,7 +14,7 @@ from contrastile.backends.triton import TritonBackend
 from contrastile.backends.triton_fused import fused_tile
 from contrastile.monoid import NUMBERS
 from contrastile.spec import Gradients, Score
-from contrastile.triton_kernels import config, merge, pair, rules, slopes
+from contrastile.triton_kernels import config, merge, pair, partials, rules, slopes
 from support.blocks import ALL, APART, agree, apart, close, double, nan_in, numbers
 from support.combinations import by_default
 
@@ -139,16 +139,16 @@ def zero(original):
 
 
 MUTANTS = {
-    "others": (pair, "store_positives", positives_stay, "ids"),
+    "others": (partials, "store_positives", positives_stay, "ids"),
     "slopes of others": (slopes, "add_positive_slopes", without(-3), "ids"),
     "slopes of positives": (slopes, "drop_of_positives", lambda _: lambda positive, drop: drop == drop, "ids"),
-    "kept positives": (pair, "drop_of_positives", lambda _: lambda positive, drop: positive == 0, "none is kept"),
-    "their sum": (pair, "exponentials", off, "ids"),
-    "one": (pair, "one_exponential", off, "index"),
-    "counts": (pair, "counted", doubled, "counts"),
+    "kept positives": (partials, "drop_of_positives", lambda _: lambda positive, drop: positive == 0, "none is kept"),
+    "their sum": (partials, "exponentials", off, "ids"),
+    "one": (partials, "one_exponential", off, "index"),
+    "counts": (partials, "counted", doubled, "counts"),
     "join": (merge, "joined_sums", zero, "counts"),
     "share": (slopes, "share_of", doubled, "partners"),
-    "sums by share": (pair, "share_of", doubled, "partners"),
+    "sums by share": (partials, "share_of", doubled, "partners"),
     "z of columns": (pair, "affine", of_rows, "own scales"),
     "sums of own scales": (pair, "through_scales", of_both, "own scales"),
     "join of exponentials": (merge, "joined_exponentials", off, "index"),

@@ -158,8 +158,12 @@ ALLOWED = {
         "triton_kernels.tiles",
     ),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.lean": ("triton_kernels.partials", "triton_kernels.rules", "triton_kernels.slopes"),
     "triton_kernels.pair": (
         "triton_kernels.functors",
+        "triton_kernels.lean",
+        "triton_kernels.partials",
         "triton_kernels.rules",
         "triton_kernels.second",
         "triton_kernels.slopes",
@@ -191,7 +195,9 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segments")
+KERNELS = (
+    "functors", "tiles", "slopes", "partials", "lean", "pair", "rules", "second", "fused", "merge", "segments"
+)  # fmt: skip
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},

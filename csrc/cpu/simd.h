@@ -75,18 +75,7 @@ CT_HD Vec vexp(Vec x) {
 #endif
 }
 
-// log(1 + y), 0 <= y <= 1, relative error below 2e-7: 2 atanh(y / (2 + y))
-CT_HD Vec vlog1p_unit(Vec y) {
-  const Vec s = y / (y + 2.f), q = s * s;
-  Vec p = splat(1.f / 15.f);
-  p = p * q + 1.f / 13.f;
-  p = p * q + 1.f / 11.f;
-  p = p * q + 1.f / 9.f;
-  p = p * q + 1.f / 7.f;
-  p = p * q + 1.f / 5.f;
-  p = p * q + 1.f / 3.f;
-  return 2.f * (s + s * q * p);
-}
+CT_HD Vec vreciprocal(Vec x) { return 1.f / x; }
 
 CT_HD Vec vsqrt(Vec x) {
   Vec y;

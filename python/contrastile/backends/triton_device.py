@@ -54,11 +54,17 @@ def architecture(device: torch.device) -> str | None:
 
 
 def tile_for(
-    device: torch.device, kind: str, score_grad: bool, more_numbers: bool, rules: bool, second: bool = False
+    device: torch.device,
+    kind: str,
+    score_grad: bool,
+    more_numbers: bool,
+    rules: bool,
+    second: bool = False,
+    lean: bool = False,
 ) -> Any:
     from ..triton_kernels import config
 
-    weight = config.weight_of(score_grad, more_numbers, rules, second)
+    weight = config.weight_of(score_grad, more_numbers, rules, second, lean)
 
     arch = architecture(device)
     if arch is None:

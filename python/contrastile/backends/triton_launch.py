@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_kernel import Kernel
 from .triton_merge import PartialStats
 
 COMPARED = (*READERS, "partner", "low", "high")  # fields of Side that a kernel compares pair by pair
+# tests that few pairs of a large block pass, and that few do not pass
+ONES, OTHERS = PairTest.SAME_INDEX | PairTest.PARTNER, PairTest.OTHER_INDEX | PairTest.NO_PARTNER
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 # arguments of calls without second operands
@@ -48,9 +50,13 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
+        self.lean = is_lean(block)
         level = rule_level(block)
-        more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
-        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second)
+        if self.lean:
+            more = takes_more(block)
+        else:
+            more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
+        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second, self.lean)
         self.row_tiles = -(-len(block.row) // self.tile.rows)
         self.col_tiles = -(-len(block.col) // self.tile.cols)
         self.cols = block.both_sides
@@ -102,7 +108,7 @@ class Launch:
     def constants(self) -> dict[str, Any]:
         spec, tile, b = self.block.spec, self.tile, self.block.col.directions
         return rule_constants(spec) | self.second() | {
-            "b_direction": b.stride(0), "directions": len(b), "TARGET": int(spec.target),
+            "b_direction": b.stride(0), "directions": len(b), "TARGET": int(spec.target), "LEAN": self.lean,
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -173,6 +179,26 @@ def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
     from ..triton_kernels.rules import Numbers
 
     return {"RowOut": Numbers(), "ColOut": Numbers()} | {f"{x.place}Out": Numbers(**x.tensors) for x in found}
+
+
+def is_lean(block: PairBlock) -> bool:
+    """Whether the epilogues of triton_kernels/lean.py do the block: log-sum-exps of products times a scale of the rows,
+    whose rules drop pairs of one index or of a row and its one partner alone, and sum no others."""
+    spec, row, col = block.spec, block.row, block.col
+    plain = (
+        spec.reduce == Reduce.LSE and spec.score == Score.DOT and not (spec.second or spec.own_scales or spec.counts)
+    )
+    few = spec.keep & ~OTHERS == 0 and spec.positives & ~(ONES | OTHERS) == 0
+    some = spec.positives == NO_TEST or spec.positives & ONES != 0
+    # positives of partners apart would spill
+    one = row.partner is None or (row.partner.shape[1] == 1 and not spec.split)
+    more = (block.mask, col.scale, row.share, *(x for side in (row, col) for x in (side.bias, side.low, side.high)))
+    return plain and few and some and one and all(x is None for x in more)
+
+
+def takes_more(block: PairBlock) -> bool:
+    """Whether positives cost a lean epilogue many registers: their own statistics, or sums of columns over partners."""
+    return block.spec.split or (block.both_sides and block.spec.positives & PairTest.PARTNER != 0)
 
 
 def more_numbers(spec: PairSpec, level: int) -> bool:

@@ -1,0 +1,138 @@
+"""Lean epilogues of log-sum-exps, for rules that concern few pairs: those of an index or a partner.
+
+Pairs are looked at one by one only in tiles that may have such pairs, or reach beyond the block. The others, nearly all
+tiles of a large block, take products, exponentials and sums, and a uniform jump over the rest.
+"""
+
+import triton
+import triton.language as tl
+
+from .partials import store_exponentials, store_positives
+from .rules import (
+    NO_PARTNER,
+    OTHER_INDEX,
+    PARTNER,
+    SAME_INDEX,
+    are_partners,
+    holds,
+    meets_diagonal,
+    meets_partners,
+    no_pair,
+    same_index,
+)
+from .slopes import add_positive_slopes, weighed_slope
+
+
+@triton.jit
+def concerned(
+    ASKED: tl.constexpr, Row, Col, first_row, first_col, n, m, row_origin, col_origin,
+    TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """Whether a pair of the tile may lie outside the block or have a fact that the tests ask for."""
+    found = (first_row + TILE_ROWS > n) | (first_col + TILE_COLS > m)
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        found = found | meets_diagonal(first_row, first_col, row_origin - col_origin, TILE_ROWS, TILE_COLS)
+    if (PARTNER | NO_PARTNER) & ASKED:
+        found = found | meets_partners(Row, first_row, first_col, n, col_origin, TILE_ROWS, TILE_COLS)
+    return found
+
+
+@triton.jit
+def few_rules(
+    Row, Col, i, j, n, m, row_origin, col_origin,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+):  # fmt: skip
+    """(positive, drop) as `rules` has them, but `drop` says nothing of pairs outside the block. Rows have one partner,
+    no pair outside has a fact, so that facts take one comparison."""
+    ASKED: tl.constexpr = KEEP | POSITIVES
+    nothing = no_pair(i, j)
+    index, partner, every = nothing, nothing, nothing == 0
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        index = same_index(i, j, n, m, row_origin - col_origin)
+    if (PARTNER | NO_PARTNER) & ASKED:
+        partner = are_partners(Row, Col, 0, i, j, n, m, row_origin, col_origin)
+    facts = index, nothing, nothing, nothing, nothing, partner
+    positive = holds(POSITIVES, every, facts) if POSITIVES else nothing
+    keep = holds(KEEP, every, facts)
+    if KEEP_POSITIVES:
+        keep = keep | positive
+    return positive, keep == 0
+
+
+@triton.jit
+def store_nothing(Out, index, count, part):
+    """The numbers that positives make up, of a tile without any."""
+    at, inside = part.to(tl.int64) * count + index, index < count
+    tl.store(Out.positive + at, 0.0, mask=inside)
+    if Out.positive_peak is not None:
+        tl.store(Out.positives + at, 0, mask=inside)
+        tl.store(Out.positive_peak + at, float("-inf"), mask=inside)
+        tl.store(Out.positive_total + at, 0.0, mask=inside)
+        tl.store(Out.kept_positives + at, 0, mask=inside)
+
+
+@triton.jit
+def store_lean_stats(
+    z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    SPLIT: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """The tile's partial statistics of rows and, with COLS, of columns."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+    row_tile, col_tile = first_row // TILE_ROWS, first_col // TILE_COLS
+    if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
+        positive, drop = few_rules(
+            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
+        )  # fmt: skip
+        kept = z
+        if KEEP:
+            kept = tl.where(drop, float("-inf"), kept)
+        if SPLIT:
+            kept = tl.where(positive, float("-inf"), kept)
+        # one after the other: the tile's rows share a predicate of their own, and so do its columns
+        kept = tl.where((i < n)[:, None], kept, float("-inf"))
+        kept = tl.where((j < m)[None, :], kept, float("-inf"))
+        if POSITIVES:
+            store_positives(
+                z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0, SPLIT, False, COLS, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
+        z = kept
+    elif POSITIVES and not SAME_INDEX & POSITIVES:
+        store_nothing(RowOut, i, n, col_tile)
+        if COLS:
+            store_nothing(ColOut, j, m, row_tile)
+    store_exponentials(z, RowOut, i, n, col_tile, 1)
+    if COLS:
+        store_exponentials(z, ColOut, j, m, row_tile, 0)
+
+
+@triton.jit
+def lean_slopes(
+    z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+    REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    SPLIT: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """dL/dz from the sides that have weights, and from positives; 0 in columns outside the block, which sums of rows
+    meet."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+    if RowUpstream.weight is None:
+        g = weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
+    else:
+        g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
+        if ColUpstream.weight is not None:
+            g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
+    if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
+        positive, drop = few_rules(
+            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
+        )  # fmt: skip
+        if KEEP:
+            g = tl.where(drop, 0.0, g)
+        if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
+            g = add_positive_slopes(
+                g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
+                first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
+        g = tl.where((j < m)[None, :], g, 0.0)
+    return g
