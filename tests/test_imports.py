@@ -65,6 +65,15 @@ ALLOWED = {
         "backends.triton_launch",
         "triton_kernels",
     ),
+    "backends.triton_kept": (
+        "spec",
+        "backends.base",
+        "backends.triton_device",
+        "backends.triton_fused",
+        "backends.triton_launch",
+        "backends.triton_merge",
+        "triton_kernels",
+    ),
     "backends.triton_plan": (
         "spec",
         "backends.base",
@@ -142,6 +151,7 @@ ALLOWED = {
         "backends.measured",
         "backends.triton_device",
         "backends.triton_fused",
+        "backends.triton_kept",
         "backends.triton_launch",
         "backends.triton_merge",
         "backends.triton_small",
@@ -159,6 +169,13 @@ ALLOWED = {
     ),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.kept": (
+        "triton_kernels.functors",
+        "triton_kernels.lean",
+        "triton_kernels.partials",
+        "triton_kernels.rules",
+        "triton_kernels.tiles",
+    ),
     "triton_kernels.lean": ("triton_kernels.partials", "triton_kernels.rules", "triton_kernels.slopes"),
     "triton_kernels.pair": (
         "triton_kernels.functors",
@@ -196,7 +213,7 @@ ALLOWED = {
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
 KERNELS = (
-    "functors", "tiles", "slopes", "partials", "lean", "pair", "rules", "second", "fused", "merge", "segments"
+    "functors", "tiles", "slopes", "partials", "lean", "kept", "pair", "rules", "second", "fused", "merge", "segments"
 )  # fmt: skip
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},

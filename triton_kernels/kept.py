@@ -10,14 +10,16 @@ far above the statistic of a column that what matters to the column may be 0 in 
 import triton
 import triton.language as tl
 
-from .functors import LN2, LOG2E, base_of_powers, power
+from .functors import LN2, base_of_powers, power
 from .lean import concerned, lean_slopes, store_lean_stats, store_nothing
 from .partials import store_exponentials
 from .rules import SAME_INDEX
 from .tiles import affine, finite_parts, place, product, scale_of, weights_of
 
 DOT = tl.constexpr(0)  # spec.Score
-REACH = tl.constexpr(64.0)  # e^-87 is the smallest normal number: what is lost weighs less than e^-23 of an item's weight
+REACH = tl.constexpr(
+    64.0
+)  # e^-87 is the smallest normal number: what is lost weighs less than e^-23 of an item's weight
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])

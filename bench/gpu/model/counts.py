@@ -62,7 +62,7 @@ def store(counts: Counts) -> None:
 
 def compiled() -> Counts:
     """In processes of their own: the stand-in for a driver is for good."""
-    return {loss: of_process(loss) for loss in LOSSES}
+    return {loss: of_process(loss) for loss in (*LOSSES, KEPT)}
 
 
 def of_process(loss: str) -> dict[str, Kernel]:

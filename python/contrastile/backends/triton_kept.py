@@ -54,7 +54,8 @@ def run(launch: Launch, kernel: Any, more: dict[str, Any]) -> None:
 def of_statistics(block: PairBlock) -> Launch:
     launch = Launch(block)
     assert launch.tile.cols >= LEAST_COLS, launch.tile
-    return launch.of(replace(launch.tile, per_processor=0))
+    launch.use(replace(launch.tile, per_processor=0))
+    return launch
 
 
 def stats_tiles(block: PairBlock) -> list[PartialStats]:
@@ -70,7 +71,7 @@ def score_grad(block: PairBlock, needs: Needs) -> ScoreGradients:
     from ..triton_kernels import kept as kernels
 
     launch, (n, m), cols = Launch(block, needs), (len(block.row), len(block.col)), of_statistics(block).tile.cols
-    launch = launch.of(replace(launch.tile, cols=min(launch.tile.cols, cols), per_processor=0))
+    launch.use(replace(launch.tile, cols=min(launch.tile.cols, cols), per_processor=0))
     width = exponentials_width(m)
     grad = launch.empty(1, n, width, dtype=score_grad_dtype(block))
     sums: Tensor | None = launch.empty(launch.col_tiles, n) if needs.row_scale else None

@@ -56,9 +56,7 @@ class Launch:
             more = takes_more(block)
         else:
             more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
-        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second, self.lean)
-        self.row_tiles = -(-len(block.row) // self.tile.rows)
-        self.col_tiles = -(-len(block.col) // self.tile.cols)
+        self.use(tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second, self.lean))
         self.cols = block.both_sides
         self.tma = (
             copies
@@ -66,6 +64,11 @@ class Launch:
             and copyable(block.row.features)
             and copyable(block.col.directions)
         )
+
+    def use(self, tile: Any) -> None:
+        self.tile = tile
+        self.row_tiles = -(-len(self.block.row) // tile.rows)
+        self.col_tiles = -(-len(self.block.col) // tile.cols)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
