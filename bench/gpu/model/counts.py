@@ -70,7 +70,7 @@ def of_process(loss: str) -> dict[str, Kernel]:
     return {name: Kernel(**x) for name, x in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def of_loss(name: str) -> dict[str, Kernel]:
+def of_loss(name: str, capability: tuple[int, int] = (9, 0)) -> dict[str, Kernel]:
     """Of the kernels over pairs that a loss in blocks launches, in bfloat16."""
     import torch
 
@@ -78,7 +78,7 @@ def of_loss(name: str) -> dict[str, Kernel]:
     from contrastile.benchmark import ahead
     from contrastile.catalog import CATALOG
 
-    kernels = ahead.install(ahead.Device())
+    kernels = ahead.install(ahead.Device(capability))
     base.SMALL_PAIRS = -1
     loss, _, kept = name.partition(", ")
     card = next(card for card in CATALOG if card.name == loss)

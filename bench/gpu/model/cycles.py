@@ -62,11 +62,11 @@ def device_of(name: str) -> Device:
 
 
 def kernel_time(kernel: Kernel, device: Device, pairs: float, depth: int, written: float) -> Range:
-    """Of a kernel over pairs. depth: features of all products of a pair; written: bytes of a pair."""
+    """Of a kernel over pairs. depth: features of all products of a pair, 0: none. written: bytes of a pair."""
     clocked = device.processors * device.clock
     loaded = HALF * depth * (1 / kernel.rows + 1 / kernel.cols)  # bytes of a pair; without a product what was kept
     operands = max(16 + kernel.wide / 4, kernel.wide / 2) / (kernel.wide / 2) if kernel.wide else 0.0
-    products = operands * 2 * (depth + FILL) / device.product
+    products = operands * 2 * (depth + FILL) / device.product if depth else 0.0
     instructions = max(kernel.instructions / (LANES * clocked), kernel.mufu / (MUFU * clocked))
     least = max(loaded / (PORT * clocked), loaded / (SHARED * device.cache), written / device.memory)
     exposed = EXPOSED if kernel.resident() > 1 else (1.0, 1.0)
@@ -108,9 +108,8 @@ def predict(problem: Problem, device: Device, counts: Counts, kept: bool = False
     stats, score_grad = none, none
     if "stats" in kernels:  # sums leave one kernel
         stats = kernel_time(kernels["stats"], device, pairs, depth, planes * kept)
-    if kept:
-        spent = pairs * 2 * planes / device.memory
-        score_grad = Range(spent, spent)
+    if kept:  # read and overwritten
+        score_grad = kernel_time(kernels["score_grad"], device, pairs, 0, 2 * planes)
     else:  # of several directions each is multiplied again for its score gradient
         again = depth * (1 + (problem.directions > 1))
         score_grad = kernel_time(kernels["score_grad"], device, pairs, again, planes)

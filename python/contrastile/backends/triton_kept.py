@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..spec import Needs, PairBlock, PairCall, ScoreGradients
 from .base import score_grad_dtype
-from .triton_device import on_device
+from .triton_device import architecture, on_device
 from .triton_fused import fits_fused
 from .triton_launch import Launch, arguments, is_lean, outputs, upstream
 from .triton_merge import PartialStats
@@ -22,8 +21,13 @@ LEAST_COLS = 64  # of a tile that keeps its peaks
 
 def keeps(call: PairCall) -> bool:
     """Whether the call's exponentials can be kept, with an error like that of the rounding of score gradients."""
+    from ..triton_kernels import config
+
+    arch = architecture(call.rows.features.device)
+    if call.dtype not in KINDS or not (arch is None or arch in config.KEPT):
+        return False
     lean = all(is_lean(PairBlock(call.spec, call.rows, block, call.mask)) for block in call.blocks)
-    return call.dtype in KINDS and lean and not fits_fused(call.rows.features, call)
+    return lean and not fits_fused(call.rows.features, call)
 
 
 def exponentials_width(columns: int) -> int:
@@ -51,17 +55,19 @@ def run(launch: Launch, kernel: Any, more: dict[str, Any]) -> None:
         kernel[launch.grid](**{name: given[name] for name in kernel.arg_names}, **launch.tile.options())
 
 
-def of_statistics(block: PairBlock) -> Launch:
-    launch = Launch(block)
-    assert launch.tile.cols >= LEAST_COLS, launch.tile
-    launch.use(replace(launch.tile, per_processor=0))
-    return launch
+def tiles(device: torch.device) -> tuple[Any, Any]:
+    """Of statistics and of score gradients, which must not be wider."""
+    from ..triton_kernels import config
+
+    arch = architecture(device)
+    return (config.INTERPRETER,) * 2 if arch is None else config.KEPT[arch]
 
 
 def stats_tiles(block: PairBlock) -> list[PartialStats]:
     from ..triton_kernels import kept as kernels
 
-    launch = of_statistics(block)
+    launch = Launch(block)
+    launch.use(tiles(launch.device)[0])
     found = launch.partials()
     run(launch, kernels.stats, outputs(found))
     return found
@@ -70,11 +76,18 @@ def stats_tiles(block: PairBlock) -> list[PartialStats]:
 def score_grad(block: PairBlock, needs: Needs) -> ScoreGradients:
     from ..triton_kernels import kept as kernels
 
-    launch, (n, m), cols = Launch(block, needs), (len(block.row), len(block.col)), of_statistics(block).tile.cols
-    launch.use(replace(launch.tile, cols=min(launch.tile.cols, cols), per_processor=0))
+    launch, n, m = Launch(block, needs), len(block.row), len(block.col)
+    of_stats, own = tiles(launch.device)
+    launch.use(own)
     width = exponentials_width(m)
     grad = launch.empty(1, n, width, dtype=score_grad_dtype(block))
     sums: Tensor | None = launch.empty(launch.col_tiles, n) if needs.row_scale else None
-    more = {"Grad": grad, "grad_stride": width, "Factor": block.factor, "RowScaleGrad": sums, "KEPT_COLS": cols}
+    more = {
+        "Grad": grad,
+        "grad_stride": width,
+        "Factor": block.factor,
+        "RowScaleGrad": sums,
+        "KEPT_COLS": of_stats.cols,
+    }
     run(launch, kernels.score_grad, more | upstream(block.row, block.col, True, launch.cols))
     return ScoreGradients(grad[:, :, :m], row_scale=None if sums is None else sums.sum(0))

@@ -23,6 +23,7 @@ from contrastile.backends import (
     triton,
     triton_device,
     triton_fused,
+    triton_kept,
     triton_launch,
     triton_merge,
     triton_plan,
@@ -31,7 +32,8 @@ from contrastile.backends import (
 )
 
 MODULES: tuple[ModuleType, ...] = (
-    triton, triton_device, triton_fused, triton_launch, triton_merge, triton_plan, triton_segments, triton_small
+    triton, triton_device, triton_fused, triton_kept, triton_launch, triton_merge, triton_plan, triton_segments,
+    triton_small,
 )  # fmt: skip
 
 
