@@ -1,5 +1,5 @@
-"""The tests of interpreted_functors.py and interpreted_tiles.py. A file of its own, so that processes share out what
-takes minutes."""
+"""The tests of interpreted_functors.py, interpreted_lean.py and interpreted_tiles.py. A file of its own, so that
+processes share out what takes minutes."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ pytestmark = pytest.mark.interpret
 
 
 def test_in_the_interpreter(request):
-    for name in ("interpreted_functors.py", "interpreted_tiles.py"):
+    for name in ("interpreted_functors.py", "interpreted_lean.py", "interpreted_tiles.py"):
         interpreter.run(name, request.config.getoption("--run-slow"))

@@ -98,6 +98,9 @@ SECOND = {arch: _SECOND for arch in TABLE} | {
         "ieee": (Tile(64, 64, 16, 8, 2), *(Tile(64, 32, 16, 4, 2),) * 3),
     },
 }
+# the same of lean epilogues of distances: `stats`, `score_grad`
+DISTANCES = {arch: {kind: tiles[2:] for kind, tiles in kinds.items()} for arch, kinds in TABLE.items()}
+DISTANCES["sm_90"]["half"] = (Tile(64, 128, 64, 4, 3), Tile(64, 128, 64, 4, 3, registers=255))
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
@@ -146,7 +149,8 @@ def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool, second: bo
     return 7 + score_grad + 2 * many_rules if second else min(score_grad + more_numbers + 2 * many_rules, 3)
 
 
-TUNED = 7  # weights that are tuned: all but those with second operands
+TUNED = 7  # weights that are tuned: all but those with second operands and of distances
+OF_DISTANCES = 11
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -163,7 +167,7 @@ def has_tma(arch: str, kind: str) -> bool:
 
 
 def tile(arch: str, kind: str, weight: int) -> Tile:
-    return (*TABLE[arch][kind], *LEAN[arch][kind], *SECOND[arch][kind])[weight]
+    return (*TABLE[arch][kind], *LEAN[arch][kind], *SECOND[arch][kind], *DISTANCES[arch][kind])[weight]
 
 
 def fused_tile(

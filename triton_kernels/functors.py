@@ -1,7 +1,8 @@
 """Per-pair mathematics of the reduces and scores, each value beside its derivative; names as in csrc/common/functors.h.
 
 `term` is what one kept pair adds to the statistic, `slope` its derivative in z; `positive_term` / `positive_slope` are
-the same for a positive pair. A kernel picks them by the constant of its reduce or score: one kernel serves all.
+the same for a positive pair. A kernel picks them by the constant of its reduce or score: one kernel serves all. Slopes
+of distances are twice the derivative in q, which has -2 <a, b>, as functions of the score: then no register holds q.
 """
 
 import math
@@ -114,8 +115,8 @@ def squared_distance_value(q):
 
 
 @triton.jit
-def squared_distance_slope(q):
-    return tl.full(q.shape, 1.0, tl.float32)
+def squared_distance_slope(s):
+    return tl.full(s.shape, 2.0, tl.float32)
 
 
 @triton.jit
@@ -124,8 +125,8 @@ def distance_value(q):
 
 
 @triton.jit
-def distance_slope(q):
-    return 0.5 * tl.rsqrt(q)
+def distance_slope(s):
+    return tl.rsqrt(s * s)  # a quarter of a division
 
 
 @triton.jit
@@ -134,8 +135,8 @@ def log_distance_value(q):
 
 
 @triton.jit
-def log_distance_slope(q):
-    return 1.0 / q
+def log_distance_slope(s):
+    return 2.0 * tl.exp2(s * -LOG2E)
 
 
 @triton.jit
@@ -198,10 +199,10 @@ def score_value(q, SCORE: tl.constexpr):
 
 
 @triton.jit
-def score_slope(q, SCORE: tl.constexpr):
+def score_slope(s, SCORE: tl.constexpr):
     if SCORE == DISTANCE:
-        return distance_slope(q)
+        return distance_slope(s)
     elif SCORE == LOG_DISTANCE:
-        return log_distance_slope(q)
+        return log_distance_slope(s)
     else:
-        return squared_distance_slope(q)
+        return squared_distance_slope(s)

@@ -1,4 +1,4 @@
-"""Lean epilogues of log-sum-exps, for rules that concern few pairs: those of an index or a partner.
+"""Lean epilogues of log-sum-exps and sums, for rules that concern few pairs: those of an index or a partner.
 
 Pairs are looked at one by one only in tiles that may have such pairs, or reach beyond the block. The others, nearly all
 tiles of a large block, take products, exponentials and sums, and a uniform jump over the rest.
@@ -7,8 +7,10 @@ tiles of a large block, take products, exponentials and sums, and a uniform jump
 import triton
 import triton.language as tl
 
+from .functors import PEAKS, term
 from .partials import store_exponentials, store_positives
 from .rules import (
+    KEPT,
     NO_PARTNER,
     OTHER_INDEX,
     PARTNER,
@@ -21,6 +23,7 @@ from .rules import (
     same_index,
 )
 from .slopes import add_positive_slopes, weighed_slope
+from .tiles import across, weights_of
 
 
 @triton.jit
@@ -60,6 +63,13 @@ def few_rules(
 
 
 @triton.jit
+def outside(x, rows, cols, value):
+    """x, or `value` where the row or the column is not one of these. One after the other: a row shares a predicate, and
+    so does a column."""
+    return tl.where(cols[None, :], tl.where(rows[:, None], x, value), value)
+
+
+@triton.jit
 def store_nothing(Out, index, count, part):
     """The numbers that positives make up, of a tile without any."""
     at, inside = part.to(tl.int64) * count + index, index < count
@@ -72,6 +82,33 @@ def store_nothing(Out, index, count, part):
 
 
 @triton.jit
+def store_sums_of_kept(
+    z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+    KEEP: tl.constexpr, COLS: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums of z where all pairs that are kept are positives. In the branch there are reductions, so that no tile of
+    numbers leaves it."""
+    i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
+    if concerned(KEEP, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
+        _, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, 0, False)
+        kept = outside(tl.where(drop, 0.0, z), i < n, j < m, 0.0)
+        of_rows, of_cols = tl.sum(kept, 1), tl.sum(kept, 0)
+    else:
+        of_rows, of_cols = tl.sum(z, 1), tl.sum(z, 0)
+    tl.store(RowOut.positive + (first_col // TILE_COLS).to(tl.int64) * n + i, of_rows, mask=i < n)
+    if COLS:
+        tl.store(ColOut.positive + (first_row // TILE_ROWS).to(tl.int64) * m + j, of_cols, mask=j < m)
+
+
+@triton.jit
+def store_lean_side(y, Out, index, count, part, REDUCE: tl.constexpr, AXIS: tl.constexpr):
+    if (PEAKS >> REDUCE) & 1:
+        store_exponentials(y, Out, index, count, part, AXIS)
+    else:
+        tl.store(Out.total + part.to(tl.int64) * count + index, tl.sum(y, AXIS), mask=index < count)
+
+
+@triton.jit
 def store_lean_stats(
     z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
@@ -80,31 +117,35 @@ def store_lean_stats(
     """The tile's partial statistics of rows and, with COLS, of columns."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     row_tile, col_tile = first_row // TILE_ROWS, first_col // TILE_COLS
-    if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
-        positive, drop = few_rules(
-            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
+    FEW: tl.constexpr = 0 if POSITIVES == KEPT else POSITIVES
+    if POSITIVES == KEPT:
+        store_sums_of_kept(
+            z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+            KEEP, COLS, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
-        kept = z
+    if (PEAKS >> REDUCE) & 1:
+        y, nothing = z, float("-inf")
+    else:
+        y, nothing = term(z, REDUCE), 0.0
+    if concerned(KEEP | FEW, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
+        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES)
         if KEEP:
-            kept = tl.where(drop, float("-inf"), kept)
+            y = tl.where(drop, nothing, y)
         if SPLIT:
-            kept = tl.where(positive, float("-inf"), kept)
-        # one after the other: the tile's rows share a predicate of their own, and so do its columns
-        kept = tl.where((i < n)[:, None], kept, float("-inf"))
-        kept = tl.where((j < m)[None, :], kept, float("-inf"))
-        if POSITIVES:
+            y = tl.where(positive, nothing, y)
+        y = outside(y, i < n, j < m, nothing)
+        if FEW:
             store_positives(
                 z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, KEEP == 0, SPLIT, False, COLS, TILE_ROWS, TILE_COLS,
+                REDUCE, FEW, KEEP_POSITIVES, KEEP == 0, SPLIT, False, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        z = kept
-    elif POSITIVES and not SAME_INDEX & POSITIVES:
+    elif FEW and not SAME_INDEX & FEW:
         store_nothing(RowOut, i, n, col_tile)
         if COLS:
             store_nothing(ColOut, j, m, row_tile)
-    store_exponentials(z, RowOut, i, n, col_tile, 1)
+    store_lean_side(y, RowOut, i, n, col_tile, REDUCE, 1)
     if COLS:
-        store_exponentials(z, ColOut, j, m, row_tile, 0)
+        store_lean_side(y, ColOut, j, m, row_tile, REDUCE, 0)
 
 
 @triton.jit
@@ -113,8 +154,7 @@ def lean_slopes(
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SPLIT: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """dL/dz from the sides that have weights, and from positives; 0 in columns outside the block, which sums of rows
-    meet."""
+    """dL/dz from the sides that have weights, and from positives; 0 outside the block."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if RowUpstream.weight is None:
         g = weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
@@ -122,17 +162,21 @@ def lean_slopes(
         g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
         if ColUpstream.weight is not None:
             g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
-    if concerned(KEEP | POSITIVES, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
-        positive, drop = few_rules(
-            Row, Col, i, j, n, m, row_origin, col_origin, KEEP, POSITIVES, KEEP_POSITIVES
-        )  # fmt: skip
+    FEW: tl.constexpr = 0 if POSITIVES == KEPT else POSITIVES
+    if POSITIVES == KEPT:
+        if RowUpstream.positive_weight is not None:
+            g += across(weights_of(RowUpstream.positive_weight, i, i < n), 1)
+        if ColUpstream.positive_weight is not None:
+            g += across(weights_of(ColUpstream.positive_weight, j, j < m), 0)
+    if concerned(KEEP | FEW, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
+        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES)
         if KEEP:
             g = tl.where(drop, 0.0, g)
-        if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
+        if FEW and (SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None):
             g = add_positive_slopes(
                 g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
                 first_row, first_col, n, m, row_origin, col_origin,
-                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+                REDUCE, FEW, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-        g = tl.where((j < m)[None, :], g, 0.0)
+        g = outside(g, i < n, j < m, 0.0)
     return g

@@ -12,8 +12,8 @@ loads of a program's next tile can begin during the epilogue of this one.
 import triton
 import triton.language as tl
 
-from .functors import BIASED, GATED, gate_derivative, score_slope
-from .lean import lean_slopes, store_lean_stats
+from .functors import BIASED, GATED, gate_derivative, score_slope, score_value
+from .lean import concerned, lean_slopes, store_lean_stats
 from .partials import store_stats
 from .rules import rules
 from .second import both_logits, products_of, rounded, slopes_of_each, store_target
@@ -72,8 +72,8 @@ def stats(
 
 
 @triton.jit
-def store_sum(x, Out, index, count, part, AXIS: tl.constexpr):
-    tl.store(Out + part.to(tl.int64) * count + index, tl.sum(x, AXIS), mask=index < count)
+def store_sum(x, Out, index, count, part, AXIS: tl.constexpr, FACTOR: tl.constexpr = 1.0):
+    tl.store(Out + part.to(tl.int64) * count + index, FACTOR * tl.sum(x, AXIS), mask=index < count)
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
@@ -102,6 +102,11 @@ def score_grad(
         z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 1)
         col_z = affine(s, Row, Col, i, j, n, m, SCORE, OWN_SCALES, 0) if OWN_SCALES else z
         if LEAN:
+            if RowOut.total is not None:  # of a sum: its slopes do not need it finished
+                store_lean_stats(
+                    z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
+                    REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, COLS, TILE_ROWS, TILE_COLS,
+                )  # fmt: skip
             g = lean_slopes(
                 z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
@@ -112,7 +117,7 @@ def score_grad(
                 Row, Col, label_words, Mask, mask_stride, first_row, first_col, n, m, row_origin, col_origin,
                 KEEP, POSITIVES, KEEP_POSITIVES, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
-            if RowOut.total is not None:  # of a sum: its slopes do not need it finished
+            if RowOut.total is not None:
                 store_stats(
                     z, col_z, positive, drop, Row, Col, RowOut, ColOut,
                     first_row, first_col, n, m, row_origin, col_origin,
@@ -144,13 +149,20 @@ def score_grad(
             of_u = grad * gate_derivative(s, floor)
             grad *= floor
         elif (BIASED >> SCORE) & 1 == 0:
-            dq = tl.where(x <= floor, 0.0, score_slope(x, SCORE))
-            bias = tl.where(grad == 0.0, grad, grad * dq)
-            grad = -2.0 * bias
+            here, lowest = True, score_value(floor, SCORE)
+            if LEAN:
+                here = concerned(
+                    KEEP, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS
+                )  # fmt: skip
+            if here:  # pairs that do not count may be at a distance that is not finite
+                s = tl.where(grad == 0.0, lowest, s)
+            grad *= tl.where(s <= lowest, 0.0, -score_slope(s, SCORE))
+            bias = grad
+        OF_BIAS: tl.constexpr = 1.0 if (BIASED >> SCORE) & 1 else -0.5  # x has -2 <a, b> as it has a bias
         if RowBiasGrad is not None:
-            store_sum(bias, RowBiasGrad, i, n, col_tile, 1)
+            store_sum(bias, RowBiasGrad, i, n, col_tile, 1, OF_BIAS)
         if ColBiasGrad is not None:
-            store_sum(bias, ColBiasGrad, j, m, row_tile, 0)
+            store_sum(bias, ColBiasGrad, j, m, row_tile, 0, OF_BIAS)
 
         if Factor is not None:  # a power of two, against underflow
             grad *= tl.load(Factor)

@@ -9,6 +9,12 @@ from .tiles import across, finite_parts, scale_of, weights_of
 
 
 @triton.jit
+def once(x):
+    """x, made by one thread an item: else the compiler may make it anew in every thread that needs it."""
+    return tl.sum(tl.join(x, tl.zeros_like(x)), 1)
+
+
+@triton.jit
 def weighed_slope(z, Stat, Weight, index, count, REDUCE: tl.constexpr, AXIS: tl.constexpr):
     """Upstream gradient times the derivative of one side's statistic in z, of pairs that it keeps. Stat (count, 2): its
     parts."""
@@ -18,6 +24,8 @@ def weighed_slope(z, Stat, Weight, index, count, REDUCE: tl.constexpr, AXIS: tl.
         peak, log_total = finite_parts(Stat, index, inside)
         base = base_of_powers(peak)
         weight *= tl.exp(-log_total) * rounding_of_base(peak)
+        if AXIS == 0:
+            base, weight = once(base), once(weight)
     return slope(z, across(base, AXIS), REDUCE) * across(weight, AXIS)
 
 

@@ -74,11 +74,13 @@ class Variant:
     counts: bool = False
     target: Target = Target.NONE
     own_scales: bool = False
+    offset: bool = True
 
     def spec(self) -> PairSpec:
         return PairSpec(
             self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
             score=self.score, split=self.split, counts=self.counts, target=self.target, own_scales=self.own_scales,
+            offset=self.offset,
         )  # fmt: skip
 
     def sums(self) -> bool:
@@ -156,6 +158,10 @@ VARIANTS = {
     "distance": Variant(
         ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
         score=Score.DISTANCE, positives=PairTest.KEPT,
+    ),
+    "gram": Variant(
+        ("RowScale", "ColScale", "RowBias", *of_both("PositiveWeight", "ScaleGrad"), "RowBiasGrad"),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.KEPT, score=Score.DISTANCE, offset=False,
     ),
     "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, PairTest.SAME_ID),
     "split": Variant(
@@ -238,20 +244,19 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
-    score_grad = kernel == "score_grad"
-    level = variant.rule_level()
-    if variant.lean():
-        more = triton_launch.takes_more(variant.block())
-    else:
-        more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
-    second, lean = variant.spec().second, variant.lean()
-    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second, lean))
+    tile = tile or tile_of(kernel, arch, kind, variant)
+    second = variant.spec().second
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
     constants |= {} if second else {"second_d": None, "SECOND_TMA": False}
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile, given)
+
+
+def tile_of(kernel: str, arch: str, kind: str, variant: Variant) -> config.Tile:
+    """As the backend chooses it from the table."""
+    return config.tile(arch, kind, triton_launch.weight_of(variant.block(), kernel == "score_grad", variant.sums()))
 
 
 def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:
@@ -349,8 +354,8 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "OWN_SCALES": variant.own_scales,
-        "SCORE": int(variant.score), "OFFSET": 1, "LEAN": variant.lean(), "TARGET": int(variant.target),
-        "SECOND_TMA": tma, "SECOND_EVEN": True,
+        "SCORE": int(variant.score), "OFFSET": int(variant.offset), "LEAN": variant.lean(),
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 

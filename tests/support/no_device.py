@@ -39,7 +39,7 @@ def leave_out_kernels(host: HostBackend | None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backends, "select_bases", lambda vectors: None)
 
 
-def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:
+def sm_90(device: torch.device, kind: str, weight: int) -> Any:
     from contrastile.triton_kernels import config
 
-    return config.tile(config.architecture((9, 0)), kind, config.weight_of(*epilogue))
+    return config.tile("sm_90", kind, weight)

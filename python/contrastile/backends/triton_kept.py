@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Needs, PairBlock, PairCall, ScoreGradients
+from ..spec import Needs, PairBlock, PairCall, Reduce, Score, ScoreGradients
 from .base import score_grad_dtype
 from .triton_device import architecture, on_device
 from .triton_fused import fits_fused
@@ -25,6 +25,8 @@ def keeps(call: PairCall) -> bool:
 
     arch = architecture(call.rows.features.device)
     if call.dtype not in KINDS or not (arch is None or arch in config.KEPT):
+        return False
+    if call.spec.reduce != Reduce.LSE or call.spec.score != Score.DOT:
         return False
     lean = all(is_lean(PairBlock(call.spec, call.rows, block, call.mask)) for block in call.blocks)
     return lean and not fits_fused(call.rows.features, call)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Score, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_kernel import Kernel
 from .triton_merge import PartialStats
@@ -51,12 +51,7 @@ class Launch:
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
         self.lean = is_lean(block)
-        level = rule_level(block)
-        if self.lean:
-            more = takes_more(block)
-        else:
-            more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
-        self.use(tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second, self.lean))
+        self.use(tile_for(self.device, kind, weight_of(block, needs is not None, needs is not None and needs.stats)))
         self.cols = block.both_sides
         self.tma = (
             copies
@@ -185,23 +180,45 @@ def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
 
 
 def is_lean(block: PairBlock) -> bool:
-    """Whether the epilogues of triton_kernels/lean.py do the block: log-sum-exps of products times a scale of the rows,
-    whose rules drop pairs of one index or of a row and its one partner alone, and sum no others."""
+    """Whether the epilogues of triton_kernels/lean.py do the block: sums, log-sum-exps of products times a scale of the
+    rows, or of distances. Their rules drop pairs of one index or of a row and its one partner alone, and sum no others;
+    of distances they drop those of one index and sum all that are kept."""
     spec, row, col = block.spec, block.row, block.col
-    plain = (
-        spec.reduce == Reduce.LSE and spec.score == Score.DOT and not (spec.second or spec.own_scales or spec.counts)
-    )
-    few = spec.keep & ~OTHERS == 0 and spec.positives & ~(ONES | OTHERS) == 0
-    some = spec.positives == NO_TEST or spec.positives & ONES != 0
-    # positives of partners apart would spill
-    one = row.partner is None or (row.partner.shape[1] == 1 and not spec.split)
-    more = (block.mask, col.scale, row.share, *(x for side in (row, col) for x in (side.bias, side.low, side.high)))
-    return plain and few and some and one and all(x is None for x in more)
+    plain = not (spec.second or spec.own_scales or spec.counts)
+    if spec.biased:
+        plain = plain and spec.reduce != Reduce.MAX
+        # positives of partners apart would spill
+        one = row.partner is None or (row.partner.shape[1] == 1 and not spec.split)
+        few = one and spec.keep & ~OTHERS == 0 and spec.positives & ~(ONES | OTHERS) == 0
+        few = few and (spec.positives == NO_TEST or spec.positives & ONES != 0)
+    else:
+        plain = plain and spec.reduce == Reduce.LSE and not spec.split
+        few = spec.keep & ~PairTest.OTHER_INDEX == 0 and spec.positives in (NO_TEST, PairTest.KEPT)
+    more = [block.mask, row.share, *(x for side in (row, col) for x in (side.low, side.high))]
+    if spec.biased and not spec.reduce.traits.additive:
+        more += [col.scale, row.bias, col.bias]
+    return plain and few and all(x is None for x in more)
 
 
 def takes_more(block: PairBlock) -> bool:
     """Whether positives cost a lean epilogue many registers: their own statistics, or sums of columns over partners."""
     return block.spec.split or (block.both_sides and block.spec.positives & PairTest.PARTNER != 0)
+
+
+def weight_of(block: PairBlock, score_grad: bool, stats: bool) -> int:
+    """Of the epilogue of `stats` or `score_grad`, which may store statistics as well: the tile's number in
+    triton_kernels/config.py."""
+    from ..triton_kernels import config
+
+    spec, level, lean = block.spec, rule_level(block), is_lean(block)
+    if lean and not spec.biased:
+        weight = config.OF_DISTANCES + score_grad
+    elif lean and not spec.reduce.traits.additive:
+        weight = config.weight_of(score_grad, takes_more(block), False, lean=True)
+    else:
+        more = stats or spec.own_scales if score_grad else more_numbers(spec, level)
+        weight = config.weight_of(score_grad, more, level > 0, spec.second)
+    return int(weight)
 
 
 def more_numbers(spec: PairSpec, level: int) -> bool:
