@@ -159,8 +159,9 @@ def pair_reduce(
         targets: Soft targets from a second product, see Targets: the mean of an item's z under them, row_targets, and
             what they are, row_target_lse, row_target_entropy. For reduce="lse" and score="dot", not with split.
         gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, say.
-        memory_budget: Bytes of scores saved from forward for backward, in blocks of up to 32 MiB; what does not fit is
-            recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
+        memory_budget: Bytes of scores saved from forward for backward, in whole blocks (on a CPU up to 32 MiB); what
+            does not fit is recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else
+            none. Not for "max"; the backend "triton" saves none here.
         compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         stat_dtype: torch.float64 returns the statistics unrounded: kernels hold a log-sum-exp as the sum of two
@@ -314,7 +315,9 @@ def pair_loss(
     of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
     z = -inf, contributes 0.
     With cols=True the columns are complete only after the last row: scores are saved while they fit memory_budget
-    (default 64 MiB, released before the call returns) and recomputed beyond it.
+    (default 64 MiB, released before the call returns) and recomputed beyond it. The backend "triton" keeps exponentials
+    in bfloat16, of bfloat16 features and log-sum-exps whose rules are those of an index or a partner, also with
+    cols=False.
 
     Args: row_weight, row_positive_weight, row_target_weight (N,) or float; col_weight, col_positive_weight,
         col_target_weight (M,) or float, used with cols=True. The rest as in pair_reduce; reduce="max" is not offered
