@@ -193,10 +193,12 @@ def test_what_is_kept_fits_the_budget_and_holds_its_peaks():
         store = driver.ScoreStore(buffer)
         taken = [x for x in (store.next(plan, step) for step in plan.steps()) if x is not None]
         assert sum(x.nbytes for x in taken) <= (0 if buffer is None else buffer.nbytes) <= budget
+        assert buffer is None or sum(x.nbytes for x in taken) == buffer.nbytes
     assert len(taken) == len(list(plan.steps())) and buffer.nbytes < 1.2 * 2 * 200 * 333
-    block = PairBlock(asked.spec, asked.rows, asked.blocks[0], scores=torch.zeros(1, 200, triton_kept.kept_width(333)))
-    peaks = triton_kept.kept(block)["Peaks"] if block.scores.dtype == torch.bfloat16 else None
-    assert peaks is None or peaks.shape[1] >= -(-333 // triton_kept.LEAST_COLS)
+    saved = torch.zeros(1, 200, triton_kept.kept_width(333), dtype=torch.bfloat16)
+    found = triton_kept.kept(PairBlock(asked.spec, asked.rows, asked.blocks[0], scores=saved))
+    assert found["Peaks"].shape[1] >= -(-333 // triton_kept.LEAST_COLS) and found["Peaks"].dtype == torch.float32
+    assert found["Peaks"].data_ptr() >= saved.data_ptr() + 2 * 333
 
 
 def test_the_reach_leaves_room_above_the_smallest_number():

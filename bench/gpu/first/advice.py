@@ -64,7 +64,7 @@ def wrong(records: Sequence[Record]) -> list[str]:
 def where(records: Sequence[Record]) -> list[str]:
     """The kernel that the longest loss spends most in."""
     lines = []
-    for x in good(records, "losses", "kernels"):
+    for x in [x for x in good(records, "losses", "kernels") if not x.get("kept")]:
         total = sum(k["ms"] for k in x["kernels"])
         own = sum(k["ms"] for k in x["kernels"] if k["name"] in ("stats", "score_grad"))
         if total:
@@ -139,6 +139,6 @@ def small(records: Sequence[Record]) -> list[str]:
 
 
 def peer(records: Sequence[Record]) -> list[str]:
-    ours = {x["loss"]: x["ms"] for x in good(records, "losses", "ms") if x["backend"] == "triton"}
+    ours = {x["loss"]: x["ms"] for x in good(records, "losses", "ms") if x["backend"] == "triton" and not x.get("kept")}
     faster = [x for x in good(records, "peers", "ms") if x["ms"] < ours.get(x["loss"], 0.0)]
     return [f"{x['candidate']} is faster: {x['ms']:.1f} against {ours[x['loss']]:.1f} ms" for x in faster]

@@ -101,7 +101,7 @@ def outcome(x: Record) -> str:
 def losses(found: list[Record]) -> list[str]:
     lines = ["losses at full size, forward and backward:"]
     for x in found:
-        name = f"  {x['loss']} {x['backend']}"
+        name = f"  {x['loss']} {x['backend']}" + ", exponentials kept" * bool(x.get("kept"))
         if not ok(x):
             lines.append(f"{name}: {bad(x)}")
             continue
@@ -114,7 +114,8 @@ def losses(found: list[Record]) -> list[str]:
 
 def expected(x: Record) -> str:
     """What the model predicted."""
-    said = [f"{name} {low:.1f} to {high:.1f}" for name, (low, high) in x.items() if name != "device" and high > 0]
+    times = [(name, *seconds) for name, seconds in x.items() if name != "device"]
+    said = [f"{name} {low:.1f} to {high:.1f}" for name, low, high in times if high > 0]
     return f"predicted for an {x['device']}, ms: {', '.join(said)}"
 
 

@@ -138,11 +138,19 @@ class Plan:
         if budget <= 0 or dtype is None:
             return None
         if self.keeps_more:
-            every = sum(self.step_scores(step) for step in self.steps())
-        else:
-            width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.products
-            every = len(self.call.rows) * width
-        return self.memory(min(budget // dtype.itemsize, every))
+            size = self.first_steps(budget // dtype.itemsize)
+            return self.memory(size) if size else None
+        width = sum(len(block) + self.backend.padding for block in self.call.blocks) * self.call.products
+        return self.memory(min(budget // dtype.itemsize, len(self.call.rows) * width))
+
+    def first_steps(self, most: int) -> int:
+        """What is saved of the first steps that take at most so much together."""
+        found = 0
+        for step in self.steps():
+            if found + self.step_scores(step) > most:
+                break
+            found += self.step_scores(step)
+        return found
 
     def memory(self, size: int) -> Tensor | None:
         """For so many scores; None for a backend that keeps none."""
