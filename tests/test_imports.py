@@ -171,12 +171,13 @@ ALLOWED = {
     "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.kept": (
         "triton_kernels.functors",
-        "triton_kernels.lean",
+        "triton_kernels.lean": (
+        "triton_kernels.functors",
         "triton_kernels.partials",
         "triton_kernels.rules",
+        "triton_kernels.slopes",
         "triton_kernels.tiles",
     ),
-    "triton_kernels.lean": ("triton_kernels.partials", "triton_kernels.rules", "triton_kernels.slopes"),
     "triton_kernels.pair": (
         "triton_kernels.functors",
         "triton_kernels.lean",

@@ -41,21 +41,32 @@ def concerned(
 
 
 @triton.jit
+def few_facts(ASKED: tl.constexpr, Row, Col, i, j, n, m, row_origin, col_origin, NONE: tl.constexpr):
+    """Facts as `facts_of` has them, of an index and of one partner a row: one comparison each, which no pair outside
+    the block passes. NONE: what stands for no column; another number makes a compiler compare again, where it would
+    keep a predicate for each pair instead, and run out of registers."""
+    nothing = no_pair(i, j)
+    index, partner = nothing, nothing
+    if (SAME_INDEX | OTHER_INDEX) & ASKED:
+        index = same_index(i, j, n, m, row_origin - col_origin, NONE)
+    if (PARTNER | NO_PARTNER) & ASKED:
+        partner = are_partners(Row, Col, 0, i, j, n, m, row_origin, col_origin, NONE)
+    return index, nothing, nothing, nothing, nothing, partner
+
+
+@triton.jit
 def few_rules(
     Row, Col, i, j, n, m, row_origin, col_origin,
-    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
+    KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AGAIN: tl.constexpr,
 ):  # fmt: skip
-    """(positive, drop) as `rules` has them, but `drop` says nothing of pairs outside the block. Rows have one partner,
-    no pair outside has a fact, so that facts take one comparison."""
-    ASKED: tl.constexpr = KEEP | POSITIVES
-    nothing = no_pair(i, j)
-    index, partner, every = nothing, nothing, nothing == 0
-    if (SAME_INDEX | OTHER_INDEX) & ASKED:
-        index = same_index(i, j, n, m, row_origin - col_origin)
-    if (PARTNER | NO_PARTNER) & ASKED:
-        partner = are_partners(Row, Col, 0, i, j, n, m, row_origin, col_origin)
-    facts = index, nothing, nothing, nothing, nothing, partner
-    positive = holds(POSITIVES, every, facts) if POSITIVES else nothing
+    """(positive, drop) as `rules` has them, but `drop` says nothing of pairs outside the block. AGAIN: `drop` compares
+    again."""
+    every = no_pair(i, j) == 0
+    positive = no_pair(i, j)
+    if POSITIVES:
+        facts = few_facts(POSITIVES, Row, Col, i, j, n, m, row_origin, col_origin, -1)
+        positive = holds(POSITIVES, every, facts)
+    facts = few_facts(KEEP, Row, Col, i, j, n, m, row_origin, col_origin, -2 if AGAIN else -1)
     keep = holds(KEEP, every, facts)
     if KEEP_POSITIVES:
         keep = keep | positive
@@ -90,7 +101,7 @@ def store_sums_of_kept(
     numbers leaves it."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     if concerned(KEEP, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
-        _, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, 0, False)
+        _, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, 0, False, True)
         kept = outside(tl.where(drop, 0.0, z), i < n, j < m, 0.0)
         of_rows, of_cols = tl.sum(kept, 1), tl.sum(kept, 0)
     else:
@@ -128,17 +139,17 @@ def store_lean_stats(
     else:
         y, nothing = term(z, REDUCE), 0.0
     if concerned(KEEP | FEW, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
-        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES)
-        if KEEP:
-            y = tl.where(drop, nothing, y)
-        if SPLIT:
-            y = tl.where(positive, nothing, y)
-        y = outside(y, i < n, j < m, nothing)
+        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES, True)
         if FEW:
             store_positives(
                 z, z, positive, drop, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, FEW, KEEP_POSITIVES, KEEP == 0, SPLIT, False, COLS, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
+        if KEEP:
+            y = tl.where(drop, nothing, y)
+        if SPLIT:
+            y = tl.where(positive, nothing, y)
+        y = outside(y, i < n, j < m, nothing)
     elif FEW and not SAME_INDEX & FEW:
         store_nothing(RowOut, i, n, col_tile)
         if COLS:
@@ -150,18 +161,16 @@ def store_lean_stats(
 
 @triton.jit
 def lean_slopes(
-    z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+    z, s, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
     REDUCE: tl.constexpr, KEEP: tl.constexpr, POSITIVES: tl.constexpr, KEEP_POSITIVES: tl.constexpr,
     SPLIT: tl.constexpr, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
-    """dL/dz from the sides that have weights, and from positives; 0 outside the block."""
+    """(dL/dz from the sides that have weights, and from positives, 0 outside the block; s, 0 in columns outside, which
+    sums of rows meet)."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-    if RowUpstream.weight is None:
-        g = weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
-    else:
-        g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
-        if ColUpstream.weight is not None:
-            g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
+    g = weighed_slope(z, RowUpstream.stat, RowUpstream.weight, i, n, REDUCE, 1)
+    if ColUpstream.weight is not None:
+        g += weighed_slope(z, ColUpstream.stat, ColUpstream.weight, j, m, REDUCE, 0)
     FEW: tl.constexpr = 0 if POSITIVES == KEPT else POSITIVES
     if POSITIVES == KEPT:
         if RowUpstream.positive_weight is not None:
@@ -169,7 +178,7 @@ def lean_slopes(
         if ColUpstream.positive_weight is not None:
             g += across(weights_of(ColUpstream.positive_weight, j, j < m), 0)
     if concerned(KEEP | FEW, Row, Col, first_row, first_col, n, m, row_origin, col_origin, TILE_ROWS, TILE_COLS):
-        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES)
+        positive, drop = few_rules(Row, Col, i, j, n, m, row_origin, col_origin, KEEP, FEW, KEEP_POSITIVES, False)
         if KEEP:
             g = tl.where(drop, 0.0, g)
         if FEW and (SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None):
@@ -179,4 +188,5 @@ def lean_slopes(
                 REDUCE, FEW, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
         g = outside(g, i < n, j < m, 0.0)
-    return g
+        s = tl.where((j < m)[None, :], s, 0.0)
+    return g, s

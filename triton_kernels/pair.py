@@ -107,8 +107,8 @@ def score_grad(
                     z, Row, Col, RowOut, ColOut, first_row, first_col, n, m, row_origin, col_origin,
                     REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, COLS, TILE_ROWS, TILE_COLS,
                 )  # fmt: skip
-            g = lean_slopes(
-                z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+            g, s = lean_slopes(
+                z, s, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
                 REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
             )  # fmt: skip
             of_cols, of_u = g, g

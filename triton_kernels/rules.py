@@ -76,10 +76,10 @@ class Upstream(NamedTuple):
 
 
 @triton.jit
-def same_index(i, j, n, m, shift):
-    """Row i has the global index of column i + shift, if both are in the block."""
+def same_index(i, j, n, m, shift, NONE: tl.constexpr = -1):
+    """Row i has the global index of column i + shift, if both are in the block. NONE: what stands for no column."""
     same = i.to(tl.int64) + shift
-    return tl.where((i < n) & (same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
+    return tl.where((i < n) & (same >= 0) & (same < m), same, NONE).to(tl.int32)[:, None] == j[None, :]
 
 
 @triton.jit
@@ -116,14 +116,14 @@ def of_partner(X, side, k, index, count, other):
 
 
 @triton.jit
-def are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin):
+def are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin, NONE: tl.constexpr = -1):
     """Which pairs are by number k of the partners: rows name columns or, with the sides swapped, columns name rows."""
     if Row.partner is not None:
         place = of_partner(Row.partner, Row, k, i, n, -1) - col_origin
-        return tl.where((place >= 0) & (place < m), place, -1).to(tl.int32)[:, None] == j[None, :]
+        return tl.where((place >= 0) & (place < m), place, NONE).to(tl.int32)[:, None] == j[None, :]
     else:
         place = of_partner(Col.partner, Col, k, j, m, -1) - row_origin
-        return tl.where((place >= 0) & (place < n), place, -1).to(tl.int32)[None, :] == i[:, None]
+        return tl.where((place >= 0) & (place < n), place, NONE).to(tl.int32)[None, :] == i[:, None]
 
 
 @triton.jit

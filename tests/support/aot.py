@@ -127,6 +127,10 @@ VARIANTS = {
         ("RowScale", "ColBias", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad", "ColBiasGrad"),
         positives=PairTest.SAME_INDEX,
     ),
+    "info_nce": Variant(
+        ("RowScale", "RowPositiveWeight", "RowScaleGrad"), keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
+        cols=False,
+    ),
     "nt_xent": Variant(
         ("RowScale", "RowPartner", "RowPartners", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"),
         keep=PairTest.OTHER_INDEX | PairTest.NO_PARTNER, positives=PairTest.PARTNER,
@@ -226,6 +230,11 @@ class Usage:
     negations: int  # in PTX, of float32: what a difference leaves that is contracted with a product
     code: str = field(repr=False)  # disassembled
     capped: bool = False  # registers are
+
+    def programs(self, warps: int) -> int:
+        """How many fit a multiprocessor of sm_90 at a time."""
+        registers = -(-self.registers // 8) * 8 * 32 * warps
+        return min((64 * KIB) // registers, 228 * KIB // (self.shared + KIB))
 
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         recent = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
