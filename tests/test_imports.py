@@ -171,7 +171,12 @@ ALLOWED = {
     "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.kept": (
         "triton_kernels.functors",
-        "triton_kernels.lean": (
+        "triton_kernels.lean",
+        "triton_kernels.partials",
+        "triton_kernels.rules",
+        "triton_kernels.tiles",
+    ),
+    "triton_kernels.lean": (
         "triton_kernels.functors",
         "triton_kernels.partials",
         "triton_kernels.rules",

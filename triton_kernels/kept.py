@@ -76,10 +76,8 @@ def reachable(peak, Row, Col, ColUpstream, i, j, n, m, SCALED: tl.constexpr):
 @triton.jit
 def kept_slopes(e, peak, RowUpstream, ColUpstream, i, j, n, m):
     """dL/dz of pairs of which none has a rule of its own."""
-    g = tl.zeros(e.shape, tl.float32)
-    if RowUpstream.weight is not None:
-        row_peak, log_total = finite_parts(RowUpstream.stat, i, i < n)
-        g = e * (weights_of(RowUpstream.weight, i, i < n) * tl.exp(peak - row_peak - log_total))[:, None]
+    row_peak, log_total = finite_parts(RowUpstream.stat, i, i < n)
+    g = e * (weights_of(RowUpstream.weight, i, i < n) * tl.exp(peak - row_peak - log_total))[:, None]
     if ColUpstream.weight is not None:
         col_peak, log_total = finite_parts(ColUpstream.stat, j, j < m)
         above = tl.exp(peak[:, None] - col_peak[None, :] - log_total[None, :])
@@ -112,12 +110,12 @@ def score_grad(
             A, B, b_direction, 0, first_row, first_col, n, m, d, TMA, EVEN, PRECISION, TILE_ROWS, TILE_COLS, DEPTH
         )  # fmt: skip
         z = affine(dots, Row, Col, i, j, n, m, DOT, False, 1)
-        g = lean_slopes(
-            z, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
+        g, s = lean_slopes(
+            z, dots, Row, Col, RowUpstream, ColUpstream, first_row, first_col, n, m, row_origin, col_origin,
             REDUCE, KEEP, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
         )  # fmt: skip
         if RowScaleGrad is not None:
-            tl.store(RowScaleGrad + col_tile.to(tl.int64) * n + i, tl.sum(g * dots, 1), mask=i < n)
+            tl.store(RowScaleGrad + col_tile.to(tl.int64) * n + i, tl.sum(g * s, 1), mask=i < n)
     if Row.scale is not None:
         g *= scale_of(Row, i, n, 1)
     if Factor is not None:
