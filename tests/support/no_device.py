@@ -10,7 +10,7 @@ import torch
 from contrastile import backends
 from contrastile.backends import cuda as cuda_module
 from contrastile.backends import triton as triton_module
-from contrastile.backends import triton_kernel, triton_launch, triton_merge
+from contrastile.backends import triton_kept, triton_kernel, triton_launch, triton_merge
 
 if TYPE_CHECKING:
     from .cuda_host import HostBackend
@@ -32,6 +32,8 @@ def leave_out_kernels(host: HostBackend | None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out: None)
     monkeypatch.setattr(triton_kernel.Kernel, "__call__", lambda self, given: None)
     monkeypatch.setattr(triton_launch, "tile_for", sm_90)
+    monkeypatch.setattr(triton_kept, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(triton_kept, "run", lambda launch, kernel, more: None)
     monkeypatch.setattr(triton_launch, "processors", lambda device: 132)
     monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
     for name in ("launch", "launch_packed"):
