@@ -30,6 +30,7 @@ ALLOWED = {
     "backends.small": (),
     "backends.underflow": (),
     "backends.products": (),
+    "backends.waves": (),
     "backends.native": (),
     "backends.native_struct": (),
     "backends.native_block": ("monoid", "spec", "backends.native_struct"),
@@ -62,6 +63,15 @@ ALLOWED = {
         "backends.measured",
         "backends.triton_device",
         "backends.triton_launch",
+        "triton_kernels",
+    ),
+    "backends.triton_kept": (
+        "spec",
+        "backends.base",
+        "backends.triton_device",
+        "backends.triton_fused",
+        "backends.triton_launch",
+        "backends.triton_merge",
         "triton_kernels",
     ),
     "backends.triton_plan": (
@@ -141,6 +151,7 @@ ALLOWED = {
         "backends.measured",
         "backends.triton_device",
         "backends.triton_fused",
+        "backends.triton_kept",
         "backends.triton_launch",
         "backends.triton_merge",
         "backends.triton_small",
@@ -158,6 +169,13 @@ ALLOWED = {
     ),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.kept": (
+        "triton_kernels.functors",
+        "triton_kernels.lean",
+        "triton_kernels.partials",
+        "triton_kernels.rules",
+        "triton_kernels.tiles",
+    ),
     "triton_kernels.lean": (
         "triton_kernels.functors",
         "triton_kernels.partials",
@@ -183,7 +201,7 @@ ALLOWED = {
     ),
     "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.segments": ("triton_kernels.tiles",),
-    "driver": ("monoid", "spec", "backends.base", "backends.underflow", "driver"),
+    "driver": ("monoid", "spec", "backends.base", "backends.underflow", "backends.waves", "driver"),
     "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
     "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
     "losses": ("literals", "ops", "ranks", "losses", "spec"),
@@ -201,7 +219,7 @@ ALLOWED = {
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
 KERNELS = (
-    "functors", "tiles", "slopes", "partials", "lean", "pair", "rules", "second", "fused", "merge", "segments"
+    "functors", "tiles", "slopes", "partials", "lean", "kept", "pair", "rules", "second", "fused", "merge", "segments"
 )  # fmt: skip
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},

@@ -251,9 +251,13 @@ def test_a_device_takes_the_newest_entry_that_is_not_newer(capability, name):
 
 DIRECT = """
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton import knobs
 from triton.runtime.jit import JITFunction
+from triton.tools import tensor_descriptor
 from contrastile import clip_loss
 from contrastile.benchmark import ahead
+from contrastile.ops import library
 
 kernels = ahead.install(ahead.Device())
 looked, launched = [], []
@@ -273,11 +277,55 @@ for step in others:
         for one, other in zip(given[9:], expected[9:], strict=True):  # after grid, stream, function, metadata and hooks
             assert (one is None) == (other is None) and isinstance(one, tuple) == isinstance(other, tuple)
             assert not isinstance(other, (int, str)) or one == other
+
+# what a graph would hold of a step: work in memory of torch's own, nothing that the host must wait for or make anew
+class Captured(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.split("::")[1]
+        if name == "pair_loss":
+            with self:
+                return library.pair_loss(*args)
+        assert name not in ("_local_scalar_dense", "item", "equal", "nonzero", "_pin_memory", "pin_memory"), name
+        found = func(*args, **(kwargs or {}))
+        for tensor in [*args, *(found if isinstance(found, (tuple, list)) else [found])]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                memory[storage.data_ptr()] = storage  # held, so that no address is given out again
+        return found
+
+def described(*args, **options):
+    raise AssertionError("a descriptor is made on the host")
+
+def addresses(given):
+    for value in given:
+        if isinstance(value, tuple):
+            yield from addresses(value)
+        elif isinstance(value, torch.Tensor) or (isinstance(value, int) and value > 2**32):
+            yield value if isinstance(value, int) else value.data_ptr()
+
+memory = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in (x, y, scale)}
+tensor_descriptor.TensorDescriptor.__post_init__ = described
+launched.clear()
+with Captured():
+    clip_loss(x, y, scale, backend="triton").backward()
+places = [(start, start + len(storage)) for start, storage in memory.items()]
+used = [address for given in launched for address in addresses(given[9:])]
+assert len(launched) == 3 and len(used) > 20
+assert all(any(start <= address < stop for start, stop in places) for address in used)
+
+# who watches launches sees all of them
+seen = []
+hook = lambda metadata: seen.append(metadata.get()["name"])
+chain = knobs.runtime.launch_enter_hook
+chain.add(hook) if hasattr(chain, "add") else setattr(knobs.runtime, "launch_enter_hook", hook)
+ahead.Launcher.__call__ = lambda self, *args: args[7](args[6])
+clip_loss(x, y, scale, backend="triton")
+assert seen == names, seen
 """
 
 
 def test_kernels_of_a_small_call_are_looked_for_once():
-    """The second step hands Triton's launchers what Triton itself handed them in the first."""
+    """The second step hands Triton's launchers what Triton itself handed them in the first, and a graph can hold it."""
     environment = {name: x for name, x in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run([sys.executable, "-c", DIRECT], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -76,6 +76,9 @@ LEAN["sm_90"]["half"] = (
     Tile(64, 128, 64, 4, 3, registers=168),
     Tile(64, 128, 64, 4, 3, registers=255),
 )
+# `stats` and `score_grad` of kept.py, halves: a tile more in registers, of what is stored or loaded; not persistent
+KEPT = {arch: (Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)) for arch in TABLE if arch.startswith("sm_")}
+KEPT["sm_90"] = Tile(64, 128, 64, 4, 3), Tile(64, 128, 64, 4, 3)
 # the same with second operands, which take an accumulator more: `stats`, `score_grad`, then both with many rules
 _SECOND = {
     "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3),) * 3),

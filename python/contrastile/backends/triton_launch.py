@@ -51,9 +51,7 @@ class Launch:
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
         self.lean = is_lean(block)
-        self.tile = tile_for(self.device, kind, weight_of(block, needs is not None, needs is not None and needs.stats))
-        self.row_tiles = -(-len(block.row) // self.tile.rows)
-        self.col_tiles = -(-len(block.col) // self.tile.cols)
+        self.use(tile_for(self.device, kind, weight_of(block, needs is not None, needs is not None and needs.stats)))
         self.cols = block.both_sides
         self.tma = (
             copies
@@ -61,6 +59,11 @@ class Launch:
             and copyable(block.row.features)
             and copyable(block.col.directions)
         )
+
+    def use(self, tile: Any) -> None:
+        self.tile = tile
+        self.row_tiles = -(-len(self.block.row) // tile.rows)
+        self.col_tiles = -(-len(self.block.col) // tile.cols)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)

@@ -161,7 +161,7 @@ def pair_reduce(
         gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, for example.
         memory_budget: Bytes of scores to keep from forward to backward, in blocks of up to 32 MiB. What does not fit is
             computed again (8 instead of 6 N M D FLOP). Default: all scores if they take at most 16 MiB, else none. Not
-            for "max".
+            for "max"; the backend "triton" keeps none here.
         compute_dtype: The type that features are rounded to and multiplied in; default: their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         stat_dtype: torch.float64 returns the statistics unrounded: kernels hold a log-sum-exp as the sum of two
