@@ -33,9 +33,10 @@ def tiles(backend: str, device: torch.device, dtype: torch.dtype) -> str:
         return f"{native.cpu.isa()}, panels of {native.cpu.column_padding()} columns"
     if backend == "triton":
         from contrastile.backends.triton_device import kind_of, tile_for
+        from contrastile.triton_kernels.config import weight_of
 
         kind = kind_of(torch.empty(0, dtype=dtype, device=device))
-        found = [tile_for(device, kind, score_grad, False, False) for score_grad in (False, True)]
+        found = [tile_for(device, kind, weight_of(x, False, False, lean=True)) for x in (False, True)]
         shapes = [f"{x.rows} x {x.cols} x {x.depth}" for x in found]
         return f"statistics {shapes[0]}, gradients {shapes[1]} (rows x columns x features)"
     return ""
