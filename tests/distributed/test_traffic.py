@@ -15,6 +15,7 @@ from contrastile.distributed import Ranks
 from contrastile.ranks import communication
 from support.combinations import by_default
 from support.launch import gather_from
+from support.scripts import ROOT
 
 pytestmark = pytest.mark.dist
 N, D = 6, 64  # rows of a rank, features: float32, and float32 gradients
@@ -113,3 +114,22 @@ def test_calls_and_bytes_are_those_of_the_documentation(found, loss, strategy, p
     for result in results:
         assert isinstance(result, dict), result
         assert result[loss, strategy, promised] == expected(loss, strategy, promised, world)
+
+
+def over_the_bound(loss: str, sent: int, w: int) -> float:
+    """Columns reach every other rank once and parts of their gradients come back; where b is a, half of that."""
+    own = 4 * (2 * N if loss == "nt_xent" else N) * D
+    return sent / ((w - 1) * 2 * own / (2 if loss == "nt_xent" else 1))
+
+
+def test_bytes_over_the_least_are_those_of_the_documentation(found):
+    world, results = found
+    ratios = [over_the_bound(loss, results[0][loss, s, False][1], world) for loss in LOSSES for s in ("gather", "ring")]
+    row = f"| {world} | " + " | ".join(f"{x:.2f}" for x in ratios) + " |"
+    assert row in (ROOT / "docs/distributed.md").read_text()
+
+
+@pytest.mark.slow
+def test_one_rank_sends_nothing():
+    (result,) = gather_from(1, measured)
+    assert all(sent == 0 for _, sent in result.values())
