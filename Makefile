@@ -81,8 +81,9 @@ docs-serve: $(VENV)/.installed-docs
 figures: $(VENV)/.installed-docs
 	$(BIN)/python docs/figures/draw.py
 
-# BENCH="--loss clip --peer open_clip --minutes 5" and other options: bench/conftest.py; a file that is there is added to
-BENCH ?= --minutes 30
+# BENCH="--loss clip --peer open_clip --minutes 5" and other options: bench/conftest.py; a file that is there is added to.
+# At most an hour, on one core; "--part 1/2" and "--part 2/2" side by side share it between two.
+BENCH ?= --minutes 60
 RESULTS ?= build/bench/cpu.jsonl
 bench: $(VENV)/.installed-dev $(VENV)/.installed-peers
 	$(BIN)/python -m pytest bench --benchmark-only --benchmark-columns=median,rounds -p no:cacheprovider \

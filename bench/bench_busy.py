@@ -40,6 +40,14 @@ def neighbour() -> Iterator[None]:
         process.wait()
 
 
+@pytest.fixture
+def all_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    yield
+    torch.set_num_threads(before)
+
+
 def step(loss: Callable[..., Tensor], x: Tensor, y: Tensor, scale: Tensor) -> None:
     x.grad = y.grad = scale.grad = None
     loss(x, y, scale).backward()
@@ -58,7 +66,7 @@ def medians(*steps: Callable[[], None]) -> list[float]:
 
 @needs_affinity
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda x: str(x).removeprefix("torch."))
-def bench_with_a_neighbour(benchmark, dtype: torch.dtype) -> None:
+def bench_with_a_neighbour(benchmark, all_threads, dtype: torch.dtype) -> None:
     x, y = (F.normalize(torch.randn(1024, 512), dim=1).to(dtype).requires_grad_() for _ in range(2))
     scale = torch.tensor(20.0, requires_grad=True)
     ours, eager = (lambda loss=loss: step(loss, x, y, scale) for loss in (contrastile.clip_loss, clip))

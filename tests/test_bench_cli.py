@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,41 +16,48 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import contrastile
-from contrastile.benchmark import check, growth, measure, memory, record, suite
+from contrastile.benchmark import check, clock, growth, measure, memory, record, suite
 from contrastile.benchmark.clock import HostClock, medians
 from contrastile.benchmark.measure import Meter
 from contrastile.benchmark.problem import BOTH, FORWARD, MODES, Problem, stepper
 from contrastile.benchmark.suite import Candidate, Skip, features
 from contrastile.catalog import CATALOG
 from contrastile.cli import choice, main
+from support.combinations import by_default
 
 PROBLEM = Problem("clip_loss", 40, 16, torch.float32)
 COUNTED = ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm")
 
 
-def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    source = str(Path(contrastile.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-m", "contrastile", "bench", "--seconds", "0.05", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+def bench(*arguments: str) -> int:
+    return main(["bench", "--seconds", "0.02", *arguments])
 
 
-def test_every_option_reaches_the_table_the_file_and_the_plot(tmp_path):
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_option_reaches_the_table_the_file_and_the_plot(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     lines, plot = tmp_path / "new" / "out.jsonl", tmp_path / "out.svg"
-    done = bench(
+    code = bench(
         "--loss", "clip,nt_xent", "--n", "16,32", "--d", "8", "--dtype", "fp32,bf16", "--backend", "torch",
         "--mode", ",".join(MODES), "--json", str(lines), "--plot", str(plot),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
     found = record.read(lines)
     candidates = [
         (x.loss, x.n, x.d, x.dtype, x.mode, x.candidate) for x in found if x.outcome == "ok" and x.ms and x.tflops
     ]
     assert len(candidates) == len(found) == len(set(candidates)) == 2 * 2 * 2 * 2 * 2
     assert {x.candidate for x in found} == {"contrastile torch", "dense"}
-    assert "nt_xent, D = 8, bfloat16, forward;" in done.stdout and "time ~ N^" in done.stdout
-    rows = re.findall(r"^ *\d+  (dense|contrastile torch) +([\d.e+-]+)  +x ([\d.e+-]+) ", done.stdout, re.MULTILINE)
+    assert "nt_xent, D = 8, bfloat16, forward;" in printed.out and "time ~ N^" in printed.out
+    rows = re.findall(r"^ *\d+  (dense|contrastile torch) +([\d.e+-]+)  +x ([\d.e+-]+) ", printed.out, re.MULTILINE)
     assert len(rows) == len(found)
     assert all(float(faster) == 1.0 for name, _, faster in rows if name == "dense")
     (_, ours, faster), (_, dense, _) = rows[:2]
@@ -85,14 +91,11 @@ def test_what_cannot_be_measured_is_said_at_once(arguments, message, capsys):
     assert code == 2 and message in printed.err and not printed.out
 
 
-def test_a_plot_without_matplotlib_says_what_to_install(tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u\nfind = u.find_spec\n"
-        "u.find_spec = lambda name, *more: None if name == 'matplotlib' else find(name, *more)\n"
-    )
-    source = str(Path(contrastile.__file__).parents[1])
-    done = bench("--n", "8", "--plot", "x.png", PYTHONPATH=os.pathsep.join([str(tmp_path), source]))
-    assert done.returncode == 2 and "pip install matplotlib" in done.stderr
+def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda x, *more: None if x == "matplotlib" else find(x, *more))
+    assert bench("--n", "8", "--plot", "x.png") == 2
+    assert "pip install matplotlib" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_what_can_run_and_in_what_blocks(capsys, monkeypatch):
@@ -174,16 +177,32 @@ def test_the_package_s_own_parameters_are_held_to_the_error_budget():
 
 def test_the_truth_of_large_batches_is_the_reference_s(monkeypatch):
     """Beyond dense_rows it comes from blocks in float64."""
-    whole = check.truth.__wrapped__(PROBLEM, True)
+    whole = check.truth_of.__wrapped__(PROBLEM, True)
     small = replace(suite.workload("clip_loss", "default"), dense_rows=20)
     monkeypatch.setattr(suite, "workload", lambda loss, variant: small)
-    assert check.error(check.truth.__wrapped__(PROBLEM, True), whole) < 1e-12
+    assert check.error(check.truth_of.__wrapped__(PROBLEM, True), whole) < 1e-12
+
+
+def test_candidates_and_modes_share_one_truth(monkeypatch):
+    check.truth_of.cache_clear()
+    check.within_budget.cache_clear()
+    for mode in MODES:
+        Meter(seconds=0.01).measure(replace(PROBLEM, mode=mode), ["contrastile torch", "dense"])
+    assert check.truth_of.cache_info().misses == len(MODES)  # with gradients, and without
+    assert check.within_budget.cache_info().misses == 1
 
 
 # ---- time, memory, growth
 
 
-def test_steps_take_turns_and_slow_ones_stop_early():
+def test_one_thread_is_timed_by_its_cpu_time_alone(one_thread):
+    """Waiting, as for a core that another process has, takes none."""
+    assert HostClock().seconds(lambda _: time.sleep(0.05), 1, 0) < 0.02
+    torch.set_num_threads(2)
+    assert HostClock().seconds(lambda _: time.sleep(0.05), 1, 0) > 0.04
+
+
+def test_steps_take_turns_and_slow_ones_stop_early(monkeypatch):
     counts = [0, 0, 0]
 
     def step(which: int) -> Any:
@@ -193,6 +212,7 @@ def test_steps_take_turns_and_slow_ones_stop_early():
 
         return run
 
+    monkeypatch.setattr(clock, "host_clock", lambda: time.perf_counter)  # sleeping takes no CPU time
     timed = medians(HostClock(), [step(0), step(1), step(2)], 0.15)
     (fast, many), (slow, few), (slowest, once) = timed
     assert fast < slow < slowest and once == 1 and few == 3 and many > 3
@@ -233,7 +253,7 @@ def test_memory_of_a_fresh_process_sees_the_dense_matrix():
 
 def test_a_process_without_a_figure_says_why():
     with pytest.raises(memory.ProbeError, match="KeyError: 'no such candidate'"):
-        memory.in_fresh_process(measure.usage, PROBLEM, "no such candidate")
+        memory.in_fresh_process(measure.usage, PROBLEM, "no such candidate", 1)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's memory figures")
@@ -241,6 +261,27 @@ def test_what_would_not_fit_is_skipped_before_it_is_run(monkeypatch):
     monkeypatch.setattr(measure, "available_bytes", lambda: 1 << 20)
     (found,) = Meter(seconds=0.02).measure(Problem("clip_loss", 100_000, 8, torch.float32), ["dense"])
     assert found.outcome == "skipped" and "GB of memory" in found.why and found.ms is None
+
+
+def test_where_memory_is_not_measured_it_is_foretold_by_what_another_mode_took(monkeypatch):
+    """No fresh process is asked."""
+    monkeypatch.setattr(measure, "probe", None)
+    monkeypatch.setattr(measure, "available_bytes", lambda: 1 << 30)
+    meter = Meter(seconds=0.02)
+    meter.usages[PROBLEM.at(0), "dense"] = {128: memory.Usage(10 << 20, 0.1), 512: memory.Usage(160 << 20, 0.1)}
+    forward = replace(PROBLEM, mode=FORWARD)
+    (large,) = meter.measure(forward.at(2048), ["dense"], memory=False)
+    (small,) = meter.measure(forward.at(256), ["dense"], memory=False)
+    assert large.outcome == "skipped" and "2.68 GB of memory" in large.why
+    assert small.outcome == "ok" and small.peak_bytes is None
+
+
+@pytest.mark.parametrize("card", by_default(CATALOG, suite.card("mixup_info_nce")), ids=lambda x: x.name)
+def test_every_loss_can_be_measured(card):
+    """Also one with an argument that may have no gradient."""
+    problem = Problem(card.name, 24, 16, torch.float32)
+    found = Meter(seconds=0.01).measure(problem, ["contrastile torch", "dense"])
+    assert {x.candidate: x.why for x in found} == {"contrastile torch": None, "dense": None}
 
 
 def test_what_would_take_too_long_is_skipped():
@@ -257,7 +298,11 @@ def test_growth_finds_the_exponents():
     assert growth.forecast({1024: 3.0}, 2048) == pytest.approx(12.0)
 
 
-@pytest.mark.parametrize("card", [x for x in CATALOG if x.gemm], ids=lambda x: x.name)
+COUNTED_CARDS = [x for x in CATALOG if x.gemm]
+ONE_OF_A_COUNT = {x.gemm: x for x in reversed(COUNTED_CARDS)}.values()
+
+
+@pytest.mark.parametrize("card", by_default(COUNTED_CARDS, *ONE_OF_A_COUNT), ids=lambda x: x.name)
 def test_the_operations_of_the_forward_pass_are_the_catalog_s(card):
     """Counted by torch in the plain torch backend; what is more than the card's are the tiles on the diagonal."""
     n, d = 1536, 8
@@ -284,7 +329,8 @@ def test_a_record_is_one_line_that_comes_back(tmp_path):
     (made,) = Meter(seconds=0.02).measure(PROBLEM, ["dense"])
     path = tmp_path / "x.jsonl"
     record.append(path, [made, replace(made, ms=1.0)])
-    assert record.read(path) == [replace(made, ms=1.0)]  # the last of its problem and candidate
+    record.append(path, [replace(made, ms=None, outcome=record.NO_TIME)])
+    assert record.read(path) == [replace(made, ms=1.0)]  # the last of its problem and candidate that has a figure
     keys = {"loss", "device", "threads", "isa", "torch", "triton", "date", "contrastile"}
     assert keys <= json.loads(made.line()).keys()
     with pytest.raises(ValueError, match="not a record"):

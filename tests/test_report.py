@@ -13,7 +13,7 @@ import torch
 
 from contrastile.benchmark import plots, record
 from contrastile.benchmark.measure import Meter
-from contrastile.benchmark.problem import Problem
+from contrastile.benchmark.problem import FORWARD, Problem
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs/benchmarks.md"
@@ -47,14 +47,23 @@ def sample(blank: record.Record) -> list[record.Record]:
         ]
         return [replace(x, tflops=1.0, gemm_tflops=2.0, of_gemm=0.5, of_chunk_gemm=0.8) for x in found]
 
+    def dense(n: int, ms: float, mb: float, **more: Any) -> Any:
+        return made(blank, "dense", "dense torch", n, ms, mb, **more)
+
     slower = made(blank, "drop-in for open_clip ClipLoss", "contrastile", 1024, 2.5, 4.0)
-    skipped = made(blank, "dense", "dense torch", 1024, None, 0.0, outcome="skipped", why="would take | 9 GB")
+    skipped = made(blank, "torch.compile", "torch.compile", 1024, None, 0.0, outcome="skipped", why="would | 9 GB")
     return [
         *both(64, (1.0, 0.1), (0.5, 0.2)),  # they are faster
         *both(1024, (1.0, 4.0), (2.0, 3.5)),  # half a megabyte is noise
         *both(4096, (16.0, 16.0), (32.0, 8.0)),  # they are smaller
+        dense(64, 2.0, 0.1),
+        dense(1024, 3.14, 12.0),
+        dense(4096, 480.0, 512.0),
+        made(blank, "contrastile cpu", "contrastile", 1024, 0.5, 4.0, mode=FORWARD),
+        dense(1024, 0.6, 4.0, mode=FORWARD),
         slower,
         skipped,
+        dense(1024, None, 0.0, d=16, outcome=record.NO_TIME),
     ]
 
 
@@ -75,23 +84,41 @@ def test_the_committed_page_is_what_the_committed_results_give(report):
     assert all(f"benchmarks/{name})" in text for name in figures)
 
 
+def test_the_summary_has_round_numbers_and_marks_what_is_lost(report, sample):
+    summary = report.page(sample)[0].partition("## Summary")[2].partition("\n## ")[0]
+    assert "N = 1,024, D = 8, float32" in summary
+    assert "| clip_loss | 1 ms, 4 MB | 80% | x 3.1, memory x 3.0 | x 1.2 | open_clip ClipLoss: x 2.0 |" in summary
+    assert "| loss | N = 64 | N = 1,024 | N = 4,096 |\n| --- | --- | --- | --- |\n" in summary
+    assert "| clip_loss | x 2.0 | x 3.1, memory x 3.0 | x 30, memory x 32 |" in summary
+    small = replace(sample[0], loss="other_loss", n=128)
+    assert "| other_loss, N = 128, D = 8, float32 | 1 ms, 0.1 MB | 80% |  |  |  |" in report.page([*sample, small])[0]
+    lost = [replace(x, ms=0.9 * x.ms, peak_bytes=10**6) if x.candidate == "dense" and x.ms else x for x in sample]
+    lost = [replace(x, ms=0.5) if (x.candidate, x.n) == ("dense", 1024) and x.ms else x for x in lost]
+    assert "| **x 0.5**, memory **x 0.2** |" in report.page(lost)[0]
+
+
+def test_the_summary_comes_first_then_plots_then_what_is_lost(report, sample):
+    heads = re.findall("^## (.*)", report.page(sample)[0], re.MULTILINE)
+    assert [x.partition(":")[0] for x in heads] == [
+        "Summary", "Plots", "Where we lose", "How it was measured", "All figures",
+    ]  # fmt: skip
+
+
 def test_every_case_that_is_lost_is_named_and_no_other(report, sample):
     rows = lost_rows(report.page(sample)[0])
-    assert [(x[1], x[4], x[5]) for x in rows] == [
+    assert [(x[1], x[5], x[6]) for x in rows] == [
         ("64", "open_clip ClipLoss", "contrastile cpu"),
         ("1,024", "open_clip ClipLoss", "drop-in for open_clip ClipLoss"),
         ("4,096", "open_clip ClipLoss", "contrastile cpu"),
     ]
-    assert [x[6] for x in rows] == ["**0.50**", "**0.80**", "2.00"] and rows[2][7] == "**0.50**"
-    assert "Of 4 comparisons, these 3" in report.page(sample)[0]
+    assert [x[7] for x in rows] == ["**0.50**", "**0.80**", "2.00"] and rows[2][8] == "**0.50**"
+    assert "Of 8 comparisons, these 3" in report.page(sample)[0]
 
 
-def test_the_summary_is_of_the_largest_size_with_plain_torch(report, sample, blank):
-    dense = [made(blank, "dense", "dense torch", n, 3.0, mb) for n, mb in ((64, 0.1), (4096, 40.0))]
-    section = report.page([*sample, *dense])[0].partition("## Summary")[2].partition("\n## ")[0]
-    (row,) = [x for x in section.splitlines() if x.startswith("| clip")]
-    assert row == "| clip_loss | 4,096 | float32 | 16 ms, 16 MB | 0.19× | 2.5× | plain torch: 0.19× |"
-    assert "## Summary" in report.page(sample)[0] and "0.19" not in report.page(sample)[0]
+def test_what_no_time_was_left_for_is_named_and_in_no_table(report, sample):
+    text = report.page(sample)[0]
+    assert "- N = 1,024, D = 16, float32, forward+backward: dense of clip_loss\n" in text
+    assert "D = 16: time" not in text and "What was not measured" not in report.page(sample[:-1])[0]
 
 
 def test_equal_results_give_equal_files(report, sample, tmp_path):
@@ -108,9 +135,22 @@ def test_tables_have_every_size_growth_and_what_was_not_measured(report, sample)
     text = report.page(sample)[0]
     assert "|  | N = 64 | N = 1,024 | N = 4,096 | growth |" in text
     assert "| contrastile cpu | 1 ms, 0.1 MB | 1 ms, 4 MB | 16 ms, 16 MB | time N^0." in text
-    assert "| dense |  | skipped |  |  |" in text and "- dense, N = 1,024: skipped, would take" in text
-    tables = [x for x in text.splitlines() if x.startswith("|")]
-    assert len(tables) > 10 and all(x.count("|") >= 5 for x in tables)
+    assert "| torch.compile |  | skipped |  |  |" in text
+    assert "- torch.compile, N = 1,024: skipped, would / 9 GB" in text.replace("would | 9", "would / 9")
+    assert "|  | N = 1,024 |\n" in text  # one size does not grow
+
+
+def test_a_plot_has_few_lines_and_letters_that_a_narrow_page_can_show(report, sample, tmp_path):
+    slow = [replace(x, candidate=f"other {i}", ms=99.0) for i in range(3) for x in sample if x.package == "open_clip"]
+    ((name, records),) = report.page([*sample, *slow])[1].items()
+    assert {x.candidate for x in records} >= {"contrastile cpu", "dense", "open_clip ClipLoss"}
+    assert len({x.candidate for x in records}) == 4
+    plots.save({"clip_loss": records}, tmp_path / name)
+    svg = (tmp_path / name).read_text()
+    width = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    letters = [float(x) for x in re.findall(r"font-size: ([\d.]+)px", svg)]
+    assert len(letters) > 10 and min(letters) * 370 / width >= 11  # pixels, on a page that is 400 wide
+    assert min(letters) * 4 / 3 >= 15  # on a wide one
 
 
 def test_a_file_of_another_format_is_left_out_and_named(report, sample, tmp_path, capsys):

@@ -1,4 +1,8 @@
-"""Time of steps on a device: events on a GPU, the wall clock on a CPU; candidates in turn, medians."""
+"""Time of steps on a device; candidates in turn, medians.
+
+Events on a GPU. On a CPU the CPU time of the process where torch uses one thread, which other processes hardly change;
+with more threads, which also wait, the wall clock.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,21 @@ LEAST_SAMPLE = 3e-3  # seconds; shorter steps are repeated within a sample, so t
 ROUNDS = (3, 40)
 
 
+def host_clock() -> Callable[[], float]:
+    """Seconds, from any start."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
 class HostClock:
     def sync(self) -> None:
         pass
 
     def seconds(self, step: Step, repeats: int, first: int) -> float:
-        start = time.perf_counter()
+        now = host_clock()
+        start = now()
         for index in range(repeats):
             step(first + index)
-        return (time.perf_counter() - start) / repeats
+        return (now() - start) / repeats
 
 
 class CudaClock:

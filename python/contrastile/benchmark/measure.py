@@ -23,7 +23,7 @@ from .record import FAILED, NO_MEMORY, NO_TIME, OK, REFUSED, SKIPPED, Record
 from .suite import COMPILED, Candidate, Skip
 
 WARM_UP_ROWS = 32
-LADDER = (128, 256, 512, 1024)  # batches whose memory and time foretell those of larger ones
+LADDER = (256, 1024)  # batches whose memory and time foretell those of larger ones
 FREE_SHARE = 0.7  # of the memory that is free, at most
 
 
@@ -44,8 +44,11 @@ class Meter:
     deadline: float = float("inf")  # of time.monotonic(): problems that begin later are not run
     usages: dict[tuple[Problem, str], dict[int, Usage]] = field(default_factory=dict)
 
-    def measure(self, problem: Problem, names: Sequence[str]) -> list[Record]:
-        """One record for each named candidate of the problem's suite, in the order given. Raises: DeviceLost."""
+    def measure(self, problem: Problem, names: Sequence[str], memory: bool = True) -> list[Record]:
+        """One record for each named candidate of the problem's suite, in the order given. Raises: DeviceLost.
+
+        memory: also the peak on a CPU, which takes a fresh process for each candidate and some smaller batches.
+        """
         every = problem.candidates
         chosen = [every[name] for name in names]
         if time.monotonic() > self.deadline:
@@ -56,7 +59,7 @@ class Meter:
             torch._dynamo.reset()  # no shape is refused for being one too many
         with tf32(problem.tf32):
             for candidate in chosen:
-                records[candidate.name], step = self.tried(problem, candidate)
+                records[candidate.name], step = self.tried(problem, candidate, memory)
                 self.refuse_lost_device(problem, [records[candidate.name]])
                 if step is not None:
                     steps[candidate.name] = step
@@ -81,11 +84,17 @@ class Meter:
             machine=machine(problem.device), **more,
         )  # fmt: skip
 
-    def tried(self, problem: Problem, candidate: Candidate) -> tuple[Record, Step | None]:
+    def tried(self, problem: Problem, candidate: Candidate, memory: bool) -> tuple[Record, Step | None]:
         """The first steps: does it run, does it fit, is it right, what memory does it take."""
+        record, step = self.outcome(problem, candidate, memory)
+        if step is None:
+            gc.collect()  # what an exception's frames still hold
+        return record, step
+
+    def outcome(self, problem: Problem, candidate: Candidate, memory: bool) -> tuple[Record, Step | None]:
         try:
             candidate.make(problem)
-            peak = self.peak_on_cpu(problem, candidate) if problem.device == "cpu" else None
+            peak = self.peak_on_cpu(problem, candidate, memory) if problem.device == "cpu" else None
             worst, small = check(problem, candidate)
             step = stepper(candidate.make(problem), problem.sets(), problem.backward)
             step(0)
@@ -99,8 +108,6 @@ class Meter:
             return self.record(problem, candidate, outcome=NO_MEMORY, why="CUDA out of memory"), None
         except Exception as error:  # other packages raise what they like
             return self.record(problem, candidate, outcome=FAILED, why=described(error)), None
-        finally:
-            gc.collect()  # what an exception's frames still hold
 
     def time(self, problem: Problem, records: dict[str, Record], steps: dict[str, Step]) -> None:
         """Adds times to the records of the candidates that have a step."""
@@ -121,17 +128,30 @@ class Meter:
 
     # ---- memory of a CPU
 
-    def peak_on_cpu(self, problem: Problem, candidate: Candidate) -> int | None:
+    def peak_on_cpu(self, problem: Problem, candidate: Candidate, memory: bool) -> int | None:
         """Raises: Skip: it would not fit, or take too long, by what smaller batches take."""
         if problem.n < LADDER[0]:
             return None  # lost in pages that the process holds anyway
+        if not memory:
+            self.refuse_too_large(self.similar(problem, candidate), problem.n)
+            return None
         known = self.usages.setdefault((problem.at(0), candidate.name), {})
-        for n in () if candidate.ours else (n for n in LADDER if n < problem.n and n not in known):
+        for n in () if candidate.ours else LADDER:
+            if n >= problem.n or n in known:
+                continue
             self.refuse_too_large(known, n)
             known[n] = probe(problem.at(n), candidate)
         self.refuse_too_large(known, problem.n)
         known[problem.n] = probe(problem, candidate)
         return known[problem.n].peak_bytes
+
+    def similar(self, problem: Problem, candidate: Candidate) -> dict[int, Usage]:
+        """What it took in another mode, type or width."""
+        found: dict[int, Usage] = {}
+        for (other, name), usages in self.usages.items():
+            if (other.loss, other.variant, name) == (problem.loss, problem.variant, candidate.name):
+                found |= usages
+        return found
 
     def refuse_too_large(self, known: dict[int, Usage], n: int) -> None:
         smaller = {x: found for x, found in known.items() if x < n}
@@ -145,11 +165,13 @@ class Meter:
 
 def probe(problem: Problem, candidate: Candidate) -> Usage:
     heavy = getattr(import_module(problem.suite), "PRELOAD", ())
-    return in_fresh_process(usage, problem, candidate.name, preload=[problem.suite, *heavy])
+    threads = torch.get_num_threads()
+    return in_fresh_process(usage, problem, candidate.name, threads, preload=[problem.suite, *heavy])
 
 
-def usage(problem: Problem, name: str) -> Usage:
+def usage(problem: Problem, name: str, threads: int) -> Usage:
     """Of one step; runs in a process of its own, where nothing ran before."""
+    torch.set_num_threads(threads)
     loss = problem.candidates[name].make(problem)
     warm_up = problem if name.startswith(COMPILED) else problem.at(min(WARM_UP_ROWS, problem.n))
     stepper(loss, [warm_up.case(0)], problem.backward)(0)  # what is set up once

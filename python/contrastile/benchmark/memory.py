@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from .clock import host_clock
 
 Run = Callable[[], object]
 # glibc: each freed block goes back at once, none hides in the base
@@ -57,9 +58,10 @@ def resident_peak(run: Run) -> Usage:
     Raises: ProbeError: the peak did not rise above the memory held before.
     """
     _forget_peak()
-    before, start = _peak_bytes(), time.perf_counter()
+    now = host_clock()
+    before, start = _peak_bytes(), now()
     run()
-    usage = Usage(_peak_bytes() - before, time.perf_counter() - start)
+    usage = Usage(_peak_bytes() - before, now() - start)
     if usage.peak_bytes <= 0:
         raise ProbeError("the peak did not rise above the memory held before")
     return usage

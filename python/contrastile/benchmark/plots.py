@@ -39,27 +39,31 @@ STYLES = {  # package: colour, marker
 OTHER = ("#868e96", "x")
 DASHES = ("-", "--", ":", "-.")  # candidates of one package
 GREY = "#808488"
+PANEL, SIZE = (5.4, 3.3), 12  # inches; points: a page of 400 pixels shows it at 0.7 of this
 PANELS: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
-    ("time of a step (ms)", lambda r: r.ms),
-    ("peak memory beyond the inputs (MB)", lambda r: r.peak_bytes and r.peak_bytes / 1e6),
+    ("time (ms)", lambda r: r.ms),
+    ("peak memory (MB)", lambda r: r.peak_bytes and r.peak_bytes / 1e6),
 )
 
 
 def save(groups: dict[str, Sequence[Record]], path: Path) -> None:
-    """A column of panels, two for each title, narrow enough for a phone; the file's ending says the format."""
+    """Time above memory, for each title and its records; the file's ending says the format."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # one file for one set of figures: ids in it come from a salt, not from chance
-    with rc_context({"svg.hashsalt": "contrastile", "svg.fonttype": "none", "font.family": "sans-serif"}):
-        count = len(groups) * len(PANELS)
-        figure = Figure(figsize=(5.4, 3.3 * count + 1.0), dpi=110, layout="constrained")  # no display, no pyplot
+    options = {"svg.hashsalt": "contrastile", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": SIZE}
+    with rc_context(options):
+        width, height = PANEL
+        figure = Figure((width * len(groups), height * len(PANELS)), dpi=110, layout="constrained")  # no pyplot
         FigureCanvasAgg(figure)
-        panels = iter(figure.subplots(count, 1, squeeze=False)[:, 0])
-        for title, records in groups.items():
-            for label, figure_of in PANELS:
-                draw(next(panels), f"{title}\n{label}", series(records, figure_of))
+        grid = figure.subplots(len(PANELS), len(groups), squeeze=False)
+        for column, (title, records) in zip(grid.T, groups.items(), strict=True):
+            for panel, (label, figure_of) in zip(column, PANELS, strict=True):
+                draw(panel, label, series(records, figure_of))
+            column[0].set_title(title, fontsize=SIZE + 1, color=GREY)
+            column[-1].set_xlabel("batch N", color=GREY)
         legend(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -77,31 +81,28 @@ def series(records: Sequence[Record], figure_of: Callable[[Record], float | None
     return {name: sorted(points) for name, points in found.items()}
 
 
-def draw(panel: Axes, title: str, lines: Series) -> None:
+def draw(panel: Axes, label: str, lines: Series) -> None:
     drawn: dict[str, int] = {}
     for (package, candidate), points in lines.items():
         color, marker = STYLES.get(package, OTHER)
         index = drawn[package] = drawn.get(package, -1) + 1
         panel.plot(
-            *zip(*points, strict=True), color=color, marker=marker, markersize=5, label=candidate,
+            *zip(*points, strict=True), color=color, marker=marker, markersize=6, label=candidate,
             linewidth=2.2 if package == "contrastile" else 1.4, linestyle=DASHES[index % len(DASHES)],
         )  # fmt: skip
-    panel.set_title(title, fontsize=10, color=GREY)
+    panel.set_ylabel(label, color=GREY)
     scale(panel, sorted({n for points in lines.values() for n, _ in points}))
 
 
 def scale(panel: Axes, ticks: list[int]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
-    panel.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=9)
+    panel.set_xticks(ticks, [f"{n:,}" for n in ticks])
     panel.xaxis.set_minor_locator(NullLocator())
-    low, high = panel.get_ylim()
-    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300.0 * low else (1.0,)))
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,g}"))
     panel.yaxis.set_minor_formatter(NullFormatter())
-    panel.set_xlabel("batch N", color=GREY)
     panel.grid(color=GREY, alpha=0.25, linewidth=0.6)
     panel.tick_params(which="both", color=GREY, labelcolor=GREY)
     panel.spines[["top", "right"]].set_visible(False)
@@ -114,6 +115,6 @@ def legend(figure: Figure) -> None:
         handles, labels = panel.get_legend_handles_labels()
         entries.update(dict(zip(labels, handles, strict=True)))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9,
-        handlelength=3.5, labelcolor=GREY,
+        entries.values(), entries.keys(), loc="outside lower center", ncols=2 * len(figure.axes) // len(PANELS),
+        frameon=False, fontsize=SIZE, handlelength=2.5, labelcolor=GREY,
     )  # fmt: skip

@@ -69,9 +69,15 @@ def parse(line: str) -> Record:
 
 
 def read(path: Path) -> list[Record]:
-    """The last record of each candidate on each problem, in the order of the file; none if there is no file."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return list({(*r.problem, r.candidate): r for r in map(parse, lines)}.values())
+    """The last record of each candidate on each problem, in the order of the file; none if there is no file. One that
+    says that no time was left replaces no other."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        r = parse(line)
+        key = (*r.problem, r.candidate)
+        if r.outcome != NO_TIME or key not in found:
+            found[key] = r
+    return list(found.values())
 
 
 def append(path: Path, records: Iterable[Record]) -> None:

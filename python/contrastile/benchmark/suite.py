@@ -7,7 +7,7 @@ other suites, like the repository's with other packages' losses, need nothing bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class Candidate:
 
     name: str
     package: str
-    make: Callable[[Problem], Loss]
+    make: Callable[[Problem], Loss] = field(compare=False)  # made anew whenever candidates are asked for
     distribution: str | None = None  # whose version is recorded
     backend: str | None = None
     ours: bool = False  # this package computes it

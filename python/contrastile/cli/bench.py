@@ -23,7 +23,7 @@ __all__ = ["add_arguments", "run"]
 
 _HEADERS = ("N", "what", "ms", "speed-up", "TFLOP/s", "of peak", "of block peak", "peak MB", "error", "")
 _KEY = f"""
-ms              one step, the median
+ms              one step, the median; on a CPU with one thread, CPU time of the process
 speed-up        of time, over `{DENSE}`: the same loss in PyTorch with the whole matrix of scores in memory
 TFLOP/s         10^12 operations a second, counting those that this package's method needs, for every row alike
 of peak         that rate over the rate of one large square matrix product, measured in the same turns
