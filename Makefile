@@ -1,4 +1,5 @@
-# make demo | examples | test | test-skipped | test-all | sanitize | compat | docs | figures | bench | report | lint | format | wheel | wheel-check | clean
+# make demo | examples | test | test-skipped | test-all | fuzz | sanitize | arm | compat | compat-peers | docs | figures | bench | report | lint | format |
+#   wheel | wheels | wheel-check | clean
 # Everything is installed into $(VENV); nothing else is touched.
 # make gpu-first | gpu | gpu-sanitize use $(GPU_PYTHON) as it is, with its torch, and install nothing.
 # A machine that already has torch (and must keep it) needs no make: pip install --no-build-isolation --no-deps -e .
@@ -19,8 +20,8 @@ EXAMPLES := $(filter-out examples/common.py,$(wildcard examples/*.py))
 CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
-.PHONY: demo examples test test-skipped test-all compat compat-packages docs docs-serve figures bench report gpu gpu-first \
-	gpu-sanitize sanitize lint format wheel wheel-check clean
+.PHONY: demo examples test test-skipped test-all fuzz compat compat-packages compat-peers docs docs-serve figures bench \
+	report gpu gpu-first gpu-sanitize sanitize arm lint format wheel wheels wheel-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -45,13 +46,27 @@ test-skipped: $(VENV)/.installed-peers
 test-all: compat-packages $(VENV)/.installed-docs lint
 	$(PYTEST) --run-slow
 
+# random calls of every loss against float64, the smallest that is wrong printed; 100,000 take half an hour of processor time
+CASES ?= 100000
+SEED ?= 0
+fuzz: $(VENV)/.installed-dev
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz --cases $(CASES) --seed $(SEED)
+
 # csrc with AddressSanitizer and UndefinedBehaviorSanitizer, at small size; needs g++ on Linux
 sanitize: $(VENV)/.installed-dev
 	$(BIN)/python tests/native/sanitize.py build/sanitize
 
+# the kernels of 64-bit ARM under an emulator; needs g++-aarch64-linux-gnu and qemu-user
+arm: $(VENV)/.installed-dev
+	$(BIN)/python tests/native/arm.py build/arm
+
 # every drop-in against its package, the large ones (150 MB) included; once they are there, make test runs all of it
 compat: compat-packages
 	$(BIN)/python -m pytest tests/compat -n auto --dist loadfile
+
+# the packages' own tests with the drop-ins in place. PEERS: a folder of checkouts of their repositories, or one of them
+compat-peers: compat-packages
+	PYTHONPATH=tests $(BIN)/python -m borrowed.check $(if $(PEERS),"$(PEERS)",$(error PEERS=folder of checkouts, see docs/dropins/README.md))
 
 compat-packages: $(VENV)/.installed-peers $(VENV)/.installed-compat
 
@@ -123,6 +138,11 @@ wheel: $(VENV)/.installed-packaging
 wheel-check: $(VENV)/.created
 	$(BIN)/python packaging/check_install.py $(WHEELS)
 
+# the same for several Pythons, in dist/cpu, without torch; their kernels are compiled once
+PYTHONS ?= $(shell for v in 10 11 12 13 14; do command -v python3.$$v; done)
+wheels:
+	$(firstword $(PYTHONS)) packaging/wheels.py dist/cpu $(PYTHONS)
+
 # the environment stays; the next make reinstalls the package into it
 clean:
 	rm -rf build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
@@ -137,7 +157,10 @@ $(VENV)/.installed-%: $(VENV)/.created $(PINS) $(NATIVE)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-compat.txt -e '.[$*]'
 	touch $@
 
-$(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS) $(NATIVE)
+# pages are read from the source: nothing is compiled for them
+$(VENV)/.installed-docs: export CONTRASTILE_CPU = 0
+$(VENV)/.installed-docs: export CONTRASTILE_CUDA = 0
+$(VENV)/.installed-docs: $(VENV)/.created requirements-docs.txt $(PINS)
 	$(PIP) install -q --no-build-isolation -c requirements-dev.txt -c requirements-docs.txt -e '.[docs]'
 	touch $@
 
@@ -149,7 +172,7 @@ $(VENV)/.installed-packaging: $(VENV)/.created packaging/requirements.txt
 	$(PIP) install -q -r packaging/requirements.txt
 	touch $@
 
-# the packages tests/peers and tests/compat compare with, without their own dependencies (2 MB)
+# the packages tests/peers and tests/compat compare with, without their own dependencies (6 MB)
 $(VENV)/.installed-peers: $(VENV)/.installed-dev requirements-peers.txt
 	$(PIP) install -q --no-deps -r requirements-peers.txt
 	touch $@

@@ -4,8 +4,8 @@ Both are pybind11 modules over raw pointers, without torch headers: one build se
 version, and torch is not needed here. Environment, read at build time only (no GPU is inspected):
 
     CONTRASTILE_CPU=auto|0|1             auto: where it cannot be built, install without it; 1: fail
-    CONTRASTILE_CUDA=auto|0|1            the same; auto also skips it where nvcc is missing, or where the torch beside
-                                         this build (--no-build-isolation) has no CUDA and could not use it
+    CONTRASTILE_CUDA=auto|0|1            the same; auto tries it only where nvcc is found and the environment already
+                                         has a torch with CUDA: it takes minutes, and no other torch could use it
     CONTRASTILE_CUDA_ARCHS="80;90a;100"  falls back to TORCH_CUDA_ARCH_LIST, then to DEFAULT_ARCHS
     CONTRASTILE_CUDA_BASIS=1|0           0: the CUDA module without the kernels of csrc/cuda/basis.cu, which take
                                          longer to compile than all others together; nothing but speed needs them
@@ -16,7 +16,6 @@ version, and torch is not needed here. Environment, read at build time only (no 
 """
 
 import hashlib
-import importlib.util
 import os
 import platform
 import runpy
@@ -38,7 +37,7 @@ ENV = os.environ
 CSRC = Path(__file__).resolve().parent / "csrc"
 # not in the build folder that pip gives, which it deletes
 OBJECTS = Path(ENV.get("CONTRASTILE_OBJECTS") or CSRC.parent / "build" / "objects")
-CXX = shlex.split(ENV.get("CXX") or "g++")
+CXX = shlex.split(ENV.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), "g++"))
 CUDA_HOME = ENV.get("CUDA_HOME") or ENV.get("CUDA_PATH")
 NVCC = shutil.which("nvcc", path=f"{CUDA_HOME}/bin" if CUDA_HOME else None)
 # For a build from source, in 0.6 of the time that the list of released wheels (Makefile) takes: code of 8.0 also runs
@@ -54,6 +53,7 @@ KERNEL = ["-fno-exceptions", "-fno-rtti"]  # their tables are shared symbols
 AVX2 = [*KERNEL, "-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, *"-mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512".split()]
 AVX512BF16 = [*AVX512, "-mavx512bf16"]
+NEONBF16 = [*KERNEL, "-march=armv8.2-a+bf16"]
 NVCC_FLAGS = """-std=c++17 -O3 -DNDEBUG --expt-relaxed-constexpr
     -Xcompiler -fPIC,-fvisibility=hidden -Xfatbin -compress-all
     -cudart static -Wno-deprecated-gpu-targets""".split()
@@ -91,6 +91,11 @@ def accepts(*flags):
         return capture(*CXX, *flags, str(source), "-o", f"{source}.out").returncode == 0
 
 
+def target():
+    """The processor that the C++ compiler makes code for, which may not be this one."""
+    return (capture(*CXX, "-dumpmachine").stdout or platform.machine()).strip().partition("-")[0].lower()
+
+
 def host_command():
     openmp = "-fopenmp" if accepts("-fopenmp") else "-Wno-unknown-pragmas"
     return [*CXX, *HOST_FLAGS, openmp, f"-I{CSRC}"]
@@ -103,12 +108,16 @@ def python_headers():  # for bind.cpp alone, so that kernel objects serve every 
 def cpu_units():
     """(source, compile command) of each file; a kernel file has an instruction set of its own."""
     command, isa = host_command(), {"bind.cpp": python_headers(), "kernel_generic.cpp": KERNEL}
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    machine = target()
+    if machine in ("x86_64", "amd64"):
         command.append("-DCONTRASTILE_X86=1")
         isa |= {"kernel_avx2.cpp": AVX2, "kernel_avx512.cpp": AVX512}
         if accepts(*AVX512BF16):  # gcc >= 10, clang >= 9
             command.append("-DCONTRASTILE_AVX512BF16=1")
             isa["kernel_avx512bf16.cpp"] = AVX512BF16
+    if machine in ("aarch64", "arm64") and accepts(*NEONBF16):  # gcc >= 10, clang >= 11
+        command.append("-DCONTRASTILE_NEONBF16=1")
+        isa["kernel_neonbf16.cpp"] = NEONBF16
     return [(CSRC / "cpu" / name, [*command, *flags]) for name, flags in isa.items()]
 
 
@@ -190,8 +199,24 @@ def compile_units(units):
         return [str(path) for path in pool.map(compile_unit, units)]
 
 
+NO_COMPILER = """no C++ compiler: {} was not found. Install one (Debian, Ubuntu: apt install g++; macOS: xcode-select
+--install; conda: conda install cxx-compiler), or name yours in CXX, and install contrastile again"""
+WITHOUT = {
+    "contrastile._cpu": "Installed without it, losses on a CPU run on PyTorch's operations: right, but slower.",
+    "contrastile._cuda": "Installed without it, losses on a GPU run on the torch or the triton backend.",
+}
+
+
 class Build(build_ext):
     def build_extension(self, ext):
+        try:
+            self.build_module(ext)
+        except CompileError as error:
+            raise CompileError(f"{error}\n{WITHOUT[ext.name] if ext.optional else ''}") from error
+
+    def build_module(self, ext):
+        if shutil.which(CXX[0]) is None:
+            raise CompileError(NO_COMPILER.format(CXX[0]))
         cuda = ext.name == "contrastile._cuda"
         units = cuda_units() if cuda else cpu_units()
         output = Path(self.get_ext_fullpath(ext.name))
@@ -203,25 +228,29 @@ class Build(build_ext):
         partial.replace(output)  # at once: another process may be importing the module
 
 
-def torch_lacks_cuda():
-    """Whether there is a torch here, and it was built without CUDA; it is not imported, which takes seconds."""
-    found = importlib.util.find_spec("torch")
-    return found is not None and runpy.run_path(Path(found.origin).with_name("version.py"))["cuda"] is None
+def torch_has_cuda():
+    """Whether the environment that is installed into has a torch with CUDA. Build isolation hides it from imports, not
+    from its folder; importing it would take seconds."""
+    site = sysconfig.get_paths()
+    found = (Path(folder, "torch", "version.py") for folder in (*sys.path, site["platlib"], site["purelib"]))
+    version = next(filter(Path.is_file, found), None)
+    return version is not None and runpy.run_path(version)["cuda"] is not None
 
 
-def extension(name, usable, useless=False):
+def extension(name, wanted=True):
+    """wanted: in mode auto."""
     mode = ENV.get(f"CONTRASTILE_{name.upper()}", "auto")
     if mode not in ("auto", "0", "1"):
         sys.exit(f"CONTRASTILE_{name.upper()} must be auto, 0 or 1, got {mode!r}")
-    if mode == "1" and not usable:
+    if mode == "1" and name == "cuda" and not NVCC:
         sys.exit("CONTRASTILE_CUDA=1, but nvcc was not found (set CUDA_HOME or PATH)")
-    built = mode == "1" or (mode == "auto" and usable and not useless)
+    built = mode == "1" or (mode == "auto" and wanted)
     return [Extension(f"contrastile._{name}", [], optional=mode != "1")] if built else []
 
 
 if __name__ == "__main__":
     setup(
-        ext_modules=extension("cpu", usable=True) + extension("cuda", usable=NVCC, useless=torch_lacks_cuda()),
+        ext_modules=extension("cpu") + extension("cuda", wanted=NVCC and torch_has_cuda()),
         cmdclass={"build_ext": Build},
         packages=[*find_packages("python"), "contrastile.triton_kernels"],
     )

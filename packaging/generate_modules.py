@@ -1,6 +1,6 @@
-"""Writes python/contrastile/losses/modules.py: each loss as an nn.Module, from the signature of its function.
+"""Writes python/contrastile/losses/modules.py: each loss as an nn.Module, from its function's signature and docstring.
 
-    python packaging/generate_modules.py          # after a change of a signature, or of TWINS
+    python packaging/generate_modules.py          # after a change of a signature, a docstring, or TWINS
     python packaging/generate_modules.py --check  # fails where the file is not what it would write
 
 An argument of a function is an input where its type is one of INPUTS: forward takes it. All others are options: the
@@ -9,10 +9,12 @@ constructor keeps them, and forward takes them for one call. What a signature ca
 
 import argparse
 import ast
+import doctest
+import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,96 +43,66 @@ class Twin:
     name: str
     function: str
     family: str  # the function's file
-    call: str  # an example of forward's arguments
     by_place: tuple[str, ...] = ("temperature",)  # options that the constructor also takes by place
     learned: Learned | None = None
-    options: str = ""  # of the constructor in the example
 
 
 TEMPERATURE = Learned("temperature", "learnable_temperature")
 SCALE = Learned("logit_scale", "learnable_scale", "1.0 / 0.07")
-BOUNDS = {"temperature": "The largest 1 / temperature", "logit_scale": "The largest value"}
+BOUNDS = {"temperature": "the largest 1 / temperature", "logit_scale": "the largest value"}
 SCALE_AND_BIAS = Learned("logit_scale", "learnable", "10.0", "logit_bias", "-10.0")
 
 TWINS = (
-    Twin("InfoNCE", "info_nce", "contrastive", "query, key, negatives=queue", learned=TEMPERATURE),
-    Twin("ClipLoss", "clip_loss", "clip", "image_features, text_features", ("logit_scale",), SCALE),
-    Twin(
-        "DistillInfoNCE", "distill_info_nce", "distill", "query, key, teacher_query, negatives=queue",
-        learned=TEMPERATURE,
-    ),
-    Twin(
-        "ClipDistillLoss", "clip_distill_loss", "distill",
-        "image_features, text_features, teacher_image_features, teacher_text_features", ("logit_scale",), SCALE,
-    ),
-    Twin("SoftClipLoss", "softclip_loss", "similarity", "x, y", learned=TEMPERATURE),
-    Twin("CWCL", "cwcl_loss", "similarity", "anchor, other", ("logit_scale",), SCALE),
-    Twin("HydraLoss", "hydra_loss", "gated", "x, gate, labels, partner_labels", ("logit_scale",), SCALE),
-    Twin(
-        "MarginInfoNCE", "margin_info_nce", "margin", "query, key, negatives=queue", ("margin", "temperature"),
-        TEMPERATURE, "margin=0.3",
-    ),
-    Twin("CMALoss", "cma_loss", "margin", "image_features, text_features", ("logit_scale",), SCALE, "lam=0.001"),
-    Twin("MixupInfoNCE", "mixup_info_nce", "mixup", "mixed, clean, partner, share", learned=TEMPERATURE),
-    Twin("M2Mix", "m2_mix", "mixup", "x, y, share", learned=TEMPERATURE),
-    Twin("PrototypeLoss", "prototype_loss", "prototypes", "x, prototypes, labels", learned=TEMPERATURE),
-    Twin(
-        "GlobalLocalInfoNCE", "global_local_info_nce", "structured", "global_features, local_features, mask",
-        learned=TEMPERATURE,
-    ),
-    Twin("BlockInfoNCE", "block_info_nce", "structured", "x, y", ("blocks",), TEMPERATURE, "2"),
-    Twin("M3ELLoss", "m3el_loss", "structured", "x, y", learned=TEMPERATURE),
-    Twin(
-        "LateInteractionInfoNCE", "late_interaction_info_nce", "late_info_nce", "queries, documents",
-        learned=TEMPERATURE,
-    ),
-    Twin("WordRegionLoss", "word_region_loss", "word_region", "regions, words", ("gamma1", "gamma2", "gamma3")),
-    Twin("FDTLoss", "fdt_loss", "fdt", "image_tokens, text_tokens, codebook", ("logit_scale",), SCALE),
-    Twin(
-        "GroupedInfoNCE", "grouped_info_nce", "grouped", "query, positive, hard_negatives", learned=TEMPERATURE,
-    ),
-    Twin(
-        "GroupedMarginLoss", "grouped_margin_loss", "grouped", "query, positive, hard_negatives",
-        ("margin", "temperature"), options="margin=0.2",
-    ),
-    Twin("NTXent", "nt_xent", "two_views", "z1, z2", learned=TEMPERATURE),
-    Twin(
-        "SigLipLoss", "siglip_loss", "sigmoid", "image_features, text_features", ("logit_scale", "logit_bias"),
-        SCALE_AND_BIAS,
-    ),
-    Twin("DebiasedInfoNCE", "debiased_info_nce", "debiased", "query, key", ("temperature", "tau_plus")),
-    Twin("DebiasedNTXent", "debiased_nt_xent", "debiased", "z1, z2", ("temperature", "tau_plus")),
-    Twin("SupCon", "sup_con", "supervised", "features, labels", learned=TEMPERATURE),
-    Twin(
-        "MultiPositive", "multi_positive", "multi_positive", "query, key, query_ids, key_ids", learned=TEMPERATURE,
-    ),
-    Twin("MILNCE", "mil_nce", "mil_nce", "video, text", learned=TEMPERATURE),
-    Twin("DCL", "dcl", "decoupled", "z1, z2"),
-    Twin("DCLW", "dclw", "decoupled", "z1, z2", ("temperature", "sigma")),
-    Twin("DHEL", "dhel", "decoupled", "z1, z2"),
-    Twin("MVInfoNCE", "mv_infonce", "multiview", "views", learned=TEMPERATURE),
-    Twin("MVDHEL", "mv_dhel", "multiview", "views", learned=TEMPERATURE),
-    Twin("PVC", "pvc", "multiview", "views"),
-    Twin("KCL", "kcl", "kernel", "z1, z2", ("kernel",)),
-    Twin("CUA", "cua", "gap", "image_features, text_features", ("logit_scale",)),
-    Twin("CUAXU", "cuaxu", "gap", "image_features, text_features", ("logit_scale",)),
-    Twin("Uniformity", "uniformity", "uniform", "x", ("t",)),
-    Twin("Alignment", "alignment", "uniform", "x, y", ("alpha",)),
-    Twin("JointEntropy", "joint_entropy", "uniform", "x", ("t",)),
-    Twin("BarlowTwinsLoss", "barlow_twins_loss", "decorrelation", "z1, z2", ("off_diagonal_weight",)),
-    Twin("InModalConsistency", "in_modal_consistency", "decorrelation", "x, y", ()),
-    Twin("CrossModalConsistency", "cross_modal_consistency", "decorrelation", "x, y", ()),
-    Twin("CosineLoss", "cosine_loss", "cosine", "x, y", ("form",)),
-    Twin("MultiviewClipLoss", "multiview_clip_loss", "multiview_clip", "images, texts", ("logit_scale",), SCALE),
-    Twin("LinearCrossEntropy", "linear_cross_entropy", "vocabulary", "hidden, weight, labels", ("ignore_index",)),
-    Twin(
-        "DinoLoss", "dino_loss", "dino", "student, teacher, prototypes, teacher_prototypes, center=center",
-        ("student_temperature", "teacher_temperature"),
-    ),
-    Twin("GramLoss", "gram_loss", "volume", "anchor, video, audio", learned=TEMPERATURE),
-    Twin("TriangleLoss", "triangle_loss", "triangle", "anchor, x, y", learned=TEMPERATURE),
-    Twin("PMRL", "pmrl_loss", "pmrl", "image, text, audio", ("singular_temperature", "instance_temperature")),
-    Twin("Symile", "symile_loss", "symile", "image, text, audio", ("negatives",), SCALE),
+    Twin("InfoNCE", "info_nce", "contrastive", learned=TEMPERATURE),
+    Twin("ClipLoss", "clip_loss", "clip", ("logit_scale",), SCALE),
+    Twin("DistillInfoNCE", "distill_info_nce", "distill", learned=TEMPERATURE),
+    Twin("ClipDistillLoss", "clip_distill_loss", "distill", ("logit_scale",), SCALE),
+    Twin("SoftClipLoss", "softclip_loss", "similarity", learned=TEMPERATURE),
+    Twin("CWCL", "cwcl_loss", "similarity", ("logit_scale",), SCALE),
+    Twin("HydraLoss", "hydra_loss", "gated", ("logit_scale",), SCALE),
+    Twin("MarginInfoNCE", "margin_info_nce", "margin", ("margin", "temperature"), TEMPERATURE),
+    Twin("CMALoss", "cma_loss", "margin", ("logit_scale",), SCALE),
+    Twin("MixupInfoNCE", "mixup_info_nce", "mixup", learned=TEMPERATURE),
+    Twin("M2Mix", "m2_mix", "mixup", learned=TEMPERATURE),
+    Twin("PrototypeLoss", "prototype_loss", "prototypes", learned=TEMPERATURE),
+    Twin("GlobalLocalInfoNCE", "global_local_info_nce", "structured", learned=TEMPERATURE),
+    Twin("BlockInfoNCE", "block_info_nce", "structured", ("blocks",), TEMPERATURE),
+    Twin("M3ELLoss", "m3el_loss", "structured", learned=TEMPERATURE),
+    Twin("LateInteractionInfoNCE", "late_interaction_info_nce", "late_info_nce", learned=TEMPERATURE),
+    Twin("WordRegionLoss", "word_region_loss", "word_region", ("gamma1", "gamma2", "gamma3")),
+    Twin("FDTLoss", "fdt_loss", "fdt", ("logit_scale",), SCALE),
+    Twin("GroupedInfoNCE", "grouped_info_nce", "grouped", learned=TEMPERATURE),
+    Twin("GroupedMarginLoss", "grouped_margin_loss", "grouped", ("margin", "temperature")),
+    Twin("NTXent", "nt_xent", "two_views", learned=TEMPERATURE),
+    Twin("SigLipLoss", "siglip_loss", "sigmoid", ("logit_scale", "logit_bias"), SCALE_AND_BIAS),
+    Twin("DebiasedInfoNCE", "debiased_info_nce", "debiased", ("temperature", "tau_plus")),
+    Twin("DebiasedNTXent", "debiased_nt_xent", "debiased", ("temperature", "tau_plus")),
+    Twin("SupCon", "sup_con", "supervised", learned=TEMPERATURE),
+    Twin("MultiPositive", "multi_positive", "multi_positive", learned=TEMPERATURE),
+    Twin("MILNCE", "mil_nce", "mil_nce", learned=TEMPERATURE),
+    Twin("DCL", "dcl", "decoupled"),
+    Twin("DCLW", "dclw", "decoupled", ("temperature", "sigma")),
+    Twin("DHEL", "dhel", "decoupled"),
+    Twin("MVInfoNCE", "mv_infonce", "multiview", learned=TEMPERATURE),
+    Twin("MVDHEL", "mv_dhel", "multiview", learned=TEMPERATURE),
+    Twin("PVC", "pvc", "multiview"),
+    Twin("KCL", "kcl", "kernel", ("kernel",)),
+    Twin("CUA", "cua", "gap", ("logit_scale",)),
+    Twin("CUAXU", "cuaxu", "gap", ("logit_scale",)),
+    Twin("Uniformity", "uniformity", "uniform", ("t",)),
+    Twin("Alignment", "alignment", "uniform", ("alpha",)),
+    Twin("JointEntropy", "joint_entropy", "uniform", ("t",)),
+    Twin("BarlowTwinsLoss", "barlow_twins_loss", "decorrelation", ("off_diagonal_weight",)),
+    Twin("InModalConsistency", "in_modal_consistency", "decorrelation", ()),
+    Twin("CrossModalConsistency", "cross_modal_consistency", "decorrelation", ()),
+    Twin("CosineLoss", "cosine_loss", "cosine", ("form",)),
+    Twin("MultiviewClipLoss", "multiview_clip_loss", "multiview_clip", ("logit_scale",), SCALE),
+    Twin("LinearCrossEntropy", "linear_cross_entropy", "vocabulary", ("ignore_index",)),
+    Twin("DinoLoss", "dino_loss", "dino", ("student_temperature", "teacher_temperature")),
+    Twin("GramLoss", "gram_loss", "volume", learned=TEMPERATURE),
+    Twin("TriangleLoss", "triangle_loss", "triangle", learned=TEMPERATURE),
+    Twin("PMRL", "pmrl_loss", "pmrl", ("singular_temperature", "instance_temperature")),
+    Twin("Symile", "symile_loss", "symile", ("negatives",), SCALE),
 )  # fmt: skip
 
 
@@ -163,8 +135,11 @@ class Family:
     def tree(self) -> ast.Module:
         return ast.parse((LOSSES / f"{self.name}.py").read_text())
 
+    def function(self, name: str) -> ast.FunctionDef:
+        return next(x for x in self.tree.body if isinstance(x, ast.FunctionDef) and x.name == name)
+
     def signature(self, function: str) -> list[Parameter]:
-        found = next(x for x in self.tree.body if isinstance(x, ast.FunctionDef) and x.name == function).args
+        found = self.function(function).args
         defaults: list[ast.expr | None] = [None] * (len(found.args) - len(found.defaults))
         place = [*zip(found.args, [*defaults, *found.defaults], strict=True)]
         parameters = [self.parameter(arg, "place", default) for arg, default in place]
@@ -185,12 +160,47 @@ class Family:
         return f".{self.name}"
 
 
+class Documentation:
+    """What a function's docstring says, in parts."""
+
+    def __init__(self, function: ast.FunctionDef) -> None:
+        self.name = function.name
+        self.text = ast.get_docstring(function) or ""
+
+    @cached_property
+    def arguments(self) -> dict[str, str]:
+        """The text of each entry of Args, by its names as they stand there: "x, y"."""
+        section = re.search(r"^Args:\n((?: {4}.*\n|\n(?= {8}))*)", self.text + "\n", re.MULTILINE)
+        assert section is not None, self.name
+        entries = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE)
+        return {names: " ".join(text.split()) for names, text in entries}
+
+    def of(self, names: Iterable[str]) -> Iterator[str]:
+        """Entries of Args for these names alone."""
+        wanted = set(names)
+        for together, text in self.arguments.items():
+            if kept := [name for name in together.split(", ") if name in wanted]:
+                yield entry(", ".join(kept), text)
+
+    @cached_property
+    def example(self) -> tuple[list[str], ast.Call]:
+        """The statements before the call of the function, and the call."""
+        before: list[str] = []
+        for shown in doctest.DocTestParser().get_examples(self.text):
+            for node in ast.walk(ast.parse(shown.source)):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == self.name:
+                    return before, node
+            before.append(shown.source.rstrip())
+        raise ValueError(f"the example of {self.name} does not call it")
+
+
 class Module:
     """The text of one class."""
 
     def __init__(self, twin: Twin) -> None:
         self.twin = twin
         self.family = Family(twin.family)
+        self.said = Documentation(self.family.function(twin.function))
         self.parameters = self.family.signature(twin.function)
         self.inputs = [p for p in self.parameters if p.is_input]
         self.options = [p for p in self.parameters if not p.is_input]
@@ -210,56 +220,86 @@ class Module:
             f"    def __init__(self, {', '.join(self.constructor())}) -> None:",
             indented(self.documentation_of_options(), 8), *indented_lines(self.construction(), 8), "",
             f"    def forward(self, {', '.join(self.taken())}) -> Tensor:",
-            f'        """`{self.twin.function}`. An option holds for this call."""',
+            indented(self.documentation_of_forward(), 8),
             f"        return {self.twin.function}({', '.join(self.passed())})", "",
             "    if TYPE_CHECKING:  # torch says that a call takes and returns anything", "        __call__ = forward",
         ])  # fmt: skip
 
     def documentation(self) -> str:
-        twin, learned = self.twin, self.twin.learned
-        options = ", ".join(filter(None, (twin.options, f"{learned.switch}=True" if learned else "")))
-        example = f"    loss = {twin.name}({options})\n    loss({twin.call})"
         tensors = ", ".join("*" * (p.kind == "many") + p.name for p in self.inputs if p.kind != "name")
         named = [p.name for p in self.inputs if p.kind == "name"]
         takes = f"forward takes {tensors}{', and by name ' + ', '.join(named) if named else ''}. "
-        takes += "An option that is given to forward holds for that call."
-        parts = [f"`{twin.function}` as a module with options of its own.", example, wrapped(takes)]
-        return docstring("\n\n".join([*parts, *map(wrapped, self.requirements()), *map(wrapped, self.learning())]))
+        takes += "An option that you pass to forward holds for that call only."
+        parts = [f"`{self.twin.function}` as a module that keeps its options.", wrapped(takes)]
+        parts += [*map(wrapped, self.requirements()), *map(wrapped, self.learning()), "\n".join(self.example())]
+        return docstring("\n\n".join(parts))
+
+    def example(self) -> Iterator[str]:
+        """That of the function: inputs go to forward, options to the constructor."""
+        before, call = self.said.example
+        learned = self.twin.learned
+        drawn = (learned.name, learned.offset) if learned else ()
+        given, options = [], [f"{learned.switch}=True"] if learned else []
+        places = [p for p in self.parameters if p.kind != "name"]
+        for place, value in enumerate(call.args):
+            parameter = places[min(place, len(places) - 1)]
+            if parameter.is_input:
+                given.append(ast.unparse(value))
+            elif parameter.name not in drawn:
+                options.append(f"{parameter.name}={ast.unparse(value)}")
+        inputs = {p.name for p in self.inputs}
+        for keyword in call.keywords:
+            if keyword.arg not in drawn:
+                (given if keyword.arg in inputs else options).append(ast.unparse(keyword))
+        yield "Example:"
+        statements = [*before, f"criterion = {self.twin.name}({', '.join(options)})"]
+        for statement in [*statements, f"loss = criterion({', '.join(given)})"]:
+            first, *rest = statement.replace("'", '"').split("\n")
+            yield f"    >>> {first}"
+            yield from (f"    ... {line}" for line in rest)
 
     def requirements(self) -> Iterator[str]:
         learned = self.twin.learned
         names = [p.name for p in self.options if not p.default and (learned is None or learned.name != p.name)]
         if names:
-            yield f"Forward must be given {' and '.join(names)} where the module has none."
+            yield f"Give {' and '.join(names)} to forward if the module has none."
 
     def learning(self) -> Iterator[str]:
         learned = self.twin.learned
         if learned is None:
             return
         missing = any(p.name == learned.name and not p.default for p in self.options)
-        need = f" Otherwise forward must be given a {learned.name} where the module has none." if missing else ""
+        need = f" Otherwise give a {learned.name} to forward if the module has none." if missing else ""
         also = f" and {learned.offset} is a parameter" if learned.offset else ""
         yield (
             f"With {learned.switch}=True, {learned.name} is the exponential of the parameter log_{learned.name}{also}; "
-            f"forward must not be given {'them' if also else 'it'} then.{need}"
+            f"do not pass {'them' if also else 'it'} to forward then.{need}"
         )
 
     def documentation_of_options(self) -> str:
-        learned, summary = self.twin.learned, f"The options are those of `{self.twin.function}`."
+        learned = self.twin.learned
+        drawn = (learned.name, learned.offset) if learned else ()
+        lines = [*self.documentation_of_learning(), *self.said.of(p.name for p in self.options if p.name not in drawn)]
+        return docstring("\n".join([f"The options of `{self.twin.function}`.", "", "Args:", *lines]))
+
+    def documentation_of_learning(self) -> Iterator[str]:
+        learned = self.twin.learned
         if learned is None:
-            return docstring(summary)
+            return
         starts = {learned.name: learned.start} | ({learned.offset: learned.offset_start} if learned.offset else {})
-        lines = [
-            f"    {name}: Fixed, or where learning starts{f' (None: {start})' if start else ''}."
-            for name, start in starts.items()
-        ]
+        for name, first in starts.items():
+            yield entry(name, f"Fixed, or where learning starts{f' (None: {first})' if first else ''}.")
         parameters = f"log_{learned.name}" + (f" and {learned.offset}" if learned.offset else "")
-        lines.append(f"    {learned.switch}: Whether there are parameters: {parameters}.")
-        lines.append(
-            f"    max_scale: Of a learned {learned.name}: {BOUNDS[learned.name]} (CLIP: 100). forward clamps the"
+        yield entry(learned.switch, f"True: learn {parameters}.")
+        yield entry(
+            "max_scale",
+            f"For a learned {learned.name}: {BOUNDS[learned.name]} (CLIP: 100). forward clamps the parameter in place, "
+            "as CLIP does after a step.",
         )
-        lines.append("        parameter in place, as CLIP does after a step.")
-        return docstring("\n".join([summary, "", "Args:", *lines]))
+
+    def documentation_of_forward(self) -> str:
+        text = f"`{self.twin.function}` of these inputs. An option holds for this call only; see the constructor."
+        return docstring("\n".join([text, "", "Args:", *self.said.of(p.name for p in self.inputs)]))
 
     def constructor(self) -> Iterator[str]:
         options, learned = {p.name: p for p in self.options}, self.twin.learned
@@ -329,6 +369,12 @@ def start(name: str, default: str) -> str:
 
 def docstring(text: str) -> str:
     return f'"""{text}\n"""' if "\n" in text else f'"""{text}"""'
+
+
+def entry(names: str, text: str) -> str:
+    """Of Args, in a method."""
+    fill = textwrap.TextWrapper(112, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
+    return fill.fill(f"{names}: {text}")
 
 
 def wrapped(text: str) -> str:

@@ -206,3 +206,17 @@ def installed(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> HostBackend
     """backend="cuda" is the executor."""
     monkeypatch.setattr(backends, "BACKENDS", (host, TorchBackend()))
     return host
+
+
+@pytest.fixture
+def kernels_left_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """triton and cuda take torch's meta device and launch nothing; the test has a parameter `backend`."""
+    from support import no_device
+
+    host = None
+    if request.getfixturevalue("backend") == "cuda":
+        pytest.importorskip("pybind11", reason="the build requirements are not installed")
+        if pytest.importorskip("support.cuda_host").compiler() is None:
+            pytest.skip("needs g++ on Linux")
+        host = request.getfixturevalue("host")
+    no_device.leave_out_kernels(host, monkeypatch)

@@ -17,7 +17,7 @@ from contrastile.backends import base, triton_device, triton_launch, triton_segm
 from contrastile.backends import triton as backend_module
 from contrastile.backends.cpu import CpuBackend
 from contrastile.spec import FLOOR, Limits, Reduce, Score
-from contrastile.triton_kernels import config, functors, pair, rules, slopes, tiles
+from contrastile.triton_kernels import config, functors, lean, partials, rules, slopes, tiles
 from support import distances, launches, segments
 from support.cases import EXTRAS, lacking, make_call
 from support.combinations import each_once
@@ -394,7 +394,8 @@ def test_a_test_that_holds_for_all_fails(name, monkeypatch):
     original, others = rules.holds, ~spec.PairTest[name.upper()]
     for call in mutants(name):
         triton(call)
-    monkeypatch.setattr(rules, "holds", lambda tests, *x: original(int(tests) & others, *x))
+    for module in (rules, lean):
+        monkeypatch.setattr(module, "holds", lambda tests, *x: original(int(tests) & others, *x))
     for call in mutants(name):
         with pytest.raises(AssertionError):
             triton(call)
@@ -409,7 +410,7 @@ def test_a_forgotten_limit_fails(name, monkeypatch):
         return side_z(z, positive, drop, side._replace(**{field: None}) if rest[-1] == axis else side, *rest)
 
     triton(call)
-    for module in (pair, slopes):
+    for module in (partials, slopes):
         with monkeypatch.context() as patch, pytest.raises(AssertionError):
             patch.setattr(module, "side_z", forgetful)
             triton(call)

@@ -66,6 +66,7 @@ def test_every_positives(reduce, positives):
         fused(make_call(34, 66, 5, torch.float32, *LIMITS, cols=keep_positives, **options))
 
 
+@pytest.mark.slow  # the functions are those of the other kernels; conjunctions call all of them
 @pytest.mark.parametrize("name, reduce", each_once(TESTS, SUMS))
 def test_every_test(reduce, name):
     fused(make_call(37, 70, 9, torch.float32, keep=name, positives=name, cols=True, reduce=reduce))
@@ -77,6 +78,7 @@ def test_conjunctions(dtype, keep, positives):
     fused(make_call(37, 70, 9, dtype, *EXTRAS, blocks=2, cols=True, **options))
 
 
+@pytest.mark.slow  # the functions are those of the other kernels; conjunctions call all of them
 @pytest.mark.parametrize("name, block, cols", each_once(TESTS[2:-1], (0, 1), (False, True)))
 def test_a_column_block_without_ids_groups_or_labels(name, block, cols):
     """Swapped, it is rows that lack them."""

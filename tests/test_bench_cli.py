@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from contrastile.benchmark.measure import Meter
 from contrastile.benchmark.problem import BOTH, FORWARD, MODES, Problem, stepper
 from contrastile.benchmark.suite import Candidate, Skip, features
 from contrastile.catalog import CATALOG
-from contrastile.cli import main
+from contrastile.cli import choice, main
 from support.combinations import by_default
 
 PROBLEM = Problem("clip_loss", 40, 16, torch.float32)
@@ -56,6 +57,11 @@ def test_every_option_reaches_the_table_the_file_and_the_plot(tmp_path, capsys):
     assert len(candidates) == len(found) == len(set(candidates)) == 2 * 2 * 2 * 2 * 2
     assert {x.candidate for x in found} == {"contrastile torch", "dense"}
     assert "nt_xent, D = 8, bfloat16, forward;" in printed.out and "time ~ N^" in printed.out
+    rows = re.findall(r"^ *\d+  (dense|contrastile torch) +([\d.e+-]+)  +x ([\d.e+-]+) ", printed.out, re.MULTILINE)
+    assert len(rows) == len(found)
+    assert all(float(faster) == 1.0 for name, _, faster in rows if name == "dense")
+    (_, ours, faster), (_, dense, _) = rows[:2]
+    assert float(faster) == pytest.approx(float(dense) / float(ours), rel=0.01)
     assert plot.read_text().count("contrastile torch") >= 1
 
 
@@ -69,6 +75,10 @@ def test_every_option_reaches_the_table_the_file_and_the_plot(tmp_path, capsys):
         (["--mode", "backward"], "unknown mode 'backward'"),
         (["--n", "0"], "must be a whole number from 1 on"),
         (["--device", "cpu", "--backend", "cuda"], "backend cuda: features are on cpu"),
+        (["--seconds", "0"], "must be a number above 0, got '0'"),
+        (["--plot", "figure.txt"], "--plot draws .png, .svg, .pdf files, got 'figure.txt'"),
+        (["--json", f"{__file__}/figures"], "cannot write: [Errno 17] File exists"),
+        (["--json", __file__], "test_bench_cli.py holds something else: Extra data"),
         (["--loss", "symile", "--variant", "n_squared", "--n", "65"], "limited to N = 64, got 65"),
     ],
 )
@@ -86,6 +96,30 @@ def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda x, *more: None if x == "matplotlib" else find(x, *more))
     assert bench("--n", "8", "--plot", "x.png") == 2
     assert "pip install matplotlib" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_what_can_run_and_in_what_blocks(capsys, monkeypatch):
+    monkeypatch.setattr(Meter, "measure", None)
+    assert main(["bench", "--dry-run", "--loss", "clip,alignment,nt_xent", "--n", "16,1000", "--d", "8"]) == 0
+    whole, large, *_, sides = re.split(r"\n(?=\w+ N=)", capsys.readouterr().out)
+    assert "auto takes cpu: the first of" in whole and "a matrix of scores: 4.0 MB" in large
+    assert re.search(r"^cpu +yes +all pairs at once +\w+, panels of \d+ columns$", whole, re.MULTILINE)
+    assert re.search(r"^torch +yes +768 x 1,000$", large, re.MULTILINE)
+    assert re.search(r"^torch +yes +384 x 384$", sides, re.MULTILINE)
+    assert re.search(r"^cuda +no +features are on cpu, it needs cuda$", large, re.MULTILINE)
+
+
+@pytest.mark.parametrize("card", CATALOG, ids=lambda x: x.name)
+def test_what_a_dry_run_foretells_is_the_first_block(card):
+    if card.gemm:
+        problem = Problem(card.name, 40, 8, torch.float32)
+        assert re.fullmatch(r"\d+ x \d+", choice.blocks(problem, "torch"))
+
+
+def test_constants_are_not_differentiated():
+    """`share` of mixed items takes no gradient."""
+    found = Meter(seconds=0.02).measure(replace(PROBLEM, loss="mixup_info_nce"), ["contrastile torch", "dense"])
+    assert [x.outcome for x in found] == ["ok", "ok"]
 
 
 # ---- what may be reported

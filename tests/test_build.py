@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -69,6 +70,33 @@ def test_kernel_objects_serve_every_python() -> None:
     """A release compiles them once for all Pythons."""
     own = set(setup.python_headers())
     assert {source.stem for source, command in setup.cpu_units() if own & set(command)} == {"bind"}
+
+
+@pytest.mark.parametrize(
+    "machine, kernels",
+    [
+        ("x86_64-linux-gnu", {"generic", "avx2", "avx512", "avx512bf16"}),
+        ("aarch64-linux-gnu", {"generic", "neonbf16"}),
+        ("arm64-apple-darwin24.1.0", {"generic", "neonbf16"}),
+        ("riscv64-linux-gnu", {"generic"}),
+    ],
+)
+def test_kernels_are_those_of_the_compiler_s_processor(machine, kernels, monkeypatch) -> None:
+    """Which need not be the machine that compiles."""
+    monkeypatch.setattr(setup, "capture", lambda *_: subprocess.CompletedProcess((), 0, f"{machine}\n", ""))
+    units = dict(setup.cpu_units())
+    assert {path.stem.removeprefix("kernel_") for path in units} == kernels | {"bind"}
+    assert ("-DCONTRASTILE_NEONBF16=1" in units[setup.CSRC / "cpu/bind.cpp"]) == ("neonbf16" in kernels)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    None in map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64")),
+    reason="needs a compiler for ARM and an emulator",
+)
+def test_kernels_of_arm_do_what_those_of_this_machine_do(tmp_path: Path) -> None:
+    done = run(sys.executable, ROOT / "tests/native/arm.py", tmp_path / "arm")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def test_object_name_follows_all_that_the_object_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,8 +181,10 @@ print("ran", len(calls), "losses")
 def test_install_without_a_compiler_runs_every_loss_on_torch(sdist: Path, tmp_path: Path) -> None:
     env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "auto", "CONTRASTILE_CUDA": "0"}
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    done = run(*pip, "wheel", sdist, "-w", tmp_path, "--no-build-isolation", "--no-deps", **env)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run(*pip, "-v", "wheel", sdist, "-w", tmp_path, "--no-build-isolation", "--no-deps", **env)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "no C++ compiler: no-such-compiler was not found" in said and "right, but slower" in said
     (wheel,) = tmp_path.glob("contrastile-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
@@ -168,23 +198,27 @@ def test_install_without_a_compiler_runs_every_loss_on_torch(sdist: Path, tmp_pa
     assert done.stdout == "ran 7 losses\n"
 
 
-@pytest.mark.parametrize("version, without", [("None", True), ("'13.0'", False), (None, False)])
-def test_without_cuda_in_torch_the_cuda_module_is_left_out(version, without, tmp_path, monkeypatch) -> None:
-    """Unless it is asked for, or torch is not to be seen; torch is looked at, not imported."""
+@pytest.mark.parametrize("version, has", [("None", False), ("'13.0'", True), (None, False)])
+@pytest.mark.parametrize("isolated", [False, True])
+def test_the_cuda_module_is_built_where_torch_has_cuda(version, has, isolated, tmp_path, monkeypatch) -> None:
+    """Or where it is asked for: nvcc alone does not make an installation slow. torch is looked at, not imported, also
+    in the environment that build isolation hides."""
     if version is not None:
         (tmp_path / "torch").mkdir()
         (tmp_path / "torch/__init__.py").write_text("raise AssertionError")
         (tmp_path / "torch/version.py").write_text(f"cuda = {version}\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    assert setup.torch_lacks_cuda() == without
-    for mode, built in (("auto", not without), ("0", False), ("1", True)):
+    monkeypatch.setattr(sys, "path", [] if isolated else [str(tmp_path)])
+    site = str(tmp_path if isolated else tmp_path / "nothing")
+    monkeypatch.setattr(setup.sysconfig, "get_paths", lambda: {"platlib": site, "purelib": site})
+    assert setup.torch_has_cuda() == has
+    for mode, built in (("auto", has), ("0", False), ("1", True)):
         monkeypatch.setenv("CONTRASTILE_CUDA", mode)
-        assert bool(setup.extension("cuda", usable="nvcc", useless=without)) == built
+        monkeypatch.setattr(setup, "NVCC", "nvcc")
+        assert bool(setup.extension("cuda", wanted=has)) == built
 
 
 def test_required_module_that_cannot_be_built_fails_the_build(sdist: Path, tmp_path: Path) -> None:
     env = {"CXX": "no-such-compiler", "CONTRASTILE_CPU": "1", "CONTRASTILE_CUDA": "0"}
     done = run(sys.executable, "setup.py", "build", "-b", tmp_path, cwd=sdist, **env)
     assert done.returncode != 0
-    assert "no-such-compiler" in done.stderr
+    assert "no C++ compiler: no-such-compiler was not found. Install one" in done.stderr

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import contrastile
-from contrastile.cli import demo_data, demo_train, demo_views, info, main, memory_probe, selftest
+from contrastile.backends import native
+from contrastile.cli import advice, choice, demo_data, demo_train, demo_views, info, main, memory_probe, selftest
 from contrastile.cli.table import format_table
 from support.combinations import by_default
 
@@ -47,6 +48,60 @@ def test_info_json_agrees_with_the_process():
     assert report["backends"]["torch"] == "available"
     assert report["environment"]["CONTRASTILE_EXAMPLE"] == "1"
     assert report["cpu"]["threads"] >= 1
+
+
+def test_info_says_what_auto_takes_and_why(capsys):
+    assert main(["info", "--n", "64", "--m", "3000", "--dtype", "fp64", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["auto"]
+    assert found.keys() == {"64 x 3,000 float64 on cpu"}
+    (text,) = found.values()
+    assert re.match(r"torch: the first of cpu, torch, .* that can run \(cpu: it computes in float32", text)
+
+
+def test_auto_on_a_gpu_is_what_was_measured(monkeypatch):
+    """For so many pairs, where it can run; a device of the name meta stands for the GPU."""
+    device = torch.device("cuda")
+    monkeypatch.setattr(choice.measured, "fastest_backend", lambda *_: "torch")
+    assert choice.auto(device, torch.float32, 100) == (
+        "torch", "the fastest for so many pairs on this GPU, as `contrastile tune` measured"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path, cuda, error, expected",
+    [
+        ("", None, "No module named 'x'", {"cpu": "install a C..17 compiler .Debian.*: pip install -v"}),
+        (
+            "g++ nvcc", "13.0", "No module named 'x'",
+            {"cpu": "it was left out.*/g.. is here.* CONTRASTILE_CPU=1 pip", "cuda": "build it: CONTRASTILE_CUDA=1"},
+        ),
+        ("", "13.0", "No module named 'x'", {"cpu": "install a C", "cuda": "install the CUDA toolkit .* build it"}),
+        ("g++", "13.0", "libgomp.so.1: cannot open", dict.fromkeys(["cpu", "cuda"], ".*apt install libgomp1")),
+        ("g++", None, "undefined symbol: x", {"cpu": "it was built for another Python"}),
+    ],
+)  # fmt: skip
+def test_info_says_what_to_do_about_what_is_missing(path, cuda, error, expected, tmp_path, monkeypatch):
+    for name in path.split():
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("CXX", "CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(
+        advice, "available_backends", lambda: {"cpu": "no", "torch": None, "triton": "no", "cuda": "no"}
+    )
+    for name in ("_cpu", "_cuda"):
+        monkeypatch.setattr(native, name[1:], None)
+        monkeypatch.setitem(native.import_errors, name, error)
+    found = advice.advice()
+    assert found.keys() == expected.keys()
+    assert all(re.match(pattern, found[name]) for name, pattern in expected.items()), found
+
+
+def test_without_a_command_help_is_printed(capsys):
+    assert main([]) == 0
+    assert re.search(r"^  COMMAND$.*^    selftest ", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
 
 
 def test_info_warns_of_two_openmp_runtimes():
@@ -224,8 +279,9 @@ def test_memory_probe_sees_the_dense_matrix():
 def test_quick_selftest_passes_for_the_losses_it_knows(monkeypatch, capsys):
     names = ("info_nce", "siglip_loss", "uniformity")
     monkeypatch.setattr(selftest, "CATALOG", [card for card in selftest.CATALOG if card.name in names])
-    assert main(["selftest", "--quick"]) == 0
+    assert main(["selftest", "--quick", "--verbose"]) == 0
     printed = capsys.readouterr().out
+    assert re.search(r"^torch\s+float64\s+3\s+3\s+\S+\s+\w+$", printed, re.MULTILINE)
     assert all(re.search(rf"^{x}\s+torch\s+float64\s+\S+\s+ok$", printed, re.MULTILINE) for x in names)
 
 
@@ -246,7 +302,7 @@ def test_selftest_reports_failures_and_errors(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^FAIL clip_loss, torch, float32: .*broken on purpose", printed, re.MULTILINE)
     assert "FAIL dcl, torch, float32: 1 x 7: wrong on purpose" in printed
-    assert "FAIL info_nce" not in printed
+    assert not re.search(r"^(FAIL )?info_nce", printed, re.MULTILINE)
 
 
 def test_table_aligns_text_left_and_figures_right():

@@ -274,8 +274,8 @@ FUNCTORS, RULES, PAIR, PARTIAL = "common/functors.h", "common/rules.h", "cuda/pa
 STATS, SCORE_GRAD, SMALL_CALL = "cuda/stats.cu", "cuda/score_grad.cu", "cuda/small_call.cu"
 FINISH = "common/finish.h"
 MUTANTS = {
-    "softplus": (FUNCTORS, "vmax(z, V{}) + vlog1p_unit", "vmax(z, V{}) - vlog1p_unit", {"reduce": "softplus"}),
-    "softplus slope": (FUNCTORS, "tail = e / (e + 1.f)", "tail = e / (e + 2.f)", {"reduce": "softplus"}),
+    "softplus": (FUNCTORS, "vmax(z, V{}) + log1p_unit", "vmax(z, V{}) - log1p_unit", {"reduce": "softplus"}),
+    "softplus slope": (FUNCTORS, "vreciprocal(e + 1.f)", "vreciprocal(e + 2.f)", {"reduce": "softplus"}),
     "relu": (FUNCTORS, "return vmax(V{}, z);", "return z;", {"reduce": "relu"}),
     "relu slope": (FUNCTORS, "V{} + 1.f, vselect_positive(-z, V{}, z)", "V{} + 1.f, V{} + 1.f", {"reduce": "relu"}),
     "lse slope": (FUNCTORS, "vexp((z - peak) - log_total)", "vexp(z - peak)", {"reduce": "lse"}),

@@ -170,6 +170,15 @@ def test_hydra_as_its_code_shifts_logits_by_their_mean():
     same(hydra_loss(IMAGE, gate, labels, partners), expected, IMAGE, gate)
 
 
+@pytest.mark.parametrize("factor", [2.0**-6, 2.0**11])
+def test_squares_of_gated_keys_stay_in_the_range_of_float16(factor):
+    generator = torch.Generator().manual_seed(6)
+    x, gate = torch.randn(12, 8, generator=generator).half(), torch.rand(12, 8, generator=generator).half()
+    labels, partners = torch.arange(12) % 4, torch.arange(12) % 3
+    found, expected = (hydra_loss(y, gate, labels, partners) for y in (x * factor, x))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=0.0)
+
+
 # ---- numerics
 
 

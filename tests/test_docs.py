@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ import torch
 import contrastile
 from contrastile.catalog import CATALOG
 from contrastile.cli import _COMMANDS
+from support.combinations import by_default
 from support.lightly_modules import lightly_importable
 from support.pages import DOCS, DROPINS, INDEX, PAGES, README, ROOT, blocks
 from support.scripts import load_script
@@ -39,6 +41,15 @@ def test_every_python_block_runs_in_order(page, capsys):
     with lightly_importable() if page.endswith("lightly.md") else nullcontext():
         for block in blocks(page, "python"):
             exec(compile(block, page, "exec"), scope)
+
+
+def test_the_notebook_prints_what_it_shows(capsys):
+    """Its cells in order, in one namespace."""
+    scope: dict[str, object] = {}
+    for cell in json.loads((DOCS / "quickstart.ipynb").read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "quickstart.ipynb", "exec"), scope)
+            assert capsys.readouterr().out == "".join(line for x in cell["outputs"] for line in x["text"])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "py")])
@@ -67,7 +78,7 @@ def test_commands_exist(page):
 
 def test_every_public_name_is_documented_once():
     shown = [name for text in PAGES.values() for name in re.findall(r"^::: contrastile\.([\w.]+)$", text, re.MULTILINE)]
-    public = {name for name in contrastile.__all__ if name not in ("distributed", "metrics", "reference", "retrieval")}
+    public = {name for name in contrastile.__all__ if not inspect.ismodule(getattr(contrastile, name))}
     public |= {f"metrics.{name}" for name in contrastile.metrics.__all__}
     public |= {f"retrieval.{name}" for name in contrastile.retrieval.__all__}
     assert sorted(shown) == sorted(public | {f"distributed.{name}" for name in contrastile.distributed.__all__})
@@ -78,15 +89,17 @@ def test_the_costs_of_many_ranks_are_those_of_the_model():
     assert done.stdout in PAGES["docs/distributed.md"]
 
 
-@pytest.mark.parametrize("card", CATALOG, ids=lambda card: card.name)
-def test_readme_has_the_row_of_the_catalog(card):
-    row = f"| `{card.name}` | `{card.module.__name__}` | {card.task} | {card.paper}, {card.equation} | {card.cost} |"
-    assert row in README
+TABLE = PAGES["docs/losses/all.md"]
 
 
-def test_readme_has_no_other_row():
-    rows = re.findall(r"^\| `(\w+)` \| `\w+` \|", README, re.MULTILINE)
-    assert rows == [card.name for card in CATALOG]
+def test_the_table_of_all_losses_is_the_catalog():
+    """Every card has its row, and there is no other."""
+    link = re.compile(r"\[(arXiv ([\d.]+))\]\(https://arxiv\.org/abs/\2\)")
+    found = [link.sub(r"\1", row) for row in re.findall(r"^\| `\w+` \| `\w+` \|.*$", TABLE, re.MULTILINE)]
+    assert found == [
+        f"| `{card.name}` | `{card.module.__name__}` | {card.task} | {card.paper}, {card.equation} | {card.cost} |"
+        for card in CATALOG
+    ]
 
 
 hardware = load_script("bench/hardware.py")
@@ -128,9 +141,18 @@ def test_the_index_of_dropins_has_every_page_and_its_module(page):
 
 
 def test_links_of_readme_lead_somewhere():
-    """mkdocs checks those of the pages."""
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README):
-        assert (ROOT / target).exists(), target
+    """They are absolute, so that they also work on PyPI. mkdocs checks those of the pages."""
+    places = re.compile(
+        r"https://(?:github|raw\.githubusercontent)\.com/contrastile/contrastile/(?:blob/)?main/([^#]+)"
+    )
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://"), target
+        if found := places.match(target):
+            assert (ROOT / found[1]).exists(), target
+
+
+def test_readme_can_be_read_in_four_minutes():
+    assert len(README.split()) < 900
 
 
 @pytest.fixture
@@ -160,16 +182,40 @@ def test_docstrings_keep_every_word_as_markdown(tools):
     for name in contrastile.__all__:
         text = inspect.cleandoc(getattr(contrastile, name).__doc__)
         shown = re.sub(r"\\([*_$])", r"\1", pages.markdown(text)).replace("&lt;", "<")
+        shown = re.sub(r"\[arXiv [\d.]+\]\((.*?)\)", r"\1", shown).replace("```pycon", "")
         assert marks.sub("", shown).split() == marks.sub("", text).split(), name
 
 
-def test_figures_are_those_the_pages_show_and_can_be_drawn(tmp_path):
+def test_formulas_of_the_site_are_as_they_were_written(tools):
+    """Sums have their limits below, functions have room, and parts may stand below each other; all of it has glyphs."""
+    pytest.importorskip("latex2mathml", reason="comes with make docs")
+    pytest.importorskip("mkdocs", reason="comes with make docs")
+    hooks = importlib.import_module("hooks")
+    formula = r"L = s \cos x + \left( \log \sum_j e^{z_j} \right), \qquad z_j = \langle a, b_j \rangle"
+    shown = hooks.mathml("div", formula, page=None)
+    assert shown.count("<math") == 2 and "<munder><mo>∑</mo><mi>j</mi></munder>" in shown
+    assert re.search(r"<mi>s</mi><mspace [^>]*/><mi>cos</mi><mspace [^>]*/><mi>x</mi>", shown)
+    assert hooks.mathml("span", "z_j", page=None).count("<math") == 1
+    with pytest.raises(Exception, match=r"math_font.py does not know \{'☃'\}"):
+        hooks.mathml("span", "☃", page=types.SimpleNamespace(file=types.SimpleNamespace(src_uri="x.md")))
+
+
+@pytest.mark.parametrize("drawn", by_default(("some", "all"), "some"))
+def test_figures_are_those_the_pages_show_and_can_be_drawn(drawn, tmp_path):
     pytest.importorskip("matplotlib")
-    program = "import draw, pathlib, sys\nfor name in draw.FIGURES: draw.draw(name, pathlib.Path(sys.argv[1]))"
+    program = """
+import draw, pathlib, sys
+print(*draw.FIGURES)
+for name in list(draw.FIGURES)[:: 8 if sys.argv[2] == "some" else 1]:
+    draw.draw(name, pathlib.Path(sys.argv[1]))
+"""
     paths = f"{DOCS / 'figures'}{os.pathsep}{Path(contrastile.__file__).parents[1]}"
     environment = os.environ | {"PYTHONPATH": paths, "MPLBACKEND": "svg", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", program, tmp_path], check=True, env=environment, timeout=300)
+    command = [sys.executable, "-c", program, tmp_path, drawn]
+    done = subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True, text=True)
+    figures = {f"{name}.svg" for name in done.stdout.split()}
     shown = {name for text in PAGES.values() for name in re.findall(r"figures/([\w-]+\.svg)", text)}
-    drawn = {path.name for path in tmp_path.iterdir()}
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == figures if drawn == "all" else found < figures
     examples = {name for name in shown if name.startswith("example_")}  # drawn by examples/*.py --plot
-    assert drawn | examples == {path.name for path in DOCS.glob("figures/*.svg")} == shown
+    assert figures | examples == {path.name for path in DOCS.glob("figures/*.svg")} == shown

@@ -347,15 +347,16 @@ def test_what_ncu_says_is_read(load):
 
 KERNELS = [{"name": "score_grad", "calls": 16, "ms": 30.0}, {"name": "gemm", "calls": 32, "ms": 20.0}]
 CLIP = {"stage": "losses", "outcome": "ok", "loss": "clip_loss", "backend": "triton", "tflops": 400.0, "megabytes": 1.0}
+PREDICTED = {"device": "H200", "total": [41.0, 46.0], "stats": [0.0, 0.0]}
 FOUND = [
     {"stage": "right", "outcome": "wrong", "loss": "nt_xent", "backend": "cuda", "dtype": "float16", "n": 5003},
-    CLIP | {"ms": 65.0, "kernels": KERNELS},
+    CLIP | {"ms": 65.0, "kernels": KERNELS, "predicted": PREDICTED},
     {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "table", "tile": None, "ms": 2.0,
      "tflops": 1.0},
     {"stage": "levers", "outcome": "ok", "kernel": "score_grad", "lever": "lean", "tile": [64], "ms": 1.0,
      "tflops": 2.0},
     {"stage": "levers", "outcome": "ok", "kernel": "stats", "lever": "table", "tile": None, "ms": 2.0, "tflops": 1.0},
-    *({"stage": "ceilings", "outcome": "ok", "item": "dA", "rows": n, "tflops": n / 10} for n in (4096, 5632)),
+    *({"stage": "ceilings", "outcome": "ok", "item": "dA", "rows": n, "tflops": n / 10} for n in (5632, 8192)),
     {"stage": "ceilings", "outcome": "ok", "item": "adds in place", "in_place": False, "megabytes": 9, "error": 1e-6},
     *(
         {"stage": "small", "outcome": "ok", "loss": "clip_loss", "n": 512, "candidate": name, "way": way, "us": us}
@@ -373,10 +374,11 @@ def test_the_summary_says_what_to_do_next(load):
     for name, values in load("counters").metrics(NCU.splitlines())[:1]:
         found.append({"stage": "counters", "device": "H200", "outcome": "ok", "kernel": name, "metrics": values})
     text = load("summary").text(found, [("right", "ok", 3.0), ("peers", "cut", 25.0)], 28.0)
+    assert "predicted for an H200, ms: total 41.0 to 46.0\n" in text
     todo = text[text.index("next ten minutes") :].splitlines()[1:]
     for number, words in enumerate((
         "STAGES=\"peers\"", "cuda nt_xent float16", "1 tests fail", "60% of the kernels' time in stats and score_grad",
-        "score_grad: take lean [64], 50% less", "stats: the table's tile stands", "chunks of 5632 rows",
+        "score_grad: take lean [64], 50% less", "stats: the table's tile stands", "chunks of 8192 rows",
         "does not add in place", "stats: issue slots 70 % busy, L2 40 %: bound by instructions",
         "1 small batches lose to eager, not in a graph: the host's time", "memeff is faster: 50.0 against 65.0",
         "make gpu",

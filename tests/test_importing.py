@@ -105,7 +105,7 @@ import torch, contrastile
 x = torch.randn(8, 4, requires_grad=True)
 contrastile.clip_loss(x, x, 5.0).backward()
 contrastile.reference.clip_loss(x, x, 5.0).backward()
-import contrastile.catalog, contrastile.testing
+assert len(contrastile.catalog.CATALOG) and contrastile.testing.EPS and contrastile.compat.__doc__
 print(sorted(contrastile.available_backends()))
 """
     done = fresh(script, "-W", "ignore")

@@ -30,6 +30,7 @@ ALLOWED = {
     "backends.small": (),
     "backends.underflow": (),
     "backends.products": (),
+    "backends.waves": (),
     "backends.native": (),
     "backends.native_struct": (),
     "backends.native_block": ("monoid", "spec", "backends.native_struct"),
@@ -62,6 +63,15 @@ ALLOWED = {
         "backends.measured",
         "backends.triton_device",
         "backends.triton_launch",
+        "triton_kernels",
+    ),
+    "backends.triton_kept": (
+        "spec",
+        "backends.base",
+        "backends.triton_device",
+        "backends.triton_fused",
+        "backends.triton_launch",
+        "backends.triton_merge",
         "triton_kernels",
     ),
     "backends.triton_plan": (
@@ -141,6 +151,7 @@ ALLOWED = {
         "backends.measured",
         "backends.triton_device",
         "backends.triton_fused",
+        "backends.triton_kept",
         "backends.triton_launch",
         "backends.triton_merge",
         "backends.triton_small",
@@ -157,8 +168,25 @@ ALLOWED = {
         "triton_kernels.tiles",
     ),
     "triton_kernels.slopes": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.partials": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
+    "triton_kernels.kept": (
+        "triton_kernels.functors",
+        "triton_kernels.lean",
+        "triton_kernels.partials",
+        "triton_kernels.rules",
+        "triton_kernels.tiles",
+    ),
+    "triton_kernels.lean": (
+        "triton_kernels.functors",
+        "triton_kernels.partials",
+        "triton_kernels.rules",
+        "triton_kernels.slopes",
+        "triton_kernels.tiles",
+    ),
     "triton_kernels.pair": (
         "triton_kernels.functors",
+        "triton_kernels.lean",
+        "triton_kernels.partials",
         "triton_kernels.rules",
         "triton_kernels.second",
         "triton_kernels.slopes",
@@ -173,7 +201,7 @@ ALLOWED = {
     ),
     "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.segments": ("triton_kernels.tiles",),
-    "driver": ("monoid", "spec", "backends.base", "backends.underflow", "driver"),
+    "driver": ("monoid", "spec", "backends.base", "backends.underflow", "backends.waves", "driver"),
     "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
     "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
     "losses": ("literals", "ops", "ranks", "losses", "spec"),
@@ -190,13 +218,18 @@ ALLOWED = {
     "": ("",),  # the package itself
 }
 # what may import an optional package when it is imported: drop-ins that extend its classes, and kernels, but no tables
-KERNELS = ("functors", "tiles", "slopes", "pair", "rules", "second", "fused", "merge", "segments")
+KERNELS = (
+    "functors", "tiles", "slopes", "partials", "lean", "kept", "pair", "rules", "second", "fused", "merge", "segments"
+)  # fmt: skip
 EXTENDED = {
     **{f"contrastile.triton_kernels.{name}": {"triton"} for name in KERNELS},
     "contrastile.compat.lightly": {"lightly"},
     "contrastile.compat.pml_reducers": {"pytorch_metric_learning"},
     "contrastile.compat.pytorch_metric_learning": {"pytorch_metric_learning"},
-    "contrastile.compat.sentence_transformers": {"sentence_transformers"},
+    **{
+        f"contrastile.compat.sentence_transformers.{name}": {"sentence_transformers"}
+        for name in ("gor", "guided", "ranking")
+    },
 }
 REGISTRY = "contrastile.backends"  # lists all backends
 REQUIRED = {"torch", "contrastile"} | sys.stdlib_module_names

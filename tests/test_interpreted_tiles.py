@@ -1,4 +1,5 @@
-"""The tests of interpreted_tiles.py. A file of its own, so that processes share out what takes minutes."""
+"""The tests of interpreted_functors.py, interpreted_lean.py and interpreted_tiles.py. A file of its own, so that
+processes share out what takes minutes."""
 
 from __future__ import annotations
 
@@ -11,4 +12,5 @@ pytestmark = pytest.mark.interpret
 
 
 def test_in_the_interpreter(request):
-    interpreter.run("interpreted_tiles.py", request.config.getoption("--run-slow"))
+    for name in ("interpreted_functors.py", "interpreted_lean.py", "interpreted_tiles.py"):
+        interpreter.run(name, request.config.getoption("--run-slow"))

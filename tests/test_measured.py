@@ -68,10 +68,10 @@ def test_features_on_a_cpu_never_ask_for_measurements(monkeypatch):
 def test_measured_tiles_replace_the_tables(gpu, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setattr("contrastile.backends.triton_device.architecture", lambda device: "sm_90")
-    assert tile_for(GPU, "half", True, False, False).numbers() != [32, 64, 64, 4, 3, 2, 0]  # by another Triton
+    assert tile_for(GPU, "half", 1).numbers() != [32, 64, 64, 4, 3, 2, 0]  # by another Triton
     monkeypatch.setitem(ENTRY, "triton", measured.triton_version())
-    assert tile_for(GPU, "half", True, False, False).numbers() == [32, 64, 64, 4, 3, 2, 0]
-    assert tile_for(GPU, "half", True, True, True).rows > 0  # not measured
+    assert tile_for(GPU, "half", 1).numbers() == [32, 64, 64, 4, 3, 2, 0]
+    assert tile_for(GPU, "half", 3).rows > 0  # not measured
 
 
 def test_the_users_table_wins(tmp_path, monkeypatch):

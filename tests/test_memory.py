@@ -3,17 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
-from contrastile import pair_loss, pair_reduce
+from contrastile import backends, pair_loss, pair_reduce
 from contrastile.backends import products, torch_tiles
+from contrastile.backends.waves import Pairs, best_block
 from contrastile.catalog import CATALOG
-from contrastile.ops import library, pair
+from contrastile.ops import pair
 from support.combinations import by_default, each_once
 from support.loss_cases import differentiable, every_variant_once, id_of, leaves, make, takes
-from support.memory import needs_linux, peak_bytes, saved_bytes
+from support.memory import LiveBytes, needs_linux, peak_bytes, saved_bytes
 
 D = 16
 MIB = 2**20
@@ -145,27 +144,6 @@ def test_the_peak_of_the_torch_backend():
 # ---- a GPU's, which is not there: torch's meta device has its blocks, and no memory
 
 
-class LiveBytes(TorchDispatchMode):
-    """peak: the most bytes that what was made inside held at a time."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak = {}, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.name() == "contrastile::pair_loss":
-            with self:
-                return library.pair_loss(*args)
-        result = func(*args, **(kwargs or {}))
-        for x in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(x, torch.Tensor):
-                storage = x.untyped_storage()
-                self.live.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
-        self.live = {key: found for key, found in self.live.items() if not found[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
-        return result
-
-
 @pytest.mark.parametrize(
     "dtype, options",
     [(torch.float32, {}), (torch.bfloat16, {}), (torch.bfloat16, {"matryoshka": (16, 64), "normalize": True})],
@@ -180,6 +158,29 @@ def test_the_peak_of_the_torch_backend_on_a_gpu(dtype, options, monkeypatch):
     with LiveBytes() as held:
         contrastile.clip_loss(x, y, 14.3, backend="torch", **options).backward()
     assert 0.1 < held.peak / (n * n * 4 / 4) < 0.75
+
+
+GPU_PEAKS = {  # bytes of a pair of a block: score gradients of halves, beside float32 scores on `cuda`
+    "triton": 2, "cuda": 4 + 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", GPU_PEAKS)
+@pytest.mark.parametrize("n, d", [(32_768, 64), (65_536, 768)])
+def test_the_peak_of_the_kernels_backends_on_a_gpu(backend, n, d, kernels_left_out, monkeypatch):
+    """One block's pairs, float32 gradients and their copies for autograd; partial statistics are little. At D = 64 the
+    case of test_gpu.py."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(products, "mixed_product", lambda device, kind: kind == torch.bfloat16)
+    monkeypatch.setattr(products, "writes_in_place", lambda device: True)
+    x, y = (torch.empty(n, d, dtype=torch.bfloat16, device="meta", requires_grad=True) for _ in range(2))
+    with LiveBytes() as held:
+        contrastile.clip_loss(x, y, 14.3, backend=backend, memory_budget=0).backward()
+    limits = next(x for x in backends.BACKENDS if x.name == backend).limits(x.device)
+    block = best_block(Pairs(n, n, d), limits.workspace // min(GPU_PEAKS[backend], 4), limits.min_chunk, False, 132)
+    expected = block.rows * block.cols * GPU_PEAKS[backend] + 2 * n * d * (4 + 2)
+    assert 0.9 * expected < held.peak < 1.1 * expected
+    assert d != 64 or held.peak < 0.85 * n * n * 4 / 4
 
 
 @needs_linux

@@ -99,9 +99,9 @@ def test_losses_of_the_catalog(ran, card, dtype):
 @each_half
 def test_no_product_widens_its_factors(ran, dtype, monkeypatch):
     """Three products of a loss and its gradients, all by tensor cores, and score gradients of the features' type."""
-    kinds, add = [], torch_tiles.add_float_product
+    kinds, put = [], torch_tiles.set_float_product
     monkeypatch.setattr(
-        torch_tiles, "add_float_product", lambda o, x, y: kinds.append((x.dtype, y.dtype)) or add(o, x, y)
+        torch_tiles, "set_float_product", lambda o, x, y: kinds.append((x.dtype, y.dtype)) or put(o, x, y)
     )
     a, b = (torch.nn.functional.normalize(torch.randn(40, 16), dim=1).to(dtype).requires_grad_() for _ in range(2))
     pair_loss(a, b, scale=5.0, backend="torch").backward()

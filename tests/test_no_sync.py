@@ -18,10 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
-from contrastile import backends
 from contrastile.backends import cuda as cuda_module
-from contrastile.backends import triton as triton_module
-from contrastile.backends import triton_kernel, triton_launch, triton_merge, triton_segments
+from contrastile.backends import triton_segments
 from contrastile.metrics import InBatch
 from contrastile.ops import basis, gathered, hardest, library, multilinear, segment_operators
 from support.combinations import crossed, each_once
@@ -96,39 +94,6 @@ class NothingFromTheHost(TorchFunctionMode):
             device = torch.device(kwargs.get("device") or "cpu")
             assert device.type == "cpu", f"{func.__name__} copies from the host to {device}"
         return func(*args, **kwargs)
-
-
-@pytest.fixture
-def kernels_left_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """triton and cuda take the meta device and launch nothing."""
-    if request.getfixturevalue("backend") == "cuda":
-        pytest.importorskip("pybind11", reason="the build requirements are not installed")
-        if pytest.importorskip("support.cuda_host").compiler() is None:
-            pytest.skip("needs g++ on Linux")
-        built = request.getfixturevalue("host").module
-        for name in ("segment_maxima", "segment_softmax", "segment_score_grad"):
-            monkeypatch.setattr(built, name, lambda x: None)
-        for backend in backends.BACKENDS:
-            if isinstance(backend, cuda_module.CudaBackend):
-                monkeypatch.setattr(backend, "module", built)
-    for cls in (triton_module.TritonBackend, cuda_module.CudaBackend):
-        monkeypatch.setattr(cls, "unavailable", lambda self: None)
-        monkeypatch.setattr(cls, "why_not", lambda self, device, dtype: "float64" if dtype == torch.float64 else None)
-    monkeypatch.setattr(triton_launch.Launch, "run", lambda self, kernel, more: None)
-    monkeypatch.setattr(triton_merge.PartialStats, "launch", lambda self, out: None)
-    monkeypatch.setattr(triton_kernel.Kernel, "__call__", lambda self, given: None)
-    monkeypatch.setattr(triton_launch, "tile_for", sm_90)
-    monkeypatch.setattr(triton_launch, "processors", lambda device: 132)
-    monkeypatch.setattr(triton_launch, "copies_tensors", lambda device, kind: True)
-    for name in ("launch", "launch_packed"):
-        monkeypatch.setattr(cuda_module.CudaBackend, name, lambda self, *args: None)
-    monkeypatch.setattr(backends, "select_bases", lambda vectors: None)
-
-
-def sm_90(device: torch.device, kind: str, *epilogue: bool) -> Any:
-    from contrastile.triton_kernels import config
-
-    return config.tile(config.architecture((9, 0)), kind, config.weight_of(*epilogue))
 
 
 def needs(backend: str) -> None:

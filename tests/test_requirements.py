@@ -21,6 +21,7 @@ EXTRAS = {
 # module: the distribution that brings it, where names differ
 BROUGHT_BY = {
     "PIL": "matplotlib",
+    "fontTools": "matplotlib",
     "griffe": "mkdocstrings-python",
     "mpl_toolkits": "matplotlib",
     "safetensors": "wordllama",

@@ -12,7 +12,7 @@ from contrastile.spec import Limits, PairTest, Reduce, ScoreGradients
 
 
 class ToyBackend(Backend):
-    """Dense tiles; log-sum-exp and softplus of dot products, rules by index and id."""
+    """Dense tiles; log-sum-exp and softplus of dot products, rules by index, id and partner."""
 
     name = "toy"
 
@@ -52,11 +52,14 @@ def pairs(block):
     row, col, spec = block.row, block.col, block.spec
     z = row.scale[:, None] * (row.features @ col.features.T)
     z = z if row.bias is None else z + row.bias[:, None]
-    same_index = (row.origin + torch.arange(len(row)))[:, None] == col.origin + torch.arange(len(col))
+    numbers = col.origin + torch.arange(len(col))
+    same_index = (row.origin + torch.arange(len(row)))[:, None] == numbers
+    partner = torch.zeros_like(same_index) if row.partner is None else (row.partner[:, :, None] == numbers).any(1)
     same_id = same_index if row.ids is None else row.ids[:, None] == col.ids
     facts = {
         PairTest.SAME_INDEX: same_index, PairTest.OTHER_INDEX: ~same_index,
         PairTest.SAME_ID: same_id, PairTest.OTHER_ID: ~same_id,
+        PairTest.PARTNER: partner, PairTest.NO_PARTNER: ~partner,
     }  # fmt: skip
     kept, positive = passing(spec.keep, facts), passing(spec.positives, facts) & bool(spec.positives)
     return z, kept | (positive & spec.keep_positives), positive

@@ -146,6 +146,20 @@ def test_gradients_at_zero_and_equal_rows_are_finite(name, dtype):
         assert not x.grad[ZERO].any()
 
 
+def test_a_word_of_zeros_has_a_gradient_by_its_attention_alone():
+    """That of its cosine, a direction divided by the least length, would be a million times as large."""
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for function in (contrastile.word_region_loss, contrastile.reference.word_region_loss):
+        regions, words = (torch.randn(3, n, D, generator=generator.manual_seed(n)) for n in (4, 5))
+        words[1, 2] = 0.0
+        words.requires_grad_()
+        function(regions, words).backward()
+        assert words.grad.abs().max() < 10
+        found.append(words.grad)
+    torch.testing.assert_close(*found)
+
+
 def test_centroids_that_vanish():
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
     y = torch.tensor([[0.0, 1.0], [1.0, 1.0]], requires_grad=True)

@@ -50,7 +50,7 @@ TABLE = {
         "ieee": SMALL,
     },
     "sm_90": {  # H100, H200: 227 KiB; wgmma takes 64 rows per group of four warps
-        "half": (Tile(128, 128, 64, 8, 4), *(Tile(64, 128, 64, 8, 4),) * 2, Tile(64, 64, 64, 8, 4)),
+        "half": (*(Tile(64, 128, 64, 4, 3),) * 2, Tile(64, 128, 64, 8, 4), Tile(64, 64, 64, 8, 4)),
         "tf32": SHORT,
         "ieee": SMALL,
     },
@@ -69,6 +69,16 @@ TABLE = {
         "ieee": (*(Tile(64, 64, 32, 8, 2),) * 3, Tile(64, 64, 16, 8, 2)),
     },
 }  # fmt: skip
+# the same of lean epilogues (lean.py): `stats`, `score_grad`, both where positives take more
+LEAN = {arch: {kind: (*tiles[:2], tiles[1]) for kind, tiles in kinds.items()} for arch, kinds in TABLE.items()}
+LEAN["sm_90"]["half"] = (
+    Tile(128, 128, 64, 8, 3, registers=128),
+    Tile(64, 128, 64, 4, 3, registers=168),
+    Tile(64, 128, 64, 4, 3, registers=255),
+)
+# `stats` and `score_grad` of kept.py, halves: a tile more in registers, of what is stored or loaded; not persistent
+KEPT = {arch: (Tile(64, 128, 64, 8, 3), Tile(64, 64, 64, 8, 3)) for arch in TABLE if arch.startswith("sm_")}
+KEPT["sm_90"] = Tile(64, 128, 64, 4, 3), Tile(64, 128, 64, 4, 3)
 # the same with second operands, which take an accumulator more: `stats`, `score_grad`, then both with many rules
 _SECOND = {
     "half": (Tile(64, 128, 64, 8, 3), *(Tile(64, 64, 64, 8, 3),) * 3),
@@ -88,6 +98,9 @@ SECOND = {arch: _SECOND for arch in TABLE} | {
         "ieee": (Tile(64, 64, 16, 8, 2), *(Tile(64, 32, 16, 4, 2),) * 3),
     },
 }
+# the same of lean epilogues of distances: `stats`, `score_grad`
+DISTANCES = {arch: {kind: tiles[2:] for kind, tiles in kinds.items()} for arch, kinds in TABLE.items()}
+DISTANCES["sm_90"]["half"] = (Tile(64, 128, 64, 4, 3), Tile(64, 128, 64, 4, 3, registers=255))
 # warps: registers of a thread with which two programs of 8 warps, or three of 4, share the 65,536 of a multiprocessor
 MORE_PROGRAMS = {8: 128, 4: 168}
 INTERPRETER = Tile(32, 64, 32, 4, 1)
@@ -129,9 +142,15 @@ SPLIT_FEATURES = {"sm_86": 128, "sm_120": 64}  # with positives apart more would
 FUSED_INTERPRETER = Tile(32, 64, 256, 4, 1)
 
 
-def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool, second: bool = False) -> int:
-    """From 4 on those of kernels with second operands."""
-    return 4 + score_grad + 2 * many_rules if second else min(score_grad + more_numbers + 2 * many_rules, 3)
+def weight_of(score_grad: bool, more_numbers: bool, many_rules: bool, second: bool = False, lean: bool = False) -> int:
+    """4 to 6 are those of lean epilogues, from 7 on those of kernels with second operands."""
+    if lean:
+        return 6 if more_numbers else 4 + score_grad
+    return 7 + score_grad + 2 * many_rules if second else min(score_grad + more_numbers + 2 * many_rules, 3)
+
+
+TUNED = 7  # weights that are tuned: all but those with second operands and of distances
+OF_DISTANCES = 11
 
 
 def architecture(capability: tuple[int, int]) -> str:
@@ -148,7 +167,7 @@ def has_tma(arch: str, kind: str) -> bool:
 
 
 def tile(arch: str, kind: str, weight: int) -> Tile:
-    return SECOND[arch][kind][weight - 4] if weight >= 4 else TABLE[arch][kind][weight]
+    return (*TABLE[arch][kind], *LEAN[arch][kind], *SECOND[arch][kind], *DISTANCES[arch][kind])[weight]
 
 
 def fused_tile(
@@ -164,9 +183,11 @@ def fused_tile(
 
 
 def candidates(arch: str, kind: str) -> list[list[int]]:
-    """Tiles worth timing on a device: the table's own shapes and their neighbours, persistent or not, or with so few
-    registers that one more program fits a multiprocessor. Some of them spill: `tune` compiles before it times."""
-    shapes = {(x.rows, x.cols) for x in TABLE[arch][kind]}
+    """Tiles worth timing on a device: the table's own shapes and their neighbours, also with so few registers that one
+    more program fits a multiprocessor. Some of them spill: `tune` compiles before it times. Persistent ones where the
+    accumulator has memory of its own: elsewhere the next product would need registers beside the epilogue's, and
+    another program in their place does the same."""
+    shapes = {(x.rows, x.cols) for x in (*TABLE[arch][kind], *LEAN[arch][kind])}
     shapes |= {(64, 64), (64, 128), (128, 64), (128, 128)} | ({(128, 256), (64, 256)} if kind == "half" else set())
     depths = sorted({x.depth for x in TABLE[arch][kind]})
     found = [
@@ -175,7 +196,11 @@ def candidates(arch: str, kind: str) -> list[list[int]]:
         for depth in depths
         for warps in (4, 8)
         for stages in (3, 4)
-        for per_processor, registers in ((0, 0), (1, 0), *((0, MORE_PROGRAMS[warps]),) * arch.startswith("sm_"))
+        for per_processor, registers in (
+            (0, 0),
+            *((1, 0),) * (arch == "sm_100"),
+            *((0, MORE_PROGRAMS[warps]),) * arch.startswith("sm_"),
+        )
         if 512 * warps <= rows * cols <= 4096 * warps  # accumulators: 16 to 128 registers a thread
     ]
     return [x.numbers() for x in found]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from .functors import rounding_of_base
 from .rules import SAME_INDEX
 from .tiles import NO_INDEX, weights_of
 
@@ -59,12 +60,17 @@ def joined_peaks(Peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.c
 
 
 @triton.jit
-def rescaled_sums(X, Peak, peak, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
-    """Sums of numbers that are relative to e^Peak, relative to e^peak."""
+def rescaled_sums(
+    X, Peak, peak, parts, k, count, inside, POWERS: tl.constexpr, PARTS: tl.constexpr, ITEMS: tl.constexpr
+):
+    """Sums of numbers that are relative to e^Peak, relative to e^peak. POWERS: the numbers are sums of powers above
+    Peak, see functors.py."""
     total, base = tl.zeros([ITEMS], tl.float32), tl.where(peak == float("-inf"), 0.0, peak)
     for first in range(0, parts, PARTS):
         peaks = some_parts(Peak, first, parts, k, count, inside, PARTS, float("-inf"))
         numbers = some_parts(X, first, parts, k, count, inside, PARTS, 0.0)
+        if POWERS:
+            numbers *= rounding_of_base(peaks)
         total += tl.sum(numbers * tl.exp(peaks - base[None, :]), 0)
     return total
 
@@ -92,7 +98,7 @@ def joined_exponentials(Peak, Total, parts, k, count, inside, PARTS: tl.constexp
     peak, total = tl.full([ITEMS], float("-inf"), tl.float32), tl.zeros([ITEMS], tl.float32)
     if Peak is not None:
         peak = joined_peaks(Peak, parts, k, count, inside, PARTS, ITEMS)
-        total = rescaled_sums(Total, Peak, peak, parts, k, count, inside, PARTS, ITEMS)
+        total = rescaled_sums(Total, Peak, peak, parts, k, count, inside, True, PARTS, ITEMS)
     return peak, total
 
 
@@ -163,7 +169,7 @@ def store_affine(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS:
 def store_softmax(From, Out, parts, k, count, inside, PARTS: tl.constexpr, ITEMS: tl.constexpr):
     """The numbers of weights e^t. A NaN in the total, which no peak has met, is in the peak from here on."""
     peak = joined_peaks(From.target_peak, parts, k, count, inside, PARTS, ITEMS)
-    total = rescaled_sums(From.target_total, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS)
+    total = rescaled_sums(From.target_total, From.target_peak, peak, parts, k, count, inside, False, PARTS, ITEMS)
     base = joined_peaks(From.peak, parts, k, count, inside, PARTS, ITEMS)
     of_z = moved_sums(
         From.target_z, From.target_total, From.peak, base, From.target_peak, peak, parts, k, count, inside, PARTS, ITEMS

@@ -76,10 +76,10 @@ class Upstream(NamedTuple):
 
 
 @triton.jit
-def same_index(i, j, m, shift):
-    """Row i has the global index of column i + shift, if that is in the block."""
+def same_index(i, j, n, m, shift, NONE: tl.constexpr = -1):
+    """Row i has the global index of column i + shift, if both are in the block. NONE: what stands for no column."""
     same = i.to(tl.int64) + shift
-    return tl.where((same >= 0) & (same < m), same, -1).to(tl.int32)[:, None] == j[None, :]
+    return tl.where((i < n) & (same >= 0) & (same < m), same, NONE).to(tl.int32)[:, None] == j[None, :]
 
 
 @triton.jit
@@ -116,14 +116,14 @@ def of_partner(X, side, k, index, count, other):
 
 
 @triton.jit
-def are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin):
+def are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin, NONE: tl.constexpr = -1):
     """Which pairs are by number k of the partners: rows name columns or, with the sides swapped, columns name rows."""
     if Row.partner is not None:
         place = of_partner(Row.partner, Row, k, i, n, -1) - col_origin
-        return tl.where((place >= 0) & (place < m), place, -1).to(tl.int32)[:, None] == j[None, :]
+        return tl.where((place >= 0) & (place < m), place, NONE).to(tl.int32)[:, None] == j[None, :]
     else:
         place = of_partner(Col.partner, Col, k, j, m, -1) - row_origin
-        return tl.where((place >= 0) & (place < n), place, -1).to(tl.int32)[None, :] == i[:, None]
+        return tl.where((place >= 0) & (place < n), place, NONE).to(tl.int32)[None, :] == i[:, None]
 
 
 @triton.jit
@@ -192,7 +192,7 @@ def facts_of(
     if (SHARED_LABEL | NO_SHARED_LABEL) & ASKED:
         label = shared(Row.labels, Col.labels, label_words, i, j, n, m)
     if (SAME_INDEX | OTHER_INDEX) & ASKED:
-        index = same_index(i, j, m, row_origin - col_origin)
+        index = same_index(i, j, n, m, row_origin - col_origin)
     if (SAME_ID | OTHER_ID) & ASKED:
         id = equal(Row.ids, Col.ids, i, j, n, m)
     if (SAME_GROUP | OTHER_GROUP) & ASKED:
@@ -286,3 +286,10 @@ def drop_of_positives(positive, drop):
 def meets_diagonal(first_row, first_col, shift, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
     """Whether the tile may hold a pair of the same index: row i and column i + shift."""
     return (first_row + shift < first_col + TILE_COLS) & (first_col < first_row + shift + TILE_ROWS)
+
+
+@triton.jit
+def meets_partners(Row, first_row, first_col, n, col_origin, TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr):
+    """Whether a column of the tile is the partner of one of its rows, of one each."""
+    place = of_partner(Row.partner, Row, 0, first_row + tl.arange(0, TILE_ROWS), n, -1) - col_origin - first_col
+    return tl.max(((place >= 0) & (place < TILE_COLS)).to(tl.int32), 0) > 0

@@ -3,9 +3,30 @@
 import triton
 import triton.language as tl
 
-from .functors import PEAKS, positive_slope, slope
+from .functors import PEAKS, base_of_powers, positive_slope, rounding_of_base, slope
 from .rules import SAME_INDEX, are_partners, drop_of_positives, meets_diagonal, partners_of, share_of, side_z
 from .tiles import across, finite_parts, scale_of, weights_of
+
+
+@triton.jit
+def once(x):
+    """x, made by one thread an item: else the compiler may make it anew in every thread that needs it."""
+    return tl.sum(tl.join(x, tl.zeros_like(x)), 1)
+
+
+@triton.jit
+def weighed_slope(z, Stat, Weight, index, count, REDUCE: tl.constexpr, AXIS: tl.constexpr):
+    """Upstream gradient times the derivative of one side's statistic in z, of pairs that it keeps. Stat (count, 2): its
+    parts."""
+    inside = index < count
+    weight, base = weights_of(Weight, index, inside), tl.zeros(index.shape, tl.float32)
+    if (PEAKS >> REDUCE) & 1:
+        peak, log_total = finite_parts(Stat, index, inside)
+        base = base_of_powers(peak)
+        weight *= tl.exp(-log_total) * rounding_of_base(peak)
+        if AXIS == 0:
+            base, weight = once(base), once(weight)
+    return slope(z, across(base, AXIS), REDUCE) * across(weight, AXIS)
 
 
 @triton.jit
@@ -13,14 +34,9 @@ def side_slope(
     z, positive, drop, side, Stat, Weight, index, count,
     REDUCE: tl.constexpr, KEEP_POSITIVES: tl.constexpr, AXIS: tl.constexpr,
 ):  # fmt: skip
-    """Upstream gradient times the derivative of this side's statistic in z. Stat (count, 2): its parts."""
+    """The same of all pairs."""
     z = side_z(z, positive, drop, side, index, count, KEEP_POSITIVES, AXIS)
-    inside = index < count
-    weight, peak = weights_of(Weight, index, inside), tl.zeros(index.shape, tl.float32)
-    if (PEAKS >> REDUCE) & 1:
-        peak, log_total = finite_parts(Stat, index, inside)
-        weight *= tl.exp(-log_total)
-    return slope(z, across(peak, AXIS), REDUCE) * across(weight, AXIS)
+    return weighed_slope(z, Stat, Weight, index, count, REDUCE, AXIS)
 
 
 @triton.jit
@@ -35,6 +51,18 @@ def slopes_of_sums(z, positive, RowUpstream, ColUpstream, share, i, j, n, m, RED
 
 
 @triton.jit
+def slopes_of_own(z, positive, RowUpstream, ColUpstream, i, n, m, shift, REDUCE: tl.constexpr):
+    """The same where the positive of row i is column i + shift: a weight a row."""
+    weight, column = tl.zeros(i.shape, tl.float32), i.to(tl.int64) + shift
+    inside = (i < n) & (column >= 0) & (column < m)
+    if RowUpstream.positive_weight is not None:
+        weight += weights_of(RowUpstream.positive_weight, i, inside)
+    if ColUpstream.positive_weight is not None:
+        weight += weights_of(ColUpstream.positive_weight, column, inside)
+    return tl.where(positive, across(weight, 1) * positive_slope(z, REDUCE), 0.0)
+
+
+@triton.jit
 def add_positive_slopes(
     g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
     first_row, first_col, n, m, row_origin, col_origin,
@@ -42,32 +70,33 @@ def add_positive_slopes(
     TILE_ROWS: tl.constexpr, TILE_COLS: tl.constexpr,
 ):  # fmt: skip
     """g plus what positives give: to their sum, and to the statistic of those that are kept, where they are apart from
-    the pairs of g. With the same index only tiles on the diagonal have any."""
+    the pairs of g."""
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
-    here = True
-    if SAME_INDEX & POSITIVES:
-        here = meets_diagonal(first_row, first_col, row_origin - col_origin, TILE_ROWS, TILE_COLS)
-    if here:
-        if SPLIT:
-            g = tl.where(positive, 0.0, g)
-        if Row.share is None and Col.share is None:
+    if SPLIT:
+        g = tl.where(positive, 0.0, g)
+    if Row.share is None and Col.share is None:
+        if SAME_INDEX & POSITIVES:
+            g += slopes_of_own(
+                z, positive, RowUpstream, ColUpstream, i, n, m, row_origin - col_origin, REDUCE
+            )  # fmt: skip
+        else:
             g += slopes_of_sums(z, positive, RowUpstream, ColUpstream, 1.0, i, j, n, m, REDUCE)
-        else:  # as in the sums
-            for k in range(partners_of(Row, Col)):
-                these = positive & are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin)
-                share = share_of(Row, Col, k, i, j, n, m)
-                g += slopes_of_sums(z, these, RowUpstream, ColUpstream, share, i, j, n, m, REDUCE)
-        others = drop_of_positives(positive, drop)
-        if RowUpstream.positive_stat_weight is not None:
-            g += side_slope(
-                z, positive, others, Row, RowUpstream.positive_stat, RowUpstream.positive_stat_weight, i, n,
-                REDUCE, KEEP_POSITIVES, 1,
-            )  # fmt: skip
-        if ColUpstream.positive_stat_weight is not None:
-            g += side_slope(
-                z, positive, others, Col, ColUpstream.positive_stat, ColUpstream.positive_stat_weight, j, m,
-                REDUCE, KEEP_POSITIVES, 0,
-            )  # fmt: skip
+    else:  # as in the sums
+        for k in range(partners_of(Row, Col)):
+            these = positive & are_partners(Row, Col, k, i, j, n, m, row_origin, col_origin)
+            share = share_of(Row, Col, k, i, j, n, m)
+            g += slopes_of_sums(z, these, RowUpstream, ColUpstream, share, i, j, n, m, REDUCE)
+    others = drop_of_positives(positive, drop)
+    if RowUpstream.positive_stat_weight is not None:
+        g += side_slope(
+            z, positive, others, Row, RowUpstream.positive_stat, RowUpstream.positive_stat_weight, i, n,
+            REDUCE, KEEP_POSITIVES, 1,
+        )  # fmt: skip
+    if ColUpstream.positive_stat_weight is not None:
+        g += side_slope(
+            z, positive, others, Col, ColUpstream.positive_stat, ColUpstream.positive_stat_weight, j, m,
+            REDUCE, KEEP_POSITIVES, 0,
+        )  # fmt: skip
     return g
 
 
@@ -104,11 +133,15 @@ def with_positives(
 ):  # fmt: skip
     """dL/dz from that of the statistics; 0 outside the block."""
     if SPLIT or RowUpstream.positive_weight is not None or ColUpstream.positive_weight is not None:
-        g = add_positive_slopes(
-            g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
-            first_row, first_col, n, m, row_origin, col_origin,
-            REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
-        )  # fmt: skip
+        here = True
+        if SAME_INDEX & POSITIVES:  # only tiles on the diagonal have any
+            here = meets_diagonal(first_row, first_col, row_origin - col_origin, TILE_ROWS, TILE_COLS)
+        if here:
+            g = add_positive_slopes(
+                g, z, positive, drop, Row, Col, RowUpstream, ColUpstream,
+                first_row, first_col, n, m, row_origin, col_origin,
+                REDUCE, POSITIVES, KEEP_POSITIVES, SPLIT, TILE_ROWS, TILE_COLS,
+            )  # fmt: skip
     return tl.where(valid, g, 0.0)
 
 

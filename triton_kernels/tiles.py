@@ -51,11 +51,10 @@ def vector(X, index, count, AXIS: tl.constexpr):
 @triton.jit
 def weights_of(X, index, inside):
     """X at these indices, or X where it is one number for all; outside 0."""
-    x = tl.to_tensor(X)  # the interpreter has Python's numbers
-    if x.dtype.is_ptr():
-        return tl.load(x + index, mask=inside, other=0.0)
+    if hasattr(X, "dtype") and X.dtype.is_ptr():  # the interpreter has Python's numbers
+        return tl.load(X + index, mask=inside, other=0.0)
     else:
-        return tl.where(inside, x, 0.0)
+        return tl.where(inside, X, 0.0)
 
 
 @triton.jit

@@ -15,6 +15,10 @@
 #include "common/bind_facts.h"
 #include "common/bind_fields.h"
 #include "cpu/block.h"
+#if defined(CONTRASTILE_NEONBF16)
+#include "cpu/arm.h"
+namespace neonbf16 { extern const Kernels kernels; }
+#endif
 
 namespace generic { extern const Kernels kernels; }
 #if defined(CONTRASTILE_X86)
@@ -40,6 +44,9 @@ static std::vector<const Kernels*> supported_kernels() {  // weakest first
 #if defined(CONTRASTILE_AVX512BF16)
   if (__builtin_cpu_supports("avx512bf16")) found.push_back(&avx512bf16::kernels);
 #endif
+#endif
+#if defined(CONTRASTILE_NEONBF16)
+  if (has_bf16_pairs()) found.push_back(&neonbf16::kernels);
 #endif
   return found;
 }

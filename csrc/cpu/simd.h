@@ -1,12 +1,14 @@
 #pragma once
 // A float vector of the width the file is compiled for, written with compiler vector extensions: one source serves
-// SSE2, AVX2, AVX-512 and non-x86 machines. C headers only: an inline std:: function emitted in a file with a wide
+// SSE2, AVX2, AVX-512, NEON and other machines. C headers only: an inline std:: function emitted in a file with a wide
 // instruction set would be a weak symbol that the linker may hand to every caller.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 #if defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#include <arm_neon.h>
 #endif
 #include "common/macros.h"
 
@@ -75,21 +77,10 @@ CT_HD Vec vexp(Vec x) {
 #endif
 }
 
-// log(1 + y), 0 <= y <= 1, relative error below 2e-7: 2 atanh(y / (2 + y))
-CT_HD Vec vlog1p_unit(Vec y) {
-  const Vec s = y / (y + 2.f), q = s * s;
-  Vec p = splat(1.f / 15.f);
-  p = p * q + 1.f / 13.f;
-  p = p * q + 1.f / 11.f;
-  p = p * q + 1.f / 9.f;
-  p = p * q + 1.f / 7.f;
-  p = p * q + 1.f / 5.f;
-  p = p * q + 1.f / 3.f;
-  return 2.f * (s + s * q * p);
-}
+CT_HD Vec vreciprocal(Vec x) { return 1.f / x; }
 
 CT_HD Vec vsqrt(Vec x) {
-  Vec y;
+  Vec y = x;
   for (int k = 0; k < W; ++k) y[k] = sqrtf(x[k]);
   return y;
 }
@@ -108,13 +99,37 @@ CT_HD Vec vlog(Vec x) {
   return x < splat(INFINITY) ? y : x;
 }
 
+// Where bfloat16 is multiplied in pairs:
+//   store_bf16   W floats, rounded to nearest
+//   dot_pairs    acc += a.lo * b.lo + a.hi * b.hi per 32-bit lane of bf16 pairs, rounded once per product pair
 #if defined(__AVX512BF16__)
+#define CT_BF16_PAIRS 1
 CT_HD void store_bf16(uint16_t* p, Vec v) {
   const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
   memcpy(p, &h, sizeof h);
 }
-// acc += a.lo * b.lo + a.hi * b.hi per 32-bit lane of bf16 pairs, rounded once per product pair
 CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) { return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b); }
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define CT_BF16_PAIRS 1
+CT_HD void store_bf16(uint16_t* p, Vec v) {
+  const bfloat16x4_t h = vcvt_bf16_f32((float32x4_t)v);
+  memcpy(p, &h, sizeof h);
+}
+CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) { return (Vec)vbfdotq_f32((float32x4_t)acc, (bfloat16x8_t)a, (bfloat16x8_t)b); }
+#elif defined(CONTRASTILE_LIKE_ARM)  // what tests/native/arm.py compares other machines with
+#define CT_BF16_PAIRS 1
+CT_HD void store_bf16(uint16_t* p, Vec v) {
+  for (int k = 0; k < W; ++k) {
+    uint32_t bits;
+    const float x = v[k];
+    memcpy(&bits, &x, sizeof bits);
+    p[k] = (uint16_t)(x != x ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  }
+}
+CT_HD Vec dot_pairs(Vec acc, IVec a, IVec b) {
+  const int32_t high = (int32_t)0xffff0000;
+  return acc + (Vec)(a << 16) * (Vec)(b << 16) + (Vec)(a & high) * (Vec)(b & high);
+}
 #endif
 
 }  // namespace NS

@@ -5,7 +5,13 @@
 CT_HD float vexp(float x) { return expf(x); }
 CT_HD float vlog(float x) { return logf(x); }
 CT_HD float vsqrt(float x) { return sqrtf(x); }
-CT_HD float vlog1p_unit(float x) { return log1pf(x); }
+CT_HD float vreciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  return __fdividef(1.f, x);  // one instruction for such x, within 2 units in the last place
+#else
+  return 1.f / x;
+#endif
+}
 CT_HD float vmax(float x, float y) { return x > y ? x : y; }
 CT_HD float vabs(float x) { return fabsf(x); }
 CT_HD float vselect_positive(float x, float yes, float no) { return x > 0.f ? yes : no; }

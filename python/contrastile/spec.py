@@ -144,12 +144,13 @@ class PairSpec:
 class Limits:
     """How much a backend wants at once."""
 
-    workspace: int  # bytes of scores or score gradients held at a time, at four per pair
+    workspace: int  # bytes of scores or score gradients held at a time, see Backend.pair_bytes
     max_chunk: int  # rows; larger chunks no longer raise the rate of the output products
     square_chunk: int  # rows; a chunk's own square is computed in full, so chunks of a square call stay smaller
     min_chunk: int = 128  # rows; where fewer would fit, columns are split instead
     # rows; where fewer would fit with the scores of all columns, products are formed twice instead; None: min_chunk
     kept_chunk: int | None = None
+    processors: int = 0  # of a device that blocks are chosen to fill (backends.waves), not max_chunk and square_chunk
 
 
 class Packed(Protocol):
@@ -300,7 +301,8 @@ class PairBlock:
     row: Side
     col: Side
     mask: Tensor | None = None  # (n, m) bool
-    # (t, n, padded m) float32 raw products, in the order of `operands`: stats fills it, score_grad reads it
+    # (t, n, padded m) float32 raw products, in the order of `operands`, or what else Backend.saved_dtype says: stats
+    # fills it, score_grad reads it
     scores: Tensor | None = None
     factor: Tensor | None = None  # see PairCall
     again: bool = False  # score_grad of this very block follows its stats
@@ -374,6 +376,7 @@ class Gradients:
     second_a: Tensor | None = None
     second_blocks: list[Tensor | None] = field(default_factory=list)
     second_scale: Tensor | None = None
+    fresh: bool = False  # those of features and of second operands hold nothing: the first product of each is written
 
 
 @dataclass

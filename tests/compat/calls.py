@@ -10,7 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from contrastile.compat import gram, inf_cl, info_nce, infonce, memeff, multi_view_cl, open_clip, siglip_kernel, symile
+from contrastile.compat import (
+    colpali_engine,
+    flag_embedding,
+    grad_cache,
+    gram,
+    inf_cl,
+    info_nce,
+    infonce,
+    memeff,
+    ms_swift,
+    multi_view_cl,
+    nemo_automodel,
+    open_clip,
+    pylate,
+    siglip_kernel,
+    symile,
+    tevatron,
+)
 from contrastile.compat.columns import joined
 from support.lightly_modules import lightly_importable
 
@@ -36,6 +53,11 @@ class Given:
 
     def leaves(self) -> list[Tensor]:
         return [self.x, self.y, self.z, self.hard, self.scale]
+
+    @property
+    def passages(self) -> Tensor:
+        """(N (K + 1), D), of each row of x its own first."""
+        return joined([self.y.unsqueeze(1), self.hard], 1).flatten(0, 1)
 
     @property
     def both(self) -> Tensor:
@@ -74,6 +96,17 @@ def ranking(name: str, **options: object) -> Callable[[Given], Tensor]:
     return call
 
 
+def swift(g: Given) -> Tensor:
+    rows = joined([g.x.unsqueeze(1), g.y.unsqueeze(1), g.hard], 1).flatten(0, 1)
+    return ms_swift.InfonceLoss()({"last_hidden_state": 0.1 * rows}, torch.tensor([1, *[0] * K] * N))
+
+
+def late(name: str, g: Given) -> Tensor:
+    tokens = g.x.view(N, 2, -1), g.y.view(N, 2, -1)
+    negatives = (g.hard.view(N, K, 2, -1),) if "Negative" in name else ()
+    return getattr(colpali_engine, name)(normalize_scores=False, temperature=1.0)(*tokens, *negatives)
+
+
 ALL_HARD = {"hardness_mode": "all_negatives", "hardness_strength": 2.0}
 IDS = torch.arange(N) // 2
 NORMALISING: dict[str, Callable[[Given], Tensor]] = {
@@ -109,6 +142,10 @@ NORMALISING: dict[str, Callable[[Given], Tensor]] = {
     "Multi-View-CL CL_2": lambda g: multi_view_cl.CL_2()(g.both)[0],
     "Multi-View-CL PVCLoss": lambda g: multi_view_cl.PVCLoss()(g.both)[0],
     "Multi-View-CL PVCLoss, arithmetic": lambda g: multi_view_cl.PVCLoss(method="arithmetic")(g.both)[0],
+    "NeMo InfoNCE": lambda g: nemo_automodel.infonce_loss(g.x, g.y, g.hard, temperature=1 / g.scale),
+    "NeMo distillation": lambda g: nemo_automodel.infonce_distill_loss(
+        g.x, g.y, g.z, g.y, g.hard, g.hard, direction="symmetric", divergence="mse"
+    ),
     "siglip_kernel module": lambda g: siglip_kernel.SigLIPPlusLoss()([g.x, g.y], IDS, IDS)["total_loss"],
     "siglip_kernel module, soft": lambda g: siglip_kernel.SigLIPPlusLoss(soft_label=True)([g.x, g.y])["total_loss"],
 }
@@ -122,6 +159,20 @@ CALLS = NORMALISING | {
     "inf_cl": lambda g: inf_cl.cal_inf_loss(g.x, g.y, scale=g.scale),
     "GRAM": lambda g: gram.volume_loss(g.x, g.y, g.z, contra_temp=g.scale),
     "GRAM, volumes": lambda g: (gram.volume_computation3(g.x, g.y, g.z) * torch.arange(N)).sum(),
+    "GradCache": lambda g: grad_cache.SimpleContrastiveLoss(K)(g.x, g.passages),
+    "tevatron": lambda g: tevatron.contrastive_loss(g.x, g.passages, 2.0),
+    "FlagEmbedding": lambda g: flag_embedding.group_loss(g.x, g.passages, torch.full((N, K + 1), 0.25)),
+    "FlagEmbedding m3": lambda g: flag_embedding.group_loss(
+        g.x, g.passages, torch.full((N, K + 1), 0.25), kd_loss_type="m3_kd_loss"
+    ),
+    "NeMo groups": lambda g: nemo_automodel.grouped_loss(g.x, g.passages, K + 1, passage_doc_ids=torch.arange(32) % 9),
+    "ms-swift": swift,
+    "colpali BiEncoderLoss": lambda g: colpali_engine.BiEncoderLoss(1.0, True, filter_threshold=0.1)(g.x, g.y),
+    "colpali BiPairedEncoderLoss": lambda g: colpali_engine.BiPairedEncoderLoss(1.0, True)(g.x, g.y),
+    "colpali BiPairwiseNegativeCELoss": lambda g: colpali_engine.BiPairwiseNegativeCELoss(1.0)(g.x, g.y, g.hard),
+    "colpali BiSigmoidLoss": lambda g: colpali_engine.BiSigmoidLoss(1.0)(g.x, g.y),
+    "colpali ColbertNegativeCELoss": lambda g: late("ColbertNegativeCELoss", g),
+    "pylate": lambda g: (pylate.colbert_scores(g.x.view(N, 2, -1), g.y.view(N, 2, -1)) * torch.arange(N)).sum(),
     "symile": lambda g: symile.Symile()([g.x, g.y, g.z], g.scale),
     "symile, all": lambda g: symile.Symile("n_squared")([g.x, g.y, g.z], g.scale),
     "symile, similarity": lambda g: (symile.MIPSimilarity()(g.x, [g.y, g.z]) * torch.arange(N)).sum(),

@@ -581,6 +581,49 @@ def metric_training(name: str, efficient: bool, references: str) -> str:
     return "" if mine[0] > 0.0 and mine[1].any() else "nothing to learn"
 
 
+# ---- LibAUC
+
+
+def two_steps(name: str, index: Tensor, *, ours: bool, **options: Any) -> Loss:
+    """The second step's weights come from the averages of all ranks' first."""
+    module = load("libauc.losses.contrastive", ("libauc", "libauc.losses"))
+    if ours:
+        module = import_module("contrastile.compat.libauc")
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        made = getattr(module, name)(N=40, tau=0.2, gamma=0.7, **options)
+        total = x.new_zeros(())
+        for epoch in range(2):
+            made.adjust_gamma(epoch)
+            value = made(x.roll(epoch, 1), y, index)
+            total = total + (value[0] if isinstance(value, tuple) else value)
+        return total
+
+    return loss
+
+
+@case("libauc-GCLoss_v1", (False,), (True,))
+def libauc(learns: bool) -> Both:
+    options = {"device": "cpu", "enable_isogclr": learns, "distributed": True}
+    index = torch.arange(N) + N * dist.get_rank()
+    functions = (two_steps("GCLoss_v1", index, ours=ours, **options) for ours in (True, False))
+    return Both(*functions, own(features()), kernels=True)
+
+
+@case("libauc-uneven", *product(("GCLoss_v1", "GCLoss_v2"), (False, True)))
+def libauc_uneven(name: str, learns: bool) -> Both:
+    """GCLoss_v2 itself takes, on every rank but the first, another pair's text for an image's own."""
+    options: dict[str, Any] = {"enable_isogclr": learns} | (
+        {"device": "cpu"} if name == "GCLoss_v1" else {"tau_max": 0.5}
+    )
+    sizes, ranks = SIZES[dist.get_world_size()], rank_size() if name == "GCLoss_v2" else {}
+    index = torch.arange(sum(sizes))
+    mine = index[span(sizes, dist.get_rank())]
+    ours = two_steps(name, mine, ours=True, distributed=True, **options, **ranks)
+    both = uneven(ours, two_steps(name, index, ours=False, **options), lambda n: Case(two_views(n, D), {}, 10.0))
+    return replace(both, kernels=True)
+
+
 # ---- packages whose kernels run in Triton's interpreter
 
 
@@ -836,3 +879,6 @@ def refused_world_size(_: str) -> str:
         with pytest.raises(ValueError, match="world_size and rank must be those of the process group"):
             module.ClipLoss(**wrong)(*two_views(N, D), 1.0)
     return ""
+
+
+from . import ranks_retrieval  # noqa: E402, F401  # more cases

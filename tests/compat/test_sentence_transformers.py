@@ -8,6 +8,7 @@ import inspect
 import itertools
 import pickle
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -499,3 +500,35 @@ def test_compiled(options):
     loss, x = ours.MultipleNegativesRankingLoss(Given(), **options), list(columns(20, 8, 2))
     compiled = torch.compile(loss.compute_loss_from_embeddings, fullgraph=True)
     torch.testing.assert_close(compiled(x), loss.compute_loss_from_embeddings(x))
+
+
+@pytest.mark.parametrize("options", [{}, {"mean_weight": None}, {"second_moment_weight": 0.3, "aggregation": "sum"}])
+@pytest.mark.parametrize("n, d", [(9, 4), (4, 9), (1, 5)])
+def test_global_orthogonal_regularisation(n, d, options):
+    g = torch.Generator().manual_seed(0)
+    x = [torch.randn(n, d, generator=g, dtype=torch.float64) + 0.5 for _ in range(2)]
+    for similarity in (util.cos_sim, util.dot_score):
+
+        def total(module, *columns, similarity=similarity):
+            loss = module.GlobalOrthogonalRegularizationLoss(Given(width=d), similarity, **options)
+            return sum(loss([{"model": c} for c in columns]).values())
+
+        assert_agreement(partial(total, ours), partial(total, peer), Case(tuple(x), {}, 20.0))
+    with pytest.raises(ValueError, match="similarity_fct must be cos_sim or dot_score"):
+        ours.GlobalOrthogonalRegularizationLoss(Given(width=d), lambda x, y: x @ y.T)
+
+
+def test_losses_made_without_init_have_the_defaults():
+    """As the package's own tests make them."""
+    for name in ("GISTEmbedLoss", "CachedGISTEmbedLoss", "MultipleNegativesRankingLoss"):
+        loss = getattr(ours, name).__new__(getattr(ours, name))
+        assert loss.memory_budget is None and loss.backend == "auto"
+
+
+def test_classes_are_cited_as_the_packages_own():
+    for name in ours.__all__:
+        cls = getattr(ours, name)
+        assert util.fullname(cls) == util.fullname(getattr(peer, name)) and cls is not getattr(peer, name)
+    loss = ours.MultipleNegativesRankingLoss(Given(width=4), scale=7.0)
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert type(twin) is type(loss) and twin.scale == 7.0

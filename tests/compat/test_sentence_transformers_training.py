@@ -195,5 +195,5 @@ def test_two_losses_of_two_datasets_and_the_model_card(tmp_path):
     model.save(str(tmp_path / "saved"))
     card = (tmp_path / "saved" / "README.md").read_text()
     assert '"scale": 30.0' in card and '"scale": 20.0' in card
-    assert "contrastile.compat.sentence_transformers.MultipleNegativesRankingLoss" in card
+    assert "losses.html#multiplenegativesrankingloss" in card and "contrastile" not in card
     assert "@misc{oord2019representation" in card

@@ -256,6 +256,7 @@ def test_wrong_arguments_are_named():
         (lambda: siglip_kernel.chunked_siglip_loss(x, x, 1.0, 0.0, 2.5), TypeError, "chunk_size must be an int"),
         (lambda: siglip_kernel.hopper_fused_siglip_loss(x, x, 1.0, 0.0, True), NotImplementedError, "use_fp8"),
         (lambda: plus(x, y, 1.0, 0.0, torch.arange(3)), ValueError, r"img_gid must have shape \(5,\)"),
+        (lambda: plus(x, y, 1.0, 0.0, None, torch.arange(5)), AssertionError, r"txt_gid must have shape \(3,\)"),
         (lambda: plus(x, y, 1.0, 0.0, num_groups=4), ValueError, "num_groups must be above every id"),
         (lambda: plus(x, y[:, :3], 1.0, 0.0), ValueError, "txt_features must have the width of img_features"),
         (lambda: siglip_kernel.DistributedSigLIPLoss(strategy="star"), ValueError, "strategy must be one of"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from contrastile.distributed import Ranks
 from contrastile.ranks import communication
 from support.combinations import by_default
 from support.launch import gather_from
+from support.scripts import ROOT
 
 pytestmark = pytest.mark.dist
 N, D = 6, 64  # rows of a rank, features: float32, and float32 gradients
@@ -67,33 +69,36 @@ class Counted:
 LOSSES = ("clip_loss", "siglip_loss", "info_nce", "nt_xent")
 
 
-def measured(rank: int) -> dict[tuple[str, str], tuple[dict[str, int], int]]:
+def measured(rank: int) -> dict[tuple[str, str, bool], tuple[dict[str, int], int]]:
     found = {}
-    for loss in LOSSES:
+    for loss, strategy, promised in product(LOSSES, ("gather", "ring"), (False, True)):
         more = () if loss in ("info_nce", "nt_xent") else (5.0,)
-        for strategy in ("gather", "ring"):
-            x, y = (torch.randn(N, D, requires_grad=True) for _ in range(2))
-            with Counted() as counted:
-                getattr(contrastile, loss)(x, y, *more, group=Ranks(strategy=strategy)).backward()
-            found[loss, strategy] = dict(counted.calls), counted.wide
+        ranks = Ranks(strategy=strategy, sizes=[N] * dist.get_world_size() if promised else None)
+        x, y = (torch.randn(N, D, requires_grad=True) for _ in range(2))
+        with Counted() as counted:
+            getattr(contrastile, loss)(x, y, *more, group=ranks).backward()
+        found[loss, strategy, promised] = dict(counted.calls), counted.wide
     return found
 
 
-def expected(loss: str, strategy: str, w: int) -> tuple[dict[str, int], int]:
-    """Calls, and bytes of features and gradients a rank sends. Two all-gathers are the agreements."""
+def expected(loss: str, strategy: str, promised: bool, w: int) -> tuple[dict[str, int], int]:
+    """Calls, and bytes of features and gradients a rank sends. Two all-gathers are the agreements, of sizes that are
+    not promised."""
     n = 2 * N if loss == "nt_xent" else N
     own = 4 * n * D  # bytes of a rank's columns, or of their gradients
     numbers = {"clip_loss": 1, "siglip_loss": 0, "info_nce": 0, "nt_xent": 1}[loss]  # weights of columns
     ids = 1 if loss == "nt_xent" else 0
+    agreements = 0 if promised else 2
     if strategy == "gather":
         statistics = 2 if loss in ("clip_loss", "nt_xent") else 0
-        calls = {"all_gather": 2 + 1 + numbers + ids, "all_reduce": statistics, "reduce_scatter": 1}
+        calls = {"all_gather": agreements + 1 + numbers + ids, "all_reduce": statistics, "reduce_scatter": 1}
         return {name: count for name, count in calls.items() if count}, 2 * (w - 1) * own
     steps = w // 2 + 1 if loss == "nt_xent" else w
     tours = 1 if loss == "siglip_loss" else 2
     left = steps if loss in ("clip_loss", "nt_xent") else 0  # statistics of columns on their way
     shifts = tours * (steps - 1) + left + steps
-    return {"all_gather": 2, "shift": shifts}, tours * (steps - 1) * own + steps * own
+    calls = {"all_gather": agreements} if agreements else {}
+    return {**calls, "shift": shifts}, tours * (steps - 1) * own + steps * own
 
 
 @pytest.fixture(scope="module", params=by_default((2, 3, 4), 2, 3))
@@ -101,10 +106,30 @@ def found(request):
     return request.param, gather_from(request.param, measured)
 
 
+@pytest.mark.parametrize("promised", [False, True])
 @pytest.mark.parametrize("strategy", ["gather", "ring"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_calls_and_bytes_are_those_of_the_documentation(found, loss, strategy):
+def test_calls_and_bytes_are_those_of_the_documentation(found, loss, strategy, promised):
     world, results = found
     for result in results:
         assert isinstance(result, dict), result
-        assert result[loss, strategy] == expected(loss, strategy, world)
+        assert result[loss, strategy, promised] == expected(loss, strategy, promised, world)
+
+
+def over_the_bound(loss: str, sent: int, w: int) -> float:
+    """Columns reach every other rank once and parts of their gradients come back; where b is a, half of that."""
+    own = 4 * (2 * N if loss == "nt_xent" else N) * D
+    return sent / ((w - 1) * 2 * own / (2 if loss == "nt_xent" else 1))
+
+
+def test_bytes_over_the_least_are_those_of_the_documentation(found):
+    world, results = found
+    ratios = [over_the_bound(loss, results[0][loss, s, False][1], world) for loss in LOSSES for s in ("gather", "ring")]
+    row = f"| {world} | " + " | ".join(f"{x:.2f}" for x in ratios) + " |"
+    assert row in (ROOT / "docs/distributed.md").read_text()
+
+
+@pytest.mark.slow
+def test_one_rank_sends_nothing():
+    (result,) = gather_from(1, measured)
+    assert all(sent == 0 for _, sent in result.values())

@@ -61,9 +61,13 @@ def test_before_the_group_there_is_an_error_at_the_call(group):
 @pytest.mark.parametrize("group", ["all", "World", ""])
 def test_other_words_are_refused_by_name(group):
     x, y = torch.randn(2, 4, 6)
-    with pytest.raises(ValueError, match=f"group must be a process group, 'world', .* or None, got '{group}'"):
+    with pytest.raises(
+        ValueError, match=f"group must be a process group, a DeviceMesh, 'world', .* or None, got '{group}'"
+    ):
         contrastile.clip_loss(x, y, 5.0, group=group)
-    with pytest.raises(ValueError, match=f"group must be a process group, 'world' or None, got '{group}'"):
+    with pytest.raises(
+        ValueError, match=f"group must be a process group, a DeviceMesh, 'world' or None, got '{group}'"
+    ):
         Ranks(group)
     with pytest.raises(TypeError, match="got int"):
         Ranks(3)

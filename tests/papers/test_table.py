@@ -107,6 +107,6 @@ def test_links_within_the_page_lead_to_headings():
 
 
 def test_the_page_is_linked():
-    assert "(docs/papers.md)" in README
+    assert "/docs/papers.md)" in README
     assert "(../papers.md)" in PAGES["docs/losses/README.md"]
     assert "papers.md" in (ROOT / "mkdocs.yml").read_text()

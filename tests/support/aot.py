@@ -6,16 +6,17 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from contrastile.backends import triton_launch, triton_segments
-from contrastile.spec import NO_TEST, PairSpec, PairTest, Reduce, Score, Target
+from contrastile.spec import NO_TEST, PairBlock, PairSpec, PairTest, Reduce, Score, Side, Target
 from contrastile.triton_kernels import config, fused, merge, pair, segments
 from contrastile.triton_kernels.rules import Numbers, Operands, Upstream
 
@@ -24,6 +25,7 @@ KIB = 1024
 SHARED_LIMIT = {"sm_80": 163, "sm_86": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99, "gfx942": 64}  # KiB per block
 REGISTERS = {"gfx942": 512}  # per thread; 255 on CUDA
 TENSOR_CORES = {"sm_90": r"HGMMA", "sm_100": r"UTC\w*MMA", "gfx942": r"v_mfma"}  # else mma.sync
+CAPPED = 64  # bytes per thread that a cap on registers may cost, in blocks of code that few tiles enter
 SPILLS = {"ieee": 32}  # bytes per thread: ptxas spills a little there with registers to spare, for more warps at a time
 NEW = {"sm_100": 64, "sm_120": 80}  # more bytes with compilers from the time when these were new: seen with Triton 3.6
 TYPES = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
@@ -34,6 +36,7 @@ UNSPECIALISED = (
     "col_parts", "shift", "others", "partners",
 )  # fmt: skip
 SIDES = ("Row", "Col")
+NOTHING = torch.empty(1, 1)  # what is given
 TUPLES: dict[str, Any] = {  # arguments that are tuples, see field_name
     "Row": Operands, "Col": Operands, "RowUpstream": Upstream, "ColUpstream": Upstream,
     "Nothing": Upstream,
@@ -71,11 +74,13 @@ class Variant:
     counts: bool = False
     target: Target = Target.NONE
     own_scales: bool = False
+    offset: bool = True
 
     def spec(self) -> PairSpec:
         return PairSpec(
             self.reduce, self.keep, self.positives, self.keep_positives, self.cols,
             score=self.score, split=self.split, counts=self.counts, target=self.target, own_scales=self.own_scales,
+            offset=self.offset,
         )  # fmt: skip
 
     def sums(self) -> bool:
@@ -86,6 +91,17 @@ class Variant:
         if any(x.endswith(WIDE) for x in self.given):
             return 2
         return int(not self.spec().biased or any(x.endswith((*COMPARED, "Mask")) for x in self.given))
+
+    def block(self) -> PairBlock:
+        """A block with what is given, as far as the backend asks for it."""
+        names = [field.name for field in fields(Side)[1:]]
+        row, col = (
+            Side(NOTHING, **{name: NOTHING for name in names if place + camel(name) in self.given}) for place in SIDES
+        )
+        return PairBlock(self.spec(), row, col, NOTHING if "Mask" in self.given else None)
+
+    def lean(self) -> bool:
+        return triton_launch.is_lean(self.block())
 
     def swapped(self) -> Variant:
         """Rows are the columns of the user, as the fused kernel takes them for their gradient."""
@@ -104,7 +120,24 @@ OF_TARGET = (
 OF_SECOND = (*of_both("LogitWeight"), "SecondGrad", "SecondScaleGrad")  # where their gradients are wanted
 VARIANTS = {
     "clip": Variant(
-        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"), positives=PairTest.SAME_INDEX
+        ("RowScale", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
+    ),
+    "biased": Variant(
+        ("RowScale", "ColBias", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad", "ColBiasGrad"),
+        positives=PairTest.SAME_INDEX,
+    ),
+    "info_nce": Variant(
+        ("RowScale", "RowPositiveWeight", "RowScaleGrad"), keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
+        cols=False,
+    ),
+    "nt_xent": Variant(
+        ("RowScale", "RowPartner", "RowPartners", "RowPositiveWeight", "ColPositiveWeight", "RowScaleGrad"),
+        keep=PairTest.OTHER_INDEX | PairTest.NO_PARTNER, positives=PairTest.PARTNER,
+    ),
+    "prototypes": Variant(
+        ("RowScale", "RowPartner", "RowPartners", "RowPositiveWeight", "RowScaleGrad"),
+        keep=PairTest.NO_PARTNER, positives=PairTest.PARTNER, cols=False,
     ),
     "own scales": Variant(
         of_both("Scale", "PositiveWeight", "ScaleGrad"), keep=PairTest.OTHER_INDEX, positives=PairTest.SAME_INDEX,
@@ -129,6 +162,10 @@ VARIANTS = {
     "distance": Variant(
         ("RowScale", "ColScale", "RowBias", "ColBias", "RowBiasGrad", "ColBiasGrad", "RowScaleGrad"),
         score=Score.DISTANCE, positives=PairTest.KEPT,
+    ),
+    "gram": Variant(
+        ("RowScale", "ColScale", "RowBias", *of_both("PositiveWeight", "ScaleGrad"), "RowBiasGrad"),
+        keep=PairTest.OTHER_INDEX, positives=PairTest.KEPT, score=Score.DISTANCE, offset=False,
     ),
     "max": Variant(("RowScale", "RowIds", "ColIds"), Reduce.MAX, PairTest.SAME_ID),
     "split": Variant(
@@ -191,10 +228,18 @@ class Usage:
     tensor_cores: int  # instructions
     copies: int  # instructions of the tensor copy engine
     negations: int  # in PTX, of float32: what a difference leaves that is contracted with a product
+    code: str = field(repr=False)  # disassembled
+    capped: bool = False  # registers are
+
+    def programs(self, warps: int) -> int:
+        """How many fit a multiprocessor of sm_90 at a time."""
+        registers = -(-self.registers // 8) * 8 * 32 * warps
+        return min((64 * KIB) // registers, 228 * KIB // (self.shared + KIB))
 
     def faults(self, arch: str, kind: str) -> Iterable[str]:
         recent = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9)
-        if self.stack > SPILLS.get(kind, 0) + (0 if recent else NEW.get(arch, 0)):
+        allowed = CAPPED if self.capped else SPILLS.get(kind, 0)
+        if self.stack > allowed + (0 if recent else NEW.get(arch, 0)):
             yield f"spills {self.stack} bytes"
         if self.shared > SHARED_LIMIT[arch] * KIB:
             yield f"needs {self.shared} bytes of shared memory"
@@ -208,17 +253,19 @@ class Usage:
 
 def build(kernel: str, arch: str, kind: str, variant: Variant, tile: config.Tile | None = None) -> Usage:
     """The kernel with the table's tile, or another; the fused one needs it."""
-    score_grad = kernel == "score_grad"
-    level = variant.rule_level()
-    more = variant.sums() or variant.own_scales if score_grad else triton_launch.more_numbers(variant.spec(), level)
+    tile = tile or tile_of(kernel, arch, kind, variant)
     second = variant.spec().second
-    tile = tile or config.tile(arch, kind, config.weight_of(score_grad, more, level > 0, second))
     function = fused.fused if kernel == "fused" else getattr(pair, kernel)
     given = given_to(function, variant)
     constants = constants_of(variant, kind, tile, config.has_tma(arch, kind)) | absent(function, given)
     constants |= {} if second else {"second_d": None, "SECOND_TMA": False}
     constants = {name: x for name, x in constants.items() if name in function.arg_names}
     return compiled(function, arch, kind, constants, tile, given)
+
+
+def tile_of(kernel: str, arch: str, kind: str, variant: Variant) -> config.Tile:
+    """As the backend chooses it from the table."""
+    return config.tile(arch, kind, triton_launch.weight_of(variant.block(), kernel == "score_grad", variant.sums()))
 
 
 def build_segments(what: str, arch: str, kind: str, average: int, masked: bool) -> Usage:
@@ -241,7 +288,7 @@ def compiled(
         types["B"] = f"tensordesc<{element}[{'' if function is fused.fused else '1, '}{tile.cols}, {tile.depth}]>"
         types |= {f"Second{x}": types[x] for x in "AB"}
     options = tile.options() | {"enable_fp_fusion": True}  # its default changes in Triton 3.10
-    return compiled_with(function, arch, types, constants, options)
+    return replace(compiled_with(function, arch, types, constants, options), capped=tile.registers > 0)
 
 
 def compiled_with(
@@ -316,7 +363,8 @@ def constants_of(variant: Variant, kind: str, tile: config.Tile, tma: bool) -> d
     return {
         "REDUCE": int(variant.reduce), "KEEP": int(variant.keep), "POSITIVES": int(variant.positives),
         "KEEP_POSITIVES": variant.keep_positives, "SPLIT": variant.split, "OWN_SCALES": variant.own_scales,
-        "SCORE": int(variant.score), "OFFSET": 1, "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
+        "SCORE": int(variant.score), "OFFSET": int(variant.offset), "LEAN": variant.lean(),
+        "TARGET": int(variant.target), "SECOND_TMA": tma, "SECOND_EVEN": True,
         "COLS": variant.cols, "PERSISTENT": tile.per_processor > 0, "WIDTH": tile.depth,
     } | tile_constants(kind, tile, tma)  # fmt: skip
 
@@ -371,7 +419,7 @@ def usage(built: Any, arch: str) -> Usage:
         stack = max(stack, 4 * len(re.findall(r"\bSTL\b", text)))
     found = re.findall(TENSOR_CORES.get(arch, r"\bHMMA"), text)
     copies, negations = re.findall(r"\bUTMALDG", text), re.findall(r"\bneg\.f32", built.asm.get("ptx", ""))
-    return Usage(registers, stack, built.metadata.shared, len(found), len(copies), len(negations))
+    return Usage(registers, stack, built.metadata.shared, len(found), len(copies), len(negations), text)
 
 
 def tool(name: str, *arguments: str) -> str:

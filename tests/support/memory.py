@@ -7,12 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import contrastile
+from contrastile.ops import library
 
 needs_linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
 
@@ -32,9 +36,32 @@ def saved_bytes(function: Callable[..., Tensor], *leaves: Tensor) -> int:
     return sum(size for pointer, size in storages.items() if pointer not in own)
 
 
+class LiveBytes(TorchDispatchMode):
+    """peak: the most bytes that what was made inside held at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.name() == "contrastile::pair_loss":
+            with self:
+                return library.pair_loss(*args)
+        result = func(*args, **(kwargs or {}))
+        for x in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(x, Tensor):
+                storage = x.untyped_storage()
+                self.live.setdefault(storage._cdata, (StorageWeakRef(storage), storage.nbytes()))
+        self.live = {key: found for key, found in self.live.items() if not found[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+        return result
+
+
 PROBE = """
 import re, sys, torch, contrastile
 from pathlib import Path
+from typing import Any
 
 torch.set_num_threads(2)
 

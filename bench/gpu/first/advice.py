@@ -8,6 +8,7 @@ from typing import Any
 from .results import ABOUT_STAGES, Record
 
 GAIN = 0.03  # a share of the time below which a lever is noise
+CHUNK = 5632  # rows that backends/waves.py takes at once at the size of stage `ceilings`
 LONG = 'then the long form, a part a command: make gpu PARTS="build test", PARTS="build tune", PARTS="build bench"'
 
 
@@ -63,7 +64,7 @@ def wrong(records: Sequence[Record]) -> list[str]:
 def where(records: Sequence[Record]) -> list[str]:
     """The kernel that the longest loss spends most in."""
     lines = []
-    for x in good(records, "losses", "kernels"):
+    for x in [x for x in good(records, "losses", "kernels") if not x.get("kept")]:
         total = sum(k["ms"] for k in x["kernels"])
         own = sum(k["ms"] for k in x["kernels"] if k["name"] in ("stats", "score_grad"))
         if total:
@@ -92,13 +93,13 @@ def lever(records: Sequence[Record]) -> list[str]:
 
 def chunk(records: Sequence[Record]) -> list[str]:
     rates = {x["rows"]: x["tflops"] for x in good(records, "ceilings", "rows", "tflops") if x["item"] == "dA"}
-    if 4096 not in rates:
+    if CHUNK not in rates:
         return []
     rows = max(rates, key=lambda n: rates[n])
     lines = []
-    if rates[rows] > (1 + GAIN) * rates[4096]:
+    if rates[rows] > (1 + GAIN) * rates[CHUNK]:
         lines.append(
-            f"chunks of {rows} rows: dA at {rates[rows]:.0f} instead of {rates[4096]:.0f} TFLOP/s (base.GPU_LIMITS)"
+            f"chunks of {rows} rows: dA at {rates[rows]:.0f} instead of {rates[CHUNK]:.0f} TFLOP/s (backends/waves.py)"
         )
     if any(not x["in_place"] for x in good(records, "ceilings", "in_place")):
         lines.append("addmm does not add in place here: dB pays for a second matrix (products.add_float_product)")
@@ -138,6 +139,6 @@ def small(records: Sequence[Record]) -> list[str]:
 
 
 def peer(records: Sequence[Record]) -> list[str]:
-    ours = {x["loss"]: x["ms"] for x in good(records, "losses", "ms") if x["backend"] == "triton"}
+    ours = {x["loss"]: x["ms"] for x in good(records, "losses", "ms") if x["backend"] == "triton" and not x.get("kept")}
     faster = [x for x in good(records, "peers", "ms") if x["ms"] < ours.get(x["loss"], 0.0)]
     return [f"{x['candidate']} is faster: {x['ms']:.1f} against {ours[x['loss']]:.1f} ms" for x in faster]

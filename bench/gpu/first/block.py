@@ -1,10 +1,9 @@
-"""One chunk of a large loss, and its two kernels with any tile."""
+"""One chunk of a large loss, and its two kernels, which are lean, with any tile."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,26 +14,23 @@ from contrastile.backends import triton_launch
 from contrastile.backends.base import Backend
 from contrastile.monoid import finish
 from contrastile.spec import Needs, PairBlock, PairSpec, PairTest, Reduce, Side
-from contrastile.triton_kernels import pair
 from contrastile.triton_kernels.config import Tile
 
 from .look import Look
 
 ROWS, COLUMNS, FEATURES = 4096, 65_536, 768
 NEEDS = Needs(True, [True], row_scale=True)
-LEAN = "contrastile.triton_kernels.lean"
 # None: as the package chooses it
 TILES: dict[str, dict[str, Tile | None]] = {
     "stats": {
         "table": None,
         "64x128, 4 warps": Tile(64, 128, 64, 4, 3),
-        "128x128, 128 registers": Tile(128, 128, 64, 8, 3, 0, 128),
         "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
+        "128x128": Tile(128, 128, 64, 8, 3),
     },
     "score_grad": {
         "table": None,
         "64x128, 4 warps": Tile(64, 128, 64, 4, 3),
-        "64x128, 168 registers": Tile(64, 128, 64, 4, 3, 0, 168),
         "128x128": Tile(128, 128, 64, 8, 3),
         "128x128, 128 registers": Tile(128, 128, 64, 8, 3, 0, 128),
     },
@@ -81,18 +77,12 @@ def tiled(tile: Tile | None) -> Iterator[None]:
         triton_launch.tile_for = before
 
 
-def has_lean() -> bool:
-    return find_spec(LEAN) is not None
-
-
 @contextmanager
-def lean(name: str) -> Iterator[None]:
-    """Inside, the lean kernel takes the place of the general one, where the package has it beside that."""
-    from importlib import import_module
-
-    before = getattr(pair, name)
-    setattr(pair, name, getattr(import_module(LEAN), name))
+def general() -> Iterator[None]:
+    """Inside, no epilogue is lean."""
+    before = triton_launch.is_lean
+    triton_launch.is_lean = lambda _: False
     try:
         yield
     finally:
-        setattr(pair, name, before)
+        triton_launch.is_lean = before

@@ -1,4 +1,4 @@
-"""Which lever pays: one chunk with several tiles, with fewer registers, and with lean kernels where there are some."""
+"""Which lever pays: one chunk with several tiles, with fewer registers, and with kernels that are not lean."""
 
 from __future__ import annotations
 
@@ -31,24 +31,20 @@ def run(look: Look) -> None:
     look.warm_up()
     chunk = block.clip(look, TorchBackend())  # the statistics that score_grad takes do not hang on a kernel on trial
     for name in block.TILES:
-        for lever, tile, lean in trials(look, name):
+        for lever, tile, general in trials(look, name):
             names = {"kernel": name, "lever": lever, "tile": tile and tile.numbers()}
-            look.attempt(lambda n=name, t=tile, lean=lean: timed(look, chunk, n, t, lean), **names)
-        if not block.has_lean():
-            look.results.add(kernel=name, lever="lean", outcome="skipped", why=f"there is no {block.LEAN}")
+            look.attempt(lambda n=name, t=tile, g=general: timed(look, chunk, n, t, g), **names)
 
 
 def trials(look: Look, name: str) -> Iterator[tuple[str, Tile | None, bool]]:
-    """(lever, tile, whether lean). The table's tile comes first and last, so that the spread is seen."""
-    tiles = block.TILES[name]
-    yield from ((lever, tile, False) for lever, tile in look.some(tuple(tiles.items())))
-    if block.has_lean():
-        yield from ((f"lean, {lever}", tile, True) for lever, tile in tiles.items())
+    """(lever, tile, whether not lean). The table's tile comes first and last, so that the spread is seen."""
+    yield from ((lever, tile, False) for lever, tile in look.some(tuple(block.TILES[name].items())))
+    yield "general", None, True
     yield "table", None, False
 
 
-def timed(look: Look, chunk: PairBlock, name: str, tile: Tile | None, lean: bool) -> dict[str, Any]:
-    with block.tiled(tile), block.lean(name) if lean else nullcontext():
+def timed(look: Look, chunk: PairBlock, name: str, tile: Tile | None, general: bool) -> dict[str, Any]:
+    with block.tiled(tile), block.general() if general else nullcontext():
         call = block.kernel(name, chunk)
         with poisoned():
             found = call()

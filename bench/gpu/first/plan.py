@@ -8,6 +8,7 @@ SECONDS = 300.0  # of everything
 LEAST_TESTS = 40.0  # seconds; with fewer left the tests are not begun
 TESTS = 250
 LOG = "log.txt"
+KEPT_BUDGET = 9 << 30  # bytes, for the exponentials of the first workload
 DTYPES = ("bfloat16", "float16", "float32")
 SMALL = (512, 1024, 2048, 4096)
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ def jobs(tiny: bool) -> list[Job]:
             for at_once in (False, True):
                 run = lambda look, w=work, t=dtype, once=at_once: compile_loss(w, t, once)  # noqa: E731
                 found.append((f"{work.name} {dtype} {'at once' if at_once else 'in steps'}", run))
+    first = plan.WORKLOADS[0]
+    found.insert(8, (f"{first.name} bfloat16 kept", lambda look: compile_loss(first, "bfloat16", False, kept=True)))
     levers: list[Job] = []
     for name in ("stats", "score_grad"):
         levers.append((f"levers {name}", lambda look, n=name: compile_levers(look, n)))
-    return found[:1] if tiny else found[:8] + levers + found[8:]
+    return found[:1] if tiny else found[:9] + levers + found[9:]
 
 
 def share(look: Look, part: int, parts: int) -> None:
@@ -55,7 +58,7 @@ def cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def compile_loss(work: plan.Workload, dtype: str, at_once: bool) -> None:
+def compile_loss(work: plan.Workload, dtype: str, at_once: bool, kept: bool = False) -> None:
     from contrastile.backends import base
     from contrastile.benchmark.problem import Problem, stepper
 
@@ -63,6 +66,7 @@ def compile_loss(work: plan.Workload, dtype: str, at_once: bool) -> None:
     try:
         problem = Problem(work.name, ROWS, ROWS, getattr(torch, dtype), variant=work.variant)
         loss = problem.candidates["contrastile triton"].make(problem)
+        loss = partial(loss, memory_budget=plan.KEPT_BUDGET) if kept else loss
         stepper(loss, [problem.case(0)], backward=True)(0)
     finally:
         base.SMALL_PAIRS = before
@@ -75,3 +79,5 @@ def compile_levers(look: Look, name: str) -> None:
     for tile in block.TILES[name].values():
         with block.tiled(tile):
             block.kernel(name, chunk)()
+    with block.general():
+        block.kernel(name, chunk)()

@@ -101,13 +101,22 @@ def outcome(x: Record) -> str:
 def losses(found: list[Record]) -> list[str]:
     lines = ["losses at full size, forward and backward:"]
     for x in found:
-        name = f"  {x['loss']} {x['backend']}"
+        name = f"  {x['loss']} {x['backend']}" + ", exponentials kept" * bool(x.get("kept"))
         if not ok(x):
             lines.append(f"{name}: {bad(x)}")
             continue
         lines.append(f"{name}: {x['ms']:.2f} ms, {x['tflops']:.0f} TFLOP/s, {x['megabytes']:.0f} MB")
+        if "predicted" in x:
+            lines.append(f"    {expected(x['predicted'])}")
         lines += [f"    {k['ms']:9.3f} ms {k['calls']:4d} x {k['name'][:60]}" for k in x.get("kernels", ())[:6]]
     return lines
+
+
+def expected(x: Record) -> str:
+    """What the model predicted."""
+    times = [(name, *seconds) for name, seconds in x.items() if name != "device"]
+    said = [f"{name} {low:.1f} to {high:.1f}" for name, low, high in times if high > 0]
+    return f"predicted for an {x['device']}, ms: {', '.join(said)}"
 
 
 def levers(found: list[Record]) -> list[str]:

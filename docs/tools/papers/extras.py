@@ -18,7 +18,7 @@ PAPERS = (
             TESTS + "test_x1_areas", "areas",
         ),
         exact(
-            "the matching head's wrong pair of each text, drawn by the softmax of the training logit with 1e-4 added",
+            "a negative pair per text, for the matching head: drawn from the softmax of the training logit plus 1e-4",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             options = dict(score="squared_area", temperature=tau)
@@ -46,8 +46,8 @@ PAPERS = (
             TESTS + "test_x3_pmrl",
         ),
         block(
-            "the matching head's wrong sample of each text, drawn by the softmax of cosines with what the others are "
-            "fused to",
+            "a negative sample per text, for the matching head: drawn from the softmax of cosines with the fusion of "
+            "the others",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(t, fused, temperature=0.1, **draw)[:, 0]
@@ -82,7 +82,7 @@ PAPERS = (
         "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding, Localization, and Dense "
         "Features", "2502.14786",
         block(
-            "the sigmoid loss, captions, and a student that finds the centred softmax of an averaged teacher",
+            "the sigmoid loss, captions, and a student that finds the centered softmax of an averaged teacher",
             """
             loss = contrastile.siglip_loss(x, y, s, b)
             loss = loss + contrastile.linear_cross_entropy(hidden, W, labels, ignore_index=0)
@@ -109,7 +109,7 @@ PAPERS = (
         "Bridging Mini-Batch and Asymptotic Analysis in Contrastive Learning: From InfoNCE to Kernel-Based Losses",
         "2405.18045",
         exact(
-            "repulsion within each view alone",
+            "repulsion within each view only",
             "loss = contrastile.dhel(a, p, temperature=0.3)",
             TESTS + "test_dhel",
         ),
@@ -161,7 +161,7 @@ PAPERS = (
         "With a Little Help from My Friends: Nearest-Neighbor Contrastive Learning of Visual Representations",
         "2104.14548",
         exact(
-            "the nearest neighbour in a queue as the other view's positive, one direction",
+            "the nearest neighbor in a queue as the other view's positive, one direction",
             """
             nearest = contrastile.pair_reduce(z1, queue, reduce="max").row_argmax
             loss = contrastile.info_nce(queue[nearest], p2, temperature=0.1)
@@ -197,7 +197,7 @@ PAPERS = (
     paper(
         "PVC", "PVC", "Poly-View Contrastive Learning", "2403.05490",
         exact(
-            "each pair of views against the negatives alone",
+            "each pair of views against the negatives only",
             "loss = contrastile.pvc(U, temperature=0.2)",
             TESTS + "test_pvc", "geometric",
         ),
@@ -222,7 +222,7 @@ PAPERS = (
     paper(
         "SupCon", "SupCon", "Supervised Contrastive Learning", "2004.11362",
         exact(
-            "the mean over positives outside of the logarithm",
+            "the mean over positives outside the logarithm",
             "loss = contrastile.sup_con(features, labels, temperature=0.07)",
             TESTS + "test_sup_con",
         ),
@@ -231,7 +231,7 @@ PAPERS = (
         "DAMSM", "DAMSM",
         "AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative Adversarial Networks", "1711.10485",
         exact(
-            "its sentences: the sum of both directions, others of the class left out",
+            "its sentences: the sum of both directions, other items of the class left out",
             """
             loss = contrastile.clip_loss(cnn, rnn, 10.0, image_ids=classes, direction="sum", normalize=True)
             """,
@@ -271,7 +271,7 @@ PAPERS = (
     paper(
         "NTXentLoss", "NTXentLoss of pytorch-metric-learning", "PyTorch Metric Learning", "2008.09164",
         exact(
-            "each pair of a class against the other classes alone, the mean over pairs",
+            "each pair of a class against the other classes only, the mean over pairs",
             'loss = contrastile.sup_con(Z, label, form="each", per_pair=True, temperature=tau)',
             TESTS + "test_nt_xent_of_pairs",
         ),
@@ -294,12 +294,12 @@ PAPERS = (
         "DBNorm", "QBNorm and DBNorm",
         "Balance Act: Mitigating Hubness in Cross-Modal Retrieval with Query and Gallery Banks", "2310.11612",
         exact(
-            "scores of queries, each column normalised over a bank of queries",
+            "scores of queries, each column normalized over a bank of queries",
             "loss = (20 * q @ g.T - contrastile.row_lse(g, bank, scale=20.0)).exp()",
             TESTS + "test_inverted_softmax",
         ),
         exact(
-            "QBNorm: only queries whose best item is the best of some query of the bank are normalised; scores are "
+            "QBNorm: only queries whose best item is the best of some query of the bank are normalized; scores are "
             "logarithms over 20",
             "loss = contrastile.retrieval.querybank_topk(q, g, bank, 3).values",
             TESTS + "test_dynamic_inverted_softmax", "dynamic",

@@ -9,20 +9,20 @@ from .row import Offer, Paper, Status
 INTRODUCTION = """\
 # Papers
 
-What the package offers of {numbered} papers on multimodal and multi-view contrast, and of works that they build on. Of
-the {numbered}, {exact} have exact code, {blocks} building blocks alone, {none} have no objective, and {missing} {are}
+What the package offers for {numbered} papers on multimodal and multi-view contrast, and for works they build on. Of the
+{numbered}, {exact} have exact code, {blocks} have building blocks only, {none} have no objective, and {missing} {are}
 still missing.
 
-- **exact**: the code is the paper's formula, or that of its official code where the two differ. The test named beside
-  it runs this very code, in float64 and in float32, and compares the value and every gradient with the formula written
+- **exact**: the code is the paper's formula, or the official code's where the two differ. The test named next to it
+  runs this very code in float64 and in float32, and compares the value and every gradient with the formula written
   densely, in float64.
-- **building block**: the formula is not public, or could not be read. The code is what the paper is known to be made
-  of, under neutral names, and does not claim to reproduce it. A test runs it all the same.
+- **building block**: the formula is not public, or could not be read. The code combines the parts that the paper is
+  known to use, under neutral names, and does not claim to reproduce it. A test runs it all the same.
 - **no objective**: the paper has no loss of embeddings.
-- **not yet**: what is missing. It may stand beside an exact part.
+- **not yet**: what is missing. It may stand next to an exact part.
 
-Names are those of the papers. Features are (N, D) with rows of length 1 where the paper has them so. Averages of
-encoders, queues and projections are the caller's. The code runs with
+Names are the papers'. Features are (N, D), with unit rows where the paper has them. Averages of encoders, queues, and
+projections are up to you. The code runs with
 
 ```python
 import contrastile

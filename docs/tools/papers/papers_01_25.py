@@ -104,7 +104,7 @@ PAPERS = (
             TESTS + "test_4_fine_tuning", "fine-tuning",
         ),
         block(
-            "the matching head's wrong text of each image, drawn from the softmax of scores as in ALBEF",
+            "the matching head's negative text for each image, drawn from the softmax of scores as in ALBEF",
             """
             draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(f_I, f_T, temperature=tau, **draw)[:, 0]
@@ -116,7 +116,7 @@ PAPERS = (
     paper(
         "5", "CWCL", "CWCL: Cross-Modal Transfer with Continuously Weighted Contrastive Loss", "2309.14580",
         exact(
-            "pairs weighted by how alike they are in the frozen modality, as published code of others has it (none of "
+            "pairs weighted by their similarity in the frozen modality, as in published code of others (none of "
             "the authors is known)",
             "loss = contrastile.cwcl_loss(p, q, s)",
             TESTS + "test_5_cwcl",
@@ -125,7 +125,7 @@ PAPERS = (
     paper(
         "6", "CMA", "Enhanced OoD Detection through Cross-Modal Alignment of Multi-Modal Representations", "2503.18817",
         exact(
-            "CLIP with a coefficient of its own on the log-sum-exps",
+            "CLIP with its own coefficient on the log-sum-exps",
             "loss = contrastile.cma_loss(X, Y, s, lam=0.001)",
             TESTS + "test_6_cma",
         ),
@@ -157,12 +157,12 @@ PAPERS = (
     paper(
         "8", "GRAM", "Gramian Multimodal Representation Learning and Alignment", "2412.11959",
         exact(
-            "volumes as in the training code, whose gather detaches the other side on one device, too",
+            "volumes as in the training code, whose gather detaches the other side even on one device",
             "loss = contrastile.gram_loss(t, v, a, temperature=tau, label_smoothing=0.1, detach_keys=True)",
             TESTS + "test_8_gram",
         ),
         exact(
-            "the matching head's wrong tuple of each text, drawn by the softmax of minus the volume with 1e-4 added",
+            "a negative tuple per text, for the matching head: drawn from the softmax of minus the volume plus 1e-4",
             """
             draw = dict(floor=1e-4, replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(t, (v, a), score="volume", temperature=tau, **draw)[:, 0]
@@ -196,7 +196,7 @@ PAPERS = (
             TESTS + "test_10_clamr",
         ),
         exact(
-            "the official code's variant with hard positives, documents by their labelled modality alone",
+            "the official code's variant with hard positives, documents by their labeled modality only",
             """
             E_q, E_d = E_q * query_mask[..., None], E_d * (modality > 0)[..., None]
             options = dict(modalities=modality, num_modalities=M + 1, reduce="mean", temperature=0.02)
@@ -225,12 +225,12 @@ PAPERS = (
     paper(
         "13", "hard contrastive loss", "Understanding the Behaviour of Contrastive Loss", "2012.09740",
         exact(
-            "the K hardest negatives alone (equation 9)",
+            "only the K hardest negatives (equation 9)",
             "loss = contrastile.info_nce(f, g, temperature=0.7, num_hard=K)",
             TESTS + "test_13_hard",
         ),
         exact(
-            "equation 3, for which a sum of all keys is enough",
+            "equation 3, for which a sum over all keys is enough",
             "loss = (lam * (f @ g.sum(0)) - (1 + lam) * (f * g).sum(1)).mean()",
             TESTS + "test_13_simple", "simple",
         ),
@@ -258,7 +258,7 @@ PAPERS = (
     paper(
         "14", "COCONUT", "Continual Contrastive Spoken Language Understanding", "2310.02699",
         block(
-            "positives from the teacher, all else from the student, rehearsed samples alone as anchors",
+            "positives from the teacher, all else from the student, only rehearsed samples as anchors",
             """
             keys = dict(keys=a_teacher[rehearsed], key_labels=y[rehearsed], keys_as="positives")
             loss = contrastile.sup_con(a, y, **keys, anchor_mask=rehearsed, temperature=0.1)
@@ -285,7 +285,7 @@ PAPERS = (
     paper(
         "16", "CLOSE", '"I Can\'t Believe There\'s No Images! Learning Visual Tasks Using only Language Supervision"',
         "2211.09778",
-        no_objective("trains on frozen embeddings with noise added; its loss is that of words"),
+        no_objective("trains on frozen embeddings with noise added; its loss is over words"),
     ),
     paper(
         "17", "DeGLA", "Decoupled Global-Local Alignment for Improving Compositional Understanding", "2504.16801",
@@ -303,7 +303,7 @@ PAPERS = (
             TESTS + "test_17_degla",
         ),
         exact(
-            "the base term of the paper: an image's own negatives alone",
+            "the base term of the paper: only an image's own negatives",
             "loss = contrastile.info_nce(v, t, temperature=1 / s, hard_negatives=t_neg, symmetric=True)",
             TESTS + "test_17_equation_4", "equation 4",
         ),
@@ -337,7 +337,7 @@ PAPERS = (
             TESTS + "test_19_m3co", "M3Co",
         ),
         exact(
-            "targets from how alike the items of the second modality are, with gradient",
+            "targets from the similarity of items within the second modality, with gradient",
             """
             loss = contrastile.softclip_loss(text, image, temperature=0.125)
             loss = loss + contrastile.softclip_loss(image, text, temperature=0.125)
@@ -362,7 +362,7 @@ PAPERS = (
     paper(
         "22", "FG-CLIP 2", "FG-CLIP 2: A Bilingual Fine-grained Vision-Language Alignment Model", "2510.10921",
         exact(
-            "stage 2 but for its TIC term: SigLIP on short and long captions, regions, and the block of hard texts",
+            "stage 2 without its TIC term: SigLIP on short and long captions, regions, and the block of hard texts",
             """
             loss = contrastile.siglip_loss(x, short, s, b) + contrastile.siglip_loss(x, long, s, b)
             loss = loss + 0.2 * contrastile.clip_loss(v, t, s_r)
@@ -407,7 +407,7 @@ PAPERS = (
             TESTS + "test_24_m3_mix",
         ),
         exact(
-            "mixed logits at a pair and its partner alone",
+            "mixed logits only at a pair and its partner",
             """
             back = torch.arange(len(X)).flip(0)
             X_mix = contrastile.slerp(X, X.flip(0), lam)

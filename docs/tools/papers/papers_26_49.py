@@ -13,7 +13,7 @@ PAPERS = (
             TESTS + "test_26_lco_emb",
         ),
         exact(
-            "its metrics: shared nearest neighbours, CKA and CKNNA of the features of two modalities",
+            "its metrics: shared nearest neighbors, CKA and CKNNA of the features of two modalities",
             """
             A, B = F.normalize(A, dim=1), F.normalize(B, dim=1)
             knn = contrastile.metrics.mutual_knn(A, B, k=k), contrastile.metrics.cycle_knn(A, B, k=k)
@@ -85,7 +85,7 @@ PAPERS = (
             TESTS + "test_30_mean_rank_variance", "MRV",
         ),
         exact(
-            "the matching head's wrong text of each image, drawn by the softmax of scores with 1e-5 added",
+            "the matching head's negative text for each image, drawn from the softmax of scores with 1e-5 added",
             """
             image, text = torch.arange(len(v)), torch.arange(len(v)).repeat_interleave(K)
             others = dict(keep="other_id", row_ids=image, col_ids=text, floor=1e-5)
@@ -118,7 +118,7 @@ PAPERS = (
         "32", "noise refinement",
         "Fine-Grained Alignment and Noise Refinement for Compositional Text-to-Image Generation",
         "2503.06506",
-        no_objective("optimises attention maps at inference; there are no embeddings"),
+        no_objective("optimizes attention maps at inference; there are no embeddings"),
     ),
     paper(
         "33", "RepBlend", "Beyond Modality Collapse: Representations Blending for Multimodal Dataset Distillation",
@@ -152,17 +152,17 @@ PAPERS = (
     paper(
         "36", "MV-InfoNCE and MV-DHEL", "A Principled Framework for Multi-View Contrastive Learning", "2507.06979",
         exact(
-            "one softmax for each instance, as the official code has it",
+            "one softmax for each instance, as in the official code",
             "loss = contrastile.mv_infonce(U, temperature=0.5)",
             TESTS + "test_36_mv_infonce", "MV-InfoNCE",
         ),
         exact(
-            "the same with other views alone in the denominator, as the paper has it",
+            "the same with only other views in the denominator, as in the paper",
             'loss = contrastile.mv_infonce(U, temperature=0.5, negatives="cross_view")',
             TESTS + "test_36_mv_infonce_of_the_paper", "MV-InfoNCE of the paper",
         ),
         exact(
-            "repulsion within each view alone",
+            "repulsion within each view only",
             "loss = contrastile.mv_dhel(U, temperature=0.5)",
             TESTS + "test_36_mv_dhel", "MV-DHEL",
         ),
@@ -190,7 +190,7 @@ PAPERS = (
     paper(
         "38", "MCL", "Learning the Unlearned: Mitigating Feature Suppression in Contrastive Learning", "2402.11816",
         exact(
-            "negatives of the own cluster alone",
+            "only negatives of the same cluster",
             "loss = contrastile.clip_loss(f, g, s, image_groups=cluster)",
             TESTS + "test_38_mcl",
         ),
@@ -199,14 +199,14 @@ PAPERS = (
     paper(
         "39", "Mixture-of-Mamba",
         "Mixture-of-Mamba: Enhancing Multi-Modal State-Space Models with Modality-Aware Sparsity", "2501.16295",
-        no_objective("an architecture, trained with the losses of words and of diffusion"),
+        no_objective("an architecture, trained with language-modeling and diffusion losses"),
     ),
     paper(
         "40", "CLIP-Refine", "Post-pre-training for Modality Alignment in Vision-Language Foundation Models",
         "2504.12717",
         exact(
             "the random reference of both modalities (RaFA) and the teacher blended with the pairs (HyCD), on features "
-            "that are not normalised",
+            "that are not normalized",
             """
             rafa = F.mse_loss(f_I, z) + F.mse_loss(f_T, z)
             loss = rafa + contrastile.clip_distill_loss(f_I, f_T, t_I, t_T, 1.0, alpha=0.5, teacher_loss="kl")
@@ -235,7 +235,7 @@ PAPERS = (
             TESTS + "test_41_arc", "arc",
         ),
         exact(
-            "between images with negatives of each image by index into the bank; the margin is a bias of theirs",
+            "between images with negatives of each image by index into the bank; the margin is their bias",
             """
             own = contrastile.Candidates.of_bank(bank, drawn, bias=-0.5 / 0.2)
             loss = contrastile.grouped_info_nce(q, bank[same], own, temperature=0.2)
@@ -267,7 +267,7 @@ PAPERS = (
             TESTS + "test_42_albef",
         ),
         exact(
-            "the matching head's wrong text of each image, drawn from the softmax of scores",
+            "the matching head's negative text for each image, drawn from the softmax of scores",
             """
             draw = dict(replacement=True, generator=torch.Generator().manual_seed(seed))
             wrong = contrastile.retrieval.sample_negatives(v, w, temperature=tau, **draw)[:, 0]
@@ -339,7 +339,7 @@ PAPERS = (
             TESTS + "test_46_hydra", "Hydra",
         ),
         exact(
-            "the later form, which gates the sample alone",
+            "the later form, which gates the sample only",
             """
             query, key = F.normalize(z, dim=1) * g * g, F.normalize(k, dim=1)
             neither = dict(keep=("other_id", "other_group"), row_ids=y, col_ids=y_k, row_groups=y2, col_groups=y_k)

@@ -36,7 +36,7 @@ PAPERS = (
             TESTS + "test_52_anchors",
         ),
         block(
-            "a graph of nearest neighbours by cosine, normalised by the roots of degrees, passes embeddings on",
+            "a graph of nearest neighbors by cosine, normalized by the roots of degrees, passes embeddings on",
             "loss = torch.sparse.mm(contrastile.retrieval.knn_graph(f, 3), e)",
             TESTS + "test_52_graph", "graph",
         ),
@@ -57,7 +57,7 @@ PAPERS = (
     paper(
         "54", "MCR", "Balancing Multimodal Training Through Game-Theoretic Regularization", "2411.07335",
         exact(
-            "each pair of a class against the other classes alone, the mean over pairs",
+            "each pair of a class against the other classes only, the mean over pairs",
             """
             loss = contrastile.sup_con([z0, z1], y, form="each", per_pair=True, temperature=0.5, normalize=True)
             """,
@@ -77,7 +77,7 @@ PAPERS = (
         "55", "LLM4GTA", "Can Representation Gaps Be the Key to Enhancing Robustness in Graph-Text Alignment?",
         "2510.12087",
         block(
-            "CLIP that stops where pairs have become more alike than a bound",
+            "CLIP that stops where pairs are more similar than a bound",
             """
             alike = contrastile.metrics.positive_cosine(g, t)
             loss = contrastile.clip_loss(g, t, s) + lam * F.relu(alike - bound).square()
@@ -88,7 +88,7 @@ PAPERS = (
     paper(
         "56", "blind faith in text", "Words or Vision: Do Vision-Language Models Have Blind Faith in Text?",
         "2503.02199",
-        no_objective("an evaluation, and training with the loss of words"),
+        no_objective("an evaluation, and training with a language-modeling loss"),
     ),
     paper(
         "57", "MMRL and MMRL++",
@@ -206,7 +206,7 @@ PAPERS = (
             TESTS + "test_63_triplets",
         ),
         block(
-            "SimCSE's weight W, a logarithm, on the own negative alone",
+            "SimCSE's weight W, a logarithm, on the own negative only",
             """
             own, ids = contrastile.Candidates(negative[:, None], bias=W), torch.arange(len(h))
             options = dict(negatives=negative, query_ids=ids, negative_ids=ids, normalize=True)

@@ -39,7 +39,12 @@ def backend_names() -> tuple[str, ...]:
 
 
 def available_backends() -> dict[str, str | None]:
-    """Every backend with None if it can run on this machine, else the reason why not."""
+    """Every backend, with None if it can run on this machine, else the reason why not.
+
+    Example:
+        >>> available_backends()["torch"] is None
+        True
+    """
     return {backend.name: backend.unavailable() for backend in BACKENDS}
 
 

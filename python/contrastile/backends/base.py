@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..monoid import SideStats
+from ..monoid import SideStats, stat_dtype
 from ..spec import Gradients, Limits, Needs, Packed, PairBlock, PairCall, Score, ScoreGradients
 from .segments import SegmentReduces
 
 CPU_LIMITS = Limits(workspace=32 << 20, max_chunk=768, square_chunk=384, kept_chunk=32)  # measured on CPUs
-# Chosen by reasoning, not measured. A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8
-# bytes read and written for 2 p or 2 q operations each: from 2048 on the moves cost less than the products on an H100,
-# which has 200 to 300 operations for a byte.
-GPU_LIMITS = Limits(workspace=1 << 30, max_chunk=4096, square_chunk=2048, min_chunk=2048)
+GPU_CHUNK = 4096  # rows on a GPU whose multiprocessors are not known, and of segments
+# A block of p rows and q columns adds (p + q, d) products to float32 gradients, 8 bytes read and written for 2 p or 2 q
+# operations each: from 2048 on the moves cost less than the products on an H100, which has 200 to 300 operations for a
+# byte. Reasoned, not measured.
+GPU_LEAST_CHUNK = 2048
 
 SMALL_PAIRS = 1 << 24  # pairs of a call that is done at once on a GPU: its small operations would cost more than chunks
 SMALL_ITEMS = 1 << 16  # rows and columns of such a call: beyond, one side is so short that chunks cost less memory
@@ -50,7 +52,15 @@ class Bases(NamedTuple):
 
 
 class BackendUnsupported(RuntimeError):
-    """A backend named by the caller cannot run this call; the message says why, for every backend."""
+    """The backend you named cannot run this call; the message gives a reason for every backend.
+
+    Example:
+        >>> try:
+        ...     clip_loss(torch.randn(4, 8), torch.randn(4, 8), 10.0, backend="cuda")
+        ... except BackendUnsupported as error:
+        ...     print("refused")
+        refused
+    """
 
 
 class Backend(ABC):
@@ -108,6 +118,22 @@ class Backend(ABC):
         """For saved scores, without content."""
         return torch.empty(size, dtype=dtype, device=device)
 
+    def pair_bytes(self, call: PairCall) -> int:
+        """What a product of a pair of a block takes of the workspace."""
+        return 4
+
+    def saved_dtype(self, call: PairCall) -> torch.dtype | None:
+        """Of what stats leaves in block.scores for score_grad, where a call has room for it; None: nothing."""
+        return stat_dtype(call.dtype) if self.saves_scores else None
+
+    def saved_width(self, columns: int) -> int:
+        """Of a row of block.scores."""
+        return -(-columns // self.padding) * self.padding
+
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        """out (p, d) = x (p, q) @ y (q, d), whatever it holds, as `accumulate`."""
+        self.accumulate(out.zero_(), x, y)
+
     def narrow(self, call: PairCall) -> bool:
         """Whether score gradients must be scaled against underflow (PairCall.factor). The slopes of a distance and of
         second operands have no bound that would tell the factor: their score gradients stay float32."""
@@ -164,6 +190,21 @@ def fits_at_once(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     ):
         return False
     return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """0: nothing to fill. Of a device without kernels, which stands for a GPU, those of an H100."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return 132 if device.type == "meta" else 0
+
+
+def gpu_limits(device: torch.device, workspace: int) -> Limits:
+    """Blocks whose output products fill the device."""
+    return Limits(
+        workspace, GPU_CHUNK, GPU_CHUNK // 2, min_chunk=GPU_LEAST_CHUNK, processors=multiprocessors(device)
+    )  # fmt: skip
 
 
 def score_grad_dtype(block: PairBlock) -> torch.dtype:

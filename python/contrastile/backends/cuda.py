@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,13 +13,13 @@ from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import cuda_basis, native
 from .base import (
-    GPU_LIMITS,
     Backend,
     Bases,
     SmallExtras,
     SmallLoss,
     SmallWeights,
     fits_at_once,
+    gpu_limits,
     score_grad_dtype,
 )
 from .cuda_segments import CudaSegments
@@ -71,8 +70,9 @@ class CudaBackend(Backend):
         return self.other_architecture(device)
 
     def limits(self, device: torch.device) -> Limits:
-        # the epilogues read back what cuBLAS wrote: a chunk's scores should stay in the second-level cache
-        return replace(GPU_LIMITS, workspace=second_level_cache(device))
+        # more than the second-level cache: blocks whose scores fit it leave two thirds of the multiprocessors idle in
+        # one of the output products, and add to the gradients three times as often
+        return gpu_limits(device, 512 << 20)
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
@@ -95,6 +95,9 @@ class CudaBackend(Backend):
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
+
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        set_float_product(out, x, y)
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         x = describe(self.module, block)
@@ -176,13 +179,6 @@ def uncovered(archs: str, capability: tuple[int, int]) -> str | None:
     if same or capability > compiled[-1]:
         return None
     return f"its kernels were compiled for {archs}, the device has compute capability {'.'.join(map(str, capability))}"
-
-
-@cache
-def second_level_cache(device: torch.device) -> int:
-    """Bytes; that of an H100 where torch does not say."""
-    properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    return int(getattr(properties, "L2_cache_size", 50 << 20))
 
 
 @cache

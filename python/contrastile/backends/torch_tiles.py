@@ -4,15 +4,14 @@ against."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
-from .base import CPU_LIMITS, GPU_LIMITS, Backend, score_grad_dtype
-from .products import HALVES, add_float_product, mixed_product
+from .base import CPU_LIMITS, Backend, gpu_limits, score_grad_dtype
+from .products import HALVES, add_float_product, mixed_product, set_float_product
 from .torch_pairs import Pairs, dot_products, own_scales, score_gradients
 from .torch_rules import sides_of
 from .torch_segments import TorchSegments
@@ -33,7 +32,7 @@ class TorchBackend(Backend):
 
     def limits(self, device: torch.device) -> Limits:
         # on a GPU less than the fused kernels: every elementwise step makes a matrix of its own
-        return CPU_LIMITS if device.type == "cpu" else replace(GPU_LIMITS, workspace=128 << 20)
+        return CPU_LIMITS if device.type == "cpu" else gpu_limits(device, 128 << 20)
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         """Halves stay what they are where tensor cores take them; elsewhere they are widened, once."""
@@ -41,6 +40,9 @@ class TorchBackend(Backend):
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
+
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        set_float_product(out, x, y)
 
     def segments(self) -> TorchSegments:
         return TorchSegments(self)

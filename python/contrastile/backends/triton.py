@@ -15,18 +15,21 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, PairCall, ScoreGradients
 from .base import (
-    GPU_LIMITS,
     Backend,
     FusedGradients,
     SmallExtras,
     SmallLoss,
     SmallWeights,
     fits_at_once,
+    gpu_limits,
     score_grad_dtype,
 )
-from .products import add_float_product
+from .products import add_float_product, set_float_product
 from .triton_device import interpreting, missing_triton, old_device
 from .triton_fused import add_gradients, fits_fused
+from .triton_kept import keeps, kept_width
+from .triton_kept import score_grad as kept_score_grad
+from .triton_kept import stats_tiles as kept_stats_tiles
 from .triton_launch import Launch, outputs, upstream
 from .triton_merge import PartialStats, joined
 from .triton_segments import TritonSegments
@@ -61,11 +64,22 @@ class TritonBackend(Backend):
         return None if interpreting() else old_device(device)
 
     def limits(self, device: torch.device) -> Limits:
-        return GPU_LIMITS
+        return gpu_limits(device, 1 << 30)
+
+    def saved_dtype(self, call: PairCall) -> torch.dtype | None:
+        """Exponentials of lean calls; raw scores would need four bytes."""
+        return torch.bfloat16 if keeps(call) else None
+
+    def saved_width(self, columns: int) -> int:
+        return kept_width(columns)
+
+    def pair_bytes(self, call: PairCall) -> int:
+        """Of a score gradient, see score_grad_dtype."""
+        return 2 if call.dtype == torch.bfloat16 or self.narrow(call) else 4
 
     def compute_dtype(self, dtype: torch.dtype, device: torch.device) -> torch.dtype:
         # the interpreter computes with the bits of bfloat16 as if they were integers
-        return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
+        return torch.float32 if dtype == torch.bfloat16 and interpreting() else dtype
 
     def small_loss(
         self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
@@ -83,18 +97,25 @@ class TritonBackend(Backend):
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
 
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        set_float_product(out, x, y)
+
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
         return joined(self.stats_tiles(block))
 
     def stats_tiles(self, block: PairBlock) -> list[PartialStats]:
         from ..triton_kernels import pair
 
+        if block.scores is not None:
+            return kept_stats_tiles(block)
         launch = Launch(block)
         found = launch.partials()
         launch.run(pair.stats, outputs(found))
         return found
 
     def score_grad(self, block: PairBlock, needs: Needs) -> ScoreGradients:
+        if block.scores is not None:
+            return kept_score_grad(block, needs)
         result, found = self.score_grad_tiles(block, needs)
         if found:
             result.row_stats, result.col_stats = joined(found)

@@ -53,12 +53,9 @@ def architecture(device: torch.device) -> str | None:
     return "gfx942" if torch.version.hip else config.architecture(torch.cuda.get_device_capability(device))
 
 
-def tile_for(
-    device: torch.device, kind: str, score_grad: bool, more_numbers: bool, rules: bool, second: bool = False
-) -> Any:
+def tile_for(device: torch.device, kind: str, weight: int) -> Any:
+    """weight: of the epilogue, as in triton_kernels/config.py."""
     from ..triton_kernels import config
-
-    weight = config.weight_of(score_grad, more_numbers, rules, second)
 
     arch = architecture(device)
     if arch is None:

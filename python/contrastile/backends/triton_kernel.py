@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 
@@ -10,7 +11,7 @@ class Kernel:
     one type, aligned to 16 bytes or not; one number for all where they are.
 
     The first launch is Triton's own, which looks at every argument to find or compile what is to be launched: that
-    takes longer than the rest of a small call. The others launch what the first one did.
+    takes longer than the rest of a small call. The others hand its launcher what Triton would.
     """
 
     def __init__(
@@ -29,8 +30,32 @@ class Kernel:
         """given: the rest of the arguments."""
         values = self.arguments | given
         if self.direct:
-            self.compiled[self.grid](*values.values())
+            self.launch(tuple(values.values()))
             return
         found = self.function[self.grid](**values, **self.options)
         # nothing in the interpreter; what another thread still compiles cannot be launched
         self.compiled = found if hasattr(found, "__getitem__") else None
+
+    def launch(self, values: tuple[Any, ...]) -> None:
+        """As `compiled[grid](*values)` does it, less what is for those who watch launches."""
+        compiled, (runtime, driver) = self.compiled, of_triton()
+        if watched(runtime.launch_enter_hook) or watched(runtime.launch_exit_hook):
+            compiled[self.grid](*values)
+            return
+        active = driver.active
+        stream = active.get_current_stream(active.get_current_device())
+        compiled.run(*self.grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *values)
+
+
+def watched(hook: Any) -> bool:
+    """None, or a chain of hooks."""
+    return hook is not None and bool(getattr(hook, "calls", True))
+
+
+@cache
+def of_triton() -> tuple[Any, Any]:
+    """Its settings for launches, and what holds the driver."""
+    from triton import knobs
+    from triton.runtime import driver
+
+    return knobs.runtime, driver

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Side
+from ..spec import NO_TEST, READERS, Needs, PairBlock, PairCall, PairSpec, PairTest, Reduce, Side
 from .triton_device import copies_tensors, copyable, described, kind_of, on_device, precision, processors, tile_for
 from .triton_kernel import Kernel
 from .triton_merge import PartialStats
 
 COMPARED = (*READERS, "partner", "low", "high")  # fields of Side that a kernel compares pair by pair
+# tests that few pairs of a large block pass, and that few do not pass
+ONES, OTHERS = PairTest.SAME_INDEX | PairTest.PARTNER, PairTest.OTHER_INDEX | PairTest.NO_PARTNER
 WIDE = {"groups", "labels", "order"}  # what comes on top of ids
 
 # arguments of calls without second operands
@@ -48,11 +50,8 @@ class Launch:
         self.block, self.device = block, block.row.features.device
         self.precision = precision(block.row.features)
         kind = kind_of(block.row.features)
-        level = rule_level(block)
-        more = more_numbers(block.spec, level) if needs is None else needs.stats or block.spec.own_scales
-        self.tile = tile_for(self.device, kind, needs is not None, more, level > 0, block.spec.second)
-        self.row_tiles = -(-len(block.row) // self.tile.rows)
-        self.col_tiles = -(-len(block.col) // self.tile.cols)
+        self.lean = is_lean(block)
+        self.use(tile_for(self.device, kind, weight_of(block, needs is not None, needs is not None and needs.stats)))
         self.cols = block.both_sides
         self.tma = (
             copies
@@ -60,6 +59,11 @@ class Launch:
             and copyable(block.row.features)
             and copyable(block.col.directions)
         )
+
+    def use(self, tile: Any) -> None:
+        self.tile = tile
+        self.row_tiles = -(-len(self.block.row) // tile.rows)
+        self.col_tiles = -(-len(self.block.col) // tile.cols)
 
     def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
@@ -102,7 +106,7 @@ class Launch:
     def constants(self) -> dict[str, Any]:
         spec, tile, b = self.block.spec, self.tile, self.block.col.directions
         return rule_constants(spec) | self.second() | {
-            "b_direction": b.stride(0), "directions": len(b), "TARGET": int(spec.target),
+            "b_direction": b.stride(0), "directions": len(b), "TARGET": int(spec.target), "LEAN": self.lean,
             "SCORE": int(spec.score), "OFFSET": int(spec.offset), "COLS": self.cols, "PRECISION": self.precision,
             "TMA": self.tma, "EVEN": self.block.row.features.shape[1] % tile.depth == 0,
             "PERSISTENT": tile.per_processor > 0,
@@ -173,6 +177,48 @@ def outputs(found: Sequence[PartialStats]) -> dict[str, Any]:
     from ..triton_kernels.rules import Numbers
 
     return {"RowOut": Numbers(), "ColOut": Numbers()} | {f"{x.place}Out": Numbers(**x.tensors) for x in found}
+
+
+def is_lean(block: PairBlock) -> bool:
+    """Whether the epilogues of triton_kernels/lean.py do the block: sums, log-sum-exps of products times a scale of the
+    rows, or of distances. Their rules drop pairs of one index or of a row and its one partner alone, and sum no others;
+    of distances they drop those of one index and sum all that are kept."""
+    spec, row, col = block.spec, block.row, block.col
+    plain = not (spec.second or spec.own_scales or spec.counts)
+    if spec.biased:
+        plain = plain and spec.reduce != Reduce.MAX
+        # positives of partners apart would spill
+        one = row.partner is None or (row.partner.shape[1] == 1 and not spec.split)
+        few = one and spec.keep & ~OTHERS == 0 and spec.positives & ~(ONES | OTHERS) == 0
+        few = few and (spec.positives == NO_TEST or spec.positives & ONES != 0)
+    else:
+        plain = plain and spec.reduce == Reduce.LSE and not spec.split
+        few = spec.keep & ~PairTest.OTHER_INDEX == 0 and spec.positives in (NO_TEST, PairTest.KEPT)
+    more = [block.mask, row.share, *(x for side in (row, col) for x in (side.low, side.high))]
+    if spec.biased and not spec.reduce.traits.additive:
+        more += [col.scale, row.bias, col.bias]
+    return plain and few and all(x is None for x in more)
+
+
+def takes_more(block: PairBlock) -> bool:
+    """Whether positives cost a lean epilogue many registers: their own statistics, or sums of columns over partners."""
+    return block.spec.split or (block.both_sides and block.spec.positives & PairTest.PARTNER != 0)
+
+
+def weight_of(block: PairBlock, score_grad: bool, stats: bool) -> int:
+    """Of the epilogue of `stats` or `score_grad`, which may store statistics as well: the tile's number in
+    triton_kernels/config.py."""
+    from ..triton_kernels import config
+
+    spec, level, lean = block.spec, rule_level(block), is_lean(block)
+    if lean and not spec.biased:
+        weight = config.OF_DISTANCES + score_grad
+    elif lean and not spec.reduce.traits.additive:
+        weight = config.weight_of(score_grad, takes_more(block), False, lean=True)
+    else:
+        more = stats or spec.own_scales if score_grad else more_numbers(spec, level)
+        weight = config.weight_of(score_grad, more, level > 0, spec.second)
+    return int(weight)
 
 
 def more_numbers(spec: PairSpec, level: int) -> bool:

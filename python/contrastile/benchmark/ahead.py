@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from contrastile.backends import (
     triton,
     triton_device,
     triton_fused,
+    triton_kept,
     triton_launch,
     triton_merge,
     triton_plan,
@@ -31,7 +32,8 @@ from contrastile.backends import (
 )
 
 MODULES: tuple[ModuleType, ...] = (
-    triton, triton_device, triton_fused, triton_launch, triton_merge, triton_plan, triton_segments, triton_small
+    triton, triton_device, triton_fused, triton_kept, triton_launch, triton_merge, triton_plan, triton_segments,
+    triton_small,
 )  # fmt: skip
 
 
@@ -54,6 +56,9 @@ class Kernel:
 
     name: str
     cubin: bytes
+    warps: int = 0
+    shared: int = 0  # bytes of a block
+    constants: dict[str, Any] = field(default_factory=dict)  # arguments that are compiled in
 
     def usage(self) -> tuple[int, int]:
         """(registers, bytes of stack) of a thread. A kernel of the package has a stack only for what it spills."""
@@ -104,7 +109,15 @@ class Driver:
     """What Triton (3.4 to 3.9) asks of a driver."""
 
     def __init__(self, device: Device, kernels: list[Kernel]) -> None:
-        self.device, self.utils, self.launcher_cls = device, Utils(device, kernels), Launcher
+        self.device, self.utils = device, Utils(device, kernels)
+
+    def launcher_cls(self, source: Any, metadata: Any) -> Launcher:
+        """Made before the kernel is loaded."""
+        names = source.fn.arg_names
+        # by their places; longer ones are those of what is in a tuple
+        self.utils.constants = {names[place[0]]: x for place, x in source.constants.items() if len(place) == 1}
+        self.utils.warps = metadata.num_warps
+        return Launcher(source, metadata)
 
     def get_current_target(self) -> Any:
         from triton.backends.compiler import GPUTarget
@@ -124,12 +137,14 @@ class Driver:
 class Utils:
     def __init__(self, device: Device, kernels: list[Kernel]) -> None:
         self.device, self.kernels = device, kernels
+        self.constants: dict[str, Any] = {}  # of the kernel that is loaded next
+        self.warps = 0
 
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {"max_shared_mem": self.device.shared, "multiprocessor_count": self.device.processors}
 
     def load_binary(self, name: str, cubin: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
-        self.kernels.append(Kernel(name, cubin))
+        self.kernels.append(Kernel(name, cubin, self.warps, shared, self.constants))
         return 1, 1, 0, 0, 1024  # module, function, registers, spills, most threads
 
     def unload_module(self, module: int) -> None:

@@ -23,7 +23,7 @@ from contrastile.catalog import Case, LossCard
 from contrastile.testing import HALF, comparable, compare
 
 from .precision import tf32
-from .problem import BOTH, Problem, is_features, with_leaves
+from .problem import BOTH, Problem, is_features, leaves
 from .suite import Candidate, Loss
 
 CHECK_FLOP = {"cpu": 2e9, "cuda": 1e14}
@@ -55,13 +55,13 @@ def found(loss: Loss, case: Case, dtype: torch.dtype | None, backward: bool) -> 
 
     kwargs = {name: converted(x) for name, x in case.kwargs.items()}
     case = replace(case, args=tuple(map(converted, case.args)), kwargs=kwargs)
-    args, kwargs = with_leaves(case) if backward else (list(case.args), case.kwargs)
+    args, kwargs = leaves(case) if backward else (list(case.args), case.kwargs)
     with torch.set_grad_enabled(backward):
         value = loss(*args, **kwargs)
     if backward:
         value.backward()
-    leaves = [x for x in args if is_features(x)]
-    grads = tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in leaves) if backward else ()
+    features = [x for x in args if is_features(x)]
+    grads = tuple(torch.zeros_like(x) if x.grad is None else x.grad for x in features) if backward else ()
     return Found(float(value.detach()), grads)
 
 

@@ -113,9 +113,9 @@ def leaf(x: Any) -> Any:
     return x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.dtype.is_floating_point else x
 
 
-def with_leaves(case: Case) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments of one training step: what the loss takes as constant gets no gradient."""
-    args = [x if case.constant(i) else leaf(x) for i, x in enumerate(case.args)]
+def leaves(case: Case) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments of a call that is differentiated: all tensors of floating type but those that are constants."""
+    args = [x if case.constant(place) else leaf(x) for place, x in enumerate(case.args)]
     return args, {name: x if case.constant(name) else leaf(x) for name, x in case.kwargs.items()}
 
 
@@ -131,7 +131,7 @@ def stepper(loss: Loss, cases: Sequence[Case], backward: bool) -> Step:
 
         return forward
 
-    prepared = [with_leaves(case) for case in cases]
+    prepared = [leaves(case) for case in cases]
 
     def both(index: int) -> Tensor:
         args, kwargs = prepared[index % len(prepared)]

@@ -108,7 +108,7 @@ CARDS: tuple[LossCard, ...] = (
         words="12 R T N²D", copies=4.0,
     ),
     LossCard(
-        "fdt_loss", "image-text over a codebook of both", "arXiv 2303.14865", "eq. 5", 0,
+        "fdt_loss", "image-text over a shared codebook", "arXiv 2303.14865", "eq. 5", 0,
         {
             "default": mixtures(),
             "masks": mixtures("image_mask", "text_mask", direction="sum"),

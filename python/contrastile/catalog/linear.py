@@ -121,7 +121,7 @@ def as_logits(maker: CaseMaker) -> CaseMaker:
 
 CARDS: tuple[LossCard, ...] = (
     LossCard(
-        "barlow_twins_loss", "two views, features that share nothing", "arXiv 2103.03230", "eq. 1", 0,
+        "barlow_twins_loss", "two views, decorrelated features", "arXiv 2103.03230", "eq. 1", 0,
         {
             "default": correlated(),
             "as they are": correlated(standardize=False),
@@ -129,15 +129,15 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "in_modal_consistency", "the same likeness within either modality", "arXiv 2205.14459", "L_I-Cyclic", 0,
+        "in_modal_consistency", "equal similarities within both modalities", "arXiv 2205.14459", "L_I-Cyclic", 0,
         {"default": batches(), "normalize": batches(1.7, normalize=True), "some": each(batches(), "present")},
     ),
     LossCard(
-        "cross_modal_consistency", "likeness across modalities, either way round", "arXiv 2205.14459", "L_C-Cyclic", 0,
+        "cross_modal_consistency", "symmetric similarities across modalities", "arXiv 2205.14459", "L_C-Cyclic", 0,
         {"default": batches(), "some": each(batches(1.7), "present")},
     ),
     LossCard(
-        "grouped_info_nce", "pairs with negatives of their own, and none of others", "arXiv 2504.16801", "eq. 8", 0,
+        "grouped_info_nce", "pairs with their own negatives only", "arXiv 2504.16801", "eq. 8", 0,
         {
             "default": own_candidates(0.07, 4),
             "normalize": own_candidates(0.1, 3, 1.7, normalize=True),
@@ -145,7 +145,7 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "grouped_margin_loss", "positives that must lead their own negatives", "arXiv 2510.10921", "official code", 0,
+        "grouped_margin_loss", "positives that must beat their own negatives", "arXiv 2510.10921", "official code", 0,
         {
             "default": own_candidates(0.1, 4, margin=2.0),
             "weights": each(own_candidates(1.0, 5, margin=0.3), "weights", "present"),

@@ -52,7 +52,7 @@ def mips(count: int, scale: float, radius: float = 1.0, **options: Any) -> CaseM
 
 CARDS: tuple[LossCard, ...] = (
     LossCard(
-        "gram_loss", "k modalities, volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,
+        "gram_loss", "k modalities, the volume they span with an anchor", "arXiv 2412.11959", "eq. 6", 8,
         {
             "default": volumes(3),
             "two": volumes(2),
@@ -68,7 +68,7 @@ CARDS: tuple[LossCard, ...] = (
         "(k-1)",
     ),
     LossCard(
-        "triangle_loss", "three modalities, area of their triangle", "arXiv 2509.24734", "official code", 16,
+        "triangle_loss", "three modalities, the area of their triangle", "arXiv 2509.24734", "official code", 16,
         {
             "default": volumes(3),
             "area": volumes(3, squared=False),
@@ -80,7 +80,7 @@ CARDS: tuple[LossCard, ...] = (
         copies=6.0,
     ),
     LossCard(
-        "pmrl_loss", "any number of modalities, none the anchor", "arXiv 2507.17343", "L_intra + L_inter", 4,
+        "pmrl_loss", "any number of modalities, no anchor", "arXiv 2507.17343", "L_intra + L_inter", 4,
         {
             "default": tuples(3, {"singular_temperature": 0.05, "instance_temperature": 0.1}, noise=2.0),
             "warm": tuples(3, {"singular_temperature": 0.5, "instance_temperature": 0.5}, noise=2.0),

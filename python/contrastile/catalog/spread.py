@@ -64,7 +64,7 @@ CARDS: tuple[LossCard, ...] = (
         copies=4.5,  # each term has points measured from their mean
     ),
     LossCard(
-        "cuaxu", "the same with uniformity across modalities", "arXiv 2405.18570", "L_CUAXU", 24,
+        "cuaxu", "CUA with uniformity across modalities", "arXiv 2405.18570", "L_CUAXU", 24,
         {
             "default": scaled(100.0),
             "weights": scaled(20.0, t=3.0, clip_weight=0.0, cross_uniformity_weight=2.0),
@@ -85,7 +85,7 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "joint_entropy", "parts of a representation, to share nothing", "arXiv 2402.11928", "k-JEM", 4,
+        "joint_entropy", "parts of a representation that should share nothing", "arXiv 2402.11928", "k-JEM", 4,
         {
             "default": points(1, 1.7, t=1.0),
             "wide": points(1, 4.0, t=0.1),

@@ -98,7 +98,7 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "cma_loss", "image-text, closer pairs for out-of-distribution scores", "arXiv 2503.18817", "official code", 8,
+        "cma_loss", "image-text, closer pairs, for out-of-distribution scores", "arXiv 2503.18817", "official code", 8,
         {
             "default": scaled(14.3, lam=0.2),
             "ids": scaled(20.0, equal="ids", lam=0.1, direction="cols"),
@@ -106,7 +106,7 @@ CARDS: tuple[LossCard, ...] = (
         },
     ),
     LossCard(
-        "mixup_info_nce", "mixed items, two positives by their shares", "arXiv 2409.17777", "official code", 8,
+        "mixup_info_nce", "mixed items, two positives weighted by share", "arXiv 2409.17777", "official code", 8,
         {
             "default": mixtures(0.1),
             "overwritten": mixtures(0.1, "each", partner="any", fixed_points="overwrite"),
@@ -121,7 +121,7 @@ CARDS: tuple[LossCard, ...] = (
         copies=4.5,
     ),
     LossCard(
-        "prototype_loss", "classes with a vector each", "arXiv 1811.12649", "normalised softmax", 6,
+        "prototype_loss", "classes with one vector each", "arXiv 1811.12649", "normalized softmax", 6,
         {
             "default": classes(0.07),
             "smoothing": classes(0.05, few=True, label_smoothing=0.1),
@@ -136,7 +136,7 @@ CARDS: tuple[LossCard, ...] = (
         times="L",
     ),
     LossCard(
-        "block_info_nce", "pairs in several versions, as forward and reversed", "arXiv 2301.02074", "official code", 8,
+        "block_info_nce", "pairs in several versions (forward, reversed)", "arXiv 2301.02074", "official code", 8,
         {
             "default": versions(0.1, same_pair_weight=2.0),
             "three": versions(0.2, blocks=3, same_pair_weight=0.5, other_block_weight=0.25, direction="rows"),

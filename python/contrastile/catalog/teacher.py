@@ -102,7 +102,7 @@ CARDS: tuple[LossCard, ...] = (
         forward=4,
     ),
     LossCard(
-        "softclip_loss", "two modalities, targets from how alike items are", "arXiv 2409.17777", "official code", 16,
+        "softclip_loss", "two modalities, targets from item similarity", "arXiv 2409.17777", "official code", 16,
         {
             "default": pair(0.125),
             "detached": pair(0.125, detach_targets=True),
@@ -112,7 +112,7 @@ CARDS: tuple[LossCard, ...] = (
         copies=5.0,
     ),
     LossCard(
-        "cwcl_loss", "a modality beside a frozen one, pairs weighed by likeness", "arXiv 2309.14580", "eq. 3", 12,
+        "cwcl_loss", "a frozen modality and one to train, weighted pairs", "arXiv 2309.14580", "eq. 3", 12,
         {
             "default": scaled(14.3),
             "features": similar(20.0),

@@ -16,8 +16,12 @@ _COMMANDS = {"info": info, "demo": demo, "selftest": selftest, "bench": bench, "
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 success, 1 a check failed, 2 cannot run."""
-    options = _parser().parse_args(argv)
+    """Run one command and return its exit code: 0 success, 1 a check failed, 2 cannot run. Without one: help."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.run is None:
+        parser.print_help()
+        return 0
     code: int = options.run(options)
     return code
 
@@ -25,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="contrastile", description="Contrastive losses without the N x N matrix.")
     parser.add_argument("--version", action="version", version=contrastile.__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, module in _COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=summary, description=summary)

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch
 import contrastile
 from contrastile.backends import native
 from contrastile.benchmark.machine import cpu_model, version
+from contrastile.cli import choice
+from contrastile.cli.advice import advice
+from contrastile.cli.bench_options import DTYPES, dtype, positive
 
 Section = dict[str, Any]
 
@@ -23,10 +27,17 @@ _CUDA_RUNTIME = re.compile(r"libcudart[^/]*\.so[^/]*$")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--n", type=positive, default=4096, help="rows of the batch that `auto` is asked about")
+    parser.add_argument("--m", type=positive, help="its columns (default: as many as rows)")
+    parser.add_argument("--dtype", type=dtype, help=f"of its features: {', '.join(DTYPES)} (default: the usual ones)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where torch finds a GPU")
 
 
 def run(options: argparse.Namespace) -> int:
-    report = collect()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("info: torch finds no GPU", file=sys.stderr)
+        return 2
+    report = collect() | {"auto": _auto_section(options)}
     print(json.dumps(report, indent=2) if options.json else _format_report(report))
     return 0
 
@@ -40,6 +51,7 @@ def collect() -> dict[str, Any]:
         "cpu": _cpu_section(),
         "cuda": _cuda_section(),
         "backends": {name: reason or "available" for name, reason in backends.items()},
+        "what to do": advice(),
         "native modules": {name: native.import_errors.get(name, "loaded") for name in ("_cpu", "_cuda")},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("CONTRASTILE_")},
     }
@@ -55,6 +67,18 @@ def _versions() -> Section:
         "torch": torch.__version__,
         "triton": version("triton"),
         "numpy": version("numpy"),
+    }
+
+
+def _auto_section(options: argparse.Namespace) -> Section:
+    """The backend that backend="auto" takes for each type, and why."""
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    n, m = options.n, options.m or options.n
+    dtypes = [options.dtype] if options.dtype else [torch.float32, torch.bfloat16, torch.float64]
+    found = {x: choice.auto(device, x, n * m) for x in dtypes}
+    return {
+        f"{n:,} x {m:,} {str(x).removeprefix('torch.')} on {device.type}": f"{name}: {why}"
+        for x, (name, why) in found.items()
     }
 
 

@@ -25,6 +25,7 @@ _NO_BACKEND = "-"  # shown for a loss without pairs, which is ordinary PyTorch
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer shapes")
+    parser.add_argument("--verbose", "-v", action="store_true", help="a line for every loss")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         for backend in (usable if card.gemm else [_NO_BACKEND])
         for dtype in _dtypes(backend)
     ]
-    _print_rows(rows)
+    _print_rows(rows, options.verbose)
     for backend, reason in backends.items():
         if reason is not None:
             print(f"not checked: backend {backend}: {reason}")
@@ -56,13 +57,30 @@ class _Row:
         return [self.loss, self.backend, _dtype_name(self.dtype), error, verdict]
 
 
-def _print_rows(rows: list[_Row]) -> None:
-    headers = ["loss", "backend", "dtype", "error / budget", ""]
-    print(format_table(headers, [row.cells() for row in rows], "<<<><"))
+def _print_rows(rows: list[_Row], verbose: bool) -> None:
+    if verbose:
+        headers = ["loss", "backend", "dtype", "error / budget", ""]
+        print(format_table(headers, [row.cells() for row in rows], "<<<><") + "\n")
+    headers = ["backend", "dtype", "losses", "ok", "largest error / budget", "of"]
+    print(format_table(headers, _summary(rows), "<<>>><"))
     failed = [row for row in rows if not row.result.ok]
     for row in failed:
         print(f"FAIL {row.loss}, {row.backend}, {_dtype_name(row.dtype)}: {row.result.detail}")
     print(f"{len(rows) - len(failed)} of {len(rows)} ok")
+
+
+def _summary(rows: list[_Row]) -> list[list[str]]:
+    """A line for each backend and type."""
+    groups: dict[tuple[str, torch.dtype], list[_Row]] = {}
+    for row in rows:
+        groups.setdefault((row.backend, row.dtype), []).append(row)
+    lines = []
+    for (backend, dtype), group in sorted(groups.items(), key=lambda item: (item[0][0], -item[0][1].itemsize)):
+        worst = max(group, key=lambda row: (not row.result.ok, row.result.worst))
+        shown = "no pairs" if backend == _NO_BACKEND else backend
+        right = sum(row.result.ok for row in group)
+        lines.append([shown, _dtype_name(dtype), str(len(group)), str(right), f"{worst.result.worst:.2g}", worst.loss])
+    return lines
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

@@ -94,17 +94,18 @@ def problem(
     n: int, dtype: torch.dtype, device: torch.device, backend: BackendName, weight: int = 1, features: int = _FEATURES
 ) -> Run:
     """Row and column softmax over n pairs, each with its positive, and the gradient of the scale. weight: of the
-    epilogue, as in triton_kernels/config.py; 0 is the loss without gradients, 2 a sum instead of a softmax, 3 compares
-    ids."""
+    epilogue, as in triton_kernels/config.py; 0 and 4 are the loss without gradients, 2 a sum instead of a softmax, 3
+    compares ids, from 4 on epilogues are lean: there is no bias."""
     generator = torch.Generator(device).manual_seed(0)
     shape = (n, min(features, n))
     a, b = (F.normalize(torch.randn(shape, generator=generator, device=device), dim=1).to(dtype) for _ in range(2))
     scale = torch.tensor(20.0, device=device)
-    keep: Keep = "other_id" if weight == 3 else "all"
+    keeps: dict[int, Keep] = {3: "other_id", 4: "other_index", 5: "other_index"}
     ids = torch.arange(n, device=device) // 2 if weight == 3 else None
+    bias, wanted = None if weight > 3 else torch.zeros(n, device=device), weight not in (0, 4)
 
     def call() -> list[Tensor]:
-        leaves = [x.detach().requires_grad_(weight > 0) for x in (a, b, scale)]
+        leaves = [x.detach().requires_grad_(wanted) for x in (a, b, scale)]
         loss = pair_loss(
             *leaves[:2],
             scale=leaves[2],
@@ -114,12 +115,13 @@ def problem(
             row_positive_weight=-1.0,
             col_weight=1.0,
             col_positive_weight=-1.0,
-            keep=keep,
+            keep=keeps.get(weight, "all"),
             row_ids=ids,
             col_ids=ids,
+            col_bias=bias,
             backend=backend,
         )
-        if weight:
+        if wanted:
             loss.backward()
         return [loss.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
@@ -136,7 +138,7 @@ def tiles(device: torch.device, n: int, clock: Clock, limit: float) -> dict[str,
     arch = architecture(device)
     found: dict[str, list[list[int]]] = entry_of(device).setdefault("tiles", {})
     kinds = [kind for kind in _KINDS if arch is not None and kind in config.TABLE[arch]]
-    own = {kind: [config.tile(arch, kind, weight).numbers() for weight in range(4)] for kind in kinds}
+    own = {kind: [config.tile(arch, kind, weight).numbers() for weight in range(config.TUNED)] for kind in kinds}
     with compiler(device, limit) as ahead:
         if ahead is not None:
             ask_for_fused(ahead)  # first: what has not begun when tiles are done is not compiled
@@ -144,7 +146,7 @@ def tiles(device: torch.device, n: int, clock: Clock, limit: float) -> dict[str,
         for kind in kinds:
             found[kind] = list(own[kind])
             with tf32(kind == "tf32"):
-                for weight in range(4):
+                for weight in range(config.TUNED):
                     call = problem(n, _KINDS[kind], device, "triton", weight)
                     candidates = config.candidates(arch, kind)
                     usable = candidates if ahead is None else without_faults(ahead, kind, weight, candidates)
@@ -159,7 +161,7 @@ def compiler(device: torch.device, limit: float) -> AbstractContextManager[Ahead
 
 def ask_for_tiles(ahead: Ahead, own: dict[str, list[list[int]]], candidates: dict[str, list[list[int]]]) -> None:
     for kind, tiles in own.items():
-        for weight in range(4):
+        for weight in range(len(tiles)):
             for candidate in candidates[kind]:
                 chosen = [*tiles[:weight], candidate, *tiles[weight + 1 :]]
                 task = Task(kind, _KINDS[kind], weight, _FEATURES, {"tiles": {kind: chosen}})

@@ -29,9 +29,9 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if half else x.dtype
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
     with no_autocast(parts[0]):  # in a float16 region, torch.cat refuses bfloat16
-        return torch.cat(list(parts))
+        return torch.cat(list(parts), dim)
 
 
 def propagated(loss: Tensor, with_backward: bool) -> Tensor:

@@ -11,9 +11,8 @@ Source: Solatorio 2024, arXiv 2402.16829.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,12 +20,11 @@ from torch import Tensor
 from ..literals import BackendName
 from ..losses.common import inverse, paired_dot, reduced_empty, unit, upcast
 from ..ops import EngineOptions, Pairs, check, pair_stats
-from ..ops.autograd import once, scaled
 from ..ops.pair import LOSS_BUDGET
 from ..ranks import GlobalBatch, Group
+from .row_blocks import sum_of_blocks
 
 STRATEGIES = ("absolute", "relative")
-MIN_ROWS = 128
 # Similarities this close are equal. A duplicate of the positive ties with it and stays, also where two products of the
 # same numbers differ in their last digit.
 TIE = {torch.float32: 2.0**-20, torch.float64: 2.0**-46}
@@ -71,32 +69,6 @@ class Guided:
             return torch.cat([(rows @ x.T > limit).logical_not_() for x in columns], 1)
 
 
-class BlockSums(torch.autograd.Function):
-    """The sum of function(start, stop, *tensors) over blocks of rows; forward forms the gradients, backward scales."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, function: Callable[..., Tensor], blocks: Iterator[tuple[int, int]], *tensors: Tensor
-    ) -> Tensor:
-        needs = ctx.needs_input_grad[2:]
-        leaves = [x.detach().requires_grad_(need) for x, need in zip(tensors, needs, strict=True)]
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        total = tensors[0].new_zeros(())
-        for start, stop in blocks:
-            with torch.enable_grad():
-                value = function(start, stop, *leaves)
-            torch.autograd.backward(value, inputs=wanted)
-            total = total + value.detach()
-        ctx.save_for_backward(*(leaf.grad for leaf in wanted), *(x for x in tensors if x.requires_grad))
-        ctx.needs = needs
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gout: Tensor) -> Any:
-        grads = iter(once(scaled, gout, *ctx.saved_tensors))
-        return None, None, *(next(grads) if need else None for need in ctx.needs)
-
-
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a backward pass within a forward pass cannot be traced
 def guided_loss(
     embeddings: Sequence[Tensor],
@@ -130,17 +102,9 @@ def guided_loss(
     budget = LOSS_BUDGET if memory_budget is None else memory_budget
     engine = EngineOptions.of(budget, backend)  # all columns are here: no ranks
     problem = Guided(batch, rows, positives, columns, limit, scale, contrast_anchors, contrast_positives, engine)
-    blocks = row_blocks(batch.n, budget // (4 * sum(map(len, columns))))
-    tensors = (anchor, positive, *negatives)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        value: Tensor = BlockSums.apply(problem.loss, blocks, *tensors)  # type: ignore[no-untyped-call]
-        return value
-    return torch.stack([problem.loss(start, stop, *tensors) for start, stop in blocks]).sum()
-
-
-def row_blocks(n: int, rows: int) -> Iterator[tuple[int, int]]:
-    rows = max(rows, MIN_ROWS)
-    return ((start, min(start + rows, n)) for start in range(0, max(n, 1), rows))  # an empty one has gradients, too
+    rows_at_a_time = budget // (4 * sum(map(len, columns)))
+    value: Tensor = sum_of_blocks(problem.loss, batch.n, rows_at_a_time, anchor, positive, *negatives)
+    return value
 
 
 def unit_rows(x: Tensor) -> Tensor:

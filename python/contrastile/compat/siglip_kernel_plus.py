@@ -20,6 +20,10 @@ from .ranks import stated_ranks
 SCALES = (math.log(0.01), math.log(100.0))  # the modules clamp their scale to this, in logarithms
 
 
+class WrongIds(ValueError, AssertionError):
+    """What this package raises for ids of a wrong length or device, and what siglip_kernel does."""
+
+
 @dataclass
 class Groups:
     """Whose pairs are positives, as numbers 0 .. count - 1, and what they weigh.
@@ -52,7 +56,10 @@ def groups(
     ids = []
     for name, given, x in (("img_gid", img_gid, img), ("txt_gid", txt_gid, txt)):
         here = torch.arange(len(x), device=x.device) if given is None else given
-        ids.append(check.ids(name, here, len(x), x.device))
+        try:
+            ids.append(check.ids(name, here, len(x), x.device))
+        except ValueError as wrong:
+            raise WrongIds(*wrong.args) from None
     batches = GlobalBatch.of(group, len(img), facts=lambda: dict(symmetric=symmetric)), GlobalBatch.of(group, len(txt))
     rows, cols = (batch.gather(x) for batch, x in zip(batches, ids, strict=True))
     if num_groups is None:

@@ -10,22 +10,52 @@ import functools
 import inspect
 import sys
 import types
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import distributed, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..literals import BackendName
+from ..losses.in_batch import InBatch
 from ..ops import check
+from ..ranks import Group, resolve
 from .transformers_families import FAMILIES, Family, euclidean_norm
 
 BASE = "_contrastile_base"  # of the classes made here: the class they were made from
-MARK = "_contrastile_patch"  # of the instances: what their patch put there. Without it the classes do nothing
+MARK = "_contrastile_patch"  # of the instances: a Fusion, from their patch. Without it the classes do nothing
 Self = TypeVar("Self", bound="Patch")
 
 
-def patch(model: nn.Module, *, backend: BackendName = "auto", memory_budget: int | None = None) -> Patch:
+@dataclass(eq=False)
+class Fusion:
+    """What a patched instance's forward hands to its loss. Copies and pickles have no report: nobody could read it."""
+
+    backend: BackendName
+    memory_budget: int | None
+    group: Group = None
+    report: InBatch | None = None
+
+    def options(self) -> dict[str, Any]:
+        given = {"report": self.report} if self.report is not None else {}  # not every loss takes one
+        return {"backend": self.backend, "memory_budget": self.memory_budget, "group": self.group, **given}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fusion:
+        return Fusion(self.backend, self.memory_budget, self.group)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Fusion, (self.backend, self.memory_budget, self.group)
+
+
+def patch(
+    model: nn.Module,
+    *,
+    group: Group = None,
+    report: InBatch | None = None,
+    backend: BackendName = "auto",
+    memory_budget: int | None = None,
+) -> Patch:
     """Fuses the loss of every CLIP- or SigLIP-type model in `model`, of these instances alone.
 
     Their class becomes a subclass of the same name, whose forward computes a requested loss without logits. Parameters,
@@ -33,19 +63,38 @@ def patch(model: nn.Module, *, backend: BackendName = "auto", memory_budget: int
 
     Args:
         model: A model of transformers, or a module that holds some.
+        group: Whose rows are candidates, as in clip_loss: "world", a process group or Ranks. Every rank has to ask for
+            its loss as often as the others. None: this process's alone, as in transformers.
+        report: A contrastile.metrics.InBatch that every loss fills with in-batch accuracy: recall of images (audio)
+            among texts, key_recall of texts. For one model with a softmax loss; of CLAP's two, the first.
         backend, memory_budget: As in clip_loss.
 
     Returns: A handle that names what was replaced and undoes it: call undo(), or use it in a `with`.
     """
     check.backend(backend)
     check.budget(memory_budget)
+    if distributed.is_available() and distributed.is_initialized():
+        resolve(group)  # else the first loss says what is wrong with it
     found = {path: module for path, module in model.named_modules() if known_class(type(module)) is not None}
     if not found:
         raise ValueError(
             f"nothing to patch in {type(model).__name__}: it holds none of transformers' {', '.join(sorted(FAMILIES))}"
         )
-    made = {path: fused_class(patchable(module), backend, memory_budget) for path, module in found.items()}
-    return Patch(found, made)
+    if report is not None:
+        reportable(report, found)
+    made = {path: fused_class(patchable(module)) for path, module in found.items()}
+    return Patch(found, made, Fusion(backend, memory_budget, group, report))
+
+
+def reportable(report: InBatch, found: dict[str, nn.Module]) -> None:
+    """Refuses a report that would be overwritten, or never written."""
+    if not isinstance(report, InBatch):
+        raise TypeError(f"report must be a contrastile.metrics.InBatch, got {type(report).__name__}")
+    if len(found) > 1:
+        raise ValueError(f"report must be None with several models, each would overwrite it: {', '.join(found)}")
+    (module,) = found.values()
+    if not family_of(type(module)).loss.reports:
+        raise ValueError(f"report must be None with {type(module).__name__}: its loss has no softmax to report on")
 
 
 def undo(model: nn.Module) -> list[str]:
@@ -61,17 +110,17 @@ def undo(model: nn.Module) -> list[str]:
 class Patch:
     """What patch() replaced, by path in the model: `replaced`. undo() gives the instances their own forward back."""
 
-    def __init__(self, modules: dict[str, nn.Module], made: dict[str, type[nn.Module]]) -> None:
+    def __init__(self, modules: dict[str, nn.Module], made: dict[str, type[nn.Module]], fusion: Fusion) -> None:
         self.modules = modules
-        self.token = object()
+        self.fusion = fusion
         self.replaced = {path: describe(type(module)) for path, module in modules.items()}
         for path, module in modules.items():
             module.__class__ = made[path]
-            setattr(module, MARK, self.token)
+            setattr(module, MARK, fusion)
 
     def undo(self) -> None:
         """Of this patch alone: it does nothing to instances that were taken back before, or patched anew since."""
-        restore([module for module in self.modules.values() if vars(module).get(MARK) is self.token])
+        restore([module for module in self.modules.values() if vars(module).get(MARK) is self.fusion])
 
     def __enter__(self: Self) -> Self:
         return self
@@ -94,10 +143,16 @@ def known_class(cls: type) -> type | None:
     return None
 
 
+def family_of(cls: type) -> Family:
+    known = known_class(cls)
+    assert known is not None
+    return FAMILIES[known.__name__]
+
+
 def describe(cls: type) -> str:
     known = known_class(cls)
     assert known is not None
-    return f"loss of {known.__name__}.forward by contrastile.{FAMILIES[known.__name__].loss.name}"
+    return f"loss of {known.__name__}.forward by contrastile.{family_of(cls).loss.name}"
 
 
 def patchable(module: nn.Module) -> Any:
@@ -157,10 +212,10 @@ def original_class(module: nn.Module) -> type[nn.Module]:
 
 
 @functools.cache  # equal models share a class, so that torch.compile need not compile anew for each
-def fused_class(base: Any, backend: BackendName, memory_budget: int | None) -> type[nn.Module]:
+def fused_class(base: Any) -> type[nn.Module]:
     known = known_class(base)
     assert known is not None
-    fused = FusedForward(FAMILIES[known.__name__], known, {"backend": backend, "memory_budget": memory_budget})
+    fused = FusedForward(FAMILIES[known.__name__], known)
     original = base.forward
 
     @functools.wraps(original)
@@ -173,7 +228,7 @@ def fused_class(base: Any, backend: BackendName, memory_budget: int | None) -> t
     def reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
         """The class made here cannot be found by its name: pickles and copies make it again."""
         whole: Any = base.__reduce_ex__(self, max(protocol, 2))
-        return (unpickled, (base, backend, memory_budget), *whole[2:])
+        return (unpickled, (base,), *whole[2:])
 
     names = {"forward": forward, "__reduce_ex__": reduce, BASE: base}
     names |= {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
@@ -181,17 +236,16 @@ def fused_class(base: Any, backend: BackendName, memory_budget: int | None) -> t
     return made
 
 
-def unpickled(base: Any, backend: BackendName, memory_budget: int | None) -> nn.Module:
-    cls = fused_class(base, backend, memory_budget)
+def unpickled(base: Any) -> nn.Module:
+    cls = fused_class(base)
     return cls.__new__(cls)
 
 
 class FusedForward:
     """A class's forward with return_loss=True: its encoders, its normalisation, its output, and a fused loss."""
 
-    def __init__(self, family: Family, known: type, engine: dict[str, Any]) -> None:
+    def __init__(self, family: Family, known: type) -> None:
         self.family = family
-        self.engine = engine
         module = sys.modules[known.__module__]
         self.output = getattr(module, family.output or known.__name__.removesuffix("Model") + "Output")
         self.norm = getattr(module, "_get_vector_norm", euclidean_norm)
@@ -229,12 +283,12 @@ class FusedForward:
             call.get("output_segmentation", False) is None and config.output_segmentation
         ):
             raise NotImplementedError("output_segmentation=True needs all logits: ask for it without return_loss")
-        family = self.family
+        family, fusion = self.family, getattr(model, MARK)
         text_arguments, other_arguments = self.arguments(call)
         other_output, other = family.other.embed(model, other_arguments, self.norm)
         text_output, text = family.text.embed(model, text_arguments, self.norm)
         output = self.output(
-            loss=family.loss.of(model, text, other, **self.engine),
+            loss=family.loss.of(model, text, other, **fusion.options()),
             **{"text_embeds": text, f"{family.other.name}_embeds": other},
             **{family.text.output: text_output, family.other.output: other_output},
         )

@@ -58,6 +58,7 @@ class Loss:
     name: str
     parameters: tuple[str, ...]
     function: Callable[..., Tensor]
+    reports: bool = True  # on the batch, see contrastile.metrics.InBatch
 
     def of(self, model: nn.Module, text: Tensor, other: Tensor, **engine: Any) -> Tensor:
         values = [getattr(model, name).to(text.device) for name in self.parameters]
@@ -83,8 +84,9 @@ def sigmoid(text: Tensor, other: Tensor, log_scale: Tensor, bias: Tensor, **engi
 
 def text_to_audio(text: Tensor, audio: Tensor, log_scale: Tensor, audio_log_scale: Tensor, **engine: Any) -> Tensor:
     """CLAP's model transposes its audio logits before their cross entropy: both terms are from text to audio."""
-    terms = [info_nce(text, audio, temperature=(-log).exp(), **engine) for log in (log_scale, audio_log_scale)]
-    return (terms[0] + terms[1]) / 2
+    first = info_nce(text, audio, temperature=(-log_scale).exp(), **engine)
+    engine.pop("report", None)  # is that of the first
+    return (first + info_nce(text, audio, temperature=(-audio_log_scale).exp(), **engine)) / 2
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Family:
 SCALED = Loss("clip_loss", ("logit_scale",), scaled)
 TEMPERED = Loss("clip_loss", ("temperature",), tempered)
 SMOOTHED = Loss("clip_loss(label_smoothing=0.1)", ("temperature",), smoothed)
-SIGMOID = Loss("siglip_loss", ("logit_scale", "logit_bias"), sigmoid)
+SIGMOID = Loss("siglip_loss", ("logit_scale", "logit_bias"), sigmoid, reports=False)
 CLAP = Loss("info_nce", ("logit_scale_t", "logit_scale_a"), text_to_audio)
 
 TEXT = ("text", "text_model", "text_model_output")

@@ -1,7 +1,7 @@
 """Losses of the global batch of all ranks of a process group, and the backward pass of batches that do not fit at once.
 
-Every loss takes `group`: a process group of torch.distributed, or `Ranks` for more say. Each rank gives its own rows;
-every row meets the candidates of all ranks.
+Every loss takes `group`: a process group of torch.distributed, a DeviceMesh of one dimension, or `Ranks` for more say.
+Each rank gives its own rows, also as a DTensor with Shard(0); every row meets the candidates of all ranks.
 
 - Value: a rank returns W / N times the sum over its own rows ("sum": W times), for equal batches the mean over its own
   rows. The mean over ranks is the loss of the global batch.
@@ -14,7 +14,8 @@ every row meets the candidates of all ranks.
 - A rank whose arguments are refused, or that gives another type or number of features, raises on all ranks (RankError
   or ValueError). A rank that dies, or does not come, raises RankError on the others after the timeout of the group at
   the latest.
-- torch.compile: these calls run outside of the compiled graph (a graph break).
+- torch.compile: these calls are a part of the graph where `Ranks(sizes=...)` promises how many rows each rank has; else
+  they run outside of it (a graph break).
 """
 
 from __future__ import annotations

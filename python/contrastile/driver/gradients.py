@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +23,9 @@ OF_ROWS = ("a", "second_a", *ROW_SUMS)
 
 def gradients(plan: Plan, needs: Needs, store: ScoreStore) -> Gradients:
     """Sides carry stat, weight and positive_weight. Kept scores are read in the order in which stats wrote them."""
-    call, grads = plan.call, new_gradients(plan.call, needs)
+    call, fused = plan.call, plan.backend.gradients(plan.call)
+    grads = new_gradients(call, needs, fresh=fused is None)
     with scaled(call, plan.backend, given_weights(call), grads):
-        fused = plan.backend.gradients(call)
         if fused is not None:
             add_fused(plan, fused, grads)
         else:
@@ -33,30 +34,35 @@ def gradients(plan: Plan, needs: Needs, store: ScoreStore) -> Gradients:
     return grads
 
 
-def new_gradients(call: PairCall, needs: Needs) -> Gradients:
-    features = call.rows.features
-    dtype = stat_dtype(features.dtype)
+def new_gradients(call: PairCall, needs: Needs, fresh: bool = False) -> Gradients:
+    """fresh: every block of a plan will add its share."""
+    features, n, m = call.rows.features, len(call.rows), sum(len(block) for block in call.blocks)
+    kind: dict[str, Any] = {"dtype": stat_dtype(features.dtype), "device": features.device}
+    fresh = fresh and n > 0 and m > 0  # else there is no block
 
     def new(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=features.device)
+        return torch.zeros(shape, **kind)
 
-    n, m, d = len(call.rows), sum(len(block) for block in call.blocks), features.shape[1]
+    def product(*shape: int) -> Tensor:
+        return torch.empty(shape, **kind) if fresh else new(*shape)
+
     return Gradients(
-        a=new(n, d) if needs.a else None,
+        a=product(*features.shape) if needs.a else None,
         blocks=[
-            new(*block.features.shape) if need else None
+            product(*block.features.shape) if need else None
             for block, need in zip(call.blocks, needs.blocks or [False], strict=True)
         ],
         row_scale=new(n) if needs.row_scale else None,
         col_scale=new(m) if needs.col_scale else None,
         row_bias=new(n) if needs.row_bias else None,
         col_bias=new(m) if needs.col_bias else None,
-        second_a=new(n, width(call.rows)) if needs.second_a else None,
+        second_a=product(n, width(call.rows)) if needs.second_a else None,
         second_blocks=[
-            new(len(block), width(block)) if need else None
+            product(len(block), width(block)) if need else None
             for block, need in zip(call.blocks, needs.second_blocks or [False] * len(call.blocks), strict=True)
         ],
         second_scale=new(n) if needs.second_scale else None,
+        fresh=fresh,
     )
 
 
@@ -75,12 +81,17 @@ def add_block(plan: Plan, step: Step, grads: Gradients, block: PairBlock, needs:
 
 def add_part(plan: Plan, step: Step, grads: Gradients, block: PairBlock, part: ScoreGradients) -> None:
     backend = plan.backend
-    targets = targets_of(plan, step, grads, len(block.col.directions))
-    for grad, (row, col), (to_row, to_col) in zip(part.grad, block.operands, targets, strict=False):
+    directions = len(block.col.directions)
+    targets = targets_of(plan, step, grads, directions)
+    products = enumerate(zip(part.grad, block.operands, targets, strict=False))
+    for place, (grad, (row, col), (to_row, to_col)) in products:
+        first = place in (0, directions)  # of several directions, which add to the same rows, or of second operands
         if to_row is not None:
-            backend.accumulate(to_row[step.start : step.stop], grad, col)
+            add = backend.put if grads.fresh and step.new_rows and first else backend.accumulate
+            add(to_row[step.start : step.stop], grad, col)
         if to_col is not None:
-            backend.accumulate(to_col[step.first : step.last], grad.T, row)
+            add = backend.put if grads.fresh and step.new_cols else backend.accumulate
+            add(to_col[step.first : step.last], grad.T, row)
     before = columns_before(plan.call, step.index)
     rows, cols = slice(step.start, step.stop), slice(before + step.first, before + step.last)
     for name in SUMS:

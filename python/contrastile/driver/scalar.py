@@ -34,15 +34,15 @@ def scalar(
         return one_sweep(plan, weights, needs)
     if backend.gradients(call) is not None:
         return two_sweeps(plan, weights, needs, budget)
+    if plan.keeps_more:
+        return two_sweeps(plan, weights, needs, budget)
     if (step := plan.only_step()) is not None:
         return one_block(plan, step, weights, needs)
     both = call.spec.cols or call.spec.square
     # a factor against underflow is chosen from slopes: from all of them, not from those of the chunk at hand
     unknown = backend.narrow(call) and (weights.cross_entropy or call.spec.split)
-    fit, least = plan.limits.workspace // (4 * max(plan.width(), 1)), plan.limits.kept_chunk or plan.limits.min_chunk
-    if not (both or unknown) and fit >= least:
-        rows = min(plan.rows, fit)
-        return one_sided(Plan(call, backend, rows), weights, needs)
+    if not (both or unknown) and plan.whole_rows() >= (plan.limits.kept_chunk or plan.limits.min_chunk):
+        return one_sided(Plan(call, backend, whole=True), weights, needs)
     return two_sweeps(plan, weights, needs, budget)
 
 
@@ -55,7 +55,7 @@ def one_block(plan: Plan, step: Step, weights: Weights, needs: Needs) -> tuple[T
     done = finished(sides)
     value, row, col = weighed(done, weights)
     attach(call, row, col)
-    grads = new_gradients(call, needs)
+    grads = new_gradients(call, needs, fresh=True)
     with scaled(call, plan.backend, given_weights(call), grads):
         again = replace(plan.block(step, block.scores), saved=block.saved)
         add_block(plan, step, grads, again, needs)
@@ -66,7 +66,7 @@ def one_sided(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
     """Row weights are known, so a chunk's score gradients follow its statistics while its scores are still at hand.
     plan: every chunk of rows meets all columns of a block at once."""
     call, backend, n = plan.call, plan.backend, len(plan.call.rows)
-    grads, buffer = new_gradients(call, needs), plan.memory(min(plan.rows, n) * plan.width())
+    grads, buffer = new_gradients(call, needs, fresh=True), plan.memory(min(plan.rows, n) * plan.width())
     value = call.rows.features.new_zeros((), dtype=torch.float64)
     with scaled(call, backend, [weights.row, weights.row_positive, weights.row_mean], grads):
         for start in range(0, n, plan.rows):
@@ -88,7 +88,7 @@ def one_sweep(plan: Plan, weights: Weights, needs: Needs) -> tuple[Tensor, Gradi
     scores are held for one block at a time."""
     call, backend, sides = plan.call, plan.backend, Sides(plan.call)
     attach(call, *weights.upstream())
-    grads, needs = new_gradients(call, needs), replace(needs, stats=backend.sums_with_score_grad)
+    grads, needs = new_gradients(call, needs, fresh=True), replace(needs, stats=backend.sums_with_score_grad)
     steps = list(plan.steps())
     buffer = plan.memory(max((plan.step_scores(step) for step in steps), default=0))
     with scaled(call, backend, given_weights(call), grads):

@@ -21,18 +21,18 @@ def slerp(x: Tensor, y: Tensor, share: Share) -> Tensor:
         m_i = [ sin(share a) x_i + sin((1 - share) a) y_i ] / sin a,      a = arccos <x_i, y_i>
 
     Args:
-        x, y: (N, D), unit rows expected.
-        share: Of x, in [0, 1]: float, 0-dim tensor or (N,). 1 gives x. No gradient.
+        x, y: (N, D), unit rows.
+        share: The share of x, in [0, 1]: a float, a 0-dim tensor, or (N,). 1 gives x. No gradient.
 
-    Returns: (N, D) in the type of the features, unit rows. Equal points are between themselves. There is no shortest
-    arc between opposite points, 1 + <x_i, y_i> below twice the square root of the type's precision: they are joined by
-    the line share x + (1 - share) y. Gradients are finite everywhere.
+    Returns: (N, D) in the features' type, unit rows. Equal points map to themselves. Opposite points (1 + <x_i, y_i>
+    below twice the square root of the type's precision) have no shortest arc; the line share x + (1 - share) y joins
+    them. Gradients are finite everywhere.
 
     Example:
-        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> x = torch.nn.functional.normalize(torch.randn(8, 16), dim=1)
         >>> mixed = slerp(x, x.flip(0), 0.7)
 
-    Source: Shoemake 1985; Oh et al. 2023 (geodesic multi-modal mixup), arXiv 2203.03897.
+    Source: Shoemake 1985; Oh et al. 2023 (geodesic multi-modal mixup), https://arxiv.org/abs/2203.03897.
     """
     x, y = feature_pair("x", x, "y", y, False)
     return between(upcast(x), upcast(y), own_share(share, x)).to(x.dtype)

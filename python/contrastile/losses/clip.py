@@ -47,20 +47,46 @@ def clip_loss(
         L = 1/2N sum_i [ log sum_j e^{z_ij} + log sum_j e^{z_ji} - 2 z_ii ],      z_ij = logit_scale * <image_i, text_j>
 
     Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient; or (N,), one
-            per pair.
-        text_logit_scale: That of the text -> image direction, where it is another one: float, 0-dim tensor or (N,).
-        direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
-        image_groups, text_groups: (N,) integers: only items of the same group are negatives of each other, as
-            query_groups and key_groups of info_nce.
-        label_smoothing, image_ids, text_ids, detach_keys, matryoshka, matryoshka_weights, weights, present, report,
-            reduction, memory_budget, backend, group: As in info_nce.
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float, a 0-dim tensor with gradient, or (N,),
+            one per pair.
+        text_logit_scale: The scale of the text -> image direction, if it differs: a float, a 0-dim tensor, or (N,).
+        label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+            torch.nn.functional.cross_entropy does. Not with ids.
+        image_ids, text_ids: (N,) integers. Pairs with equal ids at different indices are not negatives. text_ids
+            default to image_ids.
+        image_groups, text_groups: (N,) integers. Only items of the same group are negatives of each other. text_groups
+            default to image_groups.
+        direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+        detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+        matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over all
+            prefixes. normalize=True makes every prefix a unit row.
+        matryoshka_weights: A number per prefix; default 1 each.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        report: A contrastile.metrics.InBatch, which the call fills with in-batch recall and similar statistics. Not
+            with matryoshka.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32, nats. Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one
-    direction.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one direction.
 
-    Source: Radford et al. 2021, arXiv 2103.00020, figure 3; open_clip ClipLoss.
+    Example:
+        >>> image = torch.randn(8, 16, requires_grad=True)
+        >>> text = torch.randn(8, 16, requires_grad=True)
+        >>> clip_loss(image, text, 14.3, normalize=True).backward()
+        >>> image.grad.shape
+        torch.Size([8, 16])
+
+    Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, figure 3; open_clip ClipLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("image_features", image_features))

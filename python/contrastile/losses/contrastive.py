@@ -87,77 +87,93 @@ def info_nce(
         j over [key | negatives | hard_negatives_i]
 
     Args:
-        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True. key
-            may have more rows, see key_offset.
-        temperature: > 0; float, 0-dim tensor or (N,) tensor, one per pair. Dimensionless, divides the similarity.
-        key_temperature: That of the key -> query direction, where it is another one: float, 0-dim tensor or (N,), one
-            per matched key. Needs symmetric=True. Both directions are one pass all the same, but not with
-            matryoshka or the blocks of query_query, key_key and key_query.
-        negatives: Columns shared by all queries (a queue, other documents), (M, D).
-        hard_negatives: Private columns of each query, (N, K, D); or Candidates: lists of any length, rows of a bank by
+        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True. key may
+            have more rows than query: see key_offset.
+        temperature: > 0: a float, a 0-dim tensor, or (N,), one per pair. Dimensionless; divides the similarity.
+        key_temperature: The temperature of the key -> query direction, if it differs: a float, a 0-dim tensor, or (N,),
+            one per matched key. Needs symmetric=True. Both directions still take one pass, except with matryoshka,
+            query_query, key_key, or key_query.
+        negatives: Columns that all queries share (a queue, other documents), (M, D).
+        hard_negatives: Private columns of each query, (N, K, D), or Candidates: lists of any length, rows of a bank by
             index, a bias. Holds N K logits.
-        query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is no
-            negative of that row (its own positive stays). key_ids default to query_ids; negatives without ids are
-            always kept.
-        query_groups, key_groups, negative_groups: Integers, (N,), one per row of key, (M,): only candidates of the
-            query's group are its negatives (clusters of an earlier stage of training). key_groups default to
-            query_groups; negatives must have theirs, hard_negatives have none. Not with label_smoothing.
-        key_log_prob, negative_log_prob: Logarithms of the probability (or expected count) with which each row of key
-            and of negatives was sampled: subtracted from its logit, the positive's, too, so that the softmax is that
-            over all candidates there are (sampled softmax, logQ correction). Finite, no gradient. Neither for
-            hard_negatives nor in the key -> query direction, where they would cancel. Not with label_smoothing or
+        query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is not a
+            negative of that row; the row's own positive stays. key_ids default to query_ids. Negatives without ids
+            always count.
+        query_groups, key_groups, negative_groups: Integers, (N,), one per row of key, (M,). Only candidates in the
+            query's group are its negatives (for example, clusters from an earlier stage of training). key_groups
+            default to query_groups; negatives must have groups, hard_negatives have none. Not with label_smoothing.
+        key_log_prob, negative_log_prob: Log of the probability (or expected count) with which each row of key and of
+            negatives was sampled. It is subtracted from the logit, the positive's too, so that the softmax estimates
+            the one over all candidates (sampled softmax, logQ correction). Finite, no gradient. Does not apply to
+            hard_negatives, nor to the key -> query direction, where it would cancel. Not with label_smoothing or
             false_negative_margin.
-        positive_log_prob: False leaves the positive's own logit as it is; mean and sum then cost as much as "none".
-        false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin (similarity
-            units). No gradient flows through the decision; ties are decided at rounding error.
-        relative_margin: The same with <q_i, k_j> > <q_i, k_i> - relative_margin |<q_i, k_i>|: a share of the positive's
-            similarity. With both, the lower limit holds.
-        num_hard: K >= 1: of the negatives that ids and margin leave each row, the K largest count, and those that equal
-            the last of them (to rounding); the positive always does. No gradient flows through the choice, which costs
-            one more product of all pairs (two with symmetric=True, where each key has its K queries) and O(N K) memory.
-            Not with hard_negatives, label_smoothing or log-probabilities.
-        in_batch: False: negatives and hard_negatives alone are candidates, no other key of the batch (MoCo). Not with
-            symmetric, label_smoothing, further keys or what keys have: ids, groups, log-probabilities.
-        query_query, key_key, key_query: True adds to the sum of pair i, j != i, the other queries e^{<q_i, q_j> /
-            temperature}, the other keys as its key sees them, e^{<k_i, k_j> / temperature}, or the other queries as its
-            key sees them, e^{<k_i, q_j> / temperature}. All rows of key are other keys; negatives are not. Ids (of
-            queries, of keys), groups and margins hold here, too, and with symmetric=True both directions have the same
-            more terms; key_query is not for it. Each costs 4 (key_query 8) N^2 D FLOP, query -> key then 8. Not with
-            label_smoothing, log-probabilities, num_hard or in_batch=False.
-        label_smoothing: In [0, 1): that share of the target is spread over all candidates of the row, as in
-            torch.nn.functional.cross_entropy. Not with ids or margin.
-        symmetric: Query -> key and key -> query, from one pass; the extra negatives belong to the queries.
-        direction: What symmetric=True makes of both: their "mean" or "sum"; or "rows", query -> key alone, or "cols",
-            key -> query alone. What is not wanted is not computed.
-        detach_keys: Candidates get no gradient, the positive neither: with symmetric=True, each direction gives
-            gradient to its anchors only, in two passes (8 N^2 D FLOP together).
-        key_offset: key is (M, D), M >= N, and the key of query i is its row key_offset + i: keys of this process's
-            queries among keys gathered from elsewhere. The others are candidates, with symmetric=True no anchors. Not
-            with group, which gathers by itself.
-        matryoshka: Widths of prefixes of the features, like (64, 128, 256): the sum of the losses of all prefixes,
-            weighted by matryoshka_weights (numbers, default 1 each). normalize=True makes every prefix unit rows; a
-            prefix of a unit row is none. On the backends cpu and torch the scores of all prefixes come from one
-            product: widths that double take about 1.5 times the time of one loss. There is a pass for each prefix with
-            group, hard_negatives, label_smoothing, a margin, positive_log_prob=False or reduction="none", and on other
-            backends.
-        weights: (N,) >= 0, what each pair counts: w_i L_i, "mean" divides their sum by sum w_i (0 where that is 0). No
-            gradient.
-        present: (N,) bool: a pair of which a side is missing takes no part and is no candidate; what its features hold
-            does not matter, their gradient is 0. "mean" is over those that are present.
-        report: A contrastile.metrics.InBatch, which the call fills with its in-batch recall and the like. Not with
-            matryoshka.
-        reduction: "mean" | "sum" over rows, or "none": (N,).
-        memory_budget, backend, group: As in pair_reduce / pair_loss. With a group, log-probabilities, weights and
-            present are those of this rank's own items.
+        positive_log_prob: False leaves the positive's own logit uncorrected; "mean" and "sum" then cost as much as
+            "none".
+        false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin, in units of
+            similarity. No gradient flows through the decision; rounding decides ties.
+        relative_margin: Drops columns with <q_i, k_j> > <q_i, k_i> - relative_margin |<q_i, k_i>|: a fraction of the
+            positive's similarity. With both margins, the lower limit applies.
+        num_hard: K >= 1: of the negatives that ids and margin leave, only the K largest of each row count, plus any
+            that tie with the last of them (to rounding). The positive always counts. No gradient flows through the
+            choice, which costs one more product of all pairs (two with symmetric=True, where each key has its own K
+            queries) and O(N K) memory. Not with hard_negatives, label_smoothing, or log-probabilities.
+        in_batch: False: only negatives and hard_negatives are candidates, not the other keys of the batch (MoCo). Not
+            with symmetric, label_smoothing, query_query, key_key, key_query, or ids, groups, or log-probabilities of
+            keys.
+        query_query, key_key, key_query: True adds terms to the sum of pair i, over j != i: the other queries e^{<q_i,
+            q_j> / temperature}; the other keys as its key sees them, e^{<k_i, k_j> / temperature}; the other queries as
+            its key sees them, e^{<k_i, q_j> / temperature}. All rows of key count as other keys; negatives do not. Ids,
+            groups, and margins apply here too. With symmetric=True both directions get the same extra terms; key_query
+            does not allow it. Each costs 4 (key_query 8) N^2 D FLOP, and query -> key then costs 8. Not with
+            label_smoothing, log-probabilities, num_hard, or in_batch=False.
+        label_smoothing: In [0, 1): spreads this share of the target over all candidates of the row, as
+            torch.nn.functional.cross_entropy does. Not with ids or a margin.
+        symmetric: Adds the key -> query direction, from the same pass. Extra negatives belong to the queries only.
+        direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (query -> key only), or
+            "cols" (key -> query only). A direction you leave out is not computed.
+        detach_keys: Candidates, including the positive, get no gradient. With symmetric=True each direction trains only
+            its anchors, in two passes (8 N^2 D FLOP together).
+        key_offset: With key (M, D), M >= N, the key of query i is row key_offset + i: this process's keys within keys
+            gathered from elsewhere. The other rows are candidates; with symmetric=True they are not anchors. Not with
+            group, which gathers by itself.
+        matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over all
+            prefixes. normalize=True makes every prefix a unit row; a prefix of a unit row is not one by itself. On the
+            backends cpu and torch one product serves all prefixes: widths that double take about 1.5 times as long as
+            one loss. Other backends, and group, hard_negatives, label_smoothing, margins, positive_log_prob=False, and
+            reduction="none", take one pass per prefix.
+        matryoshka_weights: A number per prefix; default 1 each.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        report: A contrastile.metrics.InBatch, which the call fills with in-batch recall and similar statistics. Not
+            with matryoshka.
+        reduction: "mean" or "sum" over rows, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call. Log-probabilities, weights, and present are those of this
+            rank's own items.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 6 N (N + M) D FLOP forward and backward; symmetric 8 (6 where the scores fit memory_budget).
 
-    Source: van den Oord et al. 2018, arXiv 1807.03748, eq. 4; margin as in the Qwen3-Embedding report,
-    arXiv 2506.05176, relative as in NV-Retriever, arXiv 2407.15831; in_batch=False: He et al. 2020 (MoCo), arXiv
-    1911.05722; num_hard: Wang and Liu 2021, arXiv 2012.09740, eq. 9; log-probabilities: Bengio and Senecal 2008
-    (sampled softmax), Yi et al. 2019; temperatures per item: Qiu et al. 2023 (iSogCLR), arXiv 2305.11965; groups: Zhang
-    et al. 2024 (MCL), arXiv 2402.11816; query_query, key_key, key_query: Li et al. 2023 (GTE), arXiv 2308.03281, eq. 5
-    (all of them), the first two in the Qwen3-Embedding report; prefixes: Kusupati et al. 2022 (MRL), arXiv 2205.13147.
+    Example:
+        >>> query, key = torch.randn(2, 8, 16)
+        >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
+        >>> ids = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6])  # the first two are the same item
+        >>> loss = info_nce(query, key, temperature=0.1, negatives=queue, query_ids=ids, normalize=True)
+
+    Source: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, eq. 4. Margin: Qwen3-Embedding,
+    https://arxiv.org/abs/2506.05176; relative margin: NV-Retriever, https://arxiv.org/abs/2407.15831. in_batch=False:
+    He et al. 2020 (MoCo), https://arxiv.org/abs/1911.05722. num_hard: Wang and Liu 2021,
+    https://arxiv.org/abs/2012.09740, eq. 9. Log-probabilities: Bengio and Senecal 2008 (sampled softmax), Yi et al.
+    2019. Temperatures per item: Qiu et al. 2023 (iSogCLR), https://arxiv.org/abs/2305.11965. Groups: Zhang et al. 2024
+    (MCL), https://arxiv.org/abs/2402.11816. query_query, key_key, key_query: Li et al. 2023 (GTE),
+    https://arxiv.org/abs/2308.03281, eq. 5 (all three); Qwen3-Embedding (the first two). Prefixes: Kusupati et al. 2022
+    (MRL), https://arxiv.org/abs/2205.13147.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.same_width("key", check.features("key", key), "query", check.features("query", query))

@@ -28,31 +28,32 @@ def cosine_loss(
     reduction: Reduction = "mean",
     group: Group = None,
 ) -> Tensor:
-    """Cosine loss: each row is to point where its partner points.
+    """Cosine loss: each row should point where its partner points.
 
         L_i = 1 - c_i ("distance"),    -c_i ("negative"),    2 - 2 c_i ("squared"),    c_i = cos(x_i, y_i)
 
     Args:
-        x, y: (N, D), or (N, L, D) for tokens of items: L_i is then of every token. Need not be unit.
-        form: "squared" is the squared distance of the unit rows (BYOL), "negative" SimSiam's. Gradients of the forms
-            differ by a factor at most.
-        detach_target: y gets no gradient.
-        mask: (N,) or (N, L) bool, the rows that take part; what the others hold does not matter.
-        weights: (N,) or (N, L) >= 0, what each row counts, as in info_nce.
+        x, y: (N, D), or (N, L, D) for tokens of items, where L_i is per token. They need not be unit.
+        form: "squared" is the squared distance of the unit rows (BYOL), "negative" is SimSiam's. The gradients of the
+            forms differ by a constant factor at most.
+        detach_target: True: y gets no gradient.
+        mask: (N,) or (N, L) bool, True for rows that take part. The others may hold anything.
+        weights: (N,) or (N, L) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w.
         reduction: "mean" over all rows that take part, "sum", or "none": (N,) or (N, L).
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the rows of all
+            ranks.
 
-    Returns: float32 (float64 for float64 features). The cosine of a row of zeros is 0, without gradient. No row takes
-    part: 0. Cost: O(N D), no pairs. A small distance keeps its digits.
+    Returns: float32 (float64 for float64 features); 0 if no row takes part. The cosine of a row of zeros is 0, without
+    gradient. A small distance keeps its digits.
+    Cost: O(N D), no pairs.
 
     Example:
-        >>> p1, p2, z1, z2 = torch.randn(4, 8, 16)
-        >>> simsiam = 0.5 * sum(
-        ...     cosine_loss(p, z, form="negative", detach_target=True) for p, z in ((p1, z2), (p2, z1))
-        ... )
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> simsiam = cosine_loss(x, y, form="negative", detach_target=True)
         >>> tokens = cosine_loss(torch.randn(8, 5, 16), torch.randn(8, 5, 16), mask=torch.rand(8, 5) < 0.8)
 
-    Source: Chen and He 2020 (SimSiam), arXiv 2011.10566, eq. 1; Grill et al. 2020 (BYOL), arXiv 2006.07733, eq. 2;
-    torch.nn.CosineEmbeddingLoss of matched rows.
+    Source: Chen and He 2020 (SimSiam), https://arxiv.org/abs/2011.10566, eq. 1; Grill et al. 2020 (BYOL),
+    https://arxiv.org/abs/2006.07733, eq. 2; torch.nn.CosineEmbeddingLoss of matched rows.
     """
     check.choice("reduction", reduction, REDUCTIONS)
     check.choice("form", form, get_args(CosineForm))

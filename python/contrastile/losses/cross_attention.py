@@ -34,27 +34,32 @@ def cross_attention_scores(
         c_nm = mean_t sum_u softmax_u(<queries_nt, keys_mu> / sqrt(D)) values_mu
         score_nm = <items_n, layer_norm(c_nm) * gain + shift>
 
-    It is no loss yet: F.cross_entropy(score, torch.arange(N)) makes one of it, score.T of the other direction.
+    It is not a loss yet: F.cross_entropy(score, torch.arange(N)) makes one of it, and score.T gives the other
+    direction.
 
     Args:
-        items: (N, E), one vector for each item that asks. queries: (N, T, D), its tokens.
-        keys: (M, U, D), values: (M, U, E): tokens of the items that answer. float32 | bfloat16 | float16 | float64.
-        query_mask: (N, T) bool, key_mask: (M, U) bool, True = a token. What is none takes no part, whatever it holds,
-            and gets no gradient. A pair of which a side has no token scores 0.
-        gain, shift: (E,), of the normalization; None: 1 and 0. eps: added to the variance.
-        memory_budget: Bytes of attention and contexts up to which they stay for the backward pass, by default 64 MiB.
-            Beyond, 64 MiB are made at a time (those of one answering item, if they are more), and again in the
+        items: (N, E), one vector for each item that asks. float32 | bfloat16 | float16 | float64.
+        queries: (N, T, D), the tokens of these items.
+        keys: (M, U, D), tokens of the items that answer.
+        values: (M, U, E), likewise.
+        query_mask: (N, T) bool, True = a token. Padding takes no part, may hold anything, and gets no gradient. A pair
+            with an empty side scores 0.
+        key_mask: (M, U) bool, likewise.
+        gain, shift: (E,), of the layer normalization; None: 1 and 0.
+        eps: Added to the variance in the layer normalization.
+        memory_budget: Bytes of attention and contexts up to which they stay for the backward pass; default 64 MiB.
+            Beyond it, 64 MiB are made at a time (those of one answering item, if they are more), and again in the
             backward pass. A graph (torch.compile, torch.export) holds them.
 
-    Returns: (N, M), float32 (float64 for float64 features). Computed in float32. Cost: 2 N M U (T D + E) FLOP forward,
-    twice that backward, and once more the forward pass where nothing is held.
+    Returns: (N, M), float32 (float64 for float64 features). Computed in float32.
+    Cost: 2 N M U (T D + E) FLOP forward, twice that backward, and the forward pass again where nothing is held.
 
     Example:
         >>> items, queries, keys, values = (torch.randn(s) for s in ((3, 8), (3, 4, 16), (5, 7, 16), (5, 7, 8)))
-        >>> contrastile.cross_attention_scores(items, queries, keys, values).shape
+        >>> cross_attention_scores(items, queries, keys, values).shape
         torch.Size([3, 5])
 
-    Source: Hu et al. 2024 (M3EL), arXiv 2412.10440, global-to-local matching; its official code.
+    Source: Hu et al. 2024 (M3EL), https://arxiv.org/abs/2412.10440, global-to-local matching; its official code.
     """
     query_mask, key_mask = _checked(items, queries, keys, values, query_mask, key_mask)
     given = [items, cleaned(queries, query_mask), cleaned(keys, key_mask), cleaned(values, key_mask)]

@@ -47,23 +47,39 @@ def debiased_info_nce(
         g_i = max( (sum_{j != i} e^{z_ij} - K tau_plus e^{z_ii}) / (1 - tau_plus),  K e^{-1 / temperature} )
         L_i = -log( e^{z_ii} / (e^{z_ii} + g_i) ),      z_ij = <q_i, k_j> / temperature
 
-    hardness=beta weighs the negatives by how hard they are (HCL): in the place of their sum is
+    hardness=beta weights the negatives by how hard they are (HCL). Their sum becomes
 
         K sum_{j != i} w_ij e^{z_ij} / sum_{j != i} w_ij,      w_ij = e^{beta z_ij}
 
     Everything is evaluated in logs, so a temperature of 0.005 neither overflows nor loses the correction.
 
     Args:
-        query, key: Pairs, (N, D), unit rows expected (the floor e^{-1/temperature} assumes it), or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
-        tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE but for the floor.
+        query, key: Pairs, (N, D), unit rows (the floor e^{-1/temperature} assumes them), or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE, except for the
+            floor.
         hardness: beta >= 0, a number. Gradients flow through the weights, as in the official code.
-        weights, present: (N,), of pairs, as in info_nce; K is that of the pairs that are present.
-        reduction: "mean" | "sum" over rows, or "none": (N,). A single pair has no negative: loss 0.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is not a candidate; K counts the pairs
+            that are present.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over rows, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 8 N^2 D FLOP forward and backward, 16 with hardness.
+    Returns: float32 (float64 for float64 features), nats. A single pair has no negative and gives 0.
+    Cost: 8 N^2 D FLOP forward and backward, 16 with hardness.
 
-    Source: Chuang et al. 2020, arXiv 2007.00224, eq. 7 and 8; hardness: Robinson et al. 2021, arXiv 2010.04592.
+    Example:
+        >>> query, key = torch.randn(2, 8, 16)
+        >>> loss = debiased_info_nce(query, key, tau_plus=0.1, normalize=True)
+
+    Source: Chuang et al. 2020, https://arxiv.org/abs/2007.00224, eq. 7 and 8. hardness: Robinson et al. 2021,
+    https://arxiv.org/abs/2010.04592.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("query", query))
@@ -101,10 +117,38 @@ def debiased_nt_xent(
 ) -> Tensor:
     """Debiased SimCLR as the official code computes it: 2N rows, K = 2N - 2 negatives from both views.
 
-    Formula and arguments as in debiased_info_nce with x = [z1; z2]; "none" gives (2N,), z1's rows first.
+        g_i = max( (sum_j e^{z_ij} - K tau_plus e^{z_ip(i)}) / (1 - tau_plus),  K e^{-1 / temperature} )
+        L_i = -log( e^{z_ip(i)} / (e^{z_ip(i)} + g_i) ),    z_ij = <x_i, x_j> / temperature,   x = [z1; z2]
 
-    Source: Chuang et al. 2020, arXiv 2007.00224; official code, main.py (debiased, estimator "easy"); hardness:
-    Robinson et al. 2021, arXiv 2010.04592, official code, image/main.py (estimator "hard").
+    j runs over the views of other instances; p(i) is the other view of i's instance. hardness=beta weights the
+    negatives as in `debiased_info_nce`.
+
+    Args:
+        z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        tau_plus: Probability that a negative shares the row's class, in [0, 1). 0 gives NT-Xent, except for the floor.
+        hardness: beta >= 0, a number. Gradients flow through the weights, as in the official code.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. An instance with a missing view (False) takes no part and is not a candidate; K counts the
+            instances that are present.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
+
+    Returns: float32 (float64 for float64 features), nats. A single instance has no negative and gives 0.
+    Cost: 4 (2N)^2 D FLOP forward and backward.
+
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = debiased_nt_xent(z1, z2, tau_plus=0.1, normalize=True)
+
+    Source: Chuang et al. 2020, https://arxiv.org/abs/2007.00224; official code, main.py (debiased, estimator "easy").
+    hardness: Robinson et al. 2021, https://arxiv.org/abs/2010.04592, official code, image/main.py (estimator "hard").
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     prior, beta = class_prior(tau_plus), hard_exponent(hardness)

@@ -23,31 +23,31 @@ def barlow_twins_loss(
     present: Tensor | None = None,
     group: Group = None,
 ) -> Tensor:
-    """Barlow Twins: features of two views correlate with themselves and with no other.
+    """Barlow Twins: each feature of one view correlates with the same feature of the other view, and with no other.
 
         L = sum_a (C_aa - 1)^2 + off_diagonal_weight sum_{a != b} C_ab^2,    C_ab = 1/N sum_i u_ia v_ib
 
-    where u and v are z1 and z2 with each feature standardised over the batch, (z - mean) / sqrt(variance + 1e-5).
+    where u and v are z1 and z2 with each feature standardized over the batch, (z - mean) / sqrt(variance + 1e-5).
 
     Args:
         z1, z2: Two views of the same N instances, (N, D); rows need not be unit.
-        off_diagonal_weight: Float or 0-dim tensor.
-        standardize: False takes u = z1, v = z2, which a batch normalisation has standardised (BarLIP).
-        present: (N,) bool, as in info_nce: all means are over the instances that are.
-        group: Batch statistics and C are those of all ranks: D x D numbers travel, or, where the global batch has at
-            most D / 2 instances, the features.
+        off_diagonal_weight: A float or a 0-dim tensor.
+        standardize: False uses u = z1 and v = z2, for features that a batch normalization has standardized (BarLIP).
+        present: (N,) bool: all means cover the instances that are present. The features of others may hold anything and
+            get gradient 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: batch statistics and C cover all
+            ranks. D x D numbers travel, or, where the global batch has at most D / 2 instances, the features.
 
     Returns: float32 (float64 for float64 features), one number for the batch. An empty batch gives 0, one instance D.
-    Cost: 6 N D^2 FLOP forward and backward and D^2 numbers, or, for 2 N <= D, 12 N^2 D and 2 N^2:
-    sum_ab C_ab^2 = <u u^T, v v^T> / N^2.
+    Cost: 6 N D^2 FLOP forward and backward and D^2 numbers, or, for 2 N <= D, 12 N^2 D and 2 N^2: sum_ab C_ab^2 = <u
+    u^T, v v^T> / N^2.
 
     Example:
         >>> z1, z2 = torch.randn(2, 32, 16)
         >>> loss = barlow_twins_loss(z1, z2)
-        >>> barlip = 0.025 * barlow_twins_loss(z1, z2, standardize=False)
 
-    Source: Zbontar et al. 2021, arXiv 2103.03230, eq. 1 and 2, official code (weight 0.0051 there); Fini et al. 2023
-    (BarLIP), arXiv 2305.08675.
+    Source: Zbontar et al. 2021, https://arxiv.org/abs/2103.03230, eq. 1 and 2, official code (weight 0.0051 there);
+    Fini et al. 2023 (BarLIP), https://arxiv.org/abs/2305.08675.
     """
     counted, batch, u, v = prepared("z1", z1, "z2", z2, standardize, present, group)
     weight = number("off_diagonal_weight", off_diagonal_weight, u)
@@ -76,11 +76,25 @@ def cross_correlation(
 
         C_ab = 1/N sum_i u_ia v_ib
 
-    u, v and the arguments as in barlow_twins_loss. An empty batch gives zeros.
+    where u and v are x and y with each feature standardized over the batch, (z - mean) / sqrt(variance + 1e-5).
 
-    Returns: float32 (float64 for float64 features). Cost: 6 N D^2 FLOP forward and backward.
+    Args:
+        x, y: (N, D), pairs; rows need not be unit.
+        standardize: False uses u = x and v = y.
+        present: (N,) bool: all means cover the items that are present. The features of others may hold anything and get
+            gradient 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: batch statistics and C cover all
+            ranks.
 
-    Source: Zbontar et al. 2021, arXiv 2103.03230, eq. 2.
+    Returns: float32 (float64 for float64 features). An empty batch gives zeros.
+    Cost: 6 N D^2 FLOP forward and backward.
+
+    Example:
+        >>> x, y = torch.randn(2, 32, 16)
+        >>> cross_correlation(x, y).shape
+        torch.Size([16, 16])
+
+    Source: Zbontar et al. 2021, https://arxiv.org/abs/2103.03230, eq. 2.
     """
     counted, batch, u, v = prepared("x", x, "y", y, standardize, present, group)
     return batch.sum(matmul(u.T, v)) / items(counted, batch)
@@ -117,24 +131,28 @@ def standardized(x: Tensor, batch: GlobalBatch, counted: Counted) -> Tensor:
 def in_modal_consistency(
     x: Tensor, y: Tensor, *, present: Tensor | None = None, normalize: bool = False, group: Group = None
 ) -> Tensor:
-    """In-modal consistency (CyCLIP): items are as alike in one modality as in the other.
+    """In-modal consistency (CyCLIP): two items are as similar in one modality as in the other.
 
         L = 1/N sum_ij ( <x_i, x_j> - <y_i, y_j> )^2
 
     Args:
-        x, y: Pairs of two modalities, (N, D), unit rows in the paper, or normalize=True.
-        present: (N,) bool, as in info_nce.
-        group: As in every loss; 3 D^2 numbers travel.
+        x, y: Pairs of two modalities, (N, D); unit rows in the paper, or set normalize=True.
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks;
+            3 D^2 numbers travel.
 
     Returns: float32 (float64 for float64 features), one number for the batch. An empty batch gives 0. Computed in
-    float64 from x + y and x - y, so that modalities that are nearly equal keep their digits.
+    float64 from x + y and x - y, so that nearly equal modalities keep their digits.
     Cost: 18 N D^2 FLOP forward and backward, without a matrix of pairs.
 
     Example:
         >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> loss = clip_loss(x, y, 14.3) + 0.25 * (in_modal_consistency(x, y) + cross_modal_consistency(x, y))
+        >>> loss = clip_loss(x, y, 14.3) + 0.25 * in_modal_consistency(x, y)
 
-    Source: Goel et al. 2022 (CyCLIP), arXiv 2205.14459, L_I-Cyclic; official code, whose logit_scale cancels.
+    Source: Goel et al. 2022 (CyCLIP), https://arxiv.org/abs/2205.14459, L_I-Cyclic; official code, whose logit_scale
+    cancels.
     """
     straight, crossed, count = consistency(x, y, present, normalize, group)
     return like_statistics((straight + crossed) / count, x)
@@ -144,13 +162,27 @@ def in_modal_consistency(
 def cross_modal_consistency(
     x: Tensor, y: Tensor, *, present: Tensor | None = None, normalize: bool = False, group: Group = None
 ) -> Tensor:
-    """Cross-modal consistency (CyCLIP): item i of one modality is as like item j of the other as the other way round.
+    """Cross-modal consistency (CyCLIP): x_i matches y_j as well as x_j matches y_i.
 
         L = 1/N sum_ij ( <x_i, y_j> - <x_j, y_i> )^2
 
-    Arguments, result and cost as in in_modal_consistency.
+    Args:
+        x, y: Pairs of two modalities, (N, D); unit rows in the paper, or set normalize=True.
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks;
+            3 D^2 numbers travel.
 
-    Source: Goel et al. 2022 (CyCLIP), arXiv 2205.14459, L_C-Cyclic; official code.
+    Returns: float32 (float64 for float64 features), one number for the batch. An empty batch gives 0. Computed in
+    float64 from x + y and x - y, so that nearly equal modalities keep their digits.
+    Cost: 18 N D^2 FLOP forward and backward, without a matrix of pairs.
+
+    Example:
+        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> loss = clip_loss(x, y, 14.3) + 0.25 * cross_modal_consistency(x, y)
+
+    Source: Goel et al. 2022 (CyCLIP), https://arxiv.org/abs/2205.14459, L_C-Cyclic; official code.
     """
     straight, crossed, count = consistency(x, y, present, normalize, group)
     return like_statistics((straight - crossed) / count, x)

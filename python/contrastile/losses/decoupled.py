@@ -31,20 +31,38 @@ def dcl(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Decoupled contrastive loss: NT-Xent with the positive removed from the denominator. Can be negative.
+    """Decoupled contrastive loss: NT-Xent without the positive in the denominator. It can be negative.
 
         L_i = log sum_{j: other instance} e^{<x_i, x_j> / temperature} - <x_i, x_p(i)> / temperature,    x = [z1; z2]
 
     Args:
-        z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
-        direction, detach_keys, weights, present: As in nt_xent. Fewer than two instances that are present: 0.
-        reduction: "mean" | "sum" over the 2N rows (the paper's sum of both directions is direction="sum"), or "none":
-            (2N,), z1's rows first; with one direction (N,). N = 1 leaves the denominator empty: value 0.
+        z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+            reduction="mean" adds the mean over z1 and the mean over z2 (the paper's sum). "rows": z1 only. "cols": z2
+            only.
+        detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A instance with a missing view (False) takes no part and is no candidate; its features may
+            hold anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 4 (2N)^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats. Fewer than two instances leave the denominator empty and give
+    0.
+    Cost: 4 (2N)^2 D FLOP forward and backward.
 
-    Source: Yeh et al. 2022, arXiv 2110.06848, L_DC.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = dcl(z1, z2, temperature=0.1, normalize=True)
+
+    Source: Yeh et al. 2022, https://arxiv.org/abs/2110.06848, L_DC.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     views = two_views(z1, z2, normalize, engine, weights, present, direction, detach_keys)
@@ -70,14 +88,40 @@ def dclw(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """DCLW: DCL with the positive weighted by a von Mises-Fisher term that favours hard positives.
+    """DCLW: DCL with the positive weighted by a von Mises-Fisher term that favors hard positives.
 
         w_i = 2 - N softmax_i( <z1_i, z2_i> / sigma ),      L_i = log sum_{j: other instance} e^{z_ij} - w_i z_ip(i)
+        z_ij = <x_i, x_j> / temperature,    x = [z1; z2]
 
-    Gradient flows through w. Arguments and reductions as in dcl; sigma > 0. With present, N and the softmax of w are
-    over the instances that are; weights and direction do not change w.
+    Gradient flows through w.
 
-    Source: Yeh et al. 2022, arXiv 2110.06848, L_DCW.
+    Args:
+        z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        sigma: > 0, a number: the temperature of the softmax in w.
+        direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+            reduction="mean" adds the mean over z1 and the mean over z2. "rows": z1 only. "cols": z2 only. It does not
+            change w.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w. It does not change w.
+        present: (N,) bool. An instance with a missing view (False) takes no part and is not a candidate; N and the
+            softmax of w cover the instances that are present.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
+
+    Returns: float32 (float64 for float64 features), nats. Fewer than two instances give 0.
+    Cost: 4 (2N)^2 D FLOP forward and backward.
+
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = dclw(z1, z2, temperature=0.1, sigma=0.5, normalize=True)
+
+    Source: Yeh et al. 2022, https://arxiv.org/abs/2110.06848, L_DCW.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     views = two_views(z1, z2, normalize, engine, weights, present, direction)
@@ -109,23 +153,38 @@ def dhel(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Decoupled hyperspherical energy: positives attract, instances repel each other within each view only.
+    """Decoupled hyperspherical energy: positives attract; instances repel each other within each view only.
 
         L_i = log sum_{j != i} e^{s(a_i, a_j)} + log sum_{j != i} e^{s(b_i, b_j)} - s(a_i, b_i),
         s(x, y) = <x, y> / temperature,      a = z1, b = z2
 
     Args:
-        z1, z2: Anchors and their positives (augmentations), (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
+        z1, z2: Anchors and their positives (augmentations), (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
         include_augs: False drops the second sum, so that the positives do not repel each other.
-        weights, present: (N,), of pairs, as in info_nce. Fewer than two that are present: 0.
-        reduction: "mean" | "sum" over the N pairs, or "none": (N,). N = 1 leaves the sums empty: value 0.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the N pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats; may be negative.
-    Cost: 8 N^2 D FLOP forward and backward (4 without the second sum), a quarter less where the
-    scores fit memory_budget.
+    Returns: float32 (float64 for float64 features), nats; can be negative. Fewer than two pairs leave the sums empty
+    and give 0.
+    Cost: 8 N^2 D FLOP forward and backward (4 without the second sum); a quarter less where the scores fit
+    memory_budget.
 
-    Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which forms e^s.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = dhel(z1, z2, temperature=0.3, normalize=True)
+
+    Source: Koromilas et al. 2024, https://arxiv.org/abs/2405.18045; official code pakoromilas/DHEL-KCL, DHEL, which
+    forms e^s.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     if not isinstance(include_augs, bool):

@@ -31,35 +31,42 @@ def dino_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """DINO: the student's softmax over prototypes is to be that of the teacher, centred and sharpened.
+    """DINO: the student's softmax over prototypes should match the teacher's, centered and sharpened.
 
         L_i = - sum_k q_ik log softmax_k(s_ik / student_temperature)
         q_ik = softmax_k((t_ik - center_k) / teacher_temperature)
 
     Args:
-        student, teacher: With prototypes the features that meet them, (N, D) and (N, T): s_ik = <student_i,
-            prototypes_k>, t_ik = <teacher_i, teacher_prototypes_k>, and no logits are held: the centre is one more
-            feature of the teacher. Without, the logits s and t themselves, (N, K).
-            Views come first: (V, N, ..) and (U, N, ..), teacher's view u being student's view u. Then L_i is the mean
-            over all pairs of a teacher's view with another view of the student.
+        student, teacher: With prototypes, the features, (N, D) and (N, T): s_ik = <student_i, prototypes_k>, t_ik =
+            <teacher_i, teacher_prototypes_k>. No logits are held: the center is one more feature of the teacher.
+            Without prototypes, the logits s and t themselves, (N, K). Views come first: (V, N, ...) and (U, N, ...),
+            where teacher view u is student view u. Then L_i is the mean over all pairs of a teacher view with a
+            different student view.
         prototypes, teacher_prototypes: (K, D) and (K, T), the last layers of both heads.
-        center: (K,), DINO's running mean of t; none: 0.
-        student_temperature, teacher_temperature: > 0, float or 0-dim tensor; the second without gradient.
-        weights, present: (N,), of items (images, masked patches), as in info_nce.
-        reduction: "mean" | "sum" over items, or "none": (N,).
-        memory_budget, backend: As in pair_loss, with prototypes.
-        group: The mean is over the items of all ranks; prototypes and center are the same on every rank.
+        center: (K,), DINO's running mean of t; None: 0.
+        student_temperature, teacher_temperature: > 0, floats or 0-dim tensors; the teacher's gets no gradient.
+        weights: (N,) >= 0, no gradient. The weight of each item (image, masked patch): "mean" is sum w L / sum w.
+        present: (N,) bool. An item with False takes no part; its features may hold anything and get gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,).
+        memory_budget: With prototypes: bytes of scores to keep from forward to backward; what does not fit is computed
+            again. None: up to 64 MiB; 0: keep none.
+        backend: With prototypes: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a
+            named backend raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the items of all
+            ranks; prototypes and center are the same on every rank.
 
-    Returns: float32 (float64 for float64 features), nats. teacher, teacher_prototypes and center get no gradient.
+    Returns: float32 (float64 for float64 features), nats. teacher, teacher_prototypes, and center get no gradient.
     Cost with prototypes: 8 N K D FLOP forward and backward for T = D and each pair of views.
 
     Example:
         >>> student, teacher = torch.randn(4, 8, 16), torch.randn(2, 8, 16)  # two global views, two local ones
-        >>> heads, center = torch.randn(2, 100, 16), torch.zeros(100)
-        >>> loss = dino_loss(student, teacher, heads[0], heads[1], center=center)
-        >>> center = 0.9 * center + 0.1 * heads[1] @ teacher.mean((0, 1))
+        >>> prototypes, teacher_prototypes = torch.randn(2, 100, 16)
+        >>> center = torch.zeros(100)
+        >>> loss = dino_loss(student, teacher, prototypes, teacher_prototypes, center=center)
+        >>> center = 0.9 * center + 0.1 * teacher_prototypes @ teacher.mean((0, 1))
 
-    Source: Caron et al. 2021 (DINO), arXiv 2104.14294, algorithm 1; official code, DINOLoss. SILC and TIPS in SigLIP 2.
+    Source: Caron et al. 2021 (DINO), https://arxiv.org/abs/2104.14294, algorithm 1; official code, DINOLoss. SILC and
+    TIPS in SigLIP 2.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     views = isinstance(student, Tensor) and student.dim() == 3

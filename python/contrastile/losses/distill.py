@@ -38,45 +38,53 @@ def distill_info_nce(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """InfoNCE whose target is shared between the query's own key and what a teacher says of all candidates.
+    """InfoNCE whose target is split between the query's own key and what a teacher says of all candidates.
 
         L_i = - sum_j p_ij log softmax_j(z_ij),    z_ij = <q_i, c_j> / temperature,   c = [key | negatives]
         p_ij = alpha softmax_j(<q'_i, c'_j> / teacher_temperature) + (1 - alpha) [j = i]
 
-    With momentum encoders (ALBEF, TCL) q' is the momentum encoder's query and c' are the very candidates, momentum keys
-    and a queue of older ones: leave out teacher_key. With another teacher c' are its own features of them.
+    With momentum encoders (ALBEF, TCL) q' is the momentum encoder's query, and c' are the candidates themselves:
+    momentum keys and a queue of older ones. Leave out teacher_key. With another teacher, c' are its own features of the
+    candidates.
 
     Args:
-        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
         teacher_query: (N, T), the teacher's queries.
-        teacher_key: (N, T), the teacher's keys. None: key and negatives serve the teacher, too.
-        temperature: > 0; float, 0-dim tensor or (N,). Dimensionless, divides the similarity.
-        teacher_temperature: The same of the teacher; None: temperature, without gradient.
-        alpha: Share of the teacher in the target, in [0, 1]; float or 0-dim tensor. ALBEF ramps it up in the first
+        teacher_key: (N, T), the teacher's keys. None: key and negatives serve the teacher too.
+        temperature: > 0: a float, a 0-dim tensor, or (N,). Dimensionless; divides the similarity.
+        teacher_temperature: The teacher's temperature; None: temperature, without gradient.
+        alpha: The teacher's share of the target, in [0, 1]; a float or a 0-dim tensor. ALBEF ramps it up in the first
             epoch.
-        negatives: Further candidates of all queries (a queue), (M, D); without gradient they cost none.
-        teacher_negatives: (M, T), the teacher's features of them, where teacher_key is given.
-        query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,): the hard part of the target is shared equally by
-            all candidates with the query's id, [id_j = id_i] / count, as for several captions of an image. key_ids
-            default to query_ids; negatives without ids have none.
-        teacher_loss: "ce", the cross entropy above, or "kl", from which the entropy of p_i is subtracted, so that it is
-            0 for a student that equals the target. Not "kl" with ids, unless alpha is 1.
-        filter_wrong: A query whose teacher does not find its own key (of equals the first counts) has loss 0.
+        negatives: Further candidates of all queries (a queue), (M, D). Without gradient they cost none.
+        teacher_negatives: (M, T), the teacher's features of them, if you give teacher_key.
+        query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). All candidates with the query's id share the hard
+            part of the target equally, [id_j = id_i] / count, as for several captions of an image. key_ids default to
+            query_ids; negatives without ids have none.
+        teacher_loss: "ce", the cross-entropy above, or "kl", which subtracts the entropy of p_i and is 0 for a student
+            that equals the target. No "kl" with ids, unless alpha is 1.
+        filter_wrong: True: a query whose teacher does not find its own key (the first of equals counts) has loss 0.
         detach_targets: False lets gradients through the target.
-        weights: (N,) >= 0, what each query counts, as in info_nce.
-        reduction: "mean" | "sum" over queries, or "none": (N,).
-        memory_budget, backend, group: As in pair_reduce / pair_loss.
+        weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over queries, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost for candidates without gradient:
-    6 N (N + M) D FLOP forward and backward; 10 where reduction="none", ids or "kl" compute similarities twice.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost for candidates without gradient: 6 N (N + M) D FLOP forward and backward; 10 where reduction="none", ids, or
+    "kl" compute similarities twice.
 
     Example:
-        >>> q, k, momentum_q = (torch.nn.functional.normalize(torch.randn(8, 16), dim=1) for _ in range(3))
+        >>> query, key, teacher_query = torch.randn(3, 8, 16)
         >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
-        >>> loss = distill_info_nce(q, k, momentum_q, negatives=queue, alpha=0.4)
+        >>> loss = distill_info_nce(query, key, teacher_query, negatives=queue, alpha=0.4, normalize=True)
 
-    Source: Li et al. 2021 (ALBEF), arXiv 2107.07651, eq. 6; Yang et al. 2022 (TCL), arXiv 2202.10401; filter: Ni et
-    al. 2023 (Mod-X), arXiv 2305.07437.
+    Source: Li et al. 2021 (ALBEF), https://arxiv.org/abs/2107.07651, eq. 6; Yang et al. 2022 (TCL),
+    https://arxiv.org/abs/2202.10401. filter_wrong: Ni et al. 2023 (Mod-X), https://arxiv.org/abs/2305.07437.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("teacher_loss", teacher_loss, LOSSES)
@@ -153,35 +161,46 @@ def clip_distill_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CLIP with a teacher's softmax as target, in both directions and from one pass.
+    """CLIP with a teacher's softmax as target, in both directions and in one pass.
 
         L = 1/2N sum_i [ - sum_j p_ij log softmax_j(z_ij) - sum_j p'_ij log softmax_j(z_ji) ]
         z_ij = logit_scale <image_i, text_j>,   t_ij = teacher_logit_scale <teacher_image_i, teacher_text_j>
         p_ij = alpha softmax_j(t_ij) + (1 - alpha) [j = i],   p'_ij = alpha softmax_j(t_ji) + (1 - alpha) [j = i]
 
     Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        teacher_image_features, teacher_text_features: (N, T), the teacher's.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        teacher_logit_scale: Its multiplier; None: logit_scale, without gradient.
-        alpha: Share of the teacher in the target, in [0, 1]; float or 0-dim tensor.
-        teacher_loss: "ce", as above, or "kl", from which the entropies of p and p' are subtracted.
-        filter_wrong: An item whose teacher does not find its partner (of equals the first counts) has loss 0 in that
-            direction.
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        teacher_image_features, teacher_text_features: (N, T), the teacher's features.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        teacher_logit_scale: The teacher's scale; None: logit_scale, without gradient.
+        alpha: The teacher's share of the target, in [0, 1]; a float or a 0-dim tensor.
+        teacher_loss: "ce", the formula above, or "kl", which subtracts the entropies of p and p'.
+        filter_wrong: True: an item whose teacher does not find its partner (the first of equals counts) has loss 0 in
+            that direction.
         detach_targets: False lets gradients through the targets.
-        direction: "mean" | "sum" of both; "rows": image -> text alone, "cols": text -> image alone.
-        weights, reduction, memory_budget, backend, group: As in info_nce.
+        direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale all four sets of rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 12 N^2 D FLOP forward and
-    backward for T = D, 16 with gradients through the targets.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 12 N^2 D FLOP forward and backward for T = D, 16 with gradients through the targets.
 
     Example:
-        >>> image, text, teacher_image, teacher_text = torch.nn.functional.normalize(torch.randn(4, 8, 16), dim=2)
-        >>> loss = clip_distill_loss(image, text, teacher_image, teacher_text, 20.0)
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> teacher_image_features, teacher_text_features = torch.randn(2, 8, 32)
+        >>> loss = clip_distill_loss(
+        ...     image_features, text_features, teacher_image_features, teacher_text_features, 20.0, normalize=True
+        ... )
 
     Source: open_clip DistillClipLoss (alpha=1, "ce"); Yamaguchi et al. 2025 (CLIP-Refine, HyCD: "kl" on features that
-    are not normalised, logit_scale 1, alpha=0.5), arXiv 2504.12717; Ni et al. 2023 (Mod-X: "kl", filter_wrong, "sum"),
-    arXiv 2305.07437.
+    are not normalized, logit_scale 1, alpha=0.5), https://arxiv.org/abs/2504.12717; Ni et al. 2023 (Mod-X: "kl",
+    filter_wrong, "sum"), https://arxiv.org/abs/2305.07437.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("teacher_loss", teacher_loss, LOSSES)

@@ -38,29 +38,40 @@ def fdt_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CLIP's loss of images and texts that are both made of a codebook's vectors (finite discrete tokens).
+    """CLIP's loss of images and texts that are both mixtures of a codebook's vectors (finite discrete tokens).
 
         L = clip_loss(fdt_features(image_tokens, codebook), fdt_features(text_tokens, codebook), logit_scale)
 
     Args:
-        image_tokens: (N, R, D), patches; text_tokens: (N, T, D), words; each after its own projection to the codebook's
-            width.
+        image_tokens: (N, R, D), patches, after their own projection to the codebook's width.
+        text_tokens: (N, T, D), words, likewise.
         codebook: (K, D), a parameter that both share, of vectors of any length; the same on every rank.
-        logit_scale: As in clip_loss.
-        image_mask: (N, R) bool, text_mask: (N, T) bool, True = a token. A pair of which a side has none takes no part.
-        temperature, pool, padding: As in fdt_features.
-        direction, reduction, memory_budget, backend, group: As in clip_loss.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        image_mask: (N, R) bool, True = a token. A pair with an empty side takes no part.
+        text_mask: (N, T) bool, likewise.
+        temperature: > 0, a float or a 0-dim tensor. A high temperature mixes all vectors alike. The official code
+            starts it at 1000.
+        pool: "max", "mean", or "sum" over tokens.
+        padding: "drop", or "zero": a padded token scores 0, as in the official code.
+        direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 6 N (R + T) K D FLOP for the codebook's scores,
-    8 N K D for the mixtures, 8 N²D for the pairs, forward and backward. Holds some vectors of K numbers for each item.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 6 N (R + T) K D FLOP for the codebook's scores, 8 N K D for the mixtures, 8 N²D for the pairs, forward and
+    backward. Holds a few vectors of K numbers per item.
 
     Example:
-        >>> images, texts = torch.randn(4, 9, 16), torch.randn(4, 5, 16)
+        >>> image_tokens, text_tokens = torch.randn(4, 9, 16), torch.randn(4, 5, 16)
         >>> codebook = torch.nn.Parameter(torch.randn(64, 16))
-        >>> loss = fdt_loss(images, texts, codebook, 14.3)
+        >>> loss = fdt_loss(image_tokens, text_tokens, codebook, 14.3)
 
-    Source: Chen et al. 2023 (FDT), arXiv 2303.14865, eq. 2 to 5; official code yuxiaochen1103/FDT, whose temperature
-    starts at 1000.
+    Source: Chen et al. 2023 (FDT), https://arxiv.org/abs/2303.14865, eq. 2 to 5; official code yuxiaochen1103/FDT.
     """
     options = {"temperature": temperature, "pool": pool, "padding": padding, "backend": backend}
     image = fdt_features(image_tokens, codebook, mask=image_mask, **options)  # type: ignore[arg-type]
@@ -87,18 +98,24 @@ def fdt_features(
         r_ik = max_l <x_il, c_k> / (sqrt(D) temperature),   f_i = sum_k sparsemax(r_i)_k c_k
 
     Args:
-        tokens: (N, L, D), float32 | bfloat16 | float16 | float64. codebook: (K, D).
-        mask: (N, L) bool, True = a token. What is padding may hold anything and gets no gradient; an item without
-            tokens is zeros.
-        temperature: > 0, float or 0-dim tensor. A high one mixes all vectors alike.
-        pool: "max" over tokens, "mean" or "sum".
-        padding: "drop", or "zero": a padded token scores 0, as in the official code, so that no maximum of an item that
-            has padding is negative and its mean is over all L.
-        backend: As in segment_reduce, for "max".
+        tokens: (N, L, D), float32 | bfloat16 | float16 | float64.
+        codebook: (K, D).
+        mask: (N, L) bool, True = a token. Padding may hold anything and gets no gradient; an item without tokens gives
+            zeros.
+        temperature: > 0, a float or a 0-dim tensor. A high temperature mixes all vectors alike.
+        pool: "max", "mean", or "sum" over tokens.
+        padding: "drop", or "zero": a padded token scores 0, as in the official code, so that no maximum of an item with
+            padding is negative, and its mean covers all L.
+        backend: For pool="max": "auto", "cpu", "torch", "triton", or "cuda". A named backend raises BackendUnsupported
+            instead of falling back.
 
     Returns: (N, D), float32 (float64 for float64 features), not unit.
 
-    Source: Chen et al. 2023 (FDT), arXiv 2303.14865, eq. 2 to 4.
+    Example:
+        >>> fdt_features(torch.randn(4, 9, 16), torch.randn(64, 16)).shape
+        torch.Size([4, 16])
+
+    Source: Chen et al. 2023 (FDT), https://arxiv.org/abs/2303.14865, eq. 2 to 4.
     """
     check.features("tokens", tokens, ndim=3)
     check.same_width("codebook", check.features("codebook", codebook), "tokens", tokens)

@@ -12,30 +12,33 @@ from .kept import KeptTensors
 
 
 class FeatureQueue(KeptTensors):
-    """The features of the last `size` samples, first in, first out: negatives that cost no encoder.
+    """The features of the last `size` samples, first in, first out: negatives that need no encoder.
 
-        queue = FeatureQueue(65536, 128)
-        loss = contrastile.info_nce(query, key, negatives=queue.features)
-        loss.backward()
-        queue.enqueue(key)
-
-    Enqueue after backward. `features` is the memory of the queue itself, no copy, and enqueue writes into it: a loss
-    that still needs it in backward raises then, as torch does for any tensor that was changed in place; one that has
-    formed its gradients already (losses reduced by "mean" or "sum") does not notice.
+    Enqueue after backward. `features` is the queue's own memory, not a copy, and enqueue writes into it. A loss that
+    still needs it in backward then raises, as torch does for any tensor changed in place; a loss that has already
+    formed its gradients (reduction "mean" or "sum") does not notice.
 
     Args:
         size: How many features it holds at most.
         dim: Their width.
-        dtype: float32, bfloat16, float16 or float64: that of the features it meets, which a loss would otherwise
-            convert, all of the queue in every step.
+        dtype: float32, bfloat16, float16, or float64: the type of the features it meets; otherwise a loss converts the
+            whole queue at every step.
         ids: Keep an integer beside each feature.
-        group: Enqueue the features of all ranks, in the order of ranks, so that every rank holds the same queue: for
-            losses with group=Ranks(group, replicated_negatives=True). Ranks may bring different numbers.
+        group: Enqueue the features of all ranks, in rank order, so that every rank holds the same queue: for losses
+            with group=Ranks(group, replicated_negatives=True). Ranks may bring different numbers.
 
-    State: in state_dict (features, ids, and how many were ever enqueued); no buffers, so that DistributedDataParallel
-    does not send them. It follows the module to a device and keeps its dtype.
+    State: in state_dict (features, ids, and how many were ever enqueued); there are no buffers, so
+    DistributedDataParallel does not send them. The queue follows the module to a device and keeps its dtype.
 
-    Source: He et al. 2020 (MoCo), arXiv 1911.05722, algorithm 1.
+    Example:
+        >>> queue = FeatureQueue(64, 16)
+        >>> query, key = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> info_nce(query, key, negatives=queue.features).backward()
+        >>> queue.enqueue(key)
+        >>> queue.features.shape
+        torch.Size([8, 16])
+
+    Source: He et al. 2020 (MoCo), https://arxiv.org/abs/1911.05722, algorithm 1.
     """
 
     def __init__(

@@ -30,23 +30,39 @@ def cua(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CUA: CLIP, plus the uniformity of each modality and the alignment of pairs, which the gap between them spoils.
+    """CUA: CLIP plus two terms against the modality gap, uniformity of each modality and alignment of pairs.
 
         L = clip_weight * clip_loss(x, y, logit_scale)
             + uniformity_weight * 1/2 [ U(x) + U(y) ] + alignment_weight * mean_i |x_i - y_i|^2
         U(x) = log mean_{i < j} e^{-t |x_i - x_j|^2},      x = image_features, y = text_features
 
     Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: As in clip_loss; the paper keeps it at 100.
-        t: > 0, inverse squared length.
-        present: (N,) bool: pairs of which a side is missing have no part in any term, as in info_nce.
-        clip_weight, uniformity_weight, alignment_weight: float or 0-dim tensor; a term of weight 0.0 is not computed.
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor. The paper keeps it at
+            100.
+        t: > 0, an inverse squared length.
+        clip_weight, uniformity_weight, alignment_weight: Floats or 0-dim tensors. A term with weight 0.0 is not
+            computed.
+        present: (N,) bool. Pairs with a missing side (False) have no part in any term; their features may hold anything
+            and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs: the
-    alignment alone. Cost: 16 N^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs and gives the
+    alignment term only.
+    Cost: 16 N^2 D FLOP forward and backward.
 
-    Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> loss = cua(image_features, text_features, normalize=True)
+
+    Source: Fahim et al. 2024, https://arxiv.org/abs/2405.18570; official code abrar-fahim/contrastive-gap,
+    clips/hf_clip.py.
     """
     weights = {"clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight}
     engine = EngineOptions.of(memory_budget, backend, group)
@@ -74,10 +90,35 @@ def cuaxu(
 
         L = cua(x, y, ...) + cross_uniformity_weight * log mean_{i != j} e^{-t |x_i - y_j|^2}
 
-    Positive pairs are excluded from the cross term. Arguments as in cua; cross_uniformity_weight like the others.
+    The cross term excludes positive pairs.
+
+    Args:
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor. The paper keeps it at
+            100.
+        t: > 0, an inverse squared length.
+        clip_weight, uniformity_weight, alignment_weight, cross_uniformity_weight: Floats or 0-dim tensors. A term with
+            weight 0.0 is not computed.
+        present: (N,) bool. Pairs with a missing side (False) have no part in any term; their features may hold anything
+            and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
+
+    Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs and gives the
+    alignment term only.
     Cost: 24 N^2 D FLOP forward and backward.
 
-    Source: Fahim et al. 2024, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, clips/hf_clip.py.
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> loss = cuaxu(image_features, text_features, normalize=True)
+
+    Source: Fahim et al. 2024, https://arxiv.org/abs/2405.18570; official code abrar-fahim/contrastive-gap,
+    clips/hf_clip.py.
     """
     weights = {
         "clip": clip_weight, "uniformity": uniformity_weight, "alignment": alignment_weight,

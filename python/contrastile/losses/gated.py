@@ -35,25 +35,31 @@ def hydra_loss(
 
     Args:
         x: Samples, (N, D), of any norm.
-        gate: g, (N, D), what each sample's two classes make of every feature: from 0 to 1.
-        labels, partner_labels: (N,) integers, the class of each sample and the class that it is paired with.
-        keys, key_labels: (M, D), (M,) what samples are compared with, as from a momentum encoder. Default: x and
-            labels, where a sample whose partner class is its own is its own positive, too, as in the official code.
-        logit_scale: The multiplier, 1 / temperature: float or 0-dim tensor with gradient.
-        reduction: "mean" over all pairs (i, j), "sum", or "none": (N,) sums of each sample; one without pairs has 0.
-        memory_budget, backend, group: As in pair_reduce.
+        gate: g, (N, D), from 0 to 1: how much each sample's pair of classes uses each feature.
+        labels, partner_labels: (N,) integers, the class of each sample and the class it is paired with.
+        keys, key_labels: (M, D), (M,): what samples are compared with, for example from a momentum encoder. Default: x
+            and labels; then a sample whose partner class is its own is its own positive too, as in the official code.
+        logit_scale: 1 / temperature: a float or a 0-dim tensor with gradient.
+        reduction: "mean" over all pairs (i, j), "sum", or "none": (N,), the sum per sample; 0 for a sample without
+            pairs.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Where <g_i^2, k_j^2> <= 1e-24 there is nothing to compare: cos is 0, without gradient.
-
-    Returns: float32 (float64 for float64 inputs), nats; 0 without pairs. Cost: 32 N M D FLOP forward and backward,
-    O((N + M) D) memory.
+    Returns: float32 (float64 for float64 features), nats; 0 without pairs. Where <g_i^2, k_j^2> <= 1e-24 there is
+    nothing to compare: cos is 0, without gradient.
+    Cost: 32 N M D FLOP forward and backward, O((N + M) D) memory.
 
     Example:
         >>> x, gate = torch.randn(8, 16), torch.rand(8, 16)
-        >>> loss = hydra_loss(x, gate, torch.arange(8) % 4, torch.arange(8) % 3)
+        >>> labels, partner_labels = torch.arange(8) % 4, torch.arange(8) % 3
+        >>> loss = hydra_loss(x, gate, labels, partner_labels)
 
-    Source: Wu et al. 2024, "Rethinking Positive Pairs in Contrastive Learning", arXiv 2410.18200; erow/vitookit
-    simlap.py.
+    Source: Wu et al. 2024, "Rethinking Positive Pairs in Contrastive Learning", https://arxiv.org/abs/2410.18200;
+    erow/vitookit simlap.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     x, gate = feature_pair("x", x, "gate", gate, normalize=False)
@@ -78,6 +84,8 @@ def hydra_loss(
     # gradients of features that are in both products meet in float32 and are rounded once
     engine.compute_dtype = torch.promote_types(x.dtype, columns.dtype)
     x, gate, columns = upcast(x), upcast(gate), upcast(columns)
+    if engine.compute_dtype == torch.float16:
+        columns = near_one(columns)
     pairs = Pairs(
         gated_rows(x, gate), columns, scale, score="gated", gate=(gate.square(), columns.square()),
         keep=("other_id", "other_group"), row_ids=labels, col_ids=of_columns, row_groups=partners,
@@ -98,6 +106,16 @@ def hydra_loss(
     if reduction == "sum":
         return total
     return total / batch.sum(found.row_kept.sum()).clamp_min(1)
+
+
+def near_one(keys: Tensor) -> Tensor:
+    """Each key divided by a power of two, which changes none of its cosines, so that its largest element is from 1/2 to
+    1: squares of others may leave the range of float16."""
+    if not keys.numel():
+        return keys
+    largest = keys.detach().abs().amax(1, keepdim=True)
+    exponent = torch.frexp(largest.nan_to_num(1.0, 1.0)).exponent
+    return torch.ldexp(keys, -exponent)
 
 
 def gated_rows(x: Tensor, gate: Tensor) -> Tensor:

@@ -29,28 +29,33 @@ def grouped_info_nce(
     reduction: Reduction = "mean",
     group: Group = None,
 ) -> Tensor:
-    """InfoNCE over each query's own candidates: nothing else of the batch is a negative.
+    """InfoNCE over each query's own candidates: nothing else in the batch is a negative.
 
         L_i = log(e^{z_i} + sum_k e^{z_ik}) - z_i
         z_i = <q_i, p_i> / temperature,    z_ik = <q_i, c_ik> / temperature + bias_ik
 
     Args:
-        query, positive: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        query, positive: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
         hard_negatives: c, (N, K, D), or Candidates: lists of any length, rows of a bank by index, a bias.
-        temperature: > 0; float, 0-dim tensor or (N,). Dimensionless, divides the similarity.
-        weights, present, reduction: As in info_nce.
-        group: Queries are those of all ranks; nothing but the reduction connects them.
+        temperature: > 0: a float, a 0-dim tensor, or (N,). Dimensionless; divides the similarity.
+        weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over queries, or "none": (N,).
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean is over the queries of
+            all ranks; nothing else connects them.
 
-    Returns: float32 (float64 for float64 inputs), nats. A query without candidates and an empty batch give 0. Cost:
-    6 N K D FLOP forward and backward, O(N K) memory beyond the features; plain torch.
+    Returns: float32 (float64 for float64 features), nats. A query without candidates and an empty batch give 0.
+    Cost: 6 N K D FLOP forward and backward, O(N K) memory beyond the features. Plain torch.
 
     Example:
-        >>> image, text = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> rewritten = torch.nn.functional.normalize(torch.randn(8, 10, 16), dim=2)
-        >>> loss = grouped_info_nce(image, text, rewritten, temperature=0.01)
+        >>> query, positive = torch.randn(2, 8, 16)
+        >>> hard_negatives = torch.randn(8, 10, 16)
+        >>> loss = grouped_info_nce(query, positive, hard_negatives, temperature=0.01, normalize=True)
 
-    Source: Hu et al. 2025 (DeGLA), arXiv 2504.16801, eq. 8 and 9; FG-CLIP 2, arXiv 2510.10921, official code
-    (hard_contrastive_loss).
+    Source: Hu et al. 2025 (DeGLA), https://arxiv.org/abs/2504.16801, eq. 8 and 9; FG-CLIP 2,
+    https://arxiv.org/abs/2510.10921, official code (hard_contrastive_loss).
     """
     found = Grouped.of(query, positive, hard_negatives, temperature, weights, present, normalize, reduction, group)
     if found.batch.total == 0:
@@ -73,26 +78,36 @@ def grouped_margin_loss(
     reduction: Reduction = "mean",
     group: Group = None,
 ) -> Tensor:
-    """The positive must win against each of the query's own candidates by a margin.
+    """The positive must beat each of the query's own candidates by a margin.
 
-        L_i = mean_k max(0, margin + z_ik - z_i),    z as in grouped_info_nce
+        L_i = mean_k max(0, margin + z_ik - z_i)
+        z_i = <q_i, p_i> / temperature,    z_ik = <q_i, c_ik> / temperature + bias_ik
 
     Args:
-        query, positive, hard_negatives: As in grouped_info_nce. The mean is over candidates that are there.
-        margin: A number, in units of z: of the similarity at temperature 1. FG-CLIP 2 sets it to how
-            far positives are ahead in the step before, on average, from 0 to 10.
-        temperature: > 0; float, 0-dim tensor or (N,).
-        weights, present, reduction, group: As in grouped_info_nce.
+        query, positive: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+        hard_negatives: c, (N, K, D), or Candidates: lists of any length, rows of a bank by index, a bias. The mean is
+            over the candidates that exist.
+        margin: A number in units of z, so of the similarity at temperature 1. FG-CLIP 2 sets it to the average lead of
+            the positives in the previous step, from 0 to 10.
+        temperature: > 0: a float, a 0-dim tensor, or (N,). Divides the similarity.
+        weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over queries, or "none": (N,).
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean is over the queries of
+            all ranks; nothing else connects them.
 
-    Returns: float32 (float64 for float64 inputs), in units of z. A query without candidates and an empty batch give 0.
-    Where a term is 0, its gradient is. Cost: 6 N K D FLOP forward and backward; plain torch.
+    Returns: float32 (float64 for float64 features), in units of z. A query without candidates and an empty batch give
+    0. Where a term is 0, so is its gradient.
+    Cost: 6 N K D FLOP forward and backward. Plain torch.
 
     Example:
-        >>> image, text = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> rewritten = torch.nn.functional.normalize(torch.randn(8, 10, 16), dim=2)
-        >>> loss = grouped_margin_loss(image, text, rewritten, margin=0.2)
+        >>> query, positive = torch.randn(2, 8, 16)
+        >>> hard_negatives = torch.randn(8, 10, 16)
+        >>> loss = grouped_margin_loss(query, positive, hard_negatives, margin=0.2, normalize=True)
 
-    Source: FG-CLIP 2, arXiv 2510.10921, official code (get_cmr_loss).
+    Source: FG-CLIP 2, https://arxiv.org/abs/2510.10921, official code (get_cmr_loss).
     """
     found = Grouped.of(query, positive, hard_negatives, temperature, weights, present, normalize, reduction, group)
     lead = check.scalar("margin", margin, device=query.device)

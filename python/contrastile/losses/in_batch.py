@@ -13,24 +13,29 @@ from .weights import Counted
 
 @dataclass(eq=False)
 class InBatch:
-    """What a call of `info_nce` or `clip_loss` sees of its batch. Give one as `report`, and the call fills it.
+    """What a call of `info_nce` or `clip_loss` sees of its batch. Pass one as `report`, and the call fills it.
 
-    Every number is a mean over the queries, a 0-dim tensor without gradient on the features' device, so that nothing
-    waits for it: read it when you log. With `present` it is over those that are there, with `group` over those of all
-    ranks; `weights` and `reduction` do not matter. Names with key_ are of the direction key -> query (text -> image).
-    What a call does not compute is None: a direction that it leaves out, or everything where the batch is empty.
+    Every number is a mean over the queries, a 0-dim tensor without gradient on the features' device, so nothing waits
+    for it: read it when you log. With `present` it covers the pairs that are present, with `group` those of all ranks;
+    `weights` and `reduction` do not matter. Names with key_ belong to the direction key -> query (text -> image). What
+    a call does not compute is None: a direction you leave out, or everything for an empty batch.
 
         recall: the share of queries whose own key has a larger logit than every other candidate, in-batch R@1
         probability: of the query's own key, the softmax e^{-L_i}
-        largest_negative: the largest logit among the query's other candidates, of the queries that have others
+        largest_negative: the largest logit among the query's other candidates, over the queries that have others
 
-    Candidates are what the loss has: keys that ids or a margin drop are none. The entropy of the softmax is no
-    by-product; its mean, of a loss without smoothing and log-probabilities, is L - logit_scale dL/dlogit_scale.
+    Candidates are those of the loss: keys that ids or a margin drop are not candidates. The entropy of the softmax does
+    not come for free; its mean, for a loss without smoothing and log-probabilities, is L - logit_scale dL/dlogit_scale.
+
+    Args:
+        recall, probability, largest_negative: Filled by the call; leave them out.
+        key_recall, key_probability, key_largest_negative: The same for the direction key -> query.
 
     Example:
         >>> report, (x, y) = InBatch(), torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
         >>> loss = clip_loss(x, y, 20.0, report=report)
-        >>> report.recall.item()  # doctest: +SKIP
+        >>> 0.0 <= report.recall.item() <= 1.0
+        True
     """
 
     recall: Tensor | None = None

@@ -33,7 +33,7 @@ def kcl(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Kernel contrastive loss: positives lie close by one kernel, the items of each view spread out by it.
+    """Kernel contrastive loss: one kernel pulls positives together and spreads out the items of each view.
 
         L = -2 mean_i K(a_i, b_i) + gamma [ mean_{i<j} E(a_i, a_j) + mean_{i<j} E(b_i, b_j) ],      a = z1, b = z2
 
@@ -45,25 +45,37 @@ def kcl(
         "gaussian_riesz"  e^{-t d^2}                d^-s (s < 0: -d^-s)
 
     The factor 1/2 in the "log" row is the official code's. Where E is a power, its mean is the exponential of a
-    log-sum-exp of -log d^2, so that a single close pair cannot overflow the sum before it overflows the mean.
+    log-sum-exp of -log d^2, so a single close pair cannot overflow the sum before it overflows the mean.
 
     Args:
-        z1, z2: Anchors and their positives, (N, D), unit rows in the paper, or normalize=True.
-        kernel: See above.
-        t: > 0, float or 0-dim tensor: inverse squared length ("imq": a length, c in the official code).
-        s: Not 0; the exponent of "riesz" and of the energy of "gaussian_riesz". No gradient.
-        gamma: Weight of the energies. float or 0-dim tensor.
-        present: (N,) bool: all means are over the pairs that are, as in info_nce.
+        z1, z2: Anchors and their positives, (N, D); unit rows in the paper, or set normalize=True.
+        kernel: One of the five names above.
+        t: > 0, a float or a 0-dim tensor: an inverse squared length ("imq": a length, c in the official code).
+        s: Not 0, no gradient: the exponent of "riesz" and of the energy of "gaussian_riesz".
+        gamma: Weight of the energies, a float or a 0-dim tensor.
+        present: (N,) bool: all means cover the pairs that are present. The features of others may hold anything and get
+            gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), one number for the batch. N = 1 has no pairs within a view: their
-    mean counts as 0. Squared distances within a view are differences of squared norms, so in float32 those below
-    2^-20 (|x|^2 + |y|^2) are raised to that, with gradient 0 (float64: 2^-46); it keeps "riesz" finite for duplicates,
-    where its formula is not. Two rows of zeros have the squared distance 1e-30 there. The Gaussian energy has no such
-    bound: its exponents round as those of `uniformity`.
-    Cost: 8 N^2 D FLOP forward and backward: each unordered pair once.
+    Returns: float32 (float64 for float64 features), one number for the batch. With N = 1 there are no pairs within a
+    view: their mean counts as 0. Squared distances within a view are differences of squared norms. In float32, those
+    below 2^-20 (|x|^2 + |y|^2) are raised to that bound, with gradient 0 (float64: 2^-46), which keeps "riesz" finite
+    for duplicates; for two rows of zeros the bound is 1e-30. The Gaussian energy has no bound: its exponents round like
+    those of `uniformity`.
+    Cost: 8 N^2 D FLOP forward and backward, since each unordered pair is computed once.
 
-    Source: Koromilas et al. 2024, arXiv 2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has one number for
-    t and s, and t = 2 for the positives of "gaussian_riesz".
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = kcl(z1, z2, kernel="gaussian", t=2.0, normalize=True)
+
+    Source: Koromilas et al. 2024, https://arxiv.org/abs/2405.18045; official code pakoromilas/DHEL-KCL, KCL, which has
+    one number for t and s, and t = 2 for the positives of "gaussian_riesz".
     """
     engine = EngineOptions.of(memory_budget, backend, group)
     check.choice("kernel", kernel, get_args(KernelName))

@@ -57,52 +57,65 @@ def late_interaction_info_nce(
 ) -> Tensor:
     """InfoNCE over late interaction: every query must find its document by the scores of their tokens.
 
-        L_i = log sum_j e^{z_ij} - z_ii,   z_ij = s_ij / temperature,   s = maxsim(queries, documents, ..)
+        L_i = log sum_j e^{z_ij} - z_ii,   z_ij = s_ij / temperature,   s = maxsim(queries, documents, ...)
         j over [documents | hard_negatives_i]
 
     Args:
-        queries: (N, T, D) token embeddings, float32 | bfloat16 | float16 | float64; unit ones, or normalize=True.
-        documents: (M, U, D), M >= N: document i is that of query i, those from N on are further negatives. Or
-            (N, K, U, D): K documents of each query alone, of which the first is its own; there are no other candidates.
-        temperature: > 0, float or 0-dim tensor. 1 for sums over many query tokens (ColBERT), 0.02 to 0.07 for means.
-        query_mask: (N, T) bool, True = a token; document_mask: (M, U) or (N, K, U). Padding may hold anything. A query
-            without tokens, or whose own document has none, has loss 0, is not counted in the mean and is nobody's
-            candidate; neither is a document without tokens.
-        document_offsets: (M + 1,): documents are packed, (all tokens, D), as in maxsim.
-        modalities, num_modalities: (M, U) integers as in modality_maxsim: s_ij is that of the document's best modality.
-            In the place of document_mask.
-        hard_negatives: (N, K, U', D), documents of each query alone, with hard_negative_mask, (N, K, U').
-        hard_positives: (N, P, U', D), with hard_positive_mask, (N, P, U'): positives in the place of document i, which
-            then is no candidate of query i; L_i is the mean over them, each against the negatives alone.
+        queries: (N, T, D), token embeddings, float32 | bfloat16 | float16 | float64; unit, or set normalize=True.
+        documents: (M, U, D), M >= N: document i belongs to query i, those from N on are further negatives. Or (N, K, U,
+            D): K documents of each query alone, of which the first is its own; there are no other candidates.
+        temperature: > 0, a float or a 0-dim tensor. 1 for sums over many query tokens (ColBERT), 0.02 to 0.07 for
+            means.
+        query_mask: (N, T) bool, True = a token. Padding may hold anything. A query without tokens, or whose own
+            document has none, has loss 0, does not count in the mean, and is no candidate.
+        document_mask: (M, U) or (N, K, U) bool, True = a token. A document without tokens is no candidate.
+        document_offsets: (M + 1,): documents are packed, (all tokens, D), without padding.
+        modalities, num_modalities: (M, U) integers, the modality of every document token (see modality_maxsim), and how
+            many there are: s_ij is the score of the document's best modality. They replace document_mask.
+        hard_negatives: (N, K, U', D), documents of each query alone.
+        hard_negative_mask: (N, K, U') bool, True = a token.
+        hard_positives: (N, P, U', D): positives in place of document i, which is then no candidate of query i. L_i is
+            the mean over them, each against the negatives only.
+        hard_positive_mask: (N, P, U') bool, True = a token.
         query_ids, document_ids: Integers, (N,) and (M,): another document with the query's id is no candidate.
             document_ids default to query_ids where M = N.
-        teacher_scores: Scores of a teacher, divided by teacher_temperature (> 0): (N, candidates), those of documents
-            (of all ranks), then of hard_negatives; no gradient. Then L_i is (1 - teacher_weight) L_i + teacher_weight
-            D_i; with teacher_weight 1 the contrast is not in the loss, and label_smoothing is refused.
-        teacher_loss: D_i over the candidates of query i, p_i the softmax of the teacher's scores: "kl", KL(p_i ||
+        teacher_scores: Scores of a teacher, (N, candidates): those of documents (of all ranks), then of hard_negatives;
+            no gradient. Then the loss is (1 - teacher_weight) L_i + teacher_weight D_i.
+        teacher_loss: D_i over the candidates of query i, with p_i the softmax of the teacher's scores: "kl", KL(p_i ||
             softmax z_i); "ce", its cross-entropy; "mse", the mean of (z_ij - t_ij)².
-        label_smoothing: In [0, 1), as in torch.nn.functional.cross_entropy, over the candidates there are.
-        direction: "rows", query -> documents; "cols", document i -> queries, where hard negatives do not count; "mean"
+        teacher_temperature: > 0, divides teacher_scores; a float or a 0-dim tensor.
+        teacher_weight: The share of D_i, a float or a 0-dim tensor. With 1 the contrast is not in the loss, and
+            label_smoothing is refused.
+        label_smoothing: In [0, 1): spreads this share of the target over the candidates, as
+            torch.nn.functional.cross_entropy does.
+        direction: "rows": query -> documents. "cols": document i -> queries, where hard negatives do not count. "mean"
             or "sum" of both.
-        reduce: "sum" or "mean" over query tokens. document_reduce, sharpness: Over document tokens, as in maxsim.
-        top_k: XTR: scores are xtr_scores(queries, documents, top_k), top_k over all documents. Then with `reduce`,
-            document_reduce, modalities and documents of each query alone as they are by default.
-        reduction: "mean" | "sum" over queries, or "none": (N,).
-        memory_budget: Bytes up to which scores of query tokens with documents (8 N T M) stay for the backward pass, by
-            default 64 MiB. Beyond, blocks of documents are scored one after the other, and again in the backward pass;
-            not even the N M scores are held. A graph (torch.compile, torch.export) holds all.
-        backend: As in maxsim.
-        group: Documents are those of all ranks, and travel; U must be equal on all of them.
+        reduce: "sum" or "mean" over query tokens.
+        document_reduce: Over document tokens: "max", "lse", or "softmax_mean", as `segment_reduce` defines them.
+        sharpness: Of "lse" and "softmax_mean": a number or a 0-dim tensor, which may be learned.
+        top_k: XTR: scores are xtr_scores(queries, documents, top_k), over all documents. reduce, document_reduce,
+            modalities, and documents of each query alone must then keep their defaults.
+        normalize: Scale token embeddings to unit length first.
+        reduction: "mean" or "sum" over queries, or "none": (N,).
+        memory_budget: Bytes up to which scores of query tokens with documents (8 N T M) stay for the backward pass;
+            default 64 MiB. Beyond it, blocks of documents are scored one after the other, and again in the backward
+            pass; not even the N M scores are held. A graph (torch.compile, torch.export) holds all.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: documents come from all ranks,
+            and travel. U must be equal on all ranks.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 6 N T M U D FLOP forward and backward, 8 in blocks.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 6 N T M U D FLOP forward and backward, 8 in blocks.
 
     Example:
         >>> queries, documents = torch.randn(4, 5, 16), torch.randn(8, 9, 16)
         >>> loss = late_interaction_info_nce(queries, documents, normalize=True)
 
-    Source: Khattab and Zaharia 2020 (ColBERT), arXiv 2004.12832; Yao et al. 2022 (FILIP), arXiv 2111.07783, eq. 1 to 5;
-    Li et al. 2023 (BLIP-2), arXiv 2301.12597; Lee et al. 2023 (XTR), arXiv 2304.01982; Wan et al. 2025 (CLaMR), arXiv
-    2506.06144; distillation: Santhanam et al. 2022 (ColBERTv2), arXiv 2112.01488.
+    Source: Khattab and Zaharia 2020 (ColBERT), https://arxiv.org/abs/2004.12832; Yao et al. 2022 (FILIP),
+    https://arxiv.org/abs/2111.07783, eq. 1 to 5; Li et al. 2023 (BLIP-2), https://arxiv.org/abs/2301.12597; Lee et al.
+    2023 (XTR), https://arxiv.org/abs/2304.01982; Wan et al. 2025 (CLaMR), https://arxiv.org/abs/2506.06144.
+    Distillation: Santhanam et al. 2022 (ColBERTv2), https://arxiv.org/abs/2112.01488.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     row, col = direction_weights(direction)
@@ -169,9 +182,12 @@ class Problem:
         queries = tokens_of("queries", self.how.queries, self.how.mask, None, self.how.normalize)
         if mine.count < queries.items:
             raise ValueError(f"documents must be those of {queries.items} queries, or more, got {mine.count}")
-        mine = mine if engine.ranks is None else only_inside(mine)
+        if engine.ranks is not None:
+            if isinstance(mine.tokens.segments, Tensor):
+                engine.ranks.refuse_promise("packed documents")
+            mine = only_inside(mine)
         sizes = [queries.items, mine.count, mine.tokens.items, mine.tokens.features.shape[0]]
-        batch, each, parts, tokens = GlobalBatch.several(engine.ranks, sizes, facts=lambda: facts)
+        batch, each, parts, tokens = GlobalBatch.several(engine.ranks, sizes, lambda: facts, queries.items)
         documents = of_all_ranks(mine, parts, tokens)
         columns = self.columns
         columns.first, columns.total, columns.cols_here = each.offset, each.total, documents.here()

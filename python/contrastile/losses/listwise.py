@@ -23,19 +23,22 @@ def pro_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Preference rank optimisation: every item of a list must win against all items of lower grades, by how much lower.
+    """Preference rank optimization: every item of a list must beat all items with lower grades, in proportion.
 
         L = mean_k log [ 1 + sum_{j: y_j < y_k} e^{(y_k - y_j) x_j} / e^{(y_k - min y) x_k} ]
 
-    over the items k that have one of a lower grade, x = scores / temperature, y = grades. The logits are products of
-    two numbers a row, <(y_k, 1), (x_j, -y_j x_j)>, so the N x N matrix of the formula is not held.
+    over the items k that have one with a lower grade; x = scores / temperature, y = grades. The logits are products of
+    two numbers per row, <(y_k, 1), (x_j, -y_j x_j)>, so the N x N matrix of the formula is not held.
 
     Args:
-        scores: (N,), as cosines of N pairs of texts; float32 | bfloat16 | float16 | float64.
-        grades: (N,) numbers, what people said of the pairs; no gradient. Compared in float64: grades that differ at
-            all are different, where the official code asks for 1e-8.
+        scores: (N,), such as cosines of N pairs of texts; float32 | bfloat16 | float16 | float64.
+        grades: (N,) numbers, for example human ratings of the pairs; no gradient. Compared in float64: grades that
+            differ at all are different, where the official code asks for 1e-8.
         temperature: > 0.
-        group: The list is that of all ranks, as in every loss; scores travel, 2 numbers an item.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the list covers all ranks; 2
+            numbers per item travel.
 
     Returns: float32 (float64 for float64 scores), one number for the list; 0 with gradient 0 if all grades are equal.
     Cost: 16 N^2 FLOP forward and backward, O(N) memory.
@@ -45,8 +48,8 @@ def pro_loss(
         >>> bool(pro_loss(scores, grades) < pro_loss(-scores, grades))
         True
 
-    Source: CoDiEmb, arXiv 2508.11442, which adapts arXiv 2306.17492; official code TencentCloudADP/youtu-embedding,
-        training/CoDiEmb/train/loss.py, PROLoss.
+    Source: CoDiEmb, https://arxiv.org/abs/2508.11442, which adapts https://arxiv.org/abs/2306.17492; official code
+    TencentCloudADP/youtu-embedding, training/CoDiEmb/train/loss.py, PROLoss.
     """
     engine = EngineOptions.of(0, backend, group)  # keeps no scores of pairs
     found = Graded.of(scores, grades, engine)
@@ -70,15 +73,24 @@ def pearson_loss(scores: Tensor, grades: Tensor, *, group: Group = None) -> Tens
 
         L = 1 - sum_i (x_i - mean x) (y_i - mean y) / sqrt( sum_i (x_i - mean x)^2 sum_i (y_i - mean y)^2 )
 
-    As half the squared distance of both unit vectors, so that a list that is nearly right keeps its digits.
+    Computed as half the squared distance of the two unit vectors, so that a list that is nearly right keeps its digits.
 
-    Args: scores, grades, group: As in pro_loss.
+    Args:
+        scores: (N,), such as cosines of N pairs of texts; float32 | bfloat16 | float16 | float64.
+        grades: (N,) numbers; no gradient.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the list covers all ranks.
 
     Returns: float32 (float64 for float64 scores), one number for the list. 0 if all grades are equal, as in the
-    official code; 1 if all scores are, with gradient 0, where it has NaN.
+    official code; 1 with gradient 0 if all scores are equal, where the official code gives NaN.
     Cost: O(N).
 
-    Source: CoDiEmb, arXiv 2508.11442; official code TencentCloudADP/youtu-embedding, training/CoDiEmb/train/loss.py.
+    Example:
+        >>> scores, grades = torch.tensor([0.9, 0.1, 0.5]), torch.tensor([9.0, 1.0, 5.0])
+        >>> round(pearson_loss(scores, grades).item(), 4)
+        0.0
+
+    Source: CoDiEmb, https://arxiv.org/abs/2508.11442; official code TencentCloudADP/youtu-embedding,
+    training/CoDiEmb/train/loss.py.
     """
     found = Graded.of(scores, grades, EngineOptions.of(None, "auto", group))
     if not len(found.scores):
@@ -93,19 +105,28 @@ def pearson_loss(scores: Tensor, grades: Tensor, *, group: Group = None) -> Tens
 
 @collective
 def rank_kl_loss(scores: Tensor, grades: Tensor, *, temperature: float = 0.05, group: Group = None) -> Tensor:
-    """The softmax of scores shall be that of the grades' ranks, whatever the grades' distances.
+    """The softmax of the scores should match the softmax of the grades' ranks, whatever the distances between grades.
 
         L = KL( softmax(r / temperature) | softmax(scores / temperature) ) / N
 
-    r_i in [0, 1]: the share of the other items with a lower grade, of those with the same grade half.
+    r_i in [0, 1] is the share of the other items with a lower grade, counting those with the same grade half.
 
     Args:
-        scores, grades, group: As in pro_loss. temperature: > 0.
+        scores: (N,), such as cosines of N pairs of texts; float32 | bfloat16 | float16 | float64.
+        grades: (N,) numbers; no gradient.
+        temperature: > 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the list covers all ranks.
 
-    Returns: float32 (float64 for float64 scores), one number for the list. Cost: O(N log N).
+    Returns: float32 (float64 for float64 scores), one number for the list.
+    Cost: O(N log N).
 
-    Source: CoDiEmb, arXiv 2508.11442; official code TencentCloudADP/youtu-embedding, training/CoDiEmb/train/loss.py,
-        RankKLDivergenceLoss, whose batchmean divides by N.
+    Example:
+        >>> scores, grades = torch.tensor([0.9, 0.1, 0.5]), torch.tensor([5.0, 0.0, 3.0])
+        >>> bool(rank_kl_loss(scores, grades) < rank_kl_loss(-scores, grades))
+        True
+
+    Source: CoDiEmb, https://arxiv.org/abs/2508.11442; official code TencentCloudADP/youtu-embedding,
+    training/CoDiEmb/train/loss.py, RankKLDivergenceLoss, whose batchmean divides by N.
     """
     found = Graded.of(scores, grades, EngineOptions.of(None, "auto", group))
     x, n = found.scores / positive_number("temperature", temperature), len(found.scores)

@@ -50,29 +50,43 @@ def margin_info_nce(
         f(c) = c - margin ("cos"),    cos(arccos c + margin) ("arc")
 
     Args:
-        query, key: Pairs, (N, D), unit rows expected, or normalize=True.
-        margin: A number: of the cosine, or ("arc") of the angle, in radians, in [-pi, pi]. A negative one is lenient:
-            InterCLR has -0.5 between images.
-        kind: "cos" | "arc". "arc" goes on as a line, c - |margin| sin |margin| (+ for a negative margin), where the
-            angle would leave [0, pi], as in the official code. Where c is 1 or -1 its gradient is that of
+        query, key: Pairs, (N, D), unit rows, or set normalize=True.
+        margin: A number: of the cosine, or ("arc") of the angle in radians, in [-pi, pi]. A negative margin is lenient:
+            InterCLR uses -0.5 between images.
+        kind: "cos" | "arc". Where the angle would leave [0, pi], "arc" continues as the line c - |margin| sin |margin|
+            (plus for a negative margin), as in the official code. Where c is 1 or -1, its gradient is that of
             cos(margin) c.
-        temperature: > 0, float or 0-dim tensor.
-        negatives: Further candidates of all queries (a queue, a memory bank), (M, D).
-        in_batch: False: the negatives alone, no other keys of the batch, as MoCo and InterCLR have it.
-        query_ids, key_ids, negative_ids: As in info_nce: candidates with the query's id are no negatives.
-        symmetric, direction: As in info_nce, with the same margin in both directions.
-        weights, present, reduction, memory_budget, backend, group: As in info_nce.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        negatives: Further candidates that all queries share (a queue, a memory bank), (M, D).
+        in_batch: False: only negatives are candidates, not the other keys of the batch (MoCo, InterCLR).
+        query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). Candidates with the query's id are not negatives.
+            key_ids default to query_ids. Negatives without ids always count.
+        symmetric: Adds the key -> query direction, with the same margin, from the same pass.
+        direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (query -> key only), or
+            "cols" (key -> query only).
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over rows, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch, and a query without negatives, give 0. Cost:
-    8 N (N + M) D FLOP forward and backward, 6 for negatives without gradient.
+    Returns: float32 (float64 for float64 features), nats. An empty batch, and a query without negatives, give 0.
+    Cost: 8 N (N + M) D FLOP forward and backward, 6 for negatives without gradient.
 
     Example:
-        >>> q, k = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> query, key = torch.randn(2, 8, 16)
         >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
-        >>> loss = margin_info_nce(q, k, margin=-0.5, negatives=queue, in_batch=False, temperature=0.2)
+        >>> loss = margin_info_nce(query, key, margin=0.3, negatives=queue, temperature=0.2, normalize=True)
 
-    Source: Xie et al. 2020 (InterCLR), arXiv 2008.11702; mmselfsup 0.x, interclr_moco.py; both directions: Yang et al.
-    2019, arXiv 1902.08564; "arc": Deng et al. 2019 (ArcFace), arXiv 1801.07698.
+    Source: Xie et al. 2020 (InterCLR), https://arxiv.org/abs/2008.11702; mmselfsup 0.x, interclr_moco.py. Both
+    directions: Yang et al. 2019, https://arxiv.org/abs/1902.08564. "arc": Deng et al. 2019 (ArcFace),
+    https://arxiv.org/abs/1801.07698.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     margin = checked_margin(margin, check.choice("kind", kind, KINDS))
@@ -153,26 +167,38 @@ def cma_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CMA: CLIP less a share of its log-sum-exps, so that matched pairs come closer than CLIP alone brings them.
+    """CMA: CLIP minus a share of its log-sum-exps, which brings matched pairs closer than CLIP alone does.
 
         L = 1/2N sum_i [ (1 - lam) (log sum_j e^{z_ij} + log sum_j e^{z_ji}) - 2 z_ii ]
         z_ij = logit_scale <image_i, text_j>
 
     Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        lam: A number in [0, 1]; 0 gives clip_loss, the official code trains with 0.001.
-        image_ids, text_ids: As in clip_loss: pairs of equal ids are no negatives. The official code has class names as
-            texts and leaves the same names in.
-        direction, weights, present, reduction, memory_budget, backend, group: As in clip_loss.
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        lam: A number in [0, 1]. 0 gives clip_loss; the official code trains with 0.001.
+        image_ids, text_ids: (N,) integers. Pairs with equal ids at different indices are not negatives. The official
+            code uses class names as texts and keeps equal names as negatives.
+        direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats; not bounded below. An empty batch gives 0. Cost: as clip_loss.
+    Returns: float32 (float64 for float64 features), nats; not bounded below. An empty batch gives 0.
+    Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 6 in one direction.
 
     Example:
-        >>> image, text = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> loss = cma_loss(image, text, 100.0, lam=0.001)
+        >>> image, text = torch.randn(2, 8, 16)
+        >>> loss = cma_loss(image, text, 100.0, lam=0.001, normalize=True)
 
-    Source: Kim and Hwang 2025 (CMA), arXiv 2503.18817; ma-kjh/CMA-OoDD, train_utils.py.
+    Source: Kim and Hwang 2025 (CMA), https://arxiv.org/abs/2503.18817; ma-kjh/CMA-OoDD, train_utils.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("image_features", image_features))

@@ -30,36 +30,44 @@ def mil_nce(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """MIL-NCE: every video has a bag of texts, of which some may fit and others not; one that fits is enough.
+    """MIL-NCE: every video has a bag of texts; some fit and some don't, and one that fits is enough.
 
         z_i,jl = <v_i, t_jl> / temperature,   B_i = log sum_l e^(z_i,il)
         R_i = log sum_jl e^(z_i,jl)   of the video against all texts
         C_i = log sum_jl e^(z_j,il)   of the texts of bag i against all videos
-        joint:   L_i = log( e^R_i + e^C_i ) - B_i,   in which the positives are twice, so that L_i >= log 2
+        joint:   L_i = log( e^R_i + e^C_i ) - B_i,   which contains the positives twice, so L_i >= log 2
         else:    "rows"  L_i = R_i - B_i;   "cols"  L_i = C_i - B_i;   "sum" | "mean" of both
 
     Args:
-        video: (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        video: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
         text: (N, K, D), the texts of each video.
-        temperature: > 0, float or 0-dim tensor. The official code of MIL-NCE has 1 and rows of any length, that of VATT
-            0.07 and unit rows.
-        mask: (N, K) bool, True: the text is there. One that is not is nobody's candidate, and what its features hold
-            does not matter. A video without texts has loss 0 and is not counted in the mean, but it stays a candidate
-            of the others' texts.
-        joint: One softmax of both directions, as both official codes have it, or one of each.
-        direction: With joint=False "mean" | "sum" of both; "rows", video -> texts alone; "cols", texts -> video alone.
-        weights: (N,) >= 0, what each video counts, as in info_nce.
-        reduction: "mean" | "sum" over videos, or "none": (N,).
-        memory_budget, backend, group: As in pair_reduce. With a group all ranks must have bags of one size.
+        temperature: > 0, a float or a 0-dim tensor with gradient. The official MIL-NCE code uses 1 and rows of any
+            length; VATT's uses 0.07 and unit rows.
+        mask: (N, K) bool, True where there is a text. A missing text is no candidate, and its features may hold
+            anything. A video without texts has loss 0 and does not count in the mean, but it stays a candidate for the
+            others' texts.
+        joint: True: one softmax over both directions, as both official codes have it. False: one softmax per direction.
+        direction: With joint=False, "mean" or "sum" of both; "rows": video -> texts only; "cols": texts -> video only.
+        weights: (N,) >= 0, no gradient. The weight of each video: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over videos, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            and every rank must make the call. All ranks must have bags of the same size.
 
-    Returns: float32 (float64 for float64 inputs), nats. Cost: 8 N (N K) D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 8 N (N K) D FLOP forward and backward.
 
     Example:
         >>> video, text = torch.randn(4, 16), torch.randn(4, 3, 16)
         >>> loss = mil_nce(video, text, normalize=True)
 
-    Source: Miech et al. 2020, arXiv 1912.06430, eq. 1, official code antoine77340/MIL-NCE_HowTo100M loss.py; Akbari et
-    al. 2021 (VATT), arXiv 2104.11178: objectives.py, AsymmetricNCE (joint) and SymmetricNCE (direction="sum").
+    Source: Miech et al. 2020, https://arxiv.org/abs/1912.06430, eq. 1, official code antoine77340/MIL-NCE_HowTo100M
+    loss.py; Akbari et al. 2021 (VATT), https://arxiv.org/abs/2104.11178, objectives.py, AsymmetricNCE (joint) and
+    SymmetricNCE (direction="sum").
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     row, col = direction_weights(direction)

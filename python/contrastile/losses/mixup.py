@@ -49,37 +49,47 @@ def mixup_info_nce(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """InfoNCE of mixed items: each must find the two that it was mixed of, by their shares.
+    """InfoNCE of mixed items: each must find the two items it was mixed from, by their shares.
 
         L = 1/2N [ - sum_ij p_ij log softmax_j(z_ij) - sum_ij p_ij log softmax_i(z_ij) ]
         z_ij = <mixed_i, clean_j> / temperature,    p_ij = share_i [j = i] + (1 - share_i) [j = partner_i]
 
     Args:
-        mixed, clean: (N, D), unit rows expected, or normalize=True. mixed_i was mixed of item i, by share_i, and of
-            item partner_i.
-        partner: (N,) integers in [0, N), any of them, also i itself. With a group they count through all ranks.
-        share: Of item i, in [0, 1]: float, 0-dim tensor or (N,). Or (N, 2), >= 0, what item i and its partner count,
-            which need not add up to 1. No gradient.
-        temperature: > 0, float or 0-dim tensor.
-        unmixed: (N, D), what mixed was before: all z_ij but those of the two are <unmixed_i, clean_j> / temperature.
-        unmixed_clean: The same of clean, where it is mixed, too. Needs unmixed.
-        fixed_points: Where partner_i = i: "add", p_ii is the sum of both; "overwrite", what the partner counts, as in
-            M3CoL's code, so that an item of share 1 has no target and the loss 0.
-        direction: "mean" | "sum" of both; "rows": mixed -> clean alone, "cols": clean -> mixed alone, which costs as
-            much as both.
-        weights, reduction, memory_budget, backend, group: As in info_nce.
+        mixed, clean: (N, D), unit rows, or set normalize=True. mixed_i combines item i, with share_i, and item
+            partner_i.
+        partner: (N,) integers in [0, N), any of them, including i itself. With a group they count through all ranks.
+        share: The share of item i, in [0, 1]: a float, a 0-dim tensor, or (N,). Or (N, 2), >= 0: the weights of item i
+            and of its partner, which need not add up to 1. No gradient.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        unmixed: (N, D), mixed before mixing: all z_ij except those of the two sources become <unmixed_i, clean_j> /
+            temperature.
+        unmixed_clean: The same for clean, if clean is mixed too. Needs unmixed.
+        fixed_points: Where partner_i = i, "add" makes p_ii the sum of both weights; "overwrite" keeps the partner's
+            weight only, as M3CoL's code does, so that an item with share 1 has no target and loss 0.
+        direction: "mean" or "sum" of both directions; "rows": mixed -> clean only; "cols": clean -> mixed only, which
+            costs as much as both.
+        weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 8 N^2 D FLOP forward and backward
-    (6 where the scores fit memory_budget), 16 with unmixed.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 8 N^2 D FLOP forward and backward (6 where the scores fit memory_budget), 16 with unmixed.
 
     Example:
-        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> x, clean = torch.randn(2, 8, 16)
         >>> partner, share = torch.randperm(8), torch.rand(8)
         >>> mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
-        >>> loss = mixup_info_nce(mixed, y, partner, share, normalize=True)
+        >>> loss = mixup_info_nce(mixed, clean, partner, share, normalize=True)
 
-    Source: Kumar et al. 2024 (M3CoL), arXiv 2409.17777, and its mixco_nce; Oh et al. 2023 (geodesic multi-modal mixup),
-    arXiv 2203.03897, V-, L- and VL-Mix: rows slerp'ed with those of the flipped batch; unmixed is its original_neg.
+    Source: Kumar et al. 2024 (M3CoL), https://arxiv.org/abs/2409.17777, and its mixco_nce; Oh et al. 2023 (geodesic
+    multi-modal mixup), https://arxiv.org/abs/2203.03897, V-, L-, and VL-Mix: rows mixed by slerp with those of the
+    flipped batch; unmixed is its original_neg.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("fixed_points", fixed_points, FIXED_POINTS)
@@ -239,20 +249,32 @@ def m2_mix(
                       + log(1 + sum_{j != i} e^{(<y_i, m_j> - <x_i, y_i>) / temperature}) ],   m = slerp(x, y, share)
 
     Args:
-        x, y: Pairs of two modalities, (N, D), unit rows expected, or normalize=True.
-        share: Of x in m, in [0, 1]: float, 0-dim tensor (the paper draws one for a batch) or (N,). No gradient.
-        temperature: > 0, float or 0-dim tensor.
-        direction: "sum" as in the official code, or "mean" of both; "rows": x among the mixed, "cols": y alone.
-        weights, present, reduction, memory_budget, backend, group: As in info_nce.
+        x, y: Pairs of two modalities, (N, D), unit rows, or set normalize=True.
+        share: The share of x in m, in [0, 1]: a float, a 0-dim tensor (the paper draws one per batch), or (N,). No
+            gradient.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        direction: "sum" (the official code) or "mean" of both; "rows": x against the mixed rows only; "cols": y only.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch, or one pair, gives 0. Cost: 16 N^2 D FLOP
-    forward and backward, half of it in one direction.
+    Returns: float32 (float64 for float64 features), nats. An empty batch, or one pair, gives 0.
+    Cost: 16 N^2 D FLOP forward and backward, half of it in one direction.
 
     Example:
-        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> loss = clip_loss(x, y, 100.0) + 0.01 * m2_mix(x, y, torch.distributions.Beta(0.5, 0.5).sample())
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> share = torch.distributions.Beta(0.5, 0.5).sample()
+        >>> loss = m2_mix(x, y, share, normalize=True)
 
-    Source: Oh et al. 2023, arXiv 2203.03897; official code changdaeoh/multimodal-mixup, main.py.
+    Source: Oh et al. 2023, https://arxiv.org/abs/2203.03897; official code changdaeoh/multimodal-mixup, main.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("x", x))

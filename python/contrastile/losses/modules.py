@@ -62,17 +62,21 @@ from .word_region import OverWords, word_region_loss
 
 
 class InfoNCE(LossModule):
-    """`info_nce` as a module with options of its own.
-
-        loss = InfoNCE(learnable_temperature=True)
-        loss(query, key, negatives=queue)
+    """`info_nce` as a module that keeps its options.
 
     forward takes query, key, and by name negatives, hard_negatives, query_ids, key_ids, negative_ids, query_groups,
-    key_groups, negative_groups, key_log_prob, negative_log_prob, weights, present. An option that is given to forward
-    holds for that call.
+    key_groups, negative_groups, key_log_prob, negative_log_prob, weights, present. An option that you pass to forward
+    holds for that call only.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
+
+    Example:
+        >>> query, key = torch.randn(2, 8, 16)
+        >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
+        >>> ids = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6])  # the first two are the same item
+        >>> criterion = InfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(query, key, negatives=queue, query_ids=ids)
     """
 
     function = staticmethod(info_nce)
@@ -106,13 +110,62 @@ class InfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `info_nce`.
+        """The options of `info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            key_temperature: The temperature of the key -> query direction, if it differs: a float, a 0-dim tensor, or
+                (N,), one per matched key. Needs symmetric=True. Both directions still take one pass, except with
+                matryoshka, query_query, key_key, or key_query.
+            positive_log_prob: False leaves the positive's own logit uncorrected; "mean" and "sum" then cost as much as
+                "none".
+            false_negative_margin: Drops columns of key and negatives with <q_i, k_j> > <q_i, k_i> + margin, in units of
+                similarity. No gradient flows through the decision; rounding decides ties.
+            relative_margin: Drops columns with <q_i, k_j> > <q_i, k_i> - relative_margin |<q_i, k_i>|: a fraction of
+                the positive's similarity. With both margins, the lower limit applies.
+            num_hard: K >= 1: of the negatives that ids and margin leave, only the K largest of each row count, plus any
+                that tie with the last of them (to rounding). The positive always counts. No gradient flows through the
+                choice, which costs one more product of all pairs (two with symmetric=True, where each key has its own K
+                queries) and O(N K) memory. Not with hard_negatives, label_smoothing, or log-probabilities.
+            in_batch: False: only negatives and hard_negatives are candidates, not the other keys of the batch (MoCo).
+                Not with symmetric, label_smoothing, query_query, key_key, key_query, or ids, groups, or
+                log-probabilities of keys.
+            query_query, key_key, key_query: True adds terms to the sum of pair i, over j != i: the other queries
+                e^{<q_i, q_j> / temperature}; the other keys as its key sees them, e^{<k_i, k_j> / temperature}; the
+                other queries as its key sees them, e^{<k_i, q_j> / temperature}. All rows of key count as other keys;
+                negatives do not. Ids, groups, and margins apply here too. With symmetric=True both directions get the
+                same extra terms; key_query does not allow it. Each costs 4 (key_query 8) N^2 D FLOP, and query -> key
+                then costs 8. Not with label_smoothing, log-probabilities, num_hard, or in_batch=False.
+            label_smoothing: In [0, 1): spreads this share of the target over all candidates of the row, as
+                torch.nn.functional.cross_entropy does. Not with ids or a margin.
+            symmetric: Adds the key -> query direction, from the same pass. Extra negatives belong to the queries only.
+            direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (query -> key only),
+                or "cols" (key -> query only). A direction you leave out is not computed.
+            detach_keys: Candidates, including the positive, get no gradient. With symmetric=True each direction trains
+                only its anchors, in two passes (8 N^2 D FLOP together).
+            key_offset: With key (M, D), M >= N, the key of query i is row key_offset + i: this process's keys within
+                keys gathered from elsewhere. The other rows are candidates; with symmetric=True they are not anchors.
+                Not with group, which gathers by itself.
+            matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over
+                all prefixes. normalize=True makes every prefix a unit row; a prefix of a unit row is not one by itself.
+                On the backends cpu and torch one product serves all prefixes: widths that double take about 1.5 times
+                as long as one loss. Other backends, and group, hard_negatives, label_smoothing, margins,
+                positive_log_prob=False, and reduction="none", take one pass per prefix.
+            matryoshka_weights: A number per prefix; default 1 each.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            report: A contrastile.metrics.InBatch, which the call fills with in-batch recall and similar statistics. Not
+                with matryoshka.
+            reduction: "mean" or "sum" over rows, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call. Log-probabilities, weights, and present are
+                those of this rank's own items.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -183,7 +236,29 @@ class InfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`info_nce`. An option holds for this call."""
+        """`info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True. key may
+                have more rows than query: see key_offset.
+            negatives: Columns that all queries share (a queue, other documents), (M, D).
+            hard_negatives: Private columns of each query, (N, K, D), or Candidates: lists of any length, rows of a bank
+                by index, a bias. Holds N K logits.
+            query_ids, key_ids, negative_ids: Integers, (N,), one per row of key, (M,). A column with the row's id is
+                not a negative of that row; the row's own positive stays. key_ids default to query_ids. Negatives
+                without ids always count.
+            query_groups, key_groups, negative_groups: Integers, (N,), one per row of key, (M,). Only candidates in the
+                query's group are its negatives (for example, clusters from an earlier stage of training). key_groups
+                default to query_groups; negatives must have groups, hard_negatives have none. Not with label_smoothing.
+            key_log_prob, negative_log_prob: Log of the probability (or expected count) with which each row of key and
+                of negatives was sampled. It is subtracted from the logit, the positive's too, so that the softmax
+                estimates the one over all candidates (sampled softmax, logQ correction). Finite, no gradient. Does not
+                apply to hard_negatives, nor to the key -> query direction, where it would cancel. Not with
+                label_smoothing or false_negative_margin.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return info_nce(
             query,
             key,
@@ -229,16 +304,19 @@ class InfoNCE(LossModule):
 
 
 class ClipLoss(LossModule):
-    """`clip_loss` as a module with options of its own.
-
-        loss = ClipLoss(learnable_scale=True)
-        loss(image_features, text_features)
+    """`clip_loss` as a module that keeps its options.
 
     forward takes image_features, text_features, and by name image_ids, text_ids, image_groups, text_groups, weights,
-    present. An option that is given to forward holds for that call.
+    present. An option that you pass to forward holds for that call only.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
+
+    Example:
+        >>> image = torch.randn(8, 16, requires_grad=True)
+        >>> text = torch.randn(8, 16, requires_grad=True)
+        >>> criterion = ClipLoss(learnable_scale=True, normalize=True)
+        >>> loss = criterion(image, text)
     """
 
     function = staticmethod(clip_loss)
@@ -262,13 +340,31 @@ class ClipLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `clip_loss`.
+        """The options of `clip_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            text_logit_scale: The scale of the text -> image direction, if it differs: a float, a 0-dim tensor, or (N,).
+            label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+                torch.nn.functional.cross_entropy does. Not with ids.
+            direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+            detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+            matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over
+                all prefixes. normalize=True makes every prefix a unit row.
+            matryoshka_weights: A number per prefix; default 1 each.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            report: A contrastile.metrics.InBatch, which the call fills with in-batch recall and similar statistics. Not
+                with matryoshka.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -313,7 +409,18 @@ class ClipLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`clip_loss`. An option holds for this call."""
+        """`clip_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            image_ids, text_ids: (N,) integers. Pairs with equal ids at different indices are not negatives. text_ids
+                default to image_ids.
+            image_groups, text_groups: (N,) integers. Only items of the same group are negatives of each other.
+                text_groups default to image_groups.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return clip_loss(
             image_features,
             text_features,
@@ -343,16 +450,19 @@ class ClipLoss(LossModule):
 
 
 class DistillInfoNCE(LossModule):
-    """`distill_info_nce` as a module with options of its own.
-
-        loss = DistillInfoNCE(learnable_temperature=True)
-        loss(query, key, teacher_query, negatives=queue)
+    """`distill_info_nce` as a module that keeps its options.
 
     forward takes query, key, teacher_query, teacher_key, and by name negatives, teacher_negatives, query_ids, key_ids,
-    negative_ids, weights. An option that is given to forward holds for that call.
+    negative_ids, weights. An option that you pass to forward holds for that call only.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
+
+    Example:
+        >>> query, key, teacher_query = torch.randn(3, 8, 16)
+        >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
+        >>> criterion = DistillInfoNCE(learnable_temperature=True, alpha=0.4, normalize=True)
+        >>> loss = criterion(query, key, teacher_query, negatives=queue)
     """
 
     function = staticmethod(distill_info_nce)
@@ -374,13 +484,28 @@ class DistillInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `distill_info_nce`.
+        """The options of `distill_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            teacher_temperature: The teacher's temperature; None: temperature, without gradient.
+            alpha: The teacher's share of the target, in [0, 1]; a float or a 0-dim tensor. ALBEF ramps it up in the
+                first epoch.
+            teacher_loss: "ce", the cross-entropy above, or "kl", which subtracts the entropy of p_i and is 0 for a
+                student that equals the target. No "kl" with ids, unless alpha is 1.
+            filter_wrong: True: a query whose teacher does not find its own key (the first of equals counts) has loss 0.
+            detach_targets: False lets gradients through the target.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over queries, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -423,7 +548,19 @@ class DistillInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`distill_info_nce`. An option holds for this call."""
+        """`distill_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, key: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            teacher_query: (N, T), the teacher's queries.
+            teacher_key: (N, T), the teacher's keys. None: key and negatives serve the teacher too.
+            negatives: Further candidates of all queries (a queue), (M, D). Without gradient they cost none.
+            teacher_negatives: (M, T), the teacher's features of them, if you give teacher_key.
+            query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). All candidates with the query's id share the
+                hard part of the target equally, [id_j = id_i] / count, as for several captions of an image. key_ids
+                default to query_ids; negatives without ids have none.
+            weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return distill_info_nce(
             query,
             key,
@@ -453,16 +590,19 @@ class DistillInfoNCE(LossModule):
 
 
 class ClipDistillLoss(LossModule):
-    """`clip_distill_loss` as a module with options of its own.
-
-        loss = ClipDistillLoss(learnable_scale=True)
-        loss(image_features, text_features, teacher_image_features, teacher_text_features)
+    """`clip_distill_loss` as a module that keeps its options.
 
     forward takes image_features, text_features, teacher_image_features, teacher_text_features, and by name weights. An
-    option that is given to forward holds for that call.
+    option that you pass to forward holds for that call only.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
+
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> teacher_image_features, teacher_text_features = torch.randn(2, 8, 32)
+        >>> criterion = ClipDistillLoss(learnable_scale=True, normalize=True)
+        >>> loss = criterion(image_features, text_features, teacher_image_features, teacher_text_features)
     """
 
     function = staticmethod(clip_distill_loss)
@@ -485,13 +625,28 @@ class ClipDistillLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `clip_distill_loss`.
+        """The options of `clip_distill_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            teacher_logit_scale: The teacher's scale; None: logit_scale, without gradient.
+            alpha: The teacher's share of the target, in [0, 1]; a float or a 0-dim tensor.
+            teacher_loss: "ce", the formula above, or "kl", which subtracts the entropies of p and p'.
+            filter_wrong: True: an item whose teacher does not find its partner (the first of equals counts) has loss 0
+                in that direction.
+            detach_targets: False lets gradients through the targets.
+            direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+            normalize: Scale all four sets of rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -531,7 +686,13 @@ class ClipDistillLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`clip_distill_loss`. An option holds for this call."""
+        """`clip_distill_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            teacher_image_features, teacher_text_features: (N, T), the teacher's features.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return clip_distill_loss(
             image_features,
             text_features,
@@ -557,15 +718,17 @@ class ClipDistillLoss(LossModule):
 
 
 class SoftClipLoss(LossModule):
-    """`softclip_loss` as a module with options of its own.
+    """`softclip_loss` as a module that keeps its options.
 
-        loss = SoftClipLoss(learnable_temperature=True)
-        loss(x, y)
+    forward takes x, y, and by name weights. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name weights. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> criterion = SoftClipLoss(learnable_temperature=True)
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(softclip_loss)
@@ -584,13 +747,23 @@ class SoftClipLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `softclip_loss`.
+        """The options of `softclip_loss`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            detach_targets: True keeps gradients out of r. The official code lets them through.
+            direction: "mean" or "sum" of both directions; "rows": x -> y only; "cols": y -> x only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -620,7 +793,12 @@ class SoftClipLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`softclip_loss`. An option holds for this call."""
+        """`softclip_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: Pairs of two modalities, (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return softclip_loss(
             x,
             y,
@@ -640,16 +818,18 @@ class SoftClipLoss(LossModule):
 
 
 class CWCL(LossModule):
-    """`cwcl_loss` as a module with options of its own.
+    """`cwcl_loss` as a module that keeps its options.
 
-        loss = CWCL(learnable_scale=True)
-        loss(anchor, other)
+    forward takes anchor, other, and by name weight_features, weights. An option that you pass to forward holds for that
+    call only.
 
-    forward takes anchor, other, and by name weight_features, weights. An option that is given to forward holds for that
-    call.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    Example:
+        >>> anchor, other = torch.randn(2, 8, 16)  # text is pretrained, speech is trained
+        >>> criterion = CWCL(learnable_scale=True, normalize=True)
+        >>> loss = criterion(anchor, other)
     """
 
     function = staticmethod(cwcl_loss)
@@ -666,13 +846,21 @@ class CWCL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `cwcl_loss`.
+        """The options of `cwcl_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -699,7 +887,15 @@ class CWCL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cwcl_loss`. An option holds for this call."""
+        """`cwcl_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            anchor, other: (N, D), the pretrained modality and the one that is trained; unit rows, or set
+                normalize=True.
+            weight_features: f, (N, T), unit rows; default anchor. No gradient: the weights are constants. A row whose
+                weights have no positive sum has its partner alone as target.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return cwcl_loss(
             anchor,
             other,
@@ -718,16 +914,19 @@ class CWCL(LossModule):
 
 
 class HydraLoss(LossModule):
-    """`hydra_loss` as a module with options of its own.
+    """`hydra_loss` as a module that keeps its options.
 
-        loss = HydraLoss(learnable_scale=True)
-        loss(x, gate, labels, partner_labels)
+    forward takes x, gate, labels, partner_labels, keys, key_labels. An option that you pass to forward holds for that
+    call only.
 
-    forward takes x, gate, labels, partner_labels, keys, key_labels. An option that is given to forward holds for that
-    call.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then.
+    Example:
+        >>> x, gate = torch.randn(8, 16), torch.rand(8, 16)
+        >>> labels, partner_labels = torch.arange(8) % 4, torch.arange(8) % 3
+        >>> criterion = HydraLoss(learnable_scale=True)
+        >>> loss = criterion(x, gate, labels, partner_labels)
     """
 
     function = staticmethod(hydra_loss)
@@ -743,13 +942,21 @@ class HydraLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `hydra_loss`.
+        """The options of `hydra_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            reduction: "mean" over all pairs (i, j), "sum", or "none": (N,), the sum per sample; 0 for a sample without
+                pairs.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -776,7 +983,16 @@ class HydraLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`hydra_loss`. An option holds for this call."""
+        """`hydra_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x: Samples, (N, D), of any norm.
+            gate: g, (N, D), from 0 to 1: how much each sample's pair of classes uses each feature.
+            labels, partner_labels: (N,) integers, the class of each sample and the class it is paired with.
+            keys, key_labels: (M, D), (M,): what samples are compared with, for example from a momentum encoder.
+                Default: x and labels; then a sample whose partner class is its own is its own positive too, as in the
+                official code.
+        """
         return hydra_loss(
             x,
             gate,
@@ -796,18 +1012,21 @@ class HydraLoss(LossModule):
 
 
 class MarginInfoNCE(LossModule):
-    """`margin_info_nce` as a module with options of its own.
-
-        loss = MarginInfoNCE(margin=0.3, learnable_temperature=True)
-        loss(query, key, negatives=queue)
+    """`margin_info_nce` as a module that keeps its options.
 
     forward takes query, key, and by name negatives, query_ids, key_ids, negative_ids, weights, present. An option that
-    is given to forward holds for that call.
+    you pass to forward holds for that call only.
 
-    Forward must be given margin where the module has none.
+    Give margin to forward if the module has none.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
+
+    Example:
+        >>> query, key = torch.randn(2, 8, 16)
+        >>> queue = torch.nn.functional.normalize(torch.randn(64, 16), dim=1)
+        >>> criterion = MarginInfoNCE(learnable_temperature=True, margin=0.3, normalize=True)
+        >>> loss = criterion(query, key, negatives=queue)
     """
 
     function = staticmethod(margin_info_nce)
@@ -829,13 +1048,30 @@ class MarginInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `margin_info_nce`.
+        """The options of `margin_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            margin: A number: of the cosine, or ("arc") of the angle in radians, in [-pi, pi]. A negative margin is
+                lenient: InterCLR uses -0.5 between images.
+            kind: "cos" | "arc". Where the angle would leave [0, pi], "arc" continues as the line c - |margin| sin
+                |margin| (plus for a negative margin), as in the official code. Where c is 1 or -1, its gradient is that
+                of cos(margin) c.
+            in_batch: False: only negatives are candidates, not the other keys of the batch (MoCo, InterCLR).
+            symmetric: Adds the key -> query direction, with the same margin, from the same pass.
+            direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (query -> key only),
+                or "cols" (key -> query only).
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over rows, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.margin = margin
@@ -876,7 +1112,17 @@ class MarginInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`margin_info_nce`. An option holds for this call."""
+        """`margin_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, key: Pairs, (N, D), unit rows, or set normalize=True.
+            negatives: Further candidates that all queries share (a queue, a memory bank), (M, D).
+            query_ids, key_ids, negative_ids: Integers, (N,), (N,), (M,). Candidates with the query's id are not
+                negatives. key_ids default to query_ids. Negatives without ids always count.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return margin_info_nce(
             query,
             key,
@@ -904,18 +1150,20 @@ class MarginInfoNCE(LossModule):
 
 
 class CMALoss(LossModule):
-    """`cma_loss` as a module with options of its own.
+    """`cma_loss` as a module that keeps its options.
 
-        loss = CMALoss(lam=0.001, learnable_scale=True)
-        loss(image_features, text_features)
+    forward takes image_features, text_features, and by name image_ids, text_ids, weights, present. An option that you
+    pass to forward holds for that call only.
 
-    forward takes image_features, text_features, and by name image_ids, text_ids, weights, present. An option that is
-    given to forward holds for that call.
+    Give lam to forward if the module has none.
 
-    Forward must be given lam where the module has none.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    Example:
+        >>> image, text = torch.randn(2, 8, 16)
+        >>> criterion = CMALoss(learnable_scale=True, lam=0.001, normalize=True)
+        >>> loss = criterion(image, text)
     """
 
     function = staticmethod(cma_loss)
@@ -934,13 +1182,23 @@ class CMALoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `cma_loss`.
+        """The options of `cma_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            lam: A number in [0, 1]. 0 gives clip_loss; the official code trains with 0.001.
+            direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -973,7 +1231,16 @@ class CMALoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cma_loss`. An option holds for this call."""
+        """`cma_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            image_ids, text_ids: (N,) integers. Pairs with equal ids at different indices are not negatives. The
+                official code uses class names as texts and keeps equal names as negatives.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return cma_loss(
             image_features,
             text_features,
@@ -996,16 +1263,20 @@ class CMALoss(LossModule):
 
 
 class MixupInfoNCE(LossModule):
-    """`mixup_info_nce` as a module with options of its own.
+    """`mixup_info_nce` as a module that keeps its options.
 
-        loss = MixupInfoNCE(learnable_temperature=True)
-        loss(mixed, clean, partner, share)
+    forward takes mixed, clean, partner, share, and by name unmixed, unmixed_clean, weights. An option that you pass to
+    forward holds for that call only.
 
-    forward takes mixed, clean, partner, share, and by name unmixed, unmixed_clean, weights. An option that is given to
-    forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, clean = torch.randn(2, 8, 16)
+        >>> partner, share = torch.randperm(8), torch.rand(8)
+        >>> mixed = share[:, None] * x + (1 - share[:, None]) * x[partner]
+        >>> criterion = MixupInfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(mixed, clean, partner, share)
     """
 
     function = staticmethod(mixup_info_nce)
@@ -1024,13 +1295,25 @@ class MixupInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `mixup_info_nce`.
+        """The options of `mixup_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            fixed_points: Where partner_i = i, "add" makes p_ii the sum of both weights; "overwrite" keeps the partner's
+                weight only, as M3CoL's code does, so that an item with share 1 has no target and loss 0.
+            direction: "mean" or "sum" of both directions; "rows": mixed -> clean only; "cols": clean -> mixed only,
+                which costs as much as both.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over items, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1064,7 +1347,20 @@ class MixupInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`mixup_info_nce`. An option holds for this call."""
+        """`mixup_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            mixed, clean: (N, D), unit rows, or set normalize=True. mixed_i combines item i, with share_i, and item
+                partner_i.
+            partner: (N,) integers in [0, N), any of them, including i itself. With a group they count through all
+                ranks.
+            share: The share of item i, in [0, 1]: a float, a 0-dim tensor, or (N,). Or (N, 2), >= 0: the weights of
+                item i and of its partner, which need not add up to 1. No gradient.
+            unmixed: (N, D), mixed before mixing: all z_ij except those of the two sources become <unmixed_i, clean_j> /
+                temperature.
+            unmixed_clean: The same for clean, if clean is mixed too. Needs unmixed.
+            weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return mixup_info_nce(
             mixed,
             clean,
@@ -1088,15 +1384,19 @@ class MixupInfoNCE(LossModule):
 
 
 class M2Mix(LossModule):
-    """`m2_mix` as a module with options of its own.
+    """`m2_mix` as a module that keeps its options.
 
-        loss = M2Mix(learnable_temperature=True)
-        loss(x, y, share)
+    forward takes x, y, share, and by name weights, present. An option that you pass to forward holds for that call
+    only.
 
-    forward takes x, y, share, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> share = torch.distributions.Beta(0.5, 0.5).sample()
+        >>> criterion = M2Mix(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(x, y, share)
     """
 
     function = staticmethod(m2_mix)
@@ -1114,13 +1414,23 @@ class M2Mix(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `m2_mix`.
+        """The options of `m2_mix`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            direction: "sum" (the official code) or "mean" of both; "rows": x against the mixed rows only; "cols": y
+                only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1150,7 +1460,16 @@ class M2Mix(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`m2_mix`. An option holds for this call."""
+        """`m2_mix` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: Pairs of two modalities, (N, D), unit rows, or set normalize=True.
+            share: The share of x in m, in [0, 1]: a float, a 0-dim tensor (the paper draws one per batch), or (N,). No
+                gradient.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return m2_mix(
             x,
             y,
@@ -1171,16 +1490,19 @@ class M2Mix(LossModule):
 
 
 class PrototypeLoss(LossModule):
-    """`prototype_loss` as a module with options of its own.
+    """`prototype_loss` as a module that keeps its options.
 
-        loss = PrototypeLoss(learnable_temperature=True)
-        loss(x, prototypes, labels)
+    forward takes x, prototypes, labels, and by name weights, present. An option that you pass to forward holds for that
+    call only.
 
-    forward takes x, prototypes, labels, and by name weights, present. An option that is given to forward holds for that
-    call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, prototypes = torch.randn(8, 16), torch.randn(100, 16)
+        >>> labels = torch.randint(100, (8,))
+        >>> criterion = PrototypeLoss(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(x, prototypes, labels)
     """
 
     function = staticmethod(prototype_loss)
@@ -1198,13 +1520,24 @@ class PrototypeLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `prototype_loss`.
+        """The options of `prototype_loss`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            label_smoothing: In [0, 1): spreads this share of the target over all classes, as
+                torch.nn.functional.cross_entropy does.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over items, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: items come from all ranks.
+                Every rank has all classes, and its gradient of prototypes (C, D) covers its own items: data parallelism
+                averages it over ranks.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1234,7 +1567,18 @@ class PrototypeLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`prototype_loss`. An option holds for this call."""
+        """`prototype_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x: (N, D), unit rows, or set normalize=True.
+            prototypes: w, (C, D), shared by all items, for any number of classes; or (N, C, D), one set per item
+                (prompts that depend on the image). The second form is plain torch, holds N C logits, and ignores
+                backend and memory_budget.
+            labels: (N,) integers in [0, C). On a GPU their values are not checked.
+            weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. An item with False takes no part; its features and label may hold anything, and it gets
+                gradient 0.
+        """
         return prototype_loss(
             x,
             prototypes,
@@ -1255,16 +1599,19 @@ class PrototypeLoss(LossModule):
 
 
 class GlobalLocalInfoNCE(LossModule):
-    """`global_local_info_nce` as a module with options of its own.
+    """`global_local_info_nce` as a module that keeps its options.
 
-        loss = GlobalLocalInfoNCE(learnable_temperature=True)
-        loss(global_features, local_features, mask)
+    forward takes global_features, local_features, mask, and by name weights. An option that you pass to forward holds
+    for that call only.
 
-    forward takes global_features, local_features, mask, and by name weights. An option that is given to forward holds
-    for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> global_features, local_features = torch.randn(8, 16), torch.randn(8, 5, 16)
+        >>> mask = torch.rand(8, 5) < 0.8
+        >>> criterion = GlobalLocalInfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(global_features, local_features, mask)
     """
 
     function = staticmethod(global_local_info_nce)
@@ -1281,13 +1628,21 @@ class GlobalLocalInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `global_local_info_nce`.
+        """The options of `global_local_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over items, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1314,7 +1669,16 @@ class GlobalLocalInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`global_local_info_nce`. An option holds for this call."""
+        """`global_local_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            global_features: g, (N, D), one vector per item; unit rows, or set normalize=True.
+            local_features: p, (N, L, D), the item's tokens or patches; unit rows, or set normalize=True. For parts of a
+                momentum encoder, pass local_features.detach().
+            mask: (N, L) bool, True where there is a part. A missing part is no candidate, and its features may hold
+                anything. An item without parts has loss 0 and does not count in "mean".
+            weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return global_local_info_nce(
             global_features,
             local_features,
@@ -1333,17 +1697,19 @@ class GlobalLocalInfoNCE(LossModule):
 
 
 class BlockInfoNCE(LossModule):
-    """`block_info_nce` as a module with options of its own.
+    """`block_info_nce` as a module that keeps its options.
 
-        loss = BlockInfoNCE(2, learnable_temperature=True)
-        loss(x, y)
+    forward takes x, y, and by name weights. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name weights. An option that is given to forward holds for that call.
+    Give blocks to forward if the module has none.
 
-    Forward must be given blocks where the module has none.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, y = torch.randn(2, 16, 16)  # 8 pairs, then the same 8 reversed in time
+        >>> criterion = BlockInfoNCE(learnable_temperature=True, blocks=2, same_pair_weight=2.0)
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(block_info_nce)
@@ -1364,13 +1730,25 @@ class BlockInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `block_info_nce`.
+        """The options of `block_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            blocks: The number of blocks. With a group every rank has as many, of its own pairs.
+            same_pair_weight, other_block_weight: Numbers >= 0. 1 and 1 give info_nce of all N rows.
+            direction: "sum" (the official codes) or "mean" of both directions; "rows": x -> y only; "cols": y -> x
+                only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over rows, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.blocks = blocks
@@ -1404,7 +1782,13 @@ class BlockInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`block_info_nce`. An option holds for this call."""
+        """`block_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: (N, D): blocks of N / blocks rows, one after the other. Row i of every block is a version of pair i.
+                The papers neither normalize nor use a temperature.
+            weights: (N,) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return block_info_nce(
             x,
             y,
@@ -1426,15 +1810,17 @@ class BlockInfoNCE(LossModule):
 
 
 class M3ELLoss(LossModule):
-    """`m3el_loss` as a module with options of its own.
+    """`m3el_loss` as a module that keeps its options.
 
-        loss = M3ELLoss(learnable_temperature=True)
-        loss(x, y)
+    forward takes x, y, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> x, y = torch.randn(2, 8, 16)  # mentions and entities
+        >>> criterion = M3ELLoss(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(m3el_loss)
@@ -1454,13 +1840,23 @@ class M3ELLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `m3el_loss`.
+        """The options of `m3el_loss`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            intra_scale, inter_scale: Factors of similarities within a side and across sides, floats or 0-dim tensors.
+            direction: "mean" or "sum" of both directions; "rows": x only; "cols": y only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1493,7 +1889,14 @@ class M3ELLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`m3el_loss`. An option holds for this call."""
+        """`m3el_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: Pairs (mentions, entities), (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return m3el_loss(
             x,
             y,
@@ -1515,17 +1918,19 @@ class M3ELLoss(LossModule):
 
 
 class LateInteractionInfoNCE(LossModule):
-    """`late_interaction_info_nce` as a module with options of its own.
-
-        loss = LateInteractionInfoNCE(learnable_temperature=True)
-        loss(queries, documents)
+    """`late_interaction_info_nce` as a module that keeps its options.
 
     forward takes queries, documents, and by name query_mask, document_mask, document_offsets, modalities,
     hard_negatives, hard_negative_mask, hard_positives, hard_positive_mask, query_ids, document_ids, teacher_scores. An
-    option that is given to forward holds for that call.
+    option that you pass to forward holds for that call only.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
+
+    Example:
+        >>> queries, documents = torch.randn(4, 5, 16), torch.randn(8, 9, 16)
+        >>> criterion = LateInteractionInfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(queries, documents)
     """
 
     function = staticmethod(late_interaction_info_nce)
@@ -1552,13 +1957,38 @@ class LateInteractionInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `late_interaction_info_nce`.
+        """The options of `late_interaction_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            num_modalities: (M, U) integers, the modality of every document token (see modality_maxsim), and how many
+                there are: s_ij is the score of the document's best modality. They replace document_mask.
+            teacher_loss: D_i over the candidates of query i, with p_i the softmax of the teacher's scores: "kl", KL(p_i
+                || softmax z_i); "ce", its cross-entropy; "mse", the mean of (z_ij - t_ij)².
+            teacher_temperature: > 0, divides teacher_scores; a float or a 0-dim tensor.
+            teacher_weight: The share of D_i, a float or a 0-dim tensor. With 1 the contrast is not in the loss, and
+                label_smoothing is refused.
+            label_smoothing: In [0, 1): spreads this share of the target over the candidates, as
+                torch.nn.functional.cross_entropy does.
+            direction: "rows": query -> documents. "cols": document i -> queries, where hard negatives do not count.
+                "mean" or "sum" of both.
+            reduce: "sum" or "mean" over query tokens.
+            document_reduce: Over document tokens: "max", "lse", or "softmax_mean", as `segment_reduce` defines them.
+            sharpness: Of "lse" and "softmax_mean": a number or a 0-dim tensor, which may be learned.
+            top_k: XTR: scores are xtr_scores(queries, documents, top_k), over all documents. reduce, document_reduce,
+                modalities, and documents of each query alone must then keep their defaults.
+            normalize: Scale token embeddings to unit length first.
+            reduction: "mean" or "sum" over queries, or "none": (N,).
+            memory_budget: Bytes up to which scores of query tokens with documents (8 N T M) stay for the backward pass;
+                default 64 MiB. Beyond it, blocks of documents are scored one after the other, and again in the backward
+                pass; not even the N M scores are held. A graph (torch.compile, torch.export) holds all.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: documents come from all
+                ranks, and travel. U must be equal on all ranks.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1614,7 +2044,28 @@ class LateInteractionInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`late_interaction_info_nce`. An option holds for this call."""
+        """`late_interaction_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            queries: (N, T, D), token embeddings, float32 | bfloat16 | float16 | float64; unit, or set normalize=True.
+            documents: (M, U, D), M >= N: document i belongs to query i, those from N on are further negatives. Or (N,
+                K, U, D): K documents of each query alone, of which the first is its own; there are no other candidates.
+            query_mask: (N, T) bool, True = a token. Padding may hold anything. A query without tokens, or whose own
+                document has none, has loss 0, does not count in the mean, and is no candidate.
+            document_mask: (M, U) or (N, K, U) bool, True = a token. A document without tokens is no candidate.
+            document_offsets: (M + 1,): documents are packed, (all tokens, D), without padding.
+            modalities: (M, U) integers, the modality of every document token (see modality_maxsim), and how many there
+                are: s_ij is the score of the document's best modality. They replace document_mask.
+            hard_negatives: (N, K, U', D), documents of each query alone.
+            hard_negative_mask: (N, K, U') bool, True = a token.
+            hard_positives: (N, P, U', D): positives in place of document i, which is then no candidate of query i. L_i
+                is the mean over them, each against the negatives only.
+            hard_positive_mask: (N, P, U') bool, True = a token.
+            query_ids, document_ids: Integers, (N,) and (M,): another document with the query's id is no candidate.
+                document_ids default to query_ids where M = N.
+            teacher_scores: Scores of a teacher, (N, candidates): those of documents (of all ranks), then of
+                hard_negatives; no gradient. Then the loss is (1 - teacher_weight) L_i + teacher_weight D_i.
+        """
         return late_interaction_info_nce(
             queries,
             documents,
@@ -1652,13 +2103,15 @@ class LateInteractionInfoNCE(LossModule):
 
 
 class WordRegionLoss(LossModule):
-    """`word_region_loss` as a module with options of its own.
+    """`word_region_loss` as a module that keeps its options.
 
-        loss = WordRegionLoss()
-        loss(regions, words)
+    forward takes regions, words, and by name region_mask, word_mask, class_ids. An option that you pass to forward
+    holds for that call only.
 
-    forward takes regions, words, and by name region_mask, word_mask, class_ids. An option that is given to forward
-    holds for that call.
+    Example:
+        >>> regions, words = torch.randn(4, 49, 16), torch.randn(4, 7, 16)
+        >>> criterion = WordRegionLoss()
+        >>> loss = criterion(regions, words, class_ids=torch.tensor([0, 1, 1, 2]))
     """
 
     function = staticmethod(word_region_loss)
@@ -1676,7 +2129,25 @@ class WordRegionLoss(LossModule):
         memory_budget: int | None = None,
         group: Group = None,
     ) -> None:
-        """The options are those of `word_region_loss`."""
+        """The options of `word_region_loss`.
+
+        Args:
+            gamma1: Sharpness of the attention over regions; a float or a 0-dim tensor.
+            gamma2: Sharpness of the log-sum-exp over words; a float or a 0-dim tensor.
+            gamma3: Multiplies the scores: 10 is a temperature of 0.1. A float or a 0-dim tensor.
+            over_words: True: a softmax over the words of the text comes before the one over regions, as in both
+                official codes. The formulas of the papers differ: GLoRIA's has none.
+            reduce: "sum" over words, or "mean": GLoRIA's aggregation of that name.
+            direction: "sum" (both official codes) or "mean" of both directions; "rows": image -> texts; "cols": text ->
+                images.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes up to which scores of words with regions stay for the backward pass; default 64 MiB.
+                Beyond it, 64 MiB are made at a time (one text's, if they are more), and again in the backward pass;
+                neither the N N R T scores nor the N N T D contexts are held. A graph (torch.compile, torch.export)
+                holds them.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks; words travel. T must be equal on all ranks.
+        """
         super().__init__()
         self.gamma1 = gamma1
         self.gamma2 = gamma2
@@ -1706,7 +2177,16 @@ class WordRegionLoss(LossModule):
         memory_budget: int | Own | None = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`word_region_loss`. An option holds for this call."""
+        """`word_region_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            regions: (N, R, D), features of image regions, of any norm whose square is finite.
+            words: (N, T, D); those of text i belong to image i.
+            region_mask: (N, R) bool, True = there. A missing region takes no part, may hold anything, and gets no
+                gradient. A pair with an empty side has loss 0, does not count in the mean, and is no candidate.
+            word_mask: (N, T) bool, likewise.
+            class_ids: Integers, (N,), the class of each pair: another pair of the same class is no candidate.
+        """
         return word_region_loss(
             regions,
             words,
@@ -1729,16 +2209,19 @@ class WordRegionLoss(LossModule):
 
 
 class FDTLoss(LossModule):
-    """`fdt_loss` as a module with options of its own.
+    """`fdt_loss` as a module that keeps its options.
 
-        loss = FDTLoss(learnable_scale=True)
-        loss(image_tokens, text_tokens, codebook)
+    forward takes image_tokens, text_tokens, codebook, and by name image_mask, text_mask. An option that you pass to
+    forward holds for that call only.
 
-    forward takes image_tokens, text_tokens, codebook, and by name image_mask, text_mask. An option that is given to
-    forward holds for that call.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    Example:
+        >>> image_tokens, text_tokens = torch.randn(4, 9, 16), torch.randn(4, 5, 16)
+        >>> codebook = torch.nn.Parameter(torch.randn(64, 16))
+        >>> criterion = FDTLoss(learnable_scale=True)
+        >>> loss = criterion(image_tokens, text_tokens, codebook)
     """
 
     function = staticmethod(fdt_loss)
@@ -1758,13 +2241,25 @@ class FDTLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `fdt_loss`.
+        """The options of `fdt_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            temperature: > 0, a float or a 0-dim tensor. A high temperature mixes all vectors alike. The official code
+                starts it at 1000.
+            pool: "max", "mean", or "sum" over tokens.
+            padding: "drop", or "zero": a padded token scores 0, as in the official code.
+            direction: "mean" or "sum" of both directions; "rows": image -> text only; "cols": text -> image only.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -1798,7 +2293,15 @@ class FDTLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`fdt_loss`. An option holds for this call."""
+        """`fdt_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_tokens: (N, R, D), patches, after their own projection to the codebook's width.
+            text_tokens: (N, T, D), words, likewise.
+            codebook: (K, D), a parameter that both share, of vectors of any length; the same on every rank.
+            image_mask: (N, R) bool, True = a token. A pair with an empty side takes no part.
+            text_mask: (N, T) bool, likewise.
+        """
         return fdt_loss(
             image_tokens,
             text_tokens,
@@ -1821,16 +2324,19 @@ class FDTLoss(LossModule):
 
 
 class GroupedInfoNCE(LossModule):
-    """`grouped_info_nce` as a module with options of its own.
+    """`grouped_info_nce` as a module that keeps its options.
 
-        loss = GroupedInfoNCE(learnable_temperature=True)
-        loss(query, positive, hard_negatives)
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that you pass to forward
+    holds for that call only.
 
-    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
-    holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> query, positive = torch.randn(2, 8, 16)
+        >>> hard_negatives = torch.randn(8, 10, 16)
+        >>> criterion = GroupedInfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(query, positive, hard_negatives)
     """
 
     function = staticmethod(grouped_info_nce)
@@ -1845,13 +2351,17 @@ class GroupedInfoNCE(LossModule):
         reduction: Reduction = "mean",
         group: Group = None,
     ) -> None:
-        """The options are those of `grouped_info_nce`.
+        """The options of `grouped_info_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over queries, or "none": (N,).
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean is over the queries
+                of all ranks; nothing else connects them.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -1875,7 +2385,15 @@ class GroupedInfoNCE(LossModule):
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`grouped_info_nce`. An option holds for this call."""
+        """`grouped_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, positive: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            hard_negatives: c, (N, K, D), or Candidates: lists of any length, rows of a bank by index, a bias.
+            weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return grouped_info_nce(
             query,
             positive,
@@ -1893,15 +2411,18 @@ class GroupedInfoNCE(LossModule):
 
 
 class GroupedMarginLoss(LossModule):
-    """`grouped_margin_loss` as a module with options of its own.
+    """`grouped_margin_loss` as a module that keeps its options.
 
-        loss = GroupedMarginLoss(margin=0.2)
-        loss(query, positive, hard_negatives)
+    forward takes query, positive, hard_negatives, and by name weights, present. An option that you pass to forward
+    holds for that call only.
 
-    forward takes query, positive, hard_negatives, and by name weights, present. An option that is given to forward
-    holds for that call.
+    Give margin to forward if the module has none.
 
-    Forward must be given margin where the module has none.
+    Example:
+        >>> query, positive = torch.randn(2, 8, 16)
+        >>> hard_negatives = torch.randn(8, 10, 16)
+        >>> criterion = GroupedMarginLoss(margin=0.2, normalize=True)
+        >>> loss = criterion(query, positive, hard_negatives)
     """
 
     function = staticmethod(grouped_margin_loss)
@@ -1915,7 +2436,17 @@ class GroupedMarginLoss(LossModule):
         reduction: Reduction = "mean",
         group: Group = None,
     ) -> None:
-        """The options are those of `grouped_margin_loss`."""
+        """The options of `grouped_margin_loss`.
+
+        Args:
+            margin: A number in units of z, so of the similarity at temperature 1. FG-CLIP 2 sets it to the average lead
+                of the positives in the previous step, from 0 to 10.
+            temperature: > 0: a float, a 0-dim tensor, or (N,). Divides the similarity.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over queries, or "none": (N,).
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean is over the queries
+                of all ranks; nothing else connects them.
+        """
         super().__init__()
         self.margin = margin
         self.temperature = temperature
@@ -1937,7 +2468,16 @@ class GroupedMarginLoss(LossModule):
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`grouped_margin_loss`. An option holds for this call."""
+        """`grouped_margin_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, positive: Pairs, (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            hard_negatives: c, (N, K, D), or Candidates: lists of any length, rows of a bank by index, a bias. The mean
+                is over the candidates that exist.
+            weights: (N,) >= 0, no gradient. The weight of each query: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return grouped_margin_loss(
             query,
             positive,
@@ -1956,15 +2496,17 @@ class GroupedMarginLoss(LossModule):
 
 
 class NTXent(LossModule):
-    """`nt_xent` as a module with options of its own.
+    """`nt_xent` as a module that keeps its options.
 
-        loss = NTXent(learnable_temperature=True)
-        loss(z1, z2)
+    forward takes z1, z2, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = NTXent(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(nt_xent)
@@ -1985,13 +2527,28 @@ class NTXent(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `nt_xent`.
+        """The options of `nt_xent`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+                reduction="mean" adds the mean over z1 and the mean over z2 (twice "mean"). "rows": z1 only. "cols": z2
+                only.
+            detach_keys: Candidates, including the positive, get no gradient. Costs 16 N^2 D FLOP.
+            matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over
+                all prefixes. normalize=True makes every prefix a unit row.
+            matryoshka_weights: A number per prefix; default 1 each.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2026,7 +2583,15 @@ class NTXent(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`nt_xent`. An option holds for this call."""
+        """`nt_xent` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (N,) bool. A instance with a missing view (False) takes no part and is no candidate; its features
+                may hold anything and get gradient 0. "mean" covers the others.
+        """
         return nt_xent(
             z1,
             z2,
@@ -2049,16 +2614,18 @@ class NTXent(LossModule):
 
 
 class SigLipLoss(LossModule):
-    """`siglip_loss` as a module with options of its own.
-
-        loss = SigLipLoss(learnable=True)
-        loss(image_features, text_features)
+    """`siglip_loss` as a module that keeps its options.
 
     forward takes image_features, text_features, and by name image_labels, text_labels, image_ids, text_ids, weights,
-    present. An option that is given to forward holds for that call.
+    present. An option that you pass to forward holds for that call only.
 
     With learnable=True, logit_scale is the exponential of the parameter log_logit_scale and logit_bias is a parameter;
-    forward must not be given them then. Otherwise forward must be given a logit_scale where the module has none.
+    do not pass them to forward then. Otherwise give a logit_scale to forward if the module has none.
+
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> criterion = SigLipLoss(learnable=True, normalize=True)
+        >>> loss = criterion(image_features, text_features)
     """
 
     function = staticmethod(siglip_loss)
@@ -2076,14 +2643,23 @@ class SigLipLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `siglip_loss`.
+        """The options of `siglip_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 10.0).
             logit_bias: Fixed, or where learning starts (None: -10.0).
-            learnable: Whether there are parameters: log_logit_scale and logit_bias.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable: True: learn log_logit_scale and logit_bias.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" divides the sum over all pairs by N (by the sum of the weights, or by the number of items
+                that are present), "sum" does not divide, "none": (N,), the sum per image.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable else logit_scale
@@ -2118,7 +2694,18 @@ class SigLipLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`siglip_loss`. An option holds for this call."""
+        """`siglip_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            image_labels, text_labels: (N,) integers. Pairs with equal labels match, and no others do. text_labels
+                default to image_labels.
+            image_ids, text_ids: (N,) integers. A pair with equal ids is not a negative: it matches if its index is
+                equal, and is left out of the sum otherwise. text_ids default to image_ids. Not with labels.
+            weights: (N,) >= 0, no gradient. The weight of each image's sum over its pairs; "mean" divides by sum w.
+            present: (N,) bool. An item with a missing side (False) is left out with all its pairs; its features may
+                hold anything and get gradient 0.
+        """
         return siglip_loss(
             image_features,
             text_features,
@@ -2142,12 +2729,14 @@ class SigLipLoss(LossModule):
 
 
 class DebiasedInfoNCE(LossModule):
-    """`debiased_info_nce` as a module with options of its own.
+    """`debiased_info_nce` as a module that keeps its options.
 
-        loss = DebiasedInfoNCE()
-        loss(query, key)
+    forward takes query, key, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes query, key, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> query, key = torch.randn(2, 8, 16)
+        >>> criterion = DebiasedInfoNCE(tau_plus=0.1, normalize=True)
+        >>> loss = criterion(query, key)
     """
 
     function = staticmethod(debiased_info_nce)
@@ -2164,7 +2753,22 @@ class DebiasedInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `debiased_info_nce`."""
+        """The options of `debiased_info_nce`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            tau_plus: Probability that a negative shares the query's class, in [0, 1). 0 gives InfoNCE, except for the
+                floor.
+            hardness: beta >= 0, a number. Gradients flow through the weights, as in the official code.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over rows, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.tau_plus = tau_plus
@@ -2191,7 +2795,14 @@ class DebiasedInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`debiased_info_nce`. An option holds for this call."""
+        """`debiased_info_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, key: Pairs, (N, D), unit rows (the floor e^{-1/temperature} assumes them), or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is not a candidate; K counts the
+                pairs that are present.
+        """
         return debiased_info_nce(
             query,
             key,
@@ -2212,12 +2823,14 @@ class DebiasedInfoNCE(LossModule):
 
 
 class DebiasedNTXent(LossModule):
-    """`debiased_nt_xent` as a module with options of its own.
+    """`debiased_nt_xent` as a module that keeps its options.
 
-        loss = DebiasedNTXent()
-        loss(z1, z2)
+    forward takes z1, z2, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = DebiasedNTXent(tau_plus=0.1, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(debiased_nt_xent)
@@ -2234,7 +2847,22 @@ class DebiasedNTXent(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `debiased_nt_xent`."""
+        """The options of `debiased_nt_xent`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            tau_plus: Probability that a negative shares the row's class, in [0, 1). 0 gives NT-Xent, except for the
+                floor.
+            hardness: beta >= 0, a number. Gradients flow through the weights, as in the official code.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.tau_plus = tau_plus
@@ -2261,7 +2889,15 @@ class DebiasedNTXent(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`debiased_nt_xent`. An option holds for this call."""
+        """`debiased_nt_xent` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (N,) bool. An instance with a missing view (False) takes no part and is not a candidate; K counts
+                the instances that are present.
+        """
         return debiased_nt_xent(
             z1,
             z2,
@@ -2282,16 +2918,18 @@ class DebiasedNTXent(LossModule):
 
 
 class SupCon(LossModule):
-    """`sup_con` as a module with options of its own.
+    """`sup_con` as a module that keeps its options.
 
-        loss = SupCon(learnable_temperature=True)
-        loss(features, labels)
+    forward takes features, labels, and by name keys, key_labels, anchor_mask, weights, present. An option that you pass
+    to forward holds for that call only.
 
-    forward takes features, labels, and by name keys, key_labels, anchor_mask, weights, present. An option that is given
-    to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> features, labels = torch.randn(8, 16), torch.arange(8) // 2
+        >>> criterion = SupCon(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(features, labels)
     """
 
     function = staticmethod(sup_con)
@@ -2312,13 +2950,30 @@ class SupCon(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `sup_con`.
+        """The options of `sup_con`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            keys_as: "candidates": keys are positives and negatives like other rows. "positives": P(i) is the keys with
+                i's label and nothing else; no key enters the sum over j, which has all other rows. "positives" needs
+                form="out"; it is not a softmax, so L_i can be negative, and a row alone has no loss.
+            form: "out" (the paper's): the mean over positives is outside the logarithm. "in": it is inside, so one
+                positive is enough. "each": every positive competes with the negatives only.
+            per_pair: True: a row counts once per positive, so that the mean of "out" and "each" is the mean over all
+                positive pairs.
+            detach_keys: Candidates, including positives, get no gradient. Costs 4 (k N)^2 D FLOP as well.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" over the rows that have a positive (0 if none has one), "sum", or "none": (N,) or (k, N).
+                A row without a positive has value 0 and no gradient.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.keys_as = keys_as
@@ -2356,7 +3011,22 @@ class SupCon(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`sup_con`. An option holds for this call."""
+        """`sup_con` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            features: (N, D), or k views of the same N samples: (k, N, D) or a list of k tensors (N, D). Each view is a
+                row with its sample's label. Unit rows, or set normalize=True. The official code takes (N, V, D):
+                features.unbind(1) makes a list of views.
+            labels: (N,) integers; or label sets, (N, L) bool, where sets that overlap are positives.
+            keys, key_labels: Further rows j that are not anchors, (M, D), with labels (M,) or (M, L): from a momentum
+                encoder, a queue, or an older model. Keys without gradient cost none. Across ranks they behave like
+                `negatives` of info_nce.
+            anchor_mask: (N,) bool, the samples that have a loss. All samples stay candidates, and positives of the
+                others.
+            weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w.
+            present: (N,) bool. A sample with False is neither a row nor a candidate; its features may hold anything and
+                get gradient 0.
+        """
         return sup_con(
             features,
             labels,
@@ -2382,17 +3052,21 @@ class SupCon(LossModule):
 
 
 class MultiPositive(LossModule):
-    """`multi_positive` as a module with options of its own.
-
-        loss = MultiPositive(learnable_temperature=True)
-        loss(query, key, query_ids, key_ids)
+    """`multi_positive` as a module that keeps its options.
 
     forward takes query, key, query_ids, key_ids, and by name query_labels, key_labels, query_groups, key_groups,
-    negatives, negative_ids, negative_labels, negative_groups, weights, key_weights. An option that is given to forward
-    holds for that call.
+    negatives, negative_ids, negative_labels, negative_groups, weights, key_weights. An option that you pass to forward
+    holds for that call only.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
+
+    Example:
+        >>> query, key = torch.randn(4, 16), torch.randn(12, 16)  # three captions of each image
+        >>> query_ids = torch.arange(4)
+        >>> key_ids = query_ids.repeat_interleave(3)
+        >>> criterion = MultiPositive(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(query, key, query_ids, key_ids)
     """
 
     function = staticmethod(multi_positive)
@@ -2413,13 +3087,29 @@ class MultiPositive(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `multi_positive`.
+        """The options of `multi_positive`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            form: "out" | "in" | "each".
+            per_pair: True: an anchor counts once per positive, so that the mean of "out" and "each" is the mean over
+                all positive pairs.
+            direction: "mean" or "sum" of the two means (or sums) over queries and over keys; "rows": queries -> keys
+                only; "cols": keys -> queries only.
+            detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" over the anchors that have a positive (0 if none has one), "sum", or "none": (N,) of
+                queries, (M,) of keys, or with both directions (N + M,), queries first. An anchor without a positive has
+                value 0 and no gradient.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, and every rank must make the call. A rank may have different numbers of queries and keys.
         """
         super().__init__()
         self.form = form
@@ -2464,7 +3154,23 @@ class MultiPositive(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`multi_positive`. An option holds for this call."""
+        """`multi_positive` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            query, key: (N, D), (M, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            query_ids, key_ids: Integers, (N,), (M,): equal ids are positives. key_ids default to query_ids where M = N.
+            query_labels, key_labels: Label sets, (N, L), (M, L) bool: sets that overlap are positives. If you give ids
+                as well, ids name pairs to leave out: a pair with equal ids that shares no label is not a negative.
+            query_groups, key_groups: Integers, (N,), (M,): only keys in the query's group are negatives. Positives may
+                be in any group.
+            negatives: Further keys of the queries that are not anchors, (K, D), such as a queue. Without gradient they
+                cost none.
+            negative_ids, negative_labels, negative_groups: Ids, label sets, and groups of negatives, (K,), (K, L),
+                (K,). Those that match a query are its positives too. Without ids or labels they are positives of no
+                query. Groups are required with query_groups.
+            weights, key_weights: (N,), (M,) >= 0, no gradient. The weight of each query and of each key as an anchor:
+                "mean" divides by their sum.
+        """
         return multi_positive(
             query,
             key,
@@ -2497,15 +3203,17 @@ class MultiPositive(LossModule):
 
 
 class MILNCE(LossModule):
-    """`mil_nce` as a module with options of its own.
+    """`mil_nce` as a module that keeps its options.
 
-        loss = MILNCE(learnable_temperature=True)
-        loss(video, text)
+    forward takes video, text, and by name mask, weights. An option that you pass to forward holds for that call only.
 
-    forward takes video, text, and by name mask, weights. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> video, text = torch.randn(4, 16), torch.randn(4, 3, 16)
+        >>> criterion = MILNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(video, text)
     """
 
     function = staticmethod(mil_nce)
@@ -2524,13 +3232,25 @@ class MILNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `mil_nce`.
+        """The options of `mil_nce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            joint: True: one softmax over both directions, as both official codes have it. False: one softmax per
+                direction.
+            direction: With joint=False, "mean" or "sum" of both; "rows": video -> texts only; "cols": texts -> video
+                only.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over videos, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, and every rank must make the call. All ranks must have bags of the same size.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2561,7 +3281,16 @@ class MILNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`mil_nce`. An option holds for this call."""
+        """`mil_nce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            video: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            text: (N, K, D), the texts of each video.
+            mask: (N, K) bool, True where there is a text. A missing text is no candidate, and its features may hold
+                anything. A video without texts has loss 0 and does not count in the mean, but it stays a candidate for
+                the others' texts.
+            weights: (N,) >= 0, no gradient. The weight of each video: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return mil_nce(
             video,
             text,
@@ -2582,12 +3311,14 @@ class MILNCE(LossModule):
 
 
 class DCL(LossModule):
-    """`dcl` as a module with options of its own.
+    """`dcl` as a module that keeps its options.
 
-        loss = DCL()
-        loss(z1, z2)
+    forward takes z1, z2, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = DCL(temperature=0.1, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(dcl)
@@ -2604,7 +3335,23 @@ class DCL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `dcl`."""
+        """The options of `dcl`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+                reduction="mean" adds the mean over z1 and the mean over z2 (the paper's sum). "rows": z1 only. "cols":
+                z2 only.
+            detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.direction = direction
@@ -2631,7 +3378,15 @@ class DCL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`dcl`. An option holds for this call."""
+        """`dcl` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (N,) bool. A instance with a missing view (False) takes no part and is no candidate; its features
+                may hold anything and get gradient 0. "mean" covers the others.
+        """
         return dcl(
             z1,
             z2,
@@ -2652,12 +3407,14 @@ class DCL(LossModule):
 
 
 class DCLW(LossModule):
-    """`dclw` as a module with options of its own.
+    """`dclw` as a module that keeps its options.
 
-        loss = DCLW()
-        loss(z1, z2)
+    forward takes z1, z2, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = DCLW(temperature=0.1, sigma=0.5, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(dclw)
@@ -2674,7 +3431,23 @@ class DCLW(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `dclw`."""
+        """The options of `dclw`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            sigma: > 0, a number: the temperature of the softmax in w.
+            direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+                reduction="mean" adds the mean over z1 and the mean over z2. "rows": z1 only. "cols": z2 only. It does
+                not change w.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.sigma = sigma
@@ -2701,7 +3474,15 @@ class DCLW(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`dclw`. An option holds for this call."""
+        """`dclw` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w. It does not change
+                w.
+            present: (N,) bool. An instance with a missing view (False) takes no part and is not a candidate; N and the
+                softmax of w cover the instances that are present.
+        """
         return dclw(
             z1,
             z2,
@@ -2722,12 +3503,14 @@ class DCLW(LossModule):
 
 
 class DHEL(LossModule):
-    """`dhel` as a module with options of its own.
+    """`dhel` as a module that keeps its options.
 
-        loss = DHEL()
-        loss(z1, z2)
+    forward takes z1, z2, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = DHEL(temperature=0.3, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(dhel)
@@ -2743,7 +3526,20 @@ class DHEL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `dhel`."""
+        """The options of `dhel`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            include_augs: False drops the second sum, so that the positives do not repel each other.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the N pairs, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.include_augs = include_augs
@@ -2768,7 +3564,14 @@ class DHEL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`dhel`. An option holds for this call."""
+        """`dhel` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Anchors and their positives (augmentations), (N, D), unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return dhel(
             z1,
             z2,
@@ -2788,15 +3591,17 @@ class DHEL(LossModule):
 
 
 class MVInfoNCE(LossModule):
-    """`mv_infonce` as a module with options of its own.
+    """`mv_infonce` as a module that keeps its options.
 
-        loss = MVInfoNCE(learnable_temperature=True)
-        loss(views)
+    forward takes views, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> criterion = MVInfoNCE(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(views)
     """
 
     function = staticmethod(mv_infonce)
@@ -2814,13 +3619,23 @@ class MVInfoNCE(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `mv_infonce`.
+        """The options of `mv_infonce`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            negatives: "all": m runs over all views, as in the official code. "cross_view": m != l, as in the formula of
+                the paper and of the code's README.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2848,7 +3663,16 @@ class MVInfoNCE(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`mv_infonce`. An option holds for this call."""
+        """`mv_infonce` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+                normalize=True. Types of a list promote as in torch.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (k, N) bool, the views each instance has: all sums cover these. Instances with fewer than two views
+                take no part. Missing features may hold anything and get gradient 0.
+        """
         return mv_infonce(
             views,
             temperature=self.needed("temperature", temperature),
@@ -2867,15 +3691,17 @@ class MVInfoNCE(LossModule):
 
 
 class MVDHEL(LossModule):
-    """`mv_dhel` as a module with options of its own.
+    """`mv_dhel` as a module that keeps its options.
 
-        loss = MVDHEL(learnable_temperature=True)
-        loss(views)
+    forward takes views, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> criterion = MVDHEL(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(views)
     """
 
     function = staticmethod(mv_dhel)
@@ -2892,13 +3718,21 @@ class MVDHEL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `mv_dhel`.
+        """The options of `mv_dhel`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -2924,7 +3758,17 @@ class MVDHEL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`mv_dhel`. An option holds for this call."""
+        """`mv_dhel` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+                normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (k, N) bool, the views each instance has. Instances with fewer than two views take no part. A view
+                that no other instance has adds nothing to the first sum. Missing features may hold anything and get
+                gradient 0.
+        """
         return mv_dhel(
             views,
             temperature=self.needed("temperature", temperature),
@@ -2942,12 +3786,14 @@ class MVDHEL(LossModule):
 
 
 class PVC(LossModule):
-    """`pvc` as a module with options of its own.
+    """`pvc` as a module that keeps its options.
 
-        loss = PVC()
-        loss(views)
+    forward takes views, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes views, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> criterion = PVC(temperature=0.2, normalize=True)
+        >>> loss = criterion(views)
     """
 
     function = staticmethod(pvc)
@@ -2963,7 +3809,20 @@ class PVC(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `pvc`."""
+        """The options of `pvc`.
+
+        Args:
+            temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+            aggregation: "geometric" | "arithmetic": where the mean over the other views is taken.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.temperature = temperature
         self.aggregation = aggregation
@@ -2987,7 +3846,16 @@ class PVC(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`pvc`. An option holds for this call."""
+        """`pvc` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+                normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is
+                0).
+            present: (k, N) bool, the views each instance has; the means over l and m cover these. Instances with fewer
+                than two views take no part. Missing features may hold anything and get gradient 0.
+        """
         return pvc(
             views,
             temperature=self.temperature if temperature is OWN else temperature,
@@ -3006,12 +3874,14 @@ class PVC(LossModule):
 
 
 class KCL(LossModule):
-    """`kcl` as a module with options of its own.
+    """`kcl` as a module that keeps its options.
 
-        loss = KCL()
-        loss(z1, z2)
+    forward takes z1, z2, and by name present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> criterion = KCL(kernel="gaussian", t=2.0, normalize=True)
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(kcl)
@@ -3028,7 +3898,21 @@ class KCL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `kcl`."""
+        """The options of `kcl`.
+
+        Args:
+            kernel: One of the five names above.
+            t: > 0, a float or a 0-dim tensor: an inverse squared length ("imq": a length, c in the official code).
+            s: Not 0, no gradient: the exponent of "riesz" and of the energy of "gaussian_riesz".
+            gamma: Weight of the energies, a float or a 0-dim tensor.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.kernel = kernel
         self.t = t
@@ -3054,7 +3938,13 @@ class KCL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`kcl`. An option holds for this call."""
+        """`kcl` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Anchors and their positives, (N, D); unit rows in the paper, or set normalize=True.
+            present: (N,) bool: all means cover the pairs that are present. The features of others may hold anything and
+                get gradient 0.
+        """
         return kcl(
             z1,
             z2,
@@ -3074,13 +3964,15 @@ class KCL(LossModule):
 
 
 class CUA(LossModule):
-    """`cua` as a module with options of its own.
+    """`cua` as a module that keeps its options.
 
-        loss = CUA()
-        loss(image_features, text_features)
+    forward takes image_features, text_features, and by name present. An option that you pass to forward holds for that
+    call only.
 
-    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
-    call.
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> criterion = CUA(normalize=True)
+        >>> loss = criterion(image_features, text_features)
     """
 
     function = staticmethod(cua)
@@ -3098,7 +3990,22 @@ class CUA(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `cua`."""
+        """The options of `cua`.
+
+        Args:
+            logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor. The paper keeps
+                it at 100.
+            t: > 0, an inverse squared length.
+            clip_weight, uniformity_weight, alignment_weight: Floats or 0-dim tensors. A term with weight 0.0 is not
+                computed.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.logit_scale = logit_scale
         self.t = t
@@ -3126,7 +4033,13 @@ class CUA(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cua`. An option holds for this call."""
+        """`cua` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            present: (N,) bool. Pairs with a missing side (False) have no part in any term; their features may hold
+                anything and get gradient 0.
+        """
         return cua(
             image_features,
             text_features,
@@ -3147,13 +4060,15 @@ class CUA(LossModule):
 
 
 class CUAXU(LossModule):
-    """`cuaxu` as a module with options of its own.
+    """`cuaxu` as a module that keeps its options.
 
-        loss = CUAXU()
-        loss(image_features, text_features)
+    forward takes image_features, text_features, and by name present. An option that you pass to forward holds for that
+    call only.
 
-    forward takes image_features, text_features, and by name present. An option that is given to forward holds for that
-    call.
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> criterion = CUAXU(normalize=True)
+        >>> loss = criterion(image_features, text_features)
     """
 
     function = staticmethod(cuaxu)
@@ -3172,7 +4087,22 @@ class CUAXU(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `cuaxu`."""
+        """The options of `cuaxu`.
+
+        Args:
+            logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor. The paper keeps
+                it at 100.
+            t: > 0, an inverse squared length.
+            clip_weight, uniformity_weight, alignment_weight, cross_uniformity_weight: Floats or 0-dim tensors. A term
+                with weight 0.0 is not computed.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.logit_scale = logit_scale
         self.t = t
@@ -3202,7 +4132,13 @@ class CUAXU(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cuaxu`. An option holds for this call."""
+        """`cuaxu` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            image_features, text_features: (N, D), unit rows, or set normalize=True.
+            present: (N,) bool. Pairs with a missing side (False) have no part in any term; their features may hold
+                anything and get gradient 0.
+        """
         return cuaxu(
             image_features,
             text_features,
@@ -3226,12 +4162,14 @@ class CUAXU(LossModule):
 
 
 class Uniformity(LossModule):
-    """`uniformity` as a module with options of its own.
+    """`uniformity` as a module that keeps its options.
 
-        loss = Uniformity()
-        loss(x)
+    forward takes x, y, and by name present. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name present. An option that is given to forward holds for that call.
+    Example:
+        >>> x = torch.randn(8, 16)
+        >>> criterion = Uniformity(normalize=True)
+        >>> loss = criterion(x)
     """
 
     function = staticmethod(uniformity)
@@ -3245,7 +4183,18 @@ class Uniformity(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `uniformity`."""
+        """The options of `uniformity`.
+
+        Args:
+            t: > 0, an inverse squared length; a float or a 0-dim tensor.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.t = t
         self.normalize = normalize
@@ -3265,7 +4214,14 @@ class Uniformity(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`uniformity`. An option holds for this call."""
+        """`uniformity` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: (N, D). They are normalized only with normalize=True and need not be unit. An exponent -t |x - y|^2
+                comes from a dot product and norms, with an error up to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
+            present: (N,) bool: the mean covers pairs of items that are present (with y, items with both x and y). The
+                features of others may hold anything and get gradient 0.
+        """
         return uniformity(
             x,
             y,
@@ -3282,12 +4238,14 @@ class Uniformity(LossModule):
 
 
 class Alignment(LossModule):
-    """`alignment` as a module with options of its own.
+    """`alignment` as a module that keeps its options.
 
-        loss = Alignment()
-        loss(x, y)
+    forward takes x, y, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> criterion = Alignment(normalize=True)
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(alignment)
@@ -3295,7 +4253,15 @@ class Alignment(LossModule):
     def __init__(
         self, alpha: float = 2.0, *, normalize: bool = False, reduction: Reduction = "mean", group: Group = None
     ) -> None:
-        """The options are those of `alignment`."""
+        """The options of `alignment`.
+
+        Args:
+            alpha: >= 1: below 1 the gradient at distance 0 would be infinite. From 1 on it is 0 there.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over pairs, or "none": (N,).
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the pairs of
+                all ranks. Only matched rows are compared, so there is no backend and no memory_budget to choose.
+        """
         super().__init__()
         self.alpha = alpha
         self.normalize = normalize
@@ -3314,7 +4280,14 @@ class Alignment(LossModule):
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`alignment`. An option holds for this call."""
+        """`alignment` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: (N, D), pairs. They are normalized only with normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return alignment(
             x,
             y,
@@ -3331,12 +4304,15 @@ class Alignment(LossModule):
 
 
 class JointEntropy(LossModule):
-    """`joint_entropy` as a module with options of its own.
+    """`joint_entropy` as a module that keeps its options.
 
-        loss = JointEntropy()
-        loss(x)
+    forward takes x, and by name weights, present. An option that you pass to forward holds for that call only.
 
-    forward takes x, and by name weights, present. An option that is given to forward holds for that call.
+    Example:
+        >>> common, salient = torch.randn(2, 8, 16)
+        >>> x = torch.cat([common, salient], dim=1)
+        >>> criterion = JointEntropy()
+        >>> loss = criterion(x)
     """
 
     function = staticmethod(joint_entropy)
@@ -3351,7 +4327,19 @@ class JointEntropy(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `joint_entropy`."""
+        """The options of `joint_entropy`.
+
+        Args:
+            t: > 0, an inverse squared length; a float or a 0-dim tensor. SepCLR's tau is 1 / (2 t).
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over points, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.t = t
         self.normalize = normalize
@@ -3373,7 +4361,15 @@ class JointEntropy(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`joint_entropy`. An option holds for this call."""
+        """`joint_entropy` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x: (N, D). It is normalized only with normalize=True. Exponents round like those of `uniformity`; a pair of
+                a point with itself is exact.
+            weights: (N,) >= 0, no gradient. The weight of each point: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool: N and the sum cover the points that are present. The features of others may hold
+                anything and get gradient 0.
+        """
         return joint_entropy(
             x,
             t=self.t if t is OWN else t,
@@ -3391,18 +4387,28 @@ class JointEntropy(LossModule):
 
 
 class BarlowTwinsLoss(LossModule):
-    """`barlow_twins_loss` as a module with options of its own.
+    """`barlow_twins_loss` as a module that keeps its options.
 
-        loss = BarlowTwinsLoss()
-        loss(z1, z2)
+    forward takes z1, z2, and by name present. An option that you pass to forward holds for that call only.
 
-    forward takes z1, z2, and by name present. An option that is given to forward holds for that call.
+    Example:
+        >>> z1, z2 = torch.randn(2, 32, 16)
+        >>> criterion = BarlowTwinsLoss()
+        >>> loss = criterion(z1, z2)
     """
 
     function = staticmethod(barlow_twins_loss)
 
     def __init__(self, off_diagonal_weight: float = 0.005, *, standardize: bool = True, group: Group = None) -> None:
-        """The options are those of `barlow_twins_loss`."""
+        """The options of `barlow_twins_loss`.
+
+        Args:
+            off_diagonal_weight: A float or a 0-dim tensor.
+            standardize: False uses u = z1 and v = z2, for features that a batch normalization has standardized
+                (BarLIP).
+            group: None: this process only. "world", a process group, or distributed.Ranks: batch statistics and C cover
+                all ranks. D x D numbers travel, or, where the global batch has at most D / 2 instances, the features.
+        """
         super().__init__()
         self.off_diagonal_weight = off_diagonal_weight
         self.standardize = standardize
@@ -3418,7 +4424,13 @@ class BarlowTwinsLoss(LossModule):
         present: Tensor | None = None,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`barlow_twins_loss`. An option holds for this call."""
+        """`barlow_twins_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            z1, z2: Two views of the same N instances, (N, D); rows need not be unit.
+            present: (N,) bool: all means cover the instances that are present. The features of others may hold anything
+                and get gradient 0.
+        """
         return barlow_twins_loss(
             z1,
             z2,
@@ -3433,18 +4445,26 @@ class BarlowTwinsLoss(LossModule):
 
 
 class InModalConsistency(LossModule):
-    """`in_modal_consistency` as a module with options of its own.
+    """`in_modal_consistency` as a module that keeps its options.
 
-        loss = InModalConsistency()
-        loss(x, y)
+    forward takes x, y, and by name present. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name present. An option that is given to forward holds for that call.
+    Example:
+        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> criterion = InModalConsistency()
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(in_modal_consistency)
 
     def __init__(self, *, normalize: bool = False, group: Group = None) -> None:
-        """The options are those of `in_modal_consistency`."""
+        """The options of `in_modal_consistency`.
+
+        Args:
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all
+                ranks; 3 D^2 numbers travel.
+        """
         super().__init__()
         self.normalize = normalize
         self.group = group
@@ -3458,7 +4478,13 @@ class InModalConsistency(LossModule):
         normalize: bool | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`in_modal_consistency`. An option holds for this call."""
+        """`in_modal_consistency` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: Pairs of two modalities, (N, D); unit rows in the paper, or set normalize=True.
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return in_modal_consistency(
             x,
             y,
@@ -3472,18 +4498,26 @@ class InModalConsistency(LossModule):
 
 
 class CrossModalConsistency(LossModule):
-    """`cross_modal_consistency` as a module with options of its own.
+    """`cross_modal_consistency` as a module that keeps its options.
 
-        loss = CrossModalConsistency()
-        loss(x, y)
+    forward takes x, y, and by name present. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name present. An option that is given to forward holds for that call.
+    Example:
+        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> criterion = CrossModalConsistency()
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(cross_modal_consistency)
 
     def __init__(self, *, normalize: bool = False, group: Group = None) -> None:
-        """The options are those of `cross_modal_consistency`."""
+        """The options of `cross_modal_consistency`.
+
+        Args:
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all
+                ranks; 3 D^2 numbers travel.
+        """
         super().__init__()
         self.normalize = normalize
         self.group = group
@@ -3497,7 +4531,13 @@ class CrossModalConsistency(LossModule):
         normalize: bool | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cross_modal_consistency`. An option holds for this call."""
+        """`cross_modal_consistency` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: Pairs of two modalities, (N, D); unit rows in the paper, or set normalize=True.
+            present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may
+                hold anything and get gradient 0. "mean" covers the others.
+        """
         return cross_modal_consistency(
             x,
             y,
@@ -3511,12 +4551,14 @@ class CrossModalConsistency(LossModule):
 
 
 class CosineLoss(LossModule):
-    """`cosine_loss` as a module with options of its own.
+    """`cosine_loss` as a module that keeps its options.
 
-        loss = CosineLoss()
-        loss(x, y)
+    forward takes x, y, and by name mask, weights. An option that you pass to forward holds for that call only.
 
-    forward takes x, y, and by name mask, weights. An option that is given to forward holds for that call.
+    Example:
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> criterion = CosineLoss(form="negative", detach_target=True)
+        >>> loss = criterion(x, y)
     """
 
     function = staticmethod(cosine_loss)
@@ -3529,7 +4571,16 @@ class CosineLoss(LossModule):
         reduction: Reduction = "mean",
         group: Group = None,
     ) -> None:
-        """The options are those of `cosine_loss`."""
+        """The options of `cosine_loss`.
+
+        Args:
+            form: "squared" is the squared distance of the unit rows (BYOL), "negative" is SimSiam's. The gradients of
+                the forms differ by a constant factor at most.
+            detach_target: True: y gets no gradient.
+            reduction: "mean" over all rows that take part, "sum", or "none": (N,) or (N, L).
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the rows of
+                all ranks.
+        """
         super().__init__()
         self.form = form
         self.detach_target = detach_target
@@ -3548,7 +4599,13 @@ class CosineLoss(LossModule):
         reduction: Reduction | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`cosine_loss`. An option holds for this call."""
+        """`cosine_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            x, y: (N, D), or (N, L, D) for tokens of items, where L_i is per token. They need not be unit.
+            mask: (N,) or (N, L) bool, True for rows that take part. The others may hold anything.
+            weights: (N,) or (N, L) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w.
+        """
         return cosine_loss(
             x,
             y,
@@ -3565,15 +4622,18 @@ class CosineLoss(LossModule):
 
 
 class MultiviewClipLoss(LossModule):
-    """`multiview_clip_loss` as a module with options of its own.
+    """`multiview_clip_loss` as a module that keeps its options.
 
-        loss = MultiviewClipLoss(learnable_scale=True)
-        loss(images, texts)
+    forward takes images, texts, and by name weights, present. An option that you pass to forward holds for that call
+    only.
 
-    forward takes images, texts, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    Example:
+        >>> images, texts = torch.randn(2, 3, 8, 16)
+        >>> criterion = MultiviewClipLoss(learnable_scale=True, local_logit_scale=10.0, normalize=True)
+        >>> loss = criterion(images, texts)
     """
 
     function = staticmethod(multiview_clip_loss)
@@ -3595,13 +4655,27 @@ class MultiviewClipLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `multiview_clip_loss`.
+        """The options of `multiview_clip_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            local_logit_scale: The scale of local views; None: logit_scale.
+            local_weight: w >= 0; None: sqrt((k - 1) (l - 1)).
+            label_smoothing: In [0, 1), for local views only: spreads this share of the target over all candidates.
+            direction: "mean" or "sum" of image -> text and text -> image ("sum" is the official recipe for CC12M and
+                YFCC); "rows" or "cols": one direction only.
+            detach_keys: Candidates get no gradient, as in the official code on several processes. Takes two passes.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over items, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -3638,7 +4712,15 @@ class MultiviewClipLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`multiview_clip_loss`. An option holds for this call."""
+        """`multiview_clip_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            images: (k, N, D) or a list of k tensors (N, D): the global view first, then the local views, k - 1 >= 0.
+            texts: (l, N, D) or a list, likewise. l = 1 if and only if k = 1.
+            weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool. An item with False takes no part and is no candidate; its features may hold anything and
+                get gradient 0.
+        """
         return multiview_clip_loss(
             images,
             texts,
@@ -3662,13 +4744,16 @@ class MultiviewClipLoss(LossModule):
 
 
 class LinearCrossEntropy(LossModule):
-    """`linear_cross_entropy` as a module with options of its own.
+    """`linear_cross_entropy` as a module that keeps its options.
 
-        loss = LinearCrossEntropy()
-        loss(hidden, weight, labels)
+    forward takes hidden, weight, labels, and by name bias, weights. An option that you pass to forward holds for that
+    call only.
 
-    forward takes hidden, weight, labels, and by name bias, weights. An option that is given to forward holds for that
-    call.
+    Example:
+        >>> hidden, weight = torch.randn(4, 7, 16), torch.randn(1000, 16)
+        >>> labels = torch.randint(0, 1000, (4, 7))
+        >>> criterion = LinearCrossEntropy(ignore_index=0)
+        >>> loss = criterion(hidden, weight, labels)
     """
 
     function = staticmethod(linear_cross_entropy)
@@ -3683,7 +4768,20 @@ class LinearCrossEntropy(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `linear_cross_entropy`."""
+        """The options of `linear_cross_entropy`.
+
+        Args:
+            ignore_index: As in torch.nn.functional.cross_entropy. CoCa uses the padding index, 0.
+            label_smoothing: In [0, 1): spreads this share of the target over the vocabulary.
+            reduction: "mean" over the rows that take part (0 if none does, where torch gives NaN), "sum", or "none":
+                (N,) or (B, T).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the rows of
+                all ranks; weight and bias are the same on every rank and stay there.
+        """
         super().__init__()
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
@@ -3707,7 +4805,15 @@ class LinearCrossEntropy(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`linear_cross_entropy`. An option holds for this call."""
+        """`linear_cross_entropy` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            hidden: h, (N, D), or (B, T, D) for tokens of texts.
+            weight: w, (V, D), the weight of torch.nn.Linear(D, V).
+            labels: (N,) or (B, T) integers in [0, V), or ignore_index: such a row takes no part and may hold anything.
+            bias: b, (V,).
+            weights: (N,) or (B, T) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w.
+        """
         return linear_cross_entropy(
             hidden,
             weight,
@@ -3727,13 +4833,17 @@ class LinearCrossEntropy(LossModule):
 
 
 class DinoLoss(LossModule):
-    """`dino_loss` as a module with options of its own.
-
-        loss = DinoLoss()
-        loss(student, teacher, prototypes, teacher_prototypes, center=center)
+    """`dino_loss` as a module that keeps its options.
 
     forward takes student, teacher, prototypes, teacher_prototypes, and by name center, weights, present. An option that
-    is given to forward holds for that call.
+    you pass to forward holds for that call only.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 8, 16), torch.randn(2, 8, 16)  # two global views, two local ones
+        >>> prototypes, teacher_prototypes = torch.randn(2, 100, 16)
+        >>> center = torch.zeros(100)
+        >>> criterion = DinoLoss()
+        >>> loss = criterion(student, teacher, prototypes, teacher_prototypes, center=center)
     """
 
     function = staticmethod(dino_loss)
@@ -3748,7 +4858,18 @@ class DinoLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `dino_loss`."""
+        """The options of `dino_loss`.
+
+        Args:
+            student_temperature, teacher_temperature: > 0, floats or 0-dim tensors; the teacher's gets no gradient.
+            reduction: "mean" or "sum" over items, or "none": (N,).
+            memory_budget: With prototypes: bytes of scores to keep from forward to backward; what does not fit is
+                computed again. None: up to 64 MiB; 0: keep none.
+            backend: With prototypes: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run;
+                a named backend raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the items of
+                all ranks; prototypes and center are the same on every rank.
+        """
         super().__init__()
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
@@ -3774,7 +4895,19 @@ class DinoLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`dino_loss`. An option holds for this call."""
+        """`dino_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            student, teacher: With prototypes, the features, (N, D) and (N, T): s_ik = <student_i, prototypes_k>, t_ik =
+                <teacher_i, teacher_prototypes_k>. No logits are held: the center is one more feature of the teacher.
+                Without prototypes, the logits s and t themselves, (N, K). Views come first: (V, N, ...) and (U, N,
+                ...), where teacher view u is student view u. Then L_i is the mean over all pairs of a teacher view with
+                a different student view.
+            prototypes, teacher_prototypes: (K, D) and (K, T), the last layers of both heads.
+            center: (K,), DINO's running mean of t; None: 0.
+            weights: (N,) >= 0, no gradient. The weight of each item (image, masked patch): "mean" is sum w L / sum w.
+            present: (N,) bool. An item with False takes no part; its features may hold anything and get gradient 0.
+        """
         return dino_loss(
             student,
             teacher,
@@ -3796,15 +4929,18 @@ class DinoLoss(LossModule):
 
 
 class GramLoss(LossModule):
-    """`gram_loss` as a module with options of its own.
+    """`gram_loss` as a module that keeps its options.
 
-        loss = GramLoss(learnable_temperature=True)
-        loss(anchor, video, audio)
+    forward takes anchor, *others, and by name weights, present. An option that you pass to forward holds for that call
+    only.
 
-    forward takes anchor, *others, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> anchor, video, audio = torch.randn(3, 8, 16)
+        >>> criterion = GramLoss(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(anchor, video, audio)
     """
 
     function = staticmethod(gram_loss)
@@ -3826,13 +4962,30 @@ class GramLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `gram_loss`.
+        """The options of `gram_loss`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+                torch.nn.functional.cross_entropy does. The official code uses 0.1.
+            symmetric: True: both directions in one pass. False: anchor -> others only.
+            direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (anchor -> others
+                only), or "cols" (others -> anchor only).
+            key_offset: The tuple of anchor i is row key_offset + i of the others. Only the N own tuples look for their
+                anchor among the N anchors.
+            detach_keys: As the official training code gathers, candidates get no gradient, even on one device: each
+                direction trains only its queries. Takes two passes.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the samples that take part, or "none": (N,), 0 for the others.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3868,7 +5021,15 @@ class GramLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`gram_loss`. An option holds for this call."""
+        """`gram_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            anchor: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            others: k - 1 >= 1 tensors (N, D), or (M, D) with M >= N for keys gathered from elsewhere.
+            weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N, k) bool, column 0 is the anchor: a tuple's volume covers the modalities it has. Samples without
+                their anchor, or with nothing else, take no part. Missing features may hold anything. Only with M = N.
+        """
         return gram_loss(
             anchor,
             *others,
@@ -3892,15 +5053,18 @@ class GramLoss(LossModule):
 
 
 class TriangleLoss(LossModule):
-    """`triangle_loss` as a module with options of its own.
+    """`triangle_loss` as a module that keeps its options.
 
-        loss = TriangleLoss(learnable_temperature=True)
-        loss(anchor, x, y)
+    forward takes anchor, x, y, and by name weights, present. An option that you pass to forward holds for that call
+    only.
 
-    forward takes anchor, x, y, and by name weights, present. An option that is given to forward holds for that call.
+    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; do not pass it to
+    forward then.
 
-    With learnable_temperature=True, temperature is the exponential of the parameter log_temperature; forward must not
-    be given it then.
+    Example:
+        >>> anchor, x, y = torch.randn(3, 8, 16)
+        >>> criterion = TriangleLoss(learnable_temperature=True, normalize=True)
+        >>> loss = criterion(anchor, x, y)
     """
 
     function = staticmethod(triangle_loss)
@@ -3923,13 +5087,31 @@ class TriangleLoss(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `triangle_loss`.
+        """The options of `triangle_loss`.
 
         Args:
             temperature: Fixed, or where learning starts.
-            learnable_temperature: Whether there are parameters: log_temperature.
-            max_scale: Of a learned temperature: The largest 1 / temperature (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_temperature: True: learn log_temperature.
+            max_scale: For a learned temperature: the largest 1 / temperature (CLIP: 100). forward clamps the parameter
+                in place, as CLIP does after a step.
+            label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+                torch.nn.functional.cross_entropy does. The official code uses 0.1.
+            squared: True: the official training logit, whose gradient is bounded and vanishes at area 0. False: the
+                area.
+            symmetric: True: both directions in one pass. False: anchor -> others only.
+            direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (anchor -> others
+                only), or "cols" (others -> anchor only).
+            key_offset: The pair of anchor i is row key_offset + i of x and y. Only the N own pairs look for their
+                anchor among the N anchors.
+            detach_keys: Candidates get no gradient: each direction trains only its queries. Takes two passes.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over the samples that take part, or "none": (N,), 0 for the others.
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
         """
         super().__init__()
         self.temperature = None if learnable_temperature else temperature
@@ -3969,7 +5151,15 @@ class TriangleLoss(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`triangle_loss`. An option holds for this call."""
+        """`triangle_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            anchor: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+            x, y: (N, D), or (M, D) with M >= N for keys gathered from elsewhere.
+            weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+            present: (N,) bool: a sample that lacks a modality (False) has no triangle and takes no part. Only with M =
+                N.
+        """
         return triangle_loss(
             anchor,
             x,
@@ -3995,12 +5185,14 @@ class TriangleLoss(LossModule):
 
 
 class PMRL(LossModule):
-    """`pmrl_loss` as a module with options of its own.
+    """`pmrl_loss` as a module that keeps its options.
 
-        loss = PMRL()
-        loss(image, text, audio)
+    forward takes *modalities, and by name weights. An option that you pass to forward holds for that call only.
 
-    forward takes *modalities, and by name weights. An option that is given to forward holds for that call.
+    Example:
+        >>> image, text, audio = torch.randn(3, 8, 16)
+        >>> criterion = PMRL(normalize=True)
+        >>> loss = criterion(image, text, audio)
     """
 
     function = staticmethod(pmrl_loss)
@@ -4016,7 +5208,21 @@ class PMRL(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `pmrl_loss`."""
+        """The options of `pmrl_loss`.
+
+        Args:
+            singular_temperature: > 0, a float or a 0-dim tensor. The paper uses 0.05 for fine-tuning and 0.01 for
+                pre-training.
+            instance_temperature: > 0, a float or a 0-dim tensor.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over samples, or "none": (N,).
+            memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None:
+                up to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all
+                ranks, in rank order, and every rank must make the call.
+        """
         super().__init__()
         self.singular_temperature = singular_temperature
         self.instance_temperature = instance_temperature
@@ -4038,7 +5244,12 @@ class PMRL(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`pmrl_loss`. An option holds for this call."""
+        """`pmrl_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            modalities: Two or more tensors (N, D); row i of each belongs to sample i. Unit rows, or set normalize=True.
+            weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return pmrl_loss(
             *modalities,
             singular_temperature=self.singular_temperature if singular_temperature is OWN else singular_temperature,
@@ -4056,16 +5267,18 @@ class PMRL(LossModule):
 
 
 class Symile(LossModule):
-    """`symile_loss` as a module with options of its own.
+    """`symile_loss` as a module that keeps its options.
 
-        loss = Symile(learnable_scale=True)
-        loss(image, text, audio)
+    forward takes *modalities, and by name generator, permutations, weights. An option that you pass to forward holds
+    for that call only.
 
-    forward takes *modalities, and by name generator, permutations, weights. An option that is given to forward holds
-    for that call.
+    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; do not pass it to
+    forward then. Otherwise give a logit_scale to forward if the module has none.
 
-    With learnable_scale=True, logit_scale is the exponential of the parameter log_logit_scale; forward must not be
-    given it then. Otherwise forward must be given a logit_scale where the module has none.
+    Example:
+        >>> image, text, audio = torch.randn(3, 8, 16)
+        >>> criterion = Symile(learnable_scale=True, normalize=True)
+        >>> loss = criterion(image, text, audio)
     """
 
     function = staticmethod(symile_loss)
@@ -4083,13 +5296,22 @@ class Symile(LossModule):
         backend: BackendName = "auto",
         group: Group = None,
     ) -> None:
-        """The options are those of `symile_loss`.
+        """The options of `symile_loss`.
 
         Args:
             logit_scale: Fixed, or where learning starts (None: 1.0 / 0.07).
-            learnable_scale: Whether there are parameters: log_logit_scale.
-            max_scale: Of a learned logit_scale: The largest value (CLIP: 100). forward clamps the
-                parameter in place, as CLIP does after a step.
+            learnable_scale: True: learn log_logit_scale.
+            max_scale: For a learned logit_scale: the largest value (CLIP: 100). forward clamps the parameter in place,
+                as CLIP does after a step.
+            negatives: "n" or "n_squared", see above.
+            normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+            reduction: "mean" or "sum" over items, or "none": (N,), the mean over anchors of each item.
+            memory_budget: Bytes of scores to keep from forward to backward, over all anchors. None or 0: compute them
+                again.
+            backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+                raises BackendUnsupported instead of falling back.
+            group: None: this process only. "world", a process group, or distributed.Ranks: items come from all ranks,
+                in rank order, and every rank must make the call.
         """
         super().__init__()
         self.logit_scale = None if learnable_scale else logit_scale
@@ -4117,7 +5339,17 @@ class Symile(LossModule):
         backend: BackendName | Own = OWN,
         group: Group | Own = OWN,
     ) -> Tensor:
-        """`symile_loss`. An option holds for this call."""
+        """`symile_loss` of these inputs. An option holds for this call only; see the constructor.
+
+        Args:
+            modalities: k >= 2 batches of the same N items, each (N, D), float32 | bfloat16 | float16 | float64. Unit
+                rows or not, as the model needs (normalize=True makes them unit); the score has no factor 1 / D.
+            generator: Draws the permutations; default: torch's global generator of the features' device. The draws come
+                in the official code's order, so that equal seeds give equal permutations on a CPU.
+            permutations: (k, k - 1, N) int64 row numbers to use instead of drawing: permutations[m, j] is pi of the
+                j-th of the modalities other than m. "n_squared" takes neither generator nor permutations.
+            weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        """
         return symile_loss(
             *modalities,
             logit_scale=self.needed("logit_scale", logit_scale),

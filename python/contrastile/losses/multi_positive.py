@@ -55,47 +55,54 @@ def multi_positive(
         "in"    L_i = log sum_{A(i)} e^{z_ij} - log sum_{P(i)} e^{z_ip}
         "each"  L_i = 1/|P(i)| sum_{p in P(i)} log(1 + sum_{N(i)} e^{z_ij - z_ip})
 
-    In "out" and "each" all positives must be near, in "in" one of them will do. In "each" a positive never stands
-    against another one.
+    In "out" and "each" all positives must be near; in "in" one is enough. In "each" positives never compete with each
+    other.
 
     Args:
-        query, key: (N, D), (M, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        query, key: (N, D), (M, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
         query_ids, key_ids: Integers, (N,), (M,): equal ids are positives. key_ids default to query_ids where M = N.
-        query_labels, key_labels: Label sets, (N, L), (M, L) bool: sets that meet are positives. With ids as well, ids
-            name what is left out: a pair with equal ids that shares no label is no negative.
-        query_groups, key_groups: Integers, (N,), (M,): only keys of the query's group are negatives. Positives may be
-            in any.
-        negatives: Further keys of the queries that are no anchors, (K, D), as a queue; without gradient they cost none.
-        negative_ids, negative_labels, negative_groups: Of negatives, (K,), (K, L), (K,): those that fit a query are
-            its positives, too. Without ids or labels they are positives of none; groups must be given with
-            query_groups.
+        query_labels, key_labels: Label sets, (N, L), (M, L) bool: sets that overlap are positives. If you give ids as
+            well, ids name pairs to leave out: a pair with equal ids that shares no label is not a negative.
+        query_groups, key_groups: Integers, (N,), (M,): only keys in the query's group are negatives. Positives may be
+            in any group.
+        negatives: Further keys of the queries that are not anchors, (K, D), such as a queue. Without gradient they cost
+            none.
+        negative_ids, negative_labels, negative_groups: Ids, label sets, and groups of negatives, (K,), (K, L), (K,).
+            Those that match a query are its positives too. Without ids or labels they are positives of no query. Groups
+            are required with query_groups.
         form: "out" | "in" | "each".
-        per_pair: True: an anchor counts as often as it has positives, so that the mean of "out" and "each" is that over
-            all positive pairs.
-        temperature: > 0, float or 0-dim tensor. Dimensionless, divides the similarity.
-        direction: "mean" | "sum" of the two means (or sums) over queries and over keys; "rows", queries -> keys alone;
-            "cols", keys -> queries alone.
-        detach_keys: Candidates get no gradient, positives neither: each direction gives gradient to its anchors only.
-        weights, key_weights: (N,), (M,) >= 0, what each query and each key counts as an anchor: "mean" divides by their
-            sum. No gradient.
-        reduction: "mean" over the anchors that have a positive (0 if none has), "sum", or "none": (N,) of queries,
-            (M,) of keys, or with both directions (N + M,), queries first. An anchor without a positive has the value 0
-            and no gradient.
-        memory_budget, backend, group: As in pair_reduce / pair_loss. With a group, a rank's queries and keys need not
-            be as many.
+        per_pair: True: an anchor counts once per positive, so that the mean of "out" and "each" is the mean over all
+            positive pairs.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        direction: "mean" or "sum" of the two means (or sums) over queries and over keys; "rows": queries -> keys only;
+            "cols": keys -> queries only.
+        detach_keys: Candidates, including the positive, get no gradient: each direction trains only its anchors.
+        weights, key_weights: (N,), (M,) >= 0, no gradient. The weight of each query and of each key as an anchor:
+            "mean" divides by their sum.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" over the anchors that have a positive (0 if none has one), "sum", or "none": (N,) of queries,
+            (M,) of keys, or with both directions (N + M,), queries first. An anchor without a positive has value 0 and
+            no gradient.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            and every rank must make the call. A rank may have different numbers of queries and keys.
 
-    Returns: float32 (float64 for float64 inputs), nats. Cost forward and backward: 8 N M D FLOP for both directions (6
-    where the scores fit memory_budget), 6 for one; "each" 20 and 14.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 8 N M D FLOP forward and backward for both directions (6 where the scores fit memory_budget), 6 for one;
+    "each" costs 20 and 14.
 
     Example:
-        >>> image = torch.nn.functional.normalize(torch.randn(4, 16), dim=1)
-        >>> captions = torch.nn.functional.normalize(torch.randn(12, 16), dim=1)  # three of each image
-        >>> ids = torch.arange(4)
-        >>> loss = multi_positive(image, captions, ids, ids.repeat_interleave(3))
+        >>> query, key = torch.randn(4, 16), torch.randn(12, 16)  # three captions of each image
+        >>> query_ids = torch.arange(4)
+        >>> key_ids = query_ids.repeat_interleave(3)
+        >>> loss = multi_positive(query, key, query_ids, key_ids, normalize=True)
 
-    Source: "out": Yang et al. 2022 (UniCL), arXiv 2204.03610; Khosla et al. 2020 (SupCon), arXiv 2004.11362, eq. 2;
-    "in": eq. 3 there, which adds log |P(i)|; "each": pytorch-metric-learning NTXentLoss; Wu et al. 2024 (SimLAP),
-    arXiv 2410.18200.
+    Source: "out": Yang et al. 2022 (UniCL), https://arxiv.org/abs/2204.03610; Khosla et al. 2020 (SupCon),
+    https://arxiv.org/abs/2004.11362, eq. 2. "in": eq. 3 there, which adds log |P(i)|. "each": pytorch-metric-learning
+    NTXentLoss; Wu et al. 2024 (SimLAP), https://arxiv.org/abs/2410.18200.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("form", form, FORMS)
@@ -122,6 +129,7 @@ def multi_positive(
             query_labels=given(query_labels), query_groups=given(query_groups), detach_keys=bool(detach_keys),
             per_pair=bool(per_pair), negatives=given(negatives), negative_ids=given(negative_ids),
         ),
+        query.shape[0],
     )  # fmt: skip
     if batches[0].total == 0 or sum(x.total for x in batches[1:]) == 0:
         size = sum(batch.n for batch, wanted in zip(batches, (row, col), strict=False) if wanted)

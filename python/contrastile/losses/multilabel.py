@@ -23,9 +23,17 @@ CHUNK = 1 << 20  # pairs that are held at a time
 
 @dataclass(frozen=True)
 class LowRank:
-    """Soft labels of all pairs: S = diag(diagonal) + alpha / r left right^T.
+    """Soft labels of all pairs, S = diag(diagonal) + alpha / r left right^T, for multilabel_contrastive.
 
-    diagonal: (N,); left, right: (N, r). All may be learned.
+    Args:
+        diagonal: (N,).
+        left, right: (N, r). All three may be learned.
+        alpha: A number.
+
+    Example:
+        >>> labels = LowRank(torch.ones(8), torch.randn(8, 3), torch.zeros(8, 3))
+        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> loss = multilabel_contrastive(x, y, labels)
     """
 
     diagonal: Tensor
@@ -72,24 +80,25 @@ def multilabel_contrastive(
         "cwcl"  the same with each row of S divided by its sum + 1e-6
         "kl"    1/N^2 sum_ij KL(softmax_j(10 S_ij) || softmax_j(z_ij)), and the same exchanged: their mean
 
-    It runs in plain torch, in chunks of rows that are computed again in backward: O(N D) memory, and second derivatives
-    are right, as trajectory matching needs them (create_graph=True).
+    It runs in plain torch, in chunks of rows that backward computes again: O(N D) memory, and second derivatives are
+    right, as trajectory matching needs them (create_graph=True).
 
     Args:
-        x, y: (N, D), float32 | bfloat16 | float16 | float64; unit rows expected, or normalize=True.
+        x, y: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
         labels: S, (N, N), or LowRank, which never holds N^2 numbers.
-        logit_scale: float or 0-dim tensor with gradient.
-        form: Which of the six.
+        logit_scale: A float or a 0-dim tensor with gradient.
+        form: One of the six names above.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
 
-    Returns: 0-dim float32 (float64 for float64 inputs), nats. An empty batch gives 0. This process's pairs alone.
+    Returns: 0-dim float32 (float64 for float64 features), nats, over this process's pairs only. An empty batch gives 0.
 
     Example:
-        >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
+        >>> x, y = torch.randn(2, 8, 16)
         >>> labels = LowRank(torch.ones(8), torch.randn(8, 3), torch.zeros(8, 3))
-        >>> loss = multilabel_contrastive(x, y, labels)
+        >>> loss = multilabel_contrastive(x, y, labels, normalize=True)
 
-    Source: RepBlend, zhangxin-xd/RepBlend src/similarity_mining.py: MultilabelContrastiveLoss; Xu et al. 2024 (LoRS),
-    arXiv 2406.07529, eq. 7.
+    Source: RepBlend, zhangxin-xd/RepBlend src/similarity_mining.py, MultilabelContrastiveLoss; Xu et al. 2024 (LoRS),
+    https://arxiv.org/abs/2406.07529, eq. 7.
     """
     check.choice("form", form, FORMS)
     x, y = feature_pair("x", x, "y", y, normalize)

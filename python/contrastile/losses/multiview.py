@@ -41,26 +41,36 @@ def mv_infonce(
         L_i = log(P_i + R_i) - log P_i,      s(x, y) = <x, y> / temperature
         P_i = sum_{l != m} e^{s(u_li, u_mi)},      R_i = sum_l sum_m sum_{j != i} e^{s(u_li, u_mj)}
 
-    Everything is evaluated in logs. Positives meet the negatives as one logistic function, so that neither a loss
-    near 0 nor its gradient is the difference of two large numbers.
+    Everything is evaluated in logs. Positives meet the negatives in one logistic function, so neither a loss near 0 nor
+    its gradient is the difference of two large numbers.
 
     Args:
-        views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D), unit rows expected, or
-            normalize=True. Types of a list promote like torch.
-        temperature: > 0, float or 0-dim tensor. Published runs use 0.5 (ImageNet-1k 0.1).
-        negatives: "all": m runs over all views, as the official code computes it; "cross_view": m != l, the formula
-            of the paper and of the code's README.
-        weights: (N,), of instances, as in info_nce.
-        present: (k, N) bool, the views that each instance has: all sums are over these. Instances with fewer than two
-            take no part. Missing features may hold anything and get the gradient 0.
-        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
-            has no negative: loss 0.
+        views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+            normalize=True. Types of a list promote as in torch.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Published runs use 0.5 (ImageNet-1k 0.1).
+        negatives: "all": m runs over all views, as in the official code. "cross_view": m != l, as in the formula of the
+            paper and of the code's README.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (k, N) bool, the views each instance has: all sums cover these. Instances with fewer than two views
+            take no part. Missing features may hold anything and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats, >= 0.
+    Returns: float32 (float64 for float64 features), nats, >= 0. One instance has no negative and gives 0.
     Cost: "all" 4 (kN)^2 D FLOP forward and backward (each unordered pair once), "cross_view" 4 k (k - 1) N^2 D.
-    The official code forms e^s and overflows in float32 below a temperature of 1/88.
 
-    Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVINFONCE.
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> loss = mv_infonce(views, temperature=0.5, normalize=True)
+
+    Source: Koromilas et al. 2025, https://arxiv.org/abs/2507.06979; official code pakoromilas/Multi-View-CL, MVINFONCE,
+    which forms e^s and overflows in float32 below a temperature of 1/88.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("negatives", negatives, get_args(Denominator))
@@ -107,24 +117,39 @@ def mv_dhel(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """MV-DHEL: the views of an instance attract each other, the instances repel each other within every view.
+    """MV-DHEL: the views of an instance attract each other; instances repel each other within every view.
 
         L_i = sum_l log sum_{j != i} e^{s(u_li, u_lj)} - log sum_{l < m} e^{s(u_li, u_mi)}
         s(x, y) = <x, y> / temperature
 
     Args:
-        views, temperature: As in mv_infonce. The official class defaults to a temperature of 0.2.
-        weights, present: As in mv_infonce. A view that no other instance has adds nothing to the first sum.
-        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
-            leaves the first sum empty: loss 0.
+        views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+            normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. The official class defaults to 0.2.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (k, N) bool, the views each instance has. Instances with fewer than two views take no part. A view that
+            no other instance has adds nothing to the first sum. Missing features may hold anything and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats; may be negative.
-    Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each unordered pair once, 3 where the
-    scores fit memory_budget.
-    The official code multiplies the k sums of e^s, which overflows with many views or a low temperature.
+    Returns: float32 (float64 for float64 features), nats; can be negative. One instance leaves the first sum empty and
+    gives 0.
+    Cost: 4 k N^2 D FLOP forward and backward: k separate N x N problems, each unordered pair once; 3 k where the scores
+    fit memory_budget.
 
-    Source: Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL, MVDHEL (its README sums
-    over l != m, which is log 2 less, and over all j, where the code drops j = i).
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> loss = mv_dhel(views, temperature=0.5, normalize=True)
+
+    Source: Koromilas et al. 2025, https://arxiv.org/abs/2507.06979; official code pakoromilas/Multi-View-CL, MVDHEL,
+    which multiplies the k sums of e^s and so overflows with many views or a low temperature. Its README sums over l !=
+    m, which is log 2 less, and over all j, where the code drops j = i.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     every = ViewBatch.of(views, weights, present, normalize, engine)
@@ -157,20 +182,36 @@ def pvc(
         geometric:   L_i = -mean_l mean_{m != l} log p_ilm
         arithmetic:  L_i = -mean_l log mean_{m != l} p_ilm
 
-    A positive stands against the negatives only, never against the other positives. With two views both are the same.
+    A positive competes with negatives only, never with other positives. With two views both forms are the same.
 
     Args:
-        views, temperature: As in mv_infonce.
+        views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D); unit rows, or set
+            normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
         aggregation: "geometric" | "arithmetic": where the mean over the other views is taken.
-        weights, present: As in mv_infonce; the means over l and m are over the views that there are.
-        reduction: "mean" | "sum" over the N instances that take part, or "none": (N,), 0 for the others. One instance
-            has no negative: loss 0.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (k, N) bool, the views each instance has; the means over l and m cover these. Instances with fewer than
+            two views take no part. Missing features may hold anything and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the instances that take part, or "none": (N,), 0 for the others.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats, >= 0. Cost: 4 (kN)^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats, >= 0. One instance has no negative and gives 0.
+    Cost: 4 (kN)^2 D FLOP forward and backward.
 
-    Source: Shidani et al. 2024, arXiv 2403.05490; official code of Multi-View-CL (pakoromilas), PVCLoss. The
-    "arithmetic" branch of that code is not the paper's: it takes the log-sum-exp of the losses -log p, already averaged
-    over the batch, so that it raises where the paper's form falls, and subtracts the logarithm of the batch size.
+    Example:
+        >>> views = torch.randn(3, 8, 16)
+        >>> loss = pvc(views, temperature=0.2, normalize=True)
+
+    Source: Shidani et al. 2024, https://arxiv.org/abs/2403.05490; official code of Multi-View-CL (pakoromilas),
+    PVCLoss. The "arithmetic" branch of that code is not the paper's: it takes the log-sum-exp of the losses -log p,
+    already averaged over the batch, so that it rises where the paper's form falls, and subtracts the logarithm of the
+    batch size.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("aggregation", aggregation, get_args(Aggregation))
@@ -205,24 +246,28 @@ def log_mean(log_p: Tensor, dropped: Tensor, count: int | Tensor) -> Tensor:
 
 
 def pairwise_aggregate(views: Views, loss: Callable[..., Tensor], *, mode: Mode = "pairwise", **options: Any) -> Tensor:
-    """A two-view loss extended to k views by its mean over pairs of views.
+    """Extends a loss of two views to k views by its mean over pairs of views.
 
         "pairwise":  L = mean_{l < m} loss(view_l, view_m)
         "average":   L = mean_l loss(view_l, mean_{m != l} view_m)
 
     Args:
-        views: As in mv_infonce; normalise them beforehand. The mean of views is formed in float32, rounded to the
-            views' type, and not normalised again, as in the official NTXent; the official MVDHEL normalises it, which
-            is normalize=True among the options.
-        loss: A function of two (N, D) batches or its module, e.g. contrastile.nt_xent, contrastile.dhel; the order of
-            arguments counts for losses with one direction.
-        mode: "pairwise": k (k - 1) / 2 calls ("PWE"); "average": k calls ("AVG").
+        views: k >= 2 views of the same N instances, (k, N, D) or a list of k tensors (N, D). Normalize them first. The
+            mean of views is formed in float32, rounded to the views' type, and not normalized again, as in the official
+            NTXent; the official MVDHEL normalizes it, which you get with normalize=True among the options.
+        loss: A function of two (N, D) batches, or its module, such as contrastile.nt_xent or contrastile.dhel. The
+            order of arguments matters for losses with one direction.
+        mode: "pairwise": k (k - 1) / 2 calls ("PWE"). "average": k calls ("AVG").
         options: Passed to loss. With reduction="none" rows of the same index are averaged.
 
-    Returns: What loss returns. Two views: "pairwise" is loss(view_0, view_1).
+    Returns: What loss returns. With two views, "pairwise" is loss(view_0, view_1).
 
-    Source: Baselines of Koromilas et al. 2025, arXiv 2507.06979; official code pakoromilas/Multi-View-CL,
-    NTXent.loss_pwe, NTXent.loss_avg.
+    Example:
+        >>> views = torch.nn.functional.normalize(torch.randn(3, 8, 16), dim=2)
+        >>> loss = pairwise_aggregate(views, nt_xent, temperature=0.5)
+
+    Source: Baselines of Koromilas et al. 2025, https://arxiv.org/abs/2507.06979; official code
+    pakoromilas/Multi-View-CL, NTXent.loss_pwe, NTXent.loss_avg.
     """
     check.choice("mode", mode, get_args(Mode))
     if not callable(loss):

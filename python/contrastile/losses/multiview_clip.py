@@ -36,34 +36,42 @@ def multiview_clip_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CLIP of a global view of each item, and of all pairs of further, local views (CL2L of CLIP-rocket).
+    """CLIP of a global view of each item, plus all pairs of local views (CL2L of CLIP-rocket).
 
         L = [ CLIP(x_0, y_0) + w mean_{a, b >= 1} CLIP'(x_a, y_b) ] / (1 + w)
 
-    CLIP' has a scale of its own and label smoothing. With A local views of both sides, w is A.
+    CLIP' has its own scale and label smoothing. With A local views on both sides, w is A.
 
     Args:
-        images: (k, N, D) or a list of k tensors (N, D): the global view first, then the local ones, k - 1 >= 0.
-        texts: (l, N, D) or a list, likewise; l and k are 1 together.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor.
-        local_logit_scale: That of local views; None: logit_scale.
+        images: (k, N, D) or a list of k tensors (N, D): the global view first, then the local views, k - 1 >= 0.
+        texts: (l, N, D) or a list, likewise. l = 1 if and only if k = 1.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        local_logit_scale: The scale of local views; None: logit_scale.
         local_weight: w >= 0; None: sqrt((k - 1) (l - 1)).
-        label_smoothing: Of local views alone, as in clip_loss.
-        direction: "mean" | "sum" of image -> text and text -> image ("sum" is the official recipe for CC12M and YFCC);
-            "rows", "cols": one of them alone.
-        detach_keys: Candidates get no gradient, as in the official code on several processes; in two passes.
-        weights, present: (N,), of items, as in info_nce.
-        reduction: "mean" | "sum" over items, or "none": (N,).
-        normalize, memory_budget, backend, group: As in every loss.
+        label_smoothing: In [0, 1), for local views only: spreads this share of the target over all candidates.
+        direction: "mean" or "sum" of image -> text and text -> image ("sum" is the official recipe for CC12M and YFCC);
+            "rows" or "cols": one direction only.
+        detach_keys: Candidates get no gradient, as in the official code on several processes. Takes two passes.
+        weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. An item with False takes no part and is no candidate; its features may hold anything and get
+            gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 8 N^2 D FLOP forward and backward for each of the
-    1 + (k - 1) (l - 1) pairs of views.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 8 N^2 D FLOP forward and backward for each of the 1 + (k - 1) (l - 1) pairs of views.
 
     Example:
-        >>> images, texts = torch.nn.functional.normalize(torch.randn(2, 3, 8, 16), dim=3)
-        >>> loss = multiview_clip_loss(images, texts, 14.3, local_logit_scale=10.0, label_smoothing=0.1)
+        >>> images, texts = torch.randn(2, 3, 8, 16)
+        >>> loss = multiview_clip_loss(images, texts, 14.3, local_logit_scale=10.0, normalize=True)
 
-    Source: Fini et al. 2023 (CLIP-rocket), arXiv 2305.08675; official code, CL2LLoss.
+    Source: Fini et al. 2023 (CLIP-rocket), https://arxiv.org/abs/2305.08675; official code, CL2LLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     image, text = stacked(images, name="images", least=1), stacked(texts, name="texts", least=1)

@@ -29,32 +29,46 @@ def pmrl_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """PMRL: every sample's modalities shall span one direction (no anchor), and samples different directions.
+    """PMRL: the modalities of a sample should share one direction; different samples should differ. No anchor.
 
         Z_i = [m_1i .. m_ki] (D x k) with singular values s_i1 >= s_i2 >= .. and leading left singular vector u_i
         L_i = log sum_r e^{(s_ir - s_i1) / singular_temperature}
             + log sum_j e^{(<u_i, u_j> - 1) / instance_temperature}
 
-    Z_i has min(k, D) singular values. They come from the k x k Gram matrix in float64 (float32 on devices without):
-    s_ir is exact to 4e-8 s_i1, and 0 below that. The sign of u_i is the one with <u_i, sum_m m_mi> >= 0, or, where that
-    is 0 (within 1e-4 s_i1: always for two unit vectors with a negative cosine), with <u_i, m_1i> >= 0. The official
-    code leaves it to the solver, so that its value changes with flips that mean nothing.
+    Z_i has min(k, D) singular values. They come from the k x k Gram matrix in float64 (float32 on devices without
+    float64): s_ir is exact to 4e-8 s_i1, and 0 below that. The sign of u_i is the one with <u_i, sum_m m_mi> >= 0, or,
+    where that is 0 (within 1e-4 s_i1; always for two unit vectors with a negative cosine), with <u_i, m_1i> >= 0. The
+    official code leaves the sign to the solver, so its value changes with flips that mean nothing.
 
-    Gradients: of s_ir, the outer product of its singular vectors (0 where s_ir counts as 0). Of u_i, terms with
-    1 / g_r, g_r = s_i1^2 - s_ir^2; as g_r / (g_r^2 + (e s_i1^2)^2) with e = 1e-6 (float64: 2e-15) they stay finite, and
-    are 0 where the leading direction is not unique. A sample of zero vectors has u_i = 0, gets no gradient, and keeps
-    <u_i, u_i> = 1 in its own row.
+    Gradients: of s_ir, the outer product of its singular vectors (0 where s_ir counts as 0). Of u_i, terms with 1 /
+    g_r, g_r = s_i1^2 - s_ir^2. As g_r / (g_r^2 + (e s_i1^2)^2) with e = 1e-6 (float64: 2e-15) they stay finite, and are
+    0 where the leading direction is not unique. A sample of zero vectors has u_i = 0, gets no gradient, and keeps <u_i,
+    u_i> = 1 in its own row.
 
     Args:
-        modalities: Two or more, (N, D) each, row i of all belongs to sample i; unit rows expected, or normalize=True.
-        singular_temperature: > 0, float or 0-dim tensor; 0.05 is the paper's for fine-tuning, 0.01 for pre-training.
-        instance_temperature: > 0, float or 0-dim tensor.
-        weights: (N,), of samples, as in info_nce.
-        reduction: "mean" | "sum" | "none" (N,). N = 1: the first term alone.
+        modalities: Two or more tensors (N, D); row i of each belongs to sample i. Unit rows, or set normalize=True.
+        singular_temperature: > 0, a float or a 0-dim tensor. The paper uses 0.05 for fine-tuning and 0.01 for
+            pre-training.
+        instance_temperature: > 0, a float or a 0-dim tensor.
+        weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over samples, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 4 N^2 D FLOP forward and backward, and O(N D k^2).
+    Returns: float32 (float64 for float64 features), nats. N = 1 gives the first term only.
+    Cost: 4 N^2 D FLOP forward and backward, and O(N D k^2).
 
-    Source: PMRL, arXiv 2507.17343, L_intra and L_inter; official code Xiaohao-Liu/PMRL, without its matching term.
+    Example:
+        >>> image, text, audio = torch.randn(3, 8, 16)
+        >>> loss = pmrl_loss(image, text, audio, normalize=True)
+
+    Source: PMRL, https://arxiv.org/abs/2507.17343, L_intra and L_inter; official code Xiaohao-Liu/PMRL, without its
+    matching term.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     z = matched(modalities, normalize)
@@ -75,9 +89,18 @@ def singular_alignment(*modalities: Tensor, normalize: bool = False) -> Tensor:
 
         A = mean_i s_i1,      for k unit vectors from 1 (all orthogonal) to sqrt(k) (all equal up to sign)
 
-    Args: modalities and normalize as in pmrl_loss. Returns: float32 (float64 for float64 features); 0 for no samples.
+    Args:
+        modalities: Two or more tensors (N, D); row i of each belongs to sample i.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
 
-    Source: PMRL, arXiv 2507.17343, L_intra.
+    Returns: float32 (float64 for float64 features); 0 for no samples.
+
+    Example:
+        >>> x = torch.nn.functional.normalize(torch.randn(8, 16), dim=1)
+        >>> round(singular_alignment(x, x, x, x).item(), 4)
+        2.0
+
+    Source: PMRL, https://arxiv.org/abs/2507.17343, L_intra.
     """
     z = matched(modalities, normalize)
     if z.numel() == 0:

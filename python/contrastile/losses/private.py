@@ -19,20 +19,20 @@ class Candidates:
 
         Candidates(features, mask)              padded lists, (N, K, D) and (N, K)
         Candidates.packed(features, offsets)    lists one after the other, (T, D)
-        Candidates.of_bank(bank, index)         K rows of a bank for each query, without a copy of them
+        Candidates.of_bank(bank, index)         K rows of a bank for each query, without copying them
 
     Args:
         features: (N, K, D), float32 | bfloat16 | float16 | float64; with index: a bank, (B, D).
-        mask: (N, K) bool, True = there. What others hold does not matter. A query may have none. Not with index.
-        bias: Added to the logits, which are similarities / temperature: a float, a 0-dim tensor or (N, K), finite,
-            with gradient where it wants one. A positive one makes candidates count more: SimCSE's hard negative weight.
-        index: (N, K) integers: candidate k of query i is row index_ik of features; -1: there is none. Use of_bank.
+        mask: (N, K) bool, True = there. Missing candidates may hold anything. A query may have none. Not with index.
+        bias: Added to the logits (similarity / temperature): a float, a 0-dim tensor, or (N, K), finite, with gradient
+            if it requires one. A positive bias makes candidates count more: SimCSE's hard negative weight.
+        index: (N, K) integers: candidate k of query i is row index_ik of features; -1: none. Use of_bank.
 
-    The features are converted to the type of the statistics, the queries' type decides. normalize=True of a loss makes
-    unit rows of the whole bank each time: keep those of a large one at unit length.
+    The features are converted to the type of the statistics; the queries' type decides. normalize=True of a loss
+    normalizes the whole bank at every call: keep a large bank at unit length.
 
-    Raises: ValueError for shapes that do not fit and for indices and offsets outside the features. On a GPU values are
-    not looked at, which would wait for it: an index outside the bank is then none.
+    Raises: ValueError for shapes that do not fit, and for indices and offsets outside the features. On a GPU the values
+    are not checked, since that would wait for it: an index outside the bank then counts as none.
 
     Example:
         >>> query, key = torch.nn.functional.normalize(torch.randn(2, 4, 16), dim=2)
@@ -40,8 +40,8 @@ class Candidates:
         >>> own = Candidates.packed(texts, torch.tensor([0, 3, 3, 5, 7]), bias=0.5)  # the second query has none
         >>> loss = info_nce(query, key, hard_negatives=own)
 
-    Source: bias: Gao et al. 2021 (SimCSE), arXiv 2104.08821, `hard_negative_weight`; by index: Xie et al. 2020
-    (InterCLR), arXiv 2008.11702.
+    Source: bias: Gao et al. 2021 (SimCSE), https://arxiv.org/abs/2104.08821, `hard_negative_weight`; by index: Xie et
+    al. 2020 (InterCLR), https://arxiv.org/abs/2008.11702.
     """
 
     features: Tensor

@@ -43,32 +43,42 @@ def prototype_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Cross entropy of each item against one prototype for each class.
+    """Cross-entropy of each item against one prototype per class.
 
         L_i = log sum_c e^{z_ic} - z_i,label_i,    z_ic = <x_i, w_c> / temperature
 
     Args:
-        x: (N, D), unit rows expected, or normalize=True.
-        prototypes: w, (C, D) of all items, any number of classes; or (N, C, D), those of each item (prompts that depend
-            on the image): then plain torch, which holds N C logits and heeds neither backend nor memory_budget.
-        labels: (N,) integers in [0, C). On a GPU they are not looked at.
-        temperature: > 0; float, 0-dim tensor or (N,).
-        label_smoothing: In [0, 1): that share of the target is spread over all classes, as in
-            torch.nn.functional.cross_entropy.
-        weights, present: (N,), of items, as in info_nce; labels of items that are missing do not matter.
-        reduction, memory_budget, backend: As in info_nce.
-        group: Items are those of all ranks. Every rank has all classes, and its gradient of prototypes (C, D) is that
-            of its own items: data parallelism takes their mean over ranks.
+        x: (N, D), unit rows, or set normalize=True.
+        prototypes: w, (C, D), shared by all items, for any number of classes; or (N, C, D), one set per item (prompts
+            that depend on the image). The second form is plain torch, holds N C logits, and ignores backend and
+            memory_budget.
+        labels: (N,) integers in [0, C). On a GPU their values are not checked.
+        temperature: > 0: a float, a 0-dim tensor, or (N,). Divides the similarity.
+        label_smoothing: In [0, 1): spreads this share of the target over all classes, as
+            torch.nn.functional.cross_entropy does.
+        weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. An item with False takes no part; its features and label may hold anything, and it gets
+            gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: items come from all ranks. Every
+            rank has all classes, and its gradient of prototypes (C, D) covers its own items: data parallelism averages
+            it over ranks.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 6 N C D FLOP forward and
-    backward, 8 for reduction="none".
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 6 N C D FLOP forward and backward, 8 for reduction="none".
 
     Example:
-        >>> x, names = (torch.nn.functional.normalize(torch.randn(n, 16), dim=1) for n in (8, 100))
-        >>> loss = prototype_loss(x, names, torch.randint(100, (8,)), temperature=0.01)
+        >>> x, prototypes = torch.randn(8, 16), torch.randn(100, 16)
+        >>> labels = torch.randint(100, (8,))
+        >>> loss = prototype_loss(x, prototypes, labels, temperature=0.01, normalize=True)
 
-    Source: Zhai and Wu 2019 (normalised softmax), arXiv 1811.12649; (N, C, D): Singha et al. 2023 (GOPro),
-    arXiv 2308.11605.
+    Source: Zhai and Wu 2019 (normalized softmax), https://arxiv.org/abs/1811.12649; (N, C, D): Singha et al. 2023
+    (GOPro), https://arxiv.org/abs/2308.11605.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted, n = Counted.of(weights, present, check.features("x", x)), x.shape[0]

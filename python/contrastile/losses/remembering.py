@@ -112,6 +112,10 @@ class GlobalContrast(LossModule):
         value = self.needed("temperature", OWN)
         return check.as_tensor("temperature", value, like).to(stat_dtype(like.dtype))
 
+    def share(self, batch: GlobalBatch) -> float:
+        """Of an item in the loss, whose value and gradients are proportional to it."""
+        return batch.weight("mean")
+
     def row_factor(self, temperature: Tensor) -> Tensor:
         """How much a row's log-sum-exp is worth: its temperature makes a gradient of w p for each score."""
         return temperature
@@ -154,7 +158,7 @@ def stateful_loss(
         anchors = cross_modal(x, y, constant, module.include_positive, batch, engine)
     old = state.of("log_mean", index, anchors.log_mean)
     average = mixed(old, anchors.log_mean, module.gamma_now(), module.warm_start)
-    step = Step.of(anchors, constant, average, batch.weight("mean"), module.row_factor(constant))
+    step = Step.of(anchors, constant, average, module.share(batch), module.row_factor(constant))
     value, slope = module.result(step)
     if module.training:
         remember(module, step, index, batch)

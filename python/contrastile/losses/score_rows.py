@@ -30,21 +30,27 @@ def dcd_loss(
         L = alpha sum_i r_i mse(t_i, s_i) + (1 - alpha) sum_i h_i bce(s_i)
         h_i = H(softmax t_i) / sum_j H(softmax t_j),      r = softmax over i of (1 - h_i)^2
 
-    with s = scores, t = teacher_scores, bce the mean over K of the binary cross entropies that the first is right and
-    the others are not, H the entropy. A temperature T, in T^2 mse(t / T, s / T), cancels.
+    with s = scores, t = teacher_scores, H the entropy, and bce the mean over K of the binary cross-entropies that the
+    first is right and the others are not. A temperature T, in T^2 mse(t / T, s / T), cancels.
 
     Args:
-        scores, teacher_scores: (N, K), K >= 1. The teacher gets no gradient.
+        scores: (N, K), K >= 1.
+        teacher_scores: (N, K); no gradient.
         alpha: In [0, 1].
-        per_sample: True: as the paper has it. False: one mean of squares over all scores, which is what the official
-            code computes, whose weights r sum to 1 around it.
+        per_sample: True: as in the paper. False: one mean of squares over all scores, which is what the official code
+            computes, since its weights r around it sum to 1.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks.
 
-    Returns: float32 (float64 for float64 scores), one number for the batch, 0 if it is empty. A batch of rows on which
-    the teacher has no doubt at all has h_i = 1 / N.
+    Returns: float32 (float64 for float64 scores), one number for the batch, 0 if it is empty. If the teacher has no
+    doubt about any row, h_i = 1 / N.
     Cost: O(N K).
 
-    Source: Rao et al. 2022 (DCD), arXiv 2207.01426; official code raojay7/DCD, meter/modules/KD_loss.py. The choice of
-    K is `teacher_hard_negatives`.
+    Example:
+        >>> scores, teacher_scores = torch.randn(2, 8, 5)
+        >>> loss = dcd_loss(scores, teacher_scores)
+
+    Source: Rao et al. 2022 (DCD), https://arxiv.org/abs/2207.01426; official code raojay7/DCD,
+    meter/modules/KD_loss.py. `teacher_hard_negatives` chooses the K.
     """
     s, t = score_rows("scores", scores, "teacher_scores", teacher_scores)
     s, t = upcast(s), upcast(t.detach())
@@ -66,17 +72,24 @@ def dcd_loss(
 
 
 def teacher_hard_negatives(teacher_scores: Tensor, k: int = 7) -> Tensor:
-    """The columns that `dcd_loss` gets: the true text, and those of the others that a teacher finds best.
+    """The columns that `dcd_loss` gets: the true text, and the others that a teacher ranks highest.
 
         index = [0, the first k columns other than 0 by falling teacher_scores]
 
-    Args: teacher_scores: (N, K), the true text's first. k: 1 <= k < K, 7 in the official code.
+    Args:
+        teacher_scores: (N, K), the true text's first.
+        k: 1 <= k < K; the official code uses 7.
 
     Returns: (N, k + 1) int64; equal scores in any order. The official code takes scores.gather(1, index) of the student
-    and teacher_scores.topk(k + 1).values of the teacher, whose order is the same only where the teacher finds the true
-    text best; teacher_scores.gather(1, index) is always right.
+    and teacher_scores.topk(k + 1).values of the teacher, whose order is the same only where the teacher ranks the true
+    text first; teacher_scores.gather(1, index) is always right.
 
-    Source: Rao et al. 2022 (DCD), arXiv 2207.01426; official code raojay7/DCD, meter/modules/objectives.py.
+    Example:
+        >>> teacher_hard_negatives(torch.tensor([[0.9, 0.1, 0.5, 0.3]]), k=2)
+        tensor([[0, 2, 3]])
+
+    Source: Rao et al. 2022 (DCD), https://arxiv.org/abs/2207.01426; official code raojay7/DCD,
+    meter/modules/objectives.py.
     """
     t, _ = score_rows("teacher_scores", teacher_scores, "teacher_scores", teacher_scores)
     if isinstance(k, bool) or not isinstance(k, int):
@@ -97,13 +110,21 @@ def js_divergence(
 
     Args:
         logits, other_logits: (N, C); both have a gradient. A logit of -inf is a class without probability.
-        reduction: "mean" | "sum" | "none", over rows. A loss that pushes predictions apart has it with a minus.
+        reduction: "mean" or "sum" over rows, or "none": (N,). Negate it to push predictions apart.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the rows of all
+            ranks.
 
-    Returns: float32 (float64 for float64 logits); an empty batch gives 0. In logs, so that no probability is clamped;
-    what rounding leaves outside of [0, log 2] is clamped in value, not in gradient.
+    Returns: float32 (float64 for float64 logits); an empty batch gives 0. Computed in logs, so that no probability is
+    clamped; rounding outside [0, log 2] is clamped in value, not in gradient.
     Cost: O(N C).
 
-    Source: Lin 1991; MCR, arXiv 2411.07335, official code kkontras/MCR, which clamps probabilities at 1e-20.
+    Example:
+        >>> logits = torch.randn(8, 10)
+        >>> js_divergence(logits, logits).item()
+        0.0
+
+    Source: Lin 1991; MCR, https://arxiv.org/abs/2411.07335, official code kkontras/MCR, which clamps probabilities at
+    1e-20.
     """
     check.choice("reduction", reduction, get_args(Reduction))
     x, y = score_rows("logits", logits, "other_logits", other_logits)
@@ -130,28 +151,28 @@ def relative_entropy(log_p: Tensor, log_m: Tensor) -> Tensor:
 
 
 def project_conflicting(gradients: Sequence[Tensor], *, per_row: bool = False) -> tuple[Tensor, ...]:
-    """Gradients of several losses, each without what points against another (PCGrad). Their sum is the step.
+    """Gradients of several losses, each without the part that points against another (PCGrad). Their sum is the step.
 
         g_i = g_i - <g_i, g_j> / |g_j|^2 g_j      wherever <g_i, g_j> < 0, for every other j in turn
 
-    where g_j is what was given and g_i what the turns before left. Of two gradients this is the realignment of
+    where g_j is the given gradient and g_i what the previous turns left. For two gradients this is the realignment of
     cross-modality gradient harmonization.
 
     Args:
-        gradients: Two or more of one shape: flattened parameters (torch.nn.utils.parameters_to_vector), or the
+        gradients: Two or more tensors of one shape: flattened parameters (torch.nn.utils.parameters_to_vector), or the
             gradients of features that losses share.
-        per_row: Of (N, D), each row by itself: the conflict of each item.
+        per_row: True: (N, D) tensors, each row by itself, for the conflict of each item.
 
-    Returns: As many tensors, in float32 (float64) where given in half precision. PCGrad takes the others in a random
-    order: shuffle the list to have that.
+    Returns: As many tensors; float32 (float64 for float64) for half precision. PCGrad takes the others in random order:
+    shuffle the list for that.
 
     Example:
         >>> first, second = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
         >>> [x.tolist() for x in project_conflicting([first, second])]
         [[0.5, 0.5], [0.0, 1.0]]
 
-    Source: Yu et al. 2020 (PCGrad), arXiv 2001.06782, algorithm 1; Wu et al. 2022 (cross-modality gradient
-    harmonization), arXiv 2211.02077.
+    Source: Yu et al. 2020 (PCGrad), https://arxiv.org/abs/2001.06782, algorithm 1; Wu et al. 2022 (cross-modality
+    gradient harmonization), https://arxiv.org/abs/2211.02077.
     """
     if len(gradients) < 2:
         raise ValueError(f"gradients must hold at least two tensors, got {len(gradients)}")

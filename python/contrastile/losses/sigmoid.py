@@ -37,21 +37,34 @@ def siglip_loss(
         y_ij = +1 if matched else -1; pairs of equal index are matched
 
     Args:
-        image_features, text_features: (N, D), unit rows expected, or normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        logit_bias: float or 0-dim tensor with gradient; None is 0.
-        image_labels, text_labels: (N,) integers: pairs with equal labels are matched, and no others. text_labels
-            default to image_labels.
-        image_ids, text_ids: (N,) integers, as in clip_loss: a pair with equal ids is no negative; unless its index is
-            equal too, which matches it, it is left out of the sum. text_ids default to image_ids. Not with labels.
-        weights: (N,), of images, as in info_nce: of the sum over an image's pairs.
-        present: (N,), as in info_nce: all pairs of an item of which a side is missing are left out.
-        reduction: "mean" divides the sum over all pairs by N (with weights, by their sum; with present,
-            by the number of those that are), "sum" does not, "none": (N,) sums per image.
+        image_features, text_features: (N, D), unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        logit_bias: A float or a 0-dim tensor with gradient; None is 0.
+        image_labels, text_labels: (N,) integers. Pairs with equal labels match, and no others do. text_labels default
+            to image_labels.
+        image_ids, text_ids: (N,) integers. A pair with equal ids is not a negative: it matches if its index is equal,
+            and is left out of the sum otherwise. text_ids default to image_ids. Not with labels.
+        weights: (N,) >= 0, no gradient. The weight of each image's sum over its pairs; "mean" divides by sum w.
+        present: (N,) bool. An item with a missing side (False) is left out with all its pairs; its features may hold
+            anything and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" divides the sum over all pairs by N (by the sum of the weights, or by the number of items that
+            are present), "sum" does not divide, "none": (N,), the sum per image.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32, nats. Cost: 6 N^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 6 N^2 D FLOP forward and backward.
 
-    Source: Zhai et al. 2023, arXiv 2303.15343, algorithm 1; open_clip SigLipLoss.
+    Example:
+        >>> image_features, text_features = torch.randn(2, 8, 16)
+        >>> loss = siglip_loss(image_features, text_features, 10.0, -10.0, normalize=True)
+
+    Source: Zhai et al. 2023, https://arxiv.org/abs/2303.15343, algorithm 1; open_clip SigLipLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("image_features", image_features))

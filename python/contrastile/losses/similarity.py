@@ -27,26 +27,35 @@ def softclip_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """SoftCLIP as in M3CoL: the target of a pair is how alike the items of the second modality are.
+    """SoftCLIP as in M3CoL: the target of a pair is the similarity of its items within the second modality.
 
         L = 1/2N sum_i [ - sum_j r_ij log softmax_j(<x_i, y_j> / temperature)
                          - sum_j r_ij log softmax_j(<y_i, x_j> / temperature) ]
         r_ij = softmax_j(<y_i, y_j> / temperature)
 
     Args:
-        x, y: Pairs of two modalities, (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
+        x, y: Pairs of two modalities, (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
         detach_targets: True keeps gradients out of r. The official code lets them through.
-        direction, weights, reduction, memory_budget, backend, group: As in info_nce.
+        direction: "mean" or "sum" of both directions; "rows": x -> y only; "cols": y -> x only.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 16 N^2 D FLOP forward and
-    backward, 12 with detach_targets.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 16 N^2 D FLOP forward and backward, 12 with detach_targets.
 
     Example:
         >>> x, y = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
         >>> loss = softclip_loss(x, y) + softclip_loss(y, x)
 
-    Source: Kumar et al. 2024 (M3CoL), arXiv 2409.17777; its soft_clip_loss.
+    Source: Kumar et al. 2024 (M3CoL), https://arxiv.org/abs/2409.17777; its soft_clip_loss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, None, check.features("x", x))
@@ -82,28 +91,35 @@ def cwcl_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """CWCL: every pair counts by how alike the items are within the pretrained modality, from 0 to 1.
+    """CWCL: every pair counts by the similarity of its items within the pretrained modality, from 0 to 1.
 
         w_ij = (1 + <f_i, f_j>) / 2
         L = 1/N sum_i [ - sum_j w_ij log softmax_j(z_ij) / sum_j w_ij - log softmax_j(z_ji)_i ]
         z_ij = logit_scale <anchor_i, other_j>
 
     Args:
-        anchor: (N, D) of the pretrained modality; other: (N, D) of the one that is trained. Unit rows expected, or
-            normalize=True.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        weight_features: f, (N, T), unit rows; default anchor. No gradient: weights are constants. A row whose weights
-            have no positive sum has its partner alone as target.
-        weights, reduction, memory_budget, backend, group: As in info_nce.
+        anchor, other: (N, D), the pretrained modality and the one that is trained; unit rows, or set normalize=True.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        weight_features: f, (N, T), unit rows; default anchor. No gradient: the weights are constants. A row whose
+            weights have no positive sum has its partner alone as target.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 12 N^2 D FLOP forward and
-    backward for T = D.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 12 N^2 D FLOP forward and backward for T = D.
 
     Example:
-        >>> speech, text = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> loss = cwcl_loss(text, speech, 20.0)
+        >>> anchor, other = torch.randn(2, 8, 16)  # text is pretrained, speech is trained
+        >>> loss = cwcl_loss(anchor, other, 20.0, normalize=True)
 
-    Source: Srinivasa et al. 2023, arXiv 2309.14580, eq. 3 and 4.
+    Source: Srinivasa et al. 2023, https://arxiv.org/abs/2309.14580, eq. 3 and 4.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, None, check.features("anchor", anchor))

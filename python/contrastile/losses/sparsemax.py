@@ -16,19 +16,18 @@ def sparsemax(x: Tensor, *, mask: Tensor | None = None) -> Tensor:
 
     Args:
         x: (..., K), float32 | bfloat16 | float16 | float64; computed in float32 (float64 for float64).
-        mask: bool, of x's shape, True = keep: what is dropped is 0 whatever x has there, NaN too.
+        mask: bool, of x's shape, True = keep. Dropped entries are 0 whatever x holds there, even NaN.
 
     Returns: x's shape and type, differentiable any number of times: on the support (p > 0) the gradient is that of p
-    minus its mean over the support, elsewhere 0. Scores of -inf are 0. A row with scores of +inf shares 1 among them,
-    without gradient; one with NaN is NaN. A row with no score above -inf (all dropped, K = 0) is zeros.
-
-    Cost: one sort of each row; nothing waits for a GPU.
+    minus its mean over the support, elsewhere 0. Scores of -inf are 0. A row with scores of +inf splits 1 among them,
+    without gradient; a row with NaN is NaN. A row with no score above -inf (all dropped, K = 0) is zeros.
+    Cost: one sort per row; nothing waits for a GPU.
 
     Example:
         >>> sparsemax(torch.tensor([[1.0, 0.8, -3.0]]))
         tensor([[0.6000, 0.4000, 0.0000]])
 
-    Source: Martins and Astudillo 2016, arXiv 1602.02068, algorithm 1.
+    Source: Martins and Astudillo 2016, https://arxiv.org/abs/1602.02068, algorithm 1.
     """
     if check.tensor("x", x).dim() == 0:
         raise ValueError("x must have shape (..., K), got ()")

@@ -23,35 +23,46 @@ ROBUST = {True: (0.1, 0.05, 0.7, 0.3), False: (0.01, 0.005, 0.05, 6.0)}
 
 
 class SogCLR(GlobalContrast):
-    """SogCLR: the contrastive loss over all negatives of the data set, by a moving average for every sample.
-
-        loss = SogCLR(samples=len(data), temperature=0.07)
-        loss(image_features, text_features, index).backward()
+    """SogCLR: the contrastive loss over all negatives of the data set, with a moving average per sample.
 
         F = 1/n sum_i t log u_i + (the same of texts),      u_i = mean over all j != i of e^{(s_ij - s_ii) / t}
         g_i = mean over the batch's j != i,      u_i <- (1 - gamma) u_i + gamma g_i,      s_ij = <image_i, text_j>
 
-    Gradient: w_i p_ij for every s_ij, with the softmax p of the batch over the negatives and w_i = g_i / u_i, and -w_i
-    for s_ii. The value is the mean of sum_j w_i p_ij (s_ij - s_ii), as in the official code: it has this gradient, and
-    is not an estimate of F.
+    Gradient: w_i p_ij for every s_ij, with p the batch's softmax over the negatives and w_i = g_i / u_i, and -w_i for
+    s_ii. The value is the mean of sum_j w_i p_ij (s_ij - s_ii), as in the official code: it has this gradient and is
+    not an estimate of F.
 
     Args:
-        samples: Number of samples of the data set.
+        samples: Number of samples in the data set.
         unimodal: Two views of images: both are anchors among the 2N - 2 views of other images, with one average for
-            both. As in the official codes with s_ij in place of s_ij - s_i+ in u; the positive's gradient is -1.
+            both. As in the official codes, u uses s_ij in place of s_ij - s_i+; the positive's gradient is -1.
         temperature: t, > 0.
-        gamma: Share of the new estimate, in (0, 1]. gamma_epochs: see set_epoch; that many epochs lead from 1 to gamma
-            along half a cosine (FastCLIP-v1).
-        warm_start: The first estimate of a sample is its average. False: averages begin at 0, so that weights are
-            1 / gamma at the first visit, as in iSogCLR's code.
-        include_positive: e^0 of the positive is in the sum over negatives (divided by N - 1 all the same), as in
+        gamma: Share of the new estimate, in (0, 1].
+        gamma_epochs: Over this many epochs, gamma falls from 1 to its value along half a cosine (FastCLIP-v1). Call
+            set_epoch.
+        warm_start: True: a sample's first estimate is its average. False: averages begin at 0, so weights are 1 / gamma
+            at the first visit, as in iSogCLR's code.
+        include_positive: True: the sum over negatives includes the positive's e^0 (still divided by N - 1), as in
             iSogCLR's code for images and texts.
-        normalize, memory_budget, backend, group: As in clip_loss.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks,
+            and every rank keeps the same state.
 
-    Cost: that of clip_loss. State: 4 bytes for each sample and modality.
+    Cost: that of clip_loss. State: 4 bytes per sample and modality.
 
-    Source: Yuan et al. 2022, arXiv 2202.12387, algorithm 1; LibAUC, GCLoss_v1 and GCLoss_v2, whose value and gradients
-    for images and texts are (N - 1) / 2 times these; zhqiu/contrastive-learning-iSogCLR, SogCLR_Loss.
+    Example:
+        >>> loss = SogCLR(samples=1000, temperature=0.07)
+        >>> image_features, text_features = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> index = torch.arange(8)  # which samples of the data set these are
+        >>> loss(image_features, text_features, index).backward()
+
+    Source: Yuan et al. 2022, https://arxiv.org/abs/2202.12387, algorithm 1; LibAUC, GCLoss_v1 and GCLoss_v2, whose
+    value and gradients for images and texts are (N - 1) / 2 times these; zhqiu/contrastive-learning-iSogCLR,
+    SogCLR_Loss.
     """
 
     def __init__(
@@ -77,30 +88,47 @@ class SogCLR(GlobalContrast):
 
 
 class ISogCLR(GlobalContrast):
-    """iSogCLR: SogCLR with a temperature for every image and every text, learned with them. Its objective is RGCL.
-
-        loss = ISogCLR(samples=len(data), temperature=0.01, rho=8.0)
-        loss(image_features, text_features, index).backward()
+    """iSogCLR: SogCLR with a temperature for every image and every text, learned along the way. Its objective is RGCL.
 
         F = 1/n sum_i t_i (log u_i + rho) + (the same of texts),      t_min <= t_i <= t_max
         m_i <- (1 - beta) m_i + beta dF/dt_i,      t_i <- t_i - eta m_i
 
     at the visits of i, with the gradient log u_i + rho - w_i E_p[(s_ij - s_ii) / t_i], whose mean over p is formed with
-    the gradients of features. They move in forward; no optimizer sees them. For the rest see SogCLR.
+    the gradients of features. The temperatures move in forward; no optimizer sees them. u_i, w_i, and p are those of
+    `SogCLR`.
 
     Args:
-        temperature: Where all start. t_min, t_max: bounds.
+        samples: Number of samples in the data set.
+        unimodal: Two views of images: both are anchors among the 2N - 2 views of other images, with one average for
+            both. Official values are then temperature 0.1, t_min 0.05, rho 0.4, clip 3.
+        temperature: Where all temperatures start, > 0.
+        t_min, t_max: Bounds of the temperatures.
         rho: Larger values make temperatures smaller.
-        eta: Step of the temperatures; may be changed at any time. beta: share of the new gradient in m.
-        clip: Bound of a gradient's magnitude, None: no bound (LibAUC). With unimodal=True official values are
-            temperature 0.1, t_min 0.05, rho 0.4, clip 3.
+        eta: Step of the temperatures; you may change it at any time.
+        beta: Share of the new gradient in m.
+        clip: Bound of a gradient's magnitude; None: no bound (LibAUC).
+        gamma: Share of the new estimate in u, in (0, 1].
+        gamma_epochs: Over this many epochs, gamma falls from 1 to its value along half a cosine. Call set_epoch.
+        warm_start: True: a sample's first estimate is its average. False: averages begin at 0.
+        include_positive: True: the sum over negatives includes the positive's e^0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks,
+            and every rank keeps the same state.
 
     Cost: that of clip_loss: both directions have their own temperatures in one pass, 6 N^2 D FLOP where the scores fit
-    memory_budget, else 8; with unimodal=True 1.5 times the FLOP of nt_xent. State: 12 bytes for each sample and
-    modality.
+    memory_budget, else 8; with unimodal=True 1.5 times the FLOP of nt_xent. State: 12 bytes per sample and modality.
 
-    Source: Qiu et al. 2023, arXiv 2305.11965, algorithm 1; zhqiu/contrastive-learning-iSogCLR, SogCLR_DRO_Loss, which
-    is this with include_positive=True, warm_start=False for images and texts.
+    Example:
+        >>> loss = ISogCLR(samples=1000, temperature=0.01, rho=8.0)
+        >>> image_features, text_features = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> loss(image_features, text_features, torch.arange(8)).backward()
+
+    Source: Qiu et al. 2023, https://arxiv.org/abs/2305.11965, algorithm 1; zhqiu/contrastive-learning-iSogCLR,
+    SogCLR_DRO_Loss, which is this with include_positive=True, warm_start=False for images and texts.
     """
 
     def __init__(
@@ -148,26 +176,43 @@ class ISogCLR(GlobalContrast):
 
 
 class RGCL(ISogCLR):
-    """RGCL: the robust global contrastive loss, minimised by iSogCLR's steps; its value is the objective itself.
-
-        loss = RGCL(samples=len(data))
-        loss(image_features, text_features, index).backward()
+    """RGCL: the robust global contrastive loss, minimized by iSogCLR's steps; its value is the objective itself.
 
         F = 1/n sum_i t_i (log u_i + rho) + (the same of texts),      t_min <= t_i <= t_max
 
-    Value: F over the batch, with the averages u_i after this visit and the temperatures before it. Gradients, averages
-    and temperatures are those of ISogCLR without a clip; with gamma=1 the value is that of the batch alone, and its
-    derivatives are the gradients. With unimodal=True, where u_i is the mean of e^{s_ij / t_i}, F = 1/n sum_i t_i (log
-    u_i + rho) - s_i+ of both views as anchors.
+    The value is F over the batch, with the averages u_i after this visit and the temperatures before it. Gradients,
+    averages, and temperatures are those of `ISogCLR` without a clip. With gamma=1 the value is that of the batch alone,
+    and its derivatives are the gradients. With unimodal=True, where u_i is the mean of e^{s_ij / t_i}, F = 1/n sum_i
+    t_i (log u_i + rho) - s_i+ with both views as anchors.
 
-    One temperature for all samples, learned (RGCL-g): FastCLIP(version="v3").
+    For one learned temperature for all samples (RGCL-g), use FastCLIP(version="v3").
 
     Args:
-        temperature, t_min, t_max, rho: None: LibAUC's, 0.01, 0.005, 0.05 and 6.0; for two views 0.1, 0.05, 0.7 and 0.3.
-        The rest as in ISogCLR.
+        samples: Number of samples in the data set.
+        unimodal: Two views of images: both are anchors among the 2N - 2 views of other images, with one average for
+            both.
+        temperature, t_min, t_max, rho: Start, bounds, and strength of the temperatures. None: LibAUC's 0.01, 0.005,
+            0.05, and 6.0; for two views 0.1, 0.05, 0.7, and 0.3.
+        eta: Step of the temperatures; you may change it at any time.
+        beta: Share of the new gradient in the momentum of the temperatures.
+        gamma: Share of the new estimate in u, in (0, 1].
+        gamma_epochs: Over this many epochs, gamma falls from 1 to its value along half a cosine. Call set_epoch.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks,
+            and every rank keeps the same state.
 
-    Source: Qiu et al. 2023, arXiv 2305.11965, eq. 6; LibAUC, GCLoss_v1 and GCLoss_v2 with enable_isogclr=True, whose
-    gradients for images and texts are (N - 1) / 2 times these and whose value is a number with those gradients.
+    Example:
+        >>> loss = RGCL(samples=1000)
+        >>> image_features, text_features = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> loss(image_features, text_features, torch.arange(8)).backward()
+
+    Source: Qiu et al. 2023, https://arxiv.org/abs/2305.11965, eq. 6; LibAUC, GCLoss_v1 and GCLoss_v2 with
+    enable_isogclr=True, whose gradients for images and texts are (N - 1) / 2 times these and whose value is a number
+    with those gradients.
     """
 
     def __init__(
@@ -202,36 +247,49 @@ class RGCL(ISogCLR):
 
 
 class FastCLIP(GlobalContrast):
-    """FastCLIP: global contrastive losses of images and texts, with temperatures of four kinds.
+    """FastCLIP: global contrastive losses of images and texts, with four kinds of temperature.
 
-        loss = FastCLIP(samples=len(data), version="v3", gamma_epochs=18)
-        loss.set_epoch(epoch)
-        loss(image_features, text_features, index).backward()
-
-    version: With u_i and w_i of SogCLR, and texts like images,
+    With u_i and w_i of `SogCLR`, and texts like images, version is one of
 
         "v0"  1/n sum_i log u_i, t learned by the optimizer: parameter log_temperature
         "v1"  1/n sum_i log u_i, t fixed
         "v2"  1/n sum_i log u_i for features, t_i of every image and text by Adam's rule on RGCL (see ISogCLR)
         "v3"  t (1/n sum_i log u_i + rho), t learned by the optimizer: parameter log_temperature
 
-    where log u_i stands for the mean of an image's and its text's. Value: the mean of w_i of images
-    plus that of texts (v0 to v2); times t, plus t rho and t times the mean of log u (v3). As in the official code,
-    features have the gradient of half the first part, and a learned temperature has that of the whole.
+    where log u_i stands for the mean over an image and its text. The value is the mean of w_i of images plus that of
+    texts (v0 to v2); times t, plus t rho and t times the mean of log u (v3). As in the official code, features have the
+    gradient of half the first part, and a learned temperature has that of the whole.
 
     Args:
+        samples: Number of samples in the data set.
+        version: "v0" to "v3", see above.
         temperature: Fixed, or where learning starts; None: 0.07, for v2 0.03.
         max_scale: Bound of 1 / t where it is learned (v0, v3): forward clamps log_temperature in place, as the training
             loop does after a step. None: no bound.
         rho: For v2 (None: 7.0) and v3 (None: 6.5; 8.5 for 12 million samples, 16 for 400 million).
-        eta: Step of v2's temperatures (None: 0.0133); they stay between 0.01 and 1. Adam's rates are 0.9 and 0.999; its
-            bias is corrected by the number of epochs, and in epoch 0 there is no momentum: call set_epoch.
-        gamma, gamma_epochs: As in SogCLR. Official: 0.2 (0.8 for 400 million samples), half of all epochs.
-        normalize, memory_budget, backend, group: As in clip_loss.
+        eta: Step of v2's temperatures (None: 0.0133); they stay between 0.01 and 1. Adam's rates are 0.9 and 0.999. The
+            number of epochs corrects its bias, and in epoch 0 there is no momentum: call set_epoch.
+        gamma: Share of the new estimate in u, in (0, 1]. Official: 0.2 (0.8 for 400 million samples).
+        gamma_epochs: Over this many epochs, gamma falls from 1 to its value along half a cosine. Official: half of all
+            epochs. Call set_epoch.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks,
+            and every rank keeps the same state.
 
-    Cost: that of clip_loss. State: 4 bytes for each sample and modality; v2 16.
+    Cost: that of clip_loss. State: 4 bytes per sample and modality; v2 16.
 
-    Source: Wei et al. 2024, arXiv 2407.01445; Optimization-AI/fast_clip, FastCLIPLoss and FastCLIPLossIndividual.
+    Example:
+        >>> loss = FastCLIP(samples=1000, version="v3", gamma_epochs=18)
+        >>> loss.set_epoch(0)
+        >>> image_features, text_features = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> loss(image_features, text_features, torch.arange(8)).backward()
+
+    Source: Wei et al. 2024, https://arxiv.org/abs/2407.01445; Optimization-AI/fast_clip, FastCLIPLoss and
+    FastCLIPLossIndividual.
     """
 
     def __init__(

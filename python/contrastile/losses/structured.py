@@ -46,23 +46,32 @@ def global_local_info_nce(
         L_i = mean_l log(1 + sum_{j != i, m} e^{(<g_i, p_jm> - <g_i, p_il>) / temperature})
 
     Args:
-        global_features: g, (N, D), one vector for each item; local_features: p, (N, L, D), its tokens or patches. Unit
-            rows expected, or normalize=True. Parts of a momentum encoder: pass local_features.detach().
-        mask: (N, L) bool, True: the part is there. One that is not is no candidate, and what it holds does not matter.
-            An item without parts has the loss 0 and is not counted in "mean".
-        temperature: > 0, float or 0-dim tensor.
-        weights: (N,) >= 0, what each item counts, as in info_nce.
-        reduction: "mean" | "sum" over items, or "none": (N,).
-        memory_budget, backend, group: As in pair_reduce.
+        global_features: g, (N, D), one vector per item; unit rows, or set normalize=True.
+        local_features: p, (N, L, D), the item's tokens or patches; unit rows, or set normalize=True. For parts of a
+            momentum encoder, pass local_features.detach().
+        mask: (N, L) bool, True where there is a part. A missing part is no candidate, and its features may hold
+            anything. An item without parts has loss 0 and does not count in "mean".
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch, or one item, gives 0. Cost: 8 N^2 L D FLOP
-    forward and backward, 6 for parts without gradient.
+    Returns: float32 (float64 for float64 features), nats. An empty batch, or one item, gives 0.
+    Cost: 8 N^2 L D FLOP forward and backward, 6 for parts without gradient.
 
     Example:
-        >>> image, tokens = torch.randn(8, 16), torch.randn(8, 5, 16)
-        >>> loss = global_local_info_nce(image, tokens, torch.rand(8, 5) < 0.8, normalize=True)
+        >>> global_features, local_features = torch.randn(8, 16), torch.randn(8, 5, 16)
+        >>> mask = torch.rand(8, 5) < 0.8
+        >>> loss = global_local_info_nce(global_features, local_features, mask, normalize=True)
 
-    Source: Yang et al. 2022 (TCL), arXiv 2202.10401, local mutual information; uta-smile/TCL, in_batch_g2l_loss.
+    Source: Yang et al. 2022 (TCL), https://arxiv.org/abs/2202.10401, local mutual information; uta-smile/TCL,
+    in_batch_g2l_loss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     whole, parts = check.features("global_features", global_features), local_features
@@ -117,31 +126,38 @@ def block_info_nce(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """InfoNCE over several versions of each pair (forward, reversed, overlaid in time), whose negatives count by block.
+    """InfoNCE over several versions of each pair (such as forward and reversed), with negatives weighted by block.
 
         L = 1/N sum_i [ log(sum_j c_ij e^{z_ij}) + log(sum_j c_ij e^{z_ji}) - 2 z_ii ],  z_ij = <x_i, y_j> / temperature
         c_ij = 1 in i's block; elsewhere same_pair_weight for other versions of i's pair, other_block_weight for the
         rest
 
     Args:
-        x, y: (N, D), blocks of N / blocks rows, one below the other: row i of every block is a version of pair i. The
-            papers neither normalise nor have a temperature.
-        blocks: How many. With a group every rank has as many, of its own pairs.
+        x, y: (N, D): blocks of N / blocks rows, one after the other. Row i of every block is a version of pair i. The
+            papers neither normalize nor use a temperature.
+        blocks: The number of blocks. With a group every rank has as many, of its own pairs.
         same_pair_weight, other_block_weight: Numbers >= 0. 1 and 1 give info_nce of all N rows.
-        direction: "sum" of both as in the official codes, or "mean"; "rows": x -> y alone, "cols": y -> x alone.
-        weights: (N,) >= 0, what each row counts: "mean" is sum w L / sum w.
-        reduction, memory_budget, backend, group: As in info_nce.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        direction: "sum" (the official codes) or "mean" of both directions; "rows": x -> y only; "cols": y -> x only.
+        weights: (N,) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over rows, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 8 N^2 D FLOP forward and
-    backward.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 8 N^2 D FLOP forward and backward.
 
     Example:
-        >>> forward, reversed = torch.randn(2, 2, 8, 16)
-        >>> text, audio = (torch.cat([forward[k], reversed[k]]) for k in range(2))
-        >>> loss = block_info_nce(text, audio, 2, same_pair_weight=2.0)
+        >>> x, y = torch.randn(2, 16, 16)  # 8 pairs, then the same 8 reversed in time
+        >>> loss = block_info_nce(x, y, 2, same_pair_weight=2.0)
 
-    Source: Bagad et al. 2023 (TACT), arXiv 2301.02074; Sinha et al. 2024 (TeminAL), arXiv 2408.09269. Both official
-    codes add 1e-8 to the weights.
+    Source: Bagad et al. 2023 (TACT), https://arxiv.org/abs/2301.02074; Sinha et al. 2024 (TeminAL),
+    https://arxiv.org/abs/2408.09269. Both official codes add 1e-8 to the weights.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, None, check.features("x", x))
@@ -216,29 +232,40 @@ def m3el_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """M3EL: each item must find its partner among the other side and its own, whose similarities count less.
+    """M3EL: each item must find its partner among the other side and its own side, whose similarities count less.
 
         L = 1/2N sum_i [ log(1 + sum_j e^{z_ij} + sum_{j != i} e^{u_ij}) - z_ii
                        + log(1 + sum_j e^{z_ji} + sum_{j != i} e^{v_ij}) - z_ii ]
         z_ij = inter_scale <x_i, y_j> / temperature,    u_ij, v_ij = intra_scale (<x_i, x_j>, <y_i, y_j>) / temperature
 
-    The official code multiplies an item's similarity with itself by 0: the 1 in the sums.
+    The official code multiplies an item's similarity with itself by 0, which gives the 1 in the sums.
 
     Args:
-        x, y: Pairs (mentions, entities), (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor; the paper has 0.03.
-        intra_scale, inter_scale: Of similarities within a side and across, float or 0-dim tensor.
-        direction: "mean" | "sum" of both; "rows": x alone, "cols": y alone.
-        weights, present, reduction, memory_budget, backend, group: As in info_nce.
+        x, y: Pairs (mentions, entities), (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. The paper uses 0.03.
+        intra_scale, inter_scale: Factors of similarities within a side and across sides, floats or 0-dim tensors.
+        direction: "mean" or "sum" of both directions; "rows": x only; "cols": y only.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. An empty batch gives 0. Cost: 16 N^2 D FLOP forward and
-    backward, 12 in one direction.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 16 N^2 D FLOP forward and backward, 12 in one direction.
 
     Example:
-        >>> mentions, entities = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2)
-        >>> loss = m3el_loss(mentions, entities, temperature=0.03)
+        >>> x, y = torch.randn(2, 8, 16)  # mentions and entities
+        >>> loss = m3el_loss(x, y, temperature=0.03, normalize=True)
 
-    Source: Hu et al. 2024 (M3EL), arXiv 2412.10440; official code, contrastive_loss.py: WeightedContrastiveLoss.
+    Source: Hu et al. 2024 (M3EL), https://arxiv.org/abs/2412.10440; official code, contrastive_loss.py,
+    WeightedContrastiveLoss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("x", x))

@@ -40,7 +40,7 @@ def sup_con(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Supervised contrastive loss: every row must find all other rows of its label.
+    """Supervised contrastive loss: every row must find all other rows with its label.
 
         z_ij = <x_i, x_j> / temperature,   P(i) = other rows with i's label,   N(i) = rows of other labels
         "out"   L_i = log sum_{j != i} e^{z_ij} - 1/|P(i)| sum_{P(i)} z_ip
@@ -48,30 +48,44 @@ def sup_con(
         "each"  L_i = 1/|P(i)| sum_{p in P(i)} log(1 + sum_{N(i)} e^{z_ij - z_ip})
 
     Args:
-        features: (N, D), or k views of the same N samples, (k, N, D) or a list of k tensors (N, D), as in mv_infonce:
-            each is a row with its sample's label. Unit rows expected, or normalize=True. The official code has
-            (N, V, D): features.unbind(1) makes that a list of views.
-        labels: (N,) integers; or label sets, (N, L) bool: sets that meet are positives.
-        keys, key_labels: Further rows j that are no anchors, (M, D) with (M,) or (M, L), as from a momentum encoder, a
-            queue or an older model; without gradient they cost none. Across ranks they are like `negatives`.
-        keys_as: "candidates": keys are positives and negatives like other rows. "positives": keys of i's label are P(i)
-            and nothing else is, and no key is in the sum over j, which has all other rows; "out" alone. That is no
-            softmax: L_i may be negative; a row alone has no loss.
-        anchor_mask: (N,) bool, the samples that have a loss; all remain candidates, and positives of the others.
-        form: "out", the paper's: the mean over positives is outside of the logarithm; "in": it is inside, one positive
-            will do; "each": every positive against the negatives alone.
-        per_pair: True: a row counts as often as it has positives, so that the mean of "out" and "each" is that over all
+        features: (N, D), or k views of the same N samples: (k, N, D) or a list of k tensors (N, D). Each view is a row
+            with its sample's label. Unit rows, or set normalize=True. The official code takes (N, V, D):
+            features.unbind(1) makes a list of views.
+        labels: (N,) integers; or label sets, (N, L) bool, where sets that overlap are positives.
+        keys, key_labels: Further rows j that are not anchors, (M, D), with labels (M,) or (M, L): from a momentum
+            encoder, a queue, or an older model. Keys without gradient cost none. Across ranks they behave like
+            `negatives` of info_nce.
+        keys_as: "candidates": keys are positives and negatives like other rows. "positives": P(i) is the keys with i's
+            label and nothing else; no key enters the sum over j, which has all other rows. "positives" needs
+            form="out"; it is not a softmax, so L_i can be negative, and a row alone has no loss.
+        anchor_mask: (N,) bool, the samples that have a loss. All samples stay candidates, and positives of the others.
+        form: "out" (the paper's): the mean over positives is outside the logarithm. "in": it is inside, so one positive
+            is enough. "each": every positive competes with the negatives only.
+        per_pair: True: a row counts once per positive, so that the mean of "out" and "each" is the mean over all
             positive pairs.
-        temperature: > 0, float or 0-dim tensor.
-        detach_keys: Candidates get no gradient, positives neither. Costs 4 (k N)^2 D FLOP, too.
-        weights, present: (N,), of samples, as in info_nce: a sample that is missing is no row and nobody's candidate.
-        reduction: "mean" over the rows that have a positive (0 if none has), "sum", or "none": (N,) or (k, N). A row
-            without a positive has the value 0 and no gradient.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        detach_keys: Candidates, including positives, get no gradient. Costs 4 (k N)^2 D FLOP as well.
+        weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w.
+        present: (N,) bool. A sample with False is neither a row nor a candidate; its features may hold anything and get
+            gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" over the rows that have a positive (0 if none has one), "sum", or "none": (N,) or (k, N). A
+            row without a positive has value 0 and no gradient.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32, nats. Cost: 4 (k N)^2 D FLOP forward and backward, with keys 6 k N (k N + M) D; "each" three times
-    as much.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 4 (k N)^2 D FLOP forward and backward; 6 k N (k N + M) D with keys; "each" costs three times as much.
 
-    Source: Khosla et al. 2020, arXiv 2004.11362, eq. 2; the official code also multiplies by
+    Example:
+        >>> features, labels = torch.randn(8, 16), torch.arange(8) // 2
+        >>> loss = sup_con(features, labels, temperature=0.1, normalize=True)
+
+    Source: Khosla et al. 2020, https://arxiv.org/abs/2004.11362, eq. 2; the official code also multiplies by
     temperature / base_temperature. "in": eq. 3, which adds log |P(i)|. "each" with per_pair: pytorch-metric-learning
     NTXentLoss.
     """
@@ -101,6 +115,7 @@ def sup_con(
             **counted.facts(), detach_keys=bool(detach_keys), keys=given(keys), anchor_mask=given(anchors),
             per_pair=bool(per_pair), label_sets=classes.sets,
         ),
+        n,
     )  # fmt: skip
     if batches[0].total == 0:
         return reduced_empty(0, reduction, x, scale, *blocks).reshape(shape if reduction == "none" else ())

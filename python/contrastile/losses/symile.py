@@ -33,35 +33,45 @@ def symile_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Symile: each modality in turn is the anchor whose rows must tell their own tuple from mixed ones.
+    """Symile: each modality in turn is the anchor; its rows must tell their own tuple from mixed ones.
 
         L_i = mean_m [ log sum_{t in T_m(i)} e^{z_t} - z_(i, .., i) ],      z_t = logit_scale sum_d prod_l x_l[t_l, d]
 
     T_m(i) holds the true tuple (i, .., i) and tuples with t_m = i of the other modalities' rows:
 
-    - negatives="n": N - 1 of them. One random permutation pi per anchor m and other modality l; column j != i is
-      t_l = pi_ml(j). As in the official code a true tuple may come back as a negative by chance.
+    - negatives="n": N - 1 of them. There is one random permutation pi per anchor m and other modality l; column j != i
+      is t_l = pi_ml(j). As in the official code, a true tuple may come back as a negative by chance.
     - negatives="n_squared": all others of the N^(k-1) tuples (N^2 for three modalities).
 
     Args:
         modalities: k >= 2 batches of the same N items, each (N, D), float32 | bfloat16 | float16 | float64. Unit rows
-            or not, as the model wants it (normalize=True makes them); the score has no 1 / D.
-        logit_scale: The multiplier itself (already exponentiated), float or 0-dim tensor with gradient.
-        generator: Draws the permutations; default torch's global one of the features' device. The order of the draws is
-            that of the official code, so that on CPU equal seeds give equal permutations.
-        permutations: (k, k - 1, N) int64 row numbers instead of drawn ones: permutations[m, j] is pi of the j-th of the
-            modalities other than m. Neither generator nor permutations with "n_squared".
-        weights: (N,), of items, as in info_nce.
-        reduction: "mean" | "sum" over items, or "none": (N,), the mean over anchors of each item.
-        memory_budget: Bytes of scores saved from forward for backward, over all anchors. None or 0 recomputes them.
-        backend: As in pair_reduce.
+            or not, as the model needs (normalize=True makes them unit); the score has no factor 1 / D.
+        logit_scale: Multiplies the similarity (already exponentiated): a float or a 0-dim tensor with gradient.
+        negatives: "n" or "n_squared", see above.
+        generator: Draws the permutations; default: torch's global generator of the features' device. The draws come in
+            the official code's order, so that equal seeds give equal permutations on a CPU.
+        permutations: (k, k - 1, N) int64 row numbers to use instead of drawing: permutations[m, j] is pi of the j-th of
+            the modalities other than m. "n_squared" takes neither generator nor permutations.
+        weights: (N,) >= 0, no gradient. The weight of each item: "mean" is sum w L / sum w (0 where sum w is 0).
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over items, or "none": (N,), the mean over anchors of each item.
+        memory_budget: Bytes of scores to keep from forward to backward, over all anchors. None or 0: compute them
+            again.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: items come from all ranks, in
+            rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. A batch of one item, or none, gives 0. Products of rows are not
-        exact in half precision, so that half-precision features are multiplied in float32.
-    Cost, forward + backward: "n" 8 N^2 D FLOP per anchor, 8 k N^2 D together; "n_squared" 8 N^k D for all anchors
-        together. Memory O(k^2 N D) and O(k N D).
+    Returns: float32 (float64 for float64 features), nats. A batch of one item, or none, gives 0. Products of rows are
+    not exact in half precision, so half-precision features are multiplied in float32.
+    Cost: forward and backward, "n" 8 N^2 D FLOP per anchor, 8 k N^2 D together; "n_squared" 8 N^k D for all anchors
+    together. Memory O(k^2 N D) and O(k N D).
 
-    Source: Saporta et al. 2024, arXiv 2411.01053; rajesh-lab/symile, symile/loss.py.
+    Example:
+        >>> image, text, audio = torch.randn(3, 8, 16)
+        >>> loss = symile_loss(image, text, audio, logit_scale=10.0, normalize=True)
+
+    Source: Saporta et al. 2024, https://arxiv.org/abs/2411.01053; rajesh-lab/symile, symile/loss.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     check.choice("negatives", negatives, get_args(Sampling))
@@ -148,14 +158,18 @@ def mip_similarity(candidates: Tensor, queries: Sequence[Tensor], *, logit_scale
         s_ij = logit_scale sum_d c_j[d] prod_l q_l[i, d]
 
     Args:
-        candidates: (M, D), the modality to be found.
+        candidates: (M, D), the modality to find.
         queries: The other modalities, each (N, D), or (D,) for a row that all queries share.
-        logit_scale: Multiplies the scores; float or 0-dim tensor.
+        logit_scale: Multiplies the scores; a float or a 0-dim tensor.
 
-    Returns: (N, M), (1, M) where every query is a (D,) vector; float32 (float64 for float64 inputs). Dense, in plain
-        torch, differentiable: meant for the sizes of retrieval, not of a training batch.
+    Returns: (N, M), or (1, M) where every query is a (D,) vector; float32 (float64 for float64 features). Dense plain
+    torch, differentiable: for the sizes of retrieval, not of a training batch.
 
-    Source: Saporta et al. 2024, arXiv 2411.01053; rajesh-lab/symile, symile/similarity.py.
+    Example:
+        >>> mip_similarity(torch.randn(9, 16), [torch.randn(4, 16), torch.randn(4, 16)]).shape
+        torch.Size([4, 9])
+
+    Source: Saporta et al. 2024, https://arxiv.org/abs/2411.01053; rajesh-lab/symile, symile/similarity.py.
     """
     check.features("candidates", candidates)
     if isinstance(queries, Tensor) or not isinstance(queries, Sequence):

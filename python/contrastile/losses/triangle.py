@@ -20,14 +20,20 @@ def area(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
         A_i = 1/2 sqrt(|u_i|^2 |w_i|^2 - <u_i, w_i>^2),      u = anchor - x,  w = anchor - y
 
-    From residual vectors of differences formed in float64 (half precision: float32), so that thin triangles keep their
-    digits; the gradient is bounded by the sides. Unlike a volume it sees signs.
+    Computed from residual vectors of differences formed in float64 (half precision: float32), so that thin triangles
+    keep their digits; the gradient is bounded by the sides. Unlike a volume, an area sees signs.
 
-    Args: anchor, x, y: (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
+    Args:
+        anchor, x, y: (N, D), float32 | bfloat16 | float16 | float64. Not normalized here.
 
-    Returns: (N,), float32 (float64 for float64 inputs).
+    Returns: (N,), float32 (float64 for float64 features).
 
-    Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, utils/area.py.
+    Example:
+        >>> anchor, x, y = torch.eye(3)[:, None]
+        >>> area(anchor, x, y)
+        tensor([0.8660])
+
+    Source: TRIANGLE (NeurIPS 2025), https://arxiv.org/abs/2509.24734; official code ispamm/TRIANGLE, utils/area.py.
     """
     check.same_shape("x", check.features("x", x), "anchor", check.features("anchor", anchor))
     corners = check_tuples(("anchor", "x", "y"), (anchor, x, y))
@@ -56,27 +62,47 @@ def triangle_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """TRIANGLE: the anchor must find the other two modalities of its sample by the smallest triangle, and they it.
+    """TRIANGLE: the anchor and its sample's other two modalities must find each other by the smallest triangle.
 
         z_ij = -Q_ij / temperature,     Q_ij = 2 area(a_i, x_j, y_j)^2   (squared=False: the area itself)
         L = mean_i 1/2 [ CE(row i of z, i) + CE(column i of z, i) ]
 
     Args:
-        anchor: (N, D). x, y: (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit rows expected, or
-            normalize=True. float32 | bfloat16 | float16 | float64.
-        squared: The official training logit; its gradient is bounded and vanishes at area 0.
-        present: (N,) bool: a sample that lacks a modality has no triangle and takes no part. Only with M = N.
-        temperature, label_smoothing, symmetric, direction, key_offset, weights, detach_keys, reduction, memory_budget,
-            backend, group: As in gram_loss.
+        anchor: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+        x, y: (N, D), or (M, D) with M >= N for keys gathered from elsewhere.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+            torch.nn.functional.cross_entropy does. The official code uses 0.1.
+        squared: True: the official training logit, whose gradient is bounded and vanishes at area 0. False: the area.
+        symmetric: True: both directions in one pass. False: anchor -> others only.
+        direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (anchor -> others only),
+            or "cols" (others -> anchor only).
+        key_offset: The pair of anchor i is row key_offset + i of x and y. Only the N own pairs look for their anchor
+            among the N anchors.
+        weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool: a sample that lacks a modality (False) has no triangle and takes no part. Only with M = N.
+        detach_keys: Candidates get no gradient: each direction trains only its queries. Takes two passes.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the samples that take part, or "none": (N,), 0 for the others.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats.
+    Returns: float32 (float64 for float64 features), nats. 0 if no sample takes part.
 
     Cost: 16 N M D FLOP forward and backward: Q = 1/2 |x - y|^2 (distance of the anchor from the line through x and y)^2
     takes two dot products per pair. In half precision the line's point and direction are rounded once to the features'
     type.
 
-    Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, model/triangle.py and
-    utils/area.py.
+    Example:
+        >>> anchor, x, y = torch.randn(3, 8, 16)
+        >>> loss = triangle_loss(anchor, x, y, normalize=True)
+
+    Source: TRIANGLE (NeurIPS 2025), https://arxiv.org/abs/2509.24734; official code ispamm/TRIANGLE, model/triangle.py
+    and utils/area.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     anchor, x, y = check_tuples(("anchor", "x", "y"), (anchor, x, y))

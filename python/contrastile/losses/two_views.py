@@ -27,6 +27,7 @@ class TwoViews:
     counted: Counted
     direction: Direction = "mean"
     detach_keys: bool = False
+    partner: Tensor | None = None  # (2N,) where the other view of each is; None: ids say it
 
     def __post_init__(self) -> None:
         self.row, self.col = direction_weights(self.direction)
@@ -41,9 +42,14 @@ class TwoViews:
         """The anchors against all views of other instances; the other view of their own is the positive."""
         x, present = self.x, self.counted.present
         if self.views == 2:
-            pairs = Pairs(x, None, scale, keep="other_id", positives=("same_id", "other_index"), row_ids=self.ids)
+            pairs = Pairs(x, None, scale)
+            if self.partner is None:
+                pairs.keep, pairs.positives, pairs.row_ids = "other_id", ("same_id", "other_index"), self.ids
+            else:
+                pairs.keep, pairs.positives = ("other_index", "no_partner"), "partner"
+                pairs.partner, pairs.mutual = self.partner, True
             if self.detach_keys:
-                pairs.b, pairs.col_ids = x.detach(), self.ids
+                pairs.b, pairs.col_ids = x.detach(), pairs.row_ids
             here = None if present is None else present.repeat(2)
             keep_present(pairs, here, [here] if self.detach_keys else [])
             return pairs
@@ -116,8 +122,10 @@ def two_views(
         engine.ranks, z1.shape[0],
         facts=lambda: dict(**counted.facts(), detach_keys=bool(detach_keys), **prefix_facts(prefixes)),
     )  # fmt: skip
-    ids = batch.index(z1.device).repeat(2)
-    return TwoViews(x, ids, batch, engine, counted, direction, detach_keys)
+    index, partner = batch.index(z1.device), None
+    if engine.ranks is None:  # which kernels find with less work than an id
+        partner = torch.cat([index + batch.n, index])
+    return TwoViews(x, index.repeat(2), batch, engine, counted, direction, detach_keys, partner)
 
 
 def other_view_loss(
@@ -156,19 +164,35 @@ def nt_xent(
         L_i = log sum_{j != i} e^{<x_i, x_j> / temperature} - <x_i, x_p(i)> / temperature,      x = [z1; z2]
 
     Args:
-        z1, z2: Two views of the same N instances, (N, D), unit rows expected, or normalize=True.
-        temperature: > 0, float or 0-dim tensor.
-        direction: Whose views are anchors, among the same candidates: "mean": all 2N; "sum": all, and reduction="mean"
-            adds the mean over z1 and that over z2, twice "mean"; "rows": z1's alone; "cols": z2's alone.
-        detach_keys: Candidates get no gradient, the positive neither. Costs 16 N^2 D FLOP.
-        matryoshka, matryoshka_weights: As in info_nce.
-        weights, present: (N,), of instances, as in info_nce.
-        reduction: "mean" | "sum" over the 2N rows, or "none": (2N,), z1's rows first. With one direction (N,).
+        z1, z2: Two views of the same N instances, (N, D), unit rows, or set normalize=True.
+        temperature: > 0, a float or a 0-dim tensor with gradient. Dimensionless; divides the similarity.
+        direction: Whose views are anchors; the candidates stay the same. "mean": all 2N. "sum": all, where
+            reduction="mean" adds the mean over z1 and the mean over z2 (twice "mean"). "rows": z1 only. "cols": z2
+            only.
+        detach_keys: Candidates, including the positive, get no gradient. Costs 16 N^2 D FLOP.
+        matryoshka: Widths of prefixes of the features, such as (64, 128, 256): the loss is the weighted sum over all
+            prefixes. normalize=True makes every prefix a unit row.
+        matryoshka_weights: A number per prefix; default 1 each.
+        weights: (N,) >= 0, no gradient. The weight of each instance: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A instance with a missing view (False) takes no part and is no candidate; its features may
+            hold anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the 2N rows, or "none": (2N,), z1's rows first; (N,) with one direction.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32, nats. Cost: 4 (2N)^2 D FLOP forward and backward: each unordered pair is computed once; in one
-    direction 12 N^2 D.
+    Returns: float32 (float64 for float64 features), nats. An empty batch gives 0.
+    Cost: 4 (2N)^2 D FLOP forward and backward, since each unordered pair is computed once; 12 N^2 D in one direction.
 
-    Source: Chen et al. 2020, arXiv 2002.05709, eq. 1.
+    Example:
+        >>> z1, z2 = torch.randn(2, 8, 16)
+        >>> loss = nt_xent(z1, z2, temperature=0.5, normalize=True)
+
+    Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709, eq. 1.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     prefixes = None

@@ -42,16 +42,28 @@ def uniformity(
         L = log mean_{i < j} e^{-t |x_i - x_j|^2},        with y:  L = log mean_{i != j} e^{-t |x_i - y_j|^2}
 
     Args:
-        x, y: (N, D), normalised with normalize=True alone, and not assumed to be: an exponent -t |x - y|^2 is made of a
-            dot product and norms, right to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
-        t: > 0, inverse squared length; float or 0-dim tensor.
-        present: (N,) bool: the mean is over pairs of items that are; with y of items of which both x and y are. What
-            the others hold does not matter, their gradient is 0.
+        x, y: (N, D). They are normalized only with normalize=True and need not be unit. An exponent -t |x - y|^2 comes
+            from a dot product and norms, with an error up to t (|x|^2 + |y|^2) 2^-22 (float64: 2^-51).
+        t: > 0, an inverse squared length; a float or a 0-dim tensor.
+        present: (N,) bool: the mean covers pairs of items that are present (with y, items with both x and y). The
+            features of others may hold anything and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32, nats, <= 0 but for that rounding. Fewer than two items: 0.
+    Returns: float32 (float64 for float64 features), nats, <= 0 except for that rounding. Fewer than two items give 0.
     Cost: 4 N^2 D FLOP forward and backward (with y 8).
 
-    Source: Wang and Isola 2020, arXiv 2005.10242, eq. 4; the cross form: the contrastive-gap paper's L_XU.
+    Example:
+        >>> x = torch.randn(8, 16)
+        >>> spread = uniformity(x, normalize=True)
+
+    Source: Wang and Isola 2020, https://arxiv.org/abs/2005.10242, eq. 4; the cross form: the contrastive-gap paper's
+    L_XU.
     """
     engine = EngineOptions.of(memory_budget, backend, group)
     counted = Counted.of(None, present, check.features("x", x))
@@ -111,26 +123,38 @@ def joint_entropy(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Joint entropy, estimated by kernels, with the opposite sign: minimised, it spreads the points (SepCLR's k-JEM).
+    """Joint entropy, estimated with kernels, with the opposite sign: minimizing it spreads the points (SepCLR's k-JEM).
 
         L_i = log( 1/N sum_j e^{-t |x_i - x_j|^2} ),    j = i too
 
-    Of several parts, x = torch.cat([c, s], dim=1): the product of their kernels is that of their joint points, and a
-    large joint entropy leaves them little mutual information.
+    For several parts, x = torch.cat([c, s], dim=1): the product of their kernels is the kernel of their joint points,
+    and a large joint entropy leaves them little mutual information.
 
     Args:
-        x: (N, D), normalised with normalize=True alone; right as in uniformity, a pair of a point with itself exactly.
-        t: > 0, inverse squared length; float or 0-dim tensor. SepCLR's tau is 1 / (2 t).
-        weights, present: (N,), as in info_nce: N and the sum are of the points that are present.
-        reduction: "mean" | "sum" over points, or "none": (N,).
+        x: (N, D). It is normalized only with normalize=True. Exponents round like those of `uniformity`; a pair of a
+            point with itself is exact.
+        t: > 0, an inverse squared length; a float or a 0-dim tensor. SepCLR's tau is 1 / (2 t).
+        weights: (N,) >= 0, no gradient. The weight of each point: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool: N and the sum cover the points that are present. The features of others may hold anything
+            and get gradient 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over points, or "none": (N,).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 features), nats, from -log N to 0. Cost: 4 N^2 D FLOP forward and backward.
+    Returns: float32 (float64 for float64 features), nats, from -log N to 0.
+    Cost: 4 N^2 D FLOP forward and backward.
 
     Example:
-        >>> common, salient = torch.nn.functional.normalize(torch.randn(8, 16), dim=1), torch.randn(8, 16)
-        >>> loss = joint_entropy(torch.cat([common, salient], dim=1))
+        >>> common, salient = torch.randn(2, 8, 16)
+        >>> x = torch.cat([common, salient], dim=1)
+        >>> loss = joint_entropy(x)
 
-    Source: Louiset et al. 2024 (SepCLR), arXiv 2402.11928; its joint_entropy_loss.
+    Source: Louiset et al. 2024 (SepCLR), https://arxiv.org/abs/2402.11928; its joint_entropy_loss.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     counted = Counted.of(weights, present, check.features("x", x))
@@ -164,15 +188,24 @@ def alignment(
         L = mean_i |x_i - y_i|^alpha
 
     Args:
-        x, y: (N, D) pairs, normalised with normalize=True alone.
-        alpha: >= 1: below, the gradient at distance 0 is infinite. From 1 on it is 0 there.
-        weights, present: (N,), of pairs, as in info_nce.
-        reduction: "mean" | "sum" over pairs, or "none": (N,).
-        group: As in every loss. No pairs are compared, so there is no backend and no memory_budget to choose.
+        x, y: (N, D), pairs. They are normalized only with normalize=True.
+        alpha: >= 1: below 1 the gradient at distance 0 would be infinite. From 1 on it is 0 there.
+        weights: (N,) >= 0, no gradient. The weight of each pair: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N,) bool. A pair with a missing side (False) takes no part and is no candidate; its features may hold
+            anything and get gradient 0. "mean" covers the others.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the pairs of all
+            ranks. Only matched rows are compared, so there is no backend and no memory_budget to choose.
 
-    Returns: float32 (float64 for float64 features), >= 0. An empty batch gives 0. Cost: O(N D).
+    Returns: float32 (float64 for float64 features), >= 0. An empty batch gives 0.
+    Cost: O(N D).
 
-    Source: Wang and Isola 2020, arXiv 2005.10242, eq. 3.
+    Example:
+        >>> x, y = torch.randn(2, 8, 16)
+        >>> closeness = alignment(x, y, normalize=True)
+
+    Source: Wang and Isola 2020, https://arxiv.org/abs/2005.10242, eq. 3.
     """
     check.choice("reduction", reduction, REDUCTIONS)
     power = check.scalar("alpha", alpha)

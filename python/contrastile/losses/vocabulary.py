@@ -37,31 +37,37 @@ def linear_cross_entropy(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """Cross-entropy of a linear layer's outputs, whose logits are never held: captions over a vocabulary.
+    """Cross-entropy of a linear layer's outputs without holding the logits: captions over a vocabulary.
 
         L_i = log sum_v e^{z_iv} - z_iy,    z_iv = <h_i, w_v> + b_v,    y = labels_i
 
     Args:
         hidden: h, (N, D), or (B, T, D) for tokens of texts.
-        weight: w, (V, D), that of torch.nn.Linear(D, V).
-        labels: (N,) or (B, T) integers in [0, V), or ignore_index: such a row takes no part, whatever it holds.
+        weight: w, (V, D), the weight of torch.nn.Linear(D, V).
+        labels: (N,) or (B, T) integers in [0, V), or ignore_index: such a row takes no part and may hold anything.
         bias: b, (V,).
-        ignore_index: As in torch.nn.functional.cross_entropy; CoCa's is that of padding, 0.
-        label_smoothing: In [0, 1): that share of the target is spread over the vocabulary.
-        weights: (N,) or (B, T) >= 0, what each row counts, as in info_nce.
-        reduction: "mean" over the rows that take part (torch: NaN where none does; here 0), "sum", or "none": (N,) or
-            (B, T).
-        memory_budget, backend: As in pair_loss.
-        group: The mean is over the rows of all ranks; weight and bias are the same on every rank and stay there.
+        ignore_index: As in torch.nn.functional.cross_entropy. CoCa uses the padding index, 0.
+        label_smoothing: In [0, 1): spreads this share of the target over the vocabulary.
+        weights: (N,) or (B, T) >= 0, no gradient. The weight of each row: "mean" is sum w L / sum w.
+        reduction: "mean" over the rows that take part (0 if none does, where torch gives NaN), "sum", or "none": (N,)
+            or (B, T).
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the mean covers the rows of all
+            ranks; weight and bias are the same on every rank and stay there.
 
-    Returns: float32 (float64 for float64 features), nats. Cost: 6 N V D FLOP forward and backward, O((N + V) D) memory.
+    Returns: float32 (float64 for float64 features), nats.
+    Cost: 6 N V D FLOP forward and backward, O((N + V) D) memory.
 
     Example:
-        >>> hidden, layer = torch.randn(4, 7, 16), torch.nn.Linear(16, 1000)
-        >>> captions = torch.randint(0, 1000, (4, 7))
-        >>> loss = 2.0 * linear_cross_entropy(hidden, layer.weight, captions, bias=layer.bias, ignore_index=0)
+        >>> hidden, weight = torch.randn(4, 7, 16), torch.randn(1000, 16)
+        >>> labels = torch.randint(0, 1000, (4, 7))
+        >>> loss = linear_cross_entropy(hidden, weight, labels, ignore_index=0)
 
-    Source: Yu et al. 2022 (CoCa), arXiv 2205.01917, eq. 3; torch.nn.functional.linear and cross_entropy.
+    Source: Yu et al. 2022 (CoCa), https://arxiv.org/abs/2205.01917, eq. 3; torch.nn.functional.linear and
+    cross_entropy.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     rows, shape = as_rows("hidden", hidden)

@@ -17,39 +17,55 @@ from .weights import Counted, direction_weights
 
 
 def gram_volume(*modalities: Tensor) -> Tensor:
-    """Volume of the parallelotope that matched vectors span: 0 if they depend linearly, 1 if they are orthonormal.
+    """Volume of the parallelotope that matched vectors span: 0 if they are linearly dependent, 1 if orthonormal.
 
         V_i = sqrt(det G_i),     G_i = Gram matrix of (x_1i, ..., x_ki)
 
-    From residual vectors in float64, not from determinants: relative error about 1e-7 also where the modalities are
-    nearly aligned (the determinant in float32 keeps no digit below V = 1e-6). Half-precision vectors in float32: about
-    3e-5, and residuals below 1e-6 of their vector count as 0. Gradient bounded by the volume of the other vectors;
-    where V is 0 it is 0 for a vector in the span of those before it. V does not see signs: x and -x span the same
-    volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
+    Computed from residual vectors in float64, not from determinants: the relative error is about 1e-7 even where the
+    modalities are nearly aligned (a float32 determinant keeps no digit below V = 1e-6). Half-precision vectors are
+    computed in float32: about 3e-5, and residuals below 1e-6 of their vector count as 0. The gradient is bounded by the
+    volume of the other vectors; where V is 0 it is 0 for a vector in the span of those before it. V does not see signs:
+    x and -x span the same volume, so at k = 2, V = |sin| and opposite vectors count as aligned.
 
-    Args: modalities: k >= 2 tensors (N, D), float32 | bfloat16 | float16 | float64. Not normalised here.
+    Args:
+        modalities: k >= 2 tensors (N, D), float32 | bfloat16 | float16 | float64. Not normalized here.
 
-    Returns: (N,), float32 (float64 for float64 inputs). Cost O(N D k^2), memory O(N D k).
+    Returns: (N,), float32 (float64 for float64 features).
+    Cost: O(N D k^2), memory O(N D k).
 
-    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 3; official code ispamm/GRAM, utils/volume.py, which
-    takes sqrt |det| in float32 and has the gradient NaN or infinite at V = 0.
+    Example:
+        >>> x, y, z = torch.eye(3)[:, None]  # one sample of three orthonormal vectors
+        >>> gram_volume(x, y, z)
+        tensor([1.])
+
+    Source: Cicchetti et al. 2024 (GRAM), https://arxiv.org/abs/2412.11959, eq. 3; official code ispamm/GRAM,
+    utils/volume.py, which takes sqrt |det| in float32, with a NaN or infinite gradient at V = 0.
     """
     return product(basis(feature_batches("modalities", modalities), 0)[1])
 
 
 def gram_volume_matrix(anchor: Tensor, *others: Tensor) -> Tensor:
-    """Volume of every anchor with the other modalities of every sample: (N, M), for retrieval-sized inputs.
+    """Volume of every anchor with the other modalities of every sample, (N, M), for retrieval-sized inputs.
 
         V_ij = volume(a_i, x_1j, ..., x_(k-1)j) = h_j * distance of a_i from the span of sample j's vectors,
         h_j = volume(x_1j, ..., x_(k-1)j)
 
-    Holds k + 1 N x M matrices, also for the backward pass; gram_loss holds none. A distance that float32 dot products
+    Holds k + 1 N x M matrices, for the backward pass too; gram_loss holds none. A distance that float32 dot products
     cannot tell from 0 (below 2^-10 |a_i|) counts as that bound, without gradient; gram_volume is exact for matched
     tuples.
 
-    Args: anchor: (N, D). others: k - 1 >= 1 tensors (M, D). Not normalised here.
+    Args:
+        anchor: (N, D). Not normalized here.
+        others: k - 1 >= 1 tensors (M, D).
 
-    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959; official code ispamm/GRAM, utils/volume.py.
+    Returns: (N, M), float32 (float64 for float64 features).
+
+    Example:
+        >>> anchor, x, y = torch.randn(4, 16), torch.randn(9, 16), torch.randn(9, 16)
+        >>> gram_volume_matrix(anchor, x, y).shape
+        torch.Size([4, 9])
+
+    Source: Cicchetti et al. 2024 (GRAM), https://arxiv.org/abs/2412.11959; official code ispamm/GRAM, utils/volume.py.
     """
     anchor, *rest = check_tuples(*named(anchor, others))
     directions, lengths = basis(rest, len(rest))
@@ -84,39 +100,51 @@ def gram_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """GRAM: the anchor must find the other modalities of its sample by the smallest Gram volume, and they the anchor.
+    """GRAM: the anchor and its sample's other modalities must find each other by the smallest Gram volume.
 
         z_ij = -volume(a_i, x_1j, ..., x_(k-1)j) / temperature
         L = mean_i 1/2 [ CE(row i of z, i) + CE(column i of z, i) ]
 
     Args:
-        anchor: (N, D). others: k - 1 >= 1 tensors (N, D), or (M, D), M >= N, for keys gathered from elsewhere. Unit
-            rows expected, or normalize=True. float32 | bfloat16 | float16 | float64.
-        temperature: > 0, float or 0-dim tensor (the official code learns it unclamped, from 0.07).
-        label_smoothing: In [0, 1), over all candidates, as in torch.nn.functional.cross_entropy. The official code
-            uses 0.1.
-        symmetric: Both directions, from one pass; False: anchor -> others only.
-        direction: What symmetric=True makes of both: their "mean" or "sum"; or "rows", anchor -> others alone, or
-            "cols", others -> anchor alone.
-        key_offset: The tuple of anchor i is row key_offset + i of the others; only the N own tuples look for their
+        anchor: (N, D), float32 | bfloat16 | float16 | float64; unit rows, or set normalize=True.
+        others: k - 1 >= 1 tensors (N, D), or (M, D) with M >= N for keys gathered from elsewhere.
+        temperature: > 0, a float or a 0-dim tensor with gradient. The official code learns it without a clamp, from
+            0.07.
+        label_smoothing: In [0, 1): spreads this share of the target over all candidates, as
+            torch.nn.functional.cross_entropy does. The official code uses 0.1.
+        symmetric: True: both directions in one pass. False: anchor -> others only.
+        direction: What symmetric=True returns: the "mean" or "sum" of both directions, "rows" (anchor -> others only),
+            or "cols" (others -> anchor only).
+        key_offset: The tuple of anchor i is row key_offset + i of the others. Only the N own tuples look for their
             anchor among the N anchors.
-        weights: (N,), of samples, as in info_nce.
-        present: (N, k) bool, column 0 the anchor: a tuple's volume is over the modalities it has. Samples without their
-            anchor, or with nothing but it, take no part. Missing features may hold anything. Only with M = N.
-        detach_keys: The official training code's gather, which detaches the candidates even on one device: each
-            direction gives gradient only to its queries. Costs two passes.
-        reduction: "mean" (over the samples that take part) | "sum", or "none": (N,), 0 for the others.
-        memory_budget, backend, group: As in pair_reduce.
+        weights: (N,) >= 0, no gradient. The weight of each sample: "mean" is sum w L / sum w (0 where sum w is 0).
+        present: (N, k) bool, column 0 is the anchor: a tuple's volume covers the modalities it has. Samples without
+            their anchor, or with nothing else, take no part. Missing features may hold anything. Only with M = N.
+        detach_keys: As the official training code gathers, candidates get no gradient, even on one device: each
+            direction trains only its queries. Takes two passes.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
+        reduction: "mean" or "sum" over the samples that take part, or "none": (N,), 0 for the others.
+        memory_budget: Bytes of scores to keep from forward to backward; what does not fit is computed again. None: up
+            to 64 MiB (16 MiB where the result is not a scalar); 0: keep none.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks,
+            in rank order, and every rank must make the call.
 
-    Returns: float32 (float64 for float64 inputs), nats. Nobody taking part: 0.
+    Returns: float32 (float64 for float64 features), nats. 0 if no sample takes part.
 
     Cost: 8 (k - 1) N M D FLOP forward and backward. The orthonormal directions of every sample's other vectors are
-    formed once (O(M D k^2)), so a pair needs k - 1 dot products and no k x k determinant; in half precision they are
-    rounded once to the features' type. A mixed tuple whose anchor lies nearer to the span than float32 products can
-    tell (2^-10 |a_i|: a duplicate of the matched one) counts with that distance and no gradient through it; matched
-    volumes are exact. Volumes do not see signs, see gram_volume.
+    formed once (O(M D k^2)), so a pair needs k - 1 dot products and no k x k determinant; in half precision the
+    directions are rounded once to the features' type. A mixed tuple whose anchor lies nearer to the span than float32
+    products can tell (2^-10 |a_i|: a duplicate of the matched one) counts with that distance and no gradient through
+    it; matched volumes are exact. Volumes do not see signs: see gram_volume.
 
-    Source: Cicchetti et al. 2024 (GRAM), arXiv 2412.11959, eq. 6; official code ispamm/GRAM, model/gram.py.
+    Example:
+        >>> anchor, video, audio = torch.randn(3, 8, 16)
+        >>> loss = gram_loss(anchor, video, audio, normalize=True)
+
+    Source: Cicchetti et al. 2024 (GRAM), https://arxiv.org/abs/2412.11959, eq. 6; official code ispamm/GRAM,
+    model/gram.py.
     """
     engine = engine_options(reduction, memory_budget, backend, group)
     anchor, *rest = check_tuples(*named(anchor, others))

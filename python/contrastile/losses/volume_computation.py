@@ -13,19 +13,25 @@ def volume_computation(language: Tensor, *inputs: Tensor) -> Tensor:
 
         V_ij = sqrt( |det G_ij| ),   G_ij = Gram matrix of (language_i, inputs_0j, inputs_1j, ...)
 
-    Dots in the type of the features, determinant and root in float32: near V = 0 it is rounding noise of 1e-4 or so
-    instead of 0, and its gradient is NaN or infinite where the determinant is exactly 0. gram_volume,
-    gram_volume_matrix and gram_loss have neither defect.
+    Dot products are in the features' type, determinant and root in float32. Near V = 0 the result is rounding noise of
+    about 1e-4 instead of 0, and its gradient is NaN or infinite where the determinant is exactly 0. gram_volume,
+    gram_volume_matrix, and gram_loss have neither defect.
 
-    Memory: N M k^2 floats for the Gram matrices of k modalities, about twice that with the gradient: for small inputs
-    and for comparing. To train, use gram_loss, which holds none of it.
+    Memory: N M k^2 floats for the Gram matrices of k modalities, about twice that with the gradient. Use it for small
+    inputs and for comparisons; train with gram_loss, which holds none of it.
 
     Args:
-        language: (N, D). inputs: one or more, (M, D) each, of one dtype and device.
+        language: (N, D).
+        inputs: One or more tensors (M, D), of one dtype and device.
 
     Returns: (N, M) float32.
 
-    Source: Cicchetti et al. 2025, arXiv 2412.11959; the official code's utils/volume.py.
+    Example:
+        >>> language, video = torch.randn(4, 16), torch.randn(9, 16)
+        >>> volume_computation(language, video).shape
+        torch.Size([4, 9])
+
+    Source: Cicchetti et al. 2025, https://arxiv.org/abs/2412.11959; the official code's utils/volume.py.
     """
     check.features("language", language)
     if not inputs:
@@ -53,24 +59,57 @@ def volumes(language: Tensor, others: Tensor) -> Tensor:
 
 
 def volume_computation3(language: Tensor, video: Tensor, audio: Tensor) -> Tensor:
-    """volume_computation of three modalities: language (N, D), video and audio (M, D); returns (N, M) float32.
+    """volume_computation of three modalities.
 
-    Source: arXiv 2412.11959, official code.
+    Args:
+        language: (N, D).
+        video, audio: (M, D).
+
+    Returns: (N, M) float32.
+
+    Example:
+        >>> language, video, audio = torch.randn(3, 4, 16)
+        >>> volume_computation3(language, video, audio).shape
+        torch.Size([4, 4])
+
+    Source: https://arxiv.org/abs/2412.11959, official code.
     """
     return volume_computation(language, video, audio)
 
 
 def volume_computation4(language: Tensor, video: Tensor, audio: Tensor, subtitles: Tensor) -> Tensor:
-    """volume_computation of four modalities: language (N, D), video, audio and subtitles (M, D); (N, M) float32.
+    """volume_computation of four modalities.
 
-    Source: arXiv 2412.11959, official code.
+    Args:
+        language: (N, D).
+        video, audio, subtitles: (M, D).
+
+    Returns: (N, M) float32.
+
+    Example:
+        >>> language, video, audio, subtitles = torch.randn(4, 4, 16)
+        >>> volume_computation4(language, video, audio, subtitles).shape
+        torch.Size([4, 4])
+
+    Source: https://arxiv.org/abs/2412.11959, official code.
     """
     return volume_computation(language, video, audio, subtitles)
 
 
 def volume_computation5(language: Tensor, video: Tensor, audio: Tensor, subtitles: Tensor, depth: Tensor) -> Tensor:
-    """volume_computation of five modalities: language (N, D), video, audio, subtitles and depth (M, D); (N, M) float32.
+    """volume_computation of five modalities.
 
-    Source: arXiv 2412.11959, official code.
+    Args:
+        language: (N, D).
+        video, audio, subtitles, depth: (M, D).
+
+    Returns: (N, M) float32.
+
+    Example:
+        >>> language, video, audio, subtitles, depth = torch.randn(5, 4, 16)
+        >>> volume_computation5(language, video, audio, subtitles, depth).shape
+        torch.Size([4, 4])
+
+    Source: https://arxiv.org/abs/2412.11959, official code.
     """
     return volume_computation(language, video, audio, subtitles, depth)

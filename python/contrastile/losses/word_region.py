@@ -39,37 +39,41 @@ def word_region_loss(
     memory_budget: int | None = None,
     group: Group = None,
 ) -> Tensor:
-    """The word-region loss of DAMSM and GLoRIA: every image must find its text, and every text its image, by the
-    regions that its words attend to.
+    """DAMSM and GLoRIA: images and texts must find each other by the regions that words attend to.
 
         S = gamma3 * word_region_scores(regions, words),   L_i = CE(S_i., i) + CE(S_.i, i)
 
     Args:
-        regions: (N, R, D) features of image regions, of any norm whose square is finite. words: (N, T, D), those of
-            text i belong to image i.
-        region_mask: (N, R) bool, word_mask: (N, T) bool, True = there. What is not takes no part, whatever it holds; it
-            gets no gradient. A pair of which a side has nothing has loss 0, is not counted in the mean and is nobody's
-            candidate.
+        regions: (N, R, D), features of image regions, of any norm whose square is finite.
+        words: (N, T, D); those of text i belong to image i.
+        region_mask: (N, R) bool, True = there. A missing region takes no part, may hold anything, and gets no gradient.
+            A pair with an empty side has loss 0, does not count in the mean, and is no candidate.
+        word_mask: (N, T) bool, likewise.
         class_ids: Integers, (N,), the class of each pair: another pair of the same class is no candidate.
-        gamma1, gamma2, gamma3, over_words, reduce: As in word_region_scores; float or 0-dim tensor. gamma3 divides as
-            a temperature would: 10 is a temperature of 0.1.
-        direction: "sum" (both official codes) or "mean" of both; "rows", image -> texts; "cols", text -> images.
-        reduction: "mean" | "sum" over pairs, or "none": (N,).
-        memory_budget: Bytes of scores of words with regions up to which they stay for the backward pass, by default
-            64 MiB. Beyond, 64 MiB are made at a time (one text's, if they are more), and again in the backward pass;
-            neither the N N R T scores nor the N N T D contexts are held. A graph (torch.compile, torch.export) holds
-            them.
-        group: The candidates are those of all ranks: words travel. T must be equal on all ranks.
+        gamma1: Sharpness of the attention over regions; a float or a 0-dim tensor.
+        gamma2: Sharpness of the log-sum-exp over words; a float or a 0-dim tensor.
+        gamma3: Multiplies the scores: 10 is a temperature of 0.1. A float or a 0-dim tensor.
+        over_words: True: a softmax over the words of the text comes before the one over regions, as in both official
+            codes. The formulas of the papers differ: GLoRIA's has none.
+        reduce: "sum" over words, or "mean": GLoRIA's aggregation of that name.
+        direction: "sum" (both official codes) or "mean" of both directions; "rows": image -> texts; "cols": text ->
+            images.
+        reduction: "mean" or "sum" over pairs, or "none": (N,).
+        memory_budget: Bytes up to which scores of words with regions stay for the backward pass; default 64 MiB. Beyond
+            it, 64 MiB are made at a time (one text's, if they are more), and again in the backward pass; neither the N
+            N R T scores nor the N N T D contexts are held. A graph (torch.compile, torch.export) holds them.
+        group: None: this process only. "world", a process group, or distributed.Ranks: candidates come from all ranks;
+            words travel. T must be equal on all ranks.
 
-    Returns: float32 (float64 for float64 features), nats. Computed in float32. Cost: 4 R T N²D FLOP forward, twice that
-    backward, and once more the forward pass where the scores are not held.
+    Returns: float32 (float64 for float64 features), nats. Computed in float32.
+    Cost: 4 R T N²D FLOP forward, twice that backward, and the forward pass again where the scores are not held.
 
     Example:
         >>> regions, words = torch.randn(4, 49, 16), torch.randn(4, 7, 16)
         >>> loss = word_region_loss(regions, words, class_ids=torch.tensor([0, 1, 1, 2]))
 
-    Source: Xu et al. 2018 (AttnGAN), arXiv 1711.10485, eq. 7 to 13, official code words_loss; Huang et al. 2021
-    (GLoRIA), official code local_loss.
+    Source: Xu et al. 2018 (AttnGAN), https://arxiv.org/abs/1711.10485, eq. 7 to 13, official code words_loss; Huang et
+    al. 2021 (GLoRIA), official code local_loss.
     """
     engine = engine_options(reduction, memory_budget, "auto", group)
     row, col = direction_weights(direction)
@@ -117,26 +121,33 @@ def word_region_scores(
     over_words: bool = True,
     reduce: OverWords = "sum",
 ) -> Tensor:
-    """How well every text fits every image: each word attends to the image's regions, and is compared with what it
-    finds there.
+    """How well every text fits every image: each word is compared with the regions that it attends to.
 
         a_tr = softmax over words t of <v_r, w_t>        with over_words; else <v_r, w_t> itself
         c_t = sum_r softmax_r(gamma1 a_tr) v_r
         score = log sum_t e^(gamma2 cos(c_t, w_t)),      "mean": minus log T
 
     Args:
-        regions: (N, R, D), words: (M, T, D), float32 | bfloat16 | float16 | float64. The products of both decide the
-            attention: their norms matter.
-        region_mask: (N, R) bool, word_mask: (M, T) bool, True = there, as in word_region_loss.
-        gamma1, gamma2: Float or 0-dim tensor.
-        over_words: The softmax over the words of the text, that both official codes have before the one over regions;
-            the papers' formulas differ: GLoRIA's has none.
+        regions: (N, R, D), float32 | bfloat16 | float16 | float64. Products with words decide the attention, so norms
+            matter.
+        words: (M, T, D), likewise.
+        region_mask: (N, R) bool, True = there. A missing region takes no part, may hold anything, and gets no gradient.
+        word_mask: (M, T) bool, likewise.
+        gamma1: Sharpness of the attention over regions; a float or a 0-dim tensor.
+        gamma2: Sharpness of the log-sum-exp over words; a float or a 0-dim tensor.
+        over_words: True: a softmax over the words of the text comes before the one over regions, as in both official
+            codes. The formulas of the papers differ: GLoRIA's has none.
         reduce: "sum" over words, or "mean": GLoRIA's aggregation of that name.
 
-    Returns: (N, M), float32 (float64 for float64 features). A pair of which a side has nothing scores 0. Holds N M T
-    (3 R + 2 D) numbers for backward; word_region_loss does without.
+    Returns: (N, M), float32 (float64 for float64 features). A pair with an empty side scores 0. Holds N M T (3 R + 2 D)
+    numbers for the backward pass; word_region_loss does not.
 
-    Source: Xu et al. 2018 (AttnGAN), arXiv 1711.10485, eq. 7 to 10; Huang et al. 2021 (GLoRIA), official code.
+    Example:
+        >>> word_region_scores(torch.randn(3, 9, 16), torch.randn(4, 5, 16)).shape
+        torch.Size([3, 4])
+
+    Source: Xu et al. 2018 (AttnGAN), https://arxiv.org/abs/1711.10485, eq. 7 to 10; Huang et al. 2021 (GLoRIA),
+    official code.
     """
     gammas = checked(regions, words, gamma1, gamma2, over_words, reduce)
     region_mask, word_mask = masks(regions, words, region_mask, word_mask)
@@ -196,7 +207,8 @@ def of_block(
         attention = torch.where(region_mask[:, None], attention, NOWHERE)
     context = matmul(attention.softmax(2), regions).view(n, m, t, d)
     lengths = torch.linalg.vector_norm(context, dim=3) * torch.linalg.vector_norm(words, dim=2)
-    cosine = gamma2 * ((context * words).sum(3) / lengths.clamp_min(EPS))
+    lengths = lengths.masked_fill(lengths == 0.0, torch.inf).clamp_min(EPS)  # the cosine with a zero vector is constant
+    cosine = gamma2 * ((context * words).sum(3) / lengths)
     if word_mask is not None:
         cosine = torch.where(word_mask, cosine, NOWHERE)
     value: Tensor = cosine.logsumexp(2) if t else cosine.sum(2)

@@ -24,28 +24,35 @@ def xtr_scores(
     normalize: bool = False,
     backend: BackendName = "auto",
 ) -> Tensor:
-    """Scores of all queries with all documents, from those tokens alone that each query token retrieves.
+    """Scores of all queries with all documents, from only those tokens that each query token retrieves.
 
         score_nm = 1 / Z_nm sum_t [r_ntm] max_u <queries_nt, documents_mu>,   Z_nm = sum_t [r_ntm]
         r_ntm: a token of document m is among the top_k of query token t over the tokens of all documents
 
     Args:
-        queries: (N, T, D), documents: (M, U, D), with masks and offsets as in maxsim.
-        top_k: How many tokens each query token retrieves, >= 1. Those that equal the last of them (to rounding) are
-            retrieved, too.
-        normalize, backend: As in maxsim.
+        queries: (N, T, D), token embeddings; unit, or set normalize=True.
+        documents: (M, U, D), likewise.
+        top_k: How many tokens each query token retrieves, >= 1. Tokens that tie with the last of them (to rounding) are
+            retrieved too.
+        query_mask: (N, T) bool, True = a token; None: all are tokens.
+        document_mask: (M, U) bool, likewise.
+        document_offsets: (M + 1,) integers: documents are packed, (all tokens, D), without padding; the mask is then
+            (all tokens,).
+        normalize: Scale token embeddings to unit length first.
+        backend: "auto", "cpu", "torch", "triton", or "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
 
-    Returns: (N, M), float32 (float64 for float64 features), differentiable once. Retrieved pairs alone have a gradient,
+    Returns: (N, M), float32 (float64 for float64 features), differentiable once. Only retrieved pairs have a gradient;
     none flows through the choice. A document of which nothing is retrieved scores 0, as does an empty one.
 
-    Cost: that of maxsim, and one product of all tokens more. Holds the top_k + 1 largest scores of each query token.
+    Cost: that of maxsim, and one more product of all tokens. Holds the top_k + 1 largest scores of each query token.
 
     Example:
         >>> xtr_scores(torch.randn(3, 4, 8), torch.randn(5, 7, 8), 6, normalize=True).shape
         torch.Size([3, 5])
 
-    Source: Lee et al. 2023 (XTR), arXiv 2304.01982, eq. 3. The official score has 0 in the place of what is not
-    retrieved, so that a negative maximum counts as 0; this one counts it.
+    Source: Lee et al. 2023 (XTR), https://arxiv.org/abs/2304.01982, eq. 3. The official score has 0 in place of what is
+    not retrieved, so that a negative maximum counts as 0; here it counts as it is.
     """
     q = tokens_of("queries", queries, query_mask, None, normalize)
     d = tokens_of("documents", documents, document_mask, document_offsets, normalize)

@@ -15,13 +15,21 @@ from ..ops import check, no_autocast
 
 
 def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Modality gap: the distance of the centroids of two sets of unit vectors, in [0, 2].
+    """Modality gap: the distance between the centroids of two sets of unit vectors, in [0, 2].
 
         | mean_i x_i / |x_i| - mean_i y_i / |y_i| |
 
-    Args: x, y: (N, D), N >= 1. Rows are normalised here. Returns a 0-dim tensor.
+    Args:
+        x, y: (N, D), N >= 1. Rows are normalized here.
 
-    Source: Liang et al. 2022, arXiv 2203.02053; as the contrastive-gap paper, arXiv 2405.18570, reports it.
+    Returns: A 0-dim tensor.
+
+    Example:
+        >>> centroid_distance(torch.ones(8, 16), -torch.ones(8, 16)).item()
+        2.0
+
+    Source: Liang et al. 2022, https://arxiv.org/abs/2203.02053; as the contrastive-gap paper,
+    https://arxiv.org/abs/2405.18570, reports it.
     """
     first, second = centroids(x, y)
     distance: Tensor = torch.linalg.vector_norm(first - second)
@@ -29,11 +37,20 @@ def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 without gradient if one is 0.
+    """The cosine between the centroids of two sets of unit vectors, in [-1, 1]; 0 if one centroid is 0.
 
-    Args: x, y: (N, D), N >= 1. Rows are normalised here. Returns a 0-dim tensor.
+    Args:
+        x, y: (N, D), N >= 1. Rows are normalized here.
 
-    Source: Contrastive-gap paper, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, src/evaluator.py.
+    Returns: A 0-dim tensor.
+
+    Example:
+        >>> x = torch.randn(8, 16)
+        >>> round(centroid_cosine(x, 2.0 * x).item(), 4)
+        1.0
+
+    Source: Contrastive-gap paper, https://arxiv.org/abs/2405.18570; official code abrar-fahim/contrastive-gap,
+    src/evaluator.py.
     """
     first, second = centroids(x, y)
     return (unit(first, True, least=1e-8) * unit(second, True, least=1e-8)).sum()
@@ -42,9 +59,17 @@ def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
 def positive_cosine(x: Tensor, y: Tensor) -> Tensor:
     """The mean cosine of matched rows, in [-1, 1].
 
-    Args: x, y: (N, D) pairs, N >= 1. Rows are normalised here. Returns a 0-dim tensor.
+    Args:
+        x, y: (N, D) pairs, N >= 1. Rows are normalized here.
 
-    Source: Contrastive-gap paper, arXiv 2405.18570.
+    Returns: A 0-dim tensor.
+
+    Example:
+        >>> x = torch.randn(8, 16)
+        >>> round(positive_cosine(x, -x).item(), 4)
+        -1.0
+
+    Source: Contrastive-gap paper, https://arxiv.org/abs/2405.18570.
     """
     x, y = unit_pair(x, y)
     return (x * y).sum(1).mean()
@@ -60,14 +85,14 @@ def linear_separability(
 ) -> float:
     """How well a linear classifier tells two sets of embeddings apart: its accuracy on pairs it has not seen.
 
-    1 where a hyperplane separates the modalities, 0.5 where nothing does. Logistic regression with a bias minimises
-    sum_i log(1 + e^{-l_i (<w, z_i> + c)}) + penalty / 2 |w|^2 over both rows of the pairs chosen for training, with
-    l = -1 for x and +1 for y.
+    1 where a hyperplane separates the modalities, 0.5 where nothing does. Logistic regression with a bias minimizes
+    sum_i log(1 + e^{-l_i (<w, z_i> + c)}) + penalty / 2 |w|^2 over both rows of the training pairs, with l = -1 for x
+    and +1 for y.
 
     Args:
-        x, y: (N, D) pairs, N >= 2. Rows are normalised here.
-        train_fraction: The share of pairs to fit on, in (0, 1); at least one pair is kept for either purpose. The
-            paper's 0.2; its code evaluates the final embeddings with 0.8.
+        x, y: (N, D) pairs, N >= 2. Rows are normalized here.
+        train_fraction: The share of pairs to fit on, in (0, 1); at least one pair stays on either side. The paper uses
+            0.2; its code evaluates the final embeddings with 0.8.
         penalty: >= 0; 1 is scikit-learn's default, which the code uses.
         generator: Chooses the pairs, on the CPU. None: the same pairs in every call.
 
@@ -75,7 +100,13 @@ def linear_separability(
 
     Raises: ValueError: also for features that are not finite.
 
-    Source: Contrastive-gap paper, arXiv 2405.18570; official code abrar-fahim/contrastive-gap, src/evaluator.py.
+    Example:
+        >>> x = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+        >>> linear_separability(x + 9.0, x - 9.0)
+        1.0
+
+    Source: Contrastive-gap paper, https://arxiv.org/abs/2405.18570; official code abrar-fahim/contrastive-gap,
+    src/evaluator.py.
     """
     fraction, weight = check.scalar("train_fraction", train_fraction), check.scalar("penalty", penalty)
     if isinstance(fraction, Tensor) or not 0.0 < fraction < 1.0:
@@ -118,13 +149,20 @@ def effective_rank(x: Tensor) -> Tensor:
 
         e^{-sum_k p_k log p_k},      p = sigma / sum_k sigma_k,      sigma the singular values of x
 
-    between 1 (all rows on a line through 0) and min(N, D) (equal singular values); 0 for x = 0. The scale of x does not
-    matter. Rows are neither centred nor normalised.
+    It lies between 1 (all rows on a line through 0) and min(N, D) (equal singular values); 0 for x = 0. The scale of x
+    does not matter. Rows are neither centered nor normalized.
 
-    Args: x: (N, D). Returns a 0-dim tensor without gradient.
+    Args:
+        x: (N, D).
 
-    Source: Roy and Vetterli 2007; as RankMe, arXiv 2210.02885, and DHEL-KCL, arXiv 2405.18045, report it (their code
-    adds 1e-7 to p).
+    Returns: A 0-dim tensor without gradient.
+
+    Example:
+        >>> round(effective_rank(torch.eye(8)).item(), 4)
+        8.0
+
+    Source: Roy and Vetterli 2007; as RankMe, https://arxiv.org/abs/2210.02885, and DHEL-KCL,
+    https://arxiv.org/abs/2405.18045, report it (their code adds 1e-7 to p).
     """
     x = upcast(check.features("x", x)).detach()
     if not x.isfinite().all():  # the solver refuses it

@@ -16,16 +16,16 @@ DEVIATIONS = 3.0  # of norms, beyond which a token is an outlier
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Squared Frechet (Wasserstein-2) distance of the Gaussians with the means and covariances of two sets of rows, as
-    FID takes it of images.
+    """Squared Frechet (Wasserstein-2) distance between Gaussian fits of two sets of rows, as in FID.
 
         |m_x - m_y|^2 + tr C_x + tr C_y - 2 tr (C_x C_y)^{1/2},      C divided by N - 1
 
-    Args: x: (N, D), y: (M, D), N, M >= 2, also fewer than D. Not normalised here.
+    Args:
+        x, y: (N, D), (M, D), N, M >= 2, also fewer than D. Not normalized here.
 
-    Returns: A 0-dim tensor, without gradient, >= 0 but for rounding: the trace of the root is the sum of singular
-        values of a product of two triangular factors, so no covariance is rounded first. Computed in float64; NaN where
-        a feature is NaN or infinite.
+    Returns: A 0-dim tensor, without gradient, >= 0 except for rounding: the trace of the root is the sum of singular
+    values of a product of two triangular factors, so no covariance is rounded first. Computed in float64; NaN where a
+    feature is NaN or infinite.
     Cost: O((N + M + D) D^2) FLOP, O((N + M) D + D^2) memory.
 
     Example:
@@ -33,7 +33,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
         >>> round(frechet_distance(x, x + 2.0).item(), 4)
         12.0
 
-    Source: Heusel et al. 2017, arXiv 1706.08500; as MIR, arXiv 2410.07167, uses it.
+    Source: Heusel et al. 2017, https://arxiv.org/abs/1706.08500; as MIR, https://arxiv.org/abs/2410.07167, uses it.
     """
     x, y = both(x, y, "x", "y")
     return distance(x.double(), y.double(), "exact").to(stat_dtype(x.dtype))
@@ -42,26 +42,35 @@ def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
 def modality_integration_rate(
     vision: Sequence[Tensor], text: Sequence[Tensor], *, mode: FrechetMode = "exact"
 ) -> Tensor:
-    """MIR: how far the tokens of two modalities are from each other inside a model. Lower is better.
+    """MIR: how far apart the tokens of two modalities are inside a model. Lower is better.
 
         log10 sum_k FD(vision_k, text_k)
 
-    of layers k, after both sets were divided by the mean norm of the text tokens, and tokens whose norm is more than
-    three standard deviations from the median norm of their set were replaced by the median of every coordinate.
+    over layers k, after both sets are divided by the mean norm of the text tokens, and tokens whose norm is more than
+    three standard deviations from their set's median norm are replaced by the median of every coordinate.
 
     Args:
-        vision: Hidden states of every layer, (N_k, D_k) tokens of all samples. The official code leaves out the layer
-            of embeddings. text: The same of the other modality, (M_k, D_k).
+        vision: Hidden states of every layer, (N_k, D_k), tokens of all samples. The official code leaves out the layer
+            of embeddings.
+        text: The same of the other modality, (M_k, D_k).
         mode: "exact", the Frechet distance. "fast" gives the numbers of the official code's default, whose iteration
-            for the root of C_v C_t starts at its fixed point, C_v C_t itself: tr(C_v C_t) stands for the trace of the
-            root. The sum may then be negative, and the result NaN.
+            for the root of C_v C_t starts at its fixed point, C_v C_t itself, so tr(C_v C_t) stands for the trace of
+            the root. The sum can then be negative, and the result NaN.
 
     Returns: A 0-dim tensor, without gradient, computed in float64.
 
-    Raises: ValueError: no layers, other numbers of layers, layers with less than two tokens.
+    Raises: ValueError: no layers, different numbers of layers, layers with fewer than two tokens.
 
-    Source: Huang et al. 2024, arXiv 2410.07167, section 3; official code shikiw/Modality-Integration-Rate, mir.py and
-        mir_util.py, replace_outliers_with_median_l2.
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> layers = [torch.randn(30, 4, generator=g) for _ in range(2)]
+        >>> far = modality_integration_rate([x + 5.0 for x in layers], layers)
+        >>> near = modality_integration_rate([x + 1.0 for x in layers], layers)
+        >>> bool(near < far)
+        True
+
+    Source: Huang et al. 2024, https://arxiv.org/abs/2410.07167, section 3; official code
+    shikiw/Modality-Integration-Rate, mir.py and mir_util.py, replace_outliers_with_median_l2.
     """
     check.choice("mode", mode, get_args(FrechetMode))
     if len(vision) != len(text) or not len(vision):

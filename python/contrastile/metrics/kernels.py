@@ -27,7 +27,7 @@ def cka(
     unbiased: bool = False,
     eps: float = 0.0,
 ) -> Tensor:
-    """Centred kernel alignment: how alike the similarities within x are to those within y, in [0, 1].
+    """Centered kernel alignment: how similar the similarities within x are to those within y, in [0, 1].
 
         HSIC(K, L) / (sqrt(HSIC(K, K) HSIC(L, L)) + eps),      K of the rows of x, L of those of y
         biased    HSIC = tr(K H L H),  H = 1 - 1/N
@@ -35,15 +35,15 @@ def cka(
                   K~: K without its diagonal; it may be negative, and so may the alignment be
 
     Args:
-        x, y: (N, D), (N, E): row i of both is the same item. Not normalised here. N >= 1, unbiased N >= 4.
+        x, y: (N, D), (N, E): row i of both is the same item. Not normalized here. N >= 1, unbiased N >= 4.
         kernel: "linear": K_ij = <x_i, x_j>. "rbf": K_ij = e^{-|x_i - x_j|^2 / (2 rbf_sigma^2)}.
         rbf_sigma: > 0, a length. No effect with "linear".
         unbiased: See above.
         eps: >= 0; 1e-6 in the code of the Platonic representation hypothesis.
 
     Returns: A 0-dim tensor with gradient; NaN if all rows of x or of y are equal and eps = 0. Computed in float64.
-    Cost: "linear": N D E FLOP, O(D E) memory. "rbf": 2 N^2 (D + E) FLOP in float64, and three times
-        that backward; O(N (D + E)) memory.
+    Cost: "linear": N D E FLOP, O(D E) memory. "rbf": 2 N^2 (D + E) FLOP in float64, and three times that backward; O(N
+    (D + E)) memory.
 
     Example:
         >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
@@ -51,8 +51,9 @@ def cka(
         >>> round(cka(x, turned).item(), 6)
         1.0
 
-    Source: Kornblith et al. 2019, arXiv 1905.00414; unbiased: Song et al. 2012, equation 5; official code
-        minyoungg/platonic-rep, metrics.py (Huh et al. 2024, arXiv 2405.07987), as LCO-Emb, arXiv 2510.11693, uses it.
+    Source: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414; unbiased: Song et al. 2012, equation 5; official
+    code minyoungg/platonic-rep, metrics.py (Huh et al. 2024, https://arxiv.org/abs/2405.07987), as LCO-Emb,
+    https://arxiv.org/abs/2510.11693, uses it.
     """
     check.choice("kernel", kernel, get_args(CkaKernel))
     least, sigma = number("eps", eps, 0.0), number("rbf_sigma", rbf_sigma, 0.0)
@@ -66,23 +67,29 @@ def cka(
 
 
 def cknna(x: Tensor, y: Tensor, *, k: int = 10, unbiased: bool = True, eps: float = 0.0) -> Tensor:
-    """Centred kernel nearest-neighbour alignment: linear cka of the pairs alone that are neighbours in both sets.
+    """Centered kernel nearest-neighbor alignment: linear cka over only those pairs that are neighbors in both sets.
 
         K_ij = <x_i, x_j>, L_ij = <y_i, y_j>  where j is among the k largest of row i in K and in L; else 0
 
-    with the quotient of `cka`, whose denominator takes the neighbours of one set each.
+    with the quotient of `cka`, whose denominator takes the neighbors of one set each.
 
     Args:
-        x, y: (N, D), (N, E), N >= 4; matched rows, not normalised here.
-        k: 2 <= k < N neighbours of an item. It is not its own neighbour, but for unbiased=False, where it may be.
-        unbiased, eps: As in cka.
+        x, y: (N, D), (N, E), N >= 4; matched rows, not normalized here.
+        k: 2 <= k < N neighbors per item. An item is not its own neighbor, except with unbiased=False.
+        unbiased: Which of the two estimates of HSIC (see `cka`) to use.
+        eps: >= 0, added to the denominator; 1e-6 in the official code.
 
-    Returns: A 0-dim tensor with gradient through the kernels, computed in float64 from neighbours in the features'
-        type; NaN without common neighbours if eps = 0.
+    Returns: A 0-dim tensor with gradient through the kernels, computed in float64 from neighbors in the features' type;
+    NaN without common neighbors if eps = 0.
     Cost: 2 N^2 (D + E) FLOP, O(N (k + D + E)) memory.
 
-    Source: Huh et al. 2024 (Platonic representation hypothesis), arXiv 2405.07987, appendix A; official code
-        minyoungg/platonic-rep, metrics.py, with eps=1e-6.
+    Example:
+        >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        >>> round(cknna(x, x, k=5).item(), 4)
+        1.0
+
+    Source: Huh et al. 2024 (Platonic representation hypothesis), https://arxiv.org/abs/2405.07987, appendix A; official
+    code minyoungg/platonic-rep, metrics.py, with eps=1e-6.
     """
     least = number("eps", eps, 0.0)
     x, y = matched(x, y, 4)
@@ -99,16 +106,17 @@ def cknna(x: Tensor, y: Tensor, *, k: int = 10, unbiased: bool = True, eps: floa
 
 
 def mutual_knn(x: Tensor, y: Tensor, *, k: int = 10, normalize: bool = True) -> Tensor:
-    """The share of an item's k nearest neighbours in x that are among its k nearest in y, in [0, 1].
+    """The share of an item's k nearest neighbors in x that are among its k nearest in y, in [0, 1].
 
         mean_i |kNN_x(i) n kNN_y(i)| / k
 
     Args:
         x, y: (N, D), (N, E): row i of both is the same item.
-        k: 1 <= k < N. An item is not its own neighbour; of equal similarities the lowest index is the nearer.
-        normalize: Neighbours by the cosine; False: by the dot product.
+        k: 1 <= k < N. An item is not its own neighbor; of equal similarities the lowest index is nearer.
+        normalize: Neighbors by cosine; False: by dot product.
 
-    Returns: A 0-dim tensor, without gradient. Unrelated sets have k / (N - 1). Rows with NaN: as topk orders them.
+    Returns: A 0-dim tensor, without gradient. Unrelated sets have k / (N - 1). Rows with NaN are ordered as topk orders
+    them.
     Cost: 2 N^2 (D + E) FLOP, O(N (k + D + E)) memory.
 
     Example:
@@ -116,21 +124,33 @@ def mutual_knn(x: Tensor, y: Tensor, *, k: int = 10, normalize: bool = True) -> 
         >>> mutual_knn(x, -2.0 * x, k=5).item()
         1.0
 
-    Source: Huh et al. 2024, arXiv 2405.07987, section 2; official code minyoungg/platonic-rep, metrics.py; LCO-Emb,
-        arXiv 2510.11693, Analysis/kernel_alignment.py, k = 10.
+    Source: Huh et al. 2024, https://arxiv.org/abs/2405.07987, section 2; official code minyoungg/platonic-rep,
+    metrics.py; LCO-Emb, https://arxiv.org/abs/2510.11693, Analysis/kernel_alignment.py, k = 10.
     """
     first, second = neighbours(x, y, k, normalize)
     return among(first, second).to(stat_dtype(x.dtype)).mean()
 
 
 def cycle_knn(x: Tensor, y: Tensor, *, k: int = 10, normalize: bool = True) -> Tensor:
-    """The share of items that are among the neighbours in x of one of their own neighbours in y.
+    """The share of items that are among the neighbors in x of one of their own neighbors in y. Not symmetric.
 
         mean_i [ i in kNN_x(j) for some j in kNN_y(i) ]
 
-    Args, cost: As in mutual_knn. Not symmetric. Returns a 0-dim tensor, without gradient.
+    Args:
+        x, y: (N, D), (N, E): row i of both is the same item.
+        k: 1 <= k < N. An item is not its own neighbor; of equal similarities the lowest index is nearer.
+        normalize: Neighbors by cosine; False: by dot product.
 
-    Source: Huh et al. 2024, arXiv 2405.07987, appendix A; official code minyoungg/platonic-rep, metrics.py.
+    Returns: A 0-dim tensor, without gradient.
+    Cost: 2 N^2 (D + E) FLOP, O(N (k + D + E)) memory.
+
+    Example:
+        >>> x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        >>> 0.0 <= cycle_knn(x, x, k=5).item() <= 1.0
+        True
+
+    Source: Huh et al. 2024, https://arxiv.org/abs/2405.07987, appendix A; official code minyoungg/platonic-rep,
+    metrics.py.
     """
     first, second = neighbours(x, y, k, normalize)
     own = torch.arange(len(first), device=first.device).unsqueeze(1)

@@ -38,7 +38,7 @@ def retrieval_ranks(
     mask: Tensor | None = None,
     group: Group = None,
 ) -> RetrievalRanks:
-    """The ranks of all positives of every query among its candidates, and from them recall@k, MRR, mAP and the like.
+    """The ranks of all positives of every query among its candidates, and from them recall@k, MRR, mAP, and more.
 
         rank_ip = 1 + #{kept j: s_ij > s_ip} + #{kept j < p: s_ij = s_ip},      p every kept positive of query i
 
@@ -46,22 +46,34 @@ def retrieval_ranks(
     gallery=None, where no item is its own candidate.
 
     Args:
-        query: (N, D), not normalised here. gallery: (M, D), blocks of it, or None, as in `retrieval.topk`.
-        positives: Which columns are right: "same_index" (query i belongs to gallery i), "same_id" with ids,
-            "shared_label" with label sets, "partner" with indices, or a tuple of tests, as in pair_reduce. Those that
-            keep drops are none.
+        query: (N, D), not normalized here.
+        gallery: (M, D); several tensors are blocks joined in order. None: the queries among themselves, where no item
+            is its own candidate. With another score, the tensors (M, D) whose matched rows are the tuples.
+        positives: Which columns are right, by tests as in pair_reduce: "same_index" (query i belongs to gallery i),
+            "same_id" with ids, "shared_label" with label sets, "partner" with indices, or a tuple of tests. Positives
+            that keep drops do not count.
         empty_target_action: What a query without a positive is worth, by torchmetrics' names: "skip" leaves it out of
             all means, as pytorch-metric-learning does; "neg" counts it as 0, as torchmetrics does by default; "error"
             refuses it.
-        score, keep, row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, mask, group: As in
-            `retrieval.topk`.
+        score: "dot"; or a score that is small for a good match, with its sign changed: "volume", -volume(query_i, x_j,
+            y_j, ...) as in gram_volume_matrix; "area", minus the area of the triangle query_i, x_j, y_j;
+            "squared_area", -2 area^2, the logit of triangle_loss.
+        keep: Which pairs are candidates: "all", a test, or a tuple of tests, as in pair_reduce.
+        row_ids, col_ids: (N,), (M,) integers, for "same_id" and "other_id".
+        row_groups, col_groups: (N,), (M,) integers, for "same_group" and "other_group".
+        row_labels, col_labels: (N, L), (M, L) bool, for "shared_label" and "no_shared_label".
+        partner: (N,) or (N, P) integers, columns by index, for "partner" and "no_partner"; -1: none.
+        mask: (N, M) bool, True = may be a candidate.
+        group: None: this process only. "world", a process group, or distributed.Ranks: query and gallery are this
+            rank's share; candidates come from all ranks, and indices count through all ranks.
 
-    Returns: RetrievalRanks. A candidate whose score is NaN is ahead of all numbers; a positive whose score is NaN is
-        the last of the candidates, a place that all such positives of a query share. No gradient.
+    Returns: RetrievalRanks. A candidate whose score is NaN ranks ahead of all numbers; a positive whose score is NaN is
+    the last of the candidates, a place that all such positives of a query share. No gradient.
 
-    Raises: ValueError, TypeError: what pair_reduce refuses; a query without a positive, if asked to.
+    Raises: ValueError, TypeError: what pair_reduce refuses; a query without a positive, with
+    empty_target_action="error".
 
-    Cost: 2 N M D FLOP, and again for tiles that hold positives; O(N P + (N + M) D) memory, P positives of a query.
+    Cost: 2 N M D FLOP, and again for tiles that hold positives; O(N P + (N + M) D) memory for P positives per query.
 
     Example:
         >>> image, text = torch.eye(3), torch.eye(3).repeat_interleave(2, 0)  # two texts of every image
@@ -96,13 +108,23 @@ def retrieval_ranks(
 
 @dataclass(frozen=True, eq=False)
 class RetrievalRanks:
-    """What `retrieval_ranks` found. Its figures are means over the queries, of all ranks of a group: then every rank
-    must ask for them. They are float64 0-dim tensors, NaN if there is no query to be a mean over.
+    """What `retrieval_ranks` found, and the figures that follow from it.
 
-    k is an int >= 1, or one for each query, (N,).
+    The figures are means over the queries, float64 0-dim tensors, NaN if there is no query. With a group they cover all
+    ranks, and every rank must ask for them. k is an int >= 1, or one per query, (N,).
+
+    Args:
+        ranks: (N, P) int64, rising; 0 after the last positive of a query.
+        empty_target_action: What a query without a positive is worth, as given to `retrieval_ranks`.
+        batch: The queries of this process or of all ranks.
+
+    Example:
+        >>> found = retrieval_ranks(torch.eye(3), torch.eye(3))
+        >>> found.hit_rate(1).item(), found.reciprocal_rank().item()
+        (1.0, 1.0)
 
     Source: the definitions of torchmetrics.functional.retrieval and of pytorch-metric-learning's AccuracyCalculator,
-    under their names; as reported by Mistretta et al. 2025 (Cross the Gap), arXiv 2502.04263.
+    under their names; as reported by Mistretta et al. 2025 (Cross the Gap), https://arxiv.org/abs/2502.04263.
     """
 
     ranks: Tensor  # (N, P) int64, rising; 0 after the last positive of a query
@@ -176,18 +198,20 @@ class RetrievalRanks:
 
 
 def mean_rank_variance(ranks: Tensor) -> Tensor:
-    """MRV: how much the rank of one item depends on the language it is asked for in.
+    """MRV: how much the rank of an item depends on the language of the query.
 
         mean_i mean_k (rank_ik - mean_k rank_ik)^2
 
-    Args: ranks: (N, K) integers >= 1, of item i in language k, as `retrieval.ranks` gives them for queries (N K, D).
+    Args:
+        ranks: (N, K) integers >= 1, of item i in language k, as `retrieval.ranks` gives them for queries (N K, D).
+
     Returns: A float64 0-dim tensor.
 
     Example:
         >>> mean_rank_variance(torch.tensor([[1, 3], [2, 2]])).item()
         0.5
 
-    Source: Nie et al. 2024 (1-to-K), arXiv 2406.18254, section 3.3; its code does not have it.
+    Source: Nie et al. 2024 (1-to-K), https://arxiv.org/abs/2406.18254, section 3.3; its code does not have it.
     """
     if check.tensor("ranks", ranks).dim() != 2 or ranks.is_floating_point():
         raise ValueError(f"ranks must be (N, K) integers, got {ranks.dtype}, shape {tuple(ranks.shape)}")

@@ -16,18 +16,24 @@ SetReduce: TypeAlias = Literal["max_mean", "mean", "max", "min"]
 def mcm_score(
     image_features: Tensor, text_features: Tensor, *, temperature: float = 1.0, normalize: bool = False
 ) -> Tensor:
-    """Maximum concept matching: the largest probability that an image has among the known classes. Low: it is of none.
+    """Maximum concept matching: an image's largest probability among the known classes. A low score: none fits.
 
         max_c softmax_c(<x_i, y_c> / temperature)
 
     Args:
-        image_features: (N, D), unit rows in the paper, or normalize=True. text_features: (C, D), one of every class.
+        image_features: (N, D); unit rows in the paper, or set normalize=True.
+        text_features: (C, D), one row per class.
         temperature: > 0; 1 in the paper.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
 
     Returns: (N,), with gradient, float32 (float64 for float64 features); NaN without classes.
     Cost: 4 N C D FLOP, O((N + C) D) memory.
 
-    Source: Ming et al. 2022, arXiv 2211.13445; as CMA, arXiv 2503.18817, reports it.
+    Example:
+        >>> mcm_score(torch.randn(3, 16), torch.randn(5, 16), normalize=True).shape
+        torch.Size([3])
+
+    Source: Ming et al. 2022, https://arxiv.org/abs/2211.13445; as CMA, https://arxiv.org/abs/2503.18817, reports it.
     """
     scale = 1.0 / positive("temperature", temperature)
     x, y = of_one_width("image_features", image_features, "text_features", text_features, normalize)
@@ -43,20 +49,28 @@ def neg_label_score(
     temperature: float = 0.01,
     normalize: bool = False,
 ) -> Tensor:
-    """NegLabel: the share that the known classes have of the softmax over these and many texts that are none of them.
+    """NegLabel: the known classes' share of the softmax over these classes and many texts that are none of them.
 
         sum_{c known} e^{<x_i, y_c> / temperature} / sum_{c known or negative} e^{<x_i, y_c> / temperature}
 
     Args:
-        image_features: (N, D), unit rows in the paper, or normalize=True. text_features: (C, D), of known classes.
-        negative_features: (M, D), of other words, 10,000 in the paper.
+        image_features: (N, D); unit rows in the paper, or set normalize=True.
+        text_features: (C, D), of the known classes.
+        negative_features: (M, D), of other words; 10,000 in the paper.
         temperature: > 0.
+        normalize: Scale rows to unit length first. A row of zeros stays zero and gets gradient 0.
 
-    Returns: (N,), with gradient, float32 (float64 for float64 features). As a sigmoid of the difference of both
-        log-sum-exps, so that a share keeps its digits however small it is. 1 without negatives.
+    Returns: (N,), with gradient, float32 (float64 for float64 features). Computed as a sigmoid of the difference of
+    both log-sum-exps, so that a share keeps its digits however small it is. 1 without negatives.
     Cost: 2 N (C + M) D FLOP, O((N + C + M) D) memory.
 
-    Source: Jiang et al. 2024, arXiv 2403.20078, without its groups; as CMA, arXiv 2503.18817, reports it.
+    Example:
+        >>> share = neg_label_score(torch.randn(3, 16), torch.randn(5, 16), torch.randn(50, 16), normalize=True)
+        >>> bool(((0 <= share) & (share <= 1)).all())
+        True
+
+    Source: Jiang et al. 2024, https://arxiv.org/abs/2403.20078, without its groups; as CMA,
+    https://arxiv.org/abs/2503.18817, reports it.
     """
     scale = 1.0 / positive("temperature", temperature)
     x, known = of_one_width("image_features", image_features, "text_features", text_features, normalize)
@@ -65,13 +79,14 @@ def neg_label_score(
 
 
 def set_similarity(x: Tensor, y: Tensor, *, reduce: SetReduce = "max_mean", normalize: bool = True) -> Tensor:
-    """How alike two sets of tokens are, from the cosines of all their pairs, which are not held.
+    """How similar two sets of tokens are, from the cosines of all their pairs, which are not held.
 
         "max_mean"  mean_i max_j <x_i, y_j>, not symmetric        "mean", "max", "min"  over all i and j
 
     Args:
-        x: (N, D), y: (M, D), N, M >= 1: tokens of two samples or modalities, neither matched nor of equal number.
-        normalize: False: dot products.
+        x, y: (N, D), (M, D), N, M >= 1: tokens of two samples or modalities, neither matched nor of equal number.
+        reduce: One of the four names above.
+        normalize: True: cosines. False: dot products.
 
     Returns: A 0-dim tensor, with gradient, float32 (float64 for float64 features).
     Cost: 2 N M D FLOP, O((N + M) D) memory; "mean" O((N + M) D).
@@ -80,7 +95,8 @@ def set_similarity(x: Tensor, y: Tensor, *, reduce: SetReduce = "max_mean", norm
         >>> set_similarity(torch.eye(2), torch.tensor([[2.0, 0.0]])).item()
         0.5
 
-    Source: Shukor and Cord 2024 (IMA), arXiv 2405.16700; official code mshukor/ima-lmms, compute_sim.py.
+    Source: Shukor and Cord 2024 (IMA), https://arxiv.org/abs/2405.16700; official code mshukor/ima-lmms,
+    compute_sim.py.
     """
     check.choice("reduce", reduce, get_args(SetReduce))
     x, y = of_one_width("x", x, "y", y, normalize)

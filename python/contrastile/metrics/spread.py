@@ -17,16 +17,17 @@ BINS = 1 << 16  # of angles between -pi/2 and pi/2
 
 
 def tolerance(x: Tensor, labels: Tensor, *, conditional: bool = False) -> Tensor:
-    """How close items of one class are to each other: what a loss that spreads items too evenly gives up.
+    """How close items of one class are to each other, which a loss that spreads items too evenly gives up.
 
         mean_{i != j} <x_i, x_j> [l_i = l_j]
 
     Args:
-        x: (N, D), N >= 2. Rows are normalised here. labels: (N,) integers.
-        conditional: The mean over the pairs of one class alone, as most implementations have it.
+        x: (N, D), N >= 2. Rows are normalized here.
+        labels: (N,) integers.
+        conditional: True: the mean over pairs of one class only, as most implementations have it.
 
-    Returns: A 0-dim tensor with gradient; NaN if conditional and no class has two items. From the sums of classes, in
-        float64.
+    Returns: A 0-dim tensor with gradient; NaN if conditional and no class has two items. Computed from class sums in
+    float64.
     Cost: O(N D) FLOP and memory.
 
     Example:
@@ -35,7 +36,8 @@ def tolerance(x: Tensor, labels: Tensor, *, conditional: bool = False) -> Tensor
         >>> round(tolerance(x, labels).item(), 4), round(tolerance(x, labels, conditional=True).item(), 4)
         (0.2357, 0.7071)
 
-    Source: Wang and Liu 2021 (Understanding the Behaviour of Contrastive Loss), arXiv 2012.09740, equation 11.
+    Source: Wang and Liu 2021 (Understanding the Behaviour of Contrastive Loss), https://arxiv.org/abs/2012.09740,
+    equation 11.
     """
     rows = unit_rows(x)
     n, kind = len(rows), stat_dtype(x.dtype)
@@ -51,11 +53,18 @@ def anisotropy(x: Tensor) -> Tensor:
 
         mean_{i != j} <u_i, u_j> = (|sum_i u_i|^2 - sum_i |u_i|^2) / (N (N - 1)),      u = x / |x|
 
-    Args: x: (N, D), N >= 2. Returns a 0-dim tensor with gradient, computed in float64.
+    Args:
+        x: (N, D), N >= 2.
+
+    Returns: A 0-dim tensor with gradient, computed in float64.
     Cost: O(N D) FLOP and memory.
 
-    Source: Ethayarajh 2019, arXiv 1909.00512; LCO-Emb, arXiv 2510.11693, Analysis/anisotropy.py, which leaves out
-        cosines that are exactly 0.
+    Example:
+        >>> anisotropy(torch.ones(4, 8)).item()
+        1.0
+
+    Source: Ethayarajh 2019, https://arxiv.org/abs/1909.00512; LCO-Emb, https://arxiv.org/abs/2510.11693,
+    Analysis/anisotropy.py, which leaves out cosines that are exactly 0.
     """
     rows = unit_rows(x)
     n = len(rows)
@@ -68,13 +77,14 @@ def wasserstein_uniformity(x: Tensor) -> Tensor:
 
         integral |F(t) - F_D(t)| dt,      F of the cosines of pairs i != j,   F_D'(t) ~ (1 - t^2)^{(D - 3) / 2}
 
-    Unlike `uniformity` it tells apart what a collapse of dimensions does to high and to low D.
+    Unlike `uniformity`, it compares a collapse of dimensions fairly between high and low D.
 
-    Args: x: (N, D), N >= 2, D >= 2. Rows are normalised here.
+    Args:
+        x: (N, D), N >= 2, D >= 2. Rows are normalized here.
 
-    Returns: A 0-dim tensor without gradient in [0, 2], 0 for an even spread; NaN if a feature is not finite. From
-        counts of 65,536 angles, so right to 1e-4 at worst. The official code compares with 10,000 random samples
-        instead, for D = 128 whatever the width.
+    Returns: A 0-dim tensor without gradient in [0, 2], 0 for an even spread; NaN if a feature is not finite. Computed
+    from counts over 65,536 angles, so right to 1e-4 at worst. The official code compares with 10,000 random samples
+    instead, for D = 128 whatever the width.
     Cost: 2 N^2 D FLOP, O(N D) memory.
 
     Example:
@@ -82,8 +92,8 @@ def wasserstein_uniformity(x: Tensor) -> Tensor:
         >>> wasserstein_uniformity(even) < 0.02, wasserstein_uniformity(even + 3.0) > 0.5
         (tensor(True), tensor(True))
 
-    Source: Koromilas et al. 2024 (DHEL, KCL), arXiv 2405.18045, appendix; official code pakoromilas/DHEL-KCL,
-        metrics.py; reported in arXiv 2507.06979.
+    Source: Koromilas et al. 2024 (DHEL, KCL), https://arxiv.org/abs/2405.18045, appendix; official code
+    pakoromilas/DHEL-KCL, metrics.py; reported in https://arxiv.org/abs/2507.06979.
     """
     rows = unit_rows(x)
     n, width = rows.shape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..literals import Keep, Positives, ReduceName, ScoreName
-from ..spec import ONE_WAY, PairTest
+from ..spec import ONE_WAY, PARTNER_TESTS, PairTest
 from . import check
 from .options import EngineOptions
 from .record import REDUCES, SCORES, Arguments
@@ -56,6 +56,7 @@ class Pairs:
     targets: Targets | None = None
     gate: tuple[Tensor, Tensor | Sequence[Tensor]] | None = None
     own_scales: bool = False
+    mutual: bool = False  # for b=None: whoever has a partner is that one's, as nobody checks
 
 
 def arguments(
@@ -74,7 +75,11 @@ def arguments(
     _check_positives(pairs, keep, positives, cross_entropy)
     found = operands(pairs, keep | positives, n, blocks, b is None, device)
     scale = _scale(pairs.scale, a)
-    one_way = (keep | positives) & ONE_WAY or pairs.targets is not None or pairs.gate is not None
+    one_way = (
+        (keep | positives) & (ONE_WAY & ~PARTNER_TESTS if pairs.mutual else ONE_WAY)
+        or pairs.targets is not None
+        or pairs.gate is not None
+    )
     square = b is None and not one_way and _symmetric(scale, pairs)
     second = None
     if pairs.targets is not None or pairs.gate is not None or score == "gated":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..backends import backend_names
 from ..monoid import stat_dtype
+from ..ranks.sharded import is_distributed
 
 FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -30,8 +30,8 @@ def tensor(name: str, value: Any, expected: str = "a torch.Tensor") -> Tensor:
         raise TypeError(f"{name} must be a dense tensor, got {layout(value)}")
     if type(value) not in PLAIN and is_distributed(value):
         raise TypeError(
-            f"{name} must be an ordinary tensor, got a DTensor: pass features as x.to_local() with group=, a parameter "
-            "as x.full_tensor(grad_placements=[Partial('avg')])"
+            f"{name} must be an ordinary tensor here, got a DTensor: pass a parameter, or what all ranks have as a "
+            "whole, as x.full_tensor(grad_placements=[Partial('avg')]), stacked views as a list"
         )
     return value
 
@@ -53,12 +53,6 @@ def layout(x: Tensor) -> str:
     if x.is_nested:
         return f"a nested one (layout {x.layout}); pad it, or concatenate its parts"
     return f"layout {x.layout}; x.to_dense() is dense"
-
-
-def is_distributed(x: Tensor) -> bool:
-    """Whether x is a DTensor, without the import where nobody has made one."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(x, module.DTensor)
 
 
 def features(name: str, value: Any, *, ndim: int = 2) -> Tensor:

@@ -121,7 +121,7 @@ def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     with no_autocast(args.a):
         call, backend = build_call(args)
         plan = driver.Plan(call, backend)
-        buffer = plan.scores_within(budget)
+        buffer = plan.scores_within(budget if backend.saves_scores else 0)
         store = driver.ScoreStore(buffer)
         sides = driver.statistics(plan, store)
         if buffer is not None:

@@ -91,97 +91,103 @@ def pair_reduce(
         rows_i = reduce over the kept j of z_ij,      cols_j = reduce over the kept i of z_ij
 
     with reduce "lse" log sum e^z, "softplus" sum log(1 + e^z), "relu" sum max(z, 0), "max" max z. What is linear in the
-    scores needs no pairs, except the sum over positives: it is computed in the same tiles so that in bfloat16 it
+    scores needs no pairs, except the sum over positives: it is computed in the same tiles, so that in bfloat16 it
     cancels against the statistic's gradient before rounding, not after.
 
     Args:
         a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
-        b: Columns, (M, D), or for distances (T, M, D); several tensors are column blocks joined in order (shared
-            negatives, queues: a block that needs no gradient costs none); None means a itself (each unordered pair is
-            computed once).
-        scale: Multiplies the score: float, 0-dim tensor or (N,) per row. Dimensionless.
-        col_scale: (M,) per column.
-        own_scales: scale is that of the rows' statistics alone and col_scale that of the columns', from one product, as
-            for a temperature of every row and every column:
+        b: Columns, (M, D), or (T, M, D) for distances. Several tensors are column blocks joined in order (shared
+            negatives, queues); a block without gradient costs none. None means a itself, where each unordered pair is
+            computed once.
+        scale: Multiplies the score: a float, a 0-dim tensor, or (N,) per row. Dimensionless.
+        col_scale: (M,), per column.
+        own_scales: True: scale applies to the statistics of rows only and col_scale to those of columns only, from one
+            product, as for a temperature per row and per column:
 
                 z_ij = scale_i * <a_i, b_j> + biases in rows,      z'_ij = col_scale_j * <a_i, b_j> + biases in cols
 
-            col_low, col_high, col_positives, col_negatives and col_targets are those of z'. Needs col_scale and
+            col_low, col_high, col_positives, col_negatives, and col_targets then refer to z'. Needs col_scale and
             cols=True.
-        row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None, too,
-            row_bias is of rows only; one tensor given as both keeps z symmetric, so that each pair is computed once.
+        row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None too, row_bias belongs to rows only; the
+            same tensor given as both keeps z symmetric, so that each pair is computed once.
         reduce: "lse" | "softplus" | "relu" | "max".
-        keep: Which pairs enter the statistic: "all", a test or a tuple of tests that must all hold:
+        keep: Which pairs enter the statistic: "all", a test, or a tuple of tests that must all hold:
 
-            "same_index" | "other_index": i == j or not, counted through all blocks of b
-            "same_id" | "other_id": row_ids[i] == col_ids[j] or not
-            "same_group" | "other_group": the same of row_groups and col_groups, a second id
-            "shared_label" | "no_shared_label": whether the label sets of row_labels[i] and col_labels[j] meet
-            "lower_order": col_order[j] < row_order[i], strictly
-            "partner" | "no_partner": whether j is one of partner[i]
+                "same_index" | "other_index": whether i == j, counted through all blocks of b
+                "same_id" | "other_id": whether row_ids[i] == col_ids[j]
+                "same_group" | "other_group": the same for row_groups and col_groups, a second id
+                "shared_label" | "no_shared_label": whether the label sets row_labels[i] and col_labels[j] overlap
+                "lower_order": col_order[j] < row_order[i], strictly
+                "partner" | "no_partner": whether j is one of partner[i]
 
-        row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers.
+        row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers. Ids, groups, and labels of columns may be a list
+            with an entry per block of b. None means that the block has none: no pair of it has the same id or group, or
+            shares a label. For b=None give those of rows only.
         row_labels, col_labels: (N, L), (M, L) bool, label sets of any number of labels.
         row_order, col_order: (N,), (M,), floating point (compared in float64, without NaN) or both integers.
-            Of columns, ids, groups and labels may be a list with an entry for each block of b. None says that the
-            block has none: no pair of it has the same id or group, or shares a label. For b=None only those of rows.
         partner: (N,) or (N, P) integers, the columns that belong to each row by index, counted through all blocks of b
             and all ranks; -1: none. A column that a row names twice is one pair.
-        share: Like partner, the weight that a positive has in row_positives and col_positives, as for mixtures; shares
-            of a column named twice add up. Default 1. For positives="partner". No gradient.
-        row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in that row's / column's statistic
-            where low < z <= high; a z that is NaN stays. No gradient.
-        mask: (N, M) bool, True = keep; holds N x M bytes, the one input that does.
-        positives: None, "kept", or tests as in keep: which pairs are summed into row_positives / col_positives: sum of
-            z ("softplus": sum of log(1 + e^-z)), whether kept or not. "kept": all pairs that keep and mask leave (low
+        share: Like partner: the weight of a positive in row_positives and col_positives, as for mixtures. Shares of a
+            column named twice add up. Default 1. For positives="partner". No gradient.
+        row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in the row's or column's statistic
+            where low < z <= high; a NaN z stays. No gradient.
+        mask: (N, M) bool, True = keep. The one input that holds N x M bytes.
+        positives: Which pairs to sum into row_positives and col_positives, kept or not: None, tests as in keep, or
+            "kept". The sum is of z ("softplus": of log(1 + e^-z)). "kept" means all pairs that keep and mask leave (low
             and high do not matter), for label smoothing. For b=None an item is its own candidate like any other pair
             (keep="other_index" drops it), but never its own positive by a test.
-        keep_positives: Positives stay in the statistic whatever keep, low, high and mask say.
-        cols: Also reduce columns, from the same pass.
-        score: "dot", or a function f of the squared distance of row i from the flat of column j, the point b_0j plus
-            the span of the orthonormal directions b_1j, b_2j, ..: "distance" sqrt q, "squared_distance" q,
+        keep_positives: True: positives stay in the statistic whatever keep, low, high, and mask say.
+        cols: True: also reduce columns, in the same pass.
+        score: "dot"; or a function f of the squared distance of row i from the flat of column j, which is the point
+            b_0j plus the span of the orthonormal directions b_1j, b_2j, ...: "distance" sqrt q, "squared_distance" q,
             "log_distance" log q:
 
                 z_ij = scale_i * col_scale_j * f(q_ij)
-                q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - <a_i, b_1j>^2 - <a_i, b_2j>^2 - ..
+                q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - <a_i, b_1j>^2 - <a_i, b_2j>^2 - ...
 
-            with the biases |a_i|^2 and |b_0j|^2 (the point must be orthogonal to the directions). b (M, D) is points
-            only. q below 2^-20 of the biases (float64: 2^-46) is its own rounding: it is raised to that, with
-            gradient 0. Cost: T times that of "dot". Not with reduce="max".
-            "gated": <a_i, b_j> / sqrt(<g_i, h_j>) with g, h of gate, biases as for "dot": the cosine of keys that each
-            row weighs in its own way. Where <g_i, h_j> <= 1e-24 the score is 0, without gradient.
+            with the biases |a_i|^2 and |b_0j|^2; the point must be orthogonal to the directions. b (M, D) means points
+            only. Where q is below 2^-20 of the biases (float64: 2^-46) it is only rounding: it is raised to that bound,
+            with gradient 0. Costs T times as much as "dot". Not with reduce="max". "gated": <a_i, b_j> / sqrt(<g_i,
+            h_j>) with g, h from gate, biases as for "dot": the cosine of keys that each row weights in its own way.
+            Where <g_i, h_j> <= 1e-24 the score is 0, without gradient.
         offset: False: the flats pass through 0, and every tile of b is a direction.
-        split: Kept positives and the other kept pairs also have statistics apart: row_negatives, row_positives_lse and
-            the largest negative, row_negative_max, so that `row_positives > row_negative_max` is whether the row found
-            its one positive. For reduce="lse" and positives by tests. softplus(row_negatives - row_positives_lse), a
-            softmax over sets, keeps its digits however small it is.
-        counts: Also count the kept and the positive pairs of every item.
-        targets: Soft targets from a second product, see Targets: the mean of an item's z under them, row_targets, and
-            what they are, row_target_lse, row_target_entropy. For reduce="lse" and score="dot", not with split.
-        gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, say.
-        memory_budget: Bytes of scores saved from forward for backward, in blocks of up to 32 MiB; what does not fit is
-            recomputed (8 instead of 6 N M D FLOP). Default: all where that is at most 16 MiB, else none. Not for "max".
-        compute_dtype: The type features are rounded to and multiplied in; default their own. Gradients keep the
+        split: True: also separate statistics of kept positives and of the other kept pairs: row_negatives,
+            row_positives_lse, and the largest negative, row_negative_max. `row_positives > row_negative_max` tells
+            whether the row found its one positive. For reduce="lse" and positives given by tests.
+            softplus(row_negatives - row_positives_lse), a softmax over sets, keeps its digits however small it is.
+        counts: True: also count the kept and the positive pairs of every item.
+        targets: Soft targets from a second product, see Targets: row_targets, the mean of an item's z under them, and
+            facts about them, row_target_lse and row_target_entropy. For reduce="lse" and score="dot", not with split.
+        gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, for example.
+        memory_budget: Bytes of scores to keep from forward to backward, in blocks of up to 32 MiB. What does not fit is
+            computed again (8 instead of 6 N M D FLOP). Default: all scores if they take at most 16 MiB, else none. Not
+            for "max"; the backend "triton" keeps none here.
+        compute_dtype: The type that features are rounded to and multiplied in; default: their own. Gradients keep the
             features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
         stat_dtype: torch.float64 returns the statistics unrounded: kernels hold a log-sum-exp as the sum of two
-            float32, which at z = -1e4 in one has three digits behind the point. Default float32 (float64 for float64
+            float32, and one float32 has three digits after the point at z = -1e4. Default float32 (float64 for float64
             features). Not for "max".
-        backend: "auto" | "cpu" | "torch" | "triton" | "cuda". A named backend never falls back: it raises
-            BackendUnsupported.
-        group: A process group, or distributed.Ranks: a, b and all vectors are this rank's share of the global rows and
-            columns, in the order of ranks. Every row meets the columns of all ranks; indices count through all ranks;
-            returned are the statistics of this rank's rows and columns. Every rank must make the same calls, with as
-            many rows as it has, also none. Gradients are those of the sum of all ranks' losses: each rank's backward
-            must run. mask has the columns of
-            all ranks, (own rows, all columns). "max" gathers the features of all ranks.
+        backend: "auto" | "cpu" | "torch" | "triton" | "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: a, b, and all vectors are this
+            rank's share of the global rows and columns, in rank order. Every row meets the columns of all ranks,
+            indices count through all ranks, and you get the statistics of this rank's rows and columns. Every rank must
+            make the same calls, with as many rows as it has, even none. Gradients are those of the sum of all ranks'
+            losses, so each rank's backward must run. mask has the columns of all ranks, (own rows, all columns). "max"
+            gathers the features of all ranks.
 
-    Returns:
-        PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0. reduce="max" also gives row_argmax: of
-        equal maxima the first, of NaN the first.
+    Returns: PairStats. A row that keeps nothing gives -inf ("lse", "max") or 0. reduce="max" also gives row_argmax, the
+    first of equal maxima, or the first NaN.
 
-    Gradients: a, b, scale, col_scale, row_bias, col_bias; once, and once more for score="dot",
-        reduce="lse" | "softplus" without targets, in one process; else double backward raises ("max" is plain torch).
+    Gradients: a, b, scale, col_scale, row_bias, col_bias; once, and once more for score="dot" with reduce="lse" |
+    "softplus" without targets, in one process. Otherwise double backward raises ("max" is plain torch).
     Cost: forward 2, backward 6 N M D FLOP; O((N + M) D) memory. b=None: half of both.
+
+    Example:
+        >>> a, b = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> stats = pair_reduce(a, b, scale=10.0, positives="same_index")
+        >>> loss = (stats.rows - stats.row_positives).mean()  # InfoNCE
+        >>> loss.backward()
     """
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,
@@ -231,7 +237,19 @@ def _maximum(pairs: Pairs, args: Arguments, engine: EngineOptions) -> PairStats:
 def row_lse(
     a: Tensor, b: Tensor | Sequence[Tensor] | None = None, *, scale: float | Tensor = 1.0, **options: Any
 ) -> Tensor:
-    """log sum_j e^z_ij over the kept columns of every row, (N,); see pair_reduce for z and the options."""
+    """log sum_j e^z_ij over the kept columns of every row, (N,): the rows of pair_reduce with reduce="lse".
+
+    Args:
+        a: Rows, (N, D).
+        b: Columns, (M, D), several blocks, or None for a itself.
+        scale: Multiplies the score: a float, a 0-dim tensor, or (N,) per row.
+        options: Other keyword arguments of pair_reduce, except reduce.
+
+    Example:
+        >>> a, b = torch.randn(4, 16), torch.randn(9, 16)
+        >>> torch.allclose(row_lse(a, b), (a @ b.T).logsumexp(1), atol=1e-5)
+        True
+    """
     for name in options:
         if name not in ROW_OPTIONS:
             raise TypeError(f"row_lse() got an unexpected keyword argument {name!r}")
@@ -298,7 +316,7 @@ def pair_loss(
     backend: BackendName = "auto",
     group: Group = None,
 ) -> Tensor:
-    """A weighted sum of the statistics of pair_reduce, with the gradients formed in the forward sweep.
+    """A weighted sum of the statistics of pair_reduce, with gradients formed in the forward sweep.
 
         L = sum_i row_weight_i rows_i + row_positive_weight_i row_positives_i + row_target_weight_i row_targets_i
             + the same over columns
@@ -307,21 +325,96 @@ def pair_loss(
 
         L = sum_i row_weight_i softplus(rows_i - row_positives_i) + row_positive_weight_i row_positives_i + columns
 
-    which is the softmax cross entropy of items with one positive each, -log of the positive's share. Written so, a
+    which is the softmax cross-entropy of items with one positive each, -log of the positive's share. In this form a
     converged model keeps its digits: at a loss of 1e-16 the difference of two float32 log-sum-exps has none left.
 
-    The weights must be known beforehand (numbers or tensors without gradient, e.g. 1/N): that is what lets the scores
-    of a chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at
-    z = -inf, contributes 0.
-    With cols=True the columns are complete only after the last row: scores are saved while they fit memory_budget
-    (default 64 MiB, released before the call returns) and recomputed beyond it.
+    The weights must be known beforehand (numbers or tensors without gradient, such as 1/N). That lets the scores of a
+    chunk serve loss and gradients at once, 6 N M D FLOP instead of 8. A row that keeps nothing, or only pairs at z =
+    -inf, contributes 0. With cols=True the columns are complete only after the last row: scores are kept while they fit
+    memory_budget and computed again beyond it.
 
-    Args: row_weight, row_positive_weight, row_target_weight (N,) or float; col_weight, col_positive_weight,
-        col_target_weight (M,) or float, used with cols=True. The rest as in pair_reduce; reduce="max" is not offered
-        here. With group, L is this rank's share: the shares of all ranks add up to the global sum, and gradients are
-        those of the global sum.
+    Args:
+        row_weight, row_positive_weight, row_target_weight: (N,) or a float. No gradient.
+        col_weight, col_positive_weight, col_target_weight: (M,) or a float, with cols=True. No gradient.
+        reduce: "lse" | "softplus" | "relu".
+        cross_entropy: True: the second formula above, for rows with one positive each, which keep leaves out.
+        cols: True: also the sum over columns, in the same pass.
+        a: Rows, (N, D), float32 | bfloat16 | float16 | float64.
+        b: Columns, (M, D), or (T, M, D) for distances. Several tensors are column blocks joined in order (shared
+            negatives, queues); a block without gradient costs none. None means a itself, where each unordered pair is
+            computed once.
+        scale: Multiplies the score: a float, a 0-dim tensor, or (N,) per row. Dimensionless.
+        col_scale: (M,), per column.
+        own_scales: True: scale applies to the statistics of rows only and col_scale to those of columns only, from one
+            product, as for a temperature per row and per column:
+
+                z_ij = scale_i * <a_i, b_j> + biases in rows,      z'_ij = col_scale_j * <a_i, b_j> + biases in cols
+
+            col_low, col_high, col_positives, col_negatives, and col_targets then refer to z'. Needs col_scale and
+            cols=True.
+        row_bias, col_bias: (N,), (M,), added to z (nats for "lse"). With b=None too, row_bias belongs to rows only; the
+            same tensor given as both keeps z symmetric, so that each pair is computed once.
+        keep: Which pairs enter the statistic: "all", a test, or a tuple of tests that must all hold:
+
+                "same_index" | "other_index": whether i == j, counted through all blocks of b
+                "same_id" | "other_id": whether row_ids[i] == col_ids[j]
+                "same_group" | "other_group": the same for row_groups and col_groups, a second id
+                "shared_label" | "no_shared_label": whether the label sets row_labels[i] and col_labels[j] overlap
+                "lower_order": col_order[j] < row_order[i], strictly
+                "partner" | "no_partner": whether j is one of partner[i]
+
+        row_ids, col_ids, row_groups, col_groups: (N,), (M,) integers. Ids, groups, and labels of columns may be a list
+            with an entry per block of b. None means that the block has none: no pair of it has the same id or group, or
+            shares a label. For b=None give those of rows only.
+        row_labels, col_labels: (N, L), (M, L) bool, label sets of any number of labels.
+        row_order, col_order: (N,), (M,), floating point (compared in float64, without NaN) or both integers.
+        partner: (N,) or (N, P) integers, the columns that belong to each row by index, counted through all blocks of b
+            and all ranks; -1: none. A column that a row names twice is one pair.
+        share: Like partner: the weight of a positive in row_positives and col_positives, as for mixtures. Shares of a
+            column named twice add up. Default 1. For positives="partner". No gradient.
+        row_low, row_high, col_low, col_high: (N,), (N,), (M,), (M,): a pair stays in the row's or column's statistic
+            where low < z <= high; a NaN z stays. No gradient.
+        mask: (N, M) bool, True = keep. The one input that holds N x M bytes.
+        positives: Which pairs to sum into row_positives and col_positives, kept or not: None, tests as in keep, or
+            "kept". The sum is of z ("softplus": of log(1 + e^-z)). "kept" means all pairs that keep and mask leave (low
+            and high do not matter), for label smoothing. For b=None an item is its own candidate like any other pair
+            (keep="other_index" drops it), but never its own positive by a test.
+        keep_positives: True: positives stay in the statistic whatever keep, low, high, and mask say.
+        score: "dot"; or a function f of the squared distance of row i from the flat of column j, which is the point
+            b_0j plus the span of the orthonormal directions b_1j, b_2j, ...: "distance" sqrt q, "squared_distance" q,
+            "log_distance" log q:
+
+                z_ij = scale_i * col_scale_j * f(q_ij)
+                q_ij = row_bias_i + col_bias_j - 2 <a_i, b_0j> - <a_i, b_1j>^2 - <a_i, b_2j>^2 - ...
+
+            with the biases |a_i|^2 and |b_0j|^2; the point must be orthogonal to the directions. b (M, D) means points
+            only. Where q is below 2^-20 of the biases (float64: 2^-46) it is only rounding: it is raised to that bound,
+            with gradient 0. Costs T times as much as "dot". Not with reduce="max". "gated": <a_i, b_j> / sqrt(<g_i,
+            h_j>) with g, h from gate, biases as for "dot": the cosine of keys that each row weights in its own way.
+            Where <g_i, h_j> <= 1e-24 the score is 0, without gradient.
+        offset: False: the flats pass through 0, and every tile of b is a direction.
+        targets: Soft targets from a second product, see Targets: row_targets, the mean of an item's z under them, and
+            facts about them, row_target_lse and row_target_entropy. For reduce="lse" and score="dot", not with split.
+        gate: (rows, cols), (N, T) and (M, T) like b, for score="gated": squared gates and squared keys, for example.
+        compute_dtype: The type that features are rounded to and multiplied in; default: their own. Gradients keep the
+            features' type: float32 copies of bfloat16 values lose nothing in the product and get unrounded gradients.
+        backend: "auto" | "cpu" | "torch" | "triton" | "cuda". "auto" takes the first that can run; a named backend
+            raises BackendUnsupported instead of falling back.
+        memory_budget: Bytes of scores to keep while the call runs, with cols=True. Default 64 MiB, released before the
+            call returns; 0: keep none.
+        group: None: this process only. "world", a process group, or distributed.Ranks: a, b, and all vectors are this
+            rank's share of the global rows and columns, in rank order. L is this rank's share: the shares of all ranks
+            add up to the global sum, and gradients are those of the global sum. Every rank must make the same calls.
+            mask has the columns of all ranks, (own rows, all columns).
 
     Returns: 0-dim float32 (float64 for float64 features).
+    Cost: 6 N M D FLOP forward and backward; 8 with cols=True beyond memory_budget.
+
+    Example:
+        >>> a, b = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=2).requires_grad_()
+        >>> weights = {"row_weight": 1 / 8, "row_positive_weight": -1 / 8}
+        >>> loss = pair_loss(a, b, scale=10.0, positives="same_index", **weights)  # InfoNCE
+        >>> loss.backward()
     """
     pairs = Pairs(
         a, b, scale, col_scale, row_bias, col_bias, reduce, keep, row_ids, col_ids, row_groups, col_groups, row_labels,

@@ -15,8 +15,31 @@ from .second import Targets
 
 
 class PairStats(NamedTuple):
-    """Statistics of pair_reduce, float32 (float64 for float64 features); None where not asked for. Those of columns
-    are (M,). The first eight and those of targets have gradients."""
+    """Statistics of pair_reduce, float32 (float64 for float64 features); None where you did not ask for them.
+
+    Those of columns are (M,). The first eight and those of targets have gradients.
+
+    Args:
+        rows, cols: (N,), (M,): the reduction over the kept pairs.
+        row_positives, col_positives: The sum over positive pairs, with positives=.
+        row_negatives, col_negatives: With split=True, the log-sum-exp over the kept pairs that are not positive.
+        row_positives_lse, col_positives_lse: With split=True, the log-sum-exp over the kept positives.
+        row_negative_max, col_negative_max: With split=True, the largest z of the negatives.
+        row_targets, col_targets: With targets=, the mean of z under the target.
+        row_target_lse, col_target_lse: Of the second product alone, without the share of positives: the log-sum-exp of
+            t ("softmax"), or the sum of the weights ("affine").
+        row_target_entropy, col_target_entropy: The entropy of the softmax of t; None for affine weights.
+        row_target_loss, col_target_loss: rows - row_targets, the cross-entropy with the target, which keeps its digits.
+        row_kept, col_kept: With counts=True, the number of kept pairs.
+        row_positive_count, col_positive_count: With counts=True, the number of positive pairs, kept or not.
+        row_argmax, col_argmax: With reduce="max", the index of the maximum, counted through all blocks and ranks; -1:
+            none.
+
+    Example:
+        >>> stats = pair_reduce(torch.randn(4, 8), torch.randn(6, 8), cols=True)
+        >>> stats.rows.shape, stats.cols.shape
+        (torch.Size([4]), torch.Size([6]))
+    """
 
     rows: Tensor  # (N,) reduce over the kept columns of each row
     cols: Tensor | None  # (M,) reduce over the kept rows of each column

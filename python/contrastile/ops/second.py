@@ -23,19 +23,20 @@ class Targets:
         q_ij = e^t_ij / sum_j e^t_ij ("softmax"),   t_ij / sum_j t_ij ("affine"),   over the kept j
         row_targets_i = sum_j p_ij z_ij,   p = share q + (1 - share) (the positives)
 
-    so that `rows - row_targets` is the cross entropy of row i with the target p. With cols=True the target of column j
-    is that of the same t over its kept rows; a direction with operands of its own is a call of its own. Gradients reach
-    rows, cols and scale where they want them; a frozen teacher costs its products alone.
+    so that `rows - row_targets` is the cross-entropy of row i with target p. With cols=True the target of column j uses
+    the same t over its kept rows; a direction with other operands is a call of its own. Gradients reach rows, cols, and
+    scale if they require them; a frozen teacher costs only its products.
 
     Args:
-        rows, cols: (N, T), (M, T), any width T; cols like b, several blocks where b has several.
-        scale: float, 0-dim tensor or (N,) per row: the teacher's inverse temperature, or the slope of affine weights,
-            which must not be negative.
-        map: "softmax" | "affine". An item whose affine weights have no positive, finite sum has the positives alone
-            as its target, so positives must be given.
-        bias: Added to t, for "affine": `Targets(x, x, scale=.5, bias=.5, map="affine")` weighs a pair by (1 + cos) / 2.
-        share: Of q in p, from 0 to 1: a float, a 0-dim tensor or (N,) per row (not with cols=True). Below 1 positives
-            must be given; the sum over an item's positives counts, as row_positives has it.
+        rows, cols: (N, T), (M, T), any width T; cols like b, in several blocks where b has several.
+        scale: A float, a 0-dim tensor, or (N,) per row: the teacher's inverse temperature, or the slope of affine
+            weights, which must not be negative.
+        map: "softmax" | "affine". An item whose affine weights have no positive, finite sum has only the positives as
+            target, so you must give positives.
+        bias: Added to t, for "affine": `Targets(x, x, scale=.5, bias=.5, map="affine")` weights a pair by (1 + cos) /
+            2.
+        share: The share of q in p, from 0 to 1: a float, a 0-dim tensor, or (N,) per row (not with cols=True). Below 1
+            you must give positives; the sum over an item's positives counts, as in row_positives.
 
     Example:
         >>> x, y, teacher_x, teacher_y = (torch.nn.functional.normalize(torch.randn(8, 16), dim=1) for _ in range(4))

@@ -39,31 +39,35 @@ def segment_reduce(
         "lse"           value_is = log(sum_j exp(sharpness z_ij)) / sharpness
         "softmax_mean"  value_is = sum_j softmax_j(sharpness z_ij) z_ij
 
-    "lse" is a sum, not a mean: for n equal scores it is above them by log(n) / sharpness. Both soft reduces approach
-    the maximum with growing sharpness, "lse" from above and "softmax_mean" from below.
+    "lse" is a sum, not a mean: for n equal scores it is log(n) / sharpness above them. Both soft reduces approach the
+    maximum with growing sharpness, "lse" from above and "softmax_mean" from below.
 
-    A segment of which a row sees no score above -inf (none of its columns is kept, say) is -inf and has no gradient,
-    also in the sharpness. NaN in a segment is its value, also its maximum. inf is the maximum and the log-sum-exp, NaN
-    the mean; soft reduces then have the gradient NaN, as in PyTorch. The gradient of a maximum goes to its column, to
-    the first of equals; with NaN or inf among the features, products with 0 are NaN where a backend forms them.
+    If a row sees no score above -inf in a segment (for example, the mask drops all of its columns), the value is -inf
+    and has no gradient, also in the sharpness. NaN in a segment is its value, also its maximum. inf is the maximum and
+    the log-sum-exp, and NaN the mean; soft reduces then have gradient NaN, as in PyTorch. The gradient of a maximum
+    goes to its column, the first of equals. With NaN or inf among the features, products with 0 are NaN where a backend
+    forms them.
 
-    For one segment, `pair_reduce` with reduce="max" and "lse" has the same, without sharpness.
+    For one segment, `pair_reduce` with reduce="max" or "lse" gives the same, without sharpness.
 
     Args:
-        rows: (R, D). cols: (C, D), C at most 2^30. float32, bfloat16, float16 or float64; mixed types promote.
+        rows: (R, D), float32, bfloat16, float16, or float64; mixed types promote.
+        cols: (C, D), C at most 2^30.
         segments: S + 1 offsets, integers, not decreasing, from 0 to C: items of any length, one after the other without
-            padding (cu_seqlens of packed batches); columns outside all segments are in none. Or one number: all
-            segments have that many columns, and it divides C. Offsets on a GPU are not looked at, which would wait for
-            it: those that decrease or leave the range are raised or cut to what is possible, silently.
-        reduce: see above.
-        sharpness: of soft reduces, a number or a 0-dim tensor, which may be learned. Above 0 for "lse"; for
-            "softmax_mean" 0 is the mean and a negative number favours small scores. A tensor on a GPU is not looked at.
-        mask: (C,) bool, True = keep. What is dropped counts nowhere; NaN there does no harm.
-        keep_argmax: of "max": False finds maxima again in the backward pass instead of keeping an int32 for each value.
-        backend: "cpu", "torch", "triton", "cuda" or "auto", which is chosen as for pairs.
-        group: a process group, "world" or `distributed.Ranks`: columns are those of all ranks, in the order of ranks,
-            and S the sum of their segments; gradients of columns are summed over ranks and go to their owners. Ranks
-            may have different numbers of rows, columns and segments, also none. Any strategy gathers columns.
+            padding (cu_seqlens of packed batches). Columns outside all segments belong to none. Or one number: all
+            segments have that many columns, and it divides C. Offsets on a GPU are not checked, which would wait for
+            it: offsets that decrease or leave the range are raised or cut to what is possible, silently.
+        reduce: "max" | "lse" | "softmax_mean".
+        sharpness: Of soft reduces: a number or a 0-dim tensor, which may be learned. Above 0 for "lse"; for
+            "softmax_mean" 0 is the mean and a negative number favors small scores. A tensor on a GPU is not checked.
+        mask: (C,) bool, True = keep. Dropped columns count nowhere and may hold NaN.
+        keep_argmax: For "max": False finds maxima again in the backward pass instead of keeping an int32 per value.
+        backend: "auto" | "cpu" | "torch" | "triton" | "cuda". "auto" chooses as for pairs; a named backend raises
+            BackendUnsupported instead of falling back.
+        group: None: this process only. "world", a process group, or distributed.Ranks: columns come from all ranks, in
+            rank order, and S is the sum of their segments. Gradients of columns are summed over ranks and go to their
+            owners. Ranks may have different numbers of rows, columns, and segments, even none. Every strategy gathers
+            columns.
 
     Returns: (R, S), float32 (float64 for float64 features), differentiable once.
 
@@ -73,7 +77,7 @@ def segment_reduce(
     forward).
 
     Example:
-        >>> values = contrastile.segment_reduce(torch.randn(6, 8), torch.randn(20, 8), 5, reduce="lse", sharpness=10.0)
+        >>> values = segment_reduce(torch.randn(6, 8), torch.randn(20, 8), 5, reduce="lse", sharpness=10.0)
         >>> values.shape
         torch.Size([6, 4])
     """
@@ -83,6 +87,8 @@ def segment_reduce(
     call = prepared(rows, cols, offsets, length, mask, 1, backend)
     checked_options(reduce, sharpness, keep_argmax, cols.device)
     ranks = resolve(group)
+    if ranks is not None and not length:
+        ranks.refuse_promise("segments of different lengths")
     counts = [offsets.shape[0] - 1]
     if ranks is not None:
         call, counts = of_all_ranks(group, call, reduce)

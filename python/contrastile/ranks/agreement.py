@@ -18,14 +18,18 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from . import communication
+from . import communication, sharded
 from .communication import RankError
 from .facts import Fact, fact, listed
 from .group import Ranks, resolve
+from .sharded import OwnRows
 
 FACTS, SIZES, TEXT = 48, 8, 40  # int64 places of a message: what must be equal, counts, text of a refusal
 REFUSED = 1
 F = TypeVar("F", bound=Callable[..., Any])
+OUTSIDE = (
+    "contrastile: with group= the ranks compare sizes first, which no graph can hold; Ranks(sizes=...) promises them"
+)
 KNOWN = "known_to_ranks"  # attribute of errors that the other ranks are not to be told of
 
 
@@ -61,10 +65,14 @@ def differentiable(name: str, value: Any) -> list[str]:
     return []
 
 
-def agree(ranks: Ranks, facts: Mapping[str, Fact | int], sizes: Sequence[int]) -> list[list[int]]:
-    """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed."""
+def agree(ranks: Ranks, asked: Callable[[], Mapping[str, Fact | int]], sizes: Sequence[int]) -> list[list[int]]:
+    """The sizes of every rank, in the order of ranks; raises on every rank where a fact differs or a rank failed.
+    asked: the facts, for which nobody asks where sizes are promised."""
+    if ranks.sizes is not None:
+        return ranks.promised(sizes)
     if len(sizes) > SIZES:
         raise ValueError(f"b must hold at most {SIZES - 1} column blocks with group, got {len(sizes) - 1}")
+    facts = asked()
     call, known_facts = OUTERMOST.get() or Call(), {name: fact(value) for name, value in facts.items()}
     message = torch.zeros(2 + FACTS + SIZES + TEXT, dtype=torch.int64)
     message[1] = crc32("|".join((call.name, *facts)).encode())
@@ -148,15 +156,26 @@ def under_way() -> Iterator[None]:
 def collective(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
 
+    of_rows = OwnRows(function)
+
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("group") is None:
-            return function(*args, **kwargs)
-        ranks = resolve(kwargs["group"])
+        run: Callable[..., Any] = function
+        if sharded.among(args, kwargs):
+            run, kwargs["group"] = of_rows, of_rows.group(args, kwargs)
+        group = kwargs.get("group")
+        if group is None:
+            return run(*args, **kwargs)
+        if torch.compiler.is_compiling() and not (isinstance(group, Ranks) and group.sizes):
+            torch._dynamo.graph_break(msg=OUTSIDE)
+            return torch._dynamo.disable(call)(*args, **kwargs)
+        ranks = resolve(group)
         assert ranks is not None
+        if ranks.sizes is not None:  # nobody waits to be told
+            return run(*args, **kwargs)
         try:
             with outermost(function, args, kwargs):
-                return function(*args, **kwargs)
+                return run(*args, **kwargs)
         except Exception as error:
             if not getattr(error, KNOWN, False):
                 report_failure(ranks, known(error))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..literals import Reduction
 from ..monoid import stat_dtype
-from . import communication
+from . import in_graph
 from .agreement import agree
 from .facts import Fact
 from .group import Group, Ranks, resolve
@@ -38,17 +38,22 @@ class GlobalBatch:
         ranks = resolve(group)
         if ranks is None:
             return GlobalBatch(None, (n,), extra)
-        sizes = agree(ranks, facts(), [n, extra])
+        ranks.check_items(n)
+        sizes = agree(ranks, facts, [n, extra])
         everywhere = extra if ranks.replicated_negatives else sum(own[1] for own in sizes)
         return GlobalBatch(ranks, tuple(own[0] for own in sizes), everywhere)
 
     @staticmethod
     def several(
-        group: Group, counts: Sequence[int], facts: Callable[[], Mapping[str, Fact | int]] = dict
-    ) -> list[GlobalBatch]:
-        """One for each of several kinds of items, of as many as `counts` says on this rank."""
+        group: Group, counts: Sequence[int], facts: Callable[[], Mapping[str, Fact | int]] = dict,
+        items: int | None = None,
+    ) -> list[GlobalBatch]:  # fmt: skip
+        """One for each of several kinds of items, of as many as `counts` says on this rank. items: how many of this
+        rank's `Ranks.sizes` counts."""
         ranks = resolve(group)
-        everywhere = [counts] if ranks is None else agree(ranks, facts(), counts)
+        if ranks is not None and items is not None:
+            ranks.check_items(items)
+        everywhere = [counts] if ranks is None else agree(ranks, facts, counts)
         return list(map(partial(GlobalBatch, ranks), zip(*everywhere, strict=True)))
 
     @property
@@ -120,29 +125,29 @@ class GlobalBatch:
         """What the first rank has; all others bring a tensor of that shape."""
         if self.ranks is None:
             return x
-        return communication.all_reduce(self.ranks, x if self.rank == 0 else torch.zeros_like(x))
+        return in_graph.all_reduce(self.ranks, x if self.rank == 0 else torch.zeros_like(x))
 
 
 class Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ranks: Ranks, x: Tensor) -> Tensor:
         ctx.ranks = ranks
-        return communication.all_reduce(ranks, x.clone(memory_format=torch.contiguous_format))
+        return in_graph.all_reduce(ranks, x)
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[None, Tensor]:
-        return None, communication.all_reduce(ctx.ranks, gout.clone(memory_format=torch.contiguous_format))
+        return None, in_graph.all_reduce(ctx.ranks, gout)
 
 
 class Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ranks: Ranks, sizes: Sequence[int], x: Tensor) -> Tensor:
         ctx.ranks, ctx.sizes = ranks, sizes
-        return communication.all_gather(ranks, x, sizes)
+        return in_graph.all_gather(ranks, x, sizes)
 
     @staticmethod
     def backward(ctx: Any, gout: Tensor) -> tuple[None, None, Tensor]:
-        return None, None, communication.reduce_scatter(ctx.ranks, gout, ctx.sizes)
+        return None, None, in_graph.reduce_scatter(ctx.ranks, gout, ctx.sizes)
 
 
 def sum_over_ranks(ranks: Ranks, x: Tensor) -> Tensor:

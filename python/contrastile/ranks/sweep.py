@@ -169,7 +169,7 @@ class Sweep:
             for name in ("col_scale", "col_bias")
         }
         second += local.second_blocks
-        return replace(self.grads, blocks=[*blocks, *local.blocks], second_blocks=second, **columns)
+        return replace(self.grads, blocks=[*blocks, *local.blocks], second_blocks=second, **columns)  # type: ignore[arg-type]
 
 
 def split_blocks(home: list[Tensor], needs: Sequence[bool], sizes: Sequence[int]) -> list[Tensor | None]:

@@ -34,7 +34,9 @@ def word_region_scores(
             products = w @ v.T  # (words, regions)
             attention = torch.softmax(products, dim=0) if over_words else products
             context = torch.softmax(gamma1 * attention, dim=1) @ v
-            cosine = torch.cosine_similarity(context, w, dim=1, eps=1e-8)
+            lengths = context.norm(dim=1) * w.norm(dim=1)
+            lengths = lengths.masked_fill(lengths == 0.0, torch.inf).clamp_min(1e-8)
+            cosine = (context * w).sum(1) / lengths
             value = torch.exp(gamma2 * cosine)
             row.append(torch.log(value.sum() if reduce == "sum" else value.mean()))
         rows.append(torch.stack(row) if row else image.new_zeros(0))

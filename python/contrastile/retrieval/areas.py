@@ -20,15 +20,17 @@ def triangle_area_matrix(anchor: Tensor, x: Tensor, y: Tensor) -> Tensor:
     that float32 dot products cannot tell from 0 counts as that bound, without gradient; `area` is exact for matched
     triples.
 
-    Args: anchor: (N, D). x, y: (M, D). Not normalised here.
+    Args:
+        anchor: (N, D). Not normalized here.
+        x, y: (M, D).
 
-    Returns: float32 (float64 for float64 inputs).
+    Returns: float32 (float64 for float64 features).
 
     Example:
         >>> triangle_area_matrix(torch.eye(3)[:1], torch.eye(3)[1:2], torch.eye(3)[2:])
         tensor([[0.8660]])
 
-    Source: TRIANGLE (NeurIPS 2025), arXiv 2509.24734; official code ispamm/TRIANGLE, utils/area.py.
+    Source: TRIANGLE (NeurIPS 2025), https://arxiv.org/abs/2509.24734; official code ispamm/TRIANGLE, utils/area.py.
     """
     anchor, x, y = check_tuples(("anchor", "x", "y"), (anchor, x, y))
     a, columns = upcast(anchor), lines(x, y, squared=False)

@@ -19,19 +19,20 @@ GraphScaling: TypeAlias = Literal["symmetric", "row", "none"]
 
 
 def knn_graph(x: Tensor, k: int, *, normalize: bool = True, scaling: GraphScaling = "symmetric") -> Tensor:
-    """The k nearest neighbours of every point by cosine, as a sparse adjacency matrix.
+    """The k nearest neighbors of every point by cosine, as a sparse adjacency matrix.
 
         A_ij = 1 if j is one of the k largest <x_i, x_j>, j != i;   "symmetric": A_ij / sqrt(d_i d_j), "row": A_ij / d_i
 
-    with d_i the number of neighbours of i. The graph is directed: j may be near to i without the reverse.
+    with d_i the number of neighbors of i. The graph is directed: j may be a neighbor of i without the reverse.
 
     Args:
-        x: (N, D). k: >= 1; points with fewer others have these.
-        normalize: Unit rows: cosines.
+        x: (N, D).
+        k: >= 1; points with fewer others have only these.
+        normalize: True: cosines. False: dot products.
         scaling: "symmetric" | "row" | "none".
 
-    Returns: (N, N) sparse COO, coalesced, float32 (float64 for float64 points). No gradient. Cost 2 N^2 D FLOP, O(N k)
-    memory.
+    Returns: (N, N) sparse COO, coalesced, float32 (float64 for float64 points). No gradient.
+    Cost: 2 N^2 D FLOP, O(N k) memory.
 
     Example:
         >>> knn_graph(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), 1, scaling="none").to_dense()
@@ -39,7 +40,8 @@ def knn_graph(x: Tensor, k: int, *, normalize: bool = True, scaling: GraphScalin
                 [1., 0., 0.],
                 [0., 1., 0.]])
 
-    Source: Zhou et al. 2025 (SIGER), arXiv 2508.06154; Zhang et al. 2021 (LATTICE), arXiv 2104.09036.
+    Source: Zhou et al. 2025 (SIGER), https://arxiv.org/abs/2508.06154; Zhang et al. 2021 (LATTICE),
+    https://arxiv.org/abs/2104.09036.
     """
     check.choice("scaling", scaling, get_args(GraphScaling))
     x = unit(upcast(check.features("x", x).detach()), normalize)
@@ -57,23 +59,25 @@ def knn_graph(x: Tensor, k: int, *, normalize: bool = True, scaling: GraphScalin
 
 
 def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest centre of every point, and the squared distance from it: the assignment step of k-means.
+    """The nearest center of every point, and the squared distance from it: the assignment step of k-means.
 
         label_i = argmin_c |x_i - m_c|^2 = argmax_c ( <x_i, m_c> - |m_c|^2 / 2 ),   of equal ones the first
 
-    Args: x: (N, D). centers: (C, D), C >= 1.
+    Args:
+        x: (N, D).
+        centers: (C, D), C >= 1.
 
-    Returns: labels (N,) int64, and squared distances (N,), float32 (float64 for float64 points). No gradient. Cost
-    2 N C D FLOP, O((N + C) D) memory. Of unit rows the labels are those of the largest cosine. Products are those of
-    points less the mean of the centres. A centre with NaN, or so far from that mean that its squared distance
-    overflows, gets no points; a point that no centre is left for, as one with NaN, has the label -1 and the distance
-    NaN.
+    Returns: labels (N,) int64, and squared distances (N,), float32 (float64 for float64 points). No gradient. For unit
+    rows the labels are those of the largest cosine. Products use points minus the mean of the centers. A center with
+    NaN, or so far from that mean that its squared distance overflows, gets no points; a point without a center, such as
+    one with NaN, has label -1 and distance NaN.
+    Cost: 2 N C D FLOP, O((N + C) D) memory.
 
     Example:
         >>> kmeans_assign(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.9], [0.3]]))[0].tolist()
         [1, 0]
 
-    Source: Xie et al. 2020 (InterCLR), arXiv 2008.11702.
+    Source: Xie et al. 2020 (InterCLR), https://arxiv.org/abs/2008.11702.
     """
     x, centers = (upcast(check.features(n, v).detach()) for n, v in (("x", x), ("centers", centers)))
     if not centers.shape[0]:
@@ -89,16 +93,18 @@ def kmeans_assign(x: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 @collective
 def invgc(gallery: Tensor, bank: Tensor, rate: float, *, group: Group = None) -> Tensor:
-    """InvGC: moves gallery points away from what a bank of points has in common with them, before retrieval.
+    """InvGC: moves gallery points away from what they have in common with a bank of points, before retrieval.
 
         T' = unit( T - rate / M (S - mean(S)) G ),   S = T G^T
 
     in O((N + M) D^2), without S. Only the gallery moves. With two banks take unit(T'_1 + T'_2).
 
     Args:
-        gallery: T, (N, D), unit rows. bank: G, (M, D), of training data: its gallery or its queries.
-        rate: > 0, to be tuned.
-        group: Both are this rank's share.
+        gallery: T, (N, D), unit rows.
+        bank: G, (M, D), of training data: its gallery or its queries.
+        rate: > 0; tune it.
+        group: None: this process only. "world", a process group, or distributed.Ranks: gallery and bank are this rank's
+            share.
 
     Returns: (N, D), unit rows in the gallery's type, with gradients to both.
 
@@ -106,8 +112,8 @@ def invgc(gallery: Tensor, bank: Tensor, rate: float, *, group: Group = None) ->
         >>> invgc(torch.eye(3), torch.eye(3)[:2], 0.5).shape
         torch.Size([3, 3])
 
-    Source: Jian et al. 2023, arXiv 2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval, InvGC/InvGC.py,
-    which subtracts mean(S); the paper's formula does not.
+    Source: Jian et al. 2023, https://arxiv.org/abs/2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval,
+    InvGC/InvGC.py, which subtracts mean(S); the paper's formula does not.
     """
     t, g = pair(gallery, bank)
     batches = GlobalBatch.several(group, [t.shape[0], g.shape[0]])
@@ -119,20 +125,25 @@ def invgc(gallery: Tensor, bank: Tensor, rate: float, *, group: Group = None) ->
 
 
 def local_adj(gallery: Tensor, bank: Tensor, rate: float, *, k: int) -> Tensor:
-    """LocalAdj: as `invgc`, with the k nearest points of the bank alone.
+    """LocalAdj: like `invgc`, with only the k nearest points of the bank.
 
         T'_i = unit( T_i - rate / k sum over the k largest s_ij of s_ij G_j ),   s_ij = <T_i, G_j>
 
-    Args: gallery: T, (N, D), unit rows. bank: G, (M, D). rate: > 0. k: >= 1; the official code takes a hundredth of M.
+    Args:
+        gallery: T, (N, D), unit rows.
+        bank: G, (M, D).
+        rate: > 0; tune it.
+        k: >= 1; the official code takes a hundredth of M.
 
-    Returns: (N, D), unit rows in the gallery's type, with gradients to both. Cost 2 N M D FLOP, O(N k + (N + M) D)
-    memory.
+    Returns: (N, D), unit rows in the gallery's type, with gradients to both.
+    Cost: 2 N M D FLOP, O(N k + (N + M) D) memory.
 
     Example:
         >>> local_adj(torch.eye(3), torch.eye(3)[:2], 0.5, k=1).shape
         torch.Size([3, 3])
 
-    Source: Jian et al. 2023, arXiv 2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval, InvGC/InvGC.py.
+    Source: Jian et al. 2023, https://arxiv.org/abs/2310.13276; official code yimuwangcs/Better_Cross_Modal_Retrieval,
+    InvGC/InvGC.py.
     """
     t, g = pair(gallery, bank)
     step = positive("rate", rate) / count("k", k)

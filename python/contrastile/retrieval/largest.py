@@ -23,7 +23,17 @@ GROUP = 64  # columns of which first the largest alone is looked at
 
 
 class TopK(NamedTuple):
-    """What `topk` found, best first."""
+    """What `topk` found, best first.
+
+    Args:
+        values: (N, k); -inf where there is no candidate left.
+        indices: (N, k) int64; -1 there.
+
+    Example:
+        >>> found = topk(torch.eye(3), torch.eye(3), 1)
+        >>> found.indices[:, 0].tolist()
+        [0, 1, 2]
+    """
 
     values: Tensor  # (N, k), -inf where there is no candidate left
     indices: Tensor  # (N, k) int64, -1 there
@@ -55,32 +65,34 @@ def topk(
         s_ij = <query_i, gallery_j> + col_bias_j,      values_i = the k largest kept s_ij, best first
 
     Equal scores come in the order of their index, and of those that compete for the last place the lowest index is
-    taken; NaN is larger than every number and passes low and high. Where fewer than k candidates are left the rest is
+    taken; NaN is larger than every number and passes low and high. Where fewer than k candidates are left, the rest is
     -inf with index -1.
 
     Args:
-        query: (N, D), float32 | bfloat16 | float16 | float64; not normalised here.
+        query: (N, D), float32 | bfloat16 | float16 | float64; not normalized here.
         gallery: (M, D); several tensors are blocks joined in order. None: the queries among themselves, where no item
             is its own candidate. With another score, the tensors (M, D) whose matched rows are the tuples.
         k: >= 1, also more than M.
-        score: "dot", or what must be small with its sign changed, so that large is good: "volume", -volume(query_i,
-            x_j, y_j, ..) as in gram_volume_matrix; "area", minus the area of the triangle query_i, x_j, y_j;
+        score: "dot"; or a score that is small for a good match, with its sign changed: "volume", -volume(query_i, x_j,
+            y_j, ...) as in gram_volume_matrix; "area", minus the area of the triangle query_i, x_j, y_j;
             "squared_area", -2 area^2, the logit of triangle_loss.
-        keep, row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, mask: Which pairs are
-            candidates, as in pair_reduce.
+        keep: Which pairs are candidates: "all", a test, or a tuple of tests, as in pair_reduce.
+        row_ids, col_ids: (N,), (M,) integers, for "same_id" and "other_id".
+        row_groups, col_groups: (N,), (M,) integers, for "same_group" and "other_group".
+        row_labels, col_labels: (N, L), (M, L) bool, for "shared_label" and "no_shared_label".
+        partner: (N,) or (N, P) integers, columns by index, for "partner" and "no_partner"; -1: none.
         low, high: A number or one per query, (N,): candidates have low < s <= high. No gradient.
         col_bias: (M,), added to the scores of "dot".
-        group: Query and gallery are this rank's share, as in pair_reduce: candidates are those of all ranks, indices
-            count through all ranks.
+        mask: (N, M) bool, True = may be a candidate.
+        group: None: this process only. "world", a process group, or distributed.Ranks: query and gallery are this
+            rank's share; candidates come from all ranks, and indices count through all ranks.
 
-    Returns:
-        TopK(values, indices), (N, k). Values are float32 (float64 for float64 features) and have a gradient, also to
-        col_bias, in the pairs that were found alone; it is added up in a fixed order.
+    Returns: TopK(values, indices), (N, k). Values are float32 (float64 for float64 features) and have a gradient, also
+    to col_bias, in only the pairs that were found; it is added up in a fixed order.
 
-    Raises:
-        ValueError, TypeError: k is no int >= 1; what pair_reduce refuses.
+    Raises: ValueError, TypeError: k is not an int >= 1; what pair_reduce refuses.
 
-    Cost: 2 N M D FLOP (a volume of t tensors t, an area 2 times that), O(N k + (N + M) D) memory. Scores of half
+    Cost: 2 N M D FLOP (a volume of t tensors t times, an area 2 times that), O(N k + (N + M) D) memory. Scores of half
     precision are float32 products.
 
     Example:

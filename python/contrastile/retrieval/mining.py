@@ -21,7 +21,17 @@ Choice: TypeAlias = Literal["top", "random"]
 
 
 class Mined(NamedTuple):
-    """What `mine_hard_negatives` found."""
+    """What `mine_hard_negatives` found.
+
+    Args:
+        indices: (N, k) int64 into the corpus; -1 where there are no more.
+        scores: (N, k); -inf there.
+
+    Example:
+        >>> mined = mine_hard_negatives(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), 1)
+        >>> mined.indices.tolist()
+        [[1], [0]]
+    """
 
     indices: Tensor  # (N, k) int64 into the corpus, -1 where there are no more
     scores: Tensor  # (N, k), -inf there
@@ -47,34 +57,36 @@ def mine_hard_negatives(
     mask: Tensor | None = None,
     group: Group = None,
 ) -> Mined:
-    """The documents of a corpus that queries find similar though they are wrong, without the scores of all pairs.
+    """The documents of a corpus that queries find similar although they are wrong, without the scores of all pairs.
 
         s_ij = <query_i, corpus_j>,   j is no positive of i, and s_ij <= s_i - margin   (relative: s_i - margin |s_i|)
 
-    s_i is the lowest score of the query's positives: what comes too near to it is often a positive that nobody has
-    marked. With margin=0 exact copies of that positive stay. Of what is left, in the order of `topk`, the first `skip`
-    are passed over, and k of the next `pool` taken.
+    s_i is the lowest score of the query's positives: what comes too close to it is often an unmarked positive. With
+    margin=0 exact copies of that positive stay. Of what is left, in the order of `topk`, the first `skip` are passed
+    over, and k of the next `pool` taken.
 
     Args:
-        query: (N, D). corpus: (M, D). Normalise both for cosines.
+        query: (N, D). Normalize query and corpus for cosines.
+        corpus: (M, D).
         positives: (N,) or (N, P) integers, the right documents of each query by their index in the corpus; -1: none.
-        k: >= 1 negatives for each query.
-        row_ids, col_ids: (N,), (M,) integers: documents with the query's id are no negatives either, as copies of the
-            right one.
-        margin: >= 0; None: none. Queries without positives have none. One for which it leaves nothing above low gets
-            no negative.
-        margin_of: "absolute", in units of scores; "relative", a share of the positive's score: 0.05 asks for at most
-            95 % of it, as TopK-PercPos does.
+        k: >= 1 negatives per query.
+        row_ids, col_ids: (N,), (M,) integers: documents with the query's id are not negatives either, such as copies of
+            the right one.
+        margin: >= 0; None: no margin. Queries without positives have none. A query for which it leaves nothing above
+            low gets no negative.
+        margin_of: "absolute", in units of scores; "relative", a share of the positive's score: 0.05 asks for at most 95
+            % of it, as TopK-PercPos does.
         low, high: A number or (N,): low < s_ij <= high.
-        skip: >= 0. pool: >= k; None: k.
+        skip: >= 0, how many of the best to pass over.
+        pool: >= k; None: k.
         choice: "top", the first k of the pool, or "random", k different ones with equal probabilities.
-        generator: For "random", as in `sample_negatives`.
+        generator: For "random": on any device; None: torch's own on the CPU. With group the first rank's decides.
         mask: (N, M) bool, True = may be taken.
-        group: Queries and corpus are this rank's share, as in `topk`; indices, also those of positives, count through
-            all ranks.
+        group: None: this process only. "world", a process group, or distributed.Ranks: queries and corpus are this
+            rank's share; indices, also those of positives, count through all ranks.
 
     Returns: Mined(indices, scores), (N, k), the highest scores first. No gradient. A document whose score is NaN is
-        never a negative, and with a margin a query that has a positive of NaN gets none.
+    never a negative, and with a margin a query that has a positive of NaN gets none.
 
     Raises: ValueError: a margin without any positive named, a pool smaller than k.
 
@@ -85,8 +97,8 @@ def mine_hard_negatives(
         >>> mine_hard_negatives(query, corpus, torch.tensor([0, 2]), 1).indices[:, 0].tolist()
         [1, 1]
 
-    Source: As in sentence_transformers.util.mine_hard_negatives; de Souza et al. 2024 (NV-Retriever, margins of the
-        positive's score), arXiv 2407.15831.
+    Source: sentence_transformers.util.mine_hard_negatives; de Souza et al. 2024 (NV-Retriever, margins of the
+    positive's score), https://arxiv.org/abs/2407.15831.
     """
     check.choice("margin_of", margin_of, get_args(MarginOf))
     check.choice("choice", choice, get_args(Choice))

@@ -41,20 +41,33 @@ def ranks(
 
         rank_i = 1 + #{kept j: s_ij > s_ip} + #{kept j < p: s_ij = s_ip},   p the first of the best kept positives
 
-    So the order is that of `topk`: a rank of at most k means that topk(query, gallery, k) finds a positive. For
-    recall@k: `((rank > 0) & (rank <= k)).float().mean()`.
+    The order is that of `topk`: a rank of at most k means that topk(query, gallery, k) finds a positive. For recall@k:
+    `((rank > 0) & (rank <= k)).float().mean()`.
 
     Args:
+        query: (N, D), float32 | bfloat16 | float16 | float64; not normalized here.
+        gallery: (M, D); several tensors are blocks joined in order. None: the queries among themselves, where no item
+            is its own candidate. With another score, the tensors (M, D) whose matched rows are the tuples.
         positives: Which columns are right, by tests as in pair_reduce: "same_index" (query i belongs to gallery i),
-            "same_id" with ids, "partner" with their indices, or a tuple of tests. Positives that keep drops are none.
-        each: For positives="partner" alone: the ranks of all P partners, (N, P), each among all kept candidates.
-        query, gallery, score, keep, row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, low,
-            high, col_bias, mask, group: As in topk. Without a gallery an item is neither candidate nor positive of
-            itself.
+            "same_id" with ids, "partner" with indices, or a tuple of tests. Positives that keep drops do not count.
+            Without a gallery an item is neither candidate nor positive of itself.
+        each: For positives="partner" only: the ranks of all P partners, (N, P), each among all kept candidates.
+        score: "dot"; or a score that is small for a good match, with its sign changed: "volume", -volume(query_i, x_j,
+            y_j, ...) as in gram_volume_matrix; "area", minus the area of the triangle query_i, x_j, y_j;
+            "squared_area", -2 area^2, the logit of triangle_loss.
+        keep: Which pairs are candidates: "all", a test, or a tuple of tests, as in pair_reduce.
+        row_ids, col_ids: (N,), (M,) integers, for "same_id" and "other_id".
+        row_groups, col_groups: (N,), (M,) integers, for "same_group" and "other_group".
+        row_labels, col_labels: (N, L), (M, L) bool, for "shared_label" and "no_shared_label".
+        partner: (N,) or (N, P) integers, columns by index, for "partner" and "no_partner"; -1: none.
+        low, high: A number or one per query, (N,): candidates have low < s <= high.
+        col_bias: (M,), added to the scores of "dot".
+        mask: (N, M) bool, True = may be a candidate.
+        group: None: this process only. "world", a process group, or distributed.Ranks: query and gallery are this
+            rank's share; candidates come from all ranks, and indices count through all ranks.
 
-    Returns:
-        (N,) int64; 0 for a query without a positive. A candidate whose score is NaN is ahead of all numbers; a positive
-        whose score is NaN is the last of the candidates. No gradient.
+    Returns: (N,) int64; 0 for a query without a positive. A candidate whose score is NaN ranks ahead of all numbers; a
+    positive whose score is NaN is the last of the candidates. No gradient.
 
     Cost: 2 N M D FLOP, and again for tiles that hold positives; O(N + (N + M) D) memory.
 

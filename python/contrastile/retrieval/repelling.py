@@ -21,26 +21,27 @@ def topk_repulsion_loss(
     fill: bool = False,
     group: Group = None,
 ) -> Tensor:
-    """TIC: pushes each text from its k nearest others, but for those so near that they may mean the same.
+    """TIC: pushes each text away from its k nearest others, except those so near that they may mean the same.
 
         L = mean_i log sum over the k largest s_ij <= below, j != i, of e^(s_ij / temperature),   s_ij = <x_i, x_j>
 
     Args:
         x: (N, D), unit rows, float32 | bfloat16 | float16 | float64.
-        k: >= 1; items with fewer others have these.
-        below: What is nearer is left out. FG-CLIP 2 takes 0.95.
+        k: >= 1; items with fewer others have only these.
+        below: Items nearer than this are left out. FG-CLIP 2 uses 0.95.
         temperature: > 0; 1 in FG-CLIP 2.
-        fill: The official code's zeros: an item's own place and what is nearer than `below` stay candidates with the
-            score 0, so they fill the k places where few others are above 0.
-        group: x is this rank's share.
+        fill: The official code's zeros: an item's own place and what is nearer than `below` stay candidates with score
+            0, so they fill the k places where few others are above 0.
+        group: None: this process only. "world", a process group, or distributed.Ranks: x is this rank's share.
 
-    Returns: A 0-dim tensor, float32 (float64 for float64 features). Items without others do not count; nobody: 0.
-    Gradients reach both items of a pair, k of each. Cost 2 N^2 D FLOP, O(N (k + D)) memory.
+    Returns: A 0-dim tensor, float32 (float64 for float64 features). Items without others do not count; 0 if none
+    counts. Gradients reach both items of a pair, k of each.
+    Cost: 2 N^2 D FLOP, O(N (k + D)) memory.
 
     Example:
         >>> loss = topk_repulsion_loss(torch.nn.functional.normalize(torch.randn(16, 8), dim=1), 4)
 
-    Source: Xie et al. 2025 (FG-CLIP 2), arXiv 2510.10921; official code 360CVGroup/FG-CLIP, fgclip2.py.
+    Source: Xie et al. 2025 (FG-CLIP 2), https://arxiv.org/abs/2510.10921; official code 360CVGroup/FG-CLIP, fgclip2.py.
     """
     check.features("x", x)
     limit, scale = check.scalar("below", below), check.scalar("temperature", temperature, positive=True)

@@ -42,38 +42,45 @@ def sample_negatives(
     mask: Tensor | None = None,
     group: Group = None,
 ) -> Tensor:
-    """k columns of every row, drawn by the softmax of its scores among the candidates: hard negatives for a matching
-    head, as image-text matching takes them.
+    """k columns of every row, drawn from the softmax of its scores: hard negatives for a matching head.
 
         P(i draws j) ~ e^z_ij + floor sum_m e^z_im,   z_ij = s_ij / temperature + col_bias_j,   j kept, m any column
 
     Each row and draw has one number u, uniform in [0, 1), drawn before any score is looked at, and takes the first
-    column whose cumulative probability exceeds it. So the draws depend on the generator alone: neither on how the work
-    is cut, nor on the device, nor on the number of ranks, but where rounding moves a boundary across u.
+    column whose cumulative probability exceeds it. So the draws depend on the generator alone: not on how the work is
+    split, on the device, or on the number of ranks, except where rounding moves a boundary across u.
 
     Args:
-        query: (N, D). key: As the gallery of `topk`.
-        k: >= 1 draws of each row.
-        temperature: > 0, a number, 0-dim tensor or (N,). No gradient.
-        replacement: False: k different columns, as if what was drawn were left out of the next draw.
+        query: (N, D).
+        key: (M, D); several tensors are blocks joined in order; None: the queries among themselves. With another score,
+            the tensors (M, D) whose matched rows are the tuples.
+        k: >= 1 draws per row.
+        temperature: > 0, a number, a 0-dim tensor, or (N,). No gradient.
+        replacement: False: k different columns, as if each draw left out what was drawn before.
         floor: >= 0, added to every candidate's probability in the softmax over all columns, dropped ones included, as
             official code does: 1e-4 in GRAM and TRIANGLE, 1e-5 in 1-to-K. ALBEF's 1e-4 on the scores themselves has no
             effect: floor=0.
-        generator: On any device; None: torch's own of the CPU. With group the first rank's decides; all ranks draw.
+        generator: On any device; None: torch's own on the CPU. With group the first rank's decides; all ranks draw.
         score: "dot"; "volume" for GRAM, "squared_area" for TRIANGLE, with a tuple as key.
-        keep: By default the row's own index is its positive. "other_id" where several columns may be.
+        keep: Which pairs are candidates: a test or a tuple of tests, as in pair_reduce. By default the row's own index
+            is its positive. Use "other_id" where several columns may be.
+        row_ids, col_ids: (N,), (M,) integers, for "same_id" and "other_id".
+        row_groups, col_groups: (N,), (M,) integers, for "same_group" and "other_group".
+        row_labels, col_labels: (N, L), (M, L) bool, for "shared_label" and "no_shared_label".
+        partner: (N,) or (N, P) integers, columns by index, for "partner" and "no_partner"; -1: none.
         low, high: Candidates have low < temperature z <= high.
-        col_bias: (M,), added to the logits: minus the log of a propensity weighs columns by its inverse.
-        row_ids, col_ids, row_groups, col_groups, row_labels, col_labels, partner, mask, group: As in `topk`.
+        col_bias: (M,), added to the logits: minus the log of a propensity weights columns by its inverse.
+        mask: (N, M) bool, True = may be drawn.
+        group: None: this process only. "world", a process group, or distributed.Ranks: query and gallery are this
+            rank's share; candidates come from all ranks, and indices count through all ranks.
 
-    Returns:
-        (N, k) int64, in the order they were drawn; -1 where no candidate is left, and of rows with a score that is NaN
-        or inf.
+    Returns: (N, k) int64, in the order they were drawn; -1 where no candidate is left, and for rows with a score that
+    is NaN or inf.
 
     Cost: 4 N M D FLOP (6 with a floor), O(N (k + M / 16384) + (N + M) D) memory. Without replacement, as much again if
-    draws fell so often on columns that a row already has that it is short of k, and half as much if it still is: the
-    order of log probabilities plus Gumbel numbers, hashed from a seed of the row and the column's index, then is that
-    of all draws that are left.
+    draws hit columns that a row already has so often that it is short of k, and half as much if it still is: the order
+    of log probabilities plus Gumbel numbers, hashed from a seed of the row and the column's index, is then that of all
+    draws that are left.
 
     Example:
         >>> query = torch.eye(4)
@@ -81,8 +88,9 @@ def sample_negatives(
         >>> drawn.shape, bool((drawn == torch.arange(4)[:, None]).any())
         (torch.Size([4, 2]), False)
 
-    Source: Li et al. 2021 (ALBEF), arXiv 2107.07651, section 3.2, and official code models/model_pretrain.py; official
-        code of GRAM, arXiv 2412.11959, and TRIANGLE, arXiv 2509.24734.
+    Source: Li et al. 2021 (ALBEF), https://arxiv.org/abs/2107.07651, section 3.2, and official code
+    models/model_pretrain.py; official code of GRAM, https://arxiv.org/abs/2412.11959, and TRIANGLE,
+    https://arxiv.org/abs/2509.24734.
     """
     check.features("query", query)
     least = check.scalar("floor", floor)
@@ -113,14 +121,23 @@ def semi_hard_negatives(
     col_ids: PerBlock | None = None,
     group: Group = None,
 ) -> Tensor:
-    """k columns of every row, drawn with equal probabilities from the `pool` columns of its largest scores, of which
-    keep leaves out some: InterCLR's negatives for `margin_nce`, where keep="other_id" compares pseudo labels.
+    """k columns of every row, drawn with equal probability from the `pool` columns with the largest scores.
+
+    Columns that keep leaves out are not drawn. These are InterCLR's negatives for margin_info_nce, where
+    keep="other_id" compares pseudo-labels.
 
     Args:
-        query: (N, D). bank: (M, D).
-        pool: >= 1; columns as good as the last of it belong to it. Hard negatives are topk(..., keep="other_id"), and
+        query: (N, D).
+        bank: (M, D).
+        k: >= 1 draws per row.
+        pool: >= 1; columns that tie with its last one belong to it. Hard negatives are topk(..., keep="other_id"), and
             the pool of -query is the easiest.
-        k, replacement, generator, keep, row_ids, col_ids, group: As in `sample_negatives`.
+        replacement: False: k different columns.
+        generator: On any device; None: torch's own on the CPU. With group the first rank's decides.
+        keep: Which pairs are candidates: a test or a tuple of tests, as in pair_reduce.
+        row_ids, col_ids: (N,), (M,) integers, for "same_id" and "other_id".
+        group: None: this process only. "world", a process group, or distributed.Ranks: query and gallery are this
+            rank's share; candidates come from all ranks, and indices count through all ranks.
 
     Returns: (N, k) int64; -1 where the pool has no candidate left.
 
@@ -131,8 +148,8 @@ def semi_hard_negatives(
         >>> semi_hard_negatives(bank[:4], bank, 5, pool=20).shape
         torch.Size([4, 5])
 
-    Source: Xie et al. 2020 (InterCLR), arXiv 2008.11702; official code open-mmlab/mmselfsup, branch 0.x,
-        mmselfsup/models/memories/interclr_memory.py.
+    Source: Xie et al. 2020 (InterCLR), https://arxiv.org/abs/2008.11702; official code open-mmlab/mmselfsup, branch
+    0.x, mmselfsup/models/memories/interclr_memory.py.
     """
     count("pool", pool)
     wanted = Candidates(query, bank, "dot", keep, row_ids, col_ids, group=group)

@@ -16,7 +16,17 @@ from .candidates import count
 
 
 class Potentials(NamedTuple):
-    """The plan is P_ij = e^(<a_i, b_j> / eps + rows_i + cols_j), of mass 1 in all."""
+    """What `sinkhorn_potentials` found: the plan is P_ij = e^(<a_i, b_j> / eps + rows_i + cols_j), of total mass 1.
+
+    Args:
+        rows: (N,).
+        cols: (M,).
+
+    Example:
+        >>> potentials = sinkhorn_potentials(torch.eye(3), torch.eye(3))
+        >>> potentials.rows.shape
+        torch.Size([3])
+    """
 
     rows: Tensor  # (N,)
     cols: Tensor  # (M,)
@@ -26,23 +36,23 @@ class Potentials(NamedTuple):
 def sinkhorn_potentials(
     a: Tensor, b: Tensor, *, eps: float = 0.05, iterations: int = 3, group: Group = None
 ) -> Potentials:
-    """Sinkhorn's iterations without the N x M plan: columns, then rows, are brought to equal masses in turn.
+    """Sinkhorn's iterations without the N x M plan: in turn, columns and then rows are brought to equal masses.
 
         cols_j = -log M - log sum_i e^(<a_i, b_j> / eps + rows_i)
         rows_i = -log N - log sum_j e^(<a_i, b_j> / eps + cols_j)
 
-    from rows = 0. Afterwards every row has the mass 1 / N; columns have 1 / M as far as it has converged.
+    from rows = 0. Afterwards every row has mass 1 / N; columns have 1 / M as far as the iteration has converged.
 
     Args:
-        a, b: (N, D), (M, D), float32 | bfloat16 | float16 | float64; not normalised here.
+        a, b: (N, D), (M, D), float32 | bfloat16 | float16 | float64; not normalized here.
         eps: > 0, in units of the dot products; the smaller, the sharper the plan and the slower the convergence.
         iterations: >= 1.
-        group: a and b are this rank's share.
+        group: None: this process only. "world", a process group, or distributed.Ranks: a and b are this rank's share.
 
     Returns: Potentials(rows, cols), float32 (float64 for float64 features), in logs, so that no exponential overflows.
-    No gradient. Where there is no row or no column at all, zeros.
+    No gradient. Zeros where there is no row or no column at all.
 
-    Cost: 4 N M D FLOP an iteration, O((N + M) D) memory.
+    Cost: 4 N M D FLOP per iteration, O((N + M) D) memory.
 
     Example:
         >>> a, b = torch.nn.functional.normalize(torch.randn(2, 6, 4), dim=2)
@@ -51,7 +61,7 @@ def sinkhorn_potentials(
         >>> torch.allclose(plan.sum(1), torch.full((6,), 1 / 6))
         True
 
-    Source: Cuturi 2013, arXiv 1306.0895; as SwALIP takes it, arXiv 2305.08675, official code
+    Source: Cuturi 2013, https://arxiv.org/abs/1306.0895; as in SwALIP, https://arxiv.org/abs/2305.08675, official code
     facebookresearch/clip-rocket, losses.py.
     """
     scale = 1.0 / positive("eps", eps)
@@ -83,7 +93,7 @@ def swapped_prediction_loss(
     detach_keys: bool = False,
     group: Group = None,
 ) -> Tensor:
-    """SwALIP: of two views of images and of texts, each pair predicts the assignment of the pair of the other views.
+    """SwALIP: with two views of images and of texts, each pair predicts the assignment of the pair of the other views.
 
         L = 1/4 sum_{a, b in {0, 1}} 1/2 [ CE(s I_a T_b', Q(I_{1-a}, T_{1-b})) + CE(s T_a I_b', Q(T_{1-a}, I_{1-b})) ]
 
@@ -91,21 +101,23 @@ def swapped_prediction_loss(
 
     Args:
         images, texts: Two tensors each, (N, D), unit rows.
-        logit_scale: > 0, float or 0-dim tensor (the exponential of the learned parameter).
-        eps, iterations: As in `sinkhorn_potentials`.
-        detach_keys: The official code's gather: each direction gives gradient to its queries alone.
-        group: As in clip_loss.
+        logit_scale: > 0, a float or a 0-dim tensor (the exponential of the learned parameter).
+        eps: > 0, the sharpness of the plan in units of the dot products.
+        iterations: >= 1, of Sinkhorn.
+        detach_keys: The official code's gather: each direction trains only its queries.
+        group: None: this process only. "world", a process group, or distributed.Ranks: the batch is that of all ranks.
 
     Returns: A 0-dim tensor, nats. CLIP-rocket adds 0.2 of it to its other terms.
 
-    Cost: (96 + 32 iterations) N^2 D FLOP, forward and backward: 8 cross entropies with soft targets and as many plans;
+    Cost: (96 + 32 iterations) N^2 D FLOP, forward and backward: 8 cross-entropies with soft targets and as many plans;
     O(N D) memory.
 
     Example:
         >>> views = torch.nn.functional.normalize(torch.randn(4, 8, 16), dim=2)
         >>> loss = swapped_prediction_loss(views[:2], views[2:], 10.0)
 
-    Source: Fini et al. 2023, arXiv 2305.08675; official code facebookresearch/clip-rocket, losses.py (SwALIPLoss).
+    Source: Fini et al. 2023, https://arxiv.org/abs/2305.08675; official code facebookresearch/clip-rocket, losses.py
+    (SwALIPLoss).
     """
     sides = [two("images", images), two("texts", texts)]
     first = sides[0][0]

@@ -1,8 +1,4 @@
-"""open_clip's losses: ClipLoss, SigLipLoss, CoCaLoss, DistillClipLoss, create_loss. open_clip need not be installed.
-
-Same arguments, values and gradients as open_clip 3.3.0 without its N x N logits; docs/dropins/open_clip.md has what
-differs.
-"""
+"""open_clip's losses of softmaxes, and of captions: ClipLoss, CoCaLoss, DistillClipLoss, GenLipLoss."""
 
 from __future__ import annotations
 
@@ -11,17 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..literals import BackendName
-from ..losses import clip_distill_loss, clip_loss, distill_info_nce, info_nce, siglip_loss
-from ..losses.common import feature_pair, inverse, upcast
-from ..losses.soft_targets import same_items
-from ..ops import check
-from ..ranks import GlobalBatch, Ranks, Strategy
-from .common import autocast_features, gradient_scaled, one_element
-from .ranks import joint_gradient, mean_value, stated_ranks
-
-# what holds one rank's texts at a time goes round the ring
-DIST_IMPLEMENTATIONS: dict[str, Strategy] = {"bidir": "ring", "shift": "ring", "reduce": "ring", "gather": "gather"}
+from ...literals import BackendName
+from ...losses import clip_distill_loss, clip_loss, distill_info_nce, info_nce
+from ...losses.common import feature_pair, inverse, upcast
+from ...losses.soft_targets import same_items
+from ...ops import check
+from ...ranks import Ranks
+from ..common import autocast_features, gradient_scaled, one_element
+from ..ranks import joint_gradient, mean_value, stated_ranks
+from .gathering import gather_features, refuse_horovod
 
 Features = tuple[Tensor, Tensor, float | Tensor]  # of images, of texts, and the scale of their logits
 Losses = Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]
@@ -222,112 +216,15 @@ class DistillClipLoss(ClipLoss):
         return image, text, self.shared_scale(ranks, scale)
 
 
-class SigLipLoss(nn.Module):
-    """Sum over all pairs of log(1 + e^{-y z}), divided by N, as open_clip.SigLipLoss."""
+class GenLipLoss(nn.Module):
+    """The cross entropy of captions alone, as open_clip.loss.GenLipLoss: torch's own. There are no pairs to compare."""
 
-    def __init__(
-        self,
-        cache_labels: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        dist_impl: str | None = None,
-        *,
-        backend: BackendName = "auto",
-        memory_budget: int | None = None,
-    ) -> None:
+    def __init__(self, ignore_index: int = -100) -> None:
         super().__init__()
-        self.cache_labels = cache_labels
-        self.rank = rank
-        self.world_size = world_size
-        self.dist_impl = dist_impl or "bidir"
-        if self.dist_impl not in DIST_IMPLEMENTATIONS:
-            raise ValueError(f"dist_impl must be one of {tuple(DIST_IMPLEMENTATIONS)} or None, got {dist_impl!r}")
-        self.backend = backend
-        self.memory_budget = memory_budget
+        self.ignore_index = ignore_index
+        self.caption_loss = nn.CrossEntropyLoss(ignore_index=ignore_index)
 
-    def get_logits(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        logit_scale: float | Tensor,
-        logit_bias: float | Tensor | None = None,
-    ) -> Tensor:
-        """The N x N matrix, for code that wants it; forward does not."""
-        logits = logit_scale * image_features @ text_features.T
-        return logits if logit_bias is None else logits + logit_bias
-
-    def get_ground_truth(
-        self, device: torch.device | str, dtype: torch.dtype, num_logits: int, negative_only: bool = False
-    ) -> Tensor:
-        """N x N: 1 for the pairs, -1 for all others; forward needs none."""
-        labels = torch.full((num_logits, num_logits), -1.0, device=device, dtype=dtype)
-        return labels if negative_only else labels.fill_diagonal_(1.0)
-
-    def forward(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        logit_scale: float | Tensor,
-        logit_bias: float | Tensor | None,
-        output_dict: bool = False,
-    ) -> Losses:
-        ranks = stated_ranks(self.world_size, self.rank, strategy=DIST_IMPLEMENTATIONS[self.dist_impl])
-        image, text = autocast_features(image_features, text_features)
-        engine: dict[str, Any] = {"backend": self.backend, "memory_budget": self.memory_budget, "group": ranks}
-        loss = siglip_loss(image, text, one_element(logit_scale), one_element(logit_bias), **engine)
-        return {"contrastive_loss": loss} if output_dict else loss
-
-
-def gather_features(
-    image_features: Tensor,
-    text_features: Tensor,
-    local_loss: bool = False,
-    gather_with_grad: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-    use_horovod: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """The features of all processes, (sum of N, D) each: for code that multiplies them out; the losses do not.
-
-    gather_with_grad: gradients are summed over processes and returned to the owner. Otherwise gathered features have
-    none, but with local_loss=False this process's own rows among them.
-    """
-    refuse_horovod(use_horovod and world_size > 1)
-    ranks = stated_ranks(world_size, rank)
-    if ranks is None:
-        return image_features, text_features
-    batch = GlobalBatch.of(ranks, image_features.shape[0])
-
-    def gathered(x: Tensor) -> Tensor:
-        if gather_with_grad:
-            return batch.gather(x)
-        others = batch.gather(x.detach())
-        if local_loss:
-            return others
-        return torch.cat([others[: batch.offset], x, others[batch.offset + batch.n :]])
-
-    return gathered(image_features), gathered(text_features)
-
-
-def refuse_horovod(used: bool) -> None:
-    if used:
-        raise NotImplementedError("use_horovod=True with several processes is not supported: only torch.distributed is")
-
-
-def create_loss(args: Any, *, backend: BackendName = "auto", memory_budget: int | None = None) -> nn.Module:
-    """The loss open_clip.create_loss makes of the training script's arguments, by the same rules."""
-    engine: dict[str, Any] = {"backend": backend, "memory_budget": memory_budget}
-    ranks = {"rank": args.rank, "world_size": args.world_size}
-    if args.siglip and not args.distill and "coca" not in args.model.lower():
-        if args.horovod:
-            raise NotImplementedError("horovod is not supported with siglip, in open_clip neither")
-        return SigLipLoss(**ranks, dist_impl=args.loss_dist_impl, **engine)
-    common = {
-        "local_loss": args.local_loss, "gather_with_grad": args.gather_with_grad, "cache_labels": True, **ranks,
-        "use_horovod": args.horovod, **engine,
-    }  # fmt: skip
-    if args.distill:
-        return DistillClipLoss(**common)
-    if "coca" in args.model.lower():
-        return CoCaLoss(args.coca_caption_loss_weight, args.coca_contrastive_loss_weight, **common)
-    return ClipLoss(**common)
+    def forward(self, logits: Tensor, labels: Tensor, output_dict: bool = False) -> Losses:
+        """logits (.., V) and labels (..) of the next tokens."""
+        loss: Tensor = self.caption_loss(logits.flatten(0, -2), labels.flatten())
+        return {"caption_loss": loss} if output_dict else loss

@@ -1,0 +1,2 @@
+#define NS neonbf16
+#include "cpu/kernel.inc"
