@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 import contrastile
 from contrastile import reference
 from contrastile.catalog import CATALOG
+from contrastile.compat.grad_cache import SimpleContrastiveLoss
 from contrastile.distributed import Ranks
 from contrastile.ranks.sharded import WHOLE
 from support.launch import gather_from
@@ -70,6 +71,8 @@ def sharded(rank: int) -> dict[str, float]:
                 found[f"{name} {n} {kind}"] = float(
                     torch.stack([(total / WORLD - truth).detach().abs(), *errors]).max()
                 )
+        loss = SimpleContrastiveLoss()  # a drop-in of whose losses every rank has that of the whole batch
+        found[f"drop-in {n}"] = float((loss(*rows) - loss(*whole)).detach().abs())
     return found
 
 
