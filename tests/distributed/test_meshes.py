@@ -120,7 +120,7 @@ def refused(rank: int) -> dict[str, str]:
 def test_rows_of_a_mesh_are_those_of_one_process():
     for found in gather_from(WORLD, sharded):
         assert isinstance(found, dict), found
-        assert len(found) == 36
+        assert len(found) == 38
         wrong = {name: error for name, error in found.items() if not error < 1e-12}
         assert not wrong
 
