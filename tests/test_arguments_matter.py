@@ -549,6 +549,6 @@ def test_every_argument_of_a_module_matters(name, argument, spy):
 
 def test_every_field_of_ranks_is_shown():
     """What they do is tested across ranks."""
-    given = {"group": "world", "strategy": "ring", "replicated_negatives": True}
+    given = {"group": "world", "strategy": "ring", "replicated_negatives": True, "sizes": (2, 3)}
     assert set(inspect.signature(Ranks).parameters) == set(given)
-    assert repr(Ranks(**given)) == "Ranks(group='world', strategy='ring', replicated_negatives=True)"
+    assert repr(Ranks(**given)) == "Ranks(group='world', strategy='ring', replicated_negatives=True, sizes=(2, 3))"

@@ -30,7 +30,7 @@ class Package:
         """Below a folder of checkouts, or that folder itself."""
         for place in (peers / self.folder, peers):
             if (place / self.source / self.module / "__init__.py").exists():
-                return place
+                return place.resolve()  # names of tests are relative to where files really are
         return None
 
     def files(self, checkout: Path) -> Iterator[Path]:

@@ -44,6 +44,10 @@ def outcomes(tmp_path_factory):
         (checkout / place).parent.mkdir(exist_ok=True)
         (checkout / place).write_text(text)
     assert package.checkout(checkout) == checkout
+    linked = checkout.parent / "links"
+    linked.mkdir(exist_ok=True)
+    (linked / package.folder).symlink_to(checkout)
+    assert package.checkout(linked) == checkout.resolve()
     ok, broken = {"outcome": "passed", "message": ""}, {"outcome": "failed", "message": "not a module of this name"}
     with_them = check.run(package, checkout, replace=True)
     return [{test: broken if test.endswith("test_alone") else ok for test in with_them}, with_them]

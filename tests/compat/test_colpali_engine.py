@@ -174,6 +174,27 @@ def test_wrong_use_is_refused():
             loss(*(x[:1] for x in given))
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("BiNegativeCELoss", single()), ("ColbertPairwiseNegativeCELoss", late())],
+    ids=["Bi", "Colbert"],
+)
+def test_refusals_name_what_the_package_names(name, given):
+    q, d, negatives = given
+    loss = getattr(ours, name)()
+    for wrong, message in (
+        ((q[..., :-1], d, negatives), "doc_embeddings must have the width of query_embeddings"),
+        ((q, d, negatives[..., :-1]), "neg_doc_embeddings must have the width of query_embeddings"),
+        ((q, d, negatives[:1]), f"neg_doc_embeddings must be those of {len(q)} queries"),
+        ((q[0], d, negatives), "query_embeddings must have shape"),
+        ((q, d.long(), negatives), "doc_embeddings must be float32"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            loss(*wrong)
+    with pytest.raises(TypeError, match=r"query_embeddings must be a torch\.Tensor, got str"):
+        ours.BiPairedEncoderLoss()("q", d)
+
+
 def test_scores_that_leave_their_range_are_told():
     q, d, _ = late()
     with pytest.warns(UserWarning, match=r"normalised scores leave \[0, 1\]: they go from"):

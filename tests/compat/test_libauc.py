@@ -134,7 +134,13 @@ def test_what_would_have_no_effect_is_refused():
     for name in ("GCLoss_v1", "GCLoss_v2"):
         with pytest.raises(ValueError, match="index must be from 0 to 23"):
             made(ours, name)(x, x, torch.tensor([0, 1, 2, 24]))
+        with pytest.raises(ValueError, match=r"^N must be"):
+            getattr(ours, name)(N=0)
+        with pytest.raises(ValueError, match=r"^tau must be"):
+            getattr(ours, name)(tau=-1.0)
         with pytest.raises(ValueError, match="init_process_group"):
             made(ours, name, distributed=True)(x, x, torch.arange(4))
         one = parts(made(ours, name)(x[:1], x[:1], torch.arange(1)))[0]
         assert one == 0  # the package divides by 0
+    with pytest.raises(ValueError, match="hidden2 must have the shape of hidden1"):
+        made(ours, "GCLoss_v1")(x, x[:3], torch.arange(4))

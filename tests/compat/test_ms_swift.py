@@ -49,6 +49,10 @@ def test_ms_swift_refuses_what_would_have_no_effect(monkeypatch):
             swift(monkeypatch)(rows, labels)
     with pytest.raises(ValueError, match="INFONCE_FAKE_NEG_MARGIN must be >= 0"):
         swift(monkeypatch, margin=-0.1)(rows, EQUAL)
+    for name, value in (("HARD_NEGATIVES", "-1"), ("HARD_NEGATIVES", "few"), ("TEMPERATURE", "warm")):
+        with monkeypatch.context() as own, pytest.raises(ValueError, match=f"INFONCE_{name} must be .*{value}"):
+            own.setenv(f"INFONCE_{name}", value)
+            ms_swift.InfonceLoss()({"last_hidden_state": rows}, EQUAL)
     with pytest.raises(ValueError, match="INFONCE_USE_BATCH must be true or false"):
         swift(monkeypatch, batch="perhaps")(rows, EQUAL)
     trainer = type("Trainer", (type("BaseMegatronTrainer", (), {}),), {})()

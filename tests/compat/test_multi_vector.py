@@ -92,6 +92,8 @@ def test_wrong_use_is_refused():
         ours.colbert_scores(q, d[:, None], chunk_elements=0)
     with pytest.raises(ValueError, match="top_k must be >= 1"):
         ours.xtr_scores(q, d[:, None], top_k=0)
+    with pytest.raises(ValueError, match="documents_embeddings must be those of 2 queries, got those of 4"):
+        ours.xtr_kd_scores(q[:2], d[:, None])  # 4 columns, which two queries could share
 
 
 LABELS = torch.tensor([[1.0, 0.2], [0.3, 2.0], [0.5, 0.4], [0.0, 1.0]])

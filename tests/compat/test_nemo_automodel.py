@@ -95,6 +95,8 @@ def test_nemo_refuses_what_has_no_candidates():
         loss(q, d, hard_negatives_mask=MASK)
     with pytest.raises(ValueError, match="direction must be"):
         loss(q, d, direction="both")
+    with pytest.raises(ValueError, match="student_queries must have shape"):
+        nemo_automodel.infonce_distill_loss(q[0], d, q, d)
     with pytest.raises(ValueError, match="teacher_hard_negatives must be given with student_hard_negatives"):
         nemo_automodel.infonce_distill_loss(q, d, q, d, hard)
     with pytest.raises(ValueError, match="teacher_hard_negatives must be 3 for each query, got 2"):

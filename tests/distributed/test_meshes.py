@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 import contrastile
 from contrastile import reference
 from contrastile.catalog import CATALOG
+from contrastile.compat.grad_cache import SimpleContrastiveLoss
 from contrastile.distributed import Ranks
 from contrastile.ranks.sharded import WHOLE
 from support.launch import gather_from
@@ -70,6 +71,8 @@ def sharded(rank: int) -> dict[str, float]:
                 found[f"{name} {n} {kind}"] = float(
                     torch.stack([(total / WORLD - truth).detach().abs(), *errors]).max()
                 )
+        loss = SimpleContrastiveLoss()  # a drop-in of whose losses every rank has that of the whole batch
+        found[f"drop-in {n}"] = float((loss(*rows) - loss(*whole)).detach().abs())
     return found
 
 
@@ -117,7 +120,7 @@ def refused(rank: int) -> dict[str, str]:
 def test_rows_of_a_mesh_are_those_of_one_process():
     for found in gather_from(WORLD, sharded):
         assert isinstance(found, dict), found
-        assert len(found) == 36
+        assert len(found) == 38
         wrong = {name: error for name, error in found.items() if not error < 1e-12}
         assert not wrong
 

@@ -49,7 +49,7 @@ class Grouped:
         if size not in (None, found) and n and own is None:
             raise ValueError(f"{names[1]} must have {size} rows for each of {names[0]}, got {found}")
         if ids is not None:
-            ids = check.ids("passage ids", ids, m, queries.device)
+            ids = check.ids("passage_doc_ids", ids, m, queries.device)
         batch, columns = GlobalBatch.several(engine.ranks, [n, m], lambda: dict(target=given(own), ids=given(ids)))
         if own is None:
             own = columns.offset + found * torch.arange(n, device=queries.device)

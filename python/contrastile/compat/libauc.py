@@ -53,8 +53,11 @@ class Averaging(nn.Module):
 
     averages: GlobalContrast
 
-    def __init__(self, gamma: float, gamma_schedule: str, gamma_decay_epochs: int) -> None:
+    def __init__(self, N: int, tau: float, gamma: float, gamma_schedule: str, gamma_decay_epochs: int) -> None:
         super().__init__()
+        if count("N", N) == 0:
+            raise ValueError("N must be above 0")
+        check.scalar("tau", tau, positive=True)
         check.choice("gamma_schedule", gamma_schedule, SCHEDULES)
         if gamma_schedule == "cosine" and count("gamma_decay_epochs", gamma_decay_epochs) == 0:
             raise ValueError("gamma_decay_epochs must be above 0 with gamma_schedule='cosine'")
@@ -135,7 +138,7 @@ class GCLoss_v1(Averaging):
         backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
-        super().__init__(gamma, gamma_schedule, gamma_decay_epochs)
+        super().__init__(N, tau, gamma, gamma_schedule, gamma_decay_epochs)
         self.N, self.tau, self.eps, self.device = N, tau, eps, device
         self.distributed, self.enable_isogclr = distributed, enable_isogclr
         options: dict[str, Any] = {
@@ -147,6 +150,7 @@ class GCLoss_v1(Averaging):
             self.averages = (ByRow if distributed else SogCLR)(N, **options)
 
     def forward(self, hidden1: Tensor, hidden2: Tensor, index: Tensor) -> Tensor:
+        check.same_shape("hidden2", check.features("hidden2", hidden2), "hidden1", check.features("hidden1", hidden1))
         return self.averaged(hidden1, hidden2, index, "world" if self.distributed else None)
 
     @property
@@ -212,7 +216,7 @@ class GCLoss_v2(Averaging):
         backend: BackendName = "auto",
         memory_budget: int | None = None,
     ) -> None:
-        super().__init__(gamma, gamma_schedule, gamma_decay_epochs)
+        super().__init__(N, tau, gamma, gamma_schedule, gamma_decay_epochs)
         check.choice("temperature_scheme", temperature_scheme, SCHEMES)
         scheme = "individual_learnable" if enable_isogclr else temperature_scheme
         if scheme == "global_learnable":

@@ -37,6 +37,14 @@ def flag(name: str, default: str) -> bool:
     return text in TRUE
 
 
+def number(name: str, default: str, kind: type[int] | type[float] = float) -> Any:
+    text = os.environ.get(name, default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name} must be {'an int' if kind is int else 'a number'}, got {text!r}") from None
+
+
 @dataclass(frozen=True)
 class Options:
     """The package's environment variables, which are read at every call."""
@@ -51,18 +59,19 @@ class Options:
 
     @staticmethod
     def read() -> Options:
-        get = os.environ.get
-        hard = get("INFONCE_HARD_NEGATIVES")
+        hard = "INFONCE_HARD_NEGATIVES"
         return Options(
-            float(get("INFONCE_TEMPERATURE", "0.1")), flag("INFONCE_USE_BATCH", "True"),
-            None if hard is None else int(hard), flag("INFONCE_MASK_FAKE_NEGATIVE", "False"),
-            float(get("INFONCE_FAKE_NEG_MARGIN", "0.1")), flag("INFONCE_INCLUDE_QQ", "False"),
+            number("INFONCE_TEMPERATURE", "0.1"), flag("INFONCE_USE_BATCH", "True"),
+            number(hard, "", int) if hard in os.environ else None, flag("INFONCE_MASK_FAKE_NEGATIVE", "False"),
+            number("INFONCE_FAKE_NEG_MARGIN", "0.1"), flag("INFONCE_INCLUDE_QQ", "False"),
             flag("INFONCE_INCLUDE_DD", "False"),
         )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not self.temperature > 0.0:
             raise ValueError(f"INFONCE_TEMPERATURE must be > 0, got {self.temperature}")
+        if self.hard_negatives is not None and self.hard_negatives < 0:
+            raise ValueError(f"INFONCE_HARD_NEGATIVES must be >= 0, got {self.hard_negatives}")
         if self.mask_fake_negative and not self.fake_neg_margin >= 0.0:
             raise ValueError(
                 f"INFONCE_FAKE_NEG_MARGIN must be >= 0, got {self.fake_neg_margin}: below, a query's own document is "

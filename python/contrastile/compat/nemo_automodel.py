@@ -69,7 +69,7 @@ def check_call(
     queries: Tensor, hard: Tensor | None, mask: Tensor | None, direction: str, in_batch: bool, name: str
 ) -> None:
     check.choice("direction", direction, DIRECTIONS)
-    n, k = check.features("queries", queries).shape[0], 0
+    n, k = check.features(name.replace("hard_negatives", "queries"), queries).shape[0], 0
     if hard is not None:
         k = check.features(name, hard, ndim=3).shape[1]
     if mask is not None and (hard is None or check.tensor("hard_negatives_mask", mask).shape != (n, k)):

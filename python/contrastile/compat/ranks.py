@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..ranks import Ranks, Strategy, communication, resolve
+from ..ranks import Group, Ranks, Strategy, communication, resolve
 
 
 def ranks_of(group: distributed.ProcessGroup | None = None) -> Ranks | None:
@@ -62,8 +62,9 @@ class JointGradient(torch.autograd.Function):
         return total * ctx.factor, None, None
 
 
-def mean_value(value: Tensor, ranks: Ranks | None) -> Tensor:
+def mean_value(value: Tensor, group: Group) -> Tensor:
     """The loss of the global batch, from that of each rank's rows. The gradient is this rank's own, as it was."""
+    ranks = resolve(group)
     if ranks is None:
         return value
     mean: Tensor = MeanValue.apply(value, ranks)  # type: ignore[no-untyped-call]

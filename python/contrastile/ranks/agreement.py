@@ -156,12 +156,11 @@ def under_way() -> Iterator[None]:
 def collective(function: F) -> F:
     """A function with a `group` argument that tells the ranks of the group if it fails before it meets them."""
 
-    of_rows = OwnRows(function)
-
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         run: Callable[..., Any] = function
         if sharded.among(args, kwargs):
+            of_rows = OwnRows(function)  # not kept beside the function: torch.export would have to hold it in a graph
             run, kwargs["group"] = of_rows, of_rows.group(args, kwargs)
         group = kwargs.get("group")
         if group is None:

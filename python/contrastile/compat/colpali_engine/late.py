@@ -11,7 +11,7 @@ from torch import Tensor
 from ...literals import BackendName
 from ...ops import check, softplus
 from ..token_scores import of_all, of_own
-from .options import Loss, alone, mean, mixed, own_documents, weight_of_batch
+from .options import Loss, alone, checked_pairs, mean, mixed, own_documents, weight_of_batch
 
 
 class ColbertModule(Loss):
@@ -61,13 +61,15 @@ class ColbertModule(Loss):
     def in_batch(self, queries: Tensor, documents: Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """Scores (B, C), filtered if asked, and the column of each positive."""
         check.features("query_embeddings", queries, ndim=3)
-        check.features("doc_embeddings", documents, ndim=3)
+        check.same_width(
+            "doc_embeddings", check.features("doc_embeddings", documents, ndim=3), "query_embeddings", queries
+        )
         own = own_documents(queries, documents, offset)
         return self.filtered(self.scores(queries, documents), own), own
 
     def pairs(self, queries: Tensor, documents: Tensor, negatives: Tensor, offset: int) -> Tensor:
         """The mean of log(1 + e^((negative - positive) / temperature)) over each query's own negatives (B, N, U, D)."""
-        check.features("neg_doc_embeddings", negatives, ndim=4)
+        checked_pairs(queries, documents, negatives, 3)
         own_documents(queries, documents, offset)
         positive = self.scores(queries, documents[offset : offset + queries.shape[0]], own=True)
         negative = self.scores(queries, negatives, own=True)

@@ -59,9 +59,24 @@ def own_documents(queries: Tensor, documents: Tensor, offset: int) -> Tensor:
     return torch.arange(offset, offset + n, device=queries.device)
 
 
+def checked_pairs(queries: Tensor, documents: Tensor, negatives: Tensor, ndim: int) -> None:
+    """Queries (B, .., D), documents (C, .., D), and negatives of each query's own, (B, N, .., D)."""
+    check.features("query_embeddings", queries, ndim=ndim)
+    check.features("doc_embeddings", documents, ndim=ndim)
+    check.features("neg_doc_embeddings", negatives, ndim=ndim + 1)
+    for name, x in (("doc_embeddings", documents), ("neg_doc_embeddings", negatives)):
+        check.same_width(name, x, "query_embeddings", queries)
+        check.same_device(name, x, queries.device)
+    if negatives.shape[0] != queries.shape[0]:
+        raise ValueError(
+            f"neg_doc_embeddings must be those of {queries.shape[0]} queries, got {tuple(negatives.shape)}"
+        )
+
+
 def alone(name: str, queries: Tensor, documents: Tensor, offset: int) -> None:
     """For losses that the package defines for the documents of this process's queries alone."""
-    if offset != 0 or documents.shape[0] != queries.shape[0]:
+    check.tensor("query_embeddings", queries)
+    if offset != 0 or check.tensor("doc_embeddings", documents).shape[0] != queries.shape[0]:
         raise ValueError(
             f"{name} takes as many documents as queries and offset=0, got {documents.shape[0]} documents of "
             f"{queries.shape[0]} queries and offset={offset}"

@@ -14,7 +14,7 @@ from ...losses import info_nce
 from ...losses.common import paired_dot, private_dots, upcast
 from ...ops import EngineOptions, Pairs, check, log_add, matmul, pair_stats, softplus
 from ..common import autocast_features
-from .options import Loss, alone, mean, mixed, own_documents, weight_of_batch
+from .options import Loss, alone, checked_pairs, mean, mixed, own_documents, weight_of_batch
 
 # how the statistics of two sets of a row's pairs join
 JOINED: dict[ReduceName, Callable[[Tensor, Tensor], Tensor]] = {
@@ -65,7 +65,7 @@ class BiEncoderModule(Loss):
 
     def pairs(self, queries: Tensor, documents: Tensor, negatives: Tensor, offset: int) -> Tensor:
         """The mean of log(1 + e^(negative - positive)) over each query's own negatives (B, N, D)."""
-        check.features("neg_doc_embeddings", negatives, ndim=3)
+        checked_pairs(queries, documents, negatives, 2)
         queries, documents, negatives = autocast_features(queries, documents, negatives)
         positive = self.positives(queries, documents, own_documents(queries, documents, offset))
         negative = private_dots(upcast(queries), upcast(negatives)) / self.temperature

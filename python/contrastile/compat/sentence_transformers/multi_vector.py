@@ -163,6 +163,8 @@ def xtr_kd_scores(
     """xtr_scores of each query's own documents, (Q, N); tokens are retrieved among those of all."""
     scores = xtr_scores(queries_embeddings, documents_embeddings, queries_mask, documents_mask, top_k, chunk_elements)
     n = scores.shape[0]
+    if len(documents_embeddings) != n:
+        raise ValueError(f"documents_embeddings must be those of {n} queries, got those of {len(documents_embeddings)}")
     own: Tensor = scores.unflatten(1, (n, -1)).diagonal().T if n else scores
     return own
 
