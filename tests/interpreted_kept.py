@@ -154,10 +154,12 @@ def test_what_is_not_finite_stays_with_its_row_and_the_columns(bad):
     torch.testing.assert_close(of_a[rest], other[rest], rtol=0.0, atol=0.05)
 
 
-def test_scale_0_has_a_gradient():
+@pytest.mark.parametrize("scale", [0.0, 1e-3])
+def test_small_scales_have_a_gradient(scale):
+    """Of logits that are nearly equal what is kept has no scores."""
     a, b = rows_of(130, 8, 0), rows_of(130, 8, 1)
     ours = lambda x, y, s: clip_loss(x, y, s, backend="triton", memory_budget=ALL)  # noqa: E731
-    assert_right(ours, dense_clip, a, b, torch.tensor(0.0))
+    assert_right(ours, dense_clip, a, b, torch.tensor(scale))
 
 
 # ---- where it does not apply

@@ -2,9 +2,10 @@
 
 `stats` leaves e^(z - peak) of every pair in bfloat16, and the peaks: those of a row in each tile. `score_grad` turns
 them into dL/d<a, b> with one more exponential, of an item's peak less its statistic. It multiplies again where that
-would lose digits: in tiles with pairs that are looked at one by one, positives above all, or where a row's peak is so
-far above the statistic of a column that what matters to the column may be 0 in bfloat16. Kept (n, kept_stride), Peaks
-(n, peaks_stride), a column for each tile of KEPT_COLS columns.
+would lose digits: in tiles with pairs that are looked at one by one, positives above all, where a row's peak is so far
+above the statistic of a column that what matters to the column may be 0 in bfloat16, or where a row's numbers are so
+nearly equal that bfloat16 has few between them, from which scores come for gradients of scales. Kept (n, kept_stride),
+Peaks (n, peaks_stride), a column for each tile of KEPT_COLS columns.
 """
 
 import triton
@@ -20,6 +21,7 @@ DOT = tl.constexpr(0)  # spec.Score
 REACH = tl.constexpr(
     64.0
 )  # e^-87 is the smallest normal number: what is lost weighs less than e^-23 of an item's weight
+FLAT = tl.constexpr(0.9)  # a row's average of what is kept, above which nothing is; 2^-9 is how much each is off
 
 
 @triton.jit(do_not_specialize=["n", "m", "row_origin", "col_origin"])
@@ -51,25 +53,23 @@ def stats(
                 store_nothing(ColOut, j, m, row_tile)
         peak = tl.max(z, 1)
         e = power(z, base_of_powers(peak)[:, None])
-        at = col_tile.to(tl.int64) * n + i
+        at, total = col_tile.to(tl.int64) * n + i, tl.sum(e, 1)
         tl.store(RowOut.peak + at, peak)
-        tl.store(RowOut.total + at, tl.sum(e, 1))
+        tl.store(RowOut.total + at, total)
         if COLS:
             store_exponentials(z, ColOut, j, m, row_tile, 0)
         tl.store(Kept + i.to(tl.int64)[:, None] * kept_stride + j[None, :], e.to(Kept.dtype.element_ty))
-        tl.store(places, peak)
+        tl.store(places, tl.where(total > FLAT * TILE_COLS, float("inf"), peak))
 
 
 @triton.jit
-def reachable(peak, Row, Col, ColUpstream, i, j, n, m, SCALED: tl.constexpr):
+def reachable(peak, ColUpstream, j, m):
     """Whether score gradients of the tile come from what is kept."""
     top = tl.max(peak, 0)
     found = top < float("inf")
     if ColUpstream.weight is not None:
         col_peak, log_total = finite_parts(ColUpstream.stat, j, j < m)
         found = found & (top - tl.min(col_peak + log_total, 0) <= REACH)
-    if SCALED:  # scores come from logits
-        found = found & (tl.min(tl.abs(scale_of(Row, i, n, 1) + tl.zeros([1, 1], tl.float32))) > 0)
     return found
 
 
@@ -98,7 +98,7 @@ def score_grad(
     i, j = first_row + tl.arange(0, TILE_ROWS), first_col + tl.arange(0, TILE_COLS)
     rows = i.to(tl.int64)
     peak = tl.load(Peaks + rows * peaks_stride + first_col // KEPT_COLS, mask=i < n, other=float("inf"))
-    if reachable(peak, Row, Col, ColUpstream, i, j, n, m, RowScaleGrad is not None):
+    if reachable(peak, ColUpstream, j, m):
         e = tl.load(Kept + rows[:, None] * kept_stride + j[None, :]).to(tl.float32)
         g = kept_slopes(e, peak, RowUpstream, ColUpstream, i, j, n, m)
         if RowScaleGrad is not None:
