@@ -244,7 +244,8 @@ def problem_of(r: Record) -> object:
 
 
 def machine_of(r: Record) -> str:
-    return r.machine.device + (f", {r.machine.threads} thread(s)" if r.machine.threads else "")
+    n = r.machine.threads
+    return r.machine.device + (f", {n} thread{'s' * (n != 1)}" if n else "")
 
 
 def loss_of(r: Record) -> str:
