@@ -69,7 +69,7 @@ def milliseconds(seconds: float) -> str:
 
 def lines() -> list[str]:
     out = [
-        "| GPUs | link | rows of a rank | strategy | compute | sent by a rank | columns held | together | of compute |",
+        "| GPUs | link | rows per rank | strategy | compute | sent per rank | columns held | total | total / compute |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cluster in CLUSTERS:

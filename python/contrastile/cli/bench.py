@@ -23,13 +23,13 @@ __all__ = ["add_arguments", "run"]
 
 _HEADERS = ("N", "what", "ms", "speed-up", "TFLOP/s", "of peak", "of block peak", "peak MB", "error", "")
 _KEY = f"""
-ms              one step, the median; on a CPU with one thread, CPU time of the process
-speed-up        of time, over `{DENSE}`: the same loss in PyTorch with the whole matrix of scores in memory
-TFLOP/s         10^12 operations a second, counting those that this package's method needs, for every row alike
-of peak         that rate over the rate of one large square matrix product, measured in the same turns
-of block peak   the same over matrix products of the shapes that this package works in
+ms              median time of one step; on a CPU with one thread, CPU time of the process
+speed-up        over `{DENSE}`: the same loss in PyTorch with the whole matrix of scores in memory
+TFLOP/s         10^12 operations per second, counting the operations of this package's method in every line
+of peak         TFLOP/s over those of one large square matrix product, timed alternately with the losses
+of block peak   the same, but over matrix products of the shapes that this package computes
 peak MB         memory beyond the inputs, gradients included
-error           the largest relative error of value and gradients against float64; a wrong result is refused
+error           the largest relative error of value and gradients against float64; a wrong result is rejected
 """
 
 

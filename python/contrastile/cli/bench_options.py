@@ -25,21 +25,21 @@ _T = TypeVar("_T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    several = "one or more, with commas between"
+    several = "separate several with commas"
     parser.add_argument("--loss", type=_several(_loss), default=["clip_loss"], help=f"{several} (default: clip)")
-    parser.add_argument("--variant", default="default", help="of the loss, as in contrastile.catalog")
-    parser.add_argument("--n", type=_several(positive), default=[256, 1024, 4096], help=f"batches, {several}")
-    parser.add_argument("--d", type=positive, default=512, help="features (default: 512)")
-    parser.add_argument("--dtype", type=_several(dtype), default=[torch.float32], help=f"fp32, bf16, fp16, {several}")
-    parser.add_argument("--backend", type=_several(_backend), help=f"{several} (default: all that can run)")
-    parser.add_argument("--mode", type=_several(_mode), default=[BOTH], help=f"{' or '.join(MODES)}, {several}")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where torch finds a GPU")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile of the dense form (slow to start)")
-    parser.add_argument("--no-dense", action="store_true", help="without the dense form")
-    parser.add_argument("--seconds", type=_seconds, default=2.0, help="of timing for each problem (default: 2)")
-    parser.add_argument("--json", type=Path, help="append the figures to this file, a line each")
-    parser.add_argument("--plot", type=Path, help="draw time and memory against N: a .png, .svg or .pdf file")
-    parser.add_argument("--dry-run", action="store_true", help="show what can run, in what blocks; measure nothing")
+    parser.add_argument("--variant", default="default", help="a variant of the loss from contrastile.catalog")
+    parser.add_argument("--n", type=_several(positive), default=[256, 1024, 4096], help=f"batch sizes; {several}")
+    parser.add_argument("--d", type=positive, default=512, help="features per item (default: 512)")
+    parser.add_argument("--dtype", type=_several(dtype), default=[torch.float32], help=f"fp32, bf16, fp16; {several}")
+    parser.add_argument("--backend", type=_several(_backend), help=f"backends; {several} (default: all that can run)")
+    parser.add_argument("--mode", type=_several(_mode), default=[BOTH], help=f"{', '.join(MODES)}; {several}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if torch finds a GPU")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of the dense loss (slow to start)")
+    parser.add_argument("--no-dense", action="store_true", help="don't measure the dense loss")
+    parser.add_argument("--seconds", type=_seconds, default=2.0, help="seconds to time each problem (default: 2)")
+    parser.add_argument("--json", type=Path, help="append results to this file, one JSON object per line")
+    parser.add_argument("--plot", type=Path, help="plot time and memory against N to a .png, .svg, or .pdf file")
+    parser.add_argument("--dry-run", action="store_true", help="show which backends and tiles can run, then stop")
 
 
 def problems(options: argparse.Namespace, device: str) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ seconds         training time on one thread
 """
 _VIEWS_KEY = """
 before, after   the third view of a scan, given the other two, is found first (mean over which is missing)
-left half, ..   that view is the missing one, after training
+left half etc.  the same if that view is the missing one, after training
 Each loss finds with its own score: volume, product of three, sums of cosines. Temperatures are round numbers that suit
 each loss, so this shows that all work, not which is best.
 """
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help=f"epochs per loss (default: {_FULL.epochs}, quick {_QUICK.epochs})",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of split, weights and batches (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split, weights, and batches (default: 0)")
     parser.add_argument("--quick", action="store_true", help="fewer epochs and smaller batches in memory.png")
 
 

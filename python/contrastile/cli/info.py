@@ -27,10 +27,10 @@ _CUDA_RUNTIME = re.compile(r"libcudart[^/]*\.so[^/]*$")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--n", type=positive, default=4096, help="rows of the batch that `auto` is asked about")
-    parser.add_argument("--m", type=positive, help="its columns (default: as many as rows)")
-    parser.add_argument("--dtype", type=dtype, help=f"of its features: {', '.join(DTYPES)} (default: the usual ones)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where torch finds a GPU")
+    parser.add_argument("--n", type=positive, default=4096, help="rows of the problem that `auto` gets (default: 4096)")
+    parser.add_argument("--m", type=positive, help="its columns (default: N)")
+    parser.add_argument("--dtype", type=dtype, help=f"its feature type: {', '.join(DTYPES)} (default: several)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if torch finds a GPU")
 
 
 def run(options: argparse.Namespace) -> int:

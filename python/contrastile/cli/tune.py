@@ -34,16 +34,16 @@ _TILES_SHARE = 0.65  # of the time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, help="the table to write (default: where the package looks for it)")
+    parser.add_argument("--output", type=Path, help="file for the results (default: where the package looks for them)")
     parser.add_argument(
-        "--minutes", type=float, default=8, help="two thirds of them for tiles; late sizes are left out"
+        "--minutes", type=float, default=8, help="time limit (default: 8): two thirds for tiles, the rest for backends"
     )
-    parser.add_argument("--skip-tiles", action="store_true", help="measure backends only")
+    parser.add_argument("--skip-tiles", action="store_true", help="measure only backends")
 
 
 def run(options: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
-        print("tune: torch finds no GPU; on a CPU nothing needs to be tuned")
+        print("tune: torch finds no GPU, and CPUs need no tuning")
         return 2
     device = torch.device("cuda", torch.cuda.current_device())
     path = options.output or measured.user_file()
