@@ -187,6 +187,8 @@ def ambiguous(call: Call) -> str:
         return "the angle of rows that are nearly parallel has fewer digits"
     if call.loss in ("late_interaction_info_nce", "fdt_loss") and (call.d < 3 or call.rows != "ordinary"):
         return "equal scores: any of them is the largest"
+    if call.loss == "pmrl_loss" and call.rows == "zero":
+        return "an item of zeros has no leading direction"
     return ""
 
 
