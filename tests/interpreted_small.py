@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,7 @@ import torch.nn.functional as F
 from triton.runtime.interpreter import GridExecutor
 
 import contrastile
-from contrastile.backends import base, triton_plan, triton_small
-from contrastile.backends.triton_kernel import Kernel
+from contrastile.backends import base, triton_kernel, triton_plan, triton_small
 from support import launches
 
 PACKAGE = str(Path(contrastile.__file__).parent)
@@ -163,23 +163,36 @@ class Function:
 
 
 class Compiled:
+    """What Triton made of it, with its launcher."""
+
+    function, packed_metadata = "function", "metadata"
+
     def __init__(self, log):
         self.log = log
 
     def __getitem__(self, grid):
-        return lambda *given: self.log.append(("again", grid, given))
+        return lambda *given: self.log.append(("watched", grid, given))
+
+    def run(self, *given):
+        self.log.append(("again", *given))
 
 
-def test_a_kernel_is_looked_for_once():
-    """Its arguments are then given in its own order, with all that is the same of every launch."""
+def test_a_kernel_is_looked_for_once(monkeypatch):
+    """Its arguments are then given to Triton's launcher in its own order, with all that is the same of every launch."""
+    hooks = SimpleNamespace(launch_enter_hook=None, launch_exit_hook=None)
+    active = SimpleNamespace(get_current_device=lambda: 0, get_current_stream=lambda device: f"stream of {device}")
+    monkeypatch.setattr(triton_kernel, "of_triton", lambda: (hooks, SimpleNamespace(active=active)))
     function = Function()
-    kernel = Kernel(function, (3,), {"SIZE": 8, "n": 5}, {"num_warps": 4})
+    kernel = triton_kernel.Kernel(function, (3,), {"SIZE": 8, "n": 5}, {"num_warps": 4})
     kernel({"B": "b"})
     assert kernel.direct
     kernel({"B": 1, "A": 2})
+    hooks.launch_exit_hook = print  # those who watch launches see these, too
+    kernel({"B": 1, "A": 2})
     assert function.log == [
         ("first", (3, 1, 1), {"A": None, "n": 5, "B": "b", "SIZE": 8, "num_warps": 4}),
-        ("again", (3, 1, 1), (2, 5, 1, 8)),
+        ("again", 3, 1, 1, "stream of 0", "function", "metadata", None, None, None, 2, 5, 1, 8),
+        ("watched", (3, 1, 1), (2, 5, 1, 8)),
     ]
     function.pre_run_hooks.append(print)  # Triton runs them
     kernel({"B": "b"})

@@ -29,6 +29,7 @@ BROUGHT_BY = {
     "tokenizers": "wordllama",
 }
 OWN = {path.stem for folder in (*EXTRAS, "tests") for path in (ROOT / folder).rglob("*.py")}
+OWN |= {path.parent.name for folder in EXTRAS for path in (ROOT / folder).rglob("__init__.py")}
 OWN |= {"contrastile", "compat", "support"}
 
 

@@ -8,7 +8,10 @@ import pytest
 TESTS = Path(__file__).parent
 STARTED = {
     "interpreted",
+    "interpreted_functors",
     "interpreted_fused",
+    "interpreted_kept",
+    "interpreted_lean",
     "interpreted_second",
     "interpreted_small",
     "interpreted_tiles",

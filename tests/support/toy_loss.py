@@ -170,11 +170,12 @@ def loss_of(item: pytest.Item) -> str | None:
 
 
 def is_wanted(item: pytest.Item) -> bool:
-    """Of the new row what runs by default, but for kernels that would have to be compiled; of a fault its test, which
-    by default the first loss of a module may stand for."""
+    """Of the new row what runs by default, but for kernels that would have to be compiled, and one graph of
+    torch.compile; of a fault its test, which by default the first loss of a module may stand for."""
     loss = loss_of(item)
     if loss == "toy":
-        return item.get_closest_marker("slow") is None and item.callspec.params.get("backend") != "cuda"
+        by_default = item.get_closest_marker("slow") is None or item.name == "test_one_graph_serves_every_size[toy]"
+        return by_default and item.callspec.params.get("backend") != "cuda"
     return loss is not None and item.name.startswith(f"{FAULTS[loss]}[")
 
 

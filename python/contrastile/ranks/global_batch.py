@@ -35,7 +35,7 @@ class GlobalBatch:
     @staticmethod
     def of(group: Group, n: int, extra: int = 0, facts: Callable[[], Mapping[str, Fact | int]] = dict) -> GlobalBatch:
         """n, extra: of this rank. facts: what else all ranks must agree on, asked for only where there are ranks."""
-        ranks = resolve(group)
+        ranks = None if group is None else resolve(group)
         if ranks is None:
             return GlobalBatch(None, (n,), extra)
         ranks.check_items(n)
