@@ -59,6 +59,7 @@ def test_every_reduce_and_keep(dtype, reduce, keep):
     fused(make_call(37, 70, 19, dtype, *EXTRAS, blocks=2, cols=True, **options))
 
 
+@pytest.mark.slow  # the functions are those of the other kernels; conjunctions call all of them
 @pytest.mark.parametrize("positives, reduce", each_once(POSITIVES, SUMS))
 def test_every_positives(reduce, positives):
     for keep_positives in (False, True):
@@ -86,6 +87,7 @@ def test_a_column_block_without_ids_groups_or_labels(name, block, cols):
     fused(lacking(make_call(37, 70, 9, torch.float32, blocks=2, cols=cols, **options), block))
 
 
+@pytest.mark.slow  # the functions are those of the other kernels; conjunctions call all of them
 @pytest.mark.parametrize("extra, cols", each_once(EXTRAS, (False, True)))
 def test_every_extra_alone(cols, extra):
     fused(make_call(35, 66, 9, torch.float32, extra, cols=cols))

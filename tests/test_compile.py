@@ -14,7 +14,7 @@ AUTOMATIC = ("info_nce", "sup_con")  # also compiled as torch does unasked
 # of each kind of operator one
 DYNAMIC = (
     "info_nce", "sup_con", "siglip_loss", "clip_loss", "multi_positive", "distill_info_nce", "gram_loss", "symile_loss",
-    "triangle_loss", "uniformity", "linear_cross_entropy", "late_interaction_info_nce", "fdt_loss", "barlow_twins_loss",
+    "triangle_loss", "uniformity", "linear_cross_entropy", "late_interaction_info_nce", "barlow_twins_loss",
 )  # fmt: skip
 WIDTH = 7
 SIZES = (13, 18, 31)  # nothing that a case makes of the first has the width: torch would take equal sizes for one

@@ -64,7 +64,8 @@ def test_example_beats_its_rivals_by_the_stated_margins(example):
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("steps, reached", [(1, 0), pytest.param(300, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # by default two ranks run the examples of the page on distributed training
+@pytest.mark.parametrize("steps, reached", [(1, 0), (300, 2)])
 def test_torchrun_trains_on_the_batch_of_two_processes(steps, reached):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     done = run("clip_torchrun", "--steps", steps, launcher=launcher)

@@ -343,7 +343,10 @@ CALL = """(lambda q, d: {}.logsumexp(1).sum())(
 
 
 @needs_linux
-@pytest.mark.parametrize("document_reduce, keep_argmax", [("max", True), ("max", False), ("lse", True)])
+@pytest.mark.parametrize(
+    "document_reduce, keep_argmax",
+    [("max", True), *(pytest.param(*x, marks=pytest.mark.slow) for x in (("max", False), ("lse", True)))],
+)
 def test_the_peak_is_a_tenth_of_the_dense_one(document_reduce, keep_argmax):
     options = f"document_reduce='{document_reduce}', keep_argmax={keep_argmax}"
     dense = f"(lambda z: {DENSE[document_reduce]})(torch.einsum('ntd,mud->nmtu', q, d)).sum(2)"

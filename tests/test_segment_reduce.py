@@ -317,6 +317,7 @@ def test_what_is_saved_of_each_value(way, numbers):
     assert 4 * numbers * 500 * 100 <= used <= 4 * numbers * 500 * 100 + 1000  # and offsets
 
 
+@pytest.mark.slow  # those of maxsim run by default
 @needs_linux
 def test_the_peak_is_far_below_the_scores():
     """Blocks of the workspace's size, whatever the number of rows, and three numbers per value."""

@@ -28,7 +28,7 @@ def is_distributed(x: Any) -> bool:
 
 
 def among(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether there is a DTensor in the arguments of a call, or in a list there. Asked at every call: no function more."""
+    """Whether there is a DTensor in the arguments of a call, or in a list there. Asked at every call, so in a loop."""
     module = sys.modules.get(MODULE)
     if module is None:
         return False
