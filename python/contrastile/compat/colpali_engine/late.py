@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from ...literals import BackendName
 from ...ops import check, softplus
 from ..token_scores import of_all, of_own
-from .options import Loss, alone, checked_pairs, mean, mixed, own_documents, weight_of_batch
+from .options import Loss, alone, checked_batch, checked_pairs, mean, mixed, own_documents, weight_of_batch
 
 
 class ColbertModule(Loss):
@@ -60,11 +61,7 @@ class ColbertModule(Loss):
 
     def in_batch(self, queries: Tensor, documents: Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """Scores (B, C), filtered if asked, and the column of each positive."""
-        check.features("query_embeddings", queries, ndim=3)
-        check.same_width(
-            "doc_embeddings", check.features("doc_embeddings", documents, ndim=3), "query_embeddings", queries
-        )
-        own = own_documents(queries, documents, offset)
+        own = checked_batch(queries, documents, offset, 3)
         return self.filtered(self.scores(queries, documents), own), own
 
     def pairs(self, queries: Tensor, documents: Tensor, negatives: Tensor, offset: int) -> Tensor:
@@ -178,9 +175,8 @@ class ColbertNegativeCELoss(ColbertLoss):
         self, query_embeddings: Tensor, doc_embeddings: Tensor, neg_doc_embeddings: Tensor, offset: int = 0
     ) -> Tensor:
         loss = self.pairs(query_embeddings, doc_embeddings, neg_doc_embeddings, offset)
-        if not self.in_batch_term_weight > 0.0:
-            return loss
-        return mixed(loss, self.inner_loss(query_embeddings, doc_embeddings, offset), self.in_batch_term_weight)
+        in_batch = partial(self.inner_loss, query_embeddings, doc_embeddings, offset)
+        return mixed(loss, in_batch, self.in_batch_term_weight)
 
 
 class ColbertPairwiseNegativeCELoss(ColbertNegativeCELoss):

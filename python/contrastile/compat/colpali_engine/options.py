@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,14 @@ def own_documents(queries: Tensor, documents: Tensor, offset: int) -> Tensor:
     return torch.arange(offset, offset + n, device=queries.device)
 
 
+def checked_batch(queries: Tensor, documents: Tensor, offset: int, ndim: int) -> Tensor:
+    """own_documents of queries (B, .., D) and documents (C, .., D), which are looked at."""
+    check.features("query_embeddings", queries, ndim=ndim)
+    check.features("doc_embeddings", documents, ndim=ndim)
+    check.same_width("doc_embeddings", documents, "query_embeddings", queries)
+    return own_documents(queries, documents, offset)
+
+
 def checked_pairs(queries: Tensor, documents: Tensor, negatives: Tensor, ndim: int) -> None:
     """Queries (B, .., D), documents (C, .., D), and negatives of each query's own, (B, N, .., D)."""
     check.features("query_embeddings", queries, ndim=ndim)
@@ -89,8 +99,9 @@ def weight_of_batch(weight: float) -> float:
     return weight
 
 
-def mixed(loss: Tensor, in_batch: Tensor | None, weight: float) -> Tensor:
-    return loss if in_batch is None else loss * (1.0 - weight) + in_batch * weight
+def mixed(loss: Tensor, in_batch: Callable[[], Tensor], weight: float) -> Tensor:
+    """in_batch is not asked for a term without weight."""
+    return loss * (1.0 - weight) + in_batch() * weight if weight > 0.0 else loss
 
 
 def mean(rows: Tensor) -> Tensor:

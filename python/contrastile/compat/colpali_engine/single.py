@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from torch import Tensor
 from ...literals import BackendName, ReduceName
 from ...losses import info_nce
 from ...losses.common import paired_dot, private_dots, upcast
-from ...ops import EngineOptions, Pairs, check, log_add, matmul, pair_stats, softplus
+from ...ops import EngineOptions, Pairs, log_add, matmul, pair_stats, softplus
 from ..common import autocast_features
-from .options import Loss, alone, checked_pairs, mean, mixed, own_documents, weight_of_batch
+from .options import Loss, alone, checked_batch, checked_pairs, mean, mixed, own_documents, weight_of_batch
 
 # how the statistics of two sets of a row's pairs join
 JOINED: dict[ReduceName, Callable[[Tensor, Tensor], Tensor]] = {
@@ -72,9 +72,7 @@ class BiEncoderModule(Loss):
         return mean(softplus(negative - positive.unsqueeze(1)))
 
     def checked(self, queries: Tensor, documents: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
-        check.features("query_embeddings", queries)
-        check.same_width("doc_embeddings", check.features("doc_embeddings", documents), "query_embeddings", queries)
-        own = own_documents(queries, documents, offset)
+        own = checked_batch(queries, documents, offset, 2)
         queries, documents = autocast_features(queries, documents)
         return queries, documents, own
 
@@ -180,9 +178,8 @@ class BiNegativeCELoss(BiEncoderLoss):
         self, query_embeddings: Tensor, doc_embeddings: Tensor, neg_doc_embeddings: Tensor, offset: int = 0
     ) -> Tensor:
         loss = self.pairs(query_embeddings, doc_embeddings, neg_doc_embeddings, offset)
-        if not self.in_batch_term_weight > 0.0:
-            return loss
-        return mixed(loss, self.inner_loss(query_embeddings, doc_embeddings, offset), self.in_batch_term_weight)
+        in_batch = partial(self.inner_loss, query_embeddings, doc_embeddings, offset)
+        return mixed(loss, in_batch, self.in_batch_term_weight)
 
 
 class BiPairwiseNegativeCELoss(BiNegativeCELoss):
