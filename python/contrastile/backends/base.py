@@ -36,8 +36,9 @@ class SmallExtras(NamedTuple):
     sets: int = 1
 
 
-# Returns the weighted sum and the wanted gradients, float32.
-SmallLoss = Callable[[], tuple[Tensor, list[Tensor]]]
+# Of the record, weights and extras of a call that differs from the one it was made for in the tensors' numbers and places
+# alone: returns the weighted sum and the wanted gradients, float32.
+SmallLoss = Callable[[Any, SmallWeights, SmallExtras], tuple[Tensor, list[Tensor]]]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]

@@ -137,7 +137,7 @@ class CpuBackend(Backend):
         if not fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
-        return partial(small_loss, self.module, args, kind, weights, needs, extras)
+        return lambda args, weights, extras: small_loss(self.module, args, kind, weights[:4], needs, extras)
 
     def segments(self) -> CpuSegments:
         return CpuSegments(self)

@@ -86,7 +86,8 @@ class TritonBackend(Backend):
     ) -> SmallLoss | None:
         if not fits_at_once(args, weights, extras):
             return None
-        return partial(small_loss, args, self.compute_dtype(args.compute, args.a.device), weights, needs)
+        kind = self.compute_dtype(args.compute, args.a.device)
+        return lambda args, weights, extras: small_loss(args, kind, weights[:4], needs)
 
     def segments(self) -> TritonSegments:
         return TritonSegments(self)

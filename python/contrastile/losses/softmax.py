@@ -74,7 +74,7 @@ class Softmax:
             keep, pairs.positives = ("other_index",), "same_index"
         if self.row_ids is not None:
             ids = [x.ids for x in blocks]
-            if ids.count(None) < len(ids):
+            if any(x is not None for x in ids):
                 keep, pairs.row_ids, pairs.col_ids = (*keep, "other_id"), self.row_ids, ids if self.others else ids[0]
         if self.row_groups is not None:
             keep, pairs.row_groups, groups = (*keep, "same_group"), self.row_groups, [x.groups for x in blocks]

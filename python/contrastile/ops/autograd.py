@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..backends.base import SmallExtras
 from ..monoid import TargetStats, joined_parts, widest_dtype
+from ..replay import as_one_step
 from . import check, library, record
 from . import twice as second_derivatives
 from .check import as_type, plain
@@ -236,17 +237,43 @@ def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -
     return super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
 
 
+class SmallLoss:
+    """Differentiable small calls of one kind, of all their tensors: those of the record, private columns, weights."""
+
+    def __init__(self, args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> None:
+        private = extras.private
+        self.inputs = needs  # of the record
+        if private is not None:
+            needs = [*needs, torch.is_grad_enabled() and private.requires_grad]
+        self.run = library.small_loss(args, weights, needs, extras)
+        self.statics, self.needs, self.sets = record.statics(args), needs, extras.sets
+        self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
+
+    def __call__(self, *tensors: Tensor | None) -> Tensor:
+        *rest, private = tensors[: -len(self.numbers)]
+        weights = [x if y is None else y for x, y in zip(self.numbers, tensors[-len(self.numbers) :], strict=True)]
+        args, extras = record.restored(self.statics, rest), SmallExtras(private, self.sets)
+        wanted, run = record.wanted_inputs(args, self.inputs), self.run
+        if private is not None and self.needs[-1]:
+            wanted.append(private)
+        assert run is not None
+        with library.no_autocast(args.a):
+            if not wanted:
+                return run(args, weights, extras)[0]
+            again = partial(of_statistics, args, weights, self.needs, extras)
+            value: Tensor = plain_loss(lambda: (*run(args, weights, extras), []), wanted, again)
+            return value
+
+
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
     """Differentiable library.small_loss; None: it is no small call."""
-    wanted, private = record.wanted_inputs(args, needs), extras.private
-    if private is not None:
-        needs = [*needs, torch.is_grad_enabled() and private.requires_grad]
-        wanted += [private] if needs[-1] else []
-    run = library.small_loss(args, weights, needs, extras)
-    if run is None:
-        return None
-    again = partial(of_statistics, args, weights, needs, extras)
-    value: Tensor = plain_loss(lambda: (*run(), []), wanted, again) if wanted else run()[0]
+
+    def of_this_kind() -> SmallLoss | None:
+        found = SmallLoss(args, weights, needs, extras)
+        return None if found.run is None else found
+
+    given = [x if isinstance(x, Tensor) else None for x in weights]
+    value: Tensor | None = as_one_step(of_this_kind, *record.tensors(args), extras.private, *given)
     return value
 
 
@@ -298,19 +325,21 @@ def tensors_of(args: Arguments) -> Sequence[Tensor | None]:
 
 def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     """Differentiable pair_stats."""
-    inputs = tensors_of(args)
-    outputs: tuple[Tensor, ...] = StatsFunction.apply(record.statics(args), budget, exact, *inputs)  # type: ignore[no-untyped-call]
+    inputs, statics = tensors_of(args), record.statics(args)
+    outputs: tuple[Tensor, ...] = as_one_step(lambda: partial(StatsFunction.apply, statics, budget, exact), *inputs)
     return outputs
 
 
 def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list[bool]) -> Any:
     """Differentiable pair_loss; with args.report, the loss and the reports, which have no gradient."""
     if plain(args.a):
+        if (small := small_loss(args, weights, needs, NO_EXTRAS)) is not None:
+            return small
         if any(needs):
             again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
             wanted = record.wanted_inputs(args, needs)
-            return plain_loss(lambda: library.loss(args, weights, budget, needs), wanted, again)
-        value, _, reports = library.loss(args, weights, budget, needs)
+            return plain_loss(lambda: library.whole_loss(args, weights, budget, needs), wanted, again)
+        value, _, reports = library.whole_loss(args, weights, budget, needs)
     else:
         given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
         if any(needs):

@@ -14,6 +14,7 @@ in float64, too, which consumer GPUs do at 1/64 of their float32 rate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from .. import backends
 from ..monoid import stat_dtype, widest_dtype
+from ..replay import as_one_step
 from . import check
 from .autograd import forward_only, once, run
 from .library import LIB, TAGS, no_autocast, register
@@ -49,8 +51,8 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
     for float64 vectors).
     """
     check.no_transforms()
-    directions, lengths = BasisFunction.apply(count, *vectors)  # type: ignore[no-untyped-call]
-    return directions, lengths
+    found: tuple[Tensor, Tensor] = as_one_step(lambda: partial(BasisFunction.apply, count), *vectors)
+    return found
 
 
 def exact_dtype(x: Tensor) -> torch.dtype:

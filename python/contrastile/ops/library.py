@@ -188,10 +188,16 @@ def upstream_of(
 
 def loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
     with no_autocast(args.a):
+        if (run := small_loss(args, weights, needs)) is not None:
+            return (*run(args, weights, NO_EXTRAS), [])
+    return whole_loss(args, weights, budget, needs)
+
+
+def whole_loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
+    """`loss` of any size, in blocks."""
+    with no_autocast(args.a):
         if args.prefixes:
             return prefix_loss(args, weights, budget, needs)
-        if (run := small_loss(args, weights, needs)) is not None:
-            return (*run(), [])
         call, backend = build_call(args)
         given = contiguous_weights(args, weights)
         value, grads = driver.scalar(call, backend, given, needed(args, needs), budget)
@@ -239,7 +245,7 @@ def small_loss(
 ) -> SmallLoss | None:
     """What does a small call at once, see Backend.small_loss. It keeps its statistics to itself."""
     sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
-    if args.second_a is not None or args.report or sets:
+    if args.second_a is not None or args.report or args.prefixes or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
     return backend.small_loss(args, weights[:4], needs, extras)
@@ -273,8 +279,7 @@ def weight_tensors(args: Arguments, weights: Sequence[Weight | None]) -> list[Te
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """The engine computes in its inputs' type; autocast around the call must not reach into it."""
-    kind = x.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):
+    if not torch._C._is_any_autocast_enabled() or x.is_meta or not torch.is_autocast_enabled(kind := x.device.type):
         return nullcontext()
     return torch.autocast(kind, enabled=False)
 

@@ -18,6 +18,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from ..replay import Cache
 from . import communication, sharded
 from .communication import RankError
 from .facts import Fact, fact, listed
@@ -158,6 +159,11 @@ def collective(function: F) -> F:
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or kwargs.get("group") is not None:
+            return with_ranks(*args, **kwargs)
+        return calls(args, kwargs)
+
+    def with_ranks(*args: Any, **kwargs: Any) -> Any:
         run: Callable[..., Any] = function
         if sharded.among(args, kwargs):
             of_rows = OwnRows(function)  # not kept beside the function: torch.export would have to hold it in a graph
@@ -167,7 +173,7 @@ def collective(function: F) -> F:
             return run(*args, **kwargs)
         if torch.compiler.is_compiling() and not (isinstance(group, Ranks) and group.sizes):
             torch._dynamo.graph_break(msg=OUTSIDE)
-            return torch._dynamo.disable(call)(*args, **kwargs)
+            return torch._dynamo.disable(with_ranks)(*args, **kwargs)
         ranks = resolve(group)
         assert ranks is not None
         if ranks.sizes is not None:  # nobody waits to be told
@@ -180,6 +186,7 @@ def collective(function: F) -> F:
                 report_failure(ranks, known(error))
             raise
 
+    calls = Cache(function, with_ranks)
     return cast(F, call)
 
 
