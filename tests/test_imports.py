@@ -202,8 +202,9 @@ ALLOWED = {
     "triton_kernels.merge": ("triton_kernels.functors", "triton_kernels.rules", "triton_kernels.tiles"),
     "triton_kernels.segments": ("triton_kernels.tiles",),
     "driver": ("monoid", "spec", "backends.base", "backends.underflow", "backends.waves", "driver"),
-    "ranks": ("driver", "backends.base", "literals", "monoid", "spec", "ranks"),
-    "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "ops"),
+    "replay": ("replay",),
+    "ranks": ("driver", "backends.base", "literals", "monoid", "replay", "spec", "ranks"),
+    "ops": ("literals", "monoid", "spec", "backends", "driver", "ranks", "replay", "ops"),
     "losses": ("literals", "ops", "ranks", "losses", "spec"),
     "reference": ("reference",),  # written from the papers, so that it can be wrong only by itself
     "distributed": ("ops", "ranks", "distributed"),

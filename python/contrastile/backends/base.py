@@ -36,8 +36,8 @@ class SmallExtras(NamedTuple):
     sets: int = 1
 
 
-# Of the record, weights and extras of a call that differs from the one it was made for in the tensors' numbers and places
-# alone: returns the weighted sum and the wanted gradients, float32.
+# Of the record, weights and extras of a call that differs from the one it was made for in the numbers and places of its
+# tensors alone: returns the weighted sum and the wanted gradients, float32.
 SmallLoss = Callable[[Any, SmallWeights, SmallExtras], tuple[Tensor, list[Tensor]]]
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -137,7 +136,7 @@ class CpuBackend(Backend):
         if not fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
-        return lambda args, weights, extras: small_loss(self.module, args, kind, weights[:4], needs, extras)
+        return lambda args, weights, extras: small_loss(self.module, args, kind, weights, needs, extras)
 
     def segments(self) -> CpuSegments:
         return CpuSegments(self)

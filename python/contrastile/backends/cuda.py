@@ -91,7 +91,7 @@ class CudaBackend(Backend):
     ) -> SmallLoss | None:
         if not any(needs) or not fits_at_once(args, weights, extras):
             return None
-        return lambda args, weights, extras: small_loss(self, args, weights[:4], needs)
+        return lambda args, weights, extras: small_loss(self, args, weights, needs)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)

@@ -6,7 +6,6 @@ Under TRITON_INTERPRET=1 it runs on the CPU, slowly: that is how it is tested wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +86,7 @@ class TritonBackend(Backend):
         if not fits_at_once(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, args.a.device)
-        return lambda args, weights, extras: small_loss(args, kind, weights[:4], needs)
+        return lambda args, weights, extras: small_loss(args, kind, weights, needs)
 
     def segments(self) -> TritonSegments:
         return TritonSegments(self)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..losses.common import paired_dot, reduced_empty
 from ..ops import EngineOptions, Pairs, Weights, pair_stats, weighted_sum
-from ..ops.autograd import FirstOrder
+from ..ops.autograd import first_order
 from ..ranks import GlobalBatch
 from .common import gradient_scaled
 
@@ -118,7 +118,7 @@ def hardened(
     total = scale + strength
     share = (scale / total).detach() if isinstance(scale, Tensor) else scale / total
     # the similarities of the hardness are constants: right up to first derivatives
-    rows, *columns = (FirstOrder.apply(gradient_scaled(x, share)) for x in (queries, *documents))  # type: ignore[no-untyped-call]
+    rows, *columns = (first_order(gradient_scaled(x, share)) for x in (queries, *documents))
     pairs, own = Pairs(rows, columns, total, keep="other_index"), documents[:1]
     if mode == "in_batch_negatives":  # all of a row's own pairs keep their logits
         drop_own(pairs, len(documents), batch)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..literals import BackendName, Reduction
 from ..ops import EngineOptions, Pairs, check, matmul, pair_stats
-from ..ops.autograd import FirstOrder
+from ..ops.autograd import first_order
 from ..ops.basis import exact_dtype
 from ..ranks import GlobalBatch, Group, collective
 from .common import engine_options, feature_batches, inverse, reduced_empty, upcast, zero
@@ -123,7 +123,7 @@ def spectrum(z: Tensor) -> tuple[Tensor, Tensor]:
     """
     check.no_transforms()
     result, count = z.dtype, min(z.shape[1:])
-    z = FirstOrder.apply(z).to(exact_dtype(z))  # type: ignore[no-untyped-call]
+    z = first_order(z).to(exact_dtype(z))
     gram = matmul(z, z.mT)
     values, w = _eigh(gram.detach())
     along = matmul(gram, w)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..literals import BackendName, Keep, Reduction, TestName
-from ..ops import Pairs, Weights, check, pair_stats, weighted_sum
+from ..ops import Pairs, Weights, check, pair_stats, stat_dtype, weighted_sum
 from ..ranks import GlobalBatch, Group, collective, given
 from .candidates import pair_ids
-from .common import engine_options, feature_pair, reduced_empty, upcast
+from .common import engine_options, feature_pair, reduced_empty
 from .weights import Counted, keep_present
 
 
@@ -114,5 +115,6 @@ def row_bias(logit_bias: float | Tensor | None, image: Tensor) -> Tensor | None:
     if logit_bias is None:
         return None
     bias = check.scalar("logit_bias", logit_bias, device=image.device)
-    n = image.shape[0]
-    return bias.expand(n) if isinstance(bias, Tensor) else upcast(image.new_empty(0)).new_full((n,), bias)
+    if isinstance(bias, Tensor):
+        return bias.expand(image.shape[0])
+    return torch.full((image.shape[0],), bias, dtype=stat_dtype(image.dtype), device=image.device)

@@ -237,43 +237,44 @@ def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -
     return super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
 
 
-class SmallLoss:
-    """Differentiable small calls of one kind, of all their tensors: those of the record, private columns, weights."""
+class LossCall:
+    """Differentiable calls of scalar mode of one kind, of all their tensors: the record's, private columns, weights.
 
-    def __init__(self, args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> None:
-        private = extras.private
-        self.inputs = needs  # of the record
-        if private is not None:
-            needs = [*needs, torch.is_grad_enabled() and private.requires_grad]
-        self.run = library.small_loss(args, weights, needs, extras)
-        self.statics, self.needs, self.sets = record.statics(args), needs, extras.sets
+    run: of the record, the weights and SmallExtras of a call.
+    """
+
+    def __init__(
+        self, run: Callable[..., library.Loss], args: Arguments, weights: Sequence[Any], needs: list[bool],
+        extras: SmallExtras = NO_EXTRAS,
+    ) -> None:  # fmt: skip
+        self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
+        self.tensors = (*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights))
 
-    def __call__(self, *tensors: Tensor | None) -> Tensor:
-        *rest, private = tensors[: -len(self.numbers)]
-        weights = [x if y is None else y for x, y in zip(self.numbers, tensors[-len(self.numbers) :], strict=True)]
-        args, extras = record.restored(self.statics, rest), SmallExtras(private, self.sets)
-        wanted, run = record.wanted_inputs(args, self.inputs), self.run
-        if private is not None and self.needs[-1]:
+    def __call__(self, *tensors: Tensor | None) -> Any:
+        count = len(self.numbers)
+        *rest, private = tensors[:-count]
+        weights = [x if y is None else y for x, y in zip(self.numbers, tensors[-count:], strict=True)]
+        args, extras, needs = record.restored(self.statics, rest), SmallExtras(private, self.sets), self.needs
+        wanted = record.wanted_inputs(args, needs[: record.count_inputs(args)])
+        if private is not None and needs[-1]:
             wanted.append(private)
-        assert run is not None
-        with library.no_autocast(args.a):
-            if not wanted:
-                return run(args, weights, extras)[0]
-            again = partial(of_statistics, args, weights, self.needs, extras)
-            value: Tensor = plain_loss(lambda: (*run(args, weights, extras), []), wanted, again)
-            return value
+        run = partial(self.run, args, weights, extras)
+        if wanted:
+            return plain_loss(run, wanted, partial(of_statistics, args, weights, needs, extras))
+        value, _, reports = run()
+        return (value, *reports) if reports else value
 
 
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
     """Differentiable library.small_loss; None: it is no small call."""
-
-    def of_this_kind() -> SmallLoss | None:
-        found = SmallLoss(args, weights, needs, extras)
-        return None if found.run is None else found
-
-    given = [x if isinstance(x, Tensor) else None for x in weights]
-    value: Tensor | None = as_one_step(of_this_kind, *record.tensors(args), extras.private, *given)
+    if extras.private is not None:
+        needs = [*needs, torch.is_grad_enabled() and extras.private.requires_grad]
+    run = library.small_loss(args, weights, needs, extras)
+    if run is None:
+        return None
+    call = LossCall(run, args, weights, needs, extras)
+    value: Tensor = as_one_step(call, *call.tensors)
     return value
 
 
@@ -318,6 +319,12 @@ class FirstOrder(torch.autograd.Function):
         return once(lambda g: (g.view_as(g),), gout)[0]
 
 
+def first_order(x: Tensor) -> Tensor:
+    """x, which may be differentiated once."""
+    value: Tensor = as_one_step(FirstOrder.apply, x)
+    return value
+
+
 def tensors_of(args: Arguments) -> Sequence[Tensor | None]:
     given = record.tensors(args)
     return record.distinct(given) if torch.compiler.is_compiling() else given
@@ -326,7 +333,9 @@ def tensors_of(args: Arguments) -> Sequence[Tensor | None]:
 def stats(args: Arguments, budget: int, exact: bool) -> tuple[Tensor, ...]:
     """Differentiable pair_stats."""
     inputs, statics = tensors_of(args), record.statics(args)
-    outputs: tuple[Tensor, ...] = as_one_step(lambda: partial(StatsFunction.apply, statics, budget, exact), *inputs)
+    # a product of sizes would bind a graph to them
+    pairs = args.n * args.m if plain(args.a) else 0
+    outputs: tuple[Tensor, ...] = as_one_step(StatsFunction.apply, statics, budget, exact, *inputs, pairs=pairs)
     return outputs
 
 
@@ -335,17 +344,13 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
     if plain(args.a):
         if (small := small_loss(args, weights, needs, NO_EXTRAS)) is not None:
             return small
-        if any(needs):
-            again = partial(of_statistics, args, weights, needs, NO_EXTRAS)
-            wanted = record.wanted_inputs(args, needs)
-            return plain_loss(lambda: library.whole_loss(args, weights, budget, needs), wanted, again)
-        value, _, reports = library.whole_loss(args, weights, budget, needs)
+        call = LossCall(partial(library.whole_loss, budget, needs), args, weights, needs)
+        return as_one_step(call, *call.tensors, pairs=args.n * args.m)
+    given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
+    if any(needs):
+        value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]
     else:
-        given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
-        if any(needs):
-            value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]
-        else:
-            value, _, reports = run_loss(args, given, needs)
+        value, _, reports = run_loss(args, given, needs)
     return (value, *reports) if args.report else value
 
 

@@ -14,7 +14,6 @@ in float64, too, which consumer GPUs do at 1/64 of their float32 rate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def basis(vectors: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
     for float64 vectors).
     """
     check.no_transforms()
-    found: tuple[Tensor, Tensor] = as_one_step(lambda: partial(BasisFunction.apply, count), *vectors)
+    found: tuple[Tensor, Tensor] = as_one_step(BasisFunction.apply, count, *vectors)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from ..backends import backend_names
 from ..monoid import stat_dtype
 from ..ranks.sharded import is_distributed
+from ..replay import as_one_step
 
 FEATURE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -140,7 +142,12 @@ def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torc
 def condition(message: str | Callable[[], str], holds: Tensor) -> None:
     """Refuses values, where looking at them waits for no device and breaks no graph. A message that names a size is
     made only then: it would bind a graph to that size."""
-    if holds.device.type == "cpu" and plain(holds) and not bool(holds.all()):
+    if holds.device.type == "cpu" and plain(holds):
+        as_one_step(partial(refuse_unless, message), holds)
+
+
+def refuse_unless(message: str | Callable[[], str], holds: Tensor) -> None:
+    if not bool(holds.all()):
         raise ValueError(message if isinstance(message, str) else message())
 
 

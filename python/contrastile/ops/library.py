@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -187,14 +188,16 @@ def upstream_of(
 
 
 def loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
-    with no_autocast(args.a):
-        if (run := small_loss(args, weights, needs)) is not None:
-            return (*run(args, weights, NO_EXTRAS), [])
-    return whole_loss(args, weights, budget, needs)
+    if (run := small_loss(args, weights, needs)) is not None:
+        return run(args, weights, NO_EXTRAS)
+    return whole_loss(budget, needs, args, weights)
 
 
-def whole_loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
-    """`loss` of any size, in blocks."""
+def whole_loss(
+    budget: int, needs: Sequence[bool], args: Arguments, weights: Sequence[Weight | None],
+    extras: SmallExtras = NO_EXTRAS,
+) -> Loss:  # fmt: skip
+    """`loss` of any size, in blocks. It has no extras."""
     with no_autocast(args.a):
         if args.prefixes:
             return prefix_loss(args, weights, budget, needs)
@@ -242,13 +245,20 @@ def slices(args: Arguments) -> Iterator[Arguments]:
 
 def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
-) -> SmallLoss | None:
-    """What does a small call at once, see Backend.small_loss. It keeps its statistics to itself."""
+) -> Callable[[Arguments, SmallWeights, SmallExtras], Loss] | None:
+    """What does a small call, and others of its kind, at once; see Backend.small_loss. It keeps its statistics to
+    itself."""
     sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
     if args.second_a is not None or args.report or args.prefixes or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
-    return backend.small_loss(args, weights[:4], needs, extras)
+    run = backend.small_loss(args, weights[:4], needs, extras)
+    return None if run is None else partial(at_once, run)
+
+
+def at_once(run: SmallLoss, args: Arguments, weights: SmallWeights, extras: SmallExtras) -> Loss:
+    with no_autocast(args.a):
+        return (*run(args, weights[:4], extras), [])
 
 
 Loss = tuple[Tensor, list[Tensor], list[Tensor]]  # the weighted sum, its gradients, `reports`

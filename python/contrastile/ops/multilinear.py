@@ -20,6 +20,7 @@ from torch import Tensor
 from .. import driver
 from ..backends import select
 from ..monoid import SideStats, finish, merge, neutral, stat_dtype
+from ..replay import as_one_step
 from ..spec import Needs, PairCall, PairSpec, PairTest, Reduce, Side, Upstream
 from . import check
 from .autograd import forward_only, once, run
@@ -58,7 +59,7 @@ def tuple_margins(modalities: Sequence[Tensor], scale: Tensor, *, memory_budget:
     wanted = torch.is_grad_enabled() and any(x.requires_grad for x in (scale, *modalities))
     # torch.compile cannot trace a tensor that is given twice
     different = [x.view_as(x) for x in modalities]
-    margins: Tensor = MarginsFunction.apply(backend, memory_budget if wanted else 0, scale, *different)  # type: ignore[no-untyped-call]
+    margins: Tensor = as_one_step(MarginsFunction.apply, backend, memory_budget if wanted else 0, scale, *different)
     return margins
 
 

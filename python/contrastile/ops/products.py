@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..replay import as_one_step
 from . import check
+from .check import plain
 from .library import no_autocast
 
 
@@ -20,7 +22,7 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     number of times. Transforms of torch.func and forward-mode AD see plain torch."""
     if check.transformed():
         return multiplied(x, y)
-    value: Tensor = Product.apply(x, y)  # type: ignore[no-untyped-call]
+    value: Tensor = as_one_step(Product.apply, x, y, pairs=y.shape[-1] * x.shape[:-1].numel() if plain(x) else 0)
     return value
 
 

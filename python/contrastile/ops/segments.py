@@ -10,6 +10,7 @@ from torch import Tensor
 from ..backends import select
 from ..literals import BackendName, SegmentReduceName
 from ..ranks import GlobalBatch, Group, collective, given, one_of, resolve, some_of
+from ..replay import as_one_step
 from . import check
 from .check import FEATURE_DTYPES
 from .segment_operators import Call, MaximaFunction, SoftmaxFunction, ordered
@@ -154,7 +155,7 @@ def offsets_of(name: str, segments: int | Tensor, cols: Tensor) -> tuple[Tensor,
 
 def reduced(call: Call, reduce: SegmentReduceName, sharpness: float | Tensor, keep_argmax: bool) -> Tensor:
     if reduce == "max":
-        largest: Tensor = MaximaFunction.apply(*call, keep_argmax)  # type: ignore[no-untyped-call]
+        largest: Tensor = as_one_step(MaximaFunction.apply, *call, keep_argmax)
         return largest
     number = sharpness_of(call, sharpness)
     stat, mean = softmax_statistic(call, number)
@@ -173,7 +174,7 @@ def sharpness_of(call: Call, sharpness: float | Tensor) -> Tensor:
 
 def softmax_statistic(call: Call, sharpness: Tensor) -> tuple[Tensor, Tensor]:
     """The log-sum-exp of sharpness z and the mean of z under its softmax."""
-    both: tuple[Tensor, Tensor] = SoftmaxFunction.apply(*call, sharpness)  # type: ignore[no-untyped-call]
+    both: tuple[Tensor, Tensor] = as_one_step(SoftmaxFunction.apply, *call, sharpness)
     return both
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
 from torch import Tensor
@@ -27,7 +27,7 @@ class Cache:
     general: the function, for calls that are not recorded.
     """
 
-    every: WeakSet[Cache] = WeakSet()
+    every: ClassVar[WeakSet[Cache]] = WeakSet()
 
     def __init__(self, function: Call, general: Call) -> None:
         self.function, self.general = function, general

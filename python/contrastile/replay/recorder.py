@@ -14,12 +14,15 @@ from torch.utils._pytree import tree_leaves
 # what may be asked of a tensor without looking at its numbers: guard.py has it, or what it follows from
 ASKED = {
     getattr(Tensor, name).__get__
-    for name in ("device", "dtype", "is_cpu", "is_cuda", "is_meta", "is_nested", "layout", "ndim", "requires_grad", "shape")
+    for name in (
+        "device", "dtype", "is_cpu", "is_cuda", "is_meta", "is_nested", "layout", "ndim", "requires_grad", "shape"
+    )
 } | {
     getattr(Tensor, name)
     for name in ("__len__", "dim", "element_size", "is_contiguous", "is_floating_point", "numel", "size", "stride")
 }  # fmt: skip
-MOST_BYTES = 1 << 20  # of what a recording keeps
+MOST_BYTES = 1 << 20  # of constants that a recording keeps
+MOST_PAIRS = 1 << 20  # of one step: what a recorded call computes stays in memory until it ends
 Call = Callable[..., Any]
 
 
@@ -28,6 +31,7 @@ class Step(NamedTuple):
     args: Sequence[Any]
     kwargs: dict[str, Any]
     outputs: Any  # a tensor or several
+    always: bool  # also where nobody needs the outputs
 
 
 class Recorder(TorchFunctionMode):
@@ -41,56 +45,64 @@ class Recorder(TorchFunctionMode):
         self.constants: dict[str, Tensor] = {}  # made of no input
         self.steps: list[Step] = []
         self.done = False  # or given up
-        self.engine = False  # whether the engine has run
-        self.states = torch.get_rng_state()
+        self.worth = False  # whether a step of ours has been recorded
+        self.modes = modes()
 
     def __torch_function__(self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if self.done or func in ASKED:
             return func(*args, **kwargs)
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        versions = versions_of(given)
+        versions, states = versions_of(given), random_states()
         outputs = func(*args, **kwargs)
         if not given and not isinstance(outputs, Tensor):  # a question about types
             return outputs
-        if versions is None or versions != versions_of(given):
-            self.done = True
+        # operations of another mode, as in a function with its own derivative, are not what they are to autograd
+        if versions is None or versions != versions_of(given) or modes() != self.modes:
+            self.give_up()
         else:
-            self.add(Step(func, args, kwargs, outputs), given)
+            random = not all(map(torch.equal, states, random_states()))
+            self.add(Step(func, args, kwargs, outputs, random), given)
         return outputs
 
     def add(self, step: Step, given: Sequence[Tensor]) -> None:
         made = [step.outputs] if isinstance(step.outputs, Tensor) else step.outputs
         known = all(id(x) in self.names for x in given)
-        constant = known and all(self.names[id(x)] in self.constants for x in given)
-        if not isinstance(made, (list, tuple)) or not all(isinstance(x, Tensor) for x in made):
-            self.done = not constant  # a number that is the same in every call
-        elif not known:
-            self.done = True
-        elif new := [x for x in made if id(x) not in self.names]:
+        constant = known and not step.always and all(self.names[id(x)] in self.constants for x in given)
+        several = isinstance(made, (list, tuple)) and all(isinstance(x, Tensor) for x in made)
+        if not known or not (several or constant):  # a number that is read of constants is the same in every call
+            self.give_up()
+        elif several:
+            new = [x for x in made if id(x) not in self.names]
             constant = constant and not any(x.requires_grad for x in made)
             for x in new:
                 self.names[id(x)] = name = f"{'c' if constant else 't'}{len(self.names)}"
                 if constant:
                     self.constants[name] = x
-            if not constant:
+            if step.always or (new and not constant):
                 self.steps.append(step)  # which keeps its tensors alive, so that no other gets their id
 
-    def one_step(self, build: Callable[[], Call | None], tensors: Sequence[Tensor | None]) -> Any:
+    def give_up(self) -> None:
+        self.done = True
+        self.steps.clear()  # and the memory of their tensors
+        self.constants.clear()
+
+    def one_step(self, call: Call, args: Sequence[Any], pairs: int) -> Any:
         before, self.done = self.done, True  # nothing inside is a step
-        call = build()
-        outputs = None if call is None else call(*tensors)
+        outputs = call(*args)
         self.done = before
-        if not before and call is not None:
-            self.engine = True
-            self.add(Step(call, tensors, {}, outputs), [x for x in tensors if x is not None])
+        if not before and pairs > MOST_PAIRS:
+            self.give_up()
+        elif not before:
+            self.worth |= outputs is not None
+            step = Step(call, args, {}, () if outputs is None else outputs, outputs is None)
+            self.add(step, [x for x in args if isinstance(x, Tensor)])
         return outputs
 
     def function(self, value: Any) -> Call | None:
         """What was recorded, of the tensors in the arguments; None: it cannot be told."""
         name = self.names.get(id(value), "")
-        random = not torch.equal(self.states, torch.get_rng_state())
-        if self.done or not self.engine or not name.startswith("t") or random:
+        if self.done or not self.worth or not name.startswith("t"):
             return None
         return self.compiled(name)
 
@@ -99,18 +111,19 @@ class Recorder(TorchFunctionMode):
         needed, lines, known = {result}, [f"return {result}"], dict[str, Any]()
         for step in reversed(self.steps):
             targets = [self.names[id(x)] for x in tree_leaves(step.outputs)]
-            if not needed.intersection(targets):
+            if not step.always and not needed.intersection(targets):
                 continue
             function = bound(known, step.function)
             given = [self.expression(x, known, needed) for x in step.args]
             given += [f"{key}={self.expression(x, known, needed)}" for key, x in step.kwargs.items()]
-            left = targets[0] if isinstance(step.outputs, Tensor) else f"({', '.join(targets)},)"
-            lines.append(f"{left} = {function}({', '.join(given)})")
+            left = f"{targets[0]} = " if isinstance(step.outputs, Tensor) else "".join(f"{x}, " for x in targets) + "= "
+            lines.append(f"{left if targets else ''}{function}({', '.join(given)})")
         kept = {name: x for name, x in self.constants.items() if name in needed}
         if sum(x.nbytes for x in kept.values()) > MOST_BYTES:
             return None
         head = ", ".join(f"x{index}" for index in range(len(self.inputs)))
-        exec("\n    ".join([f"def recorded({head}):", *reversed(lines)]), known | kept, found := {})
+        found: dict[str, Call] = {}
+        exec("\n    ".join([f"def recorded({head}):", *reversed(lines)]), known | kept, found)
         return found["recorded"]
 
     def expression(self, x: Any, known: dict[str, Any], needed: set[str]) -> str:
@@ -129,6 +142,16 @@ def versions_of(tensors: Sequence[Tensor]) -> list[int] | None:
     return None if any(x.is_inference() for x in tensors) else [x._version for x in tensors]
 
 
+def modes() -> tuple[bool, bool]:
+    return torch.is_grad_enabled(), torch._C._is_any_autocast_enabled()
+
+
+def random_states() -> list[Tensor]:
+    """Of torch's own generators. Random numbers are drawn anew in every call."""
+    devices = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, range(devices))]
+
+
 def bound(known: dict[str, Any], x: Any) -> str:
     """A name for x."""
     known[name := f"k{len(known)}"] = x
@@ -138,11 +161,9 @@ def bound(known: dict[str, Any], x: Any) -> str:
 RECORDER: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
-def as_one_step(build: Callable[[], Call | None], *tensors: Tensor | None) -> Any:
-    """What `build` returns, called with tensors; None where it returns None. A recording has it as one step, whatever
-    it does inside: it may depend on what guard.py lists and on these tensors alone."""
-    recorder = RECORDER.get()
-    if recorder is not None:
-        return recorder.one_step(build, tensors)
-    call = build()
-    return None if call is None else call(*tensors)
+def as_one_step(call: Call, *args: Any, pairs: int = 0) -> Any:
+    """call(*args), which a recording has as one step, whatever happens inside: it may depend on what guard.py lists and
+    on the tensors among args alone. It returns tensors, or None: then it is a check that every call makes. A step of
+    more than MOST_PAIRS pairs is not recorded."""
+    recorder = None if torch.compiler.is_compiling() else RECORDER.get()
+    return call(*args) if recorder is None else recorder.one_step(call, args, pairs)
