@@ -249,7 +249,10 @@ class LossCall:
     ) -> None:  # fmt: skip
         self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
-        self.tensors = (*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights))
+
+    @staticmethod
+    def tensors(args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS) -> list[Tensor | None]:
+        return [*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights)]
 
     def __call__(self, *tensors: Tensor | None) -> Any:
         count = len(self.numbers)
@@ -273,8 +276,8 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    call = LossCall(run, args, weights, needs, extras)
-    value: Tensor = as_one_step(call, *call.tensors)
+    call, tensors = LossCall(run, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
+    value: Tensor = as_one_step(call, *tensors)
     return value
 
 
@@ -345,7 +348,7 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
         if (small := small_loss(args, weights, needs, NO_EXTRAS)) is not None:
             return small
         call = LossCall(partial(library.whole_loss, budget, needs), args, weights, needs)
-        return as_one_step(call, *call.tensors, pairs=args.n * args.m)
+        return as_one_step(call, *LossCall.tensors(args, weights), pairs=args.n * args.m)
     given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if any(needs):
         value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]

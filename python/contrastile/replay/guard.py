@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 PLAIN = (Tensor, torch.nn.Parameter)
-CONSTANTS = frozenset({float, int, bool, str, type(None), torch.dtype})  # types whose values are part of the kind
+CONSTANTS = frozenset({float, int, bool, str, torch.dtype})  # types whose values are part of the kind
 
 
 def guarded(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Tensor]] | None:
@@ -37,7 +37,9 @@ def described(values: Iterable[Any], facts: list[Any], tensors: list[Tensor]) ->
     """Adds what is known of values to both lists. False: of an argument of another kind nothing is known."""
     for x in values:
         kind = type(x)
-        if kind in PLAIN:
+        if x is None:
+            facts.append(None)
+        elif kind in PLAIN:
             if x.is_nested or x.layout is not torch.strided or x.is_meta:
                 return False
             facts += (x.shape, x.stride(), x.dtype, x.device, x.requires_grad)
