@@ -84,6 +84,17 @@ def test_steps_are_right(dtype):
             assert float((x.double() - y).norm()) <= (2**-7 if dtype == torch.bfloat16 else 1e-5) * float(y.norm())
 
 
+def test_a_generator_draws_in_every_call():
+    views, own = [rows(seed=seed) for seed in range(3)], [torch.Generator().manual_seed(3) for _ in range(2)]
+    for _ in range(5):
+        one, other = own
+        found = contrastile.symile_loss(*views, logit_scale=2.0, generator=one)
+        assert torch.equal(found, contrastile.symile_loss.__wrapped__(*views, logit_scale=2.0, generator=other))
+        assert torch.equal(one.get_state(), other.get_state())
+        own = own[::-1]  # not that of the recording
+    assert recorded(contrastile.symile_loss) == 1
+
+
 # ---- what is another kind of call
 
 
