@@ -15,14 +15,14 @@ from contrastile import reference
 from contrastile.backends import native
 from contrastile.catalog import CATALOG
 from contrastile.ops import check
-from contrastile.replay import Cache, as_one_step, cache
+from contrastile.replay import CACHES, as_one_step, cache, recorded_call
 from support.loss_cases import differentiable, id_of, leaves
 
 needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
 
 
 def calls_of(function):
-    return next(x for x in Cache.every if x.function is function.__wrapped__)
+    return CACHES[function.__wrapped__]
 
 
 def recorded(function):
@@ -314,23 +314,23 @@ RECORDED = {
 
 @pytest.mark.parametrize("name", CALLS | RECORDED)
 def test_what_is_recorded(name):
-    calls = Cache((CALLS | RECORDED)[name], (CALLS | RECORDED)[name])
+    function = (CALLS | RECORDED)[name]
     for seed in range(5):
-        x = torch.randn(3, generator=torch.Generator().manual_seed(seed), requires_grad=True)
-        found, expected = (
-            (torch.manual_seed(3), f())[1] for f in (partial(calls, [x], {}), partial(calls.function, x))
-        )
-        for one, other in zip(*([y] if isinstance(y, torch.Tensor) else y for y in (found, expected)), strict=True):
+        x, results = torch.randn(3, generator=torch.Generator().manual_seed(seed), requires_grad=True), []
+        for call in (partial(recorded_call, function, function, [x], {}), partial(function, x)):
+            torch.manual_seed(3)
+            found = call()
+            results.append([found] if isinstance(found, torch.Tensor) else found)
+        for one, other in zip(*results, strict=True):
             assert torch.equal(one, other)
             if other.requires_grad:
                 assert_same(torch.autograd.grad(one, x), torch.autograd.grad(other, x))
-    (kind,) = calls.kinds.values()
+    (kind,) = CACHES[function].kinds.values()
     assert (kind.recorded is not None) == (name in RECORDED)
 
 
 def test_checks_of_numbers_are_made_in_every_call():
-    function = RECORDED["a check"]
-    calls = Cache(function, function)
+    calls = partial(recorded_call, RECORDED["a check"], RECORDED["a check"])
     for _ in range(4):
         calls([torch.ones(3)], {})
     with pytest.raises(ValueError, match="positive"):
@@ -341,8 +341,5 @@ def test_a_tensor_of_another_call_is_not_kept():
     """What a function takes from elsewhere may change."""
     for value in range(4):
         STATE.fill_(value)
-        calls = calls_of_state
-        assert float(calls([torch.ones(3)], {})) == 3 * value
-
-
-calls_of_state = Cache(of_another_tensor, of_another_tensor)
+        found = recorded_call(of_another_tensor, of_another_tensor, [torch.ones(3)], {})
+        assert float(found) == 3 * value

@@ -111,8 +111,10 @@ class Recorder(TorchFunctionMode):
         """The steps that the result needs, as Python: a loop over them would cost as much as they do."""
         needed, lines, known = {result}, [f"return {result}"], dict[str, Any]()
         for step in reversed(self.steps):
-            targets = [self.names[id(x)] for x in tree_leaves(step.outputs)]
-            if not step.always and not needed.intersection(targets):
+            made = tree_leaves(step.outputs)
+            targets = [self.names[id(x)] for x in made]
+            # what autograd saves must be the same in every call: torch.utils.checkpoint counts it
+            if not (step.always or any(x.requires_grad for x in made) or needed.intersection(targets)):
                 continue
             function = bound(known, step.function)
             given = [self.expression(x, known, needed) for x in step.args]
