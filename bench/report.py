@@ -1,4 +1,5 @@
-"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl. Equal results give an equal page."""
+"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl and the lines of bench/results/busy. Equal
+results give an equal page."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tests")]
@@ -16,6 +18,8 @@ from contrastile.benchmark import plots  # noqa: E402
 from contrastile.benchmark.problem import BOTH  # noqa: E402
 from contrastile.benchmark.record import NO_TIME, OK, Record, read  # noqa: E402
 from contrastile.benchmark.suite import DENSE  # noqa: E402
+from lines import read as lines_of  # noqa: E402
+from neighbour import busy_section  # noqa: E402
 from suite import DROPIN  # noqa: E402
 from tables import grouped, loss_of, loss_tables, machine_of, machine_section  # noqa: E402
 
@@ -24,8 +28,8 @@ PLOTTED_PACKAGES = 2  # the fastest
 INTRODUCTION, METHOD = ((Path(__file__).parent / f"report_{x}.md").read_text() for x in ("head", "method"))
 
 
-def page(records: Sequence[Record]) -> tuple[str, dict[str, list[Record]]]:
-    """The text, and for each plot its file's name and its records."""
+def page(records: Sequence[Record], busy: Sequence[dict[str, Any]] = ()) -> tuple[str, dict[str, list[Record]]]:
+    """The text, and for each plot its file's name and its records. busy: lines of bench_busy.py."""
     done = [x for x in records if x.outcome != NO_TIME]
     if not done:
         return INTRODUCTION + "\nThere are no results yet.\n", {}
@@ -36,7 +40,8 @@ def page(records: Sequence[Record]) -> tuple[str, dict[str, list[Record]]]:
             name = f"{slug(machine)}-{slug(title)}.svg"
             figures[name] = panels
             parts.append(f"![Time and memory of {title} against the batch N](benchmarks/{name})\n")
-    parts += [lost_section(done), METHOD, left_out([x for x in records if x.outcome == NO_TIME])]
+    parts += [lost_section(done), *([busy_section(busy)] if busy else []), METHOD]
+    parts.append(left_out([x for x in records if x.outcome == NO_TIME]))
     for machine, found in grouped(done, machine_of).items():
         parts.append(machine_section(machine, found))
         parts += [f"### {loss}\n\n{loss_tables(x)}" for loss, x in grouped(found, loss_of).items()]
@@ -97,7 +102,7 @@ def collected(folder: Path) -> list[Record]:
 
 
 def write(results: Path, docs: Path) -> None:
-    text, figures = page(collected(results))
+    text, figures = page(collected(results), lines_of(results, "busy"))
     folder = docs / "benchmarks"
     for stale in folder.glob("*.svg"):
         stale.unlink()
