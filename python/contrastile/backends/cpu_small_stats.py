@@ -35,7 +35,7 @@ def statistics(module: Any, args: Any, kind: torch.dtype, padding: int, budget: 
     values, alive = described(args, kind)
     values["work"] = STATS
     sides = [set_outputs(values, args, "row", args.n, True), set_outputs(values, args, "col", args.m, args.cols)]
-    scores = torch.zeros(room_for_scores(args, padding, budget), dtype=torch.float32, device=args.a.device)
+    scores = args.a.new_zeros(room_for_scores(args, padding, budget), dtype=torch.float32)
     set_scores(values, args, padding, scores)
     run(module, values)
     del alive
@@ -44,19 +44,18 @@ def statistics(module: Any, args: Any, kind: torch.dtype, padding: int, budget: 
 
 def set_outputs(values: dict[str, Any], args: Any, side: str, count: int, on: bool) -> tuple[Tensor, ...]:
     """Memory for library.side_outputs; of a side that is off, empty."""
-    count, split, device = count if on else 0, args.split, args.a.device
+    count, split, new, single = count if on else 0, args.split, args.a.new_empty, torch.float32
     integers = ["kept_positives"] * split + ["kept"] * args.counts + ["positives"] * (split or args.counts)
-    stat = torch.empty(count, 2, dtype=torch.float32, device=device)
-    positive = torch.empty(count, dtype=torch.float32, device=device)
-    positive_stat = torch.empty(count if split else 0, 2, dtype=torch.float32, device=device)
-    numbers = torch.empty(len(integers) if on else 0, count, dtype=torch.int64, device=device)
+    stat, positive = new(count, 2, dtype=single), new(count, dtype=single)
+    positive_stat = new(count if split else 0, 2, dtype=single)
+    numbers = new(len(integers) if on else 0, count, dtype=torch.int64)
     if on:
         values[f"{side}_stat"], values[f"block.{side}.positive"] = stat.data_ptr(), positive.data_ptr()
         if split:
             values[f"{side}_positive_stat"] = positive_stat.data_ptr()
-        for name, number in zip(integers, numbers, strict=True):
-            values[f"block.{side}.{name}"] = number.data_ptr()
-    return stat, positive, positive_stat, torch.empty(0, TARGET_PARTS, dtype=torch.float32, device=device), numbers
+        if integers:
+            values |= {f"block.{side}.{name}": x.data_ptr() for name, x in zip(integers, numbers, strict=True)}
+    return stat, positive, positive_stat, new(0, TARGET_PARTS, dtype=single), numbers
 
 
 def set_scores(values: dict[str, Any], args: Any, padding: int, scores: Tensor) -> None:
