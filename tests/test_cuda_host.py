@@ -295,7 +295,12 @@ MUTANTS = {
         "(double)to.positive_stat[2 * i] - to",
         {"reduce": "lse", "positives": "same_id"},
     ),
-    "their slopes": (FINISH, "2 * i] = side.positive_peak[i]", "2 * i] = 0.f", {"reduce": "lse", "positives": "same_id"}),
+    "their slopes": (
+        FINISH,
+        "2 * i] = side.positive_peak[i]",
+        "2 * i] = 0.f",
+        {"reduce": "lse", "positives": "same_id"},
+    ),
 }
 
 

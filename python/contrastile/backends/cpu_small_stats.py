@@ -88,8 +88,13 @@ def gradients(
 
 
 def set_weights(
-    values: dict[str, Any], args: Any, side: str, parts: Tensor, positive_parts: Tensor, weights: Sequence[Tensor | None]
-) -> list[Tensor]:  # fmt: skip
+    values: dict[str, Any],
+    args: Any,
+    side: str,
+    parts: Tensor,
+    positive_parts: Tensor,
+    weights: Sequence[Tensor | None],
+) -> list[Tensor]:
     """A side's finished statistics, and the gradients of them that library.upstream_of takes."""
     given = {"stat": parts, "weight": weights[0]}
     if args.positives:

@@ -161,10 +161,10 @@ def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tenso
     parts, rest = tensors[: SAVED + 1], tensors[SAVED + 1 :]
     row, col, inputs = rest[:GRADIENTS], rest[GRADIENTS : 2 * GRADIENTS], rest[2 * GRADIENTS :]
     args = record.restored(statics, inputs)
+    given: tuple[Any, ...] = (*parts, list(row), list(col), needs)
     if check.plain_gradients(args.a, (*row, *col)):
-        return tuple(library.stats_backward(args, *parts, row, col, needs))  # type: ignore[arg-type]
-    grads = torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *parts, list(row), list(col), needs)
-    return tuple(grads)
+        return tuple(library.stats_backward(args, *given))
+    return tuple(torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *given))
 
 
 class LossFunction(torch.autograd.Function):
