@@ -48,14 +48,14 @@ def set_outputs(values: dict[str, Any], args: Any, side: str, count: int, on: bo
     integers = ["kept_positives"] * split + ["kept"] * args.counts + ["positives"] * (split or args.counts)
     stat, positive = new(count, 2, dtype=single), new(count, dtype=single)
     positive_stat = new(count if split else 0, 2, dtype=single)
-    numbers = new(len(integers) if on else 0, count, dtype=torch.int64)
+    counts = new(len(integers) if on else 0, count, dtype=torch.int64)
     if on:
         values[f"{side}_stat"], values[f"block.{side}.positive"] = stat.data_ptr(), positive.data_ptr()
         if split:
             values[f"{side}_positive_stat"] = positive_stat.data_ptr()
         if integers:
-            values |= {f"block.{side}.{name}": x.data_ptr() for name, x in zip(integers, numbers, strict=True)}
-    return stat, positive, positive_stat, new(0, TARGET_PARTS, dtype=single), numbers
+            values |= {f"block.{side}.{name}": x.data_ptr() for name, x in zip(integers, counts, strict=True)}
+    return stat, positive, positive_stat, new(0, TARGET_PARTS, dtype=single), counts
 
 
 def set_scores(values: dict[str, Any], args: Any, padding: int, scores: Tensor) -> None:
