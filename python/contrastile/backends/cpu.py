@@ -12,10 +12,11 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
+from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallStats, SmallWeights
 from .cpu_basis import cpu_bases
 from .cpu_segments import CpuSegments
-from .cpu_small import fits, small_loss
+from .cpu_small import fits, loss_fits, small_loss
+from .cpu_small_stats import small_stats
 from .native_block import (
     describe,
     dtype_code,
@@ -137,10 +138,15 @@ class CpuBackend(Backend):
     def small_loss(
         self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
     ) -> SmallLoss | None:
-        if not fits(args, weights, extras):
+        if not loss_fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
         return lambda args, weights, extras: small_loss(self.module, args, kind, weights, needs, extras)
+
+    def small_stats(self, args: Any) -> SmallStats | None:
+        if not fits(args):
+            return None
+        return small_stats(self.module, self.compute_dtype(args.compute, CPU), self.padding)
 
     def segments(self) -> CpuSegments:
         return CpuSegments(self)
