@@ -285,7 +285,7 @@ MUTANTS = {
     "merge": (STATS, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
     "side": (STATS, "pair, x.col, j + c", "pair, x.row, i", {"reduce": "lse"}),
     "row sum": (SCORE_GRAD, "sum(s.row[k][r], LANES, 1)", "sum(s.row[k][r], LANES - 1, 1)", {"reduce": "lse"}),
-    "finish": (FINISH, "2 * i + 1] = second", "2 * i + 1] = first", {"reduce": "lse"}),
+    "finish": (FINISH, "2 * i + 1] = second", "2 * i + 1] = -second", {"reduce": "lse"}),
     "loss": (FINISH, "(double)positive_weight * side.positive[i]", "(double)positive_weight", {"reduce": "relu"}),
     "join": (SMALL_CALL, "k < count; k += heads", "k + heads < count; k += heads", {"reduce": "softplus"}),
     "workspace": (FINISH, "weight, take<float>(at, 2 * count)", "weight, take<float>(at, count)", {"reduce": "lse"}),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from contrastile import backends, spec
-from contrastile.backends import cpu_small, native
+from contrastile.backends import cpu_small, cpu_small_stats, native
 from contrastile.backends.native_struct import leaves, new, packer
 from contrastile.monoid import NUMBERS
 
@@ -91,8 +91,11 @@ def test_every_field_has_a_value_in_python(module, request):
         node.value.attr for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute)
     }
     assigned |= set(NUMBERS)  # of a side, by setattr
-    words = ast.walk(ast.parse(Path(cpu_small.__file__).read_text()))  # places of values in a packed struct
-    assigned |= {x.value.rpartition(".")[2] for x in words if isinstance(x, ast.Constant) and isinstance(x.value, str)}
+    for packing in (cpu_small, cpu_small_stats):  # places of values in a packed struct
+        words = [
+            x.value for x in ast.walk(ast.parse(Path(packing.__file__).read_text())) if isinstance(x, ast.Constant)
+        ]
+        assigned |= {x.rpartition(".")[2] for x in words if isinstance(x, str)}
     for struct in STRUCTS[request.node.callspec.params["module"]]:
         assert {name for _, name in fields(new(module, struct))} <= assigned
 

@@ -22,8 +22,9 @@ COMPILER = shutil.which("g++")
 EACH = "(test_ragged_shapes and (cpu-float32 or cpu-bfloat16)) or (test_square and cpu-float32 and 37)"
 STRONGEST = """(test_every_reduce_keep_and_positives and cpu-bfloat16) or (every_score and cpu)
     or (test_rows_and_columns_in_many_pieces and cpu) or (test_batches_of_many_chunks and cpu) or test_native_struct
-    or (test_every_reduce_keep_positives_score_and_side and (lse or max) and same_id) or (test_kept_scores and cpu)"""
-FILES = ("pair", "distances", "triangle", "matryoshka", "native_struct", "cuda_host")
+    or (test_every_reduce_keep_positives_score_and_side and (lse or max) and same_id) or (test_kept_scores and cpu)
+    or test_one_call_each_way"""
+FILES = ("pair", "small_stats", "distances", "triangle", "matryoshka", "native_struct", "cuda_host")
 
 
 def library(name: str) -> str:

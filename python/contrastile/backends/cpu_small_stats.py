@@ -14,6 +14,8 @@ from .cpu_small import described, directions, run, set_gradients
 from .small import numbers
 
 STATS, GRADIENTS = 1, 2  # SmallWork in csrc/cpu/block.h
+# where statistics of a side go, and those of its kept positives
+PLACES = {"row": ("row_stat", "row_positive_stat"), "col": ("col_stat", "col_positive_stat")}
 
 
 def small_stats(module: Any, kind: torch.dtype, padding: int) -> SmallStats:
@@ -50,9 +52,10 @@ def set_outputs(values: dict[str, Any], args: Any, side: str, count: int, on: bo
     positive_stat = new(count if split else 0, 2, dtype=single)
     counts = new(len(integers) if on else 0, count, dtype=torch.int64)
     if on:
-        values[f"{side}_stat"], values[f"block.{side}.positive"] = stat.data_ptr(), positive.data_ptr()
+        place, positive_place = PLACES[side]
+        values[place], values[f"block.{side}.positive"] = stat.data_ptr(), positive.data_ptr()
         if split:
-            values[f"{side}_positive_stat"] = positive_stat.data_ptr()
+            values[positive_place] = positive_stat.data_ptr()
         if integers:
             values |= {f"block.{side}.{name}": x.data_ptr() for name, x in zip(integers, counts, strict=True)}
     return stat, positive, positive_stat, new(0, TARGET_PARTS, dtype=single), counts

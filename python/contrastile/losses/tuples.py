@@ -91,9 +91,8 @@ class TupleProblem:
         if total is None:
             return value
         count = candidates if self.counted.present is None else at_least_one(self.counted.count(self.batch))
-        share = self.smoothing / count  # of a candidate in smoothing * (own - the mean of all logits)
-        smoothed: Tensor = value + (self.smoothing - share) * own - share * total
-        return smoothed
+        mean = (total + own) / count
+        return torch.add(value, own - mean, alpha=self.smoothing)
 
 
 def tuple_loss(
