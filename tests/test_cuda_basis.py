@@ -20,6 +20,7 @@ from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.catalog import Case
 from contrastile.ops import basis as op
 from contrastile.ops.basis import basis
+from contrastile.replay import CACHES
 from contrastile.testing import EPS, compare, largest
 from support import cuda_host
 from support.combinations import by_default, each_once
@@ -358,6 +359,7 @@ MORE_MUTANTS = {
 
 
 def check_everything(host: HostBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    CACHES.clear()  # of another backend
     for dtype in (torch.float32, torch.float16):
         for size, samples, width, count in ((4, 5, 130, 3), (3, 4, 64, 0), (2, 3, 31, 2)):
             compare_with_torch(monkeypatch, host, vectors(size, samples, width, dtype), count)

@@ -19,6 +19,7 @@ from contrastile.backends.native_block import describe, set_grad, weighted_side
 from contrastile.backends.native_struct import struct_of
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.ops import record
+from contrastile.replay import CACHES
 from contrastile.spec import NO_TEST, Limits, PairSpec, PairTest, Reduce, Score, Target
 from contrastile.testing import check_card
 from support import cuda_host, distances, launches
@@ -263,6 +264,7 @@ def test_launches_of_the_torch_backend_are_as_documented(name):
 
 
 def check_everything(reduce: str, **options: object) -> None:
+    CACHES.clear()  # of another backend
     if reduce != "max":
         options = {"positives": "same_index"} | options
     for extras in ((), EXTRAS):

@@ -19,6 +19,7 @@ from contrastile import BackendUnsupported, backends, segment_reduce
 from contrastile.backends import cpu_segments, native, native_block, segments, torch_segments
 from contrastile.backends.torch_tiles import TorchBackend
 from contrastile.ops.segments import REDUCES
+from contrastile.replay import CACHES
 from contrastile.spec import Limits
 from contrastile.testing import EPS
 from support.loss_cases import DTYPES, id_of
@@ -460,6 +461,7 @@ MUTANTS = {
 
 
 def check_everything() -> None:
+    CACHES.clear()  # of another backend
     for name in ("ragged", "one long", "primes", "many short"):
         for masked in (False, True):
             for way in ("max", "softmax_mean"):
