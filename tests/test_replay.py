@@ -412,6 +412,15 @@ def test_checks_of_numbers_are_made_in_every_call():
         calls([torch.full((3,), -10.0)], {})
 
 
+def test_a_refusal_shows_the_numbers_of_its_own_call():
+    x, y = rows(4), rows(4, seed=1)
+    for end in range(5):
+        contrastile.segment_reduce(x, y, torch.tensor([0, end, 4]))
+    assert recorded(contrastile.segment_reduce) == 1
+    with pytest.raises(ValueError, match=r"got \[0, 7, 4\]"):
+        contrastile.segment_reduce(x, y, torch.tensor([0, 7, 4]))
+
+
 def test_a_tensor_of_another_call_is_not_kept():
     """What a function takes from elsewhere may change."""
     for value in range(4):

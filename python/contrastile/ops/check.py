@@ -148,16 +148,17 @@ def bool_mask(name: str, value: Any, shape: tuple[int | None, ...], device: torc
     return x
 
 
-def condition(message: str | Callable[[], str], holds: Tensor) -> None:
+def condition(message: str | Callable[..., str], holds: Tensor, *shown: Tensor) -> None:
     """Refuses values, where looking at them waits for no device and breaks no graph. A message that names a size is
-    made only then: it would bind a graph to that size."""
+    made only then: it would bind a graph to that size. One that shows numbers is made of the tensors `shown`: it must
+    not remember those of a recorded call."""
     if holds.device.type == "cpu" and plain(holds):
-        as_one_step(partial(refuse_unless, message), holds)
+        as_one_step(partial(refuse_unless, message), holds, *shown)
 
 
-def refuse_unless(message: str | Callable[[], str], holds: Tensor) -> None:
+def refuse_unless(message: str | Callable[..., str], holds: Tensor, *shown: Tensor) -> None:
     if not bool(holds.all()):
-        raise ValueError(message if isinstance(message, str) else message())
+        raise ValueError(message if isinstance(message, str) else message(*shown))
 
 
 def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | None = None) -> float | Tensor:

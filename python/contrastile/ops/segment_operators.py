@@ -240,10 +240,10 @@ def ordered(name: str, offsets: Tensor, columns: int) -> Tensor:
     are refused."""
     possible = offsets.clamp(0, columns).cummax(0).values
 
-    def message() -> str:
+    def message(offsets: Tensor) -> str:
         return f"{name} must be offsets from 0 to {columns} that do not decrease, got {offsets.tolist()}"
 
-    check.condition(message, possible == offsets)
+    check.condition(message, possible == offsets, offsets)
     return possible
 
 
