@@ -26,7 +26,7 @@ LONG_BY_NUMBERS = {
     "arange", "argwhere", "bincount", "masked_select", "nonzero", "one_hot", "unique", "unique_consecutive"
 }  # fmt: skip
 NUMBERS = (bool, int, float, list)  # what is read of constants is one of these
-MOST_BYTES = 1 << 20  # of constants that a recording keeps
+MOST_BYTES = 1 << 17  # of constants that a recording keeps
 MOST_NUMBERS = 1 << 20  # of a tensor: while a call is recorded, all that it makes stays in memory
 MOST_PAIRS = 1 << 20  # of one step
 Call = Callable[..., Any]
