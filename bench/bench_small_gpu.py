@@ -31,10 +31,15 @@ def install() -> None:
     torch.set_num_threads(1)
     ahead.install(ahead.Device())
     # a CPU has no product of halves into float32: one of halves in its place, as many operations
-    add, put = products.add_float_product, products.set_float_product
+    add, product = products.add_float_product, products.float_product
     products.add_float_product = lambda out, x, y: add(out, x, y) if x.dtype == out.dtype else torch.mm(x, y)
-    products.set_float_product = lambda out, x, y: put(out, x, y) if x.dtype == out.dtype else torch.mm(x, y)
+    products.float_product = lambda x, y: product(x, y) if x.dtype == torch.float32 else widened(torch.mm(x, y))
     autograd.is_one = lambda gout: False  # whether an upstream gradient is 1 is not asked of a GPU
+
+
+def widened(x: Tensor) -> Tensor:
+    """Only in type: what a product into float32 writes to."""
+    return torch.empty(x.shape)
 
 
 def steps(loss: str, a: Tensor, b: Tensor, scale: Tensor) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:

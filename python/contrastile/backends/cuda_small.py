@@ -12,7 +12,7 @@ from ..spec import FLOOR, Score
 from .base import SmallWeights
 from .native_block import GRAD_TYPES
 from .native_small import set_numbers, set_operands
-from .products import set_products
+from .products import feature_gradients
 from .small import features, gradients_in_order, numbers
 from .underflow import bound_of, power_of_two
 
@@ -51,11 +51,7 @@ def small_loss(backend: Any, args: Any, weights: SmallWeights, needs: Sequence[b
             values[SUMS[place]] = total.data_ptr()
     backend.launch_packed(values, device)
     del alive
-    rows = torch.empty(a.shape, dtype=torch.float32, device=device) if needs[0] else None
-    cols = rows
-    if not square:
-        cols = torch.empty(b.shape, dtype=torch.float32, device=device) if needs[-1] else None
-    set_products(a, b, grad[:, :, :m], rows, cols)
+    rows, cols = feature_gradients(a, b, grad[:, :, :m], needs[0], needs[-1], square)
     if (total_scale := sums[0]) is not None and scale.dim() == 0:
         sums[0] = total_scale.sum()
     return loss, gradients_in_order(rows, sums, cols, square, factor)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..backends.base import SmallExtras
+from ..backends.base import WEIGHTS, DirectLoss, SmallExtras
 from ..monoid import TargetStats, joined_parts, widest_dtype
 from ..replay import as_one_step
 from . import check, library, record
@@ -208,9 +209,11 @@ class PlainLoss(torch.autograd.Function):
         half = len(saved) // 2
         if is_one(gout):
             return (None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
+        if not torch.is_grad_enabled():
+            return (None, None, *scaled(gout, *saved))
         # one tensor may be two inputs: the gradient of either must not pass through the other
         inputs = [x.view_as(x) for x in saved[half:]]
-        if not torch.is_grad_enabled() or ctx.again is None or (value := ctx.again(inputs)) is None:
+        if ctx.again is None or (value := ctx.again(inputs)) is None:
             return (None, None, *once(scaled, gout, *saved))
         with torch.no_grad():
             known = scaled(gout, *saved)
@@ -244,26 +247,42 @@ class LossCall:
     """
 
     def __init__(
-        self, run: Callable[..., library.Loss], args: Arguments, weights: Sequence[Any], needs: list[bool],
-        extras: SmallExtras = NO_EXTRAS,
+        self, run: Callable[..., Any], args: Arguments, weights: Sequence[Any],
+        needs: list[bool], extras: SmallExtras = NO_EXTRAS,
     ) -> None:  # fmt: skip
         self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
+        self.direct = run if isinstance(run, DirectLoss) else None
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
-        self.tensors = (*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights))
+        places = {name: place for place, name in enumerate((*record.SINGLE, "blocks"))}
+        places |= {name: place - len(weights) for place, name in enumerate(WEIGHTS)}
+        self.taken = itemgetter(*(places[name] for name in self.direct.names)) if self.direct else None
+        inputs = [*record.input_places(args), -len(weights) - 1]
+        self.wanted = [place for place, need in zip(inputs, needs, strict=False) if need]
 
     def __call__(self, *tensors: Tensor | None) -> Any:
+        if self.wanted:
+            wanted: list[Any] = [tensors[place] for place in self.wanted]
+            return plain_loss(partial(self.value, tensors), wanted, partial(self.again, tensors))
+        value, _, reports = self.value(tensors)
+        return (value, *reports) if reports else value
+
+    def value(self, tensors: Sequence[Any]) -> library.Loss:
+        if self.direct is None or self.taken is None:
+            args, weights, extras = self.restored(tensors)
+            found: library.Loss = self.run(args, weights, extras)
+            return found
+        with library.no_autocast(tensors[0]):
+            return (*self.direct.of_tensors(self.taken(tensors)), [])
+
+    def again(self, tensors: Sequence[Any], wanted: Sequence[Tensor]) -> Tensor | None:
+        args, weights, extras = self.restored(tensors)
+        return of_statistics(args, weights, self.needs, extras, wanted)
+
+    def restored(self, tensors: Sequence[Any]) -> tuple[Arguments, list[Any], SmallExtras]:
         count = len(self.numbers)
         *rest, private = tensors[:-count]
         weights = [x if y is None else y for x, y in zip(self.numbers, tensors[-count:], strict=True)]
-        args, extras, needs = record.restored(self.statics, rest), SmallExtras(private, self.sets), self.needs
-        wanted = record.wanted_inputs(args, needs[: record.count_inputs(args)])
-        if private is not None and needs[-1]:
-            wanted.append(private)
-        run = partial(self.run, args, weights, extras)
-        if wanted:
-            return plain_loss(run, wanted, partial(of_statistics, args, weights, needs, extras))
-        value, _, reports = run()
-        return (value, *reports) if reports else value
+        return record.restored(self.statics, rest), weights, SmallExtras(private, self.sets)
 
 
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
@@ -273,9 +292,16 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    call = LossCall(run, args, weights, needs, extras)
-    value: Tensor = as_one_step(call, *call.tensors)
+    call = LossCall(run if isinstance(run, DirectLoss) else partial(library.at_once, run), args, weights, needs, extras)
+    value: Tensor = as_one_step(call, *tensors_of_loss(args, weights, extras))
     return value
+
+
+def tensors_of_loss(
+    args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS
+) -> tuple[Tensor | None, ...]:
+    """Of LossCall. It keeps none of them: it lives as long as the recording of a call."""
+    return (*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights))
 
 
 def is_one(gout: Tensor) -> bool:
@@ -345,7 +371,7 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
         if (small := small_loss(args, weights, needs, NO_EXTRAS)) is not None:
             return small
         call = LossCall(partial(library.whole_loss, budget, needs), args, weights, needs)
-        return as_one_step(call, *call.tensors, pairs=args.n * args.m)
+        return as_one_step(call, *tensors_of_loss(args, weights), pairs=args.n * args.m)
     given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if any(needs):
         value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]
