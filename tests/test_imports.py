@@ -27,7 +27,7 @@ ALLOWED = {
     "spec": ("monoid",),
     "backends.base": ("monoid", "spec", "backends.segments"),
     "backends.segments": ("spec",),
-    "backends.small": (),
+    "backends.small": ("spec", "backends.base"),
     "backends.underflow": (),
     "backends.products": (),
     "backends.waves": (),

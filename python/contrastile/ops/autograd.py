@@ -271,8 +271,11 @@ class LossCall:
             args, weights, extras = self.restored(tensors)
             found: library.Loss = self.run(args, weights, extras)
             return found
+        given = self.taken(tensors)
+        if not torch._C._is_any_autocast_enabled():  # or a context would cost a microsecond
+            return (*self.direct.of_tensors(given), [])
         with library.no_autocast(tensors[0]):
-            return (*self.direct.of_tensors(self.taken(tensors)), [])
+            return (*self.direct.of_tensors(given), [])
 
     def again(self, tensors: Sequence[Any], wanted: Sequence[Tensor]) -> Tensor | None:
         args, weights, extras = self.restored(tensors)
