@@ -1,6 +1,8 @@
 """Recorded calls are what they were recorded from, and are made anew where anything differs that they depend on."""
 
+import gc
 import threading
+import weakref
 from functools import partial
 
 import pytest
@@ -80,6 +82,17 @@ def test_steps_are_right(dtype):
         expected = step(reference.info_nce, wide, *wide[:2], temperature=wide[2])
         for x, y in zip(found, expected, strict=True):
             assert float((x.double() - y).norm()) <= (2**-7 if dtype == torch.bfloat16 else 1e-5) * float(y.norm())
+
+
+def test_a_generator_draws_in_every_call():
+    views, own = [rows(seed=seed) for seed in range(3)], [torch.Generator().manual_seed(3) for _ in range(2)]
+    for _ in range(5):
+        one, other = own
+        found = contrastile.symile_loss(*views, logit_scale=2.0, generator=one)
+        assert torch.equal(found, contrastile.symile_loss.__wrapped__(*views, logit_scale=2.0, generator=other))
+        assert torch.equal(one.get_state(), other.get_state())
+        own = own[::-1]  # not that of the recording
+    assert recorded(contrastile.symile_loss) == 1
 
 
 # ---- what is another kind of call
@@ -215,13 +228,18 @@ def test_a_temperature_that_changes_at_each_call_does_not_fill_memory(monkeypatc
         assert len(calls_of(contrastile.info_nce).kinds) <= 8
 
 
-def test_recordings_hold_no_argument():
-    a, b = rows(), rows(seed=1)
+@pytest.mark.parametrize("name", ["info_nce", "gram_loss", "clip_distill_loss", "symile_loss"])
+def test_recordings_hold_no_argument(name):
+    """Neither the tensors they were recorded from, nor those of later calls."""
+    card, held = next(card for card in CATALOG if card.name == name), []
     for _ in range(4):
-        contrastile.info_nce(a, b, negatives=rows(20, seed=2))
-    function = next(kind.recorded for kind in calls_of(contrastile.info_nce).kinds.values() if kind)
-    held = [x for x in function.__globals__.values() if isinstance(x, torch.Tensor)]
-    assert all(x.numel() == 1 for x in held)  # the scale
+        case = differentiable(next(iter(card.variants.values()))(9, 5, torch.Generator(), torch.float32))
+        card.function(*case.args, **case.kwargs).backward()
+        held += [weakref.ref(x) for x in leaves(case)]
+        del case
+    assert recorded(card.function) == 1
+    gc.collect()
+    assert not any(x() is not None for x in held)
 
 
 # ---- what cannot be recorded

@@ -242,6 +242,7 @@ def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -
 
 class LossCall:
     """Differentiable calls of scalar mode of one kind, of all their tensors: the record's, private columns, weights.
+    It keeps none of them.
 
     run: of the record, the weights and SmallExtras of a call.
     """
@@ -258,6 +259,10 @@ class LossCall:
         self.taken = itemgetter(*(places[name] for name in self.direct.names)) if self.direct else None
         inputs = [*record.input_places(args), -len(weights) - 1]
         self.wanted = [place for place, need in zip(inputs, needs, strict=False) if need]
+
+    @staticmethod
+    def tensors(args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS) -> list[Tensor | None]:
+        return [*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights)]
 
     def __call__(self, *tensors: Tensor | None) -> Any:
         if self.wanted:
@@ -295,16 +300,10 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    call = LossCall(run if isinstance(run, DirectLoss) else partial(library.at_once, run), args, weights, needs, extras)
-    value: Tensor = as_one_step(call, *tensors_of_loss(args, weights, extras))
+    direct = run if isinstance(run, DirectLoss) else partial(library.at_once, run)
+    call, tensors = LossCall(direct, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
+    value: Tensor = as_one_step(call, *tensors)
     return value
-
-
-def tensors_of_loss(
-    args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS
-) -> tuple[Tensor | None, ...]:
-    """Of LossCall. It keeps none of them: it lives as long as the recording of a call."""
-    return (*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights))
 
 
 def is_one(gout: Tensor) -> bool:
@@ -374,7 +373,7 @@ def loss(args: Arguments, weights: library.LossWeights, budget: int, needs: list
         if (small := small_loss(args, weights, needs, NO_EXTRAS)) is not None:
             return small
         call = LossCall(partial(library.whole_loss, budget, needs), args, weights, needs)
-        return as_one_step(call, *tensors_of_loss(args, weights), pairs=args.n * args.m)
+        return as_one_step(call, *LossCall.tensors(args, weights), pairs=args.n * args.m)
     given = (library.weight_tensors(args, weights), budget)  # operators take tensors alone
     if any(needs):
         value, *reports = LossFunction.apply(record.statics(args), needs, given, *tensors_of(args))  # type: ignore[no-untyped-call]

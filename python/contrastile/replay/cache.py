@@ -6,8 +6,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakSet
 
-from torch import Tensor
-
 from .guard import guarded
 from .recorder import RECORDER, Recorder
 
@@ -18,7 +16,7 @@ Call = Callable[..., Any]
 class Kind(NamedTuple):
     """What is known of calls of a kind."""
 
-    recorded: Call | None  # of the tensors in the arguments; None: nothing can be
+    recorded: Call | None  # of the tensors and generators in the arguments; None: nothing can be
 
 
 class Cache:
@@ -37,19 +35,19 @@ class Cache:
     def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         if RECORDER.get() is not None or (found := guarded(args, kwargs)) is None:
             return self.general(*args, **kwargs)
-        kind, tensors = found
+        kind, inputs = found
         known = self.kinds.get(kind)
         if known is not None:
-            return self.function(*args, **kwargs) if known.recorded is None else known.recorded(*tensors)
+            return self.function(*args, **kwargs) if known.recorded is None else known.recorded(*inputs)
         if kind in self.kinds:
-            return self.record(kind, tensors, args, kwargs)
+            return self.record(kind, inputs, args, kwargs)
         if len(self.kinds) >= MOST_KINDS:  # a number that changes from call to call makes a kind each time
             self.kinds.clear()
         self.kinds[kind] = None
         return self.function(*args, **kwargs)
 
-    def record(self, kind: Hashable, tensors: Sequence[Tensor], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        recorder = Recorder(tensors)
+    def record(self, kind: Hashable, inputs: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        recorder = Recorder(inputs)
         token = RECORDER.set(recorder)
         try:
             with recorder:

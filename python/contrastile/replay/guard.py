@@ -6,47 +6,54 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.autograd import forward_ad
 
 PLAIN = (Tensor, torch.nn.Parameter)
-CONSTANTS = frozenset({float, int, bool, str, type(None), torch.dtype})  # types whose values are part of the kind
+CONSTANTS = frozenset({float, int, bool, str, torch.dtype})  # types whose values are part of the kind
 
 
-def guarded(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Tensor]] | None:
-    """The kind of a call and the tensors in its arguments; None: a call that is not recorded."""
+def guarded(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Hashable, list[Any]] | None:
+    """The kind of a call and the tensors, and generators, in its arguments; None: a call that is not recorded."""
     if observed():
         return None
     facts: list[Any] = [*kwargs, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_dtype()]
-    tensors: list[Tensor] = []
-    if not (described(args, facts, tensors) and described(kwargs.values(), facts, tensors)):
+    inputs: list[Any] = []
+    if not (described(args, facts, inputs) and described(kwargs.values(), facts, inputs)):
         return None
-    if not tensors or len({*map(id, tensors)}) < len(tensors):  # one tensor in two places may go another way
+    if (
+        not inputs or type(inputs[0]) is Generator or len({*map(id, inputs)}) < len(inputs)
+    ):  # one tensor in two places may go another way
         return None
     if torch._C._is_any_autocast_enabled():
         for kind in ("cpu", "cuda"):
             facts += [torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)]
-    if tensors[0].is_cuda:
+    if inputs[0].is_cuda:
         if torch.cuda.is_current_stream_capturing():  # a recording's constants would lie in the graph's memory
             return None
-        facts.append(torch._C._cuda_getCurrentRawStream(tensors[0].device.index))  # on which they were written
-    return tuple(facts), tensors
+        facts.append(torch._C._cuda_getCurrentRawStream(inputs[0].device.index))  # on which they were written
+    return tuple(facts), inputs
 
 
-def described(values: Iterable[Any], facts: list[Any], tensors: list[Tensor]) -> bool:
+def described(values: Iterable[Any], facts: list[Any], inputs: list[Any]) -> bool:
     """Adds what is known of values to both lists. False: of an argument of another kind nothing is known."""
     for x in values:
         kind = type(x)
-        if kind in PLAIN:
+        if x is None:
+            facts.append(None)
+        elif kind in PLAIN:
             if x.is_nested or x.layout is not torch.strided or x.is_meta:
                 return False
             facts += (x.shape, x.stride(), x.dtype, x.device, x.requires_grad)
-            tensors.append(x)
+            inputs.append(x)
+        elif kind is Generator:
+            facts += (kind, x.device)
+            inputs.append(x)
         elif kind in CONSTANTS:
             facts += (kind, x)  # 1, 1.0 and True are equal
         elif kind is list or kind is tuple:
             facts += (kind, len(x))
-            if not described(x, facts, tensors):
+            if not described(x, facts, inputs):
                 return False
         else:
             return False

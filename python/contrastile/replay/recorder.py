@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -38,10 +38,10 @@ class Recorder(TorchFunctionMode):
     """Follows a call. It gives up where the call does what could be different in another call of its kind: reads a
     number from a tensor, changes a tensor in place, takes one from elsewhere."""
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor | Generator]) -> None:
         super().__init__()
-        self.inputs = list(tensors)
-        self.names = {id(x): f"x{index}" for index, x in enumerate(tensors)}
+        self.inputs = list(inputs)
+        self.names = {id(x): f"x{index}" for index, x in enumerate(inputs)}
         self.constants: dict[str, Tensor] = {}  # made of no input
         self.steps: list[Step] = []
         self.done = False  # or given up
@@ -52,8 +52,9 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.done or func in ASKED:
             return func(*args, **kwargs)
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        versions, states = versions_of(given), random_states()
+        leaves = tree_leaves((args, kwargs))
+        given = [x for x in leaves if isinstance(x, Tensor)]
+        versions, states = versions_of(given), random_states(leaves)
         outputs = func(*args, **kwargs)
         if not given and not isinstance(outputs, Tensor):  # a question about types
             return outputs
@@ -61,7 +62,7 @@ class Recorder(TorchFunctionMode):
         if versions is None or versions != versions_of(given) or modes() != self.modes:
             self.give_up()
         else:
-            random = not all(map(torch.equal, states, random_states()))
+            random = not all(map(torch.equal, states, random_states(leaves)))
             self.add(Step(func, args, kwargs, outputs, random), given)
         return outputs
 
@@ -128,7 +129,7 @@ class Recorder(TorchFunctionMode):
 
     def expression(self, x: Any, known: dict[str, Any], needed: set[str]) -> str:
         """x in the source, whose names are added to both."""
-        if isinstance(x, Tensor):
+        if id(x) in self.names:  # a tensor, or a generator in the arguments
             needed.add(name := self.names[id(x)])
             return name
         if type(x) in (list, tuple) and any(isinstance(leaf, Tensor) for leaf in tree_leaves(x)):
@@ -146,10 +147,11 @@ def modes() -> tuple[bool, bool]:
     return torch.is_grad_enabled(), torch._C._is_any_autocast_enabled()
 
 
-def random_states() -> list[Tensor]:
-    """Of torch's own generators. Random numbers are drawn anew in every call."""
+def random_states(args: Sequence[Any]) -> list[Tensor]:
+    """Of torch's own generators and those among args. Random numbers are drawn anew in every call."""
     devices = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, range(devices))]
+    own = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, range(devices))]
+    return own + [x.get_state() for x in args if isinstance(x, Generator)]
 
 
 def bound(known: dict[str, Any], x: Any) -> str:
