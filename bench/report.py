@@ -1,4 +1,5 @@
-"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl. Equal results give an equal page."""
+"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl and bench/results/small_gpu/*.jsonl. Equal
+results give an equal page."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from contrastile.benchmark import plots  # noqa: E402
 from contrastile.benchmark.problem import BOTH  # noqa: E402
 from contrastile.benchmark.record import NO_TIME, OK, Record, read  # noqa: E402
 from contrastile.benchmark.suite import DENSE  # noqa: E402
+from host import Line, host_section, read_lines  # noqa: E402
 from suite import DROPIN  # noqa: E402
 from tables import grouped, loss_of, loss_tables, machine_of, machine_section  # noqa: E402
 
@@ -24,8 +26,8 @@ PLOTTED_PACKAGES = 2  # the fastest
 INTRODUCTION, METHOD = ((Path(__file__).parent / f"report_{x}.md").read_text() for x in ("head", "method"))
 
 
-def page(records: Sequence[Record]) -> tuple[str, dict[str, list[Record]]]:
-    """The text, and for each plot its file's name and its records."""
+def page(records: Sequence[Record], hosts: Sequence[Line] = ()) -> tuple[str, dict[str, list[Record]]]:
+    """The text, and for each plot its file's name and its records. hosts: see host.py."""
     done = [x for x in records if x.outcome != NO_TIME]
     if not done:
         return INTRODUCTION + "\nThere are no results yet.\n", {}
@@ -36,7 +38,10 @@ def page(records: Sequence[Record]) -> tuple[str, dict[str, list[Record]]]:
             name = f"{slug(machine)}-{slug(title)}.svg"
             figures[name] = panels
             parts.append(f"![Time and memory of {title} against the batch N](benchmarks/{name})\n")
-    parts += [lost_section(done), METHOD, left_out([x for x in records if x.outcome == NO_TIME])]
+    parts.append(lost_section(done))
+    if hosts:
+        parts.append(host_section(hosts))
+    parts += [METHOD, left_out([x for x in records if x.outcome == NO_TIME])]
     for machine, found in grouped(done, machine_of).items():
         parts.append(machine_section(machine, found))
         parts += [f"### {loss}\n\n{loss_tables(x)}" for loss, x in grouped(found, loss_of).items()]
@@ -97,7 +102,7 @@ def collected(folder: Path) -> list[Record]:
 
 
 def write(results: Path, docs: Path) -> None:
-    text, figures = page(collected(results))
+    text, figures = page(collected(results), read_lines(results / "small_gpu"))
     folder = docs / "benchmarks"
     for stale in folder.glob("*.svg"):
         stale.unlink()
