@@ -120,9 +120,9 @@ def test_the_time_of_the_host_is_beside_its_goal(report, sample, tmp_path):
     """The last line of a problem counts; without lines there is no section."""
     kept = {"loss": "clip", "n": 64, "d": 32, "dtype": "float32", "goal": 1.0, "device": "CPU X", "eager": 200}
     lines = [
-        kept | {"backend": "triton", "ours": 300, "ratio": 1.5}, kept | {"backend": "triton", "ours": 180, "ratio": 0.9},
-        kept | {"backend": "cuda", "ours": 220, "ratio": 1.1},
-    ]  # fmt: skip
+        kept | {"backend": backend, "ours": ours, "ratio": ours / 200}
+        for backend, ours in (("triton", 300), ("triton", 180), ("cuda", 220))
+    ]
     (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
     text = report.page(sample, report.read_lines(tmp_path))[0]
     assert "| clip | 64 | 32 | float32 | 0.90 (180 over 200) | **1.10** (220 over 200) | 1.0 | CPU X |" in text

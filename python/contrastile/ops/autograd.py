@@ -221,6 +221,10 @@ class PlainLoss(torch.autograd.Function):
         return (None, None, *(Known.apply(x, way) for x, way in zip(known, ways, strict=True)))  # type: ignore[no-untyped-call]
 
 
+# apply without its look for transforms, which check.no_transforms has refused
+apply_plain_loss: Callable[..., Any] = super(torch.autograd.Function, PlainLoss).apply
+
+
 class Known(torch.autograd.Function):
     """A value, with the derivative of another way to it."""
 
@@ -236,8 +240,7 @@ class Known(torch.autograd.Function):
 def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -> Any:
     """The loss of `run`, differentiable with the gradients that it returns, of `wanted`; with reports, if there are.
     again: None: once."""
-    # apply without its look for transforms, which check.no_transforms has refused
-    return super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
+    return apply_plain_loss(run, again, *wanted)
 
 
 class LossCall:
@@ -325,7 +328,8 @@ def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
         products: Sequence[Tensor] = [g * gout for g in grads]
     else:
         products = torch._foreach_mul(grads, gout)  # one launch on a GPU
-    return tuple(map(as_type, products, [x.dtype for x in saved[half:]]))
+    pairs = zip(products, saved[half:], strict=True)
+    return tuple([g if g.dtype == x.dtype else g.to(x.dtype) for g, x in pairs])
 
 
 NO_DOUBLE_BACKWARD = (
