@@ -1,7 +1,8 @@
 """Step time with a neighbour: a process that keeps one core busy, as a data loader's worker does.
 
-Wall-clock time, ours and eager torch in turn. A library that splits its work into one equal share per thread waits for
-the thread whose core is taken; `busy` over `quiet` shows it.
+Wall-clock time on as many threads as cores: ours, the torch backend and plain torch in turn. A library that splits its
+work into one equal share per thread waits for the thread whose core is taken; `busy` over `quiet` shows it. The goal:
+beside the neighbour not slower than plain torch.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import contrastile
+import lines
+from contrastile import clip_loss
 from eager import clip
 
+STEPS = {"ours": clip_loss, "torch backend": partial(clip_loss, backend="torch"), "plain torch": clip}
 SPIN = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
-ROUNDS = 9
+ROUNDS = 16
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 
 
@@ -66,13 +70,18 @@ def medians(*steps: Callable[[], None]) -> list[float]:
 
 @needs_affinity
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda x: str(x).removeprefix("torch."))
-def bench_with_a_neighbour(benchmark, all_threads, dtype: torch.dtype) -> None:
+def bench_with_a_neighbour(benchmark, settings, all_threads, dtype: torch.dtype) -> None:
     x, y = (F.normalize(torch.randn(1024, 512), dim=1).to(dtype).requires_grad_() for _ in range(2))
     scale = torch.tensor(20.0, requires_grad=True)
-    ours, eager = (lambda loss=loss: step(loss, x, y, scale) for loss in (contrastile.clip_loss, clip))
-    found = dict(zip(("ours quiet", "eager quiet"), medians(ours, eager), strict=True))
+    steps = [partial(step, loss, x, y, scale) for loss in STEPS.values()]
+    quiet = medians(*steps)
     with neighbour():
-        found |= zip(("ours busy", "eager busy"), medians(ours, eager), strict=True)
-        benchmark.pedantic(ours, rounds=1)
-    benchmark.extra_info.update({name: round(ms, 1) for name, ms in found.items()})
-    print({name: round(ms, 1) for name, ms in found.items()})
+        busy = medians(*steps)
+        benchmark.pedantic(steps[0], rounds=1)
+    for name, alone, beside in zip(STEPS, quiet, busy, strict=True):
+        figures = {
+            "quiet": round(alone, 1), "busy": round(beside, 1), "slowdown": round(beside / alone, 2),
+            "over_plain": round(beside / busy[-1], 2),
+        }  # fmt: skip
+        lines.append(settings.out, "busy", loss="clip", candidate=name, n=1024, d=512, dtype=str(dtype)[6:], **figures)
+        print(f"{name:<14}{str(dtype)[6:]:<9} {figures}")

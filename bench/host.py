@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tables import table
@@ -16,10 +14,6 @@ on both sides, and what a driver takes for a launch. Ours over plain torch, with
 goal is **bold**.
 """
 Line = dict[str, Any]
-
-
-def read_lines(folder: Path) -> list[Line]:
-    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def host_section(lines: Sequence[Line]) -> str:

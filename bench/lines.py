@@ -17,3 +17,8 @@ def append(out: Path, folder: str, **figures: Any) -> None:
     known = {name: x for name, x in asdict(machine("cpu")).items() if x is not None}
     with path.open("a") as file:
         file.write(json.dumps({**figures, **known}) + "\n")
+
+
+def read(results: Path, folder: str) -> list[dict[str, Any]]:
+    """All lines of the folder in the folder of results."""
+    return [json.loads(x) for path in sorted((results / folder).glob("*.jsonl")) for x in path.read_text().splitlines()]

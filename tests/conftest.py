@@ -19,7 +19,7 @@ import contrastile
 from contrastile import backends
 from contrastile.backends import native
 from contrastile.backends.torch_tiles import TorchBackend
-from contrastile.replay import Cache
+from contrastile.replay import CACHES
 
 if TYPE_CHECKING:
     from support.cuda_host import HostBackend
@@ -189,8 +189,7 @@ def host_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_plans() -> None:
     """Small calls are recorded, plans of them are kept, with tiles and kernels that another test may have put in
     place."""
-    for calls in Cache.every:
-        calls.kinds.clear()
+    CACHES.clear()
     plans = sys.modules.get("contrastile.backends.triton_small")
     if plans is not None:
         plans.plans.cache_clear()

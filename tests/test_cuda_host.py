@@ -293,11 +293,16 @@ MUTANTS = {
     "workspace": (FINISH, "weight, take<float>(at, 2 * count)", "weight, take<float>(at, count)", {"reduce": "lse"}),
     "positives apart": (
         FINISH,
-        "(double)peak + log_total",
-        "(double)peak - log_total",
+        "(double)to.positive_stat[2 * i] + to",
+        "(double)to.positive_stat[2 * i] - to",
         {"reduce": "lse", "positives": "same_id"},
     ),
-    "their slopes": (FINISH, "2 * i] = peak", "2 * i] = 0.f", {"reduce": "lse", "positives": "same_id"}),
+    "their slopes": (
+        FINISH,
+        "2 * i] = side.positive_peak[i]",
+        "2 * i] = 0.f",
+        {"reduce": "lse", "positives": "same_id"},
+    ),
 }
 
 

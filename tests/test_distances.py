@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contrastile import driver, pair_loss, pair_reduce
+from contrastile.backends import cpu_small
 from contrastile.ops import arguments
 from contrastile.spec import Limits
 from contrastile.testing import largest
@@ -52,6 +53,7 @@ def test_every_score(backend, dtype, score, tiles, offset):
 def test_kept_scores_and_chunks(backend, budget, monkeypatch):
     """Scores saved for all, some or no blocks; chunks of rows and split columns."""
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 96, 64, 384, 32))
+    monkeypatch.setattr(cpu_small, "SMALL_PAIRS", 0)  # no shortcut for small problems
     check(problem(150, 260, 12, 3, torch.float32, False), "distance", False, backend=backend, memory_budget=budget)
 
 

@@ -55,10 +55,11 @@ def test_two_runs_give_equal_bits(backend, reduce, cols, memory_budget, two_thre
         assert_equal_bits(runs(call, **options), runs(call, **options))
 
 
-def test_it_does_not_matter_which_thread_takes_what(two_threads):
-    """More threads than cores take shares in another order every time."""
+@pytest.mark.parametrize("dtype, m", [(torch.float32, 530), (torch.bfloat16, 530), (torch.bfloat16, None)])
+def test_it_does_not_matter_which_thread_takes_what(dtype, m, two_threads):
+    """More threads than cores take shares in another order every time. The products are ours, too."""
     torch.set_num_threads(5)
-    call = make_call(700, 530, 40, torch.float32, "row_bias", cols=True, positives="same_index")
+    call = make_call(700, m, 130, dtype, "row_bias", cols=True, positives="same_id")
     first = runs(call, backend="cpu", memory_budget=0)
     for _ in range(20):
         assert_equal_bits(first, runs(call, backend="cpu", memory_budget=0))

@@ -107,6 +107,7 @@ ALLOWED = {
         "backends.native_struct",
         "backends.native_block",
         "backends.cpu_small",
+        "backends.cpu_small_stats",
         "backends.cpu_basis",
         "backends.cpu_segments",
     ),
@@ -119,6 +120,7 @@ ALLOWED = {
         "backends.native_block",
         "backends.native_small",
     ),
+    "backends.cpu_small_stats": ("monoid", "backends.base", "backends.small", "backends.cpu_small"),
     "backends.native_small": ("spec", "backends.small"),
     "backends.cuda_small": (
         "spec",

@@ -12,7 +12,7 @@ import torch
 
 from contrastile import backends
 from contrastile.backends import cpu, torch_pairs, torch_rules
-from support import targets
+from support import distances, targets
 from support.cases import EXTRAS, make_call
 from support.combinations import by_default
 from support.cuda_host import compiler, edited, execute, includes, loaded
@@ -194,19 +194,45 @@ def built(folder: Path, bindings: Path, edit: tuple[str, str, str]) -> ModuleTyp
     return loaded(library)
 
 
+def use(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu.native, "cpu", module)
+    monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
+
+
 @pytest.mark.parametrize("name", by_default(NATIVE, "partners of a tile", "one positive"))
 def test_an_error_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
     *edit, call = NATIVE[name]
-    monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))
-    monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
+    use(built(tmp_path, bindings, (edit[0], edit[1], edit[2])), monkeypatch)
+    monkeypatch.setattr(cpu.CpuBackend, "small_stats", lambda *_: None)  # columns have other places in blocks
     with pytest.raises(AssertionError, match=FAULT):
         check(problem(call), backend="cpu")
+
+
+SMALL_CALL, SMALL_BLOCKS = "cpu/small_call.inc", "cpu/small_blocks.inc"
+SMALL = {
+    "other directions": (SMALL_BLOCKS, "direction * block.m * x.d * element_size", "0 * element_size", "flats"),
+    "their gradients": (SMALL_BLOCKS, "block.grad + direction * block.m * x.d", "block.grad", "flats"),
+    "their sum": (SMALL_BLOCKS, "x.threads, add)", "x.threads, k > 0)", "flats"),
+    "statistics": (SMALL_CALL, "row.positive_stat = w.row_positive_stat", "row.positive_stat = w.row_stat", "apart"),
+    "columns": (SMALL_CALL, "set_weights(p.x.col, p.x.m)", "set_weights(p.x.col, 1)", "apart"),
+}
+SMALL_FAULT = rf"{FAULT}|are not close|^\('(d|row|col)"
+
+
+@pytest.mark.parametrize("name", by_default(SMALL, "their sum"))
+def test_an_error_in_a_small_call_is_seen(name, bindings, tmp_path, monkeypatch):
+    *edit, call = SMALL[name]
+    use(built(tmp_path, bindings, (edit[0], edit[1], edit[2])), monkeypatch)
+    with pytest.raises(AssertionError, match=SMALL_FAULT):
+        if call == "flats":
+            distances.check(distances.problem(13, 33, 5, 3, torch.float32, False), "distance", False, backend="cpu")
+        else:
+            check(problem(call), backend="cpu")
 
 
 @pytest.mark.parametrize("name", by_default(SECOND, "columns' sums", "slope of the gate"))
 def test_an_error_with_second_operands_in_a_cpu_kernel_is_seen(name, bindings, tmp_path, monkeypatch):
     *edit, kind = SECOND[name]
-    monkeypatch.setattr(cpu.native, "cpu", built(tmp_path, bindings, (edit[0], edit[1], edit[2])))
-    monkeypatch.setattr(backends, "BACKENDS", (cpu.CpuBackend(),))
+    use(built(tmp_path, bindings, (edit[0], edit[1], edit[2])), monkeypatch)
     with pytest.raises(AssertionError, match=SECOND_FAULT):
         targets.check(second_problem(kind), backend="cpu")

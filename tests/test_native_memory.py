@@ -20,7 +20,7 @@ for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
         problem, block = new(_cpu, "SmallCall"), new(_cpu, "Block")
         block.n, block.m, block.d, block.threads = 1, 1, d, threads
         problem.block = block
-        product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=1, m=1, n=1, k=d, dtype=0)
+        product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=d, m=1, n=d, k=1, dtype=0)
         for call in (
             lambda: _cpu.stats([block]), lambda: _cpu.score_grad([block]), lambda: _cpu.small_call(problem),
             lambda: _cpu.gemm(**product, threads=threads),
@@ -41,7 +41,7 @@ def product():
     _cpu.gemm(a=a.data_ptr(), a_row=1 << 18, a_col=1, b=b.data_ptr(), b_row=1 << 18, b_col=1, c=c.data_ptr(), c_row=64,
               m=1, n=64, k=1 << 18, dtype=0, threads=1)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (16 << 20), resource.RLIM_INFINITY))  # the panels take 64 MiB
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))  # the panels take 8 MiB
 try:
     product()
 except MemoryError as error:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import contrastile
 from contrastile import driver, pair_loss, pair_reduce
+from contrastile.backends import cpu_small
 from contrastile.catalog import CATALOG
 from contrastile.spec import Limits
 from contrastile.testing import EPS
@@ -154,6 +155,7 @@ def test_nan_column_poisons_every_row_from_any_place(backend, reduce):
 @on_every_backend
 def test_nan_survives_merges_of_chunks(backend, reduce, row, monkeypatch):
     monkeypatch.setattr(driver.plan, "limits", lambda *_: Limits(4 * 64 * 64, 64, 64, 64))
+    monkeypatch.setattr(cpu_small, "SMALL_PAIRS", 0)  # no shortcut for small problems
     bad = poisoned(make_call(150, 150, 4, reduce=reduce), row=row, column=row)
     found = pair_reduce(bad.a, bad.b, reduce=reduce, cols=True, backend=backend)
     assert found.rows.isnan().all() and found.cols.isnan().all()

@@ -9,20 +9,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import contrastile
 from contrastile import reference
 from contrastile.backends import native
 from contrastile.catalog import CATALOG
 from contrastile.ops import check
-from contrastile.replay import Cache, as_one_step, cache
-from support.loss_cases import differentiable, id_of, leaves
+from contrastile.replay import CACHES, as_one_step, cache, recorded_call
+from support.loss_cases import differentiable, id_of, leaves, takes
 
 needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
 
 
 def calls_of(function):
-    return next(x for x in Cache.every if x.function is function.__wrapped__)
+    return CACHES[function.__wrapped__]
 
 
 def recorded(function):
@@ -69,6 +70,26 @@ def test_a_recording_is_its_call(card, variant):
         assert_same(found, expected)
     if variant == next(iter(card.variants)):
         assert recorded(card.function) == (card.name not in NOT_RECORDED)
+
+
+ON_TORCH = [
+    pytest.param(card, marks=() if card.name in ("cwcl_loss", "m3el_loss") else pytest.mark.slow)
+    for card in CATALOG
+    if takes(card, "backend")
+]
+
+
+@pytest.mark.parametrize("card", ON_TORCH, ids=id_of)
+def test_a_recording_is_its_call_on_another_backend(card):
+    for seed in range(3):
+        case = differentiable(
+            next(iter(card.variants.values()))(9, 5, torch.Generator().manual_seed(seed), torch.float32)
+        )
+        found, expected = (
+            (torch.manual_seed(seed), step(function, leaves(case), *case.args, **case.kwargs, backend="torch"))[1]
+            for function in (card.function, card.function.__wrapped__)
+        )
+        assert_same(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -202,6 +223,16 @@ def test_second_derivatives():
             assert torch.allclose(x, y, rtol=1e-9, atol=1e-12)
 
 
+def test_checkpoints_count_what_is_saved():
+    """Recordings have the operations too that their result does not need."""
+    card = next(card for card in CATALOG if card.name == "mil_nce")
+    case = differentiable(next(iter(card.variants.values()))(9, 5, torch.Generator(), torch.float32))
+    for _ in range(3):
+        found = checkpoint(partial(card.function, **case.kwargs), *case.args, use_reentrant=False)
+        expected = step(card.function.__wrapped__, leaves(case), *case.args, **case.kwargs)
+        assert_same([found, *torch.autograd.grad(found, leaves(case))], expected)
+
+
 @needs_cpu_module
 def test_threads_share_recordings():
     a, b = rows(), rows(seed=1)
@@ -251,6 +282,7 @@ def engine(x):
 
 
 STATE = torch.zeros(3)
+GENERATOR = torch.Generator()
 
 
 def in_place(x):
@@ -286,6 +318,37 @@ def of_another_tensor(x):
     return engine(x * STATE)
 
 
+def step_in_another_type(x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return as_one_step(lambda x: (x.outer(x) @ x.outer(x)).sum(), x)
+
+
+def step_without_gradient(x):
+    with torch.no_grad():
+        total = engine(x)
+    return engine(x) + total
+
+
+def gradient_within(x):
+    y = x.detach().requires_grad_()
+    return engine(x * torch.autograd.grad(engine(y.square()), y)[0])
+
+
+def after_an_error(x):
+    """As where a decomposition fails on some numbers."""
+    try:
+        torch.linalg.cholesky(x.detach().outer(x.detach()) * x.detach().sum())
+    except RuntimeError:
+        x = -x
+    return engine(x)
+
+
+def twice_the_same(x):
+    """As pair_stats of a square call has rows and columns."""
+    first, same, *_ = as_one_step(lambda x: (x + 1, *[x.square()] * 3, x.exp(), 2 * x), x)
+    return engine(first - same)
+
+
 CALLS = {
     "a number is read": lambda x: engine(x * 2) if x.sum() > 0 else engine(x),
     "a list of numbers": lambda x: engine(x) * x.tolist()[0],
@@ -299,6 +362,17 @@ CALLS = {
     "a place in memory": lambda x: engine(x) * (x.data_ptr() % 7),
     "much memory": lambda x: engine(x * torch.ones(1 << 20, 1)),
     "of no tensor": lambda x: engine(torch.ones(3)),
+    "a step without gradient": step_without_gradient,
+    "a step in another type": step_in_another_type,
+    "a gradient within": gradient_within,
+    "an error that is caught": after_an_error,
+    "how many": lambda x: engine(x) * len(x[x > 0]),
+    "how many places": lambda x: engine(x) * len((x > 0).nonzero()),
+    "how many numbers": lambda x: engine(x) * len((x > 0).unique()),
+    "a slice up to a number": lambda x: engine(x[: (x.detach() > 0).sum()]),
+    "a generator": lambda x: engine(x * torch.rand(3, generator=GENERATOR.manual_seed(0))),
+    "a place in constant memory": lambda x: (torch.empty(3).data_ptr(), engine(x))[1],
+    "large tensors": lambda x: engine(x) * x[:1].expand((1 << 20) + 1)[-1],
 }
 RECORDED = {
     "operations": lambda x: engine((x[1:] * 2.0).square() + torch.arange(2)) / x.shape[0],
@@ -308,29 +382,30 @@ RECORDED = {
     "a function with its own gradient as a step": lambda x: as_one_step(Doubled.apply, x)[1],
     "a check": lambda x: (check.condition("positive", x > -9), engine(x))[1],
     "what is not needed": lambda x: (x.exp(), engine(x))[1],
+    "one tensor in several places": twice_the_same,
     "a question about a constant": lambda x: engine(x) * float(torch.arange(3).sum()),
 }
 
 
 @pytest.mark.parametrize("name", CALLS | RECORDED)
 def test_what_is_recorded(name):
-    calls = Cache((CALLS | RECORDED)[name], (CALLS | RECORDED)[name])
+    function = (CALLS | RECORDED)[name]
     for seed in range(5):
-        x = torch.randn(3, generator=torch.Generator().manual_seed(seed), requires_grad=True)
-        found, expected = (
-            (torch.manual_seed(3), f())[1] for f in (partial(calls, [x], {}), partial(calls.function, x))
-        )
-        for one, other in zip(*([y] if isinstance(y, torch.Tensor) else y for y in (found, expected)), strict=True):
+        x, results = torch.randn(3, generator=torch.Generator().manual_seed(seed), requires_grad=True), []
+        for call in (partial(recorded_call, function, function, [x], {}), partial(function, x)):
+            torch.manual_seed(3)
+            found = call()
+            results.append([found] if isinstance(found, torch.Tensor) else found)
+        for one, other in zip(*results, strict=True):
             assert torch.equal(one, other)
             if other.requires_grad:
                 assert_same(torch.autograd.grad(one, x), torch.autograd.grad(other, x))
-    (kind,) = calls.kinds.values()
+    (kind,) = CACHES[function].kinds.values()
     assert (kind.recorded is not None) == (name in RECORDED)
 
 
 def test_checks_of_numbers_are_made_in_every_call():
-    function = RECORDED["a check"]
-    calls = Cache(function, function)
+    calls = partial(recorded_call, RECORDED["a check"], RECORDED["a check"])
     for _ in range(4):
         calls([torch.ones(3)], {})
     with pytest.raises(ValueError, match="positive"):
@@ -341,8 +416,5 @@ def test_a_tensor_of_another_call_is_not_kept():
     """What a function takes from elsewhere may change."""
     for value in range(4):
         STATE.fill_(value)
-        calls = calls_of_state
-        assert float(calls([torch.ones(3)], {})) == 3 * value
-
-
-calls_of_state = Cache(of_another_tensor, of_another_tensor)
+        found = recorded_call(of_another_tensor, of_another_tensor, [torch.ones(3)], {})
+        assert float(found) == 3 * value

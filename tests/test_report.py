@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +78,8 @@ def lost_rows(text: str) -> list[list[str]]:
 
 
 def test_the_committed_page_is_what_the_committed_results_give(report):
-    text, figures = report.page(report.collected(report.RESULTS), report.read_lines(report.RESULTS / "small_gpu"))
+    busy, hosts = (report.lines_of(report.RESULTS, name) for name in ("busy", "small_gpu"))
+    text, figures = report.page(report.collected(report.RESULTS), busy, hosts)
     assert PAGE.read_text() == text
     assert {x.name for x in PAGE.parent.glob("benchmarks/*.svg")} == set(figures)
     assert all(f"benchmarks/{name})" in text for name in figures)
@@ -116,15 +116,14 @@ def test_every_case_that_is_lost_is_named_and_no_other(report, sample):
     assert "Of 8 comparisons, these 3" in report.page(sample)[0]
 
 
-def test_the_time_of_the_host_is_beside_its_goal(report, sample, tmp_path):
+def test_the_time_of_the_host_is_beside_its_goal(report, sample):
     """The last line of a problem counts; without lines there is no section."""
     kept = {"loss": "clip", "n": 64, "d": 32, "dtype": "float32", "goal": 1.0, "device": "CPU X", "eager": 200}
     lines = [
         kept | {"backend": backend, "ours": ours, "ratio": ours / 200}
         for backend, ours in (("triton", 300), ("triton", 180), ("cuda", 220))
     ]
-    (tmp_path / "x.jsonl").write_text("".join(f"{json.dumps(x)}\n" for x in lines))
-    text = report.page(sample, report.read_lines(tmp_path))[0]
+    text = report.page(sample, hosts=lines)[0]
     assert "| clip | 64 | 32 | float32 | 0.90 (180 over 200) | **1.10** (220 over 200) | 1.0 | CPU X |" in text
     assert "time of the host" not in report.page(sample)[0]
 
@@ -133,6 +132,22 @@ def test_what_no_time_was_left_for_is_named_and_in_no_table(report, sample):
     text = report.page(sample)[0]
     assert "- N = 1,024, D = 16, float32, forward+backward: dense of clip_loss\n" in text
     assert "D = 16: time" not in text and "What was not measured" not in report.page(sample[:-1])[0]
+
+
+def test_times_beside_a_neighbour_have_a_section_where_they_were_measured(report, sample, tmp_path):
+    append = importlib.import_module("lines").append
+    assert "neighbour" not in report.page(sample)[0]
+    for candidate, busy, over in (("ours", 300.0, 2.0), ("ours", 180.0, 1.2), ("plain torch", 150.0, 1.0)):
+        found = {"quiet": 100.0, "busy": busy, "slowdown": busy / 100, "over_plain": over}
+        problem = {"loss": "clip", "candidate": candidate, "n": 1024, "d": 512, "dtype": "float32"}
+        append(tmp_path / "x.jsonl", "busy", **problem, **found)
+    text = report.page(sample, report.lines_of(tmp_path, "busy"))[0]
+    section = text.partition("## Beside a busy neighbour")[2].partition("\n## ")[0]
+    rows = [x.split(" | ")[4:] for x in section.splitlines() if "float32" in x]
+    assert rows == [
+        ["ours", "100 ms", "180 ms", "x 1.80", "**1.20** |"],
+        ["plain torch", "100 ms", "150 ms", "x 1.50", " |"],
+    ]
 
 
 def test_equal_results_give_equal_files(report, sample, tmp_path):

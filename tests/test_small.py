@@ -17,7 +17,7 @@ from contrastile.backends import cpu, cpu_small, native
 needs_cpu_module = pytest.mark.skipif(native.cpu is None, reason="the cpu module is not built")
 pytestmark = needs_cpu_module
 PACKAGE = str(Path(contrastile.__file__).parent)
-CALLS = 140  # of functions of the package in a step of clip_loss
+CALLS = {"recorded": 41, "as it is written": 160}  # of functions of the package in a step of clip_loss
 
 
 @pytest.fixture
@@ -73,16 +73,19 @@ def python_calls(step):
     return names
 
 
-def test_a_step_of_clip_loss_makes_few_calls():
+@pytest.mark.parametrize("way", CALLS)
+def test_a_step_of_clip_loss_makes_few_calls(way):
     """Python between the call and the crossing costs as much as the products of a small batch."""
     image, text = (rows(64, 128, seed=seed).requires_grad_() for seed in (0, 1))
+    loss = contrastile.clip_loss if way == "recorded" else contrastile.clip_loss.__wrapped__
 
     def step():
-        contrastile.clip_loss(image, text, 20.0).backward()
+        loss(image, text, 20.0).backward()
 
-    step()  # what is made once is there
+    for _ in range(2):  # what is made once is there
+        step()
     names = python_calls(step)
-    assert sum(name.startswith((PACKAGE, "<string>")) for name in names) <= CALLS
+    assert sum(name.startswith((PACKAGE, "<string>")) for name in names) <= CALLS[way]
 
 
 # ---- blocks of columns

@@ -22,9 +22,9 @@ constexpr int MOST_SLICES = 16;
 
 // Some columns of a small problem.
 #define SMALL_COLUMNS_FIELDS(FIELD)                                       \
-  FIELD(const void*, b, nullptr); /* (m, d) row-major */                  \
+  FIELD(const void*, b, nullptr); /* (directions, m, d) */                \
   FIELD(int64_t, m, 0);                                                   \
-  FIELD(float*, grad, nullptr);    /* (m, d) */                           \
+  FIELD(float*, grad, nullptr);    /* like b */                           \
   FIELD(bool, without_ids, false); /* no row has the id of one of them */ \
   FIELD(bool, without_groups, false);
 CT_STRUCT(SmallColumns, SMALL_COLUMNS_FIELDS);
@@ -35,30 +35,43 @@ CT_STRUCT(SmallColumns, SMALL_COLUMNS_FIELDS);
   FIELD(float, all, 0.f);
 CT_STRUCT(SmallWeight, SMALL_WEIGHT_FIELDS);
 
+// What a small call does. kLoss: the weighted sum of the statistics and, with a place for any, its gradients. kStats: the finished
+// statistics of the sides that are on. kGradients: those from finished statistics and their weights, block.row.stat and so on; what
+// keeps nothing weighs nothing.
+CT_ENUM(SmallWork, kLoss, kStats, kGradients);
+
 // A small problem with everything done in one call. Columns come in blocks: block.b is not read, block.m is that of all blocks.
-// Neither are block.scores and block.grad. Without a place for any gradient the call ends with the loss.
-#define SMALL_CALL_FIELDS(FIELD)                                                                                 \
-  FIELD(Block, block, {});                                                                                       \
-  FIELD(int64_t, blocks, 0);                                                                                     \
-  FIELD(SmallColumns, first, {});                                                                                \
-  FIELD(SmallColumns, second, {});                                                                               \
-  FIELD(SmallColumns, third, {});                                                                                \
-  FIELD(SmallColumns, fourth, {});                                                                               \
-  FIELD(SmallWeight, row_weight, {});                                                                            \
-  FIELD(SmallWeight, row_positive_weight, {});                                                                   \
-  FIELD(SmallWeight, col_weight, {});                                                                            \
-  FIELD(SmallWeight, col_positive_weight, {});                                                                   \
-  FIELD(bool, square, false);     /* the columns are the rows: grad_a has the gradient of both */                \
-  FIELD(bool, one_scale, false);  /* block.row_scale and grad_scale are one number */                            \
-  FIELD(float*, loss, nullptr);   /* this and the next are written */                                            \
-  FIELD(float*, grad_a, nullptr); /* (n, d) */                                                                   \
-  FIELD(float*, grad_scale, nullptr);                                                                            \
-  /* columns of each row alone, in the rows' log-sum-exp: (n, private_count, d) */                               \
-  FIELD(const void*, private_columns, nullptr);                                                                  \
-  FIELD(int64_t, private_count, 0);                                                                              \
-  FIELD(float*, grad_private, nullptr);                                                                          \
-  /* of every `sets` rows, n / sets apart, others and kept positives are joined (block.split): what counts is */ \
-  /* weight * softplus(log-sum-exp of the others - that of the positives); 1: of each row by itself */           \
+// block.grad is not read either. block.scores: where kStats leaves the raw products, (directions, n, m up to a multiple of
+// column_padding), for kGradients; null: they are formed again.
+#define SMALL_CALL_FIELDS(FIELD)                                                                                   \
+  FIELD(Block, block, {});                                                                                         \
+  FIELD(SmallWork, work, SmallWork::kLoss);                                                                        \
+  FIELD(int64_t, blocks, 0);                                                                                       \
+  FIELD(SmallColumns, first, {});                                                                                  \
+  FIELD(SmallColumns, second, {});                                                                                 \
+  FIELD(SmallColumns, third, {});                                                                                  \
+  FIELD(SmallColumns, fourth, {});                                                                                 \
+  FIELD(SmallWeight, row_weight, {});                                                                              \
+  FIELD(SmallWeight, row_positive_weight, {});                                                                     \
+  FIELD(SmallWeight, col_weight, {});                                                                              \
+  FIELD(SmallWeight, col_positive_weight, {});                                                                     \
+  FIELD(bool, square, false);    /* the columns are the rows: grad_a has the gradient of both */                   \
+  FIELD(bool, one_scale, false); /* block.row_scale and grad_scale are one number */                               \
+  /* kStats writes these, (n, 2) and (m, 2): statistics as pairs, those of kept positives with block.split, and */ \
+  /* positive and counts of block.row and block.col */                                                             \
+  FIELD(float*, row_stat, nullptr);                                                                                \
+  FIELD(float*, col_stat, nullptr);                                                                                \
+  FIELD(float*, row_positive_stat, nullptr);                                                                       \
+  FIELD(float*, col_positive_stat, nullptr);                                                                       \
+  FIELD(float*, loss, nullptr);   /* kLoss writes this; it and kGradients write the next */                        \
+  FIELD(float*, grad_a, nullptr); /* (n, d) */                                                                     \
+  FIELD(float*, grad_scale, nullptr);                                                                              \
+  /* columns of each row alone, in the rows' log-sum-exp: (n, private_count, d) */                                 \
+  FIELD(const void*, private_columns, nullptr);                                                                    \
+  FIELD(int64_t, private_count, 0);                                                                                \
+  FIELD(float*, grad_private, nullptr);                                                                            \
+  /* of every `sets` rows, n / sets apart, others and kept positives are joined (block.split): what counts is */   \
+  /* weight * softplus(log-sum-exp of the others - that of the positives); 1: of each row by itself */             \
   FIELD(int64_t, sets, 1);
 CT_STRUCT(SmallCall, SMALL_CALL_FIELDS);
 

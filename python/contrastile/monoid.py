@@ -159,6 +159,9 @@ def finish_positives(stats: SideStats) -> Tensor | None:
     return None if stats.positive_peak is None else in_parts(stats.positive_peak, stats.positive_total)
 
 
+TARGET_PARTS = 5  # numbers of TargetStats.parts
+
+
 class TargetStats(NamedTuple):
     """What the second operands give of an item, finished. Of an item without weights to take a mean under, all 0."""
 

@@ -9,14 +9,13 @@ emulated processor without bfloat16 and on one with it, and must leave the same.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
+from support.replay import build, record, run  # noqa: E402
 from support.scripts import load_script  # noqa: E402
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -24,15 +23,6 @@ PROCESSORS = {"cortex-a72": ["generic"], "max": ["generic", "neonbf16"]}
 FILES = ("pair", "distances", "triangle", "matryoshka", "small", "segment_reduce", "sides", "targets")
 CHOSEN = """cpu and (every_reduce or every_score or square or kept_scores or segment or ragged_shapes or many_pieces)
     or small or prefixes or target"""
-
-
-def run(*command: object, **environment: str) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, end="", flush=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}: exit code {done.returncode}")
-    return done.stdout
 
 
 def build_module(folder: Path) -> Path:
@@ -45,36 +35,21 @@ def build_module(folder: Path) -> Path:
     return output
 
 
-def record(folder: Path, module: Path) -> Path:
-    calls = folder / "calls.bin"
-    environment = {
-        "CONTRASTILE_RECORDED": str(module), "CONTRASTILE_CALLS": str(calls), "PYTHONPATH": str(ROOT / "tests/native")
-    }  # fmt: skip
-    files = [f"tests/test_{name}.py" for name in FILES]
-    pytest = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "recorded_module")
-    run(*pytest, *files, "-k", CHOSEN.replace("\n", " "), **environment)
-    return calls
-
-
 def build_replay(folder: Path) -> Path:
     """For ARM, with everything in it, so that the emulator needs no libraries."""
     setup = load_script("setup.py")
-    flags = [*setup.HOST_FLAGS, "-fopenmp", "-Werror", f"-I{setup.CSRC}"]
-    units = {"kernel_generic": setup.KERNEL, "kernel_neonbf16": setup.NEONBF16}
-    objects = []
-    for name, own in units.items():
-        objects.append(folder / f"{name}.o")
-        run(COMPILER, *flags, *own, "-c", setup.CSRC / f"cpu/{name}.cpp", "-o", objects[-1])
-    output = folder / "replay"
-    run(COMPILER, *flags, "-static", ROOT / "tests/native/replay.cpp", *objects, "-o", output)
-    return output
+    command = [COMPILER, *setup.HOST_FLAGS, "-fopenmp", "-Werror", f"-I{setup.CSRC}"]
+    flags = {"kernel_generic": setup.KERNEL, "kernel_neonbf16": setup.NEONBF16}
+    kernels = {setup.CSRC / f"cpu/{name}.cpp": [*command, *own] for name, own in flags.items()}
+    return build(folder, kernels, command, [*command, "-static"])
 
 
 def main(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     replay = build_replay(folder)
-    calls = record(folder, build_module(folder))
+    files = [f"tests/test_{name}.py" for name in FILES]
+    calls = record(folder, build_module(folder), *files, "-k", CHOSEN.replace("\n", " "))
     for processor, expected in PROCESSORS.items():
         print(f"{processor}:", flush=True)
         said = run(EMULATOR, "-cpu", processor, replay, calls)

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 
 KERNELS = ("stats", "score_grad", "small_call", "segment_maxima", "segment_softmax", "segment_score_grad",
-           "segment_max_gradients", "gemm", "pack")  # fmt: skip
+           "segment_max_gradients", "gemm", "pack", "basis")  # fmt: skip
 STRUCTS = {"stats": "Block", "score_grad": "Block", "small_call": "SmallCall"}  # of the others: SegmentScores
-POINTERS = {"gemm": (0, 3, 6), "pack": (0, 4)}  # arguments that are addresses
+# of kernels that take no struct: the words that are addresses
+POINTERS = {"gemm": (0, 3, 6), "pack": (0, 4), "basis": (*range(16), 22, 23)}
 TYPES = {torch.float32: 1, torch.bfloat16: 2}
 LARGEST = 1 << 19  # bytes of a record
 EACH = 3  # calls of a kernel that are kept of a test
@@ -67,12 +68,18 @@ def pointers(layout: Any, start: int = 0) -> list[int]:
 def described(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[bytes], list[int]]:
     """The call's structs, and the places of addresses in them."""
     if name in POINTERS:
-        words = (*args, *kwargs.values())
+        words = (*args, *kwargs.values()) if name != "basis" else basis_words(*args)
         return [struct.pack(f"<{len(words)}q", *words)], [8 * i for i in POINTERS[name]]
     structs = args[0] if name in ("stats", "score_grad") else args
     raw = [bytes(x) for x in structs]
     places = pointers(module.structs[STRUCTS.get(name, "SegmentScores")])
     return raw, [i * len(raw[0]) + place for i in range(len(raw)) for place in places]
+
+
+def basis_words(vectors: list[int], grads: list[int], *rest: int) -> tuple[int, ...]:
+    """Room for as many as there can be, how many there are, and the rest."""
+    padded = [x + [0] * (module.largest_basis - len(x)) for x in (vectors, grads)]
+    return (*padded[0], *padded[1], len(vectors), len(grads), *rest)
 
 
 def recorded(name: str, kernel: Any) -> Any:

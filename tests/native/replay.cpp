@@ -1,17 +1,23 @@
 // Repeats calls of kernels that recorded_module.py wrote, on this machine, and compares what they leave in memory:
-//   replay FILE            which kernels this processor gets, and all calls on each of them
+//   replay FILE [THREADS]    all calls on each of the kernels that this processor can run, with so many threads instead of theirs
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
-#include "cpu/arm.h"
 #include "cpu/block.h"
 
-namespace generic { extern const Kernels kernels; }
-namespace neonbf16 { extern const Kernels kernels; }
+#define DECLARE(NAME) namespace NAME { extern const Kernels kernels; }
+REPLAYED(DECLARE)  // by the command that compiles this: the instruction sets, as X(generic) X(neonbf16)
 
-enum Number { kStats, kScoreGrad, kSmallCall, kMaxima, kSoftmax, kSegmentGrad, kMaxGradients, kGemm, kPack };
+#if defined(__aarch64__)
+#include "cpu/arm.h"
+static bool runs_here(const Kernels& x) { return !x.native_bf16 || has_bf16_pairs(); }
+#else  // compiled for this machine alone
+static bool runs_here(const Kernels&) { return true; }
+#endif
+
+enum Number { kStats, kScoreGrad, kSmallCall, kMaxima, kSoftmax, kSegmentGrad, kMaxGradients, kGemm, kPack, kBasis, KERNELS };
 enum Type { kBytes, kFloat32, kBfloat16 };
 struct Header {
   int32_t kernel, structs, struct_bytes, pointers, regions, halves;
@@ -52,27 +58,47 @@ static bool next(FILE* file, Call& call) {
   return true;
 }
 
-template <class X> static std::vector<X> as(const Call& call) {
+static int32_t& threads_of(Block& x) { return x.threads; }
+static int32_t& threads_of(SmallCall& x) { return x.block.threads; }
+static int32_t& threads_of(SegmentScores& x) { return x.threads; }
+
+template <class X> static std::vector<X> as(const Call& call, int threads) {
   if (call.header.struct_bytes != sizeof(X)) fprintf(stderr, "structs have other sizes here\n"), exit(2);
   std::vector<X> found(call.header.structs);
   memcpy((void*)found.data(), call.structs.data(), call.structs.size());
+  for (X& x : found)
+    if (threads) threads_of(x) = threads;
   return found;
 }
 
-static bool run(const Kernels& k, const Call& call) {
+// Words: vectors and their gradients, as many as there can be; how many there are of each; and the other arguments.
+static Basis basis_of(const int64_t* x, int threads) {
+  constexpr int MOST = LARGEST_BASIS;
+  Basis found = {};
+  for (int s = 0; s < MOST; ++s) found.vectors[s] = (const float*)x[s], found.grads[s] = (float*)x[MOST + s];
+  x += 2 * MOST;
+  found.t = (int)x[0], found.backward = x[1] > 0;
+  found.samples = x[2], found.d = x[3], found.exact = x[4], found.count = (int)x[5];
+  found.directions = (float*)x[6], found.lengths = (float*)x[7];
+  found.threads = threads ? threads : (int)x[8];
+  return found;
+}
+
+static bool run(const Kernels& k, const Call& call, int threads) {
   const int64_t* x = (const int64_t*)call.structs.data();
   switch (call.header.kernel) {
-    case kStats: return k.stats(as<Block>(call).data(), call.header.structs);
-    case kScoreGrad: return k.score_grad(as<Block>(call).data(), call.header.structs);
-    case kSmallCall: return k.small_call(as<SmallCall>(call)[0]);
-    case kMaxima: return k.segment_maxima(as<SegmentScores>(call)[0]);
-    case kSoftmax: return k.segment_softmax(as<SegmentScores>(call)[0]);
-    case kSegmentGrad: return k.segment_score_grad(as<SegmentScores>(call)[0]);
-    case kMaxGradients: return k.segment_max_gradients(as<SegmentScores>(call)[0]);
+    case kStats: return k.stats(as<Block>(call, threads).data(), call.header.structs);
+    case kScoreGrad: return k.score_grad(as<Block>(call, threads).data(), call.header.structs);
+    case kSmallCall: return k.small_call(as<SmallCall>(call, threads)[0]);
+    case kMaxima: return k.segment_maxima(as<SegmentScores>(call, threads)[0]);
+    case kSoftmax: return k.segment_softmax(as<SegmentScores>(call, threads)[0]);
+    case kSegmentGrad: return k.segment_score_grad(as<SegmentScores>(call, threads)[0]);
+    case kMaxGradients: return k.segment_max_gradients(as<SegmentScores>(call, threads)[0]);
     case kGemm:
       return k.gemm({(const void*)x[0], x[1], x[2]}, {(const void*)x[3], x[4], x[5]}, (float*)x[6], x[7], x[8], x[9], x[10],
-                    (DType)x[11], (int)x[12]);
-    case kPack: return k.pack((const void*)x[0], x[1], x[2], (DType)x[3], (void*)x[4], (int)x[5]), true;
+                    (DType)x[11], threads ? threads : (int)x[12]);
+    case kPack: return k.pack((const void*)x[0], x[1], x[2], (DType)x[3], (void*)x[4], threads ? threads : (int)x[5]), true;
+    case kBasis: return k.basis(basis_of(x, threads));
   }
   return false;
 }
@@ -105,13 +131,13 @@ static bool same(const Region& x) {
   return true;
 }
 
-static int replay(const char* path, const Kernels& kernels) {
+static int replay(const char* path, const Kernels& kernels, int threads) {
   FILE* file = fopen(path, "rb");
   if (!file) return fprintf(stderr, "%s cannot be read\n", path), 2;
-  int counts[9] = {}, wrong = 0, number = 0;
+  int counts[KERNELS] = {}, wrong = 0, number = 0;
   for (Call call; next(file, call); ++number) {
     if (call.header.halves && !kernels.native_bf16) continue;
-    bool right = run(kernels, call);
+    bool right = run(kernels, call, threads);
     for (const Region& x : call.regions) right = same(x) && right;
     ++counts[call.header.kernel];
     if (!right && ++wrong <= 10) printf("%s: call %d, of kernel %d, differs\n", kernels.isa, number, call.header.kernel);
@@ -124,8 +150,10 @@ static int replay(const char* path, const Kernels& kernels) {
 }
 
 int main(int count, char** words) {
-  if (count != 2) return fprintf(stderr, "replay FILE\n"), 2;
-  int failed = replay(words[1], generic::kernels);
-  if (has_bf16_pairs()) failed |= replay(words[1], neonbf16::kernels);
+  if (count < 2 || count > 3) return fprintf(stderr, "replay FILE [THREADS]\n"), 2;
+  int failed = 0;
+#define REPLAY(NAME) \
+  if (runs_here(NAME::kernels)) failed |= replay(words[1], NAME::kernels, count == 3 ? atoi(words[2]) : 0);
+  REPLAYED(REPLAY)
   return failed;
 }

@@ -1,19 +1,23 @@
-"""Runs tests on native code compiled with AddressSanitizer and UndefinedBehaviorSanitizer: `make sanitize`. Linux, g++.
+"""Runs native code compiled with the sanitizers of g++: `make sanitize`. Linux.
 
-    python tests/native/sanitize.py FOLDER
+    python tests/native/sanitize.py FOLDER memory    # tests with AddressSanitizer and UndefinedBehaviorSanitizer
+    python tests/native/sanitize.py FOLDER threads   # calls of the CPU kernels with ThreadSanitizer
 
-FOLDER gets the native module. The first error that a sanitizer sees ends the run.
+FOLDER gets what is compiled. The first error that a sanitizer sees ends the run.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support import thread_sanitizer  # noqa: E402
+from support.replay import run  # noqa: E402
+
 COMPILER = shutil.which("g++")
 EACH = "(test_ragged_shapes and (cpu-float32 or cpu-bfloat16)) or (test_square and cpu-float32 and 37)"
 STRONGEST = """(test_every_reduce_keep_and_positives and cpu-bfloat16) or (every_score and cpu)
@@ -22,22 +26,12 @@ STRONGEST = """(test_every_reduce_keep_and_positives and cpu-bfloat16) or (every
 FILES = ("pair", "distances", "triangle", "matryoshka", "native_struct", "cuda_host")
 
 
-def run(*command: object, **environment: str) -> str:
-    words = [str(word) for word in command]
-    done = subprocess.run(words, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
-    print(done.stdout, end="", flush=True)
-    if done.returncode:
-        sys.exit(f"{words[-1]}: exit code {done.returncode}")
-    return done.stdout
-
-
 def library(name: str) -> str:
     """That of the compiler: it has to be the first in the process, which is not compiled with it."""
     return subprocess.run([str(COMPILER), f"-print-file-name={name}"], capture_output=True, text=True).stdout.strip()
 
 
-def main(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def memory(folder: Path) -> None:
     build = {"CONTRASTILE_SANITIZE": "1", "CONTRASTILE_CPU": "1", "CONTRASTILE_CUDA": "0"}
     run(sys.executable, "setup.py", "-q", "build_ext", "-b", folder, "-t", folder, **build)
     (module,) = folder.rglob("_cpu*.so")
@@ -58,7 +52,23 @@ def main(folder: Path) -> None:
         run(*pytest, *files, "-k", chosen.replace("\n", " "), CONTRASTILE_CPU_ISA=isa, **sanitized)
 
 
+def threads(folder: Path) -> None:
+    calls, program = thread_sanitizer.record(folder), thread_sanitizer.build(folder)
+    done = thread_sanitizer.sanitized(program, calls, thread_sanitizer.THREADS)
+    print(done.stdout, done.stderr, sep="", end="", flush=True)
+    if done.returncode:
+        sys.exit(f"{program}: exit code {done.returncode}")
+    if " 0 " in done.stdout.partition(" calls of")[0]:
+        sys.exit("a kernel was not called")
+
+
+def main(folder: Path, part: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    {"memory": memory, "threads": threads}[part](folder)
+
+
 if __name__ == "__main__":
     if COMPILER is None or not sys.platform.startswith("linux"):
         sys.exit("make sanitize needs g++ on Linux")
-    main(Path(sys.argv[1]).resolve())
+    main(Path(sys.argv[1]).resolve(), sys.argv[2])

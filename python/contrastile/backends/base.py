@@ -69,6 +69,18 @@ def named(args: Any, weights: SmallWeights, name: str) -> Any:
 FusedGradients = Callable[[PairBlock, Gradients], None]
 
 
+class SmallStats(NamedTuple):
+    """The two halves of a small vector-mode call. Whoever offers one takes what the other leaves."""
+
+    # record, bytes of scores that may be kept: what library.stats returns
+    stats: Callable[[Any, int], tuple[Tensor, ...]]
+    # record, finished statistics in parts of rows and columns and those of their kept positives, kept scores, gradients
+    # as library.upstream_of takes them of rows and of columns, needs: the wanted gradients, float32
+    gradients: Callable[
+        [Any, Sequence[Tensor], Tensor, Sequence[Tensor | None], Sequence[Tensor | None], Sequence[bool]], list[Tensor]
+    ]
+
+
 class Bases(NamedTuple):
     """Orthonormal bases of small sets of vectors and their gradients, as ops/basis.py defines them."""
 
@@ -187,6 +199,11 @@ class Backend(ABC):
         """For a scalar-mode call so small that to describe it would cost more than the work. args: its record,
         ops.record.Arguments; weights: of rows, of their sums over positives, of columns and of theirs; needs: which
         gradients, in the order of record.inputs, that of private columns last."""
+        return None
+
+    def small_stats(self, args: Any) -> SmallStats | None:
+        """For a vector-mode call so small, without second operands or a maximum. The answer depends on types and shapes
+        alone: the forward pass and the backward pass ask."""
         return None
 
     def gradients(self, call: PairCall) -> FusedGradients | None:

@@ -12,12 +12,12 @@ from torch import Tensor
 from ..monoid import SideStats
 from ..spec import Limits, Needs, PairBlock, ScoreGradients
 from . import native
-from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallWeights
+from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallStats, SmallWeights
 from .cpu_basis import cpu_bases
 from .cpu_segments import CpuSegments
-from .cpu_small import fits, small_loss
+from .cpu_small import fits, loss_fits, small_loss
+from .cpu_small_stats import small_stats
 from .native_block import (
-    BFLOAT16,
     describe,
     dtype_code,
     new_stats,
@@ -28,6 +28,10 @@ from .native_block import (
 )
 
 CPU = torch.device("cpu")
+# Where a float32 product with at least so many columns takes our kernel no longer than torch: measured on these
+# instruction sets. Torch splits a product into one part per thread, and waits for a thread whose core is taken.
+FEWEST_COLUMNS = 128
+FAST_PRODUCTS = ("avx2", "avx512", "avx512bf16")
 
 
 @dataclass
@@ -51,6 +55,7 @@ class CpuBackend(Backend):
         self.padding = self.granularity = self.module.column_padding() if self.module else 1
         self.most_slices = self.module.most_slices if self.module else 0
         self.native_bf16 = bool(self.module and self.module.native_bf16())
+        self.fast_products = bool(self.module and self.module.isa() in FAST_PRODUCTS)
 
     def unavailable(self) -> str | None:
         if self.module is None:
@@ -85,13 +90,13 @@ class CpuBackend(Backend):
         return found
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
-        if x.dtype == torch.float32:
+        (p, q), d = x.shape, y.shape[1]
+        if x.dtype == torch.float32 and not (self.fast_products and d >= FEWEST_COLUMNS):
             out.addmm_(x, y)
             return
-        (p, q), d = x.shape, y.shape[1]
         self.module.gemm(
             x.data_ptr(), x.stride(0), x.stride(1), y.data_ptr(), y.stride(1), y.stride(0),
-            out.data_ptr(), out.stride(0), p, d, q, BFLOAT16, threads_for(p * q * d),
+            out.data_ptr(), out.stride(0), p, d, q, dtype_code(x), threads_for(p * q * d),
         )  # fmt: skip
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
@@ -133,10 +138,15 @@ class CpuBackend(Backend):
     def small_loss(
         self, args: Any, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
     ) -> SmallLoss | None:
-        if not fits(args, weights, extras):
+        if not loss_fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
         return lambda args, weights, extras: small_loss(self.module, args, kind, weights, needs, extras)
+
+    def small_stats(self, args: Any) -> SmallStats | None:
+        if not fits(args):
+            return None
+        return small_stats(self.module, self.compute_dtype(args.compute, CPU), self.padding)
 
     def segments(self) -> CpuSegments:
         return CpuSegments(self)

@@ -1,5 +1,5 @@
 """A small problem on a CPU as one native call, from the record of its arguments straight to the packed struct: what is
-between would cost as much as the work."""
+between would cost as much as the work. Every tensor whose address is taken lives until the call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import Score
+from ..spec import FLOOR, Score
 from .base import SmallExtras, SmallWeights
 from .native_block import GRAD_TYPES, dtype_code, threads_for
 from .native_small import set_numbers, set_operands
@@ -28,23 +28,30 @@ GRADS = (
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
 
 
-def fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
-    """Whether the call is small, and one product."""
+def fits(args: Any) -> bool:
+    """Whether a call is small."""
+    return len(args.blocks) <= len(BLOCKS) and args.n * args.m * directions(args) <= SMALL_PAIRS
+
+
+def directions(args: Any) -> int:
+    """Products of a pair."""
+    return args.blocks[0].shape[0] if args.blocks and args.blocks[0].dim() == 3 else 1
+
+
+def loss_fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     private = extras.private
-    if private is not None and private.numel() > SMALL_PAIRS * private.shape[2]:
+    if private is not None and (private.numel() > SMALL_PAIRS * private.shape[2] or args.score != Score.DOT):
         return False
-    if args.score != Score.DOT or len(args.blocks) > len(BLOCKS) or args.n * args.m > SMALL_PAIRS:
-        return False
-    return weights[2] is not None or not args.cols  # columns that weigh nothing have no slopes
+    # columns that weigh nothing have no slopes
+    return fits(args) and (weights[2] is not None or not args.cols)
 
 
-def small_loss(
-    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
-) -> tuple[Tensor, list[Tensor]]:
-    """kind: the type features are multiplied in. Every tensor whose address is taken lives until the end."""
+def described(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], list[Tensor]]:
+    """The problem as fields of a SmallCall, without what is to be done, and what has to live until then. kind: the type
+    features are multiplied in."""
     a = features(args.a, args.compute, kind)
     blocks = [a] if args.square else [features(x, args.compute, kind) for x in args.blocks]
-    (n, d), m, scale, loss = a.shape, args.m, numbers(args.scale), torch.empty((), dtype=torch.float32, device=a.device)
+    (n, d), m, scale = a.shape, args.m, numbers(args.scale)
     values = {
         "block.a": a.data_ptr(), "block.n": n, "block.m": m, "block.d": d, "block.dtype": dtype_code(a),
         "block.threads": threads_for(n * m * max(d, 16)), "block.row_scale": scale.data_ptr(),
@@ -52,13 +59,36 @@ def small_loss(
         "block.positives": args.positives, "block.reduce": args.reduce, "block.keep_positives": args.keep_positives,
         "block.split": args.split, "block.cross_entropy": args.cross_entropy, "block.row.on": True,
         "block.col.on": args.cols, "block.own_scales": args.own_scales, "block.grad_type": GRAD_TYPES[kind],
-        "loss": loss.data_ptr(), "blocks": len(blocks),
+        "blocks": len(blocks),
     }  # fmt: skip
     for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
-        values[place], values[count] = block.data_ptr(), block.shape[0]
-    alive = set_weights(values, weights) + set_numbers(values, args, "block.") + set_operands(values, args, "block.")
+        values[place], values[count] = block.data_ptr(), block.shape[-2]
+    alive = [a, *blocks, scale, *set_numbers(values, args, "block."), *set_operands(values, args, "block.")]
     if args.without_ids or args.without_groups:
         set_missing(values, args)
+    if args.score != Score.DOT:
+        set_distance(values, args)
+    return values, alive
+
+
+def set_distance(values: dict[str, Any], args: Any) -> None:
+    """What are biases of a product are squared norms here."""
+    for side in ("row", "col"):
+        values[f"block.{side}_norm"] = values.pop(f"block.{side}_bias", 0)
+    values["block.score"], values["block.offset"], values["block.floor"] = args.score, args.offset, FLOOR[torch.float32]
+    values["block.directions"] = directions(args)
+
+
+def run(module: Any, values: dict[str, Any]) -> None:
+    module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
+
+
+def small_loss(
+    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
+) -> tuple[Tensor, list[Tensor]]:
+    values, alive = described(args, kind)
+    values["loss"] = (loss := torch.empty((), dtype=torch.float32, device=args.a.device)).data_ptr()
+    alive += set_weights(values, weights)
     grads = set_gradients(values, args, needs)
     if extras.sets > 1:
         values["sets"] = extras.sets
@@ -68,7 +98,7 @@ def small_loss(
         if needs[-1]:
             grads.append(grad := torch.empty_like(private, dtype=torch.float32))
             values["grad_private"] = grad.data_ptr()
-    module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
+    run(module, values)
     del alive
     return loss, grads
 

@@ -62,14 +62,17 @@ class TupleProblem:
         self.drop_matched(pairs, m)
         self.engine.compute_dtype = self.anchor.dtype
         stats = pair_stats(pairs, self.engine)
-        own = slice(self.key_offset, self.key_offset + n)
+        own, matched = slice(self.key_offset, self.key_offset + n), self.scale * self.matched
         found = []
         if rows:
-            found.append(rows * self.cross_entropy(stats.rows, stats.row_positives, m - n + self.batch.total))
+            value = self.cross_entropy(stats.rows, matched, stats.row_positives, m - n + self.batch.total)
+            found.append(rows * value)
         if cols:
-            assert stats.cols is not None
-            total = None if stats.col_positives is None else stats.col_positives[own]
-            found.append(cols * self.cross_entropy(stats.cols[own], total, self.batch.total))
+            others, total = stats.cols, stats.col_positives
+            assert others is not None
+            if n != m:
+                others, total = others[own], None if total is None else total[own]
+            found.append(cols * self.cross_entropy(others, matched, total, self.batch.total))
         return added(found)
 
     def drop_matched(self, pairs: Pairs, m: int) -> None:
@@ -81,15 +84,16 @@ class TupleProblem:
             pairs.keep, pairs.row_ids, pairs.col_ids = "other_id", own, index
         keep_present(pairs, self.counted.present, [self.counted.present])
 
-    def cross_entropy(self, others: Tensor, total: Tensor | None, candidates: int) -> Tensor:
-        """From the log-sum-exp over all other candidates and, with smoothing, the sum of their logits."""
-        own = self.scale * self.matched
+    def cross_entropy(self, others: Tensor, own: Tensor, total: Tensor | None, candidates: int) -> Tensor:
+        """From the log-sum-exp over all other candidates, the matched logit and, with smoothing, the sum of the others'
+        logits."""
         value = cross_entropy(others, own)
         if total is None:
             return value
         count = candidates if self.counted.present is None else at_least_one(self.counted.count(self.batch))
-        mean: Tensor = (total + own) / count
-        return value + self.smoothing * (own - mean)
+        share = self.smoothing / count  # of a candidate in smoothing * (own - the mean of all logits)
+        smoothed: Tensor = value + (self.smoothing - share) * own - share * total
+        return smoothed
 
 
 def tuple_loss(

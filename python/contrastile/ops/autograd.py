@@ -73,8 +73,10 @@ def twice(
     *inputs: Tensor | None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """values(*inputs), the gradients of a call, in a backward pass that may be differentiated where that is offered."""
+    if not torch.is_grad_enabled():
+        return values(*inputs)
     args = record.restored(statics, tensors)
-    if not torch.is_grad_enabled() or not second_derivatives.offered(args):
+    if not second_derivatives.offered(args):
         return once(values, *inputs)
     again = stats(args, 0, exact=True)
     statistics = [again[0], again[1] if args.cols and not args.square else None, None, None]
@@ -160,9 +162,10 @@ def stats_gradients(statics: tuple[Any, ...], needs: list[bool], *tensors: Tenso
     parts, rest = tensors[: SAVED + 1], tensors[SAVED + 1 :]
     row, col, inputs = rest[:GRADIENTS], rest[GRADIENTS : 2 * GRADIENTS], rest[2 * GRADIENTS :]
     args = record.restored(statics, inputs)
-    # always the operator: upstream gradients may be batched, which only the dispatcher sees and refuses
-    grads = torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *parts, list(row), list(col), needs)
-    return tuple(grads)
+    given: tuple[Any, ...] = (*parts, list(row), list(col), needs)
+    if check.plain_gradients(args.a, (*row, *col)):
+        return tuple(library.stats_backward(args, *given))
+    return tuple(torch.ops.contrastile.pair_stats_backward.default(*record.packed(args), *given))
 
 
 class LossFunction(torch.autograd.Function):

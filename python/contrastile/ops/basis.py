@@ -150,6 +150,8 @@ class BasisFunction(torch.autograd.Function):
 
 
 def vector_gradients(grad_directions: Tensor, grad_lengths: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    if check.plain_gradients(vectors[0], (grad_directions, grad_lengths)):
+        return tuple(basis_backward(vectors, grad_directions, grad_lengths))
     return tuple(torch.ops.contrastile.basis_backward.default(vectors, grad_directions, grad_lengths))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
 
@@ -42,6 +42,15 @@ def plain(x: Tensor) -> bool:
     """An ordinary tensor with nobody watching operators: its values are there to be looked at."""
     watched = torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None
     return not watched and type(x) in PLAIN and not x.is_meta
+
+
+def plain_gradients(like: Tensor, gradients: Iterable[Tensor | None]) -> bool:
+    """`plain` in a backward pass, of an input and of what came from upstream, which may be batched: that an operator
+    alone sees and refuses."""
+    if not plain(like) or transformed():
+        return False
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    return all(x is None or (type(x) in PLAIN and not batched(x)) for x in gradients)
 
 
 def wrong_type(name: str, expected: str, value: Any) -> Exception:

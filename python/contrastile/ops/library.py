@@ -17,15 +17,15 @@ from torch import Tensor
 
 from .. import driver
 from ..backends import select
-from ..backends.base import Backend, SmallExtras, SmallLoss, SmallWeights
-from ..monoid import NUMBERS, TargetStats, stat_dtype, target_slopes, upstream
-from ..spec import READERS, PairCall, Side, Target, Upstream, Weights
+from ..backends.base import Backend, SmallExtras, SmallLoss, SmallStats, SmallWeights
+from ..monoid import NUMBERS, TARGET_PARTS, TargetStats, stat_dtype, target_slopes, upstream
+from ..spec import READERS, TRAITS, PairCall, Side, Target, Upstream, Weights
+from .check import as_type
 from .record import COUNT, SCHEMA, Arguments, flat_gradients, needed, wanted_inputs
 
 LIB = torch.library.Library("contrastile", "DEF")
 NO_EXTRAS = SmallExtras()
 TAGS = (torch.Tag.pt2_compliant_tag,)
-TARGET_PARTS = 5  # numbers of monoid.TargetStats.parts
 
 LIB.define(
     f"pair_stats({SCHEMA}, SymInt budget) -> "
@@ -119,6 +119,8 @@ def converted(features: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tens
 
 def stats(args: Arguments, budget: int) -> tuple[Tensor, ...]:
     with no_autocast(args.a):
+        if (small := small_stats(args)) is not None:
+            return small.stats(args, budget)
         call, backend = build_call(args)
         plan = driver.Plan(call, backend)
         buffer = plan.scores_within(budget if backend.saves_scores else 0)
@@ -159,13 +161,25 @@ def stats_backward(
     col_gradients: Sequence[Tensor | None], needs: Sequence[bool],
 ) -> list[Tensor]:  # fmt: skip
     with no_autocast(args.a):
-        call, backend = build_call(args)
-        rows = upstream_of(args, row_parts, row_positive_parts, row_target, row_gradients)
-        cols = upstream_of(args, col_parts, col_positive_parts, col_target, col_gradients)
-        driver.attach(call, rows, cols)
-        store = driver.ScoreStore(scores if len(scores) else None)
-        grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
-        return [g.to(x.dtype) for g, x in zip(flat_gradients(args, grads), wanted_inputs(args, needs), strict=True)]
+        if (small := small_stats(args)) is not None:
+            known = row_parts, col_parts, row_positive_parts, col_positive_parts
+            found = small.gradients(args, known, scores, row_gradients, col_gradients, needs)
+        else:
+            call, backend = build_call(args)
+            rows = upstream_of(args, row_parts, row_positive_parts, row_target, row_gradients)
+            cols = upstream_of(args, col_parts, col_positive_parts, col_target, col_gradients)
+            driver.attach(call, rows, cols)
+            store = driver.ScoreStore(scores if len(scores) else None)
+            grads = driver.gradients(driver.Plan(call, backend), needed(args, needs), store)
+            found = flat_gradients(args, grads)
+        return [as_type(g, x.dtype) for g, x in zip(found, wanted_inputs(args, needs), strict=True)]
+
+
+def small_stats(args: Arguments) -> SmallStats | None:
+    """What does a small call at once, forward and backward alike, see Backend.small_stats."""
+    if args.second_a is not None or TRAITS[args.reduce].arg:
+        return None
+    return select(args.backend, args.a.device, args.compute, args.n * args.m).small_stats(args)
 
 
 def upstream_of(

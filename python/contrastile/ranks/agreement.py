@@ -18,7 +18,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from ..replay import Cache
+from ..replay import recorded_call
 from . import communication, sharded
 from .communication import RankError
 from .facts import Fact, fact, listed
@@ -161,7 +161,7 @@ def collective(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or kwargs.get("group") is not None:
             return with_ranks(*args, **kwargs)
-        return calls(args, kwargs)
+        return recorded_call(function, with_ranks, args, kwargs)
 
     def with_ranks(*args: Any, **kwargs: Any) -> Any:
         run: Callable[..., Any] = function
@@ -186,7 +186,6 @@ def collective(function: F) -> F:
                 report_failure(ranks, known(error))
             raise
 
-    calls = Cache(function, with_ranks)
     return cast(F, call)
 
 

@@ -5,7 +5,7 @@ products. It depends on what guard.py lists, types and shapes, and on no number 
 kind is recorded, and later ones run what it did.
 """
 
-from .cache import Cache
+from .cache import CACHES, recorded_call
 from .recorder import as_one_step
 
-__all__ = ["Cache", "as_one_step"]
+__all__ = ["CACHES", "as_one_step", "recorded_call"]

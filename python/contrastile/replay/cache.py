@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
-from weakref import WeakSet
+from typing import Any, NamedTuple
 
 from .guard import guarded
 from .recorder import RECORDER, Recorder
@@ -20,22 +19,13 @@ class Kind(NamedTuple):
 
 
 class Cache:
-    """Calls of a function, from the third of a kind on by what the second was seen to do.
+    """Calls of a function, from the third of a kind on by what the second was seen to do."""
 
-    general: the function, for calls that are not recorded.
-    """
-
-    every: ClassVar[WeakSet[Cache]] = WeakSet()
-
-    def __init__(self, function: Call, general: Call) -> None:
-        self.function, self.general = function, general
+    def __init__(self, function: Call) -> None:
+        self.function = function
         self.kinds: dict[Hashable, Kind | None] = {}  # None: seen once
-        self.every.add(self)
 
-    def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if RECORDER.get() is not None or (found := guarded(args, kwargs)) is None:
-            return self.general(*args, **kwargs)
-        kind, inputs = found
+    def __call__(self, kind: Hashable, inputs: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         known = self.kinds.get(kind)
         if known is not None:
             return self.function(*args, **kwargs) if known.recorded is None else known.recorded(*inputs)
@@ -56,3 +46,17 @@ class Cache:
             RECORDER.reset(token)
         self.kinds[kind] = Kind(recorder.function(value))
         return value
+
+
+# not beside the functions, as attributes or in closures: torch.export would have to hold them in graphs
+CACHES: dict[Call, Cache] = {}
+
+
+def recorded_call(function: Call, general: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """function(*args, **kwargs). general: the same, of arguments of any kind."""
+    if RECORDER.get() is not None or (found := guarded(args, kwargs)) is None:
+        return general(*args, **kwargs)
+    cache = CACHES.get(function)
+    if cache is None:
+        cache = CACHES[function] = Cache(function)
+    return cache(*found, args, kwargs)

@@ -21,17 +21,17 @@ def guarded(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Hashable, l
     inputs: list[Any] = []
     if not (described(args, facts, inputs) and described(kwargs.values(), facts, inputs)):
         return None
-    if (
-        not inputs or type(inputs[0]) is Generator or len({*map(id, inputs)}) < len(inputs)
-    ):  # one tensor in two places may go another way
+    if not inputs or len({*map(id, inputs)}) < len(inputs):  # one tensor in two places may go another way
         return None
     if torch._C._is_any_autocast_enabled():
         for kind in ("cpu", "cuda"):
             facts += [torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)]
-    if inputs[0].is_cuda:
-        if torch.cuda.is_current_stream_capturing():  # a recording's constants would lie in the graph's memory
-            return None
-        facts.append(torch._C._cuda_getCurrentRawStream(inputs[0].device.index))  # on which they were written
+    for x in inputs:
+        if x.device.type == "cuda":
+            if torch.cuda.is_current_stream_capturing():  # a recording's constants would lie in the graph's memory
+                return None
+            facts.append(torch._C._cuda_getCurrentRawStream(x.device.index))  # on which they were written
+            break
     return tuple(facts), inputs
 
 

@@ -21,8 +21,14 @@ ASKED = {
     getattr(Tensor, name)
     for name in ("__len__", "dim", "element_size", "is_contiguous", "is_floating_point", "numel", "size", "stride")
 }  # fmt: skip
+# functions whose result is as long as numbers say
+LONG_BY_NUMBERS = {
+    "arange", "argwhere", "bincount", "masked_select", "nonzero", "one_hot", "unique", "unique_consecutive"
+}  # fmt: skip
+NUMBERS = (bool, int, float, list)  # what is read of constants is one of these
 MOST_BYTES = 1 << 20  # of constants that a recording keeps
-MOST_PAIRS = 1 << 20  # of one step: what a recorded call computes stays in memory until it ends
+MOST_NUMBERS = 1 << 20  # of a tensor: while a call is recorded, all that it makes stays in memory
+MOST_PAIRS = 1 << 20  # of one step
 Call = Callable[..., Any]
 
 
@@ -46,42 +52,66 @@ class Recorder(TorchFunctionMode):
         self.steps: list[Step] = []
         self.done = False  # or given up
         self.worth = False  # whether a step of ours has been recorded
-        self.modes = modes()
+        self.modes, self.random = modes(), random_states(self.inputs)
 
     def __torch_function__(self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         if self.done or func in ASKED:
             return func(*args, **kwargs)
+        return self.follow(func, args, kwargs)
+
+    def follow(self, function: Call, args: Sequence[Any], kwargs: dict[str, Any], ours: bool = False) -> Any:
+        """function(*args, **kwargs), and a step of it. ours: it may return None, see as_one_step."""
+        self.done = True  # nothing inside is a step, and an error that is caught is the end
         leaves = tree_leaves((args, kwargs))
         given = [x for x in leaves if isinstance(x, Tensor)]
-        versions, states = versions_of(given), random_states(leaves)
-        outputs = func(*args, **kwargs)
+        before, random_before = states_of(given), self.random
+        outputs = function(*args, **kwargs)
+        self.random = random_states(self.inputs)
+        # operations of another mode, as in a function with its own derivative, are not what they are to autograd
+        changed = before is None or before != states_of(given) or modes() != self.modes
+        hidden = any(map(self.is_hidden, leaves)) or any(map(self.varies, deciding(function, args, given)))
+        random = not all(map(torch.equal, random_before, self.random))
+        self.done = False
         if not given and not isinstance(outputs, Tensor):  # a question about types
             return outputs
-        # operations of another mode, as in a function with its own derivative, are not what they are to autograd
-        if versions is None or versions != versions_of(given) or modes() != self.modes:
+        if changed or hidden:
             self.give_up()
         else:
-            random = not all(map(torch.equal, states, random_states(leaves)))
-            self.add(Step(func, args, kwargs, outputs, random), given)
+            check = ours and outputs is None
+            self.add(Step(function, args, kwargs, () if check else outputs, check or random), given)
         return outputs
+
+    def is_hidden(self, x: Any) -> bool:
+        """Whether x, an argument of a function, holds what differs from call to call and no step replaces."""
+        if isinstance(x, slice):
+            return any(isinstance(place, Tensor) for place in (x.start, x.stop, x.step))
+        return isinstance(x, Generator) and id(x) not in self.names
+
+    def varies(self, x: Tensor) -> bool:
+        """Whether another call of the kind may have other numbers in x."""
+        return self.names.get(id(x)) not in self.constants
 
     def add(self, step: Step, given: Sequence[Tensor]) -> None:
         made = [step.outputs] if isinstance(step.outputs, Tensor) else step.outputs
-        known = all(id(x) in self.names for x in given)
-        constant = known and not step.always and all(self.names[id(x)] in self.constants for x in given)
         several = isinstance(made, (list, tuple)) and all(isinstance(x, Tensor) for x in made)
-        if not known or not (several or constant):  # a number that is read of constants is the same in every call
+        constant = not step.always and not any(map(self.varies, given))
+        # a number that is read of constants is the same in every call; what changes memory needs its place
+        read = constant and isinstance(made, NUMBERS) and step.function is not Tensor.data_ptr
+        large = several and any(x.numel() > MOST_NUMBERS for x in made)
+        if large or not all(id(x) in self.names for x in given) or not (several or read):
             self.give_up()
         elif several:
-            new = [x for x in made if id(x) not in self.names]
-            constant = constant and not any(x.requires_grad for x in made)
-            for x in new:
-                self.names[id(x)] = name = f"{'c' if constant else 't'}{len(self.names)}"
-                if constant:
-                    self.constants[name] = x
-            if step.always or (new and not constant):
-                self.steps.append(step)  # which keeps its tensors alive, so that no other gets their id
+            self.keep(step, made, constant and not any(x.requires_grad for x in made))
+
+    def keep(self, step: Step, made: Sequence[Tensor], constant: bool) -> None:
+        new = list({id(x): x for x in made if id(x) not in self.names}.values())  # one may come twice
+        for x in new:
+            self.names[id(x)] = name = f"{'c' if constant else 't'}{len(self.names)}"
+            if constant:
+                self.constants[name] = x
+        if step.always or (new and not constant):
+            self.steps.append(step)  # which keeps its tensors alive, so that no other gets their id
 
     def give_up(self) -> None:
         self.done = True
@@ -89,15 +119,12 @@ class Recorder(TorchFunctionMode):
         self.constants.clear()
 
     def one_step(self, call: Call, args: Sequence[Any], pairs: int) -> Any:
-        before, self.done = self.done, True  # nothing inside is a step
-        outputs = call(*args)
-        self.done = before
-        if not before and pairs > MOST_PAIRS:
+        if pairs > MOST_PAIRS:
             self.give_up()
-        elif not before:
-            self.worth |= outputs is not None
-            step = Step(call, args, {}, () if outputs is None else outputs, outputs is None)
-            self.add(step, [x for x in args if isinstance(x, Tensor)])
+        if self.done:
+            return call(*args)
+        outputs = self.follow(call, args, {}, ours=True)
+        self.worth |= outputs is not None
         return outputs
 
     def function(self, value: Any) -> Call | None:
@@ -111,8 +138,10 @@ class Recorder(TorchFunctionMode):
         """The steps that the result needs, as Python: a loop over them would cost as much as they do."""
         needed, lines, known = {result}, [f"return {result}"], dict[str, Any]()
         for step in reversed(self.steps):
-            targets = [self.names[id(x)] for x in tree_leaves(step.outputs)]
-            if not step.always and not needed.intersection(targets):
+            made = tree_leaves(step.outputs)
+            targets = [self.names[id(x)] for x in made]
+            # what autograd saves must be the same in every call: torch.utils.checkpoint counts it
+            if not (step.always or any(x.requires_grad for x in made) or needed.intersection(targets)):
                 continue
             function = bound(known, step.function)
             given = [self.expression(x, known, needed) for x in step.args]
@@ -138,9 +167,19 @@ class Recorder(TorchFunctionMode):
         return bound(known, x)
 
 
-def versions_of(tensors: Sequence[Tensor]) -> list[int] | None:
+def states_of(tensors: Sequence[Tensor]) -> list[tuple[int, bool]] | None:
     """Which change with each change in place; None: of tensors of inference mode nobody counts them."""
-    return None if any(x.is_inference() for x in tensors) else [x._version for x in tensors]
+    return None if any(x.is_inference() for x in tensors) else [(x._version, x.requires_grad) for x in tensors]
+
+
+def deciding(function: Call, args: Sequence[Any], given: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The tensors among the arguments whose numbers decide how long the result is."""
+    name = getattr(function, "__name__", "")
+    if name == "__getitem__":
+        return [x for x in given[1:] if x.dtype in (torch.bool, torch.uint8)]
+    if name in ("repeat_interleave", "where"):  # of one argument they are other functions
+        return given if len(args) == 1 else given[1:] if name == "repeat_interleave" else ()
+    return given if name in LONG_BY_NUMBERS else ()
 
 
 def modes() -> tuple[bool, bool]:
