@@ -17,7 +17,7 @@ from triton.runtime.interpreter import GridExecutor, InterpretedFunction
 
 import contrastile
 from contrastile.backends import base, triton_kernel, triton_plan, triton_small
-from contrastile.replay import Cache
+from contrastile.replay import CACHES
 from support import launches
 
 PACKAGE = str(Path(contrastile.__file__).parent)
@@ -200,7 +200,7 @@ def test_scripts_hand_over_what_the_first_launch_did(kind, n, dtype, replayed):
         for clear in (False, False, True):  # the second is by script, the third the same by first launches
             if clear:
                 triton_small.plans.cache_clear()
-                [calls.kinds.clear() for calls in Cache.every]
+                CACHES.clear()
             replayed.clear()
             inputs, options = problem(n, n + 6, dtype, shifted, **KINDS[kind])
             inputs += [x.requires_grad_() for x in options.values() if isinstance(x, torch.Tensor) and x.dim() == 1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -260,11 +261,13 @@ class LossCall:
         self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
         self.direct = run if isinstance(run, DirectLoss) else None
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
-        places = {name: place for place, name in enumerate((*record.SINGLE, "blocks"))}
-        places |= {name: place - len(weights) for place, name in enumerate(WEIGHTS)}
-        self.taken = itemgetter(*(places[name] for name in self.direct.names)) if self.direct else None
-        inputs = [*record.input_places(args), -len(weights) - 1]
-        self.wanted = [place for place, need in zip(inputs, needs, strict=False) if need]
+        first = len(record.SINGLE)  # of blocks
+        inputs = (*record.GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks)))
+        self.wanted = [*compress((*inputs, -len(weights) - 1), needs)]  # places among the tensors; private columns last
+        if self.direct:
+            places = {name: place for place, name in enumerate((*record.SINGLE, "blocks"))}
+            places |= {name: place - len(weights) for place, name in enumerate(WEIGHTS)}
+            self.taken = itemgetter(*(places[name] for name in self.direct.names))
 
     @staticmethod
     def tensors(args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS) -> list[Tensor | None]:
@@ -272,13 +275,13 @@ class LossCall:
 
     def __call__(self, *tensors: Tensor | None) -> Any:
         if self.wanted:
-            wanted: list[Any] = [tensors[place] for place in self.wanted]
+            wanted: list[Any] = [*map(tensors.__getitem__, self.wanted)]
             return plain_loss(partial(self.value, tensors), wanted, partial(self.again, tensors))
         value, _, reports = self.value(tensors)
         return (value, *reports) if reports else value
 
     def value(self, tensors: Sequence[Any]) -> library.Loss:
-        if self.direct is None or self.taken is None:
+        if self.direct is None:
             args, weights, extras = self.restored(tensors)
             found: library.Loss = self.run(args, weights, extras)
             return found

@@ -195,12 +195,6 @@ def count_inputs(args: Arguments) -> int:
     return len(GRADS) + len(args.blocks) + len(args.second_blocks)
 
 
-def input_places(args: Arguments) -> list[int]:
-    """Where `tensors` has `inputs`."""
-    first = len(SINGLE)
-    return [*GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks))]
-
-
 def with_inputs(args: Arguments, needs: Sequence[bool], wanted: Sequence[Tensor]) -> Arguments:
     """The record with others for `wanted_inputs`."""
     flat = iter(wanted)
