@@ -25,7 +25,7 @@ PACKAGE = str(Path(contrastile.__file__).parent)
 
 # functions of the package that a replayed step enters, and operations of torch but for those within others
 MOST = {
-    "clip_loss": (39, 13), "info_nce": (39, 17), "siglip_loss": (39, 13), "nt_xent": (39, 22), "sup_con": (39, 41),
+    "clip_loss": (39, 13), "info_nce": (39, 17), "siglip_loss": (39, 13), "nt_xent": (39, 23), "sup_con": (39, 43),
 }  # fmt: skip
 
 
