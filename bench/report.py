@@ -1,4 +1,4 @@
-"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl and the lines of bench/results/busy. Equal
+"""report.py: docs/benchmarks.md and its plots from all bench/results/*.jsonl and the lines in busy and small_gpu. Equal
 results give an equal page."""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contrastile.benchmark import plots  # noqa: E402
 from contrastile.benchmark.problem import BOTH  # noqa: E402
 from contrastile.benchmark.record import NO_TIME, OK, Record, read  # noqa: E402
 from contrastile.benchmark.suite import DENSE  # noqa: E402
+from host import host_section  # noqa: E402
 from lines import read as lines_of  # noqa: E402
 from neighbour import busy_section  # noqa: E402
 from suite import DROPIN  # noqa: E402
@@ -28,8 +29,11 @@ PLOTTED_PACKAGES = 2  # the fastest
 INTRODUCTION, METHOD = ((Path(__file__).parent / f"report_{x}.md").read_text() for x in ("head", "method"))
 
 
-def page(records: Sequence[Record], busy: Sequence[dict[str, Any]] = ()) -> tuple[str, dict[str, list[Record]]]:
-    """The text, and for each plot its file's name and its records. busy: lines of bench_busy.py."""
+def page(
+    records: Sequence[Record], busy: Sequence[dict[str, Any]] = (), hosts: Sequence[dict[str, Any]] = ()
+) -> tuple[str, dict[str, list[Record]]]:
+    """The text, and for each plot its file's name and its records. busy: lines of bench_busy.py; hosts: of
+    bench_small_gpu.py."""
     done = [x for x in records if x.outcome != NO_TIME]
     if not done:
         return INTRODUCTION + "\nThere are no results yet.\n", {}
@@ -40,8 +44,8 @@ def page(records: Sequence[Record], busy: Sequence[dict[str, Any]] = ()) -> tupl
             name = f"{slug(machine)}-{slug(title)}.svg"
             figures[name] = panels
             parts.append(f"![Time and memory of {title} against the batch N](benchmarks/{name})\n")
-    parts += [lost_section(done), *([busy_section(busy)] if busy else []), METHOD]
-    parts.append(left_out([x for x in records if x.outcome == NO_TIME]))
+    parts += [lost_section(done), *([busy_section(busy)] if busy else []), *([host_section(hosts)] if hosts else [])]
+    parts += [METHOD, left_out([x for x in records if x.outcome == NO_TIME])]
     for machine, found in grouped(done, machine_of).items():
         parts.append(machine_section(machine, found))
         parts += [f"### {loss}\n\n{loss_tables(x)}" for loss, x in grouped(found, loss_of).items()]
@@ -102,7 +106,7 @@ def collected(folder: Path) -> list[Record]:
 
 
 def write(results: Path, docs: Path) -> None:
-    text, figures = page(collected(results), lines_of(results, "busy"))
+    text, figures = page(collected(results), lines_of(results, "busy"), lines_of(results, "small_gpu"))
     folder = docs / "benchmarks"
     for stale in folder.glob("*.svg"):
         stale.unlink()

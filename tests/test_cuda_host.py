@@ -231,7 +231,7 @@ def test_small_calls_are_done_at_once(installed, monkeypatch, keep, m):
         torch.testing.assert_close(x, (found[1].values | found[1].grads)[name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss", "sup_con"])
+@pytest.mark.parametrize("name", launches.LOSSES)
 def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypatch, name):
     """One crossing launches all kernels: statistics of rows (and columns, and the strips of columns joined), finish,
     score gradients, their sums by row."""
@@ -242,7 +242,9 @@ def test_small_batches_take_no_more_launches_than_eager_code(installed, monkeypa
     kernels = installed.launched() - before
     eager = launches.count(launches.EAGER[name], launches.Launches())
     assert found.count("small_call") == 1
-    assert len(found) - 1 + kernels == launches.documented(name, "cuda") <= len(eager), (found, kernels, eager)
+    assert len(found) - 1 + kernels == launches.documented(name, "cuda"), (found, kernels)
+    # of nt_xent eight make what is the same in all calls: recorded ones do without
+    assert len(found) - 1 + kernels <= len(eager) + 8 * (name == "nt_xent"), (found, kernels, eager)
 
 
 @pytest.mark.parametrize("n, m, whole", [(4096, 4096, True), (4096, 4097, False), (1 << 22, 4, False), (0, 5, False)])
@@ -254,7 +256,7 @@ def test_what_is_done_at_once(n, m, whole):
     assert base.SMALL_ITEMS // 64 < cuda_host.LARGEST_GRID
 
 
-@pytest.mark.parametrize("name", ["clip_loss", "siglip_loss", "sup_con"])
+@pytest.mark.parametrize("name", launches.LOSSES)
 def test_launches_of_the_torch_backend_are_as_documented(name):
     found = launches.count(launches.LOSSES[name], launches.Launches(), backend="torch")
     assert len(found) == launches.documented(name, "torch"), found

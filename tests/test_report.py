@@ -78,7 +78,8 @@ def lost_rows(text: str) -> list[list[str]]:
 
 
 def test_the_committed_page_is_what_the_committed_results_give(report):
-    text, figures = report.page(report.collected(report.RESULTS), report.lines_of(report.RESULTS, "busy"))
+    busy, hosts = (report.lines_of(report.RESULTS, name) for name in ("busy", "small_gpu"))
+    text, figures = report.page(report.collected(report.RESULTS), busy, hosts)
     assert PAGE.read_text() == text
     assert {x.name for x in PAGE.parent.glob("benchmarks/*.svg")} == set(figures)
     assert all(f"benchmarks/{name})" in text for name in figures)
@@ -113,6 +114,18 @@ def test_every_case_that_is_lost_is_named_and_no_other(report, sample):
     ]
     assert [x[7] for x in rows] == ["**0.50**", "**0.80**", "2.00"] and rows[2][8] == "**0.50**"
     assert "Of 8 comparisons, these 3" in report.page(sample)[0]
+
+
+def test_the_time_of_the_host_is_beside_its_goal(report, sample):
+    """The last line of a problem counts; without lines there is no section."""
+    kept = {"loss": "clip", "n": 64, "d": 32, "dtype": "float32", "goal": 1.0, "device": "CPU X", "eager": 200}
+    lines = [
+        kept | {"backend": backend, "ours": ours, "ratio": ours / 200}
+        for backend, ours in (("triton", 300), ("triton", 180), ("cuda", 220))
+    ]
+    text = report.page(sample, hosts=lines)[0]
+    assert "| clip | 64 | 32 | float32 | 0.90 (180 over 200) | **1.10** (220 over 200) | 1.0 | CPU X |" in text
+    assert "time of the host" not in report.page(sample)[0]
 
 
 def test_what_no_time_was_left_for_is_named_and_in_no_table(report, sample):

@@ -61,6 +61,10 @@ def eager_clip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
+def eager_info_nce(x: Tensor, y: Tensor, temperature: Tensor) -> Tensor:
+    return F.cross_entropy(x @ y.T / temperature, torch.arange(len(x)))
+
+
 def eager_siglip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
     return -F.logsigmoid((2 * torch.eye(len(x)) - 1) * (scale * x @ y.T - 10.0)).sum() / len(x)
 
@@ -86,11 +90,15 @@ def sup_con(x: Tensor, y: Tensor, temperature: Tensor, **options: Any) -> Tensor
 
 LOSSES = {
     "clip_loss": lambda x, y, s, **options: contrastile.clip_loss(x, y, s, **options),
+    "info_nce": lambda x, y, t, **options: contrastile.info_nce(x, y, temperature=t, **options),
     "siglip_loss": lambda x, y, s, **options: contrastile.siglip_loss(x, y, s, -10.0, **options),
     "nt_xent": lambda x, y, t, **options: contrastile.nt_xent(x, y, temperature=t, **options),
     "sup_con": sup_con,
 }
-EAGER = {"clip_loss": eager_clip, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent, "sup_con": eager_sup_con}
+EAGER = {
+    "clip_loss": eager_clip, "info_nce": eager_info_nce, "siglip_loss": eager_siglip, "nt_xent": eager_nt_xent,
+    "sup_con": eager_sup_con,
+}  # fmt: skip
 
 
 def count(loss: Any, counter: Launches, rows: int = 24, **options: Any) -> list[str]:

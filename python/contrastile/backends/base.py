@@ -39,6 +39,31 @@ class SmallExtras(NamedTuple):
 # Of the record, weights and extras of a call that differs from the one it was made for in the numbers and places of its
 # tensors alone: returns the weighted sum and the wanted gradients, float32.
 SmallLoss = Callable[[Any, SmallWeights, SmallExtras], tuple[Tensor, list[Tensor]]]
+
+
+class DirectLoss(ABC):
+    """A SmallLoss that needs no record but for its tensors: whoever has those need not restore it."""
+
+    names: tuple[str, ...]  # of the tensors: fields of the record, and of WEIGHTS; "blocks": the one block
+
+    def __call__(self, args: Any, weights: SmallWeights, extras: SmallExtras) -> tuple[Tensor, list[Tensor]]:
+        return self.of_tensors([named(args, weights, name) for name in self.names])
+
+    @abstractmethod
+    def of_tensors(self, given: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """given: as `names`."""
+
+
+WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")  # names of SmallWeights
+
+
+def named(args: Any, weights: SmallWeights, name: str) -> Any:
+    """What DirectLoss.names calls so."""
+    if name in WEIGHTS:
+        return weights[WEIGHTS.index(name)]
+    return args.blocks[0] if name == "blocks" else getattr(args, name)
+
+
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both
 # sides, to the rows'.
 FusedGradients = Callable[[PairBlock, Gradients], None]

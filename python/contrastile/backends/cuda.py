@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from .base import (
     score_grad_dtype,
 )
 from .cuda_segments import CudaSegments
-from .cuda_small import small_loss
+from .cuda_small import SmallCall
 from .native_block import (
     describe,
     new_stats,
@@ -32,7 +32,6 @@ from .native_block import (
     set_scores,
     set_weighted_sides,
 )
-from .native_struct import packer
 from .products import add_float_product, set_float_product
 
 DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver: also what the runtime says where there is no driver
@@ -91,7 +90,7 @@ class CudaBackend(Backend):
     ) -> SmallLoss | None:
         if not any(needs) or not fits_at_once(args, weights, extras):
             return None
-        return lambda args, weights, extras: small_loss(self, args, weights, needs)
+        return SmallCall(self, args, weights, needs)
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
         add_float_product(out, x, y)
@@ -155,19 +154,15 @@ class CudaBackend(Backend):
         x.device, x.stream = self.place(scores.device)
         function(x)
 
-    def launch_packed(self, values: dict[str, Any], device: torch.device) -> None:
-        """A small call of these fields, in the same way."""
-        module = self.module
-        values["device"], values["stream"] = self.place(device)
-        size = module.small_call_workspace(packer(module, "Block", tuple(values))(*values.values()))
+    def launch_packed(self, pack: Callable[..., bytes], size: int, device: torch.device, *addresses: int) -> None:
+        """A small call, in the same way. pack: of the place, a workspace of this size, and the addresses."""
         workspace = torch.empty(size, dtype=torch.uint8, device=device)
-        values["workspace"] = workspace.data_ptr()
-        module.small_call(packer(module, "Block", tuple(values))(*values.values()))
+        self.module.small_call(pack(*self.place(device), workspace.data_ptr(), *addresses))
 
     def place(self, device: torch.device) -> tuple[int, int]:
         """Device index and the address of the current stream."""
-        stream = torch.cuda.current_stream(device)
-        return stream.device_index, stream.cuda_stream
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return index, torch._C._cuda_getCurrentRawStream(index)
 
 
 @cache

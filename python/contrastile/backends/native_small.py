@@ -48,3 +48,18 @@ def set_operands(values: dict[str, Any], args: Any, prefix: str = "") -> list[Te
     mask = mask.contiguous()
     values[f"{prefix}mask"], values[f"{prefix}mask_stride"] = mask.data_ptr(), mask.stride(0)
     return [mask]
+
+
+def address_fields(args: Any) -> dict[str, str]:
+    """Which field of the record each address comes from, of one block of columns."""
+    there = {name for name, x in zip(NUMBERS, given_numbers(args), strict=True) if x is not None}
+    found = {field: name for name, field in NUMBERS.items() if name in there}
+    if args.square and "row_bias" in there:
+        found["col_bias"] = "row_bias"
+    *rows, partner, mask = given_operands(args)
+    for name, row in zip(READERS, rows, strict=True):
+        if row is not None:
+            found[f"row_{name}"] = f"row_{name}"
+            if not getattr(args, f"without_{name}", 0):
+                found[f"col_{name}"] = f"row_{name}" if getattr(args, f"col_{name}") is None else f"col_{name}"
+    return found | {name: name for name, x in (("partner", partner), ("mask", mask)) if x is not None}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from struct import Struct, calcsize
 from typing import Any, TypeAlias
 
+KINDS = 512  # of structs, whose packers are kept
 Field: TypeAlias = "tuple[str, str | Layout, int, int]"  # name, letter of `struct` or a struct, offset, count
 Layout: TypeAlias = "tuple[bytes, tuple[Field, ...]]"  # a fresh struct's bytes, its fields
 
@@ -46,14 +47,18 @@ def made(layout: Layout) -> type[ctypes.Structure]:
     return struct
 
 
-@cache
-def packer(module: Any, name: str, given: tuple[str, ...]) -> Callable[..., bytes]:
+@lru_cache(KINDS)
+def packer(
+    module: Any, name: str, given: tuple[str, ...], fixed: tuple[tuple[str, Any], ...] = ()
+) -> Callable[..., bytes]:
     """A function of the fields `given`, dotted where they are of a struct inside, that returns the struct's bytes, in
-    which all other fields have their initial values.
+    which all other fields have their initial values, or those in `fixed`.
 
     One call of `struct.pack`: to fill fields by name takes as long as a small problem.
     """
     fresh, _ = layout = module.structs[name]
+    if fixed:
+        fresh = packer(module, name, tuple(field for field, _ in fixed))(*(x for _, x in fixed))
     places = {field: (letter, offset) for field, letter, offset in leaves(layout)}
     form, end = "=", 0
     values: list[str] = []

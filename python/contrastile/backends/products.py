@@ -31,7 +31,7 @@ def mixed_products(device: torch.device) -> bool:
 def float_product(x: Tensor, y: Tensor) -> Tensor:
     """x @ y in float32 (float64 of float64), products and sums not rounded to half precision."""
     if x.dtype == y.dtype and x.dtype not in HALVES:
-        return x @ y
+        return torch.mm(x, y)
     if mixes(x, y):
         return torch.mm(x, y, out_dtype=torch.float32)
     return x.float() @ y.float()
@@ -76,16 +76,24 @@ def add_float_product(out: Tensor, x: Tensor, y: Tensor) -> None:
         out.addmm_(x.float(), y.float())
 
 
-def set_products(a: Tensor, b: Tensor, grad: Tensor, rows: Tensor | None, cols: Tensor | None) -> None:
-    """rows = G b and cols = G^T a, with a (n, d), b and cols (m, d) and G (n, m), or of tiles (t, m, d) and (t, n, m),
-    whose products with b add up; their sum where both are one tensor. None: not wanted."""
+def feature_gradients(
+    a: Tensor, b: Tensor, grad: Tensor, rows: bool, cols: bool, square: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """(G b, G^T a), those that are wanted, with a (n, d), b (m, d) and G (n, m) or (1, n, m), or of tiles (t, m, d) and
+    (t, n, m), whose products with b add up. In a square call, where b is a, (their sum, None)."""
     if b.dim() == 2:
-        pairs = [(grad if grad.dim() == 2 else grad[0], b, cols)]
-    else:
-        tiles = [None] * len(b) if cols is None else cols
-        pairs = list(zip(grad, b, tiles, strict=True))
-    for tile, (score_gradients, directions, to) in enumerate(pairs):
-        if rows is not None:
-            (add_float_product if tile else set_float_product)(rows, score_gradients, directions)
-        if to is not None:
-            (add_float_product if to is rows else set_float_product)(to, score_gradients.T, a)
+        grad = grad if grad.dim() == 2 else grad[0]
+        found = float_product(grad, b) if rows else None
+        if square:
+            if found is not None:
+                add_float_product(found, grad.T, a)
+            return found, None
+        return found, float_product(grad.T, a) if cols else None
+    total = float_product(grad[0], b[0]) if rows else None
+    each = torch.empty(b.shape, dtype=torch.float32, device=b.device) if cols else None
+    for tile, (score_gradients, directions) in enumerate(zip(grad, b, strict=True)):
+        if total is not None and tile:
+            add_float_product(total, score_gradients, directions)
+        if each is not None:
+            set_float_product(each[tile], score_gradients.T, a)
+    return total, each

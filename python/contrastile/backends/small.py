@@ -3,10 +3,21 @@ does."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..spec import READERS
+from .base import WEIGHTS, SmallWeights, named
+
+Way = Callable[[Tensor], Tensor]
+NUMBERS = ("row_bias", "row_low", "row_high", "col_bias", "col_low", "col_high", "col_scale", "share")
+OPTIONAL = (*NUMBERS, *(f"{side}_{name}" for side in ("row", "col") for name in READERS), "partner", "mask")
+optional = attrgetter(*OPTIONAL)
 
 
 def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
@@ -18,6 +29,28 @@ def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
 
 def numbers(x: Tensor) -> Tensor:
     return (x if x.dtype == torch.float32 else x.to(torch.float32)).contiguous()
+
+
+def bytes_of(mask: Tensor) -> Tensor:
+    return mask.contiguous().view(torch.uint8)
+
+
+def given_names(args: Any, weights: SmallWeights) -> tuple[str, ...]:
+    """DirectLoss.names of the tensors that the call has."""
+    found = ["a", "scale"] if args.square else ["a", "blocks", "scale"]
+    found += [name for name, x in zip(OPTIONAL, optional(args), strict=True) if x is not None]
+    return (*found, *(name for name, x in zip(WEIGHTS, weights, strict=True) if isinstance(x, Tensor)))
+
+
+def ways(args: Any, weights: SmallWeights, names: Sequence[str], kind: torch.dtype) -> list[Way | None]:
+    """What makes each of these tensors what kernels take; None: it is. kind: the type features are multiplied in."""
+    found = {name: numbers for name in (*NUMBERS, *WEIGHTS, "scale")} | {"mask": bytes_of}
+    found |= dict.fromkeys(("a", "blocks"), partial(features, compute=args.compute, kind=kind))
+    every: list[Way | None] = []
+    for name in names:
+        x, way = named(args, weights, name), found.get(name)
+        every.append(None if way is None or way(x) is x else way)
+    return every
 
 
 def gradients_in_order(

@@ -32,7 +32,7 @@ from .triton_kept import stats_tiles as kept_stats_tiles
 from .triton_launch import Launch, outputs, upstream
 from .triton_merge import PartialStats, joined
 from .triton_segments import TritonSegments
-from .triton_small import small_loss
+from .triton_small import SmallCall
 
 SUMS = ("row_scale", "col_scale", "row_bias", "col_bias", "second_scale")
 KERNEL_SUMS = {
@@ -85,8 +85,7 @@ class TritonBackend(Backend):
     ) -> SmallLoss | None:
         if not fits_at_once(args, weights, extras):
             return None
-        kind = self.compute_dtype(args.compute, args.a.device)
-        return lambda args, weights, extras: small_loss(args, kind, weights, needs)
+        return SmallCall(args, self.compute_dtype(args.compute, args.a.device), weights, needs)
 
     def segments(self) -> TritonSegments:
         return TritonSegments(self)

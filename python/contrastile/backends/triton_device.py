@@ -78,9 +78,8 @@ def kind_of(features: Tensor) -> str:
 def tf32_allowed() -> bool:
     """torch's switch. From 2.9 on it has two names, and reading the old one raises once the new one was set."""
     switch = torch.backends.cuda.matmul
-    if hasattr(switch, "fp32_precision"):
-        return bool(switch.fp32_precision == "tf32")
-    return bool(switch.allow_tf32)
+    found = getattr(switch, "fp32_precision", None)
+    return bool(switch.allow_tf32) if found is None else bool(found == "tf32")
 
 
 @cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
+
+from .triton_script import Script
 
 
 class Kernel:
@@ -45,6 +48,26 @@ class Kernel:
         active = driver.active
         stream = active.get_current_stream(active.get_current_device())
         compiled.run(*self.grid, stream, compiled.function, compiled.packed_metadata, None, None, None, *values)
+
+    def code(self, script: Script, given: dict[str, Any]) -> str:
+        """A launch as a line of the script, when `undisturbed` has said so. given: as in a call, code among it."""
+        compiled = self.compiled
+        run, function, metadata = map(script.name, (compiled.run, compiled.function, compiled.packed_metadata))
+        script.name(compiled)  # as long as it lives, so does the function
+        values = ", ".join(script.text(x) for x in (self.arguments | given).values())
+        return f"{run}{self.grid}".rstrip(")") + f", stream, {function}, {metadata}, None, None, None, {values})"
+
+
+def undisturbed(kernels: Sequence[Kernel]) -> bool:
+    """Whether nobody watches launches, and nothing of Triton's is to run before them."""
+    runtime = of_triton()[0]
+    if watched(runtime.launch_enter_hook) or watched(runtime.launch_exit_hook):
+        return False
+    return not any([kernel.function.pre_run_hooks for kernel in kernels])
+
+
+def active_driver() -> Any:
+    return of_triton()[1].active
 
 
 def watched(hook: Any) -> bool:

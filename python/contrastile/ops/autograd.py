@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import compress
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..backends.base import SmallExtras
+from ..backends.base import WEIGHTS, DirectLoss, SmallExtras
 from ..monoid import TargetStats, joined_parts, widest_dtype
 from ..replay import as_one_step
 from . import check, library, record
@@ -211,14 +213,20 @@ class PlainLoss(torch.autograd.Function):
         half = len(saved) // 2
         if is_one(gout):
             return (None, None, *map(as_type, saved[:half], [x.dtype for x in saved[half:]]))
+        if not torch.is_grad_enabled():
+            return (None, None, *scaled(gout, *saved))
         # one tensor may be two inputs: the gradient of either must not pass through the other
         inputs = [x.view_as(x) for x in saved[half:]]
-        if not torch.is_grad_enabled() or ctx.again is None or (value := ctx.again(inputs)) is None:
+        if ctx.again is None or (value := ctx.again(inputs)) is None:
             return (None, None, *once(scaled, gout, *saved))
         with torch.no_grad():
             known = scaled(gout, *saved)
         ways = torch.autograd.grad(value, inputs, gout.to(value.dtype), create_graph=True)
         return (None, None, *(Known.apply(x, way) for x, way in zip(known, ways, strict=True)))  # type: ignore[no-untyped-call]
+
+
+# apply without its look for transforms, which check.no_transforms has refused
+apply_plain_loss: Callable[..., Any] = super(torch.autograd.Function, PlainLoss).apply
 
 
 class Known(torch.autograd.Function):
@@ -236,40 +244,62 @@ class Known(torch.autograd.Function):
 def plain_loss(run: Run, wanted: Sequence[Tensor], again: Again | None = None) -> Any:
     """The loss of `run`, differentiable with the gradients that it returns, of `wanted`; with reports, if there are.
     again: None: once."""
-    # apply without its look for transforms, which check.no_transforms has refused
-    return super(torch.autograd.Function, PlainLoss).apply(run, again, *wanted)  # type: ignore[no-untyped-call]
+    return apply_plain_loss(run, again, *wanted)
 
 
 class LossCall:
     """Differentiable calls of scalar mode of one kind, of all their tensors: the record's, private columns, weights.
+    It keeps none of them.
 
     run: of the record, the weights and SmallExtras of a call.
     """
 
     def __init__(
-        self, run: Callable[..., library.Loss], args: Arguments, weights: Sequence[Any], needs: list[bool],
-        extras: SmallExtras = NO_EXTRAS,
+        self, run: Callable[..., Any], args: Arguments, weights: Sequence[Any],
+        needs: list[bool], extras: SmallExtras = NO_EXTRAS,
     ) -> None:  # fmt: skip
         self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
+        self.direct = run if isinstance(run, DirectLoss) else None
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
+        first = len(record.SINGLE)  # of blocks
+        inputs = (*record.GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks)))
+        self.wanted = [*compress((*inputs, -len(weights) - 1), needs)]  # places among the tensors; private columns last
+        if self.direct:
+            places = {name: place for place, name in enumerate((*record.SINGLE, "blocks"))}
+            places |= {name: place - len(weights) for place, name in enumerate(WEIGHTS)}
+            self.taken = itemgetter(*(places[name] for name in self.direct.names))
 
     @staticmethod
     def tensors(args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS) -> list[Tensor | None]:
         return [*record.tensors(args), extras.private, *(x if isinstance(x, Tensor) else None for x in weights)]
 
     def __call__(self, *tensors: Tensor | None) -> Any:
+        if self.wanted:
+            wanted: list[Any] = [*map(tensors.__getitem__, self.wanted)]
+            return plain_loss(partial(self.value, tensors), wanted, partial(self.again, tensors))
+        value, _, reports = self.value(tensors)
+        return (value, *reports) if reports else value
+
+    def value(self, tensors: Sequence[Any]) -> library.Loss:
+        if self.direct is None:
+            args, weights, extras = self.restored(tensors)
+            found: library.Loss = self.run(args, weights, extras)
+            return found
+        given = self.taken(tensors)
+        if not torch._C._is_any_autocast_enabled():  # or a context would cost a microsecond
+            return (*self.direct.of_tensors(given), [])
+        with library.no_autocast(tensors[0]):
+            return (*self.direct.of_tensors(given), [])
+
+    def again(self, tensors: Sequence[Any], wanted: Sequence[Tensor]) -> Tensor | None:
+        args, weights, extras = self.restored(tensors)
+        return of_statistics(args, weights, self.needs, extras, wanted)
+
+    def restored(self, tensors: Sequence[Any]) -> tuple[Arguments, list[Any], SmallExtras]:
         count = len(self.numbers)
         *rest, private = tensors[:-count]
         weights = [x if y is None else y for x, y in zip(self.numbers, tensors[-count:], strict=True)]
-        args, extras, needs = record.restored(self.statics, rest), SmallExtras(private, self.sets), self.needs
-        wanted = record.wanted_inputs(args, needs[: record.count_inputs(args)])
-        if private is not None and needs[-1]:
-            wanted.append(private)
-        run = partial(self.run, args, weights, extras)
-        if wanted:
-            return plain_loss(run, wanted, partial(of_statistics, args, weights, needs, extras))
-        value, _, reports = run()
-        return (value, *reports) if reports else value
+        return record.restored(self.statics, rest), weights, SmallExtras(private, self.sets)
 
 
 def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extras: SmallExtras) -> Tensor | None:
@@ -279,7 +309,8 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    call, tensors = LossCall(run, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
+    direct = run if isinstance(run, DirectLoss) else partial(library.at_once, run)
+    call, tensors = LossCall(direct, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
     value: Tensor = as_one_step(call, *tensors)
     return value
 
@@ -303,7 +334,8 @@ def scaled(gout: Tensor, *saved: Tensor) -> tuple[Tensor, ...]:
         products: Sequence[Tensor] = [g * gout for g in grads]
     else:
         products = torch._foreach_mul(grads, gout)  # one launch on a GPU
-    return tuple(map(as_type, products, [x.dtype for x in saved[half:]]))
+    pairs = zip(products, saved[half:], strict=True)
+    return tuple([g if g.dtype == x.dtype else g.to(x.dtype) for g, x in pairs])
 
 
 NO_DOUBLE_BACKWARD = (

@@ -168,7 +168,8 @@ def scalar(name: str, x: Any, *, positive: bool = False, device: torch.device | 
             raise ValueError(f"{name} must be a number or a tensor with one element, got shape {tuple(x.shape)}")
         if not x.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {x.dtype}")
-        return (x if device is None else beside(name, x, device)).reshape(())
+        here = x if device is None else beside(name, x, device)
+        return here.reshape(()) if here.dim() else here
     if type(x) is not float and isinstance(x, (torch.SymInt, torch.SymFloat)):
         # a size in a graph of any size: not read either
         return cast(float, torch.sym_float(x))

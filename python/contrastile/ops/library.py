@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -203,7 +202,7 @@ def upstream_of(
 
 def loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
     if (run := small_loss(args, weights, needs)) is not None:
-        return run(args, weights, NO_EXTRAS)
+        return at_once(run, args, weights, NO_EXTRAS)
     return whole_loss(budget, needs, args, weights)
 
 
@@ -259,15 +258,14 @@ def slices(args: Arguments) -> Iterator[Arguments]:
 
 def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
-) -> Callable[[Arguments, SmallWeights, SmallExtras], Loss] | None:
-    """What does a small call, and others of its kind, at once; see Backend.small_loss. It keeps its statistics to
+) -> SmallLoss | None:
+    """What does a small call, and others of its kind, by `at_once`; see Backend.small_loss. It keeps its statistics to
     itself."""
     sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
     if args.second_a is not None or args.report or args.prefixes or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
-    run = backend.small_loss(args, weights[:4], needs, extras)
-    return None if run is None else partial(at_once, run)
+    return backend.small_loss(args, weights[:4], needs, extras)
 
 
 def at_once(run: SmallLoss, args: Arguments, weights: SmallWeights, extras: SmallExtras) -> Loss:
