@@ -120,7 +120,13 @@ ALLOWED = {
         "backends.native_block",
         "backends.native_small",
     ),
-    "backends.cpu_small_stats": ("monoid", "backends.base", "backends.small", "backends.cpu_small"),
+    "backends.cpu_small_stats": (
+        "monoid",
+        "backends.base",
+        "backends.native_struct",
+        "backends.small",
+        "backends.cpu_small",
+    ),
     "backends.native_small": ("spec", "backends.small"),
     "backends.cuda_small": (
         "spec",

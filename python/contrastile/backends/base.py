@@ -44,10 +44,11 @@ SmallLoss = Callable[[Any, SmallWeights, SmallExtras], tuple[Tensor, list[Tensor
 class DirectLoss(ABC):
     """A SmallLoss that needs no record but for its tensors: whoever has those need not restore it."""
 
-    names: tuple[str, ...]  # of the tensors: fields of the record, and of WEIGHTS; "blocks": the one block
+    # of the tensors: fields of the record, "private", and of WEIGHTS; "blocks", "blocks 1", "blocks 2", ..: the blocks
+    names: tuple[str, ...]
 
     def __call__(self, args: Any, weights: SmallWeights, extras: SmallExtras) -> tuple[Tensor, list[Tensor]]:
-        return self.of_tensors([named(args, weights, name) for name in self.names])
+        return self.of_tensors([named(args, weights, extras, name) for name in self.names])
 
     @abstractmethod
     def of_tensors(self, given: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -57,11 +58,13 @@ class DirectLoss(ABC):
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")  # names of SmallWeights
 
 
-def named(args: Any, weights: SmallWeights, name: str) -> Any:
+def named(args: Any, weights: SmallWeights, extras: SmallExtras, name: str) -> Any:
     """What DirectLoss.names calls so."""
     if name in WEIGHTS:
         return weights[WEIGHTS.index(name)]
-    return args.blocks[0] if name == "blocks" else getattr(args, name)
+    if name == "private":
+        return extras.private
+    return args.blocks[int(name[6:] or 0)] if name.startswith("blocks") else getattr(args, name)
 
 
 # Adds the gradients of a block of any size, from finished statistics, to the accumulators; in a square call as both

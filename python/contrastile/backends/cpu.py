@@ -15,7 +15,7 @@ from . import native
 from .base import CPU_LIMITS, Backend, Bases, SmallExtras, SmallLoss, SmallStats, SmallWeights
 from .cpu_basis import cpu_bases
 from .cpu_segments import CpuSegments
-from .cpu_small import fits, loss_fits, small_loss
+from .cpu_small import SmallCall, fits, loss_fits
 from .cpu_small_stats import small_stats
 from .native_block import (
     describe,
@@ -141,7 +141,7 @@ class CpuBackend(Backend):
         if not loss_fits(args, weights, extras):
             return None
         kind = self.compute_dtype(args.compute, CPU)
-        return lambda args, weights, extras: small_loss(self.module, args, kind, weights, needs, extras)
+        return SmallCall(self.module, args, kind, weights, needs, extras)
 
     def small_stats(self, args: Any) -> SmallStats | None:
         if not fits(args):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..spec import FLOOR, Score
-from .base import SmallExtras, SmallWeights
-from .native_block import GRAD_TYPES, dtype_code, threads_for
-from .native_small import set_numbers, set_operands
+from .base import WEIGHTS, DirectLoss, SmallExtras, SmallWeights
+from .native_block import BFLOAT16, FLOAT32, GRAD_TYPES, threads_for
+from .native_small import address_fields
 from .native_struct import packer
-from .small import features, numbers
+from .small import block_names, given_names, taken
 
 SMALL_PAIRS = 1 << 20  # pairs up to which the whole problem is one native call
 PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
@@ -25,7 +25,6 @@ GRADS = (
     "no second rows", "no second scale",
     *(grad for _, _, grad in BLOCKS),
 )  # fmt: skip
-WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")
 
 
 def fits(args: Any) -> bool:
@@ -46,87 +45,112 @@ def loss_fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
     return fits(args) and (weights[2] is not None or not args.cols)
 
 
-def described(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], list[Tensor]]:
-    """The problem as fields of a SmallCall, without what is to be done, and what has to live until then. kind: the type
-    features are multiplied in."""
-    a = features(args.a, args.compute, kind)
-    blocks = [a] if args.square else [features(x, args.compute, kind) for x in args.blocks]
-    (n, d), m, scale = a.shape, args.m, numbers(args.scale)
-    values = {
-        "block.a": a.data_ptr(), "block.n": n, "block.m": m, "block.d": d, "block.dtype": dtype_code(a),
-        "block.threads": threads_for(n * m * max(d, 16)), "block.row_scale": scale.data_ptr(),
-        "one_scale": scale.dim() == 0, "square": args.square, "block.keep": args.keep,
+def described(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], dict[str, str]]:
+    """The problem as fields of a SmallCall, without what is to be done: what is the same in all calls of a kind, and
+    the names, as DirectLoss has them, of what goes by address. kind: the type features are multiplied in."""
+    (n, d), m, half = args.a.shape, args.m, kind == torch.bfloat16
+    fixed = {
+        "block.n": n, "block.m": m, "block.d": d, "block.dtype": BFLOAT16 if half else FLOAT32,
+        "one_scale": args.scale.dim() == 0, "square": args.square, "block.keep": args.keep,
         "block.positives": args.positives, "block.reduce": args.reduce, "block.keep_positives": args.keep_positives,
         "block.split": args.split, "block.cross_entropy": args.cross_entropy, "block.row.on": True,
         "block.col.on": args.cols, "block.own_scales": args.own_scales, "block.grad_type": GRAD_TYPES[kind],
-        "blocks": len(blocks),
+        "blocks": len(args.blocks) or 1,
     }  # fmt: skip
-    for (place, count, _), block in zip(BLOCKS, blocks, strict=False):
-        values[place], values[count] = block.data_ptr(), block.shape[-2]
-    alive = [a, *blocks, scale, *set_numbers(values, args, "block."), *set_operands(values, args, "block.")]
+    places = {"block.a": "a", "block.row_scale": "scale"}
+    of_blocks = zip(block_names(args), args.blocks, strict=True) if args.blocks else [("a", args.a)]
+    for (place, count, _), (name, block) in zip(BLOCKS, of_blocks, strict=False):
+        places[place], fixed[count] = name, block.shape[-2]
+    places |= {f"block.{field}": name for field, name in address_fields(args).items()}
+    if args.row_labels is not None:
+        fixed["block.label_words"] = args.row_labels.shape[1]
+    if args.partner is not None:
+        fixed["block.partners"] = args.partner.shape[1]
+    if args.mask is not None:
+        fixed["block.mask_stride"] = m
     if args.without_ids or args.without_groups:
-        set_missing(values, args)
+        set_missing(fixed, args)
     if args.score != Score.DOT:
-        set_distance(values, args)
-    return values, alive
+        set_distance(fixed, places, args)
+    return fixed, places
 
 
-def set_distance(values: dict[str, Any], args: Any) -> None:
+def set_distance(fixed: dict[str, Any], places: dict[str, str], args: Any) -> None:
     """What are biases of a product are squared norms here."""
     for side in ("row", "col"):
-        values[f"block.{side}_norm"] = values.pop(f"block.{side}_bias", 0)
-    values["block.score"], values["block.offset"], values["block.floor"] = args.score, args.offset, FLOOR[torch.float32]
-    values["block.directions"] = directions(args)
+        if (name := places.pop(f"block.{side}_bias", None)) is not None:
+            places[f"block.{side}_norm"] = name
+    fixed |= {"block.score": args.score, "block.offset": args.offset, "block.floor": FLOOR[torch.float32]}
+    fixed["block.directions"] = directions(args)
 
 
-def run(module: Any, values: dict[str, Any]) -> None:
-    module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
+def work_of(args: Any) -> int:
+    return int(args.n * args.m * max(args.a.shape[1], 16))
 
 
-def small_loss(
-    module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras
-) -> tuple[Tensor, list[Tensor]]:
-    values, alive = described(args, kind)
-    values["loss"] = (loss := torch.empty((), dtype=torch.float32, device=args.a.device)).data_ptr()
-    alive += set_weights(values, weights)
-    grads = set_gradients(values, args, needs)
-    if extras.sets > 1:
-        values["sets"] = extras.sets
-    if (private := extras.private) is not None:
-        alive.append(private := features(private, args.compute, kind))
-        values["private_columns"], values["private_count"] = private.data_ptr(), private.shape[1]
-        if needs[-1]:
-            grads.append(grad := torch.empty_like(private, dtype=torch.float32))
-            values["grad_private"] = grad.data_ptr()
-    run(module, values)
-    del alive
-    return loss, grads
+def addressed(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], list[Tensor]]:
+    """All fields of `described`, and what has to live until the call."""
+    fixed, places = described(args, kind)
+    names = given_names(args)
+    alive, _ = taken(args, kind, names)
+    at = {name: x.data_ptr() for name, x in zip(names, alive, strict=True)}
+    return fixed | {"block.threads": threads_for(work_of(args))} | {
+        place: at[name] for place, name in places.items()
+    }, alive
 
 
-def set_weights(values: dict[str, Any], weights: SmallWeights) -> list[Tensor]:
-    alive = []
+class SmallCall(DirectLoss):
+    """Calls that differ in numbers, addresses and torch's number of threads alone. kind: the type features are
+    multiplied in."""
+
+    def __init__(
+        self, module: Any, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool],
+        extras: SmallExtras,
+    ) -> None:  # fmt: skip
+        self.module, self.work = module, work_of(args)
+        self.names = given_names(args, weights, extras)
+        _, self.ways = taken(args, kind, self.names, weights, extras)
+        self.as_given = not any(self.ways)
+        fixed, places = described(args, kind)
+        set_weights(fixed, places, weights)
+        if extras.sets > 1:
+            fixed["sets"] = extras.sets
+        grads = gradient_places(args, needs)
+        if (private := extras.private) is not None:
+            places["private_columns"], fixed["private_count"] = "private", private.shape[1]
+            if needs[-1]:
+                grads["grad_private"] = private.shape
+        self.shapes = [*grads.values()]
+        self.operands = [self.names.index(name) for name in places.values()]
+        self.pack = packer(module, "SmallCall", ("block.threads", "loss", *places, *grads), tuple(fixed.items()))
+
+    def of_tensors(self, given: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if not self.as_given:
+            given = [x if way is None else way(x) for x, way in zip(given, self.ways, strict=True)]
+        loss, grads = torch.empty((), dtype=torch.float32), [torch.empty(x, dtype=torch.float32) for x in self.shapes]
+        self.module.small_call(self.pack(
+            threads_for(self.work), loss.data_ptr(), *[given[k].data_ptr() for k in self.operands],
+            *[x.data_ptr() for x in grads],
+        ))  # fmt: skip
+        return loss, grads
+
+
+def set_weights(fixed: dict[str, Any], places: dict[str, str], weights: SmallWeights) -> None:
     for name, weight in zip(WEIGHTS, weights, strict=True):
         if isinstance(weight, Tensor):
-            alive.append(weight := numbers(weight))
-            values[f"{name}.each"] = weight.data_ptr()
+            places[f"{name}.each"] = name
         elif weight is not None:
-            values[f"{name}.all"] = weight
-    return alive
+            fixed[f"{name}.all"] = weight
 
 
-def set_missing(values: dict[str, Any], args: Any) -> None:
+def set_missing(fixed: dict[str, Any], args: Any) -> None:
     """Blocks of columns that have no ids or groups."""
     for field, blocks in (("without_ids", args.without_ids), ("without_groups", args.without_groups)):
         for index, name in enumerate(PLACES):
-            values[f"{name}.{field}"] = bool(blocks >> index & 1)
+            fixed[f"{name}.{field}"] = bool(blocks >> index & 1)
 
 
-def set_gradients(values: dict[str, Any], args: Any, needs: Sequence[bool]) -> list[Tensor]:
-    """Memory for what is wanted, in the order of record.inputs."""
+def gradient_places(args: Any, needs: Sequence[bool]) -> dict[str, torch.Size]:
+    """Where what is wanted goes, and its shape, in the order of record.inputs."""
     likes = (args.a, args.scale, args.col_scale, args.row_bias, args.col_bias, None, None, *args.blocks)
-    grads = []
-    for place, like, need in zip(GRADS, likes, needs, strict=False):
-        if need:
-            grads.append(grad := torch.empty_like(like, dtype=torch.float32, memory_format=torch.contiguous_format))
-            values[place] = grad.data_ptr()
-    return grads
+    return {place: x.shape for place, x, need in zip(GRADS, likes, needs, strict=False) if need}

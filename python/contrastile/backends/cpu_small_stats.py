@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..monoid import TARGET_PARTS
 from .base import SmallStats
-from .cpu_small import described, directions, run, set_gradients
+from .cpu_small import addressed, directions, gradient_places
+from .native_struct import packer
 from .small import numbers
 
 STATS, GRADIENTS = 1, 2  # SmallWork in csrc/cpu/block.h
@@ -34,7 +35,7 @@ def small_stats(module: Any, kind: torch.dtype, padding: int) -> SmallStats:
 
 
 def statistics(module: Any, args: Any, kind: torch.dtype, padding: int, budget: int) -> tuple[Tensor, ...]:
-    values, alive = described(args, kind)
+    values, alive = addressed(args, kind)
     values["work"] = STATS
     sides = [set_outputs(values, args, "row", args.n, True), set_outputs(values, args, "col", args.m, args.cols)]
     scores = args.a.new_zeros(room_for_scores(args, padding, budget), dtype=torch.float32)
@@ -42,6 +43,10 @@ def statistics(module: Any, args: Any, kind: torch.dtype, padding: int, budget: 
     run(module, values)
     del alive
     return (*(x for both in zip(*sides, strict=True) for x in both), scores)
+
+
+def run(module: Any, values: dict[str, Any]) -> None:
+    module.small_call(packer(module, "SmallCall", tuple(values))(*values.values()))
 
 
 def set_outputs(values: dict[str, Any], args: Any, side: str, count: int, on: bool) -> tuple[Tensor, ...]:
@@ -78,13 +83,15 @@ def gradients(
     module: Any, args: Any, kind: torch.dtype, padding: int, known: Sequence[Tensor], scores: Tensor,
     row: Sequence[Tensor | None], col: Sequence[Tensor | None], needs: Sequence[bool],
 ) -> list[Tensor]:  # fmt: skip
-    values, alive = described(args, kind)
+    values, alive = addressed(args, kind)
     values["work"] = GRADIENTS
     set_scores(values, args, padding, scores)
     alive += set_weights(values, args, "row", known[0], known[2], row)
     if args.cols:
         alive += set_weights(values, args, "col", known[1], known[3], col)
-    grads = set_gradients(values, args, needs)
+    places = gradient_places(args, needs)
+    grads = [torch.empty(shape, dtype=torch.float32) for shape in places.values()]
+    values |= {place: x.data_ptr() for place, x in zip(places, grads, strict=True)}
     run(module, values)
     del alive
     return grads

@@ -15,7 +15,7 @@ from .native_block import GRAD_TYPES
 from .native_small import address_fields
 from .native_struct import packer
 from .products import feature_gradients, float_product
-from .small import given_names, gradients_in_order, ways
+from .small import NO_EXTRAS, given_names, gradients_in_order, taken
 from .underflow import bound_of, power_of_two
 
 WEIGHT_FIELDS = ("row.weight", "row.positive_weight", "col.weight", "col.positive_weight")
@@ -30,7 +30,7 @@ class SmallCall(DirectLoss):
     def __init__(self, backend: Any, args: Any, weights: SmallWeights, needs: Sequence[bool]) -> None:
         self.backend, self.needs, self.square, self.device = backend, tuple(needs), args.square, args.a.device
         self.names = names = given_names(args, weights)
-        self.ways = ways(args, weights, names, args.compute)
+        _, self.ways = taken(args, args.compute, names, weights)
         self.n, self.m, self.one_scale = args.n, args.m, args.scale.dim() == 0
         self.narrow = args.compute == torch.float16 and args.score == Score.DOT
         self.own_scales, self.width = args.own_scales, -(-args.m // backend.padding) * backend.padding
@@ -44,7 +44,7 @@ class SmallCall(DirectLoss):
             torch.full((self.m if name.startswith("col") else self.n,), x, dtype=torch.float32, device=self.device)
             for name, x in self.numbers.items()
         ]
-        shapes = {name: named(args, weights, name).shape for name in names}
+        shapes = {name: named(args, weights, NO_EXTRAS, name).shape for name in names}
         self.lay_out(args, shapes, kind)
 
     def lay_out(self, args: Any, shapes: dict[str, torch.Size], kind: torch.dtype) -> None:

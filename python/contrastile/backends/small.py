@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ..spec import READERS
-from .base import WEIGHTS, SmallWeights, named
+from .base import WEIGHTS, SmallExtras, SmallWeights, named
 
 Way = Callable[[Tensor], Tensor]
 NUMBERS = ("row_bias", "row_low", "row_high", "col_bias", "col_low", "col_high", "col_scale", "share")
 OPTIONAL = (*NUMBERS, *(f"{side}_{name}" for side in ("row", "col") for name in READERS), "partner", "mask")
 optional = attrgetter(*OPTIONAL)
+NO_WEIGHTS: SmallWeights = (None, None, None, None)
+NO_EXTRAS = SmallExtras()
 
 
 def features(x: Tensor, compute: torch.dtype, kind: torch.dtype) -> Tensor:
@@ -35,22 +37,30 @@ def bytes_of(mask: Tensor) -> Tensor:
     return mask.contiguous().view(torch.uint8)
 
 
-def given_names(args: Any, weights: SmallWeights) -> tuple[str, ...]:
+def given_names(args: Any, weights: SmallWeights = NO_WEIGHTS, extras: SmallExtras = NO_EXTRAS) -> tuple[str, ...]:
     """DirectLoss.names of the tensors that the call has."""
-    found = ["a", "scale"] if args.square else ["a", "blocks", "scale"]
+    found = ["a", *block_names(args), "scale"]
     found += [name for name, x in zip(OPTIONAL, optional(args), strict=True) if x is not None]
+    found += ["private"] if extras.private is not None else []
     return (*found, *(name for name, x in zip(WEIGHTS, weights, strict=True) if isinstance(x, Tensor)))
 
 
-def ways(args: Any, weights: SmallWeights, names: Sequence[str], kind: torch.dtype) -> list[Way | None]:
-    """What makes each of these tensors what kernels take; None: it is. kind: the type features are multiplied in."""
-    found = {name: numbers for name in (*NUMBERS, *WEIGHTS, "scale")} | {"mask": bytes_of}
-    found |= dict.fromkeys(("a", "blocks"), partial(features, compute=args.compute, kind=kind))
-    every: list[Way | None] = []
-    for name in names:
-        x, way = named(args, weights, name), found.get(name)
-        every.append(None if way is None or way(x) is x else way)
-    return every
+def block_names(args: Any) -> list[str]:
+    return [f"blocks {index}" if index else "blocks" for index in range(len(args.blocks))]
+
+
+def taken(
+    args: Any, kind: torch.dtype, names: Sequence[str], weights: SmallWeights = NO_WEIGHTS,
+    extras: SmallExtras = NO_EXTRAS,
+) -> tuple[list[Tensor], list[Way | None]]:  # fmt: skip
+    """These tensors as kernels take them, and what makes each of them so; None: it is. kind: the type features are
+    multiplied in."""
+    found: dict[str, Way] = {name: numbers for name in (*NUMBERS, *WEIGHTS, "scale")} | {"mask": bytes_of}
+    found |= dict.fromkeys(("a", *block_names(args), "private"), partial(features, compute=args.compute, kind=kind))
+    given = [named(args, weights, extras, name) for name in names]
+    made = [found[name](x) if name in found else x for name, x in zip(names, given, strict=True)]
+    every = zip(names, given, made, strict=True)
+    return made, [None if x is y else found[name] for name, x, y in every]
 
 
 def gradients_in_order(

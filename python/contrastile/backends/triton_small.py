@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .base import DirectLoss, SmallWeights, named
-from .small import given_names, ways
+from .small import NO_EXTRAS, given_names, taken
 from .triton_device import precision
 from .triton_given import Setting
 from .triton_plan import Plan
@@ -25,11 +25,11 @@ class SmallCall(DirectLoss):
 
     def __init__(self, args: Any, kind: torch.dtype, weights: SmallWeights, needs: Sequence[bool]) -> None:
         self.names = given_names(args, weights)
-        self.ways = ways(args, weights, self.names, kind)
+        _, self.ways = taken(args, kind, self.names, weights)
         self.as_given = not any(self.ways)
         self.numbers = [None if x is None or isinstance(x, Tensor) else float(x) for x in weights]
         self.setting = Setting.of(args, weights, needs, self.names)
-        shapes = [named(args, weights, name).shape for name in self.names]
+        shapes = [named(args, weights, NO_EXTRAS, name).shape for name in self.names]
         self.plans = plans(self.setting, kind, args.a.device, *shapes)
 
     def of_tensors(self, given: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:

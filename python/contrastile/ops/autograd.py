@@ -265,8 +265,9 @@ class LossCall:
         inputs = (*record.GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks)))
         self.wanted = [*compress((*inputs, -len(weights) - 1), needs)]  # places among the tensors; private columns last
         if self.direct:
-            places = {name: place for place, name in enumerate((*record.SINGLE, "blocks"))}
-            places |= {name: place - len(weights) for place, name in enumerate(WEIGHTS)}
+            blocks = ("blocks", *(f"blocks {index}" for index in range(1, len(args.blocks))))
+            places = {name: place for place, name in enumerate((*record.SINGLE, *blocks))}
+            places |= {name: place - len(weights) for place, name in enumerate(("private", *WEIGHTS), -1)}
             self.taken = itemgetter(*(places[name] for name in self.direct.names))
 
     @staticmethod
