@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+# before torch starts OpenMP: threads that wait leave the cores to other workers, here and in subprocesses
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import atexit
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
