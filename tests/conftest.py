@@ -94,6 +94,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--skipped-before needs pytest's cache")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --skipped-before only files that skipped something are imported."""
+    if not config.getoption("--skipped-before") or collection_path.is_dir():
+        return None
+    before = config.pluginmanager.get_plugin("contrastile-skips")
+    return collection_path.relative_to(config.rootpath).as_posix() not in map(file_of, before.ids) or None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Thousands of tests are no garbage: nothing looks for any among them, now or later."""
@@ -107,7 +115,10 @@ def pytest_collection() -> Iterator[None]:
 
 
 # files of a minute: workers that share out files begin with them, so that none is left for the end
-LONG = ("examples", "ranks", "interpreted", "interpreted_fused", "losses", "compile", "triton_compile", "cuda_build")
+LONG = (
+    "ranks", "interpreted", "interpreted_tiles", "interpreted_fused", "triton_compile", "compile", "catalog", "losses",
+    "cuda_build", "cuda_host", "cuda_basis", "gpu_first", "failures",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

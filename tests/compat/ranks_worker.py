@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
 from contrastile.testing import Case
+from support.combinations import each_pair
 from support.lightly_modules import lightly_importable, lightly_losses
 from support.pairing import agreement
 from support.sharding import SIZES, Averaged, Everywhere, span
@@ -55,15 +56,26 @@ class Both:
 
 
 MAKERS: dict[str, Callable[[], Both | str]] = {}  # a string says what is wrong
+SLOW: set[str] = set()  # of these, what only --run-slow runs
 
 
-def case(name: str, *options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds a case for each of the options (tuples of arguments)."""
+def case(
+    name: str, *options: tuple[Any, ...], quick: Sequence[tuple[Any, ...]] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds a case for each of the options (tuples of arguments).
+
+    quick: those that run by default. Not given: all, or of three arguments enough for any two values to meet.
+    """
+    if quick is None:
+        quick = each_pair(options) if max(map(len, options), default=0) > 2 else options
 
     def add(make: Callable[..., Any]) -> Callable[..., Any]:
         for given in options or [()]:
             text = "-".join(str(x).replace(" ", "") for x in given)
-            MAKERS[f"{name}-{text}" if given else name] = partial(make, *given)
+            key = f"{name}-{text}" if given else name
+            MAKERS[key] = partial(make, *given)
+            if given and given not in quick:
+                SLOW.add(key)
         return make
 
     return add
@@ -642,6 +654,7 @@ def memeff() -> Any:
 OPTIONS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1, "tau_plus": 0.05, "stable": False}]
 KINDS = ("CLIP", "LiT", "Qwen3", "LiTQwen3")
 MEMEFF = [(f"{form}{kind}Loss", index) for form in ("", "Matryoshka") for kind in KINDS for index in (0, 1)]
+HALF_OF_MEMEFF = MEMEFF[::4] + MEMEFF[3::4]  # every class with one of the options, every other one with the same
 
 
 def memeff_loss(module: Any, name: str, index: int, distributed: bool) -> Loss:
@@ -662,7 +675,7 @@ def memeff_features(n: int, name: str) -> Case:
     return Case(tuple(correlated(shapes, noise=1.6)), {}, 20.0)
 
 
-@case("memeff", *MEMEFF)
+@case("memeff", *MEMEFF, quick=HALF_OF_MEMEFF)
 def memeff_classes(name: str, index: int) -> Both:
     ours, theirs = import_module("contrastile.compat.memeff"), memeff()
     losses = [memeff_loss(m, name, index, True) for m in (ours, theirs)]
@@ -682,7 +695,7 @@ def memeff_priors(kind: str) -> Both:
     return kernels(*map(loss, modules), own(memeff_features(N * dist.get_world_size(), kind)))
 
 
-@case("memeff-uneven", *MEMEFF)
+@case("memeff-uneven", *MEMEFF, quick=[x for x in MEMEFF if x not in HALF_OF_MEMEFF])
 def memeff_uneven(name: str, index: int) -> Both:
     """Against our own class on one process: the package wants equal batches. The sum over ranks is the global loss."""
     ours = import_module("contrastile.compat.memeff")

@@ -1,6 +1,6 @@
-"""Triton's interpreter in a third of its time. At every call of a function inside a kernel it exchanges the functions of
-triton.language anew; they are exchanged already, by the launch of the kernel. And at every operation it works out anew
-what follows from a type and a shape; here once."""
+"""Triton's interpreter in a third of its time. At every call of a function inside a kernel it exchanges the functions
+of triton.language anew; they are exchanged already, by the launch of the kernel. And at every operation it works out
+anew what follows from a type and a shape; here once."""
 
 from __future__ import annotations
 
