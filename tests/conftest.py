@@ -159,6 +159,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 # for each kind of device that is not there, torch.manual_seed keeps the stack of every call
 set_seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+# torch.use_deterministic_algorithms without inductor, which takes seconds to import
+set_deterministic = torch._C._set_deterministic_algorithms
 
 
 @pytest.fixture(autouse=True)
@@ -177,9 +179,9 @@ def poison(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_deterministic(True, warn_only=True)
     yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    set_deterministic(before[0], warn_only=before[1])
 
 
 @pytest.fixture
