@@ -8,12 +8,14 @@ the package's loss of the global batch on one process.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 from unittest.mock import patch
@@ -29,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
 from contrastile.testing import Case
+from support import quick_interpreter
 from support.combinations import each_pair
 from support.lightly_modules import lightly_importable, lightly_losses
 from support.pairing import agreement
@@ -37,6 +40,9 @@ from support.standins import load
 from support.views import two_views, unit_rows
 
 from .dropins import correlated
+
+if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None:  # a rank's process
+    quick_interpreter.install()
 
 WORLDS = (2, 3)
 N, D = 5, 8  # rows of a rank

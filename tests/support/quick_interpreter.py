@@ -37,7 +37,7 @@ def remember_block_types(core: Any) -> None:
         if key not in seen:
             make(self, element_ty, shape)
             seen[key] = dict(self.__dict__)
-        self.__dict__.update(seen[key])
+        self.__dict__.update(seen[key], element_ty=element_ty)
 
     core.block_type.__init__ = remembered
 
@@ -49,7 +49,7 @@ def remember_tensors(core: Any) -> None:
         if type.name not in seen:
             make(self, handle, type)
             seen[type.name] = dict(self.__dict__)
-        self.__dict__.update(seen[type.name], handle=handle, type=type)
+        self.__dict__.update(seen[type.name], handle=handle, type=type, dtype=type.scalar)
 
     core.tensor.__init__ = remembered
 
