@@ -22,15 +22,17 @@ WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
 .PHONY: demo examples test test-skipped test-all fuzz compat compat-packages compat-peers docs docs-serve figures bench \
 	report gpu gpu-first gpu-sanitize sanitize sanitize-memory sanitize-threads arm lint format wheel wheels wheel-check \
-	clean
+	clean $(EXAMPLES:%=run-%)
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python -m contrastile demo
 
-# each at small size, one after the other; stops where one does not reach its margins
-examples: $(VENV)/.installed-examples
-	@for example in $(EXAMPLES); do echo "== $$example"; $(BIN)/python $$example || exit 1; done
+# each at small size; stops where one does not reach its margins
+examples: $(EXAMPLES:%=run-%)
+
+$(EXAMPLES:%=run-%): run-%: $(VENV)/.installed-examples
+	@echo "== $*"; $(BIN)/python $*
 
 # in the order of tests/conftest.py, long files first; reordered by their number of tests, these would come last
 PYTEST = $(BIN)/python -m pytest --benchmark-disable -n auto --dist loadfile --no-loadscope-reorder

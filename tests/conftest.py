@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+# before torch starts OpenMP: threads that wait leave the cores to other workers, here and in subprocesses
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import atexit
 import gc
-import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -91,6 +95,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--skipped-before needs pytest's cache")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --skipped-before only files that skipped something are imported."""
+    if not config.getoption("--skipped-before") or collection_path.is_dir():
+        return None
+    before = config.pluginmanager.get_plugin("contrastile-skips")
+    return collection_path.relative_to(config.rootpath).as_posix() not in map(file_of, before.ids) or None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """Thousands of tests are no garbage: nothing looks for any among them, now or later."""
@@ -104,7 +116,10 @@ def pytest_collection() -> Iterator[None]:
 
 
 # files of a minute: workers that share out files begin with them, so that none is left for the end
-LONG = ("examples", "ranks", "interpreted", "interpreted_fused", "losses", "compile", "triton_compile", "cuda_build")
+LONG = (
+    "ranks", "interpreted", "interpreted_tiles", "interpreted_fused", "triton_compile", "compile", "catalog", "losses",
+    "cuda_build", "cuda_host", "cuda_basis", "gpu_first", "failures",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -145,6 +160,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 # for each kind of device that is not there, torch.manual_seed keeps the stack of every call
 set_seed = torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed
+# torch.use_deterministic_algorithms without inductor, which takes seconds to import
+set_deterministic = torch._C._set_deterministic_algorithms
 
 
 @pytest.fixture(autouse=True)
@@ -163,9 +180,9 @@ def poison(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    set_deterministic(True, warn_only=True)
     yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    set_deterministic(before[0], warn_only=before[1])
 
 
 @pytest.fixture

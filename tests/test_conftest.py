@@ -7,7 +7,7 @@ import torch
 
 import conftest
 import contrastile
-from support.combinations import each_once
+from support.combinations import each_once, each_pair
 
 pytest_plugins = ["pytester"]
 TESTS = Path(__file__).parent
@@ -89,25 +89,33 @@ pytest.importorskip("first_package")
 def test_whole(): pass
 def test_second(): pytest.importorskip("second_package")
 """
+WITHOUT_SKIPS = """
+import os
+assert "TOUCHY" not in os.environ
+def test_none(): pass
+"""
 
 
 @pytest.mark.parametrize("processes", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "two"])
 def test_what_was_skipped_for_a_package_runs_once_it_is_there(processes, run_sample, pytester, monkeypatch):
-    """Not what ran before, nor what is slow; what is skipped once more runs when its own package has come."""
+    """Not what ran before, nor what is slow; what is skipped once more runs when its own package has come. Other files
+    are not imported."""
     monkeypatch.syspath_prepend(pytester.path)
-    pytester.makepyfile(test_whole=A_WHOLE_FILE)
+    pytester.makepyfile(test_whole=A_WHOLE_FILE, test_without_skips=WITHOUT_SKIPS)
 
     def outcome(*options):
         done = run_sample("--run-gpu=skip", *options, processes=processes, sample=NEEDS_PACKAGES)
         return {name: n for name, n in done.parseoutcomes().items() if name in ("passed", "skipped", "failed")}
 
-    assert outcome() == {"passed": 1, "skipped": 4}
+    assert outcome() == {"passed": 2, "skipped": 4}
+    monkeypatch.setenv("TOUCHY", "1")
     (pytester.path / "first_package.py").touch()
     assert outcome("--skipped-before") == {"passed": 2, "skipped": 2}
     (pytester.path / "second_package.py").touch()
     assert outcome("--skipped-before", "--run-slow") == {"passed": 2}
     assert outcome("--skipped-before") == {}
-    assert outcome() == {"passed": 5, "skipped": 1}
+    monkeypatch.delenv("TOUCHY")
+    assert outcome() == {"passed": 6, "skipped": 1}
 
 
 def test_without_a_cache_nothing_was_skipped_before(run_sample):
@@ -126,6 +134,14 @@ def test_by_default_every_value_occurs_and_all_combinations_otherwise():
         and set(zip(numbers, booleans, strict=True)) == {*axes[1]}
         and sorted(lists) == [*axes[2]]
     )
+
+
+def test_any_two_values_meet_that_meet_in_all():
+    options = [(x, y, z) for x in "abc" for y in (True, False) for z in (1, 2) if (x, y) != ("a", True)]
+    chosen = each_pair(options)
+    pairs = {option: {(i, option[i], j, option[j]) for i, j in ((0, 1), (0, 2), (1, 2))} for option in options}
+    assert set().union(*(pairs[x] for x in chosen)) == set().union(*pairs.values())
+    assert set(chosen) < set(options) and len(chosen) == 6
 
 
 def test_long_files_come_first(pytester):

@@ -409,11 +409,12 @@ def test_the_summary_fits_and_survives_records_of_any_form(load):
     assert len(text) < 12_000 and "make gpu" in text
 
 
-def test_a_dry_run_does_not_get_among_the_results(tmp_path):
-    environment = os.environ | {"PYTHONPATH": FOLDERS[1]}
-    for words in (["--dry", "--out", "bench/results/x"], ["--tiny"], ["nosuch"]):
-        done = subprocess.run([sys.executable, "-m", "first", *words], env=environment, capture_output=True, text=True)
-        assert done.returncode == 2, done.stderr
+@pytest.mark.parametrize("words", [["--dry", "--out", "bench/results/x"], ["--tiny"], ["nosuch"]], ids=" ".join)
+def test_a_dry_run_does_not_get_among_the_results(words, load, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["first", *words])
+    with pytest.raises(SystemExit) as ended:
+        load("__main__").main()
+    assert ended.value.code == 2
 
 
 def test_what_came_from_a_gpu_names_it(load, tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import contrastile
 from contrastile.metrics import InBatch
+from support.combinations import by_default
 from support.launch import gather_from
 from support.loss_cases import id_of, usable
 from support.refusals import refuses
@@ -190,7 +191,7 @@ def test_what_is_not_a_number_is_seen():
     assert torch.stack([*vars(report).values()])[[1, 2]].isnan().all()
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", by_default((False, True), False))
 def test_compiled(dynamic):
     report, found = InBatch(), []
 

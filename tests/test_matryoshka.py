@@ -15,7 +15,7 @@ from contrastile.catalog import CATALOG
 from contrastile.losses.matryoshka import Matryoshka, prefix_facts
 from contrastile.spec import Limits
 from contrastile.testing import compare
-from support.combinations import each_once
+from support.combinations import by_default, each_once
 from support.loss_cases import id_of, make, usable
 from support.refusals import refuses
 
@@ -209,7 +209,7 @@ def test_one_prefix_is_a_call_of_its_features():
     assert contrastile.clip_loss(x, y, 5.0, matryoshka=(12,)) == contrastile.clip_loss(x[:, :12], y[:, :12], 5.0)
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", by_default((False, True), True))
 def test_compiled(dynamic):
     def loss(x, y):
         return contrastile.clip_loss(x, y, 5.0, matryoshka=(4, 12, 24), normalize=True)

@@ -7,6 +7,7 @@ import contrastile
 from contrastile import Candidates, info_nce
 from contrastile.losses import private
 from contrastile.ops import gathered
+from support.combinations import by_default
 from support.memory import needs_linux, peak_bytes
 from support.refusals import refuses
 
@@ -228,7 +229,7 @@ def test_what_does_not_fit_the_queries_is_named(own, words):
 
 
 @needs_linux
-@pytest.mark.parametrize("bank", ["y", "y.detach()"])
+@pytest.mark.parametrize("bank", by_default(("y", "y.detach()"), "y"))
 def test_memory_by_index_is_that_of_the_logits(bank):
     k, d, n = 8192, 64, 256
     index = f"torch.randint(0, n, (n, {k}), dtype=torch.int32)"

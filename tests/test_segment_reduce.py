@@ -277,10 +277,9 @@ def test_function_transforms_are_refused(transform):
 
 def test_operators_pass_opcheck(backend):
     with Recorder() as recorder:
-        for dtype in (torch.float32, torch.bfloat16):
-            for masked, way in product((False, True), HOW):
-                x = how(problem(5, RAGGED["ragged"], 4, dtype, masked), way)
-                outcome(x, backend, torch.ones(5, 6))
+        for (dtype, masked), way in product(((torch.float32, True), (torch.bfloat16, False)), HOW):
+            x = how(problem(5, RAGGED["ragged"], 4, dtype, masked), way)
+            outcome(x, backend, torch.ones(5, 6))
         rows = x.rows.clone().requires_grad_()
         segment_reduce(rows, x.cols, 67, backend=backend).sum().backward()
     named = {func._opname for func, _ in recorder.calls}

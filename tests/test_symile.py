@@ -495,7 +495,10 @@ def test_one_tensor_for_all_compiles():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("k, dynamic", each_once((2, 3, 4), (None, True)))
+@pytest.mark.parametrize(
+    "k, dynamic",
+    [*each_once((3, 4), (None, True)), *(pytest.param(2, x, marks=pytest.mark.slow) for x in (None, True))],
+)
 def test_all_tuples_compile_into_one_graph(k, dynamic):
     torch._dynamo.reset()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.interpreter import WITHOUT
 from support.toy_loss import FAULTS
 
 TESTS = Path(__file__).parent
@@ -23,7 +24,7 @@ FILES = [f"test_{name}.py" for name in NAMES]
 def outcomes(tmp_path_factory):
     """(file, test): outcome."""
     path = tmp_path_factory.mktemp("toy") / "outcomes.json"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "support.toy_loss", "--run-slow"]
+    command = [sys.executable, "-m", "pytest", "-q", *WITHOUT, "-p", "support.toy_loss", "--run-slow"]
     paths = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": paths, "TOY_OUTCOMES": str(path)}
     command += [str(TESTS / name) for name in FILES]

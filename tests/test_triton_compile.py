@@ -141,22 +141,21 @@ def check_merge(arch, spec, finished):
     assert not list(found.faults(arch, "ieee")) and found.stack == 0, found
 
 
+SEGMENTS_QUICK = [
+    ("sm_80", 128, "max"), ("sm_80", 32, "softmax"), ("sm_90", 32, "max"), ("sm_90", 128, "score_grad"),
+    ("sm_100", 128, "softmax"), ("gfx942", 32, "score_grad"),
+]  # fmt: skip
+
+
 def segment_cases():
     """Segments of one tile's width and more, and shorter ones."""
     for arch, kinds in TABLE.items():
-        for kind, average in itertools.product(kinds, (128, 32)):
-            quick = kind == "half" and (arch, average) in (
-                ("sm_80", 128),
-                ("sm_90", 32),
-                ("sm_100", 128),
-                ("gfx942", 32),
-            )
-            marks = () if quick else pytest.mark.slow
-            yield pytest.param(arch, kind, average, marks=marks, id=f"{arch}-{kind}-{average}")
+        for kind, average, what in itertools.product(kinds, (128, 32), triton_segments.WEIGHTS):
+            marks = () if kind == "half" and (arch, average, what) in SEGMENTS_QUICK else pytest.mark.slow
+            yield pytest.param(arch, kind, average, what, marks=marks, id=f"{arch}-{kind}-{average}-{what}")
 
 
-@pytest.mark.parametrize("arch, kind, average", list(segment_cases()))
-@pytest.mark.parametrize("what", triton_segments.WEIGHTS)
+@pytest.mark.parametrize("arch, kind, average, what", list(segment_cases()))
 def test_reduces_over_segments_compile_within_the_device(arch, kind, average, what):
     found = aot.build_segments(what, arch, kind, average, masked=average == 128)
     assert not list(found.faults(arch, kind)), found

@@ -92,12 +92,22 @@ def compare(
 
     expected: of `references`, where several calls share it.
     """
-    dtype, low = dtypes(case)
     shared = {name: x for name, x in extra.items() if name == "reduction"}
-    truth, twin = expected or references(card, case, **shared)
-    found = run(card.function, case, lambda x: x.double() if dtype == torch.float64 else x, **extra)
+    return judge(case, outcome(card, case, **extra), expected or references(card, case, **shared), **shared)
+
+
+def outcome(card: LossCard, case: Case, **extra: Any) -> Outcome:
+    """What the loss gives. `extra` as for `compare`."""
+    double = dtypes(case)[0] == torch.float64
+    return run(card.function, case, lambda x: x.double() if double else x, **extra)
+
+
+def judge(case: Case, found: Outcome, expected: tuple[Outcome, Outcome], reduction: str = "mean") -> CheckResult:
+    """What was found against what `references` gave, value and every gradient."""
+    low = dtypes(case)[1]
+    truth, twin = expected
     n = max(case.n, 1)
-    share = 1.0 if extra.get("reduction", "mean") != "mean" else 1.0 / n  # weight of one row
+    share = 1.0 if reduction != "mean" else 1.0 / n  # weight of one row
     total = 1.0 if found.value.dim() else n * share  # weight of the rows behind one value
     feature_size = max(largest(g) for g in truth.grads.values() if g.dim() >= 2)
     # float64 has no lower-precision twin to measure: some roundings, more for longer sums, stand for its error
@@ -121,7 +131,7 @@ def references(card: LossCard, case: Case, **shared: Any) -> tuple[Outcome, Outc
     """What the reference gives in float64, and in the precision that the loss computes in. `shared`: reduction."""
     dtype, low = dtypes(case)
     truth = run(card.reference, case, Tensor.double, **shared)
-    twin = run(card.reference, case, lambda x: x.to(low), **shared)
+    twin = truth if low == torch.float64 else run(card.reference, case, lambda x: x.to(low), **shared)
     if case.derived and dtype in HALF:
         rough = [run(card.reference, case, partial(roughened, dtype, seed), **shared) for seed in range(4)]
         twin = further(truth, twin, rough)

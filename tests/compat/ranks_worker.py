@@ -8,12 +8,14 @@ the package's loss of the global batch on one process.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from typing import Any
 from unittest.mock import patch
@@ -28,14 +30,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from contrastile.compat.common import gradient_scaled
 from contrastile.distributed import RankError
-from contrastile.testing import Case, compare
+from contrastile.testing import Case
+from support import quick_interpreter
+from support.combinations import each_pair
 from support.lightly_modules import lightly_importable, lightly_losses
-from support.pairing import Pairing
+from support.pairing import agreement
 from support.sharding import SIZES, Averaged, Everywhere, span
 from support.standins import load
 from support.views import two_views, unit_rows
 
 from .dropins import correlated
+
+if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton") is not None:  # a rank's process
+    quick_interpreter.install()
 
 WORLDS = (2, 3)
 N, D = 5, 8  # rows of a rank
@@ -55,15 +62,26 @@ class Both:
 
 
 MAKERS: dict[str, Callable[[], Both | str]] = {}  # a string says what is wrong
+SLOW: set[str] = set()  # of these, what only --run-slow runs
 
 
-def case(name: str, *options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds a case for each of the options (tuples of arguments)."""
+def case(
+    name: str, *options: tuple[Any, ...], quick: Sequence[tuple[Any, ...]] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds a case for each of the options (tuples of arguments).
+
+    quick: those that run by default. Not given: all, or of three arguments enough for any two values to meet.
+    """
+    if quick is None:
+        quick = each_pair(options) if max(map(len, options), default=0) > 2 else options
 
     def add(make: Callable[..., Any]) -> Callable[..., Any]:
         for given in options or [()]:
             text = "-".join(str(x).replace(" ", "") for x in given)
-            MAKERS[f"{name}-{text}" if given else name] = partial(make, *given)
+            key = f"{name}-{text}" if given else name
+            MAKERS[key] = partial(make, *given)
+            if given and given not in quick:
+                SLOW.add(key)
         return make
 
     return add
@@ -89,9 +107,8 @@ def check(make: Callable[[], Both | str]) -> str:
 
 
 def within_budget(ours: Loss, theirs: Loss, case: Case) -> str:
-    found = compare(Pairing(ours, theirs), case)
-    hidden = compare(Pairing(lambda *x, **named: 1.001 * ours(*x, **named), theirs), case).ok
-    return found.detail * (not found.ok) or "the budget hides one part in a thousand" * hidden
+    found, wrong = agreement(ours, theirs, case)
+    return found.detail * (not found.ok) or "the budget hides one part in a thousand" * wrong.ok
 
 
 def as_close_as_kernels(ours: Loss, theirs: Loss, case: Case) -> str:
@@ -643,6 +660,7 @@ def memeff() -> Any:
 OPTIONS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1, "tau_plus": 0.05, "stable": False}]
 KINDS = ("CLIP", "LiT", "Qwen3", "LiTQwen3")
 MEMEFF = [(f"{form}{kind}Loss", index) for form in ("", "Matryoshka") for kind in KINDS for index in (0, 1)]
+HALF_OF_MEMEFF = MEMEFF[::4] + MEMEFF[3::4]  # every class with one of the options, every other one with the same
 
 
 def memeff_loss(module: Any, name: str, index: int, distributed: bool) -> Loss:
@@ -663,7 +681,7 @@ def memeff_features(n: int, name: str) -> Case:
     return Case(tuple(correlated(shapes, noise=1.6)), {}, 20.0)
 
 
-@case("memeff", *MEMEFF)
+@case("memeff", *MEMEFF, quick=HALF_OF_MEMEFF)
 def memeff_classes(name: str, index: int) -> Both:
     ours, theirs = import_module("contrastile.compat.memeff"), memeff()
     losses = [memeff_loss(m, name, index, True) for m in (ours, theirs)]
@@ -683,7 +701,7 @@ def memeff_priors(kind: str) -> Both:
     return kernels(*map(loss, modules), own(memeff_features(N * dist.get_world_size(), kind)))
 
 
-@case("memeff-uneven", *MEMEFF)
+@case("memeff-uneven", *MEMEFF, quick=[x for x in MEMEFF if x not in HALF_OF_MEMEFF])
 def memeff_uneven(name: str, index: int) -> Both:
     """Against our own class on one process: the package wants equal batches. The sum over ranks is the global loss."""
     ours = import_module("contrastile.compat.memeff")

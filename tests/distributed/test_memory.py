@@ -8,7 +8,7 @@ import torch
 import contrastile
 from contrastile.benchmark.memory import resident_peak
 from contrastile.distributed import Ranks
-from support.launch import gather_from
+from support.launch import own_processes
 
 pytestmark = pytest.mark.dist
 N, D = 256, 8192  # rows of a rank: 8 MiB of features, so that these outweigh the workspace of scores
@@ -16,7 +16,7 @@ WORLDS = {"ring": (4, 5), "gather": (2, 3)}  # below four, fewer transfers of a 
 
 
 def peak(rank: int, strategy: str) -> int:
-    """Bytes beyond the inputs of one forward and backward pass, in a process that did nothing else before."""
+    """Bytes beyond the inputs of one forward and backward pass, in a process that did little before."""
 
     def step(n: int) -> int:
         x, y = (torch.randn(n, D, requires_grad=True) for _ in range(2))
@@ -31,10 +31,10 @@ def peak(rank: int, strategy: str) -> int:
 
 
 def peaks(strategy: str) -> list[int]:
-    """Of each world the largest of all ranks."""
-    with pytest.MonkeyPatch.context() as patch:
+    """Of each world the largest of all ranks; the last one is always new."""
+    with pytest.MonkeyPatch.context() as patch, own_processes() as gather:
         patch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # glibc gives each freed block back at once
-        return [max(gather_from(world, peak, strategy, new=True)) for world in WORLDS[strategy]]
+        return [max(gather(world, peak, strategy)) for world in WORLDS[strategy]]
 
 
 def test_ring_memory_is_flat_in_the_number_of_ranks():

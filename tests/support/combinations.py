@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, product
+from itertools import chain, combinations, product
 from typing import Any
 
 import pytest
@@ -37,6 +37,16 @@ def each_once(*axes: Sequence[Any]) -> list[Any]:
         flat = list(chain.from_iterable(map(parameters, values)))
         chosen.append(pytest.param(*flat, marks=() if indices in quick else pytest.mark.slow))
     return chosen
+
+
+def each_pair(options: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Enough of these tuples for any two values, of two of their places, to meet that meet in all of them."""
+    pairs = {option: set(combinations(enumerate(option), 2)) for option in options}
+    missing, enough = set().union(*pairs.values()), []
+    while missing:
+        enough.append(max(options, key=lambda option: len(pairs[option] & missing)))
+        missing -= pairs[enough[-1]]
+    return enough
 
 
 def in_turn(first: Sequence[Any], second: Sequence[Any], turn: int) -> list[tuple[Any, Any]]:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")  # the latter takes a second to import
+
 
 def run(name: str, slow: bool) -> None:
     tests = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests / name]
+    command = [sys.executable, "-m", "pytest", "-q", *WITHOUT, tests / name]
     command += ["--run-slow"] if slow else ["-m", "not slow"]
     done = subprocess.run(
         command, env=os.environ | {"TRITON_INTERPRET": "1"}, cwd=tests.parent, capture_output=True, text=True

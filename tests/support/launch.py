@@ -12,13 +12,15 @@ import pickle
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # now: a default of its functions is the group that is there when it is imported
 import torch.multiprocessing as mp
 
 TIMEOUT = timedelta(seconds=60)
@@ -26,25 +28,32 @@ PATIENCE = 600.0  # seconds after which a process that says nothing counts as go
 
 
 class Processes:
-    """`world` processes that wait for work. lost: one of them is gone, or its function raised."""
+    """Processes that wait for work: as many as the largest world so far had ranks. lost: one of them is gone, or its
+    function raised."""
 
-    def __init__(self, world: int) -> None:
+    def __init__(self) -> None:
         self.lost = False
         self.pipes: list[Connection] = []
-        self.processes = []
-        context = mp.get_context("spawn")
-        for rank in range(world):
-            here, there = context.Pipe()
-            self.processes.append(context.Process(target=serve, args=(rank, world, there), daemon=True))
-            self.processes[-1].start()
-            there.close()  # so that the pipe ends with the process
-            self.pipes.append(here)
+        self.processes: list[Any] = []
 
-    def run(self, timeout: timedelta, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+    def start(self, rank: int) -> None:
+        context = mp.get_context("spawn")
+        here, there = context.Pipe()
+        self.processes.append(context.Process(target=serve, args=(rank, there), daemon=True))
+        self.processes[-1].start()
+        there.close()  # so that the pipe ends with the process
+        self.pipes.append(here)
+
+    def run(
+        self, world: int, timeout: timedelta, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> list[Any]:
+        for rank in range(len(self.processes), world):
+            self.start(rank)
+        pipes = self.pipes[:world]
         with tempfile.TemporaryDirectory() as folder:
-            for pipe in self.pipes:
-                pipe.send((sys.path, folder, timeout, pickle.dumps((function, arguments))))
-            return list(map(self.answer, self.pipes))
+            for pipe in pipes:
+                pipe.send((sys.path, folder, world, timeout, pickle.dumps((function, arguments))))
+            return list(map(self.answer, pipes))
 
     def answer(self, pipe: Connection) -> Any:
         try:
@@ -59,7 +68,7 @@ class Processes:
             process.kill()
 
 
-kept: dict[int, Processes] = {}
+kept: list[Processes] = []
 
 
 def gather_from(
@@ -67,21 +76,31 @@ def gather_from(
 ) -> list[Any]:
     """function(rank, *arguments) in `world` processes of one default group; an exception is returned as its text. A
     process that is gone without a word returns None."""
-    processes = Processes(world) if new or world not in kept else kept.pop(world)
-    found = processes.run(timeout, function, arguments)
+    processes = Processes() if new or not kept else kept.pop()
+    found = processes.run(world, timeout, function, arguments)
     if new or processes.lost:
         processes.end()
     else:
-        kept[world] = processes
+        kept.append(processes)
     return found
 
 
-def serve(rank: int, world: int, pipe: Connection) -> None:
+@contextmanager
+def own_processes() -> Iterator[Callable[..., list[Any]]]:
+    """`gather_from` in processes of their own for several calls, as where they need another environment."""
+    processes = Processes()
+    try:
+        yield lambda world, function, *arguments: processes.run(world, TIMEOUT, function, arguments)
+    finally:
+        processes.end()
+
+
+def serve(rank: int, pipe: Connection) -> None:
     torch.set_num_threads(1)
     os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     while True:
         try:
-            sys.path[:], folder, timeout, work = pipe.recv()
+            sys.path[:], folder, world, timeout, work = pipe.recv()
         except EOFError:
             return
         torch.manual_seed(0)
