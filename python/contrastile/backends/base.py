@@ -36,30 +36,27 @@ class SmallExtras(NamedTuple):
     sets: int = 1
 
 
-# Of the record, weights and extras of a call that differs from the one it was made for in the numbers and places of its
-# tensors alone: returns the weighted sum and the wanted gradients, float32.
-SmallLoss = Callable[[Any, SmallWeights, SmallExtras], tuple[Tensor, list[Tensor]]]
-
-
-class DirectLoss(ABC):
-    """A SmallLoss that needs no record but for its tensors: whoever has those need not restore it."""
+class SmallLoss(ABC):
+    """Calls that differ from the one it was made for in the numbers and places of their tensors alone: it returns the
+    weighted sum and the wanted gradients, float32."""
 
     # of the tensors: fields of the record, "private", and of WEIGHTS; "blocks", "blocks 1", "blocks 2", ..: the blocks
     names: tuple[str, ...]
 
     def __call__(self, args: Any, weights: SmallWeights, extras: SmallExtras) -> tuple[Tensor, list[Tensor]]:
+        """Of a record, its weights, and its extras."""
         return self.of_tensors([named(args, weights, extras, name) for name in self.names])
 
     @abstractmethod
     def of_tensors(self, given: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """given: as `names`."""
+        """given: as `names`. Whoever has those need not restore a record."""
 
 
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")  # names of SmallWeights
 
 
 def named(args: Any, weights: SmallWeights, extras: SmallExtras, name: str) -> Any:
-    """What DirectLoss.names calls so."""
+    """What SmallLoss.names calls so."""
     if name in WEIGHTS:
         return weights[WEIGHTS.index(name)]
     if name == "private":

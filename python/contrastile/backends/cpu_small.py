@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..spec import FLOOR, Score
-from .base import WEIGHTS, DirectLoss, SmallExtras, SmallWeights
+from .base import WEIGHTS, SmallExtras, SmallLoss, SmallWeights
 from .native_block import BFLOAT16, FLOAT32, GRAD_TYPES, threads_for
 from .native_small import address_fields
 from .native_struct import packer
@@ -47,7 +47,7 @@ def loss_fits(args: Any, weights: SmallWeights, extras: SmallExtras) -> bool:
 
 def described(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], dict[str, str]]:
     """The problem as fields of a SmallCall, without what is to be done: what is the same in all calls of a kind, and
-    the names, as DirectLoss has them, of what goes by address. kind: the type features are multiplied in."""
+    the names, as SmallLoss has them, of what goes by address. kind: the type features are multiplied in."""
     (n, d), m, half = args.a.shape, args.m, kind == torch.bfloat16
     fixed = {
         "block.n": n, "block.m": m, "block.d": d, "block.dtype": BFLOAT16 if half else FLOAT32,
@@ -99,7 +99,7 @@ def addressed(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], list[Tensor
     }, alive
 
 
-class SmallCall(DirectLoss):
+class SmallCall(SmallLoss):
     """Calls that differ in numbers, addresses and torch's number of threads alone. kind: the type features are
     multiplied in."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..spec import FLOOR, Score
-from .base import WEIGHTS, DirectLoss, SmallWeights, named
+from .base import WEIGHTS, SmallLoss, SmallWeights, named
 from .native_block import GRAD_TYPES
 from .native_small import address_fields
 from .native_struct import packer
@@ -23,7 +23,7 @@ WEIGHT_FIELDS = ("row.weight", "row.positive_weight", "col.weight", "col.positiv
 SUMS = ("row.grad_score_sum", "col.grad_score_sum", "row.grad_sum", "col.grad_sum")
 
 
-class SmallCall(DirectLoss):
+class SmallCall(SmallLoss):
     """Calls that differ in numbers and addresses alone. Weights that are numbers become vectors once: on torch's
     current stream, on which all calls must be made."""
 

@@ -38,7 +38,7 @@ def bytes_of(mask: Tensor) -> Tensor:
 
 
 def given_names(args: Any, weights: SmallWeights = NO_WEIGHTS, extras: SmallExtras = NO_EXTRAS) -> tuple[str, ...]:
-    """DirectLoss.names of the tensors that the call has."""
+    """SmallLoss.names of the tensors that the call has."""
     found = ["a", *block_names(args), "scale"]
     found += [name for name, x in zip(OPTIONAL, optional(args), strict=True) if x is not None]
     found += ["private"] if extras.private is not None else []

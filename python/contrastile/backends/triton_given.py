@@ -23,7 +23,7 @@ class Setting(NamedTuple):
     partners: int | None  # of a row
     missing: tuple[str, ...]  # what columns do not have that rows have
     needs: tuple[bool, ...]
-    names: tuple[str, ...]  # as DirectLoss.names
+    names: tuple[str, ...]  # as SmallLoss.names
     weighed: tuple[bool, ...]  # which of the weights there are
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import DirectLoss, SmallWeights, named
+from .base import SmallLoss, SmallWeights, named
 from .small import NO_EXTRAS, given_names, taken
 from .triton_device import precision
 from .triton_given import Setting
@@ -19,7 +19,7 @@ from .triton_plan import Plan
 KINDS = 256  # of calls, whose plans are kept
 
 
-class SmallCall(DirectLoss):
+class SmallCall(SmallLoss):
     """Calls that differ in numbers, addresses, and torch's switch for TF32 alone. kind: the type features are
     multiplied in."""
 

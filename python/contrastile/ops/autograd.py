@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..backends.base import WEIGHTS, DirectLoss, SmallExtras
+from ..backends.base import WEIGHTS, SmallExtras, SmallLoss
 from ..monoid import TargetStats, joined_parts, widest_dtype
 from ..replay import as_one_step
 from . import check, library, record
@@ -251,7 +251,7 @@ class LossCall:
     """Differentiable calls of scalar mode of one kind, of all their tensors: the record's, private columns, weights.
     It keeps none of them.
 
-    run: of the record, the weights and SmallExtras of a call.
+    run: a SmallLoss, or a function of the record, the weights and SmallExtras of a call.
     """
 
     def __init__(
@@ -259,16 +259,16 @@ class LossCall:
         needs: list[bool], extras: SmallExtras = NO_EXTRAS,
     ) -> None:  # fmt: skip
         self.run, self.statics, self.needs, self.sets = run, record.statics(args), needs, extras.sets
-        self.direct = run if isinstance(run, DirectLoss) else None
+        self.small = run if isinstance(run, SmallLoss) else None
         self.numbers = [None if isinstance(x, Tensor) else x for x in weights]
         first = len(record.SINGLE)  # of blocks
         inputs = (*record.GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks)))
         self.wanted = [*compress((*inputs, -len(weights) - 1), needs)]  # places among the tensors; private columns last
-        if self.direct:
+        if self.small:
             blocks = ("blocks", *(f"blocks {index}" for index in range(1, len(args.blocks))))
             places = {name: place for place, name in enumerate((*record.SINGLE, *blocks))}
             places |= {name: place - len(weights) for place, name in enumerate(("private", *WEIGHTS), -1)}
-            self.taken = itemgetter(*(places[name] for name in self.direct.names))
+            self.taken = itemgetter(*(places[name] for name in self.small.names))
 
     @staticmethod
     def tensors(args: Arguments, weights: Sequence[Any], extras: SmallExtras = NO_EXTRAS) -> list[Tensor | None]:
@@ -282,15 +282,15 @@ class LossCall:
         return (value, *reports) if reports else value
 
     def value(self, tensors: Sequence[Any]) -> library.Loss:
-        if self.direct is None:
+        if self.small is None:
             args, weights, extras = self.restored(tensors)
             found: library.Loss = self.run(args, weights, extras)
             return found
         given = self.taken(tensors)
         if not torch._C._is_any_autocast_enabled():  # or a context would cost a microsecond
-            return (*self.direct.of_tensors(given), [])
+            return (*self.small.of_tensors(given), [])
         with library.no_autocast(tensors[0]):
-            return (*self.direct.of_tensors(given), [])
+            return (*self.small.of_tensors(given), [])
 
     def again(self, tensors: Sequence[Any], wanted: Sequence[Tensor]) -> Tensor | None:
         args, weights, extras = self.restored(tensors)
@@ -310,8 +310,7 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     run = library.small_loss(args, weights, needs, extras)
     if run is None:
         return None
-    direct = run if isinstance(run, DirectLoss) else partial(library.at_once, run)
-    call, tensors = LossCall(direct, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
+    call, tensors = LossCall(run, args, weights, needs, extras), LossCall.tensors(args, weights, extras)
     value: Tensor = as_one_step(call, *tensors)
     return value
 

@@ -202,7 +202,8 @@ def upstream_of(
 
 def loss(args: Arguments, weights: Sequence[Weight | None], budget: int, needs: Sequence[bool]) -> Loss:
     if (run := small_loss(args, weights, needs)) is not None:
-        return at_once(run, args, weights, NO_EXTRAS)
+        with no_autocast(args.a):
+            return (*run(args, weights[:4], NO_EXTRAS), [])
     return whole_loss(budget, needs, args, weights)
 
 
@@ -259,18 +260,12 @@ def slices(args: Arguments) -> Iterator[Arguments]:
 def small_loss(
     args: Arguments, weights: SmallWeights, needs: Sequence[bool], extras: SmallExtras = NO_EXTRAS
 ) -> SmallLoss | None:
-    """What does a small call, and others of its kind, by `at_once`; see Backend.small_loss. It keeps its statistics to
-    itself."""
+    """What does a small call, and others of its kind; see Backend.small_loss. It keeps its statistics to itself."""
     sets = args.split and args.cross_entropy and extras.sets == 1  # no backend has the cross entropy of sets at once
     if args.second_a is not None or args.report or args.prefixes or sets:
         return None
     backend = select(args.backend, args.a.device, args.compute, args.n * args.m)
     return backend.small_loss(args, weights[:4], needs, extras)
-
-
-def at_once(run: SmallLoss, args: Arguments, weights: SmallWeights, extras: SmallExtras) -> Loss:
-    with no_autocast(args.a):
-        return (*run(args, weights[:4], extras), [])
 
 
 Loss = tuple[Tensor, list[Tensor], list[Tensor]]  # the weighted sum, its gradients, `reports`
