@@ -21,8 +21,8 @@ CUDA ?= 0
 WHEELS := dist/$(if $(filter 1,$(CUDA)),cuda,cpu)
 
 .PHONY: demo examples test test-skipped test-all fuzz compat compat-packages compat-peers docs docs-serve figures bench \
-	report gpu gpu-first gpu-sanitize sanitize sanitize-memory sanitize-threads arm lint format wheel wheels wheel-check \
-	clean $(EXAMPLES:%=run-%)
+	report gpu gpu-first gpu-sanitize sanitize sanitize-memory sanitize-host sanitize-threads arm lint format wheel wheels \
+	wheel-check clean $(EXAMPLES:%=run-%)
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed-demo
@@ -56,9 +56,9 @@ fuzz: $(VENV)/.installed-dev
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz --cases $(CASES) --seed $(SEED)
 
 # csrc with the sanitizers of addresses, of undefined behaviour and of threads, at small size; needs g++ on Linux
-sanitize: sanitize-memory sanitize-threads
+sanitize: sanitize-memory sanitize-host sanitize-threads
 
-sanitize-memory sanitize-threads: sanitize-%: $(VENV)/.installed-dev
+sanitize-memory sanitize-host sanitize-threads: sanitize-%: $(VENV)/.installed-dev
 	$(BIN)/python tests/native/sanitize.py build/sanitize/$* $*
 
 # the kernels of 64-bit ARM under an emulator; needs g++-aarch64-linux-gnu and qemu-user
