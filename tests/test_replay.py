@@ -273,6 +273,20 @@ def test_recordings_hold_no_argument(name):
     assert not any(x() is not None for x in held)
 
 
+@pytest.mark.parametrize("name", ["clip_loss", "info_nce", "siglip_loss", "nt_xent"])
+def test_calls_of_the_cuda_backend_are_recorded(installed, name):
+    card = next(card for card in CATALOG if card.name == name)
+    for seed in range(4):
+        made = next(iter(card.variants.values()))(9, 5, torch.Generator().manual_seed(seed), torch.float32)
+        case = differentiable(made)
+        found, expected = (
+            step(function, leaves(case), *case.args, **case.kwargs, backend="cuda")
+            for function in (card.function, card.function.__wrapped__)
+        )
+        assert_same(found, expected)
+    assert recorded(card.function) == 1
+
+
 # ---- what cannot be recorded
 
 

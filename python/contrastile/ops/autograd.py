@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from ..backends.base import WEIGHTS, SmallExtras, SmallLoss
 from ..monoid import TargetStats, joined_parts, widest_dtype
-from ..replay import as_one_step
+from ..replay import as_one_step, made_apart
 from . import check, library, record
 from . import twice as second_derivatives
 from .check import as_type, plain
@@ -307,7 +307,7 @@ def small_loss(args: Arguments, weights: Sequence[Any], needs: list[bool], extra
     """Differentiable library.small_loss; None: it is no small call."""
     if extras.private is not None:
         needs = [*needs, torch.is_grad_enabled() and extras.private.requires_grad]
-    run = library.small_loss(args, weights, needs, extras)
+    run = made_apart(partial(library.small_loss, args, weights, needs, extras))
     if run is None:
         return None
     call, tensors = LossCall(run, args, weights, needs, extras), LossCall.tensors(args, weights, extras)

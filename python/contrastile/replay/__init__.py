@@ -6,6 +6,6 @@ kind is recorded, and later ones run what it did.
 """
 
 from .cache import CACHES, recorded_call
-from .recorder import as_one_step
+from .recorder import as_one_step, made_apart
 
-__all__ = ["CACHES", "as_one_step", "recorded_call"]
+__all__ = ["CACHES", "as_one_step", "made_apart", "recorded_call"]

@@ -118,6 +118,12 @@ class Recorder(TorchFunctionMode):
         self.steps.clear()  # and the memory of their tensors
         self.constants.clear()
 
+    def apart(self, make: Call) -> Any:
+        before, self.done = self.done, True
+        found = make()
+        self.done = before
+        return found
+
     def one_step(self, call: Call, args: Sequence[Any], pairs: int) -> Any:
         if pairs > MOST_PAIRS:
             self.give_up()
@@ -208,3 +214,9 @@ def as_one_step(call: Call, *args: Any, pairs: int = 0) -> Any:
     more than MOST_PAIRS pairs is not recorded."""
     recorder = None if torch.compiler.is_compiling() else RECORDER.get()
     return call(*args) if recorder is None else recorder.one_step(call, args, pairs)
+
+
+def made_apart(make: Call) -> Any:
+    """make(), into which a recording does not look: what it returns depends on what guard.py lists alone."""
+    recorder = RECORDER.get()
+    return make() if recorder is None else recorder.apart(make)
