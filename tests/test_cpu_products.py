@@ -37,6 +37,7 @@ def added(x: Tensor, y: Tensor, start: Tensor, threads: int) -> Tensor:
     native.cpu.gemm(
         a=x.data_ptr(), a_row=x.stride(0), a_col=x.stride(1), b=y.data_ptr(), b_row=y.stride(1), b_col=y.stride(0),
         c=out.data_ptr(), c_row=n + 3, m=m, n=n, k=k, dtype=int(x.dtype == torch.bfloat16), threads=threads,
+        add=True,
     )  # fmt: skip
     assert not out[:, n:].any()
     return out[:, :n]
@@ -67,4 +68,7 @@ def test_which_float32_products_are_ours(columns: int, fast: bool, ours: bool, m
     monkeypatch.setattr(backend, "module", SimpleNamespace(gemm=lambda *given: calls.append(native.cpu.gemm(*given))))
     backend.accumulate(found, x, y)
     assert len(calls) == ours
-    torch.testing.assert_close(found, (x.double() @ y.double()).float(), rtol=1e-5, atol=1e-4)
+    right = (x.double() @ y.double()).float()
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-4)
+    backend.put(found.fill_(torch.nan), x, y)  # whatever it holds
+    torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-4)

@@ -23,7 +23,7 @@ for d in (1 << 50, 1 << 61):  # more than any machine has; bytes beyond int64
         product = dict(a=0, a_row=1, a_col=1, b=0, b_row=1, b_col=1, c=0, c_row=d, m=1, n=d, k=1, dtype=0)
         for call in (
             lambda: _cpu.stats([block]), lambda: _cpu.score_grad([block]), lambda: _cpu.small_call(problem),
-            lambda: _cpu.gemm(**product, threads=threads),
+            lambda: _cpu.gemm(**product, threads=threads, add=True),
         ):
             try:
                 call()
@@ -39,7 +39,7 @@ b = torch.ones(64, 1 << 18)
 a, c = b[:1], torch.zeros(1, 64)
 def product():
     _cpu.gemm(a=a.data_ptr(), a_row=1 << 18, a_col=1, b=b.data_ptr(), b_row=1 << 18, b_col=1, c=c.data_ptr(), c_row=64,
-              m=1, n=64, k=1 << 18, dtype=0, threads=1)
+              m=1, n=64, k=1 << 18, dtype=0, threads=1, add=True)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20), resource.RLIM_INFINITY))  # the panels take 8 MiB
 try:

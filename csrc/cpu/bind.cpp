@@ -172,11 +172,11 @@ PYBIND11_MODULE(_cpu, m, py::mod_gil_not_used()) {
   m.def(
       "gemm",
       [](uintptr_t a, int64_t a_row, int64_t a_col, uintptr_t b, int64_t b_row, int64_t b_col, uintptr_t c, int64_t c_row,
-         int64_t rows, int64_t cols, int64_t k, int dtype, int threads) {
+         int64_t rows, int64_t cols, int64_t k, int dtype, int threads, bool add) {
         py::gil_scoped_release release;
         granted(kernels().gemm({(const void*)a, a_row, a_col}, {(const void*)b, b_row, b_col}, (float*)c, c_row, rows, cols, k,
-                               (DType)dtype, forked ? 1 : threads));
+                               (DType)dtype, forked ? 1 : threads, add));
       },
       py::arg("a"), py::arg("a_row"), py::arg("a_col"), py::arg("b"), py::arg("b_row"), py::arg("b_col"), py::arg("c"),
-      py::arg("c_row"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("dtype"), py::arg("threads"));
+      py::arg("c_row"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("dtype"), py::arg("threads"), py::arg("add"));
 }

@@ -132,8 +132,8 @@ struct Kernels {
   bool (*stats)(const Block*, int count);
   bool (*score_grad)(const Block*, int count);
   bool (*small_call)(const SmallCall&);
-  // c (m, n) float32, row stride c_stride:  c += a (m, k) b (n, k)^T
-  bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads);
+  // c (m, n) float32, row stride c_stride:  c = a (m, k) b (n, k)^T or, with add, c += a b^T
+  bool (*gemm)(Operand a, Operand b, float* c, int64_t c_stride, int64_t m, int64_t n, int64_t k, DType, int threads, bool add);
   bool (*basis)(const Basis&);
   bool (*segment_maxima)(const SegmentScores&);
   bool (*segment_softmax)(const SegmentScores&);

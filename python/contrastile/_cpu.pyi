@@ -59,4 +59,5 @@ def gemm(
     k: int,
     dtype: int,
     threads: int,
+    add: bool,
 ) -> None: ...

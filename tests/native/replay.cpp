@@ -7,7 +7,8 @@
 #include <vector>
 #include "cpu/block.h"
 
-#define DECLARE(NAME) namespace NAME { extern const Kernels kernels; }
+#define DECLARE(NAME) \
+  namespace NAME { extern const Kernels kernels; }
 REPLAYED(DECLARE)  // by the command that compiles this: the instruction sets, as X(generic) X(neonbf16)
 
 #if defined(__aarch64__)
@@ -96,7 +97,7 @@ static bool run(const Kernels& k, const Call& call, int threads) {
     case kMaxGradients: return k.segment_max_gradients(as<SegmentScores>(call, threads)[0]);
     case kGemm:
       return k.gemm({(const void*)x[0], x[1], x[2]}, {(const void*)x[3], x[4], x[5]}, (float*)x[6], x[7], x[8], x[9], x[10],
-                    (DType)x[11], threads ? threads : (int)x[12]);
+                    (DType)x[11], threads ? threads : (int)x[12], x[13]);
     case kPack: return k.pack((const void*)x[0], x[1], x[2], (DType)x[3], (void*)x[4], threads ? threads : (int)x[5]), true;
     case kBasis: return k.basis(basis_of(x, threads));
   }

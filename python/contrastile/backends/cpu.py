@@ -90,13 +90,20 @@ class CpuBackend(Backend):
         return found
 
     def accumulate(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        self.product(out, x, y, True)
+
+    def put(self, out: Tensor, x: Tensor, y: Tensor) -> None:
+        self.product(out, x, y, False)
+
+    def product(self, out: Tensor, x: Tensor, y: Tensor, add: bool) -> None:
         (p, q), d = x.shape, y.shape[1]
         if x.dtype == torch.float32 and not (self.fast_products and d >= FEWEST_COLUMNS):
-            out.addmm_(x, y)
+            torch.addmm(out, x, y, beta=float(add), out=out)
             return
         self.module.gemm(
             x.data_ptr(), x.stride(0), x.stride(1), y.data_ptr(), y.stride(1), y.stride(0),
             out.data_ptr(), out.stride(0), p, d, q, dtype_code(x), threads_for(p * q * d),
+            add,
         )  # fmt: skip
 
     def stats(self, block: PairBlock) -> tuple[SideStats, SideStats | None]:
