@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import contrastile
 from contrastile import backends, driver, pair_loss, pair_reduce
 from contrastile.backends import base, measured, native
 from contrastile.catalog import CATALOG, Case, LossCard
+from contrastile.replay import CACHES
 from contrastile.spec import Limits
 from contrastile.testing import compare
 from support import distances, segments, targets
@@ -495,6 +497,25 @@ def test_a_graph_of_forward_and_backward(card, backend):
     grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in leaves(static)]
     for x, y in zip([value.detach(), *grads], expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-6)
+
+
+@on_every_backend
+@pytest.mark.parametrize("name", ["clip_loss", "info_nce", "siglip_loss", "nt_xent", "sup_con", "gram_loss"])
+def test_recorded_calls_are_the_calls_as_written(name, backend):
+    """From the third of a kind on; on two streams, of which each has its own recording."""
+    card = next(card for card in CATALOG if card.name == name)
+    written = SimpleNamespace(function=card.function.__wrapped__)
+    streams = torch.cuda.current_stream(), torch.cuda.Stream()
+    for seed in range(8):
+        make_case = next(iter(card.variants.values()))
+        case = moved(make_case(150, 24, torch.Generator().manual_seed(seed), torch.float32))
+        torch.cuda.synchronize()
+        with torch.cuda.stream(streams[seed % 2]):
+            found, right = (outcome(x, case, backend=backend) for x in (card, written))
+        torch.cuda.synchronize()
+        assert_equal_bits(found, right)
+    kinds = CACHES[written.function].kinds.values()
+    assert sum(kind is not None and kind.recorded is not None for kind in kinds) == 2
 
 
 @every_waitless_loss
