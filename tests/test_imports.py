@@ -127,7 +127,7 @@ ALLOWED = {
         "backends.small",
         "backends.cpu_small",
     ),
-    "backends.native_small": ("spec", "backends.small"),
+    "backends.native_small": ("spec",),
     "backends.cuda_small": (
         "spec",
         "backends.base",

@@ -55,6 +55,10 @@ class SmallLoss(ABC):
 WEIGHTS = ("row_weight", "row_positive_weight", "col_weight", "col_positive_weight")  # names of SmallWeights
 
 
+def block_names(args: Any) -> list[str]:
+    return [f"blocks {index}" if index else "blocks" for index in range(len(args.blocks))]
+
+
 def named(args: Any, weights: SmallWeights, extras: SmallExtras, name: str) -> Any:
     """What SmallLoss.names calls so."""
     if name in WEIGHTS:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import FLOOR, Score
-from .base import WEIGHTS, SmallExtras, SmallLoss, SmallWeights
+from ..spec import Score
+from .base import WEIGHTS, SmallExtras, SmallLoss, SmallWeights, block_names
 from .native_block import BFLOAT16, FLOAT32, GRAD_TYPES, threads_for
-from .native_small import address_fields
+from .native_small import operand_fields
 from .native_struct import packer
-from .small import block_names, given_names, taken
+from .small import given_names, taken
 
 SMALL_PAIRS = 1 << 20  # pairs up to which the whole problem is one native call
 PLACES = ("first", "second", "third", "fourth")  # of blocks of columns, in csrc/cpu/block.h
@@ -55,33 +55,20 @@ def described(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], dict[str, s
         "block.positives": args.positives, "block.reduce": args.reduce, "block.keep_positives": args.keep_positives,
         "block.split": args.split, "block.cross_entropy": args.cross_entropy, "block.row.on": True,
         "block.col.on": args.cols, "block.own_scales": args.own_scales, "block.grad_type": GRAD_TYPES[kind],
-        "blocks": len(args.blocks) or 1,
+        "block.directions": directions(args), "blocks": len(args.blocks) or 1,
     }  # fmt: skip
     places = {"block.a": "a", "block.row_scale": "scale"}
     of_blocks = zip(block_names(args), args.blocks, strict=True) if args.blocks else [("a", args.a)]
     for (place, count, _), (name, block) in zip(BLOCKS, of_blocks, strict=False):
         places[place], fixed[count] = name, block.shape[-2]
-    places |= {f"block.{field}": name for field, name in address_fields(args).items()}
-    if args.row_labels is not None:
-        fixed["block.label_words"] = args.row_labels.shape[1]
-    if args.partner is not None:
-        fixed["block.partners"] = args.partner.shape[1]
-    if args.mask is not None:
-        fixed["block.mask_stride"] = m
+    numbers, operands = operand_fields(args)
+    for field, x in numbers.items():
+        fixed[f"block.{field}"] = x
+    for field, name in operands.items():
+        places[f"block.{field}"] = name
     if args.without_ids or args.without_groups:
         set_missing(fixed, args)
-    if args.score != Score.DOT:
-        set_distance(fixed, places, args)
     return fixed, places
-
-
-def set_distance(fixed: dict[str, Any], places: dict[str, str], args: Any) -> None:
-    """What are biases of a product are squared norms here."""
-    for side in ("row", "col"):
-        if (name := places.pop(f"block.{side}_bias", None)) is not None:
-            places[f"block.{side}_norm"] = name
-    fixed |= {"block.score": args.score, "block.offset": args.offset, "block.floor": FLOOR[torch.float32]}
-    fixed["block.directions"] = directions(args)
 
 
 def work_of(args: Any) -> int:
@@ -94,9 +81,8 @@ def addressed(args: Any, kind: torch.dtype) -> tuple[dict[str, Any], list[Tensor
     names = given_names(args)
     alive, _ = taken(args, kind, names)
     at = {name: x.data_ptr() for name, x in zip(names, alive, strict=True)}
-    return fixed | {"block.threads": threads_for(work_of(args))} | {
-        place: at[name] for place, name in places.items()
-    }, alive
+    fixed["block.threads"] = threads_for(work_of(args))
+    return fixed | {place: at[name] for place, name in places.items()}, alive
 
 
 class SmallCall(SmallLoss):

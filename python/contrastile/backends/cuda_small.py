@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..spec import FLOOR, Score
+from ..spec import Score
 from .base import WEIGHTS, SmallLoss, SmallWeights, named
 from .native_block import GRAD_TYPES
-from .native_small import address_fields
+from .native_small import operand_fields
 from .native_struct import packer
 from .products import feature_gradients, float_product
 from .small import NO_EXTRAS, given_names, gradients_in_order, taken
@@ -57,17 +57,8 @@ class SmallCall(SmallLoss):
             "score_stride": self.width, "score_direction": plane, "grad_stride": self.width, "grad_direction": plane,
             "grad_type": GRAD_TYPES[kind],
         }  # fmt: skip
-        if args.score != Score.DOT:
-            fixed |= {"score": args.score, "offset": args.offset, "floor": FLOOR[torch.float32]}
-        if "row_labels" in shapes:
-            fixed["label_words"] = shapes["row_labels"][1]
-        if "partner" in shapes:
-            fixed["partners"] = shapes["partner"][1]
-        if "mask" in shapes:
-            fixed["mask_stride"] = shapes["mask"][1]
-        operands = address_fields(args)
-        if args.score != Score.DOT:
-            operands = {field.replace("_bias", "_norm"): name for field, name in operands.items()}
+        numbers, operands = operand_fields(args)
+        fixed |= numbers
         of_weights = dict(zip(WEIGHTS, WEIGHT_FIELDS, strict=True))
         operands |= {of_weights[name]: name for name in self.names if name in of_weights}
         self.operands = [self.names.index(name) for name in operands.values()]

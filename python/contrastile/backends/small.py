@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..spec import READERS
-from .base import WEIGHTS, SmallExtras, SmallWeights, named
+from .base import WEIGHTS, SmallExtras, SmallWeights, block_names, named
 
 Way = Callable[[Tensor], Tensor]
 NUMBERS = ("row_bias", "row_low", "row_high", "col_bias", "col_low", "col_high", "col_scale", "share")
@@ -43,10 +43,6 @@ def given_names(args: Any, weights: SmallWeights = NO_WEIGHTS, extras: SmallExtr
     found += [name for name, x in zip(OPTIONAL, optional(args), strict=True) if x is not None]
     found += ["private"] if extras.private is not None else []
     return (*found, *(name for name, x in zip(WEIGHTS, weights, strict=True) if isinstance(x, Tensor)))
-
-
-def block_names(args: Any) -> list[str]:
-    return [f"blocks {index}" if index else "blocks" for index in range(len(args.blocks))]
 
 
 def taken(

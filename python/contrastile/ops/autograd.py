@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from ..backends.base import WEIGHTS, SmallExtras, SmallLoss
+from ..backends.base import WEIGHTS, SmallExtras, SmallLoss, block_names
 from ..monoid import TargetStats, joined_parts, widest_dtype
 from ..replay import as_one_step, made_apart
 from . import check, library, record
@@ -265,8 +265,7 @@ class LossCall:
         inputs = (*record.GRAD_PLACES, *range(first, first + len(args.blocks) + len(args.second_blocks)))
         self.wanted = [*compress((*inputs, -len(weights) - 1), needs)]  # places among the tensors; private columns last
         if self.small:
-            blocks = ("blocks", *(f"blocks {index}" for index in range(1, len(args.blocks))))
-            places = {name: place for place, name in enumerate((*record.SINGLE, *blocks))}
+            places = {name: place for place, name in enumerate((*record.SINGLE, *block_names(args)))}
             places |= {name: place - len(weights) for place, name in enumerate(("private", *WEIGHTS), -1)}
             self.taken = itemgetter(*(places[name] for name in self.small.names))
 
